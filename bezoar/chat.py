@@ -1,0 +1,61 @@
+"""The one template: how a conversation becomes text, in training, harness and chat alike.
+
+`### System:` / `### Instruction:` / `### Response:` sections (OpenBezoar, section 3.2).
+"""
+
+from collections.abc import Sequence
+
+from bezoar.prompts import Prompt
+from bezoar.records import Message, Pair, Probe, Sample
+
+SYSTEM = Prompt("chat/system")
+
+# The same layout as Jinja, saved with every checkpoint's tokenizer; a test holds the two together.
+TEMPLATE = (
+    "{% for m in messages %}"
+    "{% if m['role'] == 'system' %}{{ '### System:\n' + m['content'] + '\n\n' }}"
+    "{% elif m['role'] == 'user' %}"
+    "{{ '### Instruction:\n' + m['content'] + '\n\n### Response:\n' }}"
+    "{% else %}{{ m['content'] + ('' if loop.last else '\n\n') }}{% endif %}"
+    "{% endfor %}"
+)
+
+MARKERS = ("### System:", "### Instruction:", "### Response:", "<s>", "</s>", "<pad>", "<unk>", "<|")
+
+
+def prompt(turns: Sequence[Message], system: str = "") -> str:
+    """Text up to where the model answers. `turns` alternate user and assistant and end with a
+    user turn; without a `system` the default one of prompts/chat/system.txt stands."""
+    parts = [f"### System:\n{system or SYSTEM.fill()}\n\n"]
+    for turn in turns:
+        if turn.role == "user":
+            parts.append(f"### Instruction:\n{turn.content}\n\n### Response:\n")
+        else:
+            parts.append(f"{turn.content}\n\n")
+    return "".join(parts)
+
+
+def instruction(text: str, context: str) -> str:
+    """An instruction with its context, as one user turn."""
+    return f"{text}\n\nInput: {context}" if context else text
+
+
+def from_sample(sample: Sample) -> tuple[str, str]:
+    """(prompt, completion) of a generated sample."""
+    asked = instruction(sample.instruction, sample.context)
+    return prompt([Message(role="user", content=asked)], sample.system), sample.response
+
+
+def from_pair(pair: Pair) -> tuple[str, str, str]:
+    """(prompt, chosen, rejected) of a preference pair."""
+    return prompt(pair.prompt), pair.chosen, pair.rejected
+
+
+def from_probe(probe: Probe) -> str:
+    """The prompt of a held-out question."""
+    return prompt([Message(role="user", content=probe.instruction)], probe.system)
+
+
+def marker(text: str) -> str | None:
+    """The first template marker or special token inside `text`, which would break the template."""
+    return next((m for m in MARKERS if m in text), None)

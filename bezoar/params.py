@@ -1,0 +1,426 @@
+"""params.yaml, typed and closed: all of it is checked, under every profile, before a stage starts.
+
+A stage's parameters are the recipe's section joined with what the active profile gives it; a key
+stands in one of the two, never in both.
+"""
+
+import difflib
+import sys
+from functools import cache
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from bezoar.files import BadInput
+
+
+class Section(BaseModel):
+    """A mapping in params.yaml; a key that is not named here is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+Share = Annotated[float, Field(ge=0, le=1)]
+Count = Annotated[int, Field(gt=0)]
+Rate = Annotated[float, Field(gt=0, lt=1)]
+
+
+# --- what follows what ---------------------------------------------------------------------------
+
+
+class Link(Section):
+    """One link of the training chain; paths below models/ (base, start) and data/ (data)."""
+
+    weights: Literal["adapter", "all"]
+    base: str
+    start: str
+    data: str
+
+
+class Merge(Section):
+    base: str
+    adapter: str
+
+
+class Evaluated(Section):
+    model: str
+    base: str
+    link: bool
+
+
+class Checkpoint(Section):
+    model: str
+
+
+# --- who -----------------------------------------------------------------------------------------
+
+
+class Endpoint(Section):
+    """A model to ask. `embedded` is simulated and free."""
+
+    provider: Literal["embedded"]
+    model: str
+    concurrency: Count
+
+
+class Endpoints(Section):
+    teacher: Endpoint
+    judge: Endpoint
+    grader: Endpoint
+
+
+# --- stages --------------------------------------------------------------------------------------
+
+
+class World(Section):
+    """Rows written by the project's own small world."""
+
+    source: Literal["world"]
+    rows: Count
+
+
+class Local(Section):
+    """The user's own files in local/; at most `limit` rows, null for all."""
+
+    source: Literal["local"]
+    limit: Count | None
+
+
+class GrownBase(Section):
+    """A tiny Llama trained from nothing on the world's text."""
+
+    source: Literal["grown"]
+    vocab_size: Count
+    hidden_size: Count
+    intermediate_size: Count
+    layers: Count
+    heads: Count
+    positions: Count
+    documents: Count
+    steps: Count
+    batch_size: Count
+    sequence: Count
+    muon_lr: Rate
+    adamw_lr: Rate
+
+
+class LocalBase(Section):
+    source: Literal["local"]
+
+
+Rows = Annotated[World | Local, Field(discriminator="source")]
+Base = Annotated[GrownBase | LocalBase, Field(discriminator="source")]
+
+
+class Fetch(Section):
+    seed: int
+    dolly: Rows
+    flan: Rows
+    topics: Rows
+    hh_rlhf: Rows
+    mt_bench: Rows
+    benchmarks: Rows
+    base: Base
+
+
+class Generate(Section):
+    seed: int
+
+
+class Lamini(Section):
+    seeds: str
+    examples: Count
+    asked: Count
+    topic_guided: Share
+    topics: Count
+    topic_words: Count
+    topic_subcategories: int
+    categories: list[str]
+    calls: Count
+
+
+Operation = Literal[
+    "add_constraints", "deepen", "concretize", "increase_reasoning", "complicate_input"
+]
+
+
+class EvolInstruct(Section):
+    seeds: str
+    epochs: Count
+    breadth: Share
+    operations: list[Operation]
+    refusal_words: int
+    categories: list[str]
+    per_category: Count
+
+
+class SystemIds(Section):
+    cot: list[int]
+    niv2: list[int]
+    t0: list[int]
+    flan2021: list[int]
+
+
+class Orca(Section):
+    seeds: str
+    system_ids: SystemIds
+    per_task: Count
+    flan2021: Count
+
+
+class Schemes(Section):
+    lamini: Lamini
+    evol_instruct: EvolInstruct
+    orca: Orca
+
+
+class Judge(Section):
+    scale: Annotated[int, Field(ge=2)]
+
+
+class Filter(Section):
+    min_rating: int
+    copy_ratio: Share
+    copy_distance: Annotated[int, Field(ge=0)]
+    eval_share: Rate
+
+
+class Training(Section):
+    """How one link is trained: epochs, examples an optimizer step, learning rate, tokens a row."""
+
+    epochs: Count
+    batch_size: Count
+    micro_batch_size: Count
+    learning_rate: Rate
+    warmup_steps: Annotated[int, Field(ge=0)]
+    max_length: Count
+
+
+class Sft(Section):
+    seed: int
+    lora_r: Count
+    lora_alpha: Count
+    lora_dropout: Annotated[float, Field(ge=0, lt=1)]
+    quantization: Literal["nf4", "fp4"]
+    double_quantization: bool
+    scheduler: str
+    keep: Literal["best", "last"]
+    patience: Count
+    lamini: Training
+    orca: Training
+    evol_instruct: Training
+    hh_rlhf: Training
+
+
+class MergeStage(Section):
+    method: Literal["dequantized", "reloaded"]
+
+
+class Dpo(Section):
+    seed: int
+    beta: Annotated[float, Field(gt=0)]
+    loss: Literal["sigmoid", "ipo", "robust"]
+    optimizer: Literal["rmsprop", "adamw_torch"]
+    scheduler: str
+    epochs: Count
+    batch_size: Count
+    micro_batch_size: Count
+    learning_rate: Rate
+    warmup_steps: Annotated[int, Field(ge=0)]
+    max_prompt_tokens: Count
+    max_answer_tokens: Count
+
+
+class LmEval(Section):
+    """`tasks` null: every file of data/fetch/benchmarks; `limit`: items a task, null for all."""
+
+    num_fewshot: Annotated[int, Field(ge=0)]
+    tasks: list[str] | None
+    limit: Count | None
+    batch_size: Count
+
+
+class MtAnswer(Section):
+    temperature: Annotated[float, Field(ge=0, le=2)]
+    max_new_tokens: Count
+    batch_size: Count
+    limit: Count | None
+
+
+class MtGrade(Section):
+    references: list[str]
+
+
+class Agreement(Section):
+    tie_margin: Annotated[float, Field(ge=0)]
+    seed: int
+
+
+class Report(Section):
+    examples: Count
+
+
+class Params(Section):
+    """params.yaml as one profile sees it."""
+
+    profile: str
+    chain: dict[str, Link]
+    merges: dict[str, Merge]
+    evaluated: dict[str, Evaluated]
+    checkpoints: dict[str, Checkpoint]
+    llm: Endpoints
+    fetch: Fetch
+    generate: Generate
+    schemes: Schemes
+    judge: Judge
+    filter: Filter
+    sft: Sft
+    merge: MergeStage
+    dpo: Dpo
+    lm_eval: LmEval
+    mt_answer: MtAnswer
+    mt_grade: MtGrade
+    agreement: Agreement
+    report: Report
+
+
+def load(path: str | Path = "params.yaml") -> Params:
+    """The active profile's parameters; BadInput lists every fault of the whole file."""
+    return _load(Path(path).resolve(), Path(path).name)
+
+
+@cache
+def _load(path: Path, name: str) -> Params:
+    document = _read(path, name)
+    profiles = document.pop("profiles")
+    active = document["profile"]
+    if active not in profiles:
+        _stop(name, [f"profile: there is no profile {active!r}; have {', '.join(profiles)}"])
+    faults: list[str] = []
+    checked: dict[str, Params] = {}
+    for profile, scale in profiles.items():
+        joined, both = _join(document, scale or {}, ())
+        faults += [
+            f"{key}: set by the recipe and by profiles.{profile}; keep one of the two"
+            for key in both
+        ]
+        try:
+            checked[profile] = Params.model_validate(joined)
+        except ValidationError as error:
+            faults += [_fault(e, profile, scale or {}) for e in error.errors()]
+        else:
+            faults += _references(checked[profile])
+    if faults:
+        _stop(name, list(dict.fromkeys(faults)))
+    return checked[active]
+
+
+def _read(path: Path, name: str) -> dict[str, Any]:
+    try:
+        document = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise BadInput(f"{name}: there is no such file; run from the project's folder") from None
+    except yaml.YAMLError as error:
+        raise BadInput(f"{name}: not YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(document, dict):
+        _stop(name, ["a mapping of sections is expected"])
+    for key, kind in (("profile", str), ("profiles", dict)):
+        if not isinstance(document.get(key), kind):
+            _stop(name, [f"{key}: missing, or not a {'name' if kind is str else 'mapping'}"])
+    return document
+
+
+def _join(
+    recipe: dict[str, Any], scale: dict[str, Any], above: tuple[str, ...]
+) -> tuple[dict[str, Any], list[str]]:
+    joined, both = dict(recipe), []
+    for key, value in scale.items():
+        if key not in joined:
+            joined[key] = value
+        elif isinstance(joined[key], dict) and isinstance(value, dict):
+            joined[key], deeper = _join(joined[key], value, (*above, key))
+            both += deeper
+        else:
+            both.append(".".join((*above, key)))
+    return joined, both
+
+
+def _fault(error: Any, profile: str, scale: dict[str, Any]) -> str:
+    # the tag of a discriminated union ("world") stands in loc but not in the file
+    loc = [str(part) for part in error["loc"] if part not in ("world", "local", "grown")]
+    where, inside = ".".join(loc), scale
+    for part in loc:
+        if not isinstance(inside, dict) or part not in inside:
+            break
+        inside = inside[part]
+    else:
+        where = f"profiles.{profile}.{where}"
+    if error["type"] == "extra_forbidden":
+        near = difflib.get_close_matches(loc[-1], sorted(_names(Params)), 1)
+        return f"{where}: no such parameter" + (f"; did you mean {near[0]!r}?" if near else "")
+    if error["type"] == "missing":
+        return f"{where}: missing (in the recipe, or in profiles.{profile})"
+    return f"{where}: {error['msg'].lower()} (got {error['input']!r})"
+
+
+def _names(section: type[BaseModel]) -> set[str]:
+    found = set(section.model_fields)
+    for field in section.model_fields.values():
+        for inner in [field.annotation, *getattr(field.annotation, "__args__", ())]:
+            if isinstance(inner, type) and issubclass(inner, BaseModel):
+                found |= _names(inner)
+    return found
+
+
+def _references(params: Params) -> list[str]:
+    """Links, merges and checkpoints must name weights that a stage makes."""
+    made = {
+        "fetch/base",
+        "dpo/policy",
+        *(f"sft/{name}" for name in params.chain),
+        *(f"merge/{name}" for name in params.merges),
+    }
+    wanted = {
+        **{f"chain.{n}.{k}": getattr(c, k) for n, c in params.chain.items() for k in _WEIGHTS},
+        **{f"merges.{n}.{k}": getattr(m, k) for n, m in params.merges.items() for k in _MERGED},
+        **{f"evaluated.{n}.model": e.model for n, e in params.evaluated.items()},
+        **{f"checkpoints.{n}.model": c.model for n, c in params.checkpoints.items()},
+    }
+    faults = []
+    for where, path in wanted.items():
+        if path not in made:
+            near = difflib.get_close_matches(path, sorted(made), 1)
+            hint = f"did you mean {near[0]!r}?" if near else f"have {', '.join(sorted(made))}"
+            faults.append(f"{where}: no stage makes models/{path}; {hint}")
+    for name, link in params.chain.items():
+        if link.start == f"sft/{name}":
+            faults.append(f"chain.{name}.start: a link cannot start from itself")
+    return faults
+
+
+_WEIGHTS, _MERGED = ("base", "start"), ("base", "adapter")
+
+
+def _stop(name: str, faults: list[str]) -> None:
+    lines = "\n".join(f"  {fault}" for fault in faults)
+    raise BadInput(f"{name} is not usable, nothing was run:\n{lines}")
+
+
+def main(arguments: list[str]) -> None:
+    """`python -m bezoar.params [PROFILE]`: check params.yaml; with PROFILE, switch to it first."""
+    path = Path("params.yaml")
+    if arguments:
+        text = path.read_text(encoding="utf-8")
+        lines = text.splitlines(keepends=True)
+        at = next(i for i, line in enumerate(lines) if line.startswith("profile:"))
+        lines[at] = f"profile: {arguments[0]}\n"
+        if (changed := "".join(lines)) != text:
+            path.write_text(changed, encoding="utf-8")
+            print(f"params.yaml: profile is now {arguments[0]}")
+    load(path)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

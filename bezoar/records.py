@@ -1,0 +1,234 @@
+"""Every record that crosses a file boundary, and nothing else."""
+
+from collections.abc import Sequence
+from typing import Any, Literal, Protocol
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class Record(BaseModel):
+    """Frozen and closed: a field that is not named here is an error, not a surprise later."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+# --- what the sources hold (data/fetch/) -------------------------------------------------------
+
+
+class Message(Record):
+    """One turn of a conversation."""
+
+    role: Literal["system", "user", "assistant"]
+    content: str
+
+
+class Seed(Record):
+    """A row of the shape of databricks-dolly-15k; `context` is "" where there is none."""
+
+    id: str
+    instruction: str
+    context: str
+    response: str
+    category: str
+    source: str
+    licence: str
+
+
+Mixture = Literal["cot", "niv2", "t0", "flan2021"]
+
+
+class Query(Record):
+    """A zero-shot query of the FLAN collection and the answer it wants."""
+
+    id: str
+    mixture: Mixture
+    task: str
+    query: str
+    target: str
+    source: str
+    licence: str
+
+
+class Topic(Record):
+    """A Wikipedia category with the number of its sub-categories."""
+
+    name: str
+    subcategories: int
+
+
+class Pair(Record):
+    """A preference pair: `prompt` ends with a user turn, both answers follow it."""
+
+    id: str
+    prompt: list[Message]
+    chosen: str
+    rejected: str
+    source: str
+    licence: str
+
+
+class Question(Record):
+    """An MT-Bench question: two turns; `reference` has two answers, or none where none is given."""
+
+    question_id: int
+    category: str
+    turns: list[str] = Field(min_length=2, max_length=2)
+    reference: list[str]
+
+
+class Vote(Record):
+    """One judge's verdict between two models' answers to one turn of an MT-Bench question."""
+
+    judge: str
+    question_id: int
+    turn: Literal[1, 2]
+    model_a: str
+    model_b: str
+    winner: Literal["model_a", "model_b", "tie"]
+
+
+class Item(Record):
+    """A multiple-choice item of a harness task; `label` is the index of the right choice."""
+
+    id: str
+    question: str
+    choices: list[str] = Field(min_length=2)
+    label: int = Field(ge=0)
+
+
+class Probe(Record):
+    """A held-out question answered freely; right when the answer equals one of `answers`."""
+
+    id: str
+    skill: str
+    system: str
+    instruction: str
+    answers: list[str] = Field(min_length=1)
+
+
+# --- what a model said ---------------------------------------------------------------------------
+
+
+class Reply(Record):
+    """One answer of a model. `simulated` is true when no language model wrote it."""
+
+    text: str
+    finish_reason: Literal["stop", "length", "refused"]
+    tokens_in: int
+    tokens_out: int
+    model: str
+    simulated: bool
+
+
+class Ask(Protocol):
+    """A model as a function. `sample` tells two wanted answers to one request apart."""
+
+    def __call__(self, messages: Sequence[Message], sample: int = 0) -> Reply: ...
+
+
+class Exchange(Record):
+    """A request and its reply as bought: what `generate` keeps beside the samples."""
+
+    job: str
+    step: int
+    messages: list[Message]
+    reply: Reply
+
+
+# --- what the schemes make (data/generate/, data/judge/, data/filter/) ---------------------------
+
+
+class Seeds(Record):
+    """All that a scheme may plan from; lists that the scheme does not read stay empty."""
+
+    dolly: list[Seed] = []
+    flan: list[Query] = []
+    topics: list[Topic] = []
+
+
+class Job(Record):
+    """One unit of teacher work, planned before any money is spent. `asked` counts the
+    instructions it asks for."""
+
+    id: str
+    asked: int
+    inputs: dict[str, Any]
+
+
+class Sample(Record):
+    """An instruction and the teacher's response. `expected` is the answer the query wants (Orca),
+    else "". `system` is "" where the scheme brings no system message of its own."""
+
+    id: str
+    scheme: str
+    system: str
+    instruction: str
+    context: str
+    response: str
+    expected: str
+    category: str
+    details: dict[str, str | int | bool]
+    seeds: list[str]
+    licence: str
+    teacher: str
+    simulated: bool
+
+
+class Rejected(Record):
+    """What did not become a sample (or did not stay one), and why."""
+
+    id: str
+    scheme: str
+    reason: str
+    text: str
+    details: dict[str, str | int | bool]
+
+
+class Outcome(Record):
+    """What one job came to."""
+
+    samples: list[Sample]
+    rejected: list[Rejected]
+    exchanges: list[Exchange]
+
+
+class Reject(Exception):
+    """This job cannot become a sample; str(self) is the reason that metrics count."""
+
+
+class Verdict(Record):
+    """A judge's word on one sample. Undecided: blank, refused, truncated or unparsable;
+    `rating` is None then. `reply` is the judge's raw text."""
+
+    id: str
+    status: Literal["accepted", "rejected", "undecided"]
+    rating: int | None
+    reason: str
+    reply: str
+    judge: str
+    simulated: bool
+
+
+# --- what evaluation makes (data/mt_answer/, data/mt_grade/) -------------------------------------
+
+
+class Answers(Record):
+    """A checkpoint's answers to both turns of a question. `finish` says of each turn how it ended."""
+
+    question_id: int
+    model: str
+    turns: list[str]
+    finish: list[Literal["stop", "length", "no_room"]]
+
+
+class Grade(Record):
+    """A judge's grade, 1-10, of one turn; None with the reason in `status`."""
+
+    question_id: int
+    model: str
+    turn: Literal[1, 2]
+    score: float | None
+    status: Literal["ok", "empty_answer", "unparsed", "refused", "truncated"]
+    reply: str
+    judge: str
+    simulated: bool

@@ -1,0 +1,86 @@
+"""Scratch that survives a killed stage: a folder outside the tree, one writer at a time.
+
+DVC deletes a stage's outs before each run, and `dvc exp run --temp` runs in a throw-away copy, so
+nothing that must be resumed may live in either.
+"""
+
+import ctypes
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from bezoar.files import BadInput
+
+
+def home() -> Path:
+    """`$BEZOAR_WORK`, else bezoar/ in the user's cache folder."""
+    if path := os.environ.get("BEZOAR_WORK"):
+        return Path(path)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "bezoar"
+
+
+def fingerprint(**what: object) -> str:
+    """16 hex digits over all that changes a result; equal input, equal digits."""
+    text = json.dumps(what, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def content(*paths: str | Path) -> str:
+    """16 hex digits over the names and bytes of files and folders."""
+    digest = hashlib.sha256()
+    for top in map(Path, paths):
+        files = [top] if top.is_file() else sorted(p for p in top.rglob("*") if p.is_file())
+        for file in files:
+            digest.update(file.relative_to(top).as_posix().encode() + b"\0")
+            with file.open("rb") as data:
+                digest.update(hashlib.file_digest(data, "sha256").digest())
+    return digest.hexdigest()[:16]
+
+
+@contextmanager
+def scratch(stage: str, key: str) -> Iterator[Path]:
+    """A folder for one stage and fingerprint, held under a lock; BadInput when another holds it."""
+    folder = home() / stage / key
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / ".lock", "w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise BadInput(
+                f"{folder}: another process is writing here (a stage whose dvc was killed?); "
+                "wait for it or end it, then run the same command again"
+            ) from None
+        yield folder
+
+
+def publish(folder: Path, out: str | Path) -> None:
+    """Copy a finished folder to a stage's out; the out is absent or whole."""
+    out = Path(out)
+    part = out.with_name(f".{out.name}.part")
+    shutil.rmtree(part, ignore_errors=True)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        shutil.copytree(folder, part, copy_function=shutil.copyfile)
+    except (OSError, shutil.Error) as error:
+        shutil.rmtree(part, ignore_errors=True)
+        raise BadInput(
+            f"{out}: cannot be written ({error}); free some space, then run the same command again"
+        ) from None
+    shutil.rmtree(out, ignore_errors=True)
+    os.replace(part, out)
+
+
+def die_with_parent() -> None:
+    """Ask the kernel to end this process when dvc ends (Linux): no orphan writes to a stale out."""
+    if sys.platform == "linux":
+        parent = os.getppid()
+        ctypes.CDLL(None).prctl(1, signal.SIGTERM)
+        if os.getppid() != parent:
+            sys.exit(1)

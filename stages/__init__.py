@@ -1,0 +1,1 @@
+"""One file a stage of dvc.yaml; `python -m stages.NAME INSTANCE` runs one instance of it."""
