@@ -20,7 +20,8 @@ TEMPLATE = (
     "{% endfor %}"
 )
 
-MARKERS = ("### System:", "### Instruction:", "### Response:", "<s>", "</s>", "<pad>", "<unk>", "<|")
+SECTIONS = ("### System:", "### Instruction:", "### Response:")
+SPECIAL = ("<s>", "</s>", "<pad>", "<unk>", "<|")
 
 
 def prompt(turns: Sequence[Message], system: str = "") -> str:
@@ -58,4 +59,4 @@ def from_probe(probe: Probe) -> str:
 
 def marker(text: str) -> str | None:
     """The first template marker or special token inside `text`, which would break the template."""
-    return next((m for m in MARKERS if m in text), None)
+    return next((m for m in SECTIONS + SPECIAL if m in text), None)

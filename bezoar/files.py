@@ -1,7 +1,6 @@
 """JSON, JSONL and text in, JSON, JSONL and text out; a file appears whole or not at all."""
 
 import json
-import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TypeVar
@@ -80,7 +79,7 @@ def write(path: str | Path, chunks: Iterable[str]) -> None:
     try:
         with part.open("w", encoding="utf-8", newline="\n") as out:
             out.writelines(chunks)
-        os.replace(part, path)
+        part.replace(path)
     except OSError as error:
         part.unlink(missing_ok=True)
         raise BadInput(

@@ -10,7 +10,7 @@ ROOT = Path(__file__).parent.parent / "prompts"
 
 
 class Prompt:
-    """`Prompt("lamini/instructions").fill(category="open_qa", ...)`; the file is read on first use."""
+    """`Prompt("lamini/answer").fill(instruction="...")`; the file is read on first use."""
 
     def __init__(self, name: str) -> None:
         self.name = name

@@ -213,7 +213,7 @@ class Verdict(Record):
 
 
 class Answers(Record):
-    """A checkpoint's answers to both turns of a question. `finish` says of each turn how it ended."""
+    """A checkpoint's answers to both turns of a question; `finish` says how each turn ended."""
 
     question_id: int
     model: str

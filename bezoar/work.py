@@ -74,7 +74,7 @@ def publish(folder: Path, out: str | Path) -> None:
             f"{out}: cannot be written ({error}); free some space, then run the same command again"
         ) from None
     shutil.rmtree(out, ignore_errors=True)
-    os.replace(part, out)
+    part.replace(out)
 
 
 def die_with_parent() -> None:

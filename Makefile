@@ -1,0 +1,62 @@
+# The project's commands; `make help` lists them.
+PYTHON ?= python3
+BIN := $(CURDIR)/.venv/bin
+export PATH := $(BIN):$(PATH)
+# Tiny models are slower on two threads, and two threads change bits; nothing here needs a hub.
+export OMP_NUM_THREADS ?= 1
+export HF_HUB_OFFLINE ?= 1
+export HF_HUB_DISABLE_TELEMETRY ?= 1
+export TOKENIZERS_PARALLELISM ?= false
+export PYTHONHASHSEED ?= 0
+export DVC_NO_ANALYTICS := 1
+
+.PHONY: help install demo local lint check test format lock clean
+
+help:  ## show this list
+	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 12
+
+install: .venv/installed  ## create .venv and install the pinned dependencies
+
+.venv/installed: requirements.lock
+	$(PYTHON) -c 'import sys; sys.exit(None if sys.version_info >= (3, 11) else "error: Python %d.%d is too old; make PYTHON=python3.11 install" % sys.version_info[:2])'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
+	@touch $@
+
+demo: install  ## run the whole recipe on the embedded profile: no GPU, no key, no network
+	@python -m bezoar.params embedded
+	dvc repro
+	@python -m bezoar.report
+
+local: install  ## run it on your own files: make local DATA=folder
+	@test -n "$(DATA)" || { echo "error: make local: DATA is not set; make local DATA=folder"; exit 2; }
+	@python -m bezoar.sources.link "$(DATA)"
+	@python -m bezoar.params local
+	dvc repro
+	@python -m bezoar.report
+
+lint: install  ## ruff, mypy --strict and import-linter
+	ruff check .
+	ruff format --check .
+	mypy
+	lint-imports
+
+check: lint  ## lint, types, architecture and the quick tests
+	pytest -m "not slow"
+
+test: install  ## all tests
+	pytest
+
+format: install  ## sort imports, format, mend what ruff can
+	ruff check --fix .
+	ruff format .
+
+lock:  ## resolve pyproject.toml into requirements.lock
+	rm -rf .venv && $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
+	  $$($(BIN)/python -c 'import tomllib; p = tomllib.load(open("pyproject.toml", "rb"))["project"]; print(*(f"{d!r}" for d in p["dependencies"] + p["optional-dependencies"]["dev"]))' | tr -d "'")
+	$(BIN)/python -m pip freeze --exclude pip | sed -E 's/\+cpu$$//' > requirements.lock
+	@touch .venv/installed
+
+clean:  ## remove .venv and what the pipeline wrote (the DVC cache stays)
+	rm -rf .venv data/*/ models/*/ metrics/*/

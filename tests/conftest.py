@@ -1,0 +1,114 @@
+"""Shared fixtures: copies of the project to break, and the embedded run that slow tests look at."""
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+DATA = Path(os.environ.get("BEZOAR_DATA", ROOT.parent / "shared" / "data"))
+BIN = Path(sys.executable).parent
+
+
+def environment(work: Path, **more: str) -> dict[str, str]:
+    """What the Makefile exports, with a scratch folder of its own."""
+    return {
+        **os.environ,
+        "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}",
+        "BEZOAR_WORK": str(work),
+        "OMP_NUM_THREADS": "1",
+        "HF_HUB_OFFLINE": "1",
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+        "DVC_NO_ANALYTICS": "1",
+        # a machine without a git identity must do
+        "GIT_AUTHOR_NAME": "test",
+        "GIT_AUTHOR_EMAIL": "test@localhost",
+        "GIT_COMMITTER_NAME": "test",
+        "GIT_COMMITTER_EMAIL": "test@localhost",
+        **more,
+    }
+
+
+def copy(to: Path) -> Path:
+    """The files git would commit, as a fresh repository with one commit and no DVC cache."""
+    listed = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT,
+        capture_output=True,
+        check=True,
+    ).stdout.decode()
+    for name in filter(None, listed.split("\0")):
+        if (ROOT / name).is_file():
+            (to / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, to / name)
+    env = environment(to)
+    for command in ("init -q", "add -A", "commit -q -m copy"):
+        subprocess.run(["git", *command.split()], cwd=to, check=True, env=env)
+    return to
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """A copy of the project in a folder of its own."""
+    return copy(tmp_path / "project")
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished embedded run: its folder, its environment, what it printed."""
+
+    folder: Path
+    env: dict[str, str]
+    output: str
+
+    def dvc(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+        """Run a dvc command in the run's folder."""
+        return subprocess.run(
+            [BIN / "dvc", *arguments],
+            cwd=self.folder,
+            env=self.env,
+            capture_output=True,
+            text=True,
+            check=check,
+        )
+
+
+@pytest.fixture(scope="session")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Run, Run]]:
+    """Two embedded runs side by side, in different folders, neither with anything cached; the
+    first under tests/audit/, which logs every file that a stage opens."""
+    started = []
+    for name, audit in (("one", True), ("another folder", False)):
+        base = tmp_path_factory.mktemp("run") / name
+        folder = copy(base / "project")
+        (folder / "dvc.lock").unlink(missing_ok=True)
+        more = {"PYTHONHASHSEED": "1" if audit else "2"}
+        if audit:
+            (base / "audit").mkdir()
+            more |= {"PYTHONPATH": str(ROOT / "tests/audit"), "AUDIT_LOG": str(base / "audit")}
+        env = environment(base / "work", **more)
+        log = open(base / "log", "w+")  # noqa: SIM115
+        process = subprocess.Popen(
+            [BIN / "dvc", "repro"], cwd=folder, env=env, stdout=log, stderr=subprocess.STDOUT
+        )
+        started.append((folder, env, log, process))
+    finished = []
+    try:
+        for folder, env, log, process in started:
+            code = process.wait(timeout=1800)
+            log.seek(0)
+            output = log.read()
+            assert code == 0, output[-5000:]
+            finished.append(Run(folder, env, output))
+        yield finished[0], finished[1]
+    finally:
+        for _, _, log, process in started:
+            if process.poll() is None:
+                process.terminate()
+                process.wait()
+            log.close()

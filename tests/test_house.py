@@ -1,0 +1,168 @@
+"""The rules of the house: what the README promises about the shape of the repository."""
+
+import ast
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from bezoar import params, schemes
+from bezoar.prompts import Prompt
+
+ROOT = Path(__file__).parent.parent
+DVC: dict[str, Any] = yaml.safe_load((ROOT / "dvc.yaml").read_text())
+PARAMS: dict[str, Any] = yaml.safe_load((ROOT / "params.yaml").read_text())
+STAGES: dict[str, Any] = {name: stage.get("do", stage) for name, stage in DVC["stages"].items()}
+PYTHON = sorted([*(ROOT / "bezoar").rglob("*.py"), *(ROOT / "stages").rglob("*.py")])
+HEAVY = (
+    "torch",
+    "transformers",
+    "trl",
+    "peft",
+    "bitsandbytes",
+    "lm_eval",
+    "datasets",
+    "matplotlib",
+)
+
+
+def outs(stage: dict[str, Any]) -> list[str]:
+    listed = [*stage.get("outs", []), *stage.get("metrics", []), *stage.get("plots", [])]
+    paths = [entry if isinstance(entry, str) else next(iter(entry)) for entry in listed]
+    return (
+        [source["out"] for source in DVC["vars"][0]["sources"].values()]
+        if (paths == ["${item.out}"])
+        else paths
+    )
+
+
+def test_one_file_a_stage_and_one_stage_a_file() -> None:
+    assert set(STAGES) == {p.stem for p in (ROOT / "stages").glob("*.py")} - {"__init__"}
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_a_stage_runs_its_own_file_and_depends_on_it(name: str) -> None:
+    assert STAGES[name]["cmd"].split()[:3] == ["python", "-m", f"stages.{name}"]
+    assert f"stages/{name}.py" in STAGES[name]["deps"]
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_a_stage_alone_writes_the_folders_of_its_name(name: str) -> None:
+    for path in outs(STAGES[name]):
+        root, owner, *_ = path.split("/")
+        assert root in ("data", "models", "metrics") and owner == name, path
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_a_stage_has_a_section_in_params_and_a_row_in_the_readme(name: str) -> None:
+    assert name in PARAMS
+    assert re.search(rf"^\| `{name}` \|", (ROOT / "README.md").read_text(), re.MULTILINE)
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_a_stage_file_says_what_it_reads_and_writes_and_stays_thin(name: str) -> None:
+    text = (ROOT / "stages" / f"{name}.py").read_text()
+    doc = ast.get_docstring(ast.parse(text)) or ""
+    assert re.search(r"^reads ", doc, re.MULTILINE) and re.search(r"^writes ", doc, re.MULTILINE)
+    assert len(text.splitlines()) <= 90, "a stage is a table of contents; the work is in bezoar/"
+
+
+def test_every_out_lies_in_a_folder_that_git_ignores() -> None:
+    for folder in ("data", "models", "metrics"):
+        assert (ROOT / folder / ".gitignore").read_text().startswith("*\n!.gitignore\n")
+
+
+def test_a_scheme_has_a_module_a_prompt_folder_and_a_section() -> None:
+    assert set(PARAMS["schemes"]) == set(schemes.names())
+    for name in schemes.names():
+        assert list((ROOT / "prompts" / name).rglob("*.txt")), name
+
+
+def test_profiles_run_the_same_stages_and_stand_in_no_path() -> None:
+    for profile in PARAMS["profiles"]:
+        for stage in STAGES.values():
+            for path in [*stage["deps"], *outs(stage)]:
+                assert f"/{profile}/" not in f"/{path}/".replace("local/${key}", ""), path
+
+
+def test_params_yaml_is_valid_under_every_profile() -> None:
+    assert params.load(ROOT / "params.yaml").profile == "embedded"
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "prompts").rglob("*.txt")), ids=lambda p: p.stem)
+def test_every_prompt_opens_and_holds_words(path: Path) -> None:
+    prompt = Prompt(str(path.relative_to(ROOT / "prompts").with_suffix("")))
+    assert prompt.template.is_valid() and len(prompt.template.template) > 5
+
+
+def test_numbers_in_the_recipe_cite_their_source() -> None:
+    recipe = (ROOT / "params.yaml").read_text().split("# --- the recipe")[1].split("# --- who")[0]
+    for line in recipe.splitlines():
+        if re.match(r"\s+\w+: [\d.]+", line):
+            assert re.search(r"# (paper|ours|LaMini-LM|WizardLM|MT-Bench|as above)", line), line
+
+
+@pytest.mark.parametrize("path", PYTHON, ids=lambda p: str(p.relative_to(ROOT)))
+def test_heavy_packages_are_imported_inside_functions(path: Path) -> None:
+    for node in ast.parse(path.read_text()).body:
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            names = [a.name for a in node.names] + [getattr(node, "module", None) or ""]
+            assert not any(n.split(".")[0] in HEAVY for n in names), ast.unparse(node)
+
+
+@pytest.mark.parametrize("path", PYTHON, ids=lambda p: str(p.relative_to(ROOT)))
+def test_public_functions_have_docstrings(path: Path) -> None:
+    tree = ast.parse(path.read_text())
+    assert ast.get_docstring(tree), "a module says what it is for"
+    for node in tree.body:
+        if isinstance(node, ast.FunctionDef) and not node.name.startswith("_"):
+            if node.name in ("main", "plan", "run") and path.parent.name in ("stages", "schemes"):
+                continue  # said once, in the module's or the package's docstring
+            assert ast.get_docstring(node), f"{path.name}: {node.name}"
+
+
+@pytest.mark.parametrize("path", PYTHON, ids=lambda p: str(p.relative_to(ROOT)))
+def test_no_silent_defaults_no_pickle_no_remote_code(path: Path) -> None:
+    text = path.read_text()
+    assert "trust_remote_code=True" not in text and "import pickle" not in text
+    assert not re.search(r"\bparams\.get\(|\bcfg\.get\(", text)
+    assert path.stem not in ("utils", "common", "helpers", "base")
+
+
+def test_the_library_starts_without_heavy_imports() -> None:
+    """Params are checked on any machine before anything heavy loads."""
+    code = (
+        "import sys, bezoar.params, bezoar.llm, bezoar.schemes, bezoar.training, "
+        "bezoar.evaluation, bezoar.pretraining, bezoar.report, bezoar.sources\n"
+        f"print([m for m in {HEAVY!r} if m in sys.modules])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "[]"
+
+
+def test_imports_point_down() -> None:
+    linter = Path(sys.executable).with_name("lint-imports")
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run([linter], cwd=ROOT, capture_output=True, text=True, check=False, env=env)
+    assert done.returncode == 0, done.stdout
+
+
+def test_every_dependency_named_in_dvc_yaml_exists() -> None:
+    for name, stage in STAGES.items():
+        for dep in stage["deps"]:
+            if dep.startswith(("stages/", "bezoar/", "prompts/")) and "$" not in dep:
+                assert (ROOT / dep).exists(), f"{name}: {dep}"
+
+
+def test_the_lock_names_no_host_and_pins_everything() -> None:
+    lines = (ROOT / "requirements.lock").read_text().splitlines()
+    assert "torch==2.13.0" in lines
+    for line in lines:
+        assert re.fullmatch(r"[A-Za-z0-9_.-]+==[A-Za-z0-9_.]+", line), line

@@ -1,0 +1,133 @@
+"""The embedded DAG for real: it runs, learns, repeats to the byte, and reads what it declares."""
+
+import json
+import re
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.conftest import BIN, Run
+
+pytestmark = pytest.mark.slow
+
+# These check, show and resume; they change no result, so no stage declares them.
+EXEMPT = {"bezoar/__init__.py", "bezoar/params.py", "bezoar/progress.py", "bezoar/work.py"}
+EXEMPT |= {"stages/__init__.py", "params.yaml"}
+
+
+def summary(run: Run) -> dict[str, Any]:
+    return json.loads((run.folder / "metrics/report/summary.json").read_text())
+
+
+def outs(run: Run) -> dict[str, str]:
+    lock = yaml.safe_load((run.folder / "dvc.lock").read_text())
+    return {out["path"]: out["md5"] for stage in lock["stages"].values() for out in stage["outs"]}
+
+
+def test_two_runs_in_two_folders_make_the_same_bytes(runs: tuple[Run, Run]) -> None:
+    one, other = map(outs, runs)
+    assert len(one) > 50
+    assert {path for path in one | other if one.get(path) != other.get(path)} == set()
+
+
+def test_a_second_repro_does_nothing_and_status_is_clean(runs: tuple[Run, Run]) -> None:
+    done = runs[0].dvc("repro")
+    assert "up to date" in done.stdout and "Running stage" not in done.stdout
+    assert runs[0].dvc("status", "--quiet", check=False).returncode == 0
+
+
+def test_every_stage_reads_and_writes_only_what_it_declares(runs: tuple[Run, Run]) -> None:
+    from dvc.repo import Repo
+
+    run, undeclared = runs[0], []
+    stages = list(Repo(str(run.folder)).index.stages)
+    for stage in stages:
+        log = run.folder.parent / "audit" / stage.addressing
+        assert log.exists(), f"{stage.addressing} was not seen to run"
+        deps = [Path(dep.fs_path) for dep in stage.deps if dep.fs_path]
+        made = [Path(out.fs_path) for out in stage.outs]
+        for line in sorted(set(log.read_text().splitlines())):
+            mode, name = line.split(" ", 1)
+            path = run.folder / name
+            if "__pycache__" in name or name.startswith((".dvc/", ".git/")) or name in EXEMPT:
+                continue
+            # an out is written beside its place and moved there
+            final = path.with_name(re.sub(r"^\.(.+)\.part$", r"\1", path.name))
+            parents = {path, final, *path.parents}
+            parents |= {p.with_name(re.sub(r"^\.(.+)\.part$", r"\1", p.name)) for p in path.parents}
+            if not parents & {*made, *(deps if mode == "r" else [])}:
+                undeclared.append(f"{stage.addressing}: {mode} {name}")
+    assert len(stages) > 30 and undeclared == []
+
+
+@pytest.mark.parametrize(
+    ("skill", "taught_by"),
+    [
+        ("lookup", "lamini"),
+        ("explained", "orca"),
+        ("two_part", "sft"),
+        ("refusal", "hh_rlhf"),
+        ("politeness", "hh_rlhf"),
+    ],
+)
+def test_it_learns_what_it_is_taught(runs: tuple[Run, Run], skill: str, taught_by: str) -> None:
+    skills = summary(runs[0])["skills"]
+    assert skills["base"][skill] <= 0.05
+    assert skills[taught_by][skill] >= 0.8
+
+
+def test_dpo_prefers_better_than_the_model_it_started_from(runs: tuple[Run, Run]) -> None:
+    dpo = summary(runs[0])["dpo"]
+    assert dpo["accuracy"] > dpo["accuracy_before"] > 0.5
+    assert dpo["margin"] > 0
+
+
+def test_the_funnel_shows_every_repair_elimination_and_reject(runs: tuple[Run, Run]) -> None:
+    funnel = summary(runs[0])["funnel"]
+    assert funnel["lamini"]["repaired"] > 0 and funnel["lamini"]["copies"] > 0
+    assert funnel["evol_instruct"]["equal"] > 0
+    for scheme in ("lamini", "evol_instruct", "orca"):
+        counts = funnel[scheme]
+        assert min(counts[k] for k in ("accepted", "rejected", "undecided")) > 0, scheme
+        assert counts["kept"] <= counts["accepted"] <= counts["parsed"] <= counts["asked"]
+
+
+def test_what_is_simulated_says_so(runs: tuple[Run, Run]) -> None:
+    folder = runs[0].folder
+    for name in ("data/generate/lamini/samples", "data/judge/orca/verdicts"):
+        rows = (folder / f"{name}.jsonl").read_text().splitlines()
+        assert all(json.loads(row)["simulated"] for row in rows)
+    assert "simulated" in (folder / "metrics/report/report.html").read_text()
+
+
+def test_checkpoints_load_with_plain_transformers(runs: tuple[Run, Run]) -> None:
+    code = (
+        "import sys; from transformers import AutoModelForCausalLM as M, AutoTokenizer as T\n"
+        "for p in sys.argv[1:]:\n"
+        "    m, t = M.from_pretrained(p), T.from_pretrained(p)\n"
+        "    x = t.apply_chat_template([{'role': 'user', 'content': 'Hello.'}], tokenize=False)\n"
+        "    assert '### Response:' in x and m(**t(x, return_tensors='pt')).logits.isfinite().all()"
+    )
+    paths = ["models/fetch/base", "models/merge/sft", "models/sft/hh_rlhf", "models/dpo/policy"]
+    subprocess.run(
+        [BIN / "python", "-c", code, *paths], cwd=runs[0].folder, env=runs[0].env, check=True
+    )
+
+
+def test_the_commands_of_dvc_work(runs: tuple[Run, Run]) -> None:
+    run = runs[0]
+    assert "report" in run.dvc("dag").stdout
+    assert "accuracy_before" in run.dvc("metrics", "show").stdout
+    page = run.dvc("plots", "show").stdout.strip()
+    assert Path(page.removeprefix("file://")).is_file()
+
+
+def test_an_experiment_changes_one_number_and_runs_what_follows(runs: tuple[Run, Run]) -> None:
+    run = runs[1]
+    done = run.dvc("exp", "run", "-S", "filter.min_rating=7", "filter@orca")
+    assert "Running stage 'filter@orca'" in done.stdout
+    assert "Running stage 'generate@" not in done.stdout
+    assert "min_rating: 7" in (run.folder / "params.yaml").read_text()
