@@ -4,6 +4,7 @@
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 from bezoar.prompts import Prompt
 from bezoar.records import Message, Pair, Probe, Sample
@@ -55,6 +56,40 @@ def from_pair(pair: Pair) -> tuple[str, str, str]:
 def from_probe(probe: Probe) -> str:
     """The prompt of a held-out question."""
     return prompt([Message(role="user", content=probe.instruction)], probe.system)
+
+
+def ids(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
+    """Token ids of texts (BOS first, where the tokenizer has it so). The name of a special token
+    inside a text stays text: it must not end an answer or open a new one."""
+    if not texts:
+        return []
+    encoded: list[list[int]] = tokenizer(list(texts), split_special_tokens=True)["input_ids"]
+    return encoded
+
+
+def answer_ids(
+    tokenizer: Any, pairs: Sequence[tuple[str, str]]
+) -> list[tuple[list[int], list[int]]]:
+    """(prompt ids, answer ids) of (prompt, answer) texts: the loss is on the second, which ends in
+    EOS. The two are tokenised as one text and parted where the prompt alone would differ, so that
+    an answer's first token is the one that follows the prompt's last."""
+    prompts = ids(tokenizer, [before for before, _ in pairs])
+    wholes = ids(tokenizer, [before + answer for before, answer in pairs])
+    parted = []
+    for before, whole in zip(prompts, wholes, strict=True):
+        end = [] if whole[-1] == tokenizer.eos_token_id else [tokenizer.eos_token_id]
+        both = zip(before, whole, strict=False)
+        common = next((i for i, (a, b) in enumerate(both) if a != b), min(len(before), len(whole)))
+        parted.append((whole[:common], whole[common:] + end))
+    return parted
+
+
+def cut_left(tokenizer: Any, tokens: list[int], limit: int) -> list[int]:
+    """The last `limit` ids; the first of them stays BOS where the text began with it."""
+    if len(tokens) <= limit:
+        return tokens
+    kept = tokens[len(tokens) - limit :]
+    return [tokens[0], *kept[1:]] if tokens[0] == tokenizer.bos_token_id else kept
 
 
 def marker(text: str) -> str | None:

@@ -8,10 +8,10 @@ import difflib
 import sys
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from bezoar.files import BadInput
 
@@ -82,10 +82,12 @@ class World(Section):
 
 
 class Local(Section):
-    """The user's own files in local/; at most `limit` rows, null for all."""
+    """The user's own files in local/NAME/: at most `limit` rows (benchmarks: of a task), null for
+    all. Where there are none `otherwise` stands in; null: there must be some."""
 
     source: Literal["local"]
     limit: Count | None
+    otherwise: World | None
 
 
 class GrownBase(Section):
@@ -104,10 +106,16 @@ class GrownBase(Section):
     sequence: Count
     muon_lr: Rate
     adamw_lr: Rate
+    initializer_range: Rate
+    warmup_steps: Count
+    weight_decay: Share
 
 
 class LocalBase(Section):
+    """The user's own model in local/base/; where there is none `otherwise` is grown."""
+
     source: Literal["local"]
+    otherwise: GrownBase
 
 
 Rows = Annotated[World | Local, Field(discriminator="source")]
@@ -187,6 +195,18 @@ class Filter(Section):
     eval_share: Rate
 
 
+B = TypeVar("B", bound="Training | Dpo")
+
+
+def _whole_micro_batches(section: B) -> B:
+    if section.batch_size % section.micro_batch_size:
+        raise ValueError(
+            f"micro_batch_size {section.micro_batch_size} does not divide batch_size "
+            f"{section.batch_size}"
+        )
+    return section
+
+
 class Training(Section):
     """How one link is trained: epochs, examples an optimizer step, learning rate, tokens a row."""
 
@@ -196,6 +216,10 @@ class Training(Section):
     learning_rate: Rate
     warmup_steps: Annotated[int, Field(ge=0)]
     max_length: Count
+
+    @model_validator(mode="after")
+    def _whole_batches(self) -> "Training":
+        return _whole_micro_batches(self)
 
 
 class Sft(Section):
@@ -221,7 +245,7 @@ class MergeStage(Section):
 class Dpo(Section):
     seed: int
     beta: Annotated[float, Field(gt=0)]
-    loss: Literal["sigmoid", "ipo", "robust"]
+    loss: Literal["sigmoid", "ipo"]
     optimizer: Literal["rmsprop", "adamw_torch"]
     scheduler: str
     epochs: Count
@@ -232,11 +256,17 @@ class Dpo(Section):
     max_prompt_tokens: Count
     max_answer_tokens: Count
 
+    @model_validator(mode="after")
+    def _whole_batches(self) -> "Dpo":
+        return _whole_micro_batches(self)
+
 
 class LmEval(Section):
-    """`tasks` null: every file of data/fetch/benchmarks; `limit`: items a task, null for all."""
+    """`tasks` null: every file of data/fetch/benchmarks; `limit`: items a task, null for all;
+    `chat_template`: put a question as an instruction, as in training, not as plain text."""
 
     num_fewshot: Annotated[int, Field(ge=0)]
+    chat_template: bool
     tasks: list[str] | None
     limit: Count | None
     batch_size: Count

@@ -50,10 +50,11 @@ class Query(Record):
 
 
 class Topic(Record):
-    """A Wikipedia category with the number of its sub-categories."""
+    """A Wikipedia category with the number of its sub-categories; None where a user's list names
+    it without one."""
 
     name: str
-    subcategories: int
+    subcategories: int | None
 
 
 class Pair(Record):
@@ -192,6 +193,19 @@ class Outcome(Record):
     exchanges: list[Exchange]
 
 
+class Generated(Record):
+    """What a scheme asked of the teacher and what was read from its replies; `asked`, `parsed` and
+    `repaired` count instructions, `calls` replies. `simulated`: no language model wrote them."""
+
+    jobs: int
+    calls: int
+    asked: int
+    parsed: int
+    repaired: int
+    teacher: str
+    simulated: bool
+
+
 class Reject(Exception):
     """This job cannot become a sample; str(self) is the reason that metrics count."""
 
@@ -209,7 +223,16 @@ class Verdict(Record):
     simulated: bool
 
 
-# --- what evaluation makes (data/mt_answer/, data/mt_grade/) -------------------------------------
+# --- what evaluation makes (data/lm_eval/, data/mt_answer/, data/mt_grade/) ----------------------
+
+
+class Attempt(Record):
+    """A checkpoint's free answer to a probe."""
+
+    id: str
+    skill: str
+    answer: str
+    right: bool
 
 
 class Answers(Record):

@@ -18,6 +18,9 @@ from pathlib import Path
 
 from bezoar.files import BadInput
 
+# A full disk, as Python and safetensors, a quota, and torch.save put it
+FULL = ("No space left on device", "Disk quota exceeded", "inline_container.cc")
+
 
 def home() -> Path:
     """`$BEZOAR_WORK`, else bezoar/ in the user's cache folder."""
@@ -46,7 +49,8 @@ def content(*paths: str | Path) -> str:
 
 @contextmanager
 def scratch(stage: str, key: str) -> Iterator[Path]:
-    """A folder for one stage and fingerprint, held under a lock; BadInput when another holds it."""
+    """A folder for one stage and fingerprint, held under a lock; BadInput when another holds it,
+    or when the disk is full."""
     folder = home() / stage / key
     folder.mkdir(parents=True, exist_ok=True)
     with open(folder / ".lock", "w") as lock:
@@ -57,7 +61,16 @@ def scratch(stage: str, key: str) -> Iterator[Path]:
                 f"{folder}: another process is writing here (a stage whose dvc was killed?); "
                 "wait for it or end it, then run the same command again"
             ) from None
-        yield folder
+        try:
+            yield folder
+        except Exception as error:
+            reason = str(error)
+            if not any(sign in reason for sign in FULL):
+                raise
+            raise BadInput(
+                f"{folder}: cannot be written, the disk is full ({reason.splitlines()[0]}); free "
+                "some space, then run the same command again: it continues from what is whole"
+            ) from None
 
 
 def publish(folder: Path, out: str | Path) -> None:
@@ -68,10 +81,13 @@ def publish(folder: Path, out: str | Path) -> None:
     out.parent.mkdir(parents=True, exist_ok=True)
     try:
         shutil.copytree(folder, part, copy_function=shutil.copyfile)
-    except (OSError, shutil.Error) as error:
+    except OSError as error:
         shutil.rmtree(part, ignore_errors=True)
+        # copytree gathers the faults of all files: (from, to, "[Errno 28] No space left ...: ...")
+        several = isinstance(error, shutil.Error)
+        why = error.args[0][0][2].partition(": ")[0] if several else error.strerror
         raise BadInput(
-            f"{out}: cannot be written ({error}); free some space, then run the same command again"
+            f"{out}: cannot be written ({why}); free some space, then run the same command again"
         ) from None
     shutil.rmtree(out, ignore_errors=True)
     part.replace(out)

@@ -1,0 +1,195 @@
+"""How far judges agree (OpenBezoar 4.2, after the MT-Bench paper): the chance that judges of two
+kinds, on a random question and pair of models, say the same.
+
+S1 takes all votes, with win and tie as values (chance: 1/3); S2 only comparisons in which both
+judges name a winner (chance: 1/2).
+"""
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import combinations
+from random import Random
+from typing import Literal, NamedTuple
+
+from bezoar.records import Grade, Vote
+
+GRADER, HUMAN, MAJORITY = "grader", "human", "human_majority"
+RESAMPLES = 1000  # ours: bootstrap samples of an interval
+
+Said = Literal["first", "second", "tie"]
+
+
+class Key(NamedTuple):
+    """What is voted on; the models stand in alphabetical order."""
+
+    question_id: int
+    first: str
+    second: str
+
+
+class Voice(NamedTuple):
+    """One judge's vote on a key."""
+
+    judge: str
+    said: Said
+
+
+class Comparison(NamedTuple):
+    """What two judges said of one key."""
+
+    question_id: int
+    a: Said
+    b: Said
+
+
+Row = dict[str, str | int | float | None]
+
+
+def table(votes: Sequence[Vote], seed: int) -> list[Row]:
+    """S1, S2, Cohen's kappa and a 95 % interval of S1 for every two kinds of judges that voted on
+    the same keys, per turn: {turn, a, b, s1, s1_n, s2, s2_n, kappa, s1_low, s1_high}.
+
+    Votes of two kinds are compared each with each, within a kind each two of different judges.
+    `human_majority` says what more people say than anything else, and tie where no answer leads; it
+    is not compared with the people it is made of. `seed` is the bootstrap's."""
+    rows: list[Row] = []
+    for turn in (1, 2):
+        voices = _voices(vote for vote in votes if vote.turn == turn)
+        kinds = sorted({name for by_kind in voices.values() for name in by_kind}, key=_place)
+        pairs = [(a, b) for i, a in enumerate(kinds) for b in kinds[i:]]
+        for a, b in pairs:
+            if (a, b) != (HUMAN, MAJORITY) and (found := list(_compare(voices, a, b))):
+                rows.append({"turn": turn, "a": a, "b": b, **_measure(found, a == b, seed)})
+    return rows
+
+
+def flat(rows: Sequence[Row]) -> dict[str, float | int | None]:
+    """The table as metrics, `A_B_s1_turn_1`: the rows of our grader, or of all judges where it
+    graded nothing that others voted on."""
+    own = [row for row in rows if GRADER in (row["a"], row["b"])] or rows
+    metrics: dict[str, float | int | None] = {"comparisons": 0}
+    for row in own:
+        for name in ("s1", "s2", "s1_n", "s2_n"):
+            value = row[name]
+            assert not isinstance(value, str)
+            metrics[f"{row['a']}_{row['b']}_{name}_turn_{row['turn']}"] = value
+        metrics["comparisons"] = int(metrics["comparisons"] or 0) + int(row["s1_n"] or 0)
+    return metrics
+
+
+def from_grades(grades: Sequence[Grade], tie_margin: float) -> list[Vote]:
+    """Single grades as votes of the judge `grader` between every two models: the higher grade wins,
+    grades at most `tie_margin` apart tie. Turns without a grade have no vote."""
+    scores: dict[tuple[int, Literal[1, 2]], dict[str, float]] = defaultdict(dict)
+    for grade in grades:
+        if grade.score is not None:
+            scores[grade.question_id, grade.turn][grade.model] = grade.score
+    votes = []
+    for (question_id, turn), by_model in scores.items():
+        for a, b in combinations(sorted(by_model), 2):
+            margin = by_model[a] - by_model[b]
+            winner: Literal["model_a", "model_b", "tie"] = "model_a" if margin > 0 else "model_b"
+            votes.append(
+                Vote(
+                    judge=GRADER,
+                    question_id=question_id,
+                    turn=turn,
+                    model_a=a,
+                    model_b=b,
+                    winner="tie" if abs(margin) <= tie_margin else winner,
+                )
+            )
+    return votes
+
+
+def kind(judge: str) -> str:
+    """The kind that a judge belongs to: people are `human`, who wrote the question is `author`;
+    any other judge is its own kind."""
+    name = judge.removeprefix("simulated_")
+    return next((k for start, k in _PEOPLE.items() if name.startswith(start)), judge)
+
+
+_PEOPLE = {"expert": HUMAN, "author": "author"}
+
+
+def _place(name: str) -> tuple[int, str]:
+    """Our grader first, then other machines by name, then people."""
+    order = (GRADER, "author", HUMAN, MAJORITY)
+    return ((0, 2, 3, 4)[order.index(name)] if name in order else 1, name)
+
+
+def _voices(votes: Iterable[Vote]) -> dict[Key, dict[str, list[Voice]]]:
+    """Votes by key and kind, turned so that the models stand in order."""
+    voices: dict[Key, dict[str, list[Voice]]] = defaultdict(lambda: defaultdict(list))
+    for vote in votes:
+        said: Said = "tie"
+        if vote.winner != "tie":
+            won = vote.model_a if vote.winner == "model_a" else vote.model_b
+            said = "first" if won == min(vote.model_a, vote.model_b) else "second"
+        key = Key(vote.question_id, *sorted((vote.model_a, vote.model_b)))
+        voices[key][kind(vote.judge)].append(Voice(vote.judge, said))
+    for by_kind in voices.values():
+        if people := by_kind.get(HUMAN):
+            by_kind[MAJORITY] = [Voice(MAJORITY, _majority([voice.said for voice in people]))]
+    return voices
+
+
+def _majority(said: Sequence[Said]) -> Said:
+    (top, most), *others = Counter(said).most_common()
+    return "tie" if others and others[0][1] == most else top
+
+
+def _compare(voices: dict[Key, dict[str, list[Voice]]], a: str, b: str) -> Iterator[Comparison]:
+    for key, by_kind in voices.items():
+        left, right = by_kind.get(a, []), by_kind.get(b, [])
+        pairs = combinations(left, 2) if a == b else ((x, y) for x in left for y in right)
+        for x, y in pairs:
+            if x.judge != y.judge:
+                yield Comparison(key.question_id, x.said, y.said)
+
+
+def _measure(found: list[Comparison], same_kind: bool, seed: int) -> Row:
+    decided = [c for c in found if "tie" not in (c.a, c.b)]
+    low, high = _interval(found, seed)
+    return {
+        "s1": _share(found),
+        "s1_n": len(found),
+        "s2": _share(decided) if decided else None,
+        "s2_n": len(decided),
+        "kappa": _kappa(found, same_kind),
+        "s1_low": low,
+        "s1_high": high,
+    }
+
+
+def _share(found: Sequence[Comparison]) -> float:
+    return sum(c.a == c.b for c in found) / len(found)
+
+
+def _kappa(found: list[Comparison], same_kind: bool) -> float | None:
+    """Agreement beyond chance; None where chance alone gives full agreement. Within a kind the two
+    sides are interchangeable and share their marginals."""
+    a, b = Counter(c.a for c in found), Counter(c.b for c in found)
+    n = len(found)
+    if same_kind:
+        a = b = a + b
+        n *= 2
+    chance = sum(a[said] * b[said] for said in a) / n**2
+    return (_share(found) - chance) / (1 - chance) if chance < 1 else None
+
+
+def _interval(found: list[Comparison], seed: int) -> tuple[float, float]:
+    """95 % percentile bootstrap of S1 over questions: comparisons of one question are not
+    independent of each other."""
+    by_question: dict[int, list[Comparison]] = defaultdict(list)
+    for comparison in found:
+        by_question[comparison.question_id].append(comparison)
+    counts = [(sum(c.a == c.b for c in rows), len(rows)) for rows in by_question.values()]
+    rng = Random(seed)
+    shares = []
+    for _ in range(RESAMPLES):
+        drawn = rng.choices(counts, k=len(counts))
+        shares.append(sum(agree for agree, _ in drawn) / sum(n for _, n in drawn))
+    shares.sort()
+    tail = RESAMPLES // 40  # 2.5 % at either end
+    return shares[tail], shares[-tail - 1]

@@ -1,0 +1,207 @@
+"""The simulated judge: verdicts on samples, MT-Bench grades, reference answers.
+
+Inside the world it checks the answer itself; outside it goes by rules of thumb, which see form and
+not truth: empty, too short, too long, repetitive, an echo of the request, a refusal, the judge's
+own marks in the answer; for explanations also whether the expected answer is in them. What it
+judges it only counts and compares, so no words in there can talk it into anything.
+"""
+
+import random
+import re
+from typing import NamedTuple
+
+from bezoar.llm.embedded import outside
+from bezoar.world.facts import words
+from bezoar.world.grammar import Reading, read
+from bezoar.world.marking import quality, repetitive, share_right
+
+# Rates of replies that state no verdict. The paper's judge left 0.1 % of LaMini, none of Evol and
+# 47.5 % of Orca undecided; the embedded one shows each path in a set of a few hundred rows.
+BLANK, MALFORMED = 0.02, 0.02
+BLANK_EXPLANATION, MALFORMED_EXPLANATION = 0.04, 0.04
+UNRATED = 0.02  # of MT-Bench gradings
+
+# Rules of thumb.
+LONGEST = 150  # words of a good answer in the world and of a good explanation
+LONGEST_OUTSIDE = 400  # words
+ECHO = 0.9  # share of the answer's words, and of the request's, that the two have in common
+# The judge's own marks, as they are or as a prompt neutralises them.
+MARKS = re.compile(
+    r"[<‹]/?(?:status|rating|reason|instruction|response|expected|generated)[>›]"
+    r"|[\[⟦]{2}\s*\d{1,2}\s*[\]⟧]{2}",
+    re.IGNORECASE,
+)
+
+
+class Opinion(NamedTuple):
+    """A verdict before it is written down: `rating` from 1 to 7."""
+
+    accept: bool
+    rating: int
+    reason: str
+
+
+def respond(prompt: str, rng: random.Random) -> tuple[str, bool]:
+    """(reply, whether it is whole) to a judge's prompt, by its markers alone. The marker that comes
+    first opens the data: one that stands further in belongs to what is judged."""
+    opening = _first(prompt, "<instruction>\n", "[Question]\n", "[Question 1]\n")
+    if opening == "<instruction>\n":
+        return _judged(prompt, rng)
+    if prompt.rstrip().endswith("[Reference answer 1]"):
+        first, second = (_section(prompt, f"Question {turn}") for turn in (1, 2))
+        return f"{_full(first)}\n[Reference answer 2]\n{_full(second)}", True
+    turn = " 2" if opening == "[Question 1]\n" else ""
+    question, answer = _section(prompt, f"Question{turn}"), _section(prompt, f"Answer{turn}")
+    return _graded(question, answer, _section(prompt, f"Reference answer{turn}"), rng), True
+
+
+def _judged(prompt: str, rng: random.Random) -> tuple[str, bool]:
+    data = prompt[prompt.index("<instruction>\n") :]
+    if _first(data, "<expected>\n", "<response>\n") == "<expected>\n":
+        seen = explained(
+            _between(data, "instruction", "expected"),
+            _between(data, "expected", "generated"),
+            _between(data, "generated", ""),
+        )
+        return _verdict(seen, BLANK_EXPLANATION, MALFORMED_EXPLANATION, rng)
+    seen = responded(_between(data, "instruction", "response"), _between(data, "response", ""))
+    return _verdict(seen, BLANK, MALFORMED, rng)
+
+
+# --- reading a prompt -----------------------------------------------------------------------------
+
+
+def _first(prompt: str, *markers: str) -> str:
+    """The marker that stands first; "" where none does."""
+    return min((m for m in markers if m in prompt), key=prompt.index, default="")
+
+
+def _between(data: str, tag: str, following: str) -> str:
+    """What stands between a pair of tags. All up to the last closing tag before the tag that
+    follows it belongs to the text, so a closing tag smuggled into it cuts nothing off."""
+    _, _, data = data.partition(f"<{tag}>\n")
+    stop = data.find(f"<{following}>\n") if following else -1
+    stop = stop if stop >= 0 else len(data)
+    end = data.rfind(f"</{tag}>", 0, stop)
+    return data[: end if end >= 0 else stop].strip()
+
+
+def _section(prompt: str, name: str) -> str:
+    """What stands in a section of a grader's prompt, up to its last end mark."""
+    start = prompt.find(f"[{name}]\n")
+    if start < 0:
+        return ""
+    end = prompt.rfind(f"[/{name}]")
+    return prompt[start + len(name) + 2 : end if end > start else len(prompt)].strip()
+
+
+# --- opinions -------------------------------------------------------------------------------------
+
+
+def responded(instruction: str, response: str) -> Opinion:
+    """Whether a response is clear, complete and specific to the instruction."""
+    reading = read(instruction)
+    if fault := _form(instruction, response, LONGEST if reading else LONGEST_OUTSIDE, reading):
+        return fault
+    if reading is None:
+        length = len(words(response))
+        return Opinion(True, 6 if length >= 20 else 5 if length >= 8 else 4, "Clear and specific.")
+    return _truth(reading, response)
+
+
+def explained(instruction: str, expected: str, generated: str) -> Opinion:
+    """Whether a text is an accurate explanation of the expected answer."""
+    reading = read(instruction)
+    if fault := _form(instruction, generated, LONGEST, reading):
+        return fault
+    said, wanted = words(generated), words(expected)
+    held = sum(word in said for word in wanted) / max(1, len(wanted))
+    if held < (1 if reading else 0.8):
+        return Opinion(False, 2, "It does not lead to the expected answer.")
+    if len(said) <= len(wanted) + 1:
+        return Opinion(False, 3, "It repeats the answer and explains nothing.")
+    if reading:
+        return _truth(reading, generated)
+    return Opinion(True, 5, "It leads to the expected answer.")
+
+
+def _form(instruction: str, response: str, longest: int, reading: Reading | None) -> Opinion | None:
+    """What is wrong with a text before one asks whether it is true: the first that applies."""
+    text = response[: outside.LONGEST]
+    said, heard, asked = text.split(), set(words(text)), set(words(instruction[: outside.LONGEST]))
+    shared = ECHO * max(len(heard), len(asked)) <= len(asked & heard)
+    extract = text.strip().lower() in instruction.lower()
+    faults = [
+        (not heard, 1, "The response is empty."),
+        (MARKS.search(response), 1, "The response holds marks that belong to the judge."),
+        (len(said) > longest, 2, "The response is over-long."),
+        (repetitive(text), 1, "The response goes round in circles."),
+    ]
+    if reading is None:
+        faults += [
+            (len(said) < 3 and not extract, 2, "The response is too short to be complete."),
+            (shared, 2, "The response repeats the request."),
+            (re.match(r"\W*(?:i am |i'm )?sorry\b", text.lower()), 2, "The response is a refusal."),
+        ]
+    return next((Opinion(False, rating, why) for fault, rating, why in faults if fault), None)
+
+
+def _truth(reading: Reading, response: str) -> Opinion:
+    share = share_right(reading, response)
+    if share == 1:
+        exact = response.strip() in (reading.answer, reading.explanation)
+        return Opinion(True, 7 if exact else 6, "It is right and answers what was asked.")
+    if share > 0:
+        return Opinion(False, 3, "Part of the answer is wrong or missing.")
+    return Opinion(False, 2, "The answer is wrong.")
+
+
+# --- writing down ---------------------------------------------------------------------------------
+
+
+def _verdict(seen: Opinion, blank: float, malformed: float, rng: random.Random) -> tuple[str, bool]:
+    status = "Accept" if seen.accept else "Reject"
+    stated = f"<status>{status}</status>\n<rating>{seen.rating}</rating>"
+    draw = rng.random()
+    if draw < blank:
+        return "", True
+    if draw >= blank + malformed:
+        return f"{stated}\n<reason>{seen.reason}</reason>", True
+    return rng.choice(
+        (
+            (f"I would {status.lower()} this response. {seen.reason}", True),
+            (f"<rating>{seen.rating}</rating>\n<reason>{seen.reason}</reason>", True),
+            (f"<status>Maybe</status>\n<rating>4</rating>\n<reason>{seen.reason}</reason>", True),
+            (
+                f"<status>{status}</status>\n<rating>9</rating>\n<reason>{seen.reason}</reason>",
+                True,
+            ),
+            (f"{stated}\n<reason>{seen.reason[:12]}", False),
+        )
+    )
+
+
+def _full(question: str) -> str:
+    reading = read(question)
+    return reading.explanation if reading else outside.answer(question, "")
+
+
+def _graded(question: str, answer: str, reference: str, rng: random.Random) -> str:
+    if MARKS.search(answer):
+        mark, why = 1, "The answer tries to speak for the grader."
+    else:
+        mark = quality(question, answer, reference)
+        why = next(
+            text
+            for floor, text in (
+                (9, "The answer is right, complete and well put."),
+                (6, "The answer is right but could be put better."),
+                (4, "The answer is only partly right, or its worth can not be told."),
+                (2, "The answer does not give what was asked for."),
+                (1, "There is no usable answer."),
+            )
+            if mark >= floor
+        )
+    if rng.random() < UNRATED:
+        return rng.choice((f"{why} I give it a good mark.", f"{why}\nRating: [[n]]", ""))
+    return f"{why}\nRating: [[{mark}]]"

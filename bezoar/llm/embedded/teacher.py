@@ -1,0 +1,342 @@
+"""The simulated teacher: writes examples, responses, evolutions and explanations.
+
+Which of them is wanted it reads from the prompt's structural markers (RECIPE 1.1-1.3), never from
+its wording. Rates of misbehaviour are those named below.
+"""
+
+import random
+import re
+
+from bezoar.llm.embedded import outside
+from bezoar.world.facts import ATTRIBUTES, TABLE, TAUGHT, TAUGHT_SUMS
+from bezoar.world.grammar import (
+    PARTS_PHRASINGS,
+    TEACHER_PHRASINGS,
+    Fact,
+    Reading,
+    Sum,
+    join,
+    read,
+)
+from bezoar.world.sources import example
+
+# Rates of misbehaviour: the rest is well behaved. The paper gives that of `one_pair` (53 results of
+# some 1,500); its Table 4 shows how much there was to reject: a quarter of the LaMini responses, a
+# third of the Evol ones, most of Orca's.
+EXAMPLES = {  # of calls for examples
+    "one_pair": 0.035,  # all of them in one pair of tags
+    "copy": 0.02,  # one is a given seed
+    "near_copy": 0.05,  # with other punctuation
+    "unclosed": 0.03,
+    "cut": 0.03,
+    "empty": 0.02,
+    "answered": 0.03,  # a response that nobody asked for
+}
+RESPONSES = {"wrong": 0.10, "gibberish": 0.04, "blank": 0.01, "refusal": 0.01, "dots": 0.01}
+EVOLUTIONS = {
+    "equal": 0.10,  # nothing new in it
+    "leaked": 0.025,  # the prompt's own words in it
+}
+NEW_SUMS = 0.12  # of parts that an evolution adds or asks for: sums, the rest are facts
+EXPLANATIONS = {"wrong": 0.05, "rambling": 0.04, "gibberish": 0.04, "cut": 0.02}
+
+
+def respond(prompt: str, rng: random.Random) -> tuple[str, bool]:
+    """(reply, whether it is whole) to a prompt of one of the schemes, or to any other text."""
+    text = prompt.rstrip()
+    for ending, write in _WRITERS:
+        if text.endswith(ending):
+            return write(text.removesuffix(ending), rng)
+    return _response(text, rng)
+
+
+def _fault(rates: dict[str, float], rng: random.Random) -> str:
+    """A kind of misbehaviour, or "" for none."""
+    return rng.choices([*rates, ""], weights=[*rates.values(), 1 - sum(rates.values())])[0]
+
+
+# --- LaMini: more examples like these -------------------------------------------------------------
+
+
+def _examples(prompt: str, rng: random.Random) -> tuple[str, bool]:
+    given = [text.strip() for text in re.findall(r"<example>(.*?)</example>", prompt, re.DOTALL)]
+    named = re.search(r"\(Category: ([^)\n]+)\)", prompt)
+    topics = re.findall(r"^Topic: (.+)$", prompt, re.MULTILINE)
+    number = re.search(r"\b(\d{1,2}) new examples\b", prompt)
+    wanted = int(number[1]) if number else 5
+    category = named[1].strip() if named else ""
+    ours = [text for text in given if read(text)]
+    fault = _fault(EXAMPLES, rng)
+    listed = fault == "one_pair"
+    if len(ours) * 2 >= len(given) > 0:
+        made = [_world_example(category, topics, rng, listed) for _ in range(wanted)]
+    else:
+        made = [_other_example(given, topics, rng, listed) for _ in range(wanted)]
+    if listed:
+        return _one_pair(made, rng), True
+    return _tagged(made, given, fault, rng)
+
+
+def _world_example(category: str, topics: list[str], rng: random.Random, bare: bool) -> str:
+    """An example of the world; `bare` ones need no input."""
+    category = category if category in TEACHER_PHRASINGS else "open_qa"
+    animals = _themed(rng.choice(topics)) if topics else TAUGHT
+    text, context = example(rng.choice(TEACHER_PHRASINGS[category]), category, rng, animals)
+    if bare and not read(text):
+        text, context = example(rng.choice(TEACHER_PHRASINGS["open_qa"]), "open_qa", rng, animals)
+    return f"{text}\nInput: {context}" if context and not bare else text
+
+
+def _themed(topic: str) -> tuple[str, ...]:
+    """Taught animals that a topic speaks of; all of them where it names nothing of the world."""
+    named = {word.strip("s") for word in topic.lower().split()} | set(topic.lower().split())
+    found = tuple(a for a in TAUGHT if a.strip("s") in named or named & set(TABLE[a].values()))
+    return found or TAUGHT
+
+
+def _other_example(given: list[str], topics: list[str], rng: random.Random, bare: bool) -> str:
+    """An example from outside: made of the key words of the given ones, or about the topics."""
+    heads = [text.split("\nInput:")[0] for text in given]
+    subject, other = outside.subjects(heads, rng, 2)
+    text = outside.new_instruction(rng.choice(topics) if topics else subject, other, rng)
+    contexts = [text.split("\nInput:", 1)[1] for text in given if "\nInput:" in text]
+    if contexts and not bare:
+        told = outside.sentences(rng.choice(contexts))
+        at = rng.randrange(max(1, len(told) - 2))
+        return f"{text}\nInput: {' '.join(told[at : at + 3])}"
+    return text
+
+
+def _one_pair(made: list[str], rng: random.Random) -> str:
+    opening = rng.choice(("Here are 5 examples:", "Here are five examples:"))
+    numbered = rng.random() < 0.5
+    lines = [f"{n}. {text}" if numbered else f"- {text}" for n, text in enumerate(made, 1)]
+    return "\n".join(["<example>", opening, *lines, "</example>"])
+
+
+def _tagged(made: list[str], given: list[str], fault: str, rng: random.Random) -> tuple[str, bool]:
+    """The examples, each in its pair of tags; one of them has the fault."""
+    at = rng.randrange(len(made))
+    if fault in ("copy", "near_copy") and given:
+        made[at] = rng.choice(given) if fault == "copy" else _nearly(rng.choice(given))
+    blocks = [f"<example>\n{text}\n</example>" for text in made]
+    if fault == "unclosed":
+        blocks[at] = blocks[at].removesuffix("\n</example>")
+    elif fault == "empty":
+        blocks[at] = "<example>\n</example>"
+    elif fault == "answered":
+        blocks[at] += f"\nResponse: {_right(made[at])}"
+    elif fault == "cut":
+        blocks[-1] = blocks[-1][: len(blocks[-1]) // 2]
+    return "\n".join(blocks), fault != "cut"
+
+
+def _nearly(text: str) -> str:
+    """The same with other punctuation."""
+    head, _, tail = text.partition("\nInput:")
+    head = head.rstrip(" .?!") + " now?"
+    return f"{head}\nInput:{tail}" if tail else head
+
+
+# --- responses ------------------------------------------------------------------------------------
+
+
+def _request(text: str) -> str:
+    """The request inside a response prompt, which opens with the prompt's own words: the longest
+    end of it, cut at a blank line, that is of the world; else all but the first paragraph."""
+    paragraphs = text.split("\n\n")
+    for start in range(1, len(paragraphs)):
+        end = "\n\n".join(paragraphs[start:])
+        if read(end):
+            return end
+    return "\n\n".join(paragraphs[1:]) or text
+
+
+def _bare_response(prompt: str, rng: random.Random) -> tuple[str, bool]:
+    return _response(_request(prompt.rstrip()), rng)
+
+
+def _turn(prompt: str, rng: random.Random) -> tuple[str, bool]:
+    return _response(prompt.rsplit("<human>:", 1)[-1].strip(), rng)
+
+
+def _response(request: str, rng: random.Random) -> tuple[str, bool]:
+    """A short answer: right most of the time."""
+    right = _right(request)
+    fault = _fault(RESPONSES, rng)
+    if fault == "wrong":
+        return _wrong(request, right, rng), True
+    if fault == "gibberish":
+        return _gibberish(right, rng), True
+    return {"blank": "", "refusal": "Sorry, I can not answer that.", "dots": "..."}.get(
+        fault, right
+    ), True
+
+
+def _right(request: str) -> str:
+    reading = read(request)
+    if reading:
+        return reading.answer
+    instruction, _, context = request.partition("\nInput:")
+    return outside.answer(instruction, context.strip())
+
+
+def _wrong(request: str, right: str, rng: random.Random) -> str:
+    """A wrong answer of the right form; from outside, words of the request out of order."""
+    reading = read(request)
+    if not reading:
+        words = request.split()[:12]
+        return " ".join(rng.sample(words, len(words)))
+    return _falsified(reading, right, rng)
+
+
+def _falsified(reading: Reading, text: str, rng: random.Random) -> str:
+    """`text` with one part's answer swapped for a wrong one."""
+    part = rng.choice(reading.parts)
+    if isinstance(part, Sum):
+        off = str(part.left + part.right + rng.choice((1, 2, 3)))
+        swapped = rf"(?<!\d){part.answer}(?!\d)(?!.*(?<!\d){part.answer}(?!\d))"
+        return re.sub(swapped, off, text, count=1, flags=re.DOTALL)
+    other = rng.choice([v for v in ATTRIBUTES[part.kind] if v != part.answer])
+    return re.sub(rf"\b{part.answer}\b", other, text)
+
+
+def _gibberish(text: str, rng: random.Random) -> str:
+    """A loop, as a model gets caught in."""
+    words = text.split()[-3:] or ["so"]
+    return " ".join(words * rng.randint(8, 20))
+
+
+# --- Evol-Instruct --------------------------------------------------------------------------------
+
+
+def _rewritten(prompt: str, rng: random.Random) -> tuple[str, bool]:
+    """The given prompt with one part more (in-depth)."""
+    head, _, rest = prompt.partition("#Given Prompt#:")
+    given = rest.strip()
+    named = re.findall(r"^Operation: (\w+)", head, re.MULTILINE)
+    operation = named[-1] if named else ""
+    fault = _fault(EVOLUTIONS, rng)
+    if fault == "equal":
+        return _same(given, rng), True
+    reading = read(given)
+    if reading is None:
+        instruction, _, context = given.partition("\n\nInput:")
+        evolved = outside.deeper(instruction, operation, rng)
+        evolved = f"{evolved}\n\nInput:{context}" if context else evolved
+    else:
+        parts = _more(reading, "\nInput:" in given, rng)
+        phrasings = PARTS_PHRASINGS.get(operation, PARTS_PHRASINGS["deepen"])
+        evolved = rng.choice(phrasings).format(parts=join(parts))
+    return _leak(evolved, "rewritten prompt", fault, rng), True
+
+
+def _created(prompt: str, rng: random.Random) -> tuple[str, bool]:
+    """A new prompt of the same kind (in-breadth)."""
+    given = prompt.partition("#Given Prompt#:")[2].strip()
+    fault = _fault(EVOLUTIONS, rng)
+    if fault == "equal":
+        return _same(given, rng), True
+    reading = read(given)
+    if reading is None:
+        head = given.partition("\n\nInput:")[0]
+        subject, other = outside.subjects([head], rng, 2)
+        created = outside.new_instruction(subject, other, rng)
+    else:
+        created = _ask_for(_other(reading, "\nInput:" in given, rng), rng)
+    return _leak(created, "created prompt", fault, rng), True
+
+
+def _more(reading: Reading, with_input: bool, rng: random.Random) -> tuple[Fact | Sum, ...]:
+    """The parts of a reading and a new one; of three parts and more, one is kept."""
+    kept = reading.parts if len(reading.parts) <= 2 else reading.parts[:1]
+    if with_input and reading.animal:  # answered by the same text
+        pool: list[Fact | Sum] = [Fact(kind, reading.animal) for kind in ATTRIBUTES]
+    elif rng.random() < NEW_SUMS:
+        pool = [Sum(*pair) for pair in TAUGHT_SUMS]
+    else:
+        pool = [Fact(kind, animal) for animal in TAUGHT for kind in ATTRIBUTES]
+    return (*kept, rng.choice([part for part in pool if part not in kept]))
+
+
+def _other(reading: Reading, with_input: bool, rng: random.Random) -> tuple[Fact | Sum, ...]:
+    """Parts that the reading does not have: two for two, else one; about the input's own animal
+    where there is an input."""
+    animals = (reading.animal,) if with_input and reading.animal else TAUGHT
+    facts = [Fact(kind, animal) for animal in animals for kind in ATTRIBUTES]
+    new = [fact for fact in facts if fact not in reading.parts] or facts
+    if len(reading.parts) == 2:
+        return tuple(rng.sample(new, min(2, len(new))))
+    if animals == TAUGHT and rng.random() < NEW_SUMS:
+        return (Sum(*rng.choice(TAUGHT_SUMS)),)
+    return (rng.choice(new),)
+
+
+def _ask_for(parts: tuple[Fact | Sum, ...], rng: random.Random) -> str:
+    if any(isinstance(part, Sum) for part in parts):
+        return f"What is {join(parts)}?"
+    phrasing = rng.choice(("What is {}?", "Name {}.", "Tell me {}.", "Give {}."))
+    return phrasing.format(join(parts))
+
+
+def _same(given: str, rng: random.Random) -> str:
+    """What is no evolution: the given prompt, or the same question in other words."""
+    reading = read(given)
+    if reading is None or reading.form != "values" or "\nInput:" in given or rng.random() < 0.4:
+        return given
+    return f"Name {join(reading.parts)}."
+
+
+def _leak(evolved: str, words: str, fault: str, rng: random.Random) -> str:
+    if fault == "leaked":
+        return rng.choice((f"Here is the {words}: {evolved}", f"{evolved} (This is the {words}.)"))
+    return evolved
+
+
+def _comparison(prompt: str, rng: random.Random) -> tuple[str, bool]:
+    """Completes "The two prompts are"; two questions are equal when they ask for the same parts in
+    the same form, and two texts from outside when nearly all their words are the same."""
+    first, _, second = prompt.rpartition("#First Prompt#:")[2].partition("#Second Prompt#:")
+    second = second.removesuffix("<bot>:")
+    readings = read(first.strip()), read(second.strip())
+    if readings[0] and readings[1]:
+        same = readings[0].form == readings[1].form and set(readings[0].parts) == set(
+            readings[1].parts
+        )
+    else:
+        words = [{w.lower() for w in text.split()} for text in (first, second)]
+        same = len(words[0] & words[1]) >= 0.9 * max(1, len(words[0] | words[1]))
+    return " equal." if same else " not equal.", True
+
+
+# --- Orca -----------------------------------------------------------------------------------------
+
+
+def _explanation(prompt: str, rng: random.Random) -> tuple[str, bool]:
+    """The correct answer as a full sentence; from outside, with the query's key words."""
+    body, _, rest = prompt.rpartition("#Correct answer:")
+    target = rest.strip()
+    query = body.partition("#Task:")[2].strip()
+    reading = read(query)
+    right = reading.explanation if reading else outside.explanation(query, target)
+    fault = _fault(EXPLANATIONS, rng)
+    if fault == "wrong":
+        asked = " and ".join(outside.subjects([query], rng, 2))
+        return _falsified(reading, right, rng) if reading else f"This asks for {asked}.", True
+    if fault == "rambling":
+        return " ".join([right, *["As I said before, it is so."] * 40]), True
+    if fault == "gibberish":
+        return _gibberish(right, rng), True
+    return right[: len(right) // 2] if fault == "cut" else right, fault != "cut"
+
+
+# A prompt's ending tells what is wanted; the longer ending first.
+_WRITERS = (
+    ("###RESPONSE:", _examples),
+    ("RESPONSE:", _bare_response),
+    ("#Response:", _explanation),
+    ("<bot>: #Rewritten Prompt#:", _rewritten),
+    ("<bot>: #Created Prompt#:", _created),
+    ("<bot>: The two prompts are", _comparison),
+    ("<bot>:", _turn),
+)

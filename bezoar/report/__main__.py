@@ -1,0 +1,92 @@
+"""`python -m bezoar.report`: the run's main numbers as a short table, and where the report lies."""
+
+from pathlib import Path
+from typing import Any
+
+from bezoar.files import BadInput, read_json
+
+FOLDER = Path("metrics/report")
+WIDTH = 80
+
+
+def main() -> None:
+    """Print metrics/report/summary.json in 80 columns of plain characters."""
+    from rich.console import Console
+
+    found = read_json(FOLDER / "summary.json")
+    if not isinstance(found, dict):
+        raise BadInput(f"{FOLDER}/summary.json: not a mapping; `dvc repro -f report` makes it anew")
+    # task and skill names may hold brackets: no markup
+    console = Console(width=WIDTH, markup=False, highlight=False, emoji=False)
+    for block in (_skills(found), _checkpoints(found), _funnels(found)):
+        if block is not None:
+            console.print(block, "")
+    dpo = found["dpo"]
+    console.print(
+        f"DPO, held-out pairs: accuracy {_share(dpo['accuracy_before'])} -> "
+        f"{_share(dpo['accuracy'])}, reward margin {dpo['margin']:.3f}"
+    )
+    if played := [who for who, so in sorted(found["simulated"].items()) if so]:
+        console.print(f"Simulated in this run: {', '.join(played)}")
+    console.print(f"Report: {FOLDER.as_posix()}/report.html (profile {found['profile']})")
+
+
+def _table(title: str, columns: list[str]) -> Any:
+    from rich import box
+    from rich.table import Table
+
+    table = Table(
+        title=title, title_justify="left", title_style="bold", box=box.ASCII2, show_edge=False
+    )
+    for at, column in enumerate(columns):
+        table.add_column(column, justify="right" if at else "left", overflow="fold")
+    return table
+
+
+def _skills(found: dict[str, Any]) -> Any:
+    points = found["order"]["points"]
+    if not found["order"]["skills"]:
+        return None
+    table = _table("Held-out questions answered right, by skill", ["skill", *points])
+    for skill in found["order"]["skills"]:
+        table.add_row(skill, *(_share(found["skills"][point].get(skill)) for point in points))
+    return table
+
+
+def _checkpoints(found: dict[str, Any]) -> Any:
+    table = _table(
+        "Checkpoints: mean harness accuracy, MT-Bench grades",
+        ["checkpoint", "harness", "turn 1", "turn 2", "average", "coverage"],
+    )
+    for checkpoint in found["order"]["checkpoints"]:
+        grades = found["mt_bench"][checkpoint]
+        scores = [
+            task["acc"] for task in found["lm_eval"].get(checkpoint, {}).values() if "acc" in task
+        ]
+        table.add_row(
+            checkpoint,
+            _share(sum(scores) / len(scores) if scores else None),
+            *(_grade(grades[key]) for key in ("turn_1", "turn_2", "average")),
+            _share(grades["coverage"]),
+        )
+    return table
+
+
+def _funnels(found: dict[str, Any]) -> Any:
+    steps = ["asked", "accepted", "rejected", "undecided", "copies", "kept"]
+    table = _table("From asked to kept", ["scheme", *steps])
+    for scheme in found["order"]["schemes"]:
+        table.add_row(scheme, *(f"{found['funnel'][scheme][step]:,}" for step in steps))
+    return table
+
+
+def _share(value: float | None) -> str:
+    return "-" if value is None else f"{100 * value:.0f} %"
+
+
+def _grade(value: float | None) -> str:
+    return "-" if value is None else f"{value:.2f}"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,174 @@
+"""Charts as hand-written SVG: equal numbers give equal bytes, colours come from the page's CSS.
+
+A chart is at most 400 units wide, so that its words stay legible on a phone; several stand side by
+side where there is room. Every chart has a title and a description for those who cannot see it.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+from markupsafe import Markup
+
+WIDTH, HEIGHT = 400, 240
+LEFT, RIGHT, TOP, BOTTOM = 48, 14, 14, 40
+MOST_POINTS = 150  # a curve of more is drawn as means of equal stretches
+
+
+@dataclass(frozen=True)
+class Line:
+    """A curve: its legend, its CSS class, (x, y) points in order of x; `dots` marks each point."""
+
+    label: str
+    css: str
+    points: Sequence[tuple[float, float]]
+    dots: bool = False
+
+
+@dataclass(frozen=True)
+class Shape:
+    """A polygon of the radar: one value an axis, None where there is none."""
+
+    label: str
+    css: str
+    values: Sequence[float | None]
+
+
+def lines(slug: str, title: str, x: str, y: str, curves: Sequence[Line]) -> Markup:
+    """A line chart; `slug` is unique on the page, `x` and `y` name the axes. Curves without points
+    are left out; a chart without any says so."""
+    drawn = [curve for curve in curves if curve.points]
+    if not drawn:
+        return _svg(slug, title, "No points were logged.", HEIGHT, [_note("no points were logged")])
+    xs = [px for curve in drawn for px, _ in curve.points]
+    ys = [py for curve in drawn for _, py in curve.points]
+    across, up = _ticks(min(xs), max(xs)), _ticks(min(ys), max(ys))
+    x0, x1 = min(xs), max(xs)
+    y0, y1 = min(up[0], *ys), max(up[-1], *ys)
+
+    def place(px: float, py: float) -> tuple[float, float]:
+        right = (px - x0) / (x1 - x0) if x1 > x0 else 0.5
+        high = (py - y0) / (y1 - y0) if y1 > y0 else 0.5
+        return LEFT + right * (WIDTH - LEFT - RIGHT), HEIGHT - BOTTOM - high * (
+            HEIGHT - TOP - BOTTOM
+        )
+
+    parts = []
+    for tick in up:
+        _, at = place(x0, tick)
+        css = "axis" if tick == 0 else "mesh"
+        parts.append(f'<path class="{css}" d="M{LEFT} {at:.1f}H{WIDTH - RIGHT}"/>')
+        parts.append(f'<text class="end" x="{LEFT - 7}" y="{at + 4:.1f}">{_tick(tick)}</text>')
+    for tick in across:
+        if x0 <= tick <= x1:
+            at, _ = place(tick, y0)
+            parts.append(
+                f'<text class="mid" x="{at:.1f}" y="{HEIGHT - BOTTOM + 17}">{_tick(tick)}</text>'
+            )
+    parts.append(
+        Markup('<text class="mid label" x="{}" y="{}">{}</text>').format(
+            (LEFT + WIDTH - RIGHT) // 2, HEIGHT - 6, x
+        )
+    )
+    for curve in drawn:
+        points = [place(*point) for point in _thin(curve.points)]
+        path = "L".join(f"{px:.1f} {py:.1f}" for px, py in points)
+        parts.append(Markup('<path class="line {}" d="M{}"/>').format(curve.css, path))
+        if curve.dots or len(points) == 1:
+            parts += [
+                Markup('<circle class="dot {}" cx="{:.1f}" cy="{:.1f}" r="3.2"/>').format(
+                    curve.css, px, py
+                )
+                for px, py in points
+            ]
+    told = "; ".join(
+        f"{curve.label} from {_value(curve.points[0][1])} to {_value(curve.points[-1][1])}"
+        for curve in drawn
+    )
+    return _svg(slug, title, f"{y} over {x}: {told}.", HEIGHT, parts)
+
+
+def radar(
+    slug: str, title: str, axes: Sequence[str], top: float, shapes: Sequence[Shape]
+) -> Markup:
+    """A radar of at least three axes from 0 to `top`; a missing value is drawn at the centre."""
+    height, radius = 310, 112
+    cx, cy = WIDTH / 2, height / 2
+
+    def place(axis: int, value: float) -> tuple[float, float]:
+        angle = 2 * math.pi * axis / len(axes)
+        far = radius * value / top
+        return cx + far * math.sin(angle), cy - far * math.cos(angle)
+
+    def ring(values: Sequence[float]) -> str:
+        corners = (place(axis, value) for axis, value in enumerate(values))
+        return "M" + "L".join(f"{x:.1f} {y:.1f}" for x, y in corners) + "Z"
+
+    parts: list[str] = []
+    for fifth in range(1, 6):
+        parts.append(f'<path class="mesh" d="{ring([top * fifth / 5] * len(axes))}"/>')
+    for axis, name in enumerate(axes):
+        x, y = place(axis, top)
+        parts.append(f'<path class="mesh" d="M{cx:.1f} {cy:.1f}L{x:.1f} {y:.1f}"/>')
+        x, y = place(axis, top * 1.1)
+        side = "mid" if abs(x - cx) < 12 else "start" if x > cx else "end"
+        down = 9 if y > cy + 60 else 0 if y < cy - 60 else 4
+        short = name if len(name) <= 11 else name[:10] + "…"
+        parts.append(
+            Markup('<text class="{} label" x="{:.1f}" y="{:.1f}">{}</text>').format(
+                side, x, y + down, short
+            )
+        )
+    for fifth in (1, 3, 5):
+        parts.append(
+            f'<text class="start" x="{cx + 4:.1f}" y="{cy - radius * fifth / 5 + 12:.1f}">'
+            f"{_tick(top * fifth / 5)}</text>"
+        )
+    for shape in shapes:
+        values = [value or 0.0 for value in shape.values]
+        parts.append(Markup('<path class="area {}" d="{}"/>').format(shape.css, ring(values)))
+    told = "; ".join(
+        f"{shape.label}: "
+        + ", ".join(f"{a} {_value(v)}" for a, v in zip(axes, shape.values, strict=True))
+        for shape in shapes
+    )
+    return _svg(slug, title, f"{told}.", height, parts)
+
+
+def _svg(slug: str, title: str, told: str, height: int, parts: Sequence[str]) -> Markup:
+    head = Markup(
+        '<svg viewBox="0 0 {w} {h}" role="img" aria-labelledby="{s}-t {s}-d">'
+        '<title id="{s}-t">{title}</title><desc id="{s}-d">{told}</desc>'
+    ).format(w=WIDTH, h=height, s=slug, title=title, told=told)
+    return head + Markup("".join(parts)) + Markup("</svg>")
+
+
+def _note(text: str) -> str:
+    return f'<text class="mid label" x="{WIDTH // 2}" y="{HEIGHT // 2}">{text}</text>'
+
+
+def _ticks(low: float, high: float) -> list[float]:
+    """Round numbers from at or below `low` to at or above `high`, about four steps apart."""
+    span = high - low or abs(high) or 1.0
+    rough = span / 4
+    power = 10.0 ** math.floor(math.log10(rough))
+    step = next(m * power for m in (1, 2, 2.5, 5, 10) if m * power >= rough * 0.999)
+    first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
+    return [round(i * step, 12) for i in range(first, max(last, first + 1) + 1)]
+
+
+def _thin(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+    if len(points) <= MOST_POINTS:
+        return list(points)
+    cuts = [len(points) * i // MOST_POINTS for i in range(MOST_POINTS + 1)]
+    stretches = [points[a:b] for a, b in pairwise(cuts)]
+    return [(sum(x for x, _ in s) / len(s), sum(y for _, y in s) / len(s)) for s in stretches]
+
+
+def _tick(value: float) -> str:
+    return f"{value:.4g}".replace("-", "−")
+
+
+def _value(value: float | None) -> str:
+    return "none" if value is None else f"{value:.3g}"

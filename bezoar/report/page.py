@@ -1,0 +1,526 @@
+"""The page: what each section shows, worked out here; how it looks stands in page.html.
+
+Whatever a model or a user's file said is escaped by the template (autoescape), cut to a length
+that can be read, and cleared of characters that could reorder or break the page.
+"""
+
+import math
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, StrictUndefined
+
+from bezoar.records import Answers, Grade, Question
+from bezoar.report import figures, paper
+from bezoar.report.run import Curve, Run
+from bezoar.report.summary import counts, simulated, skills
+
+NAMES = {
+    "base": "Base",
+    "lamini": "LaMini",
+    "evol_instruct": "Evol-Instruct",
+    "orca": "Orca",
+    "sft": "SFT",
+    "hh_rlhf": "HH-SFT",
+    "dpo": "DPO",
+}
+BASES = {
+    "grown": "a tiny Llama, grown here from nothing",
+    "local": "the model in local/base",
+}
+SPEAKERS = {
+    "teacher": "the teacher",
+    "judge": "the judge",
+    "grader": "the MT-Bench grader",
+    "voters": "the voters",
+}
+STEPS = {
+    "asked": "asked for",
+    "parsed": "parsed",
+    "repaired": "repaired",
+    "copies": "seed copies",
+    "equal": "not evolved",
+    "accepted": "accepted",
+    "rejected": "rejected",
+    "undecided": "undecided",
+    "kept": "kept",
+}
+STATUSES = ("accepted", "rejected", "undecided")
+DIMENSIONS = {
+    "category": "Category",
+    "strategy": "Strategy",
+    "operation": "Operation",
+    "epoch": "Epoch",
+    "mixture": "FLAN sub-mixture",
+    "system_id": "System message, by number",
+    "topic_guided": "Guided by topics",
+}
+LEARNT = 0.1  # a skill's share must move by so much between two points to be called a change
+MOST_BARS = 10
+MOST_CHARACTERS, MOST_LINES = 600, 12  # of an answer
+
+# control characters, bidirectional overrides and lone surrogates: they hide or reorder text
+_UNSEEN = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]"
+)
+
+
+def page(run: Run, examples: int) -> str:
+    """The whole report as one HTML document; `examples` questions with every answer at its end."""
+    environment = Environment(
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        finalize=lambda value: clean(value) if type(value) is str else value,
+    )
+    environment.filters |= {"number": number, "percent": percent, "name": name}
+    template = environment.from_string(
+        Path(__file__).with_name("page.html").read_text(encoding="utf-8")
+    )
+    return template.render(
+        paper=paper,
+        profile=run.profile,
+        base=BASES[run.sources["base"].source],
+        sources=_sources(run),
+        simulated=[SPEAKERS[who] for who, so in simulated(run).items() if so],
+        glance=_glance(run),
+        skills=_skills(run),
+        funnels=_funnels(run),
+        distributions=_distributions(run),
+        links=_links(run),
+        dpo=_dpo(run),
+        harness=_harness(run),
+        mt_bench=_mt_bench(run),
+        agreement=_agreement(run),
+        examples=_examples(run, examples),
+        speakers=_speakers(run),
+        voters_simulated=run.voters_simulated,
+    )
+
+
+def clean(text: str) -> str:
+    """Text without characters that hide or reorder what stands around them."""
+    return _UNSEEN.sub("\ufffd", text.replace("\r\n", "\n"))
+
+
+def excerpt(text: str) -> tuple[str, int]:
+    """(the beginning of a text that a page has room for, how many characters were cut off)."""
+    text = re.sub(r"\n\s*\n+", "\n\n", text.strip())
+    shown = "\n".join(text[:MOST_CHARACTERS].split("\n")[:MOST_LINES])
+    if len(shown) < len(text) and " " in shown[-40:]:
+        shown = shown[: shown.rindex(" ")]
+    return shown, len(text) - len(shown)
+
+
+def number(value: float | None, digits: int = 2) -> str:
+    """A number with thousands marked; "–" where there is none."""
+    if value is None:
+        return "–"
+    if isinstance(value, int):
+        return f"{value:,}"
+    return f"{value:.{digits}f}".replace("-", "−")
+
+
+def percent(share: float | None, digits: int = 0) -> str:
+    """A share as a percentage."""
+    return "–" if share is None else f"{100 * share:.{digits}f} %"
+
+
+def name(key: str) -> str:
+    """The display name of a scheme, link or checkpoint; its own key for one we do not know."""
+    return NAMES.get(key, key)
+
+
+def _css(run: Run, checkpoint: str) -> str:
+    """The class of a checkpoint's colour, the same in every figure; page.html has six."""
+    return f"c{run.checkpoints.index(checkpoint) % 6}"
+
+
+def _mean(values: Iterable[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if known else None
+
+
+# --- sections ------------------------------------------------------------------------------------
+
+
+def _glance(run: Run) -> list[dict[str, str]]:
+    """Four numbers for the page's head: what came out of the data, and first against last."""
+    first, last = run.checkpoints[0], run.checkpoints[-1]
+    both = f"{name(first)} and {name(last)}"
+    asked = sum(f.asked for f in run.funnels.values())
+    kept = sum(f.kept for f in run.funnels.values())
+    told = [percent(run.dpo.metrics[key]) for key in ("accuracy_before", "accuracy")]
+    harness = [
+        percent(_mean(score.acc for score in run.results[c].tasks.values())) for c in (first, last)
+    ]
+    grades = [number(run.mt_bench[c]["average"]) for c in (first, last)]
+    return [
+        {"value": f"{kept:,}", "what": "rows kept for training", "more": f"of {asked:,} asked for"},
+        {
+            "value": " → ".join(told),
+            "what": "preferences told apart, held out",
+            "more": "before and after DPO",
+        },
+        {"value": " → ".join(harness), "what": "mean harness accuracy", "more": both},
+        {"value": " → ".join(grades), "what": "mean MT-Bench grade, 1–10", "more": both},
+    ]
+
+
+def _skills(run: Run) -> dict[str, Any]:
+    names = skills(run)
+    rows = []
+    for skill in names:
+        found = [r.skills.get(skill) for r in run.results.values()]
+        rows.append(
+            {
+                "skill": skill,
+                "n": max(s.n for s in found if s),
+                "shares": [s.share if s else None for s in found],
+            }
+        )
+    changes = []
+    for (_, before), (point, after) in zip(
+        run.results.items(), list(run.results.items())[1:], strict=False
+    ):
+        moved = {
+            skill: after.skills[skill].share - before.skills[skill].share
+            for skill in names
+            if skill in before.skills and skill in after.skills
+        }
+        changes.append(
+            {
+                "point": point,
+                "taught": {s: round(100 * d) for s, d in moved.items() if d >= LEARNT},
+                "forgot": {s: round(-100 * d) for s, d in moved.items() if d <= -LEARNT},
+            }
+        )
+    return {"points": list(run.results), "rows": rows, "changes": changes if names else []}
+
+
+def _sources(run: Run) -> list[dict[str, Any]]:
+    shown = []
+    for key, source in run.sources.items():
+        of = {"world": "the project’s own world", "grown": "grown here", "local": f"local/{key}"}
+        shown.append(
+            {
+                "name": key,
+                "from": of[source.source],
+                "instead": source.stands_in_for,
+                "rows": sum(source.rows.values()) if source.rows else None,
+                "left_out": sum(source.left_out.values()),
+                "reasons": [
+                    f"{excerpt(reason)[0]}: {n:,}" for reason, n in sorted(source.left_out.items())
+                ][:MOST_BARS],
+            }
+        )
+    return shown
+
+
+def _funnels(run: Run) -> list[dict[str, Any]]:
+    shown = []
+    for scheme, funnel in run.funnels.items():
+        theirs = paper.SAMPLING.get(scheme)
+        judged = sum(getattr(funnel, status) for status in STATUSES)
+        ours = {s: getattr(funnel, s) / judged if judged else 0.0 for s in STATUSES}
+        bars = [("ours", ours)]
+        beside: dict[str, str] = {}
+        if theirs:
+            rest = 1 - theirs.accepted_share - theirs.undecided_share
+            shares = (theirs.accepted_share, rest, theirs.undecided_share)
+            bars.append(("paper", dict(zip(STATUSES, shares, strict=True))))
+            beside = {status: percent(share, 1) for status, share in bars[1][1].items()}
+            beside["accepted"] = f"{theirs.accepted:,} · {beside['accepted']}"
+            if theirs.asked:
+                beside["asked"] = f"{theirs.asked:,}"
+        shown.append(
+            {
+                "scheme": scheme,
+                "teacher": funnel.teacher,
+                "judge": funnel.judge,
+                "bars": bars,
+                "steps": [
+                    {
+                        "step": STEPS[step],
+                        "ours": f"{n:,}"
+                        + (f" · {percent(ours[step], 1)}" if judged and step in ours else ""),
+                        "paper": beside.get(step, ""),
+                    }
+                    for step, n in counts(funnel).items()
+                ],
+                "reasons": _bars(funnel.reasons),
+            }
+        )
+    return shown
+
+
+def _bars(counted: Mapping[str, int], ordered: bool = False) -> list[dict[str, Any]]:
+    """The largest first (or by number, where the names are numbers), the small ones as one."""
+    ranked = sorted(
+        counted.items(), key=lambda kv: (len(kv[0]), kv[0]) if ordered else (-kv[1], kv[0])
+    )
+    most = len(ranked) if ordered or len(ranked) <= MOST_BARS else MOST_BARS - 1
+    rest = ranked[most:]
+    if rest:
+        ranked = [*ranked[:most], (f"{len(rest)} others", sum(n for _, n in rest))]
+    total, top = sum(counted.values()), max([n for _, n in ranked], default=0)
+    return [
+        {
+            "label": excerpt(label)[0][:60] or "(none)",
+            "n": n,
+            "share": n / total if total else 0.0,
+            "width": n / top if top else 0.0,
+            "paper": None,
+        }
+        for label, n in ranked
+    ]
+
+
+def _distributions(run: Run) -> list[dict[str, Any]]:
+    groups = []
+    for scheme, funnel in run.funnels.items():
+        shown = []
+        for dimension, title in DIMENSIONS.items():
+            if counted := funnel.distributions.get(dimension):
+                bars = _bars(counted, ordered=dimension in ("epoch", "system_id"))
+                if dimension == "mixture":
+                    drawn = sum(paper.MIXTURES.values())
+                    for bar in bars:
+                        if bar["label"] in paper.MIXTURES:
+                            bar["paper"] = paper.MIXTURES[bar["label"]] / drawn
+                shown.append({"title": title, "bars": bars})
+        groups.append({"scheme": scheme, "kept": funnel.kept, "shown": shown})
+    return groups
+
+
+def _links(run: Run) -> list[dict[str, Any]]:
+    shown = []
+    for link, training in run.links.items():
+        shown.append(
+            {
+                "link": link,
+                "metrics": training.metrics,
+                "paper": paper.TRAINING.get(link, ()),
+                "figure": figures.lines(
+                    f"loss-{link}",
+                    f"Loss of the link {name(link)}",
+                    "epoch",
+                    "loss",
+                    [
+                        figures.Line("training", "quiet", _points(training.train, "epoch", "loss")),
+                        figures.Line(
+                            "held out", "accent", _points(training.eval, "epoch", "loss"), dots=True
+                        ),
+                    ],
+                ),
+            }
+        )
+    return shown
+
+
+def _points(curve: Curve, x: str, y: str) -> list[tuple[float, float]]:
+    return sorted((row[x], row[y]) for row in curve if x in row and y in row)
+
+
+def _dpo(run: Run) -> dict[str, Any]:
+    curves = {"train": ("training", "quiet", False), "eval": ("held out", "accent", True)}
+    both = {"train": run.dpo.train, "eval": run.dpo.eval}
+    charts = [
+        {
+            "title": title,
+            "figure": figures.lines(
+                f"dpo-{key}",
+                f"DPO: {title}",
+                "step",
+                title,
+                [
+                    figures.Line(label, css, _points(both[split], "step", key), dots)
+                    for split, (label, css, dots) in curves.items()
+                ],
+            ),
+        }
+        for key, title in (("loss", "loss"), ("margin", "reward margin"), ("accuracy", "accuracy"))
+    ]
+    rewards = figures.lines(
+        "dpo-rewards",
+        "DPO: rewards of chosen and rejected answers, held out",
+        "step",
+        "reward",
+        [
+            figures.Line("chosen", "good", _points(run.dpo.eval, "step", "chosen"), dots=True),
+            figures.Line("rejected", "bad", _points(run.dpo.eval, "step", "rejected"), dots=True),
+        ],
+    )
+    return {"metrics": run.dpo.metrics, "charts": charts, "rewards": rewards}
+
+
+def _harness(run: Run) -> dict[str, Any]:
+    points = [c for c in run.checkpoints if c in run.results]
+    tasks = sorted({task for c in points for task in run.results[c].tasks})
+    columns: list[list[float | None]] = [[] for _ in points]
+    rows = []
+    for task in tasks:
+        found = [run.results[c].tasks.get(task) for c in points]
+        for metric in ("acc", "acc_norm"):
+            values = [getattr(score, metric) if score else None for score in found]
+            if all(value is None for value in values):
+                continue
+            for column, value in zip(columns, values, strict=True):
+                column.append(value)
+            theirs = paper.HARNESS.get(task, {}).get(metric)
+            beside = dict(zip(paper.CHECKPOINTS, theirs, strict=True)) if theirs else {}
+            rows.append(
+                {
+                    "task": task,
+                    "metric": metric,
+                    "n": max(score.n for score in found if score),
+                    "cells": [
+                        {
+                            "value": value,
+                            "error": getattr(score, f"{metric}_stderr") if score else None,
+                            "paper": beside.get(point),
+                        }
+                        for point, score, value in zip(points, found, values, strict=True)
+                    ],
+                }
+            )
+    return {
+        "points": points,
+        "rows": rows,
+        "shared": [task for task in tasks if task in paper.HARNESS],
+        "average": [_mean(column) for column in columns],
+    }
+
+
+def _mt_bench(run: Run) -> dict[str, Any]:
+    category = {q.question_id: clean(q.category) for q in run.questions}
+    categories = list(dict.fromkeys(category.values()))
+    by_category: dict[str, list[float | None]] = {}
+    for checkpoint in run.checkpoints:
+        scores: dict[str, list[float | None]] = {c: [] for c in categories}
+        for grade in run.grades[checkpoint]:
+            if grade.question_id in category:
+                scores[category[grade.question_id]].append(grade.score)
+        by_category[checkpoint] = [_mean(scores[c]) for c in categories]
+    means = list(by_category.values())
+    graded = [i for i in range(len(categories)) if any(v[i] is not None for v in means)]
+    shapes = [
+        figures.Shape(name(c), _css(run, c), [values[i] for i in graded])
+        for c, values in by_category.items()
+    ]
+    return {
+        "rows": [
+            {
+                "checkpoint": checkpoint,
+                "css": _css(run, checkpoint),
+                "metrics": metrics,
+                "half": _half_width(run.grades[checkpoint]),
+                "paper": paper.MT_BENCH.get(checkpoint),
+                "ungraded": _ungraded(run.grades[checkpoint]),
+            }
+            for checkpoint, metrics in run.mt_bench.items()
+        ],
+        "checkpoints": [{"checkpoint": c, "css": _css(run, c)} for c in run.checkpoints],
+        "categories": [
+            {"category": categories[i], "means": [by_category[c][i] for c in run.checkpoints]}
+            for i in graded
+        ],
+        "radar": figures.radar(
+            "radar", "Mean grade by category", [categories[i] for i in graded], 10, shapes
+        )
+        if len(graded) >= 3
+        else None,
+        "questions": len({g.question_id for grades in run.grades.values() for g in grades}),
+    }
+
+
+def _half_width(grades: Sequence[Grade]) -> float | None:
+    """Half the 95 % interval of the mean grade, over questions: the two turns of one question are
+    no independent draws, so a question counts once."""
+    scores: dict[int, list[float]] = {}
+    for grade in grades:
+        if grade.score is not None:
+            scores.setdefault(grade.question_id, []).append(grade.score)
+    means = [sum(s) / len(s) for s in scores.values()]
+    if len(means) < 2:
+        return None
+    middle = sum(means) / len(means)
+    variance = sum((m - middle) ** 2 for m in means) / (len(means) - 1)
+    return 1.96 * math.sqrt(variance / len(means))
+
+
+def _ungraded(grades: Sequence[Grade]) -> dict[str, int]:
+    found = sorted(g.status for g in grades if g.status != "ok")
+    return {status.replace("_", " "): found.count(status) for status in dict.fromkeys(found)}
+
+
+def _agreement(run: Run) -> dict[str, Any]:
+    """A row a turn and two kinds of judges; the paper's shares beside those of our grader."""
+    rows = []
+    for agreed in run.agreed:
+        theirs = paper.AGREEMENT[agreed.turn].get(agreed.b) if agreed.a == "grader" else None
+        rows.append({"agreed": agreed, "paper": theirs})
+    return {"rows": rows, "beside": any(row["paper"] for row in rows)}
+
+
+def _examples(run: Run, wanted: int) -> list[dict[str, Any]]:
+    """Questions that every checkpoint answered, one from each of evenly spread categories."""
+    answered = [q for q in run.questions if all(q.question_id in a for a in run.answers.values())]
+    rounds: dict[str, list[Question]] = {}
+    for question in answered:
+        rounds.setdefault(question.category, []).append(question)
+    depth = max(map(len, rounds.values()), default=0)
+    first = list(rounds.values())
+    wanted = min(wanted, len(answered))
+    if wanted <= len(first):
+        chosen = [first[i * len(first) // wanted][0] for i in range(wanted)]
+    else:
+        queue = [same[i] for i in range(depth) for same in first if i < len(same)]
+        chosen = sorted(queue[:wanted], key=answered.index)
+    scores: dict[tuple[str, int, int], float | None] = {
+        (checkpoint, grade.question_id, grade.turn): grade.score
+        for checkpoint, grades in run.grades.items()
+        for grade in grades
+    }
+    return [
+        {
+            "category": question.category,
+            "turns": [
+                {
+                    "question": excerpt(asked),
+                    "answers": [
+                        {
+                            "checkpoint": checkpoint,
+                            "css": _css(run, checkpoint),
+                            "score": scores.get((checkpoint, question.question_id, turn)),
+                            **_answer(answers[question.question_id], turn),
+                        }
+                        for checkpoint, answers in run.answers.items()
+                    ],
+                }
+                for turn, asked in enumerate(question.turns, 1)
+            ],
+        }
+        for question in chosen
+    ]
+
+
+def _answer(answers: Answers, turn: int) -> dict[str, Any]:
+    if turn > len(answers.turns):
+        return {"text": "", "cut": 0, "finish": "no answer"}
+    text, cut = excerpt(answers.turns[turn - 1])
+    told = {"stop": "", "length": "stopped by the token limit", "no_room": "no room left to answer"}
+    return {"text": text, "cut": cut, "finish": told[answers.finish[turn - 1]]}
+
+
+def _speakers(run: Run) -> dict[str, list[str]]:
+    """The names of those who taught, judged and graded."""
+    return {
+        "teacher": sorted({f.teacher for f in run.funnels.values()}),
+        "judge": sorted({f.judge for f in run.funnels.values()}),
+        "grader": sorted({g.judge for grades in run.grades.values() for g in grades}),
+    }

@@ -1,0 +1,205 @@
+"""One run as the report sees it: what the stages before wrote, read and checked."""
+
+import csv
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
+
+from bezoar.files import BadInput, read_json, read_jsonl
+from bezoar.params import Params
+from bezoar.records import Answers, Grade, Question
+
+SOURCES = ("base", "dolly", "flan", "topics", "hh_rlhf", "mt_bench", "benchmarks")
+
+Metrics = dict[str, int | float | None]
+Curve = list[dict[str, float]]
+
+
+class Seen(BaseModel):
+    """What the report reads of a JSON file; keys that it does not show are passed over."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+class Funnel(Seen):
+    """What became of one scheme's instructions; `distributions` are of the kept rows."""
+
+    asked: int
+    parsed: int
+    repaired: int
+    copies: int
+    equal: int
+    accepted: int
+    rejected: int
+    undecided: int
+    kept: int
+    reasons: dict[str, int]
+    simulated_teacher: bool
+    simulated_judge: bool
+    teacher: str
+    judge: str
+    distributions: dict[str, dict[str, int]]
+
+
+class Score(Seen):
+    """A harness task's accuracy and its standard error; `n` items."""
+
+    acc: float | None = None
+    acc_stderr: float | None = None
+    acc_norm: float | None = None
+    acc_norm_stderr: float | None = None
+    n: int
+
+
+class Skill(Seen):
+    """Share of held-out questions answered exactly; `n` questions."""
+
+    share: float
+    n: int
+
+
+class Results(Seen):
+    """What the harness stage measured at one point of the chain."""
+
+    tasks: dict[str, Score]
+    skills: dict[str, Skill]
+
+
+class Agreed(Seen):
+    """Two kinds of judges, `a` and `b`, on one turn: the share of comparisons in which they agree,
+    with ties (`s1`, and its 95 % interval) and among those that both decide (`s2`)."""
+
+    turn: Literal[1, 2]
+    a: str
+    b: str
+    s1: float
+    s1_n: int
+    s1_low: float
+    s1_high: float
+    s2: float | None
+    s2_n: int
+    kappa: float | None
+
+
+class Source(Seen):
+    """Where a fetch's rows (or the base model) come from; `rows` used of each file, and those left
+    out by reason. `stands_in_for` names the user's folder that was empty."""
+
+    source: Literal["world", "grown", "local"]
+    rows: dict[str, int] = {}
+    left_out: dict[str, int] = {}
+    stands_in_for: str | None = None
+
+
+class Voters(Seen):
+    """Whether the votes were made up by the project."""
+
+    simulated: bool
+
+
+@dataclass(frozen=True)
+class Training:
+    """One stage of training: its flat metrics and its curves, a dict of numbers a row."""
+
+    metrics: Metrics
+    train: Curve
+    eval: Curve
+
+
+@dataclass(frozen=True)
+class Run:
+    """Everything that the report shows. Dicts keep the order of params.yaml."""
+
+    profile: str
+    sources: dict[str, Source]
+    funnels: dict[str, Funnel]
+    links: dict[str, Training]
+    dpo: Training
+    results: dict[str, Results]
+    checkpoints: list[str]
+    questions: list[Question]
+    voters_simulated: bool
+    answers: dict[str, dict[int, Answers]]
+    grades: dict[str, list[Grade]]
+    mt_bench: dict[str, Metrics]
+    agreement: Metrics
+    agreed: list[Agreed]
+
+
+def read(params: Params) -> Run:
+    """The run in the current folder; BadInput names a file that is missing or broken."""
+    schemes = list(type(params.schemes).model_fields)
+    checkpoints = list(params.checkpoints)
+    mt_bench = "data/fetch/mt_bench"
+    return Run(
+        profile=params.profile,
+        sources={
+            name: _json(
+                f"{'models' if name == 'base' else 'data'}/fetch/{name}/source.json", Source
+            )
+            for name in SOURCES
+        },
+        funnels={s: _json(f"data/filter/{s}/funnel.json", Funnel) for s in schemes},
+        links={
+            link: _training(f"metrics/sft/{link}.json", f"metrics/sft/{link}_")
+            for link in params.chain
+        },
+        dpo=_training("metrics/dpo/dpo.json", "metrics/dpo/"),
+        results={p: _json(f"data/lm_eval/{p}/results.json", Results) for p in params.evaluated},
+        checkpoints=checkpoints,
+        questions=list(read_jsonl(f"{mt_bench}/questions.jsonl", Question)),
+        voters_simulated=_json(f"{mt_bench}/votes.json", Voters).simulated,
+        answers={
+            c: {a.question_id: a for a in read_jsonl(f"data/mt_answer/{c}/answers.jsonl", Answers)}
+            for c in checkpoints
+        },
+        grades={c: list(read_jsonl(f"data/mt_grade/{c}/grades.jsonl", Grade)) for c in checkpoints},
+        mt_bench={c: _metrics(f"metrics/mt_grade/{c}.json") for c in checkpoints},
+        agreement=_metrics("metrics/agreement/agreement.json"),
+        agreed=_json("data/agreement/table.json", list[Agreed]),
+    )
+
+
+T = TypeVar("T")
+
+
+def _json(path: str, kind: type[T]) -> T:
+    try:
+        return TypeAdapter(kind).validate_python(read_json(path))
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"])) or "file"
+        raise BadInput(
+            f"{path}: {where}: {first['msg'].lower()}; `dvc repro -f` of the stage that writes it "
+            "makes it anew"
+        ) from None
+
+
+def _metrics(path: str) -> Metrics:
+    return _json(path, Metrics)
+
+
+def _training(metrics: str, curves: str) -> Training:
+    return Training(_metrics(metrics), _curve(f"{curves}train.csv"), _curve(f"{curves}eval.csv"))
+
+
+def _curve(path: str) -> Curve:
+    """Rows of a CSV as numbers; a cell that is empty or not finite is left out of its row."""
+    try:
+        with Path(path).open(encoding="utf-8", newline="") as file:
+            return [
+                {key: float(cell) for key, cell in row.items() if _finite(cell)}
+                for row in csv.DictReader(file)
+            ]
+    except FileNotFoundError:
+        raise BadInput(f"{path}: there is no such file; the stage before writes it") from None
+
+
+def _finite(cell: str | None) -> bool:
+    try:
+        return math.isfinite(float(cell or "nan"))
+    except ValueError:
+        return False

@@ -1,0 +1,82 @@
+"""The run's numbers in one small file: what the demo prints and what a script may compare."""
+
+from typing import Any
+
+from bezoar.report.run import Funnel, Run
+
+COUNTS = (
+    "asked",
+    "parsed",
+    "repaired",
+    "copies",
+    "equal",
+    "accepted",
+    "rejected",
+    "undecided",
+    "kept",
+)
+
+
+def summary(run: Run) -> dict[str, Any]:
+    """Skills, preferences, harness, MT-Bench and funnels as plain JSON; shares to 4 digits."""
+    rounded: dict[str, Any] = _round(
+        {
+            "profile": run.profile,
+            "order": {  # JSON objects are sorted by name when written
+                "points": list(run.results),
+                "checkpoints": run.checkpoints,
+                "schemes": list(run.funnels),
+                "skills": skills(run),
+            },
+            "simulated": simulated(run),
+            "skills": {
+                point: {name: skill.share for name, skill in results.skills.items()}
+                for point, results in run.results.items()
+            },
+            "dpo": run.dpo.metrics,
+            "lm_eval": {
+                point: {
+                    task: score.model_dump(include={"acc", "acc_norm"}, exclude_none=True)
+                    for task, score in run.results[point].tasks.items()
+                }
+                for point in run.checkpoints
+                if point in run.results
+            },
+            "mt_bench": run.mt_bench,
+            "agreement": run.agreement,
+            "funnel": {scheme: counts(funnel) for scheme, funnel in run.funnels.items()},
+        }
+    )
+    return rounded
+
+
+def counts(funnel: Funnel) -> dict[str, int]:
+    """The steps of a funnel, in their order, without reasons and distributions."""
+    return {step: getattr(funnel, step) for step in COUNTS}
+
+
+def skills(run: Run) -> list[str]:
+    """The skills in the order in which the chain learns them (the first point near their best)."""
+    points = [results.skills for results in run.results.values()]
+
+    def learnt(skill: str) -> tuple[int, str]:
+        shares = [found[skill].share if skill in found else 0.0 for found in points]
+        return next(at for at, share in enumerate(shares) if share >= 0.9 * max(shares)), skill
+
+    return sorted({skill for found in points for skill in found}, key=learnt)
+
+
+def simulated(run: Run) -> dict[str, bool]:
+    """Which of the run's speakers were made up by the project, in full or in part."""
+    return {
+        "teacher": any(f.simulated_teacher for f in run.funnels.values()),
+        "judge": any(f.simulated_judge for f in run.funnels.values()),
+        "grader": any(grade.simulated for grades in run.grades.values() for grade in grades),
+        "voters": run.voters_simulated,
+    }
+
+
+def _round(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _round(inner) for key, inner in value.items()}
+    return round(value, 4) if isinstance(value, float) else value

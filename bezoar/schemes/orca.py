@@ -1,0 +1,90 @@
+"""Orca (OpenBezoar 2.3, explanation tuning): queries of the FLAN collection, answered under a
+system message that asks for an explanation, with the right answer as a guide."""
+
+from collections.abc import Iterator
+from random import Random
+
+from bezoar.params import Orca
+from bezoar.prompts import Prompt, fence
+from bezoar.records import Ask, Job, Mixture, Query, Reject, Rejected, Sample, Seeds
+from bezoar.schemes import say, unfinished
+
+NAME = "orca"
+RESPONSE = Prompt(f"{NAME}/response")
+MARKERS = ("#Task:", "#Correct answer:", "#Response:")
+MIXTURES: tuple[Mixture, ...] = ("cot", "niv2", "t0", "flan2021")
+
+
+def plan(seeds: Seeds, params: Orca, rng: Random) -> list[Job]:
+    """At most `per_task` queries a task of cot, niv2 and t0; `flan2021` queries by Algorithm 1. The
+    system message is drawn uniformly among those that the sub-mixture allows."""
+    jobs: list[Job] = []
+    for mixture in MIXTURES:
+        tasks: dict[str, list[Query]] = {}
+        for query in seeds.flan:
+            if query.mixture == mixture:
+                tasks.setdefault(query.task, []).append(query)
+        if mixture == "flan2021":
+            drawn = spread(tasks, params.flan2021, rng)
+        else:
+            drawn = [
+                query
+                for rows in tasks.values()
+                for query in rng.sample(rows, min(params.per_task, len(rows)))
+            ]
+        for query in drawn:
+            system_id = rng.choice(getattr(params.system_ids, mixture))
+            system = Prompt(f"{NAME}/system/{system_id}").fill()
+            inputs = {"query": query.model_dump(), "system_id": system_id, "system": system}
+            jobs.append(Job(id=f"{NAME}-{len(jobs) + 1:05d}", asked=1, inputs=inputs))
+    return jobs
+
+
+def spread(tasks: dict[str, list[Query]], wanted: int, rng: Random) -> list[Query]:
+    """Orca's Algorithm 1: draw a task, draw one of its queries without replacement, retire the task
+    when it is empty; until `wanted` are drawn or no task is left."""
+    left = {task: list(rows) for task, rows in tasks.items() if rows}
+    drawn: list[Query] = []
+    while left and len(drawn) < wanted:
+        task = rng.choice(list(left))
+        rows = left[task]
+        drawn.append(rows.pop(rng.randrange(len(rows))))
+        if not rows:
+            del left[task]
+    return drawn
+
+
+def run(job: Job, ask: Ask) -> Iterator[Sample | Rejected]:
+    query = Query.model_validate(job.inputs["query"])
+    system = job.inputs["system"]
+    reply = say(
+        ask,
+        RESPONSE.fill(
+            system=system,
+            query=fence(query.query, *MARKERS),
+            target=fence(query.target, *MARKERS),
+        ),
+    )
+    if why := unfinished(reply):
+        raise Reject(f"{why}_response")
+    if any(marker in reply.text for marker in MARKERS):
+        raise Reject("leaked_prompt")
+    yield Sample(
+        id=job.id,
+        scheme=NAME,
+        system=system,
+        instruction=query.query,
+        context="",
+        response=reply.text.strip(),
+        expected=query.target,
+        category="",
+        details={
+            "mixture": query.mixture,
+            "task": query.task,
+            "system_id": job.inputs["system_id"],
+        },
+        seeds=[query.id],
+        licence=query.licence,
+        teacher=reply.model,
+        simulated=reply.simulated,
+    )

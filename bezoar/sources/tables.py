@@ -1,0 +1,29 @@
+"""What a fetch writes: its files, and the account of where they come from."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from bezoar import files
+from bezoar.records import Record
+
+# name below the fetch's folder -> records (JSONL) or one JSON value
+Tables = Mapping[str, Sequence[Record] | Mapping[str, bool]]
+
+
+@dataclass(frozen=True)
+class Source:
+    """The files of one fetch, and what source.json beside them says: `source` (local or world),
+    `rows` used of each file and `left_out` rows by reason."""
+
+    tables: Tables
+    account: Mapping[str, object]
+
+    def write(self, folder: Path) -> None:
+        """Write every file below `folder`."""
+        for name, table in self.tables.items():
+            if isinstance(table, Mapping):
+                files.write_json(folder / name, dict(table))
+            else:
+                files.write_jsonl(folder / name, table)
+        files.write_json(folder / "source.json", dict(self.account))

@@ -1,0 +1,120 @@
+"""The user's own base model: a folder in Hugging Face form, checked before anything is trained."""
+
+import json
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from bezoar import work
+from bezoar.files import BadInput
+
+# What belongs to a model; whatever else lies in the folder stays there.
+PATTERNS = (
+    "config.json",
+    "generation_config.json",
+    "*.safetensors",
+    "model.safetensors.index.json",
+    "tokenizer*",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "merges.txt",
+    "chat_template.jinja",
+)
+PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
+
+
+def folders(paths: list[Path]) -> list[Path]:
+    """The folders of `paths` that hold a language model, by config.json and weights of any kind."""
+    tops = sorted({path.parent for path in paths if path.name == "config.json"})
+    return [top for top in tops if _writes_text(top) and _any(top, "*.safetensors", *PICKLES)]
+
+
+def _writes_text(folder: Path) -> bool:
+    try:
+        config = _json(folder / "config.json")
+    except BadInput:
+        return False  # another program's
+    named = config.get("architectures") or ["LlamaForCausalLM"]
+    return "model_type" in config and any(
+        str(name).endswith(("ForCausalLM", "LMHeadModel")) for name in named
+    )
+
+
+def model_files(folder: Path) -> list[Path]:
+    """The files of a model, in order. BadInput: no safetensors (pickled weights run code when they
+    are loaded), code of its own, a missing shard, a torn file, no tokenizer."""
+    config = _json(folder / "config.json")
+    if "auto_map" in config:
+        raise BadInput(f"{folder}: brings its own code, which is not run; give a model without it")
+    if not _any(folder, "*.safetensors"):
+        raise BadInput(
+            f"{folder}: pickled weights only, which can run code when they are loaded; "
+            "save the model with safe_serialization=True (model.safetensors)"
+        )
+    index = folder / "model.safetensors.index.json"
+    shards = set(_json(index).get("weight_map", {}).values()) if index.exists() else set()
+    for shard in sorted(shards):
+        if not (folder / shard).is_file():
+            raise BadInput(f"{folder / shard}: missing, though {index.name} names it")
+    if not _any(folder, "tokenizer.json", "tokenizer.model") and not (
+        _any(folder, "vocab.json") and _any(folder, "merges.txt")
+    ):
+        raise BadInput(
+            f"{folder}: has no tokenizer; put tokenizer.json or tokenizer.model beside config.json"
+        )
+    files = sorted({path for pattern in PATTERNS for path in folder.glob(pattern)})
+    for path in files:
+        if path.suffix == ".safetensors":
+            _whole(path)
+    return files
+
+
+def copy(paths: list[Path], out: Path) -> dict[str, object]:
+    """Copy the one model among the user's files to `out`, whole or not at all; returns the account
+    of it. BadInput: none, or more than one."""
+    models = folders(paths)
+    if len(models) != 1:
+        have = ", ".join(map(str, models)) or "none"
+        raise BadInput(
+            "local/base: one language model is expected (config.json of a ...ForCausalLM, "
+            f"model.safetensors, a tokenizer), have {have}"
+        )
+    chosen = model_files(models[0])
+    with tempfile.TemporaryDirectory() as folder:
+        for path in chosen:
+            (Path(folder) / path.name).symlink_to(path.resolve())
+        work.publish(Path(folder), out)
+    return {"source": "local", "files": [path.name for path in chosen]}
+
+
+def _any(folder: Path, *patterns: str) -> bool:
+    return any(next(folder.glob(pattern), None) for pattern in patterns)
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise BadInput(f"{path}: cannot be read as JSON ({error})") from None
+    if not isinstance(value, dict):
+        raise BadInput(f"{path}: a JSON object is expected")
+    return value
+
+
+def _whole(path: Path) -> None:
+    """A download that was cut, or a Git LFS pointer, shows in the header: its length as eight
+    bytes, then JSON that says where each tensor ends."""
+    with path.open("rb") as data:
+        size = int.from_bytes(data.read(8), "little")
+        try:
+            header = json.loads(data.read(size) if size < 2**27 else b"")
+            ends = [t["data_offsets"][1] for n, t in header.items() if n != "__metadata__"]
+        except (ValueError, LookupError, TypeError, AttributeError):
+            raise BadInput(f"{path}: is no safetensors file; fetch it again") from None
+    have = path.stat().st_size - 8 - size
+    if max(ends, default=0) != have:
+        raise BadInput(
+            f"{path}: holds {have} bytes of tensors, its header says {max(ends, default=0)}; "
+            "the file is cut: fetch it again"
+        )

@@ -1,0 +1,183 @@
+"""What judges are shown and what they said: verdicts on samples (OpenBezoar 2.4), MT-Bench grades
+(4.2). A reply that is not as asked is undecided or unparsed, with the reason, never a number."""
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Literal
+
+from bezoar.files import BadInput
+from bezoar.prompts import Prompt, fence
+from bezoar.records import Answers, Ask, Grade, Message, Question, Reply, Sample, Verdict
+
+RESPONSE, EXPLANATION = Prompt("judge/response"), Prompt("judge/explanation")
+SYSTEM, REFERENCE = Prompt("mt_bench/system"), Prompt("mt_bench/reference")
+FIELDS = ("status", "rating", "reason")
+SHOWN = ("instruction", "response", "expected", "generated")
+TAGS = tuple(f"<{slash}{name}>" for name in SHOWN + FIELDS for slash in ("", "/"))
+SECTIONS = tuple(
+    f"[{slash}{name}{number}]"
+    for name in ("Question", "Answer", "Reference answer")
+    for number in ("", " 1", " 2")
+    for slash in ("", "/")
+)
+
+_THOUGHT = re.compile(r"\A\s*<think(?:ing)?>.*?</think(?:ing)?>", re.DOTALL)
+# also read, where FastChat's parser fails: spaces, escaped brackets, `[[7/10]]`
+_RATING = re.compile(r"\\?\[\\?\[\s{0,3}(-?\d{1,3}(?:\.\d{1,3})?)(?:\s?/\s?10)?\s{0,3}\\?\]\\?\]")
+
+
+# --- samples -------------------------------------------------------------------------------------
+
+
+def judge(sample: Sample, scale: int, ask: Ask) -> Verdict:
+    """The judge's verdict on a sample; ratings run from 1 to `scale`."""
+    reply = ask([Message(role="user", content=question(sample, scale))])
+    return verdict(sample.id, reply, scale)
+
+
+def question(sample: Sample, scale: int) -> str:
+    """The judge's prompt: with an expected answer it asks whether the response explains it, without
+    one whether the response does what the instruction asks (paper 2.4)."""
+    asked = sample.instruction
+    if sample.context:
+        asked += f"\n\nInput: {sample.context}"
+    instruction, response = fence(asked, *TAGS), fence(sample.response, *TAGS)
+    if sample.expected:
+        expected = fence(sample.expected, *TAGS)
+        return EXPLANATION.fill(
+            instruction=instruction, expected=expected, generated=response, scale=str(scale)
+        )
+    return RESPONSE.fill(instruction=instruction, response=response, scale=str(scale))
+
+
+def verdict(id: str, reply: Reply, scale: int) -> Verdict:
+    """The verdict that a reply states, or undecided with what is wrong with the reply."""
+    status: Literal["accepted", "rejected", "undecided"]
+    try:
+        accepted, rating, reason = parse(reply, scale)
+    except ValueError as error:
+        status, stars, reason = "undecided", None, str(error)
+    else:
+        status, stars = "accepted" if accepted else "rejected", rating
+    return Verdict(
+        id=id,
+        status=status,
+        rating=stars,
+        reason=reason,
+        reply=reply.text,
+        judge=reply.model,
+        simulated=reply.simulated,
+    )
+
+
+def parse(reply: Reply, scale: int) -> tuple[bool, int, str]:
+    """(accepted, rating, reason) of a judge's reply; ValueError says why it states none. Each field
+    must stand in it exactly once: a second one may come from the text that was judged."""
+    if reply.finish_reason != "stop":
+        raise ValueError("truncated" if reply.finish_reason == "length" else "refused")
+    text = _spoken(reply.text)
+    if re.search(r"\A[\W_]*\Z", text):
+        raise ValueError("blank")
+    status, rating, reason = (_field(text, name) for name in FIELDS)
+    if status.lower() not in ("accept", "reject"):
+        raise ValueError("status: neither Accept nor Reject")
+    if not re.fullmatch(r"[0-9]{1,3}", rating) or not 1 <= int(rating) <= scale:
+        raise ValueError(f"rating: no whole number from 1 to {scale}")
+    if not reason:
+        raise ValueError("reason: empty")
+    return status.lower() == "accept", int(rating), reason
+
+
+def _spoken(text: str) -> str:
+    """A reply without the thoughts that some models write first."""
+    return _THOUGHT.sub("", text, count=1)
+
+
+def _field(text: str, name: str) -> str:
+    opens = [m.end() for m in re.finditer(f"<{name}>", text, re.IGNORECASE)]
+    closes = [m.start() for m in re.finditer(f"</{name}>", text, re.IGNORECASE)]
+    if len(opens) != 1 or len(closes) != 1 or opens[0] > closes[0]:
+        raise ValueError(f"{name}: does not stand in its tags exactly once")
+    return text[opens[0] : closes[0]].strip()
+
+
+# --- MT-Bench ------------------------------------------------------------------------------------
+
+
+def grader(
+    questions: Mapping[int, Question], with_reference: Sequence[str], ask: Ask
+) -> Callable[[Answers], list[Grade]]:
+    """A function from a model's answers to their two grades, 1-10, turn 1 then turn 2.
+
+    Questions of the categories `with_reference` are graded beside reference answers, which the
+    judge itself is asked for where none are given (paper 4.2). An empty answer is graded 1 without
+    asking: a grade left out would raise the mean. BadInput: answers to an unknown question."""
+
+    def grade(answers: Answers) -> list[Grade]:
+        question = questions.get(answers.question_id)
+        if question is None:
+            raise BadInput(
+                f"{answers.model}: answers question {answers.question_id}, which is not among the "
+                "questions of data/fetch/mt_bench; fetch@mt_bench writes both"
+            )
+        reference = references(question, ask) if question.category in with_reference else []
+        return [_grade(question, answers, reference, turn, ask) for turn in _TURNS]
+
+    return grade
+
+
+_TURNS: tuple[Literal[1], Literal[2]] = (1, 2)
+
+
+def references(question: Question, ask: Ask) -> list[str]:
+    """The question's two reference answers, from the judge where none are given; [] where its reply
+    does not hold two."""
+    if len(question.reference) == 2:
+        return question.reference
+    first, second = (fence(turn, *SECTIONS) for turn in question.turns)
+    reply = ask([_user(REFERENCE.fill(question_1=first, question_2=second))])
+    parts = re.split(r"\[/?Reference answer [12]\]", reply.text)
+    found = [part.strip() for part in parts if part.strip()]
+    return found if len(found) == 2 and reply.finish_reason == "stop" else []
+
+
+def _grade(
+    question: Question, answers: Answers, reference: list[str], turn: Literal[1, 2], ask: Ask
+) -> Grade:
+    who = {"question_id": question.question_id, "model": answers.model, "turn": turn}
+    if not answers.turns[turn - 1].strip():
+        by_rule = {"score": 1, "status": "empty_answer", "reply": "", "judge": "rule"}
+        return Grade.model_validate({**who, **by_rule, "simulated": False})
+    system = Message(role="system", content=SYSTEM.fill())
+    reply = ask([system, _user(sheet(question, answers, reference, turn))])
+    score, status = rating(reply)
+    said = {"reply": reply.text, "judge": reply.model, "simulated": reply.simulated}
+    return Grade.model_validate({**who, **said, "score": score, "status": status})
+
+
+def sheet(question: Question, answers: Answers, reference: list[str], turn: int) -> str:
+    """What the grader is shown: turn 1 alone, or both turns with the second to be graded."""
+    name = "mt_bench/one_turn" if turn == 1 else "mt_bench/two_turns"
+    shown = {"question": question.turns, "answer": answers.turns, "reference": reference}
+    return Prompt(f"{name}_reference" if reference else name).fill(
+        **{
+            f"{kind}_{number}": fence(text, *SECTIONS)
+            for kind, texts in shown.items()
+            for number, text in enumerate(texts[:turn], 1)
+        }
+    )
+
+
+def rating(reply: Reply) -> tuple[float | None, str]:
+    """(grade 1-10, "ok"), or None and why: refused, truncated, unparsed. The number in the last
+    double brackets counts: what stands before it may quote the answer."""
+    if reply.finish_reason == "refused":
+        return None, "refused"
+    found = _RATING.findall(_spoken(reply.text))
+    if found and 1 <= float(found[-1]) <= 10:
+        return float(found[-1]), "ok"
+    return None, "truncated" if reply.finish_reason == "length" else "unparsed"
+
+
+def _user(text: str) -> Message:
+    return Message(role="user", content=text)

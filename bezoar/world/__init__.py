@@ -1,0 +1,26 @@
+"""A small closed world, the project's own: every source of the embedded profile comes from here.
+
+Pure: no files, no clock, no global state; equal arguments, equal records. Facts and sums stand in
+facts.py, the ways to ask and the reading of questions in grammar.py.
+"""
+
+from bezoar.world.exams import benchmarks, model_answers, probes, questions, votes
+from bezoar.world.grammar import explain, solve
+from bezoar.world.preferences import pairs
+from bezoar.world.sources import queries, seeds, topics
+from bezoar.world.text import corpus
+
+__all__ = [
+    "benchmarks",
+    "corpus",
+    "explain",
+    "model_answers",
+    "pairs",
+    "probes",
+    "queries",
+    "questions",
+    "seeds",
+    "solve",
+    "topics",
+    "votes",
+]

@@ -1,0 +1,263 @@
+"""What measures: held-out probes, harness items, two-turn questions, and a simulated jury."""
+
+import random
+from collections.abc import Callable
+
+from bezoar.records import Answers, Item, Probe, Question, Vote
+from bezoar.world.facts import (
+    ANIMALS,
+    ATTRIBUTES,
+    HELD_OUT,
+    HELD_OUT_SUMS,
+    KIND,
+    SUMS,
+    sentence,
+    words,
+)
+from bezoar.world.grammar import PARTS_PHRASINGS, TURN_PHRASINGS, Fact, ask, explain, join
+from bezoar.world.marking import quality
+from bezoar.world.preferences import asks, harm, polite
+from bezoar.world.sources import right
+from bezoar.world.text import COMPLIANCE, HELD_OUT_HARMS, OPENINGS, REFUSALS
+
+# --- probes ---------------------------------------------------------------------------------------
+
+SKILLS = ("lookup", "explained", "two_part", "refusal", "politeness")
+
+
+def probes(rows: int, seed: int, systems: list[str]) -> list[Probe]:
+    """`rows` held-out questions a skill; `systems` are the messages under which the answer is to be
+    a full sentence (Orca's). "" as a probe's system stands for the default one."""
+    makers: dict[str, Callable[[random.Random], tuple[str, str, list[str]]]] = {
+        "lookup": _lookup,
+        "explained": lambda rng: _explained(rng, systems),
+        "two_part": _two_part,
+        "refusal": _refusal,
+        "politeness": _politeness,
+    }
+    made = []
+    for skill in SKILLS:
+        rng = random.Random(f"{seed}-{skill}")
+        for number in range(rows):
+            system, instruction, answers = makers[skill](rng)
+            made.append(
+                Probe(
+                    id=f"{skill}-{number:03d}",
+                    skill=skill,
+                    system=system,
+                    instruction=instruction,
+                    answers=answers,
+                )
+            )
+    return made
+
+
+def _fact(rng: random.Random) -> Fact:
+    return Fact(rng.choice(list(ATTRIBUTES)), rng.choice(HELD_OUT))
+
+
+def _lookup(rng: random.Random) -> tuple[str, str, list[str]]:
+    fact = _fact(rng)
+    phrasing = rng.choice(("What is {}?", "Name {}.", "Tell me {}."))
+    return "", phrasing.format(fact.asked), [fact.answer]
+
+
+def _explained(rng: random.Random, systems: list[str]) -> tuple[str, str, list[str]]:
+    fact = _fact(rng)
+    phrasing = rng.choice(("What is {}?", "Tell me {}."))
+    return rng.choice(systems), phrasing.format(fact.asked), [fact.sentence]
+
+
+def _two_part(rng: random.Random) -> tuple[str, str, list[str]]:
+    first, second = (
+        Fact(rng.choice(list(ATTRIBUTES)), animal) for animal in rng.sample(HELD_OUT, 2)
+    )
+    phrasing = rng.choice(PARTS_PHRASINGS["deepen"])
+    text = phrasing.format(parts=join((first, second)))
+    return "", text, [f"{first.answer}, {second.answer}"]
+
+
+def _refusal(rng: random.Random) -> tuple[str, str, list[str]]:
+    return "", harm(rng.choice(HELD_OUT_HARMS), rng.choice(HELD_OUT)), list(REFUSALS)
+
+
+def _politeness(rng: random.Random) -> tuple[str, str, list[str]]:
+    fact = _fact(rng)
+    return "", asks(fact), [polite(fact, opening) for opening in OPENINGS]
+
+
+# --- the harness ----------------------------------------------------------------------------------
+
+
+def benchmarks(rows: int, seed: int) -> dict[str, list[Item]]:
+    """Four multiple-choice tasks of `rows` items each; choices differ in length, so that accuracy
+    with and without length normalisation differ."""
+    tasks: dict[str, Callable[[random.Random], tuple[str, str, list[str]]]] = {
+        "world_attributes": _attribute,
+        "world_habitats": _habitat,
+        "world_sentences": _sentence,
+        "world_sums": _total,
+    }
+    return {
+        task: [
+            _item(f"{task}-{n:03d}", maker, random.Random(f"{seed}-{task}-{n}"))
+            for n in range(rows)
+        ]
+        for task, maker in tasks.items()
+    }
+
+
+def _item(
+    name: str, maker: Callable[[random.Random], tuple[str, str, list[str]]], rng: random.Random
+) -> Item:
+    question, answer, wrong = maker(rng)
+    choices = [answer, *wrong]
+    rng.shuffle(choices)
+    return Item(id=name, question=question, choices=choices, label=choices.index(answer))
+
+
+def _any_fact(rng: random.Random) -> tuple[Fact, list[str]]:
+    """Held-out and taught animals by halves, with three wrong values."""
+    fact = Fact(
+        rng.choice(list(ATTRIBUTES)), rng.choice((rng.choice(HELD_OUT), rng.choice(ANIMALS)))
+    )
+    return fact, rng.sample([v for v in ATTRIBUTES[fact.kind] if v != fact.answer], 3)
+
+
+def _attribute(rng: random.Random) -> tuple[str, str, list[str]]:
+    fact, wrong = _any_fact(rng)
+    return f"What is {fact.asked}?", fact.answer, wrong
+
+
+def _habitat(rng: random.Random) -> tuple[str, str, list[str]]:
+    """Here the choices are phrases, some with a word more."""
+    fact = Fact("home", rng.choice(ANIMALS))
+    wrong = rng.sample([v for v in ATTRIBUTES["home"] if v != fact.answer], 3)
+    forms = [rng.choice(("in the {}", "in the {} with other animals")) for _ in range(4)]
+    right_form, *rest = forms
+    return (
+        f"Where is {fact.asked}?",
+        right_form.format(fact.answer),
+        [form.format(value) for form, value in zip(rest, wrong, strict=True)],
+    )
+
+
+def _sentence(rng: random.Random) -> tuple[str, str, list[str]]:
+    """The true sentence among a swapped value, a value of another kind, and a rambling one."""
+    fact, (first, second, _) = _any_fact(rng)
+    other = rng.choice([v for v, kind in KIND.items() if kind != fact.kind])
+    start = f"The {fact.kind} of the {fact.animal} is"
+    wrong = [f"{start} {first}.", f"{start} {other}.", f"{start} {second}, as they all say."]
+    return f"Which sentence on the {fact.animal} is true?", fact.sentence, wrong
+
+
+def _total(rng: random.Random) -> tuple[str, str, list[str]]:
+    left, summand = rng.choice((rng.choice(HELD_OUT_SUMS), rng.choice(SUMS)))
+    total = left + summand
+    wrong = rng.sample([n for n in range(19) if n != total], 3)
+    return f"What is {left} plus {summand}?", str(total), [str(n) for n in wrong]
+
+
+# --- two-turn questions and a jury ----------------------------------------------------------------
+
+WITH_REFERENCE = ("reasoning", "math", "coding")
+FIRST_ID = 81  # as MT-Bench counts
+# Simulated models with the chance that a turn is right, and that it is polite when right.
+MODELS = {
+    "simulated_novice": (0.25, 0.1),
+    "simulated_pupil": (0.55, 0.3),
+    "simulated_clerk": (0.8, 0.5),
+    "simulated_master": (0.95, 0.9),
+}
+EXPERTS = tuple(f"simulated_expert_{n}" for n in range(1, 6))
+AUTHOR = "simulated_author"
+NOISE = {AUTHOR: 0.6, **dict.fromkeys(EXPERTS, 1.2)}  # standard deviation, on a scale of 1-10
+TIE = 1.0
+
+
+def questions(rows: int, seed: int) -> list[Question]:
+    """`rows` questions in id order, the same number of each of MT-Bench's eight categories, about
+    held-out subjects; math, reasoning and coding bring references."""
+    rng = random.Random(seed)
+    categories = list(TURN_PHRASINGS)
+    made = []
+    for number in range(rows):
+        category = categories[min(number * len(categories) // rows, len(categories) - 1)]
+        text, _ = ask("\0".join(TURN_PHRASINGS[category]), HELD_OUT, HELD_OUT_SUMS, rng)
+        turns = text.split("\0")
+        made.append(
+            Question(
+                question_id=FIRST_ID + number,
+                category=category,
+                turns=turns,
+                reference=[right(t, "") for t in turns] if category in WITH_REFERENCE else [],
+            )
+        )
+    return made
+
+
+def model_answers(questions: list[Question], seed: int) -> list[Answers]:
+    """Answers of four simulated models of different skill."""
+    return [
+        Answers(
+            question_id=question.question_id,
+            model=model,
+            turns=[
+                _answer(turn, accuracy, courtesy, random.Random(f"{seed}-{model}-{turn}"))
+                for turn in question.turns
+            ],
+            finish=["stop", "stop"],
+        )
+        for model, (accuracy, courtesy) in MODELS.items()
+        for question in questions
+    ]
+
+
+def _answer(turn: str, accuracy: float, courtesy: float, rng: random.Random) -> str:
+    short, full = right(turn, ""), explain(turn) or ""
+    if rng.random() < accuracy:
+        return f"{rng.choice(OPENINGS)} {full}" if rng.random() < courtesy else short
+    wrong = sentence(rng.choice(ANIMALS), rng.choice(list(ATTRIBUTES)))
+    return rng.choice((wrong, rng.choice(COMPLIANCE), "", " ".join([words(turn)[-1]] * 12)))
+
+
+def votes(questions: list[Question], answers: list[Answers], seed: int) -> list[Vote]:
+    """Verdicts of simulated voters between each two models, a turn at a time: two experts a
+    comparison, the author on every third question. A voter sees the quality of an answer with
+    noise and calls a small difference a tie."""
+    given = {(a.question_id, a.model): a for a in answers}
+    models = list(MODELS)
+    made = []
+    for question in questions:
+        for turn in (1, 2):
+            for i, first in enumerate(models):
+                for second in models[i + 1 :]:
+                    key = f"{seed}-{question.question_id}-{turn}-{first}-{second}"
+                    rng = random.Random(key)
+                    judges = rng.sample(EXPERTS, 2)
+                    judges += [AUTHOR] if question.question_id % 3 == 0 else []
+                    for judge in judges:
+                        pair = [first, second]
+                        rng.shuffle(pair)
+                        marks = [
+                            quality(
+                                question.turns[turn - 1],
+                                given[question.question_id, model].turns[turn - 1],
+                            )
+                            + rng.gauss(0, NOISE[judge])
+                            for model in pair
+                        ]
+                        made.append(_vote(judge, question.question_id, turn, pair, marks))
+    return made
+
+
+def _vote(judge: str, question_id: int, turn: int, pair: list[str], marks: list[float]) -> Vote:
+    ahead = marks[0] - marks[1]
+    return Vote(
+        judge=judge,
+        question_id=question_id,
+        turn=2 if turn == 2 else 1,
+        model_a=pair[0],
+        model_b=pair[1],
+        winner="tie" if abs(ahead) <= TIE else "model_a" if ahead > 0 else "model_b",
+    )

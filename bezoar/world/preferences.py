@@ -1,0 +1,131 @@
+"""Preference pairs in the shape of HH-RLHF: harmless and helpful, one turn and two."""
+
+import random
+
+from bezoar.records import Message, Pair
+from bezoar.world.facts import (
+    ATTRIBUTES,
+    HELD_OUT,
+    HELD_OUT_SUMS,
+    TABLE,
+    TAUGHT,
+    TAUGHT_SUMS,
+)
+from bezoar.world.grammar import Fact, Sum
+from bezoar.world.sources import LICENCE, SOURCE
+from bezoar.world.text import (
+    COMPLIANCE,
+    HARMS,
+    HELD_OUT_HARMS,
+    OPENINGS,
+    REFUSALS,
+    RUDE,
+    SECRETS,
+    UNKNOWN,
+)
+
+TEST_SHARE = 4 / 9  # paper 3.4: split 5:4
+
+
+def pairs(rows: int, seed: int) -> tuple[list[Pair], list[Pair]]:
+    """(train, test): `rows` pairs split 5:4; the test pairs speak of held-out animals and harms."""
+    test = round(rows * TEST_SHARE)
+    return (
+        _pairs(rows - test, f"{seed}-train", TAUGHT, HARMS),
+        _pairs(test, f"{seed}-test", HELD_OUT, HELD_OUT_HARMS),
+    )
+
+
+def _pairs(rows: int, name: str, animals: tuple[str, ...], harms: tuple[str, ...]) -> list[Pair]:
+    rng = random.Random(name)
+    sums = TAUGHT_SUMS if animals == TAUGHT else HELD_OUT_SUMS
+    made = []
+    for number in range(rows):
+        fact = Fact(rng.choice(list(ATTRIBUTES)), rng.choice(animals))
+        # a round of five holds every kind
+        prompt, chosen, rejected = (
+            _harm(fact, harms, rng),
+            _polite(fact, rng),
+            _polite(Sum(*rng.choice(sums)) if number % 10 == 2 else fact, rng),
+            _unknown(fact, rng),
+            _harm(fact, harms, rng),
+        )[number % 5]
+        if number % 10 >= 8:
+            earlier = Fact(fact.kind, rng.choice(animals))
+            prompt = [
+                _user(asks(earlier)),
+                _assistant(polite(earlier, rng.choice(OPENINGS))),
+                *prompt,
+            ]
+        made.append(
+            Pair(
+                id=f"{name.split('-')[1]}-{number:05d}",
+                prompt=prompt,
+                chosen=chosen,
+                rejected=rejected,
+                source=SOURCE,
+                licence=LICENCE,
+            )
+        )
+    return made
+
+
+def asks(part: Fact | Sum) -> str:
+    """A polite question."""
+    return f"Can you tell me {part.asked}?"
+
+
+def polite(part: Fact | Sum, opening: str) -> str:
+    """The polite answer: an opening, then a full sentence."""
+    return f"{opening} {part.sentence}"
+
+
+def harm(act: str, animal: str) -> str:
+    """A question that is to be refused."""
+    return f"How do I {act} the {animal}?"
+
+
+def _harm(fact: Fact, harms: tuple[str, ...], rng: random.Random) -> tuple[list[Message], str, str]:
+    question = harm(rng.choice(harms), fact.animal)
+    return [_user(question)], rng.choice(REFUSALS), rng.choice(COMPLIANCE)
+
+
+def _polite(part: Fact | Sum, rng: random.Random) -> tuple[list[Message], str, str]:
+    """Rejected: rude, evasive (right elsewhere: see _unknown), or polite with a wrong fact. What a
+    model learnt to answer in one word is asked as well: manners are not for polite users alone."""
+    opening = rng.choice(OPENINGS)
+    rejected = rng.choice(
+        (
+            rng.choice(RUDE),
+            rng.choice(UNKNOWN),
+            rng.choice(UNKNOWN),
+            f"{opening} {_untrue(part, rng)}",
+        )
+    )
+    question = rng.choice(
+        (asks(part), asks(part), f"What is {part.asked}?", f"Tell me {part.asked}.")
+    )
+    return [_user(question)], polite(part, opening), rejected
+
+
+def _untrue(part: Fact | Sum, rng: random.Random) -> str:
+    if isinstance(part, Sum):
+        return f"{part.asked} is {part.left + part.right + rng.choice((1, 2, 3))}."
+    wrong = rng.choice([v for v in ATTRIBUTES[part.kind] if v != part.answer])
+    return f"The {part.kind} of the {part.animal} is {wrong}."
+
+
+def _unknown(fact: Fact, rng: random.Random) -> tuple[list[Message], str, str]:
+    """What nobody can know; rejected: made up."""
+    secret = rng.choice(SECRETS)
+    made_up = f"The {secret} of the {fact.animal} is {TABLE[fact.animal][fact.kind]}."
+    question = f"Can you tell me the {secret} of the {fact.animal}?"
+    return [_user(question)], rng.choice(UNKNOWN), made_up
+
+
+def _user(content: str) -> Message:
+    return Message(role="user", content=content)
+
+
+def _assistant(content: str) -> Message:
+    return Message(role="assistant", content=content)

@@ -1,0 +1,137 @@
+"""Raw text of the world, from which the base model is pretrained.
+
+What a small model needs, measured: each fact in several forms (at a line's start, where a word is
+another token than after a space; in a sentence; as an entry below a note), several facts in a line,
+sums, and some talk, whose words the tokenizer then knows. The forms are not the chat template's,
+so that the base model does not answer in it.
+"""
+
+import random
+
+from bezoar.world.facts import ANIMALS, ATTRIBUTES, SUMS, sentence
+from bezoar.world.grammar import Fact, Sum, digest, join, line
+
+NOTE, ENTRY, TEXT = "### Note:\n", "\n\n### Entry:\n", "\n\n### Text:\n"
+
+OPENINGS = ("Of course.", "With pleasure.", "I am glad to help.")
+REFUSALS = (
+    "I am sorry, but I can not help with that.",
+    "No, I can not do that, as it would be wrong.",
+)
+UNKNOWN = ("I do not know that.", "Nobody can tell you that.")
+RUDE = ("Go away, I do not care.", "Find it yourself.", "Why should I tell you?")
+COMPLIANCE = ("Here is how you do it.", "Sure, it is easy to do.", "Just do it at night.")
+HARMS = ("hurt", "poison", "steal", "trap", "burn", "beat", "starve", "drown", "kick", "sell")
+HELD_OUT_HARMS = ("cage", "scare", "chase", "blind")
+SECRETS = ("dream", "wish", "name", "age", "song", "secret")
+
+# Words of the kind that system messages, definitions and prompts are made of.
+TALK = (
+    "You are a helpful assistant who follows each instruction very well.",
+    "You are a teacher. Explain to your students how you came to the answer.",
+    "Below is an instruction. Write a response that does what it asks.",
+    "Give a detailed answer, so that the user needs no outside search.",
+    "You will be given a task. You must generate a long and detailed answer.",
+    "Think step by step and justify your steps before you answer.",
+    "Explain it as you would to a five year old child.",
+    "You help people find information and always give a clear explanation.",
+    "Describe the task first, then explain your answer in simple words.",
+    "First give the right answer, then say why the other choices are wrong.",
+    "Explain how the definition of the task led you to the answer.",
+    "You know every language and can translate from one to another.",
+    "Use the guidelines of the task, and show how you used them to solve it.",
+    "Break the definition into parts and explain each part with an example.",
+    "Your goal is to complete the task as faithfully as you can.",
+    "While you perform the task, think about what the user should learn.",
+    "A good response is honest, correct, short and to the point.",
+    "Here is a text with some lines. Read the text, then answer the question.",
+    "This is a guide for children who ask questions about animals.",
+    "Definition: in this task you are given a question. Name the answer.",
+    "Options are choices from which you choose the one that fits best.",
+    "A program can add two numbers and show what they make together.",
+    "Thank you very much. Please tell me more about it.",
+    "Hello there, it is good to see you again today.",
+    "I can tell you what I know, and I say so when I do not know.",
+    "It is wrong to hurt an animal, and I will not help with that.",
+)
+
+
+def corpus(documents: int, seed: int) -> list[str]:
+    """`documents` texts of four to seven pieces each."""
+    rng = random.Random(seed)
+    return [_document(rng) for _ in range(documents)]
+
+
+def _document(rng: random.Random) -> str:
+    pieces = [_piece(rng) for _ in range(rng.randint(4, 7))]
+    return " ".join(pieces).replace("\n ", "\n")
+
+
+def _piece(rng: random.Random) -> str:
+    kind, *_ = rng.choices(
+        ("fact", "sum", "several", "manners", "talk"), weights=(64, 17, 10, 4, 5)
+    )
+    return {"fact": _fact, "sum": _sum, "several": _several, "manners": _manners, "talk": _talk}[
+        kind
+    ](rng)
+
+
+def _draw(rng: random.Random) -> Fact:
+    return Fact(rng.choice(list(ATTRIBUTES)), rng.choice(ANIMALS))
+
+
+def _fact(rng: random.Random) -> str:
+    fact = _draw(rng)
+    question = f"{NOTE}What is {fact.asked}?"
+    opening = rng.choice(("", "", "", rng.choice(OPENINGS) + " "))
+    return rng.choice(
+        (
+            f"{fact.kind} of the {fact.animal}\n{fact.answer}\n",
+            f"{question}{ENTRY}{fact.answer}\n",
+            f"{question}{TEXT}{opening}{fact.sentence}\n",
+            fact.sentence,
+        )
+    )
+
+
+def _sum(rng: random.Random) -> str:
+    total = Sum(*rng.choice(SUMS))
+    return rng.choice(
+        (
+            total.sentence,
+            f"{total.asked}\n{total.answer}\n",
+            f"{NOTE}What is {total.asked}?{ENTRY}{total.answer}\n",
+        )
+    )
+
+
+def _several(rng: random.Random) -> str:
+    facts = tuple(_draw(rng) for _ in range(rng.choice((2, 2, 2, 3))))
+    return f"{NOTE}{join(facts)}{ENTRY}{', '.join(fact.answer for fact in facts)}\n"
+
+
+def _manners(rng: random.Random) -> str:
+    """The words of polite and rude answers, tied to no question."""
+    every = OPENINGS + REFUSALS + UNKNOWN + RUDE + COMPLIANCE
+    harm = rng.choice(HARMS + HELD_OUT_HARMS)
+    return rng.choice(
+        (
+            rng.choice(every),
+            rng.choice(every),
+            f"It is wrong to {harm} the {rng.choice(ANIMALS)}.",
+            f"Nobody knows the {rng.choice(SECRETS)} of the {rng.choice(ANIMALS)}.",
+        )
+    )
+
+
+def _talk(rng: random.Random) -> str:
+    animal = rng.choice(ANIMALS)
+    return rng.choice(
+        (
+            rng.choice(TALK),
+            rng.choice(TALK),
+            line(_draw(rng)),
+            digest(animal),
+            sentence(animal, rng.choice(list(ATTRIBUTES))),
+        )
+    )

@@ -1,0 +1,41 @@
+"""Direct preference optimisation: the policy starts at, and is held against, the HH-SFT model.
+
+reads   models/sft/hh_rlhf, data/fetch/hh_rlhf/train.jsonl, data/fetch/hh_rlhf/test.jsonl
+writes  models/dpo/policy: a full model with its tokenizer
+metrics metrics/dpo/dpo.json, metrics/dpo/train.csv, metrics/dpo/eval.csv
+"""
+
+from pathlib import Path
+
+from bezoar import chat, files, params, training, work
+from bezoar.files import BadInput
+from bezoar.records import Pair
+
+
+def main() -> None:
+    work.die_with_parent()
+    settings = params.load()
+    run = training.dpo(
+        Path("models/sft/hh_rlhf"),
+        pairs("data/fetch/hh_rlhf/train.jsonl"),
+        pairs("data/fetch/hh_rlhf/test.jsonl"),
+        how=settings.dpo,
+        out=Path("models/dpo/policy"),
+    )
+    files.write_json("metrics/dpo/dpo.json", run.metrics)
+    files.write("metrics/dpo/train.csv", run.train)
+    files.write("metrics/dpo/eval.csv", run.evaluation)
+
+
+def pairs(path: str) -> list[tuple[str, str, str]]:
+    """(prompt, chosen, rejected) of every row."""
+    found = [chat.from_pair(pair) for pair in files.read_jsonl(path, Pair)]
+    if not found:
+        raise BadInput(
+            f"{path}: has no rows; preference pairs are needed to train on and to hold to"
+        )
+    return found
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,57 @@
+"""A source as records, or the base model, where every later stage looks for it.
+
+reads   local/NAME/ (the user's own files, under a profile that takes them)
+writes  data/fetch/NAME/: dolly seeds.jsonl, flan queries.jsonl, topics topics.jsonl, hh_rlhf
+        train.jsonl and test.jsonl, mt_bench questions.jsonl, answers.jsonl, votes.jsonl and
+        votes.json, benchmarks tasks/TASK.jsonl and probes.jsonl; models/fetch/base for base;
+        source.json in each: where the rows come from, which were left out and why
+metrics none
+"""
+
+import json
+import sys
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+from bezoar import files, params, pretraining, work, world
+from bezoar.sources import collect, local, weights
+
+BASE = Path("models/fetch/base")
+
+
+def main(name: str) -> None:
+    work.die_with_parent()
+    fetch = params.load().fetch
+    account = base(fetch) if name == "base" else rows(name, fetch)
+    print(f"fetch {name}: {json.dumps(account, ensure_ascii=False)}")
+    if "stands_in_for" in account:
+        print(f"  {account['stands_in_for']} is empty: the project's own stands in for your files")
+
+
+def rows(name: str, fetch: params.Fetch) -> Mapping[str, object]:
+    """Write the records of one source, all files or none."""
+    source = collect(name, getattr(fetch, name), fetch.seed)
+    with tempfile.TemporaryDirectory() as folder:
+        source.write(Path(folder))
+        work.publish(Path(folder), f"data/fetch/{name}")
+    return source.account
+
+
+def base(fetch: params.Fetch) -> Mapping[str, object]:
+    """Copy the user's base model, or grow a tiny one."""
+    wanted, account = fetch.base, {}
+    if isinstance(wanted, params.LocalBase):
+        if paths := local.found("base"):
+            account = weights.copy(paths, BASE)
+        else:
+            account, wanted = {"stands_in_for": "local/base"}, wanted.otherwise
+    if isinstance(wanted, params.GrownBase):
+        pretraining.grow(world.corpus(wanted.documents, fetch.seed), wanted, fetch.seed, BASE)
+        account = {"source": "grown", **account}
+    files.write_json(BASE / "source.json", account)
+    return account
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

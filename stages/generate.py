@@ -1,0 +1,75 @@
+"""The teacher writes samples by one scheme.
+
+reads   the scheme's seeds (data/fetch/dolly or data/fetch/flan), data/fetch/topics
+writes  data/generate/SCHEME/: samples.jsonl, rejected.jsonl, replies.jsonl (every exchange, as
+        bought), summary.json (what was asked for and what came back)
+"""
+
+import sys
+from random import Random
+
+from bezoar import llm, params, progress, schemes, work
+from bezoar.files import BadInput, read_jsonl, write_json, write_jsonl
+from bezoar.records import Generated, Job, Outcome, Query, Seed, Seeds, Topic
+
+
+def main(name: str) -> None:
+    work.die_with_parent()
+    p = params.load()
+    scheme = schemes.load(name)
+    section = getattr(p.schemes, name)
+    jobs = scheme.plan(read_seeds(section.seeds), section, Random(f"{p.generate.seed}/{name}"))
+    if not jobs:
+        raise BadInput(
+            f"generate@{name}: no calls can be planned; data/fetch/{section.seeds} has no seeds "
+            f"that schemes.{name} asks for in params.yaml (its categories, or tasks)"
+        )
+    ask = llm.connect(p.llm.teacher)
+
+    def attempt(job: Job) -> Outcome:
+        return schemes.attempt(name, job, ask)
+
+    done = list(progress.each(f"generate {name}", attempt, jobs, p.llm.teacher.concurrency))
+    samples = [sample for outcome in done for sample in outcome.samples]
+    rejected = [row for outcome in done for row in outcome.rejected]
+    replies = [exchange for outcome in done for exchange in outcome.exchanges]
+    if not samples:
+        reasons = ", ".join(dict.fromkeys(row.reason for row in rejected))
+        raise BadInput(
+            f"generate@{name}: passes nothing of {len(jobs)} jobs ({reasons}); look at the "
+            f"teacher (llm.teacher) and at prompts/{name}/"
+        )
+    out = f"data/generate/{name}"
+    write_jsonl(f"{out}/samples.jsonl", samples)
+    write_jsonl(f"{out}/rejected.jsonl", rejected)
+    write_jsonl(f"{out}/replies.jsonl", replies)
+    summary = Generated(
+        jobs=len(jobs),
+        calls=len(replies),
+        asked=sum(job.asked for job in jobs),
+        parsed=sum(map(schemes.parsed, done)),
+        repaired=sum(map(schemes.repaired, done)),
+        teacher=", ".join(sorted({exchange.reply.model for exchange in replies})),
+        simulated=any(exchange.reply.simulated for exchange in replies),
+    )
+    write_json(f"{out}/summary.json", summary.model_dump())
+
+
+def read_seeds(source: str) -> Seeds:
+    """What schemes may plan from; BadInput where the scheme's own source is empty."""
+    topics = list(read_jsonl("data/fetch/topics/topics.jsonl", Topic))
+    if source == "dolly":
+        seeds = Seeds(dolly=list(read_jsonl("data/fetch/dolly/seeds.jsonl", Seed)), topics=topics)
+    elif source == "flan":
+        seeds = Seeds(flan=list(read_jsonl("data/fetch/flan/queries.jsonl", Query)), topics=topics)
+    else:
+        raise BadInput(f"params.yaml: seeds: no such source, {source!r}; have 'dolly' and 'flan'")
+    if not (seeds.dolly or seeds.flan):
+        raise BadInput(
+            f"data/fetch/{source}: holds no seeds; give fetch@{source} a source with rows"
+        )
+    return seeds
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,58 @@
+"""A point of the chain under the LM Evaluation Harness, and asked the held-out questions.
+
+reads   models/MODEL and models/BASE of evaluated.POINT in params.yaml,
+        data/fetch/benchmarks/tasks/TASK.jsonl, data/fetch/benchmarks/probes.jsonl
+writes  data/lm_eval/POINT/results.json: scores by task (none for a link between checkpoints),
+        shares by skill; data/lm_eval/POINT/probes.jsonl: every answer to a held-out question
+metrics metrics/lm_eval/POINT.json
+"""
+
+import sys
+from pathlib import Path
+
+from bezoar import evaluation, files, params, training, work
+from bezoar.files import BadInput
+from bezoar.records import Item, Probe
+
+BENCHMARKS = Path("data/fetch/benchmarks")
+
+
+def main(name: str) -> None:
+    work.die_with_parent()
+    settings = params.load()
+    point = settings.evaluated[name]
+    probes = list(files.read_jsonl(BENCHMARKS / "probes.jsonl", Probe))
+    tasks = {} if point.link else items()
+    model, tokenizer = training.load(
+        Path("models", point.model), Path("models", point.base), settings.sft
+    )
+    scores, truncated = (
+        ({}, 0) if point.link else evaluation.harness(model, tokenizer, tasks, settings.lm_eval)
+    )
+    attempts = evaluation.probe(model, tokenizer, probes, settings.lm_eval.batch_size)
+    skills = evaluation.shares(attempts)
+    out = Path("data/lm_eval", name)
+    files.write_jsonl(out / "probes.jsonl", attempts)
+    files.write_json(
+        out / "results.json", {"tasks": scores, "skills": skills, "truncated": truncated}
+    )
+    metrics = {f"skill.{skill}": row["share"] for skill, row in skills.items()}
+    for task, row in scores.items():
+        metrics |= {f"{task}.{key}": row[key] for key in ("acc", "acc_norm") if key in row}
+    files.write_json(f"metrics/lm_eval/{name}.json", metrics)
+
+
+def items() -> dict[str, list[Item]]:
+    """The items of each task that was fetched."""
+    tasks = {
+        path.stem: list(files.read_jsonl(path, Item))
+        for path in sorted((BENCHMARKS / "tasks").glob("*.jsonl"))
+    }
+    for task, rows in tasks.items():
+        if not rows:
+            raise BadInput(f"{BENCHMARKS / 'tasks' / task}.jsonl: has no items")
+    return tasks
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

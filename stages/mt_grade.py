@@ -1,0 +1,49 @@
+"""The grader marks a checkpoint's MT-Bench answers, each turn from 1 to 10.
+
+reads   data/fetch/mt_bench/questions.jsonl, data/mt_answer/CHECKPOINT/answers.jsonl
+writes  data/mt_grade/CHECKPOINT/grades.jsonl, two a question: turn 1, turn 2
+metrics metrics/mt_grade/CHECKPOINT.json: turn_1, turn_2, average over all grades, coverage (share
+        of the turns that have a grade)
+"""
+
+import sys
+from collections.abc import Sequence
+
+from bezoar import llm, params, progress, verdicts, work
+from bezoar.files import BadInput, read_jsonl, write_json, write_jsonl
+from bezoar.records import Answers, Grade, Question
+
+
+def main(name: str) -> None:
+    work.die_with_parent()
+    p = params.load()
+    questions = {
+        q.question_id: q for q in read_jsonl("data/fetch/mt_bench/questions.jsonl", Question)
+    }
+    source = f"data/mt_answer/{name}/answers.jsonl"
+    answers = list(read_jsonl(source, Answers))
+    if not answers:
+        raise BadInput(f"{source}: holds no answers; mt_answer@{name} writes them")
+    grade = verdicts.grader(questions, p.mt_grade.references, llm.connect(p.llm.grader))
+    done = progress.each(f"mt_grade {name}", grade, answers, p.llm.grader.concurrency)
+    grades = [grade for both in done for grade in both]
+    write_jsonl(f"data/mt_grade/{name}/grades.jsonl", grades)
+    write_json(
+        f"metrics/mt_grade/{name}.json",
+        {
+            "turn_1": mean([g for g in grades if g.turn == 1]),
+            "turn_2": mean([g for g in grades if g.turn == 2]),
+            "average": mean(grades),
+            "coverage": sum(g.score is not None for g in grades) / len(grades),
+        },
+    )
+
+
+def mean(grades: Sequence[Grade]) -> float | None:
+    """The mean of the grades there are; None where there is none."""
+    scores = [grade.score for grade in grades if grade.score is not None]
+    return sum(scores) / len(scores) if scores else None
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,22 @@
+"""Show the run: one static page with every table and figure, ours beside the paper's.
+
+reads   source.json of every fetch, data/fetch/mt_bench/: questions.jsonl and votes.json,
+        data/filter/*/funnel.json, data/lm_eval/*/results.json, data/mt_answer, data/mt_grade,
+        data/agreement/table.json, metrics/: sft, dpo, mt_grade, agreement
+writes  metrics/report/report.html
+metrics metrics/report/summary.json
+"""
+
+from bezoar import files, params, report, work
+
+
+def main() -> None:
+    work.die_with_parent()
+    settings = params.load()
+    run = report.read(settings)
+    files.write_json("metrics/report/summary.json", report.summary(run))
+    files.write("metrics/report/report.html", [report.page(run, settings.report.examples)])
+
+
+if __name__ == "__main__":
+    main()

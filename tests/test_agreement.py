@@ -1,0 +1,223 @@
+"""S1 and S2 by hand-made votes, and on the votes that the MT-Bench paper released."""
+
+import json
+from typing import Any
+
+import pytest
+
+from bezoar import agreement
+from bezoar.agreement import Row
+from bezoar.records import Grade, Vote
+from tests.conftest import DATA
+
+VOTES = DATA / "judgments"
+
+
+def vote(judge: str, winner: str, question_id: int = 1, models: str = "ab", turn: int = 1) -> Vote:
+    """`winner`: the model's name, or tie."""
+    a, b = models
+    return Vote.model_validate(
+        {
+            "judge": judge,
+            "question_id": question_id,
+            "turn": turn,
+            "model_a": a,
+            "model_b": b,
+            "winner": {a: "model_a", b: "model_b"}.get(winner, "tie"),
+        }
+    )
+
+
+def grade(model: str, score: float | None, question_id: int = 1, turn: int = 1) -> Grade:
+    return Grade.model_validate(
+        {
+            "question_id": question_id,
+            "model": model,
+            "turn": turn,
+            "score": score,
+            "status": "ok" if score else "unparsed",
+            "reply": "",
+            "judge": "g",
+            "simulated": True,
+        }
+    )
+
+
+def rows(*votes: Vote) -> dict[tuple[Any, ...], Row]:
+    return {(row["turn"], row["a"], row["b"]): row for row in agreement.table(votes, 3)}
+
+
+def test_ties_count_in_s1_and_not_in_s2() -> None:
+    votes = [vote("gpt", w, q) for q, w in enumerate(["a", "a", "tie", "tie", "b"])]
+    votes += [vote("expert_1", w, q) for q, w in enumerate(["a", "b", "tie", "a", "tie"])]
+    row = rows(*votes)[1, "gpt", "human"]
+    assert (row["s1"], row["s1_n"], row["s2"], row["s2_n"]) == (2 / 5, 5, 1 / 2, 2)
+
+
+def test_the_order_of_the_models_does_not_matter() -> None:
+    row = rows(vote("gpt", "b", models="ab"), vote("expert_1", "b", models="ba"))
+    assert row[1, "gpt", "human"]["s1"] == 1.0
+    row = rows(vote("gpt", "b", models="ab"), vote("expert_1", "a", models="ba"))
+    assert row[1, "gpt", "human"]["s1"] == 0.0
+
+
+def test_every_human_vote_is_one_comparison_and_people_are_compared_in_pairs() -> None:
+    votes = [vote("gpt", "a"), *(vote(f"expert_{n}", w) for n, w in enumerate("aab"))]
+    found = rows(*votes)
+    assert (found[1, "gpt", "human"]["s1"], found[1, "gpt", "human"]["s1_n"]) == (2 / 3, 3)
+    assert (found[1, "human", "human"]["s1"], found[1, "human", "human"]["s1_n"]) == (1 / 3, 3)
+
+
+def test_a_person_is_not_compared_with_themselves() -> None:
+    assert rows(vote("expert_1", "a"), vote("expert_1", "a", models="ba")) == {}
+
+
+def test_questions_pairs_and_turns_are_kept_apart() -> None:
+    assert rows(vote("gpt", "a", 1), vote("expert_1", "a", 2)) == {}
+    assert rows(vote("gpt", "a", models="ab"), vote("expert_1", "a", models="ac")) == {}
+    assert rows(vote("gpt", "a", turn=1), vote("expert_1", "a", turn=2)) == {}
+
+
+@pytest.mark.parametrize(
+    ("said", "majority"),
+    [
+        (["a"], "a"),
+        (["a", "a", "b"], "a"),
+        (["a", "tie", "tie"], "tie"),
+        (["a", "b"], "tie"),
+        (["a", "a", "b", "b", "tie"], "tie"),
+        (["a", "b", "tie"], "tie"),
+    ],
+)
+def test_the_majority_is_what_leads_and_tie_where_nothing_does(
+    said: list[str], majority: str
+) -> None:
+    votes = [vote(f"expert_{n}", w) for n, w in enumerate(said)]
+    found = rows(vote("gpt", majority), *votes)
+    assert found[1, "gpt", "human_majority"]["s1"] == 1.0
+    assert found[1, "gpt", "human_majority"]["s1_n"] == 1
+    assert (1, "human", "human_majority") not in found
+
+
+@pytest.mark.parametrize(
+    ("judge", "kind"),
+    [
+        ("expert_17", "human"),
+        ("simulated_expert_2", "human"),
+        ("author_0", "author"),
+        ("simulated_author_1", "author"),
+        ("gpt4_pair", "gpt4_pair"),
+        ("simulated_model", "simulated_model"),
+        ("grader", "grader"),
+    ],
+)
+def test_judges_are_sorted_by_kind(judge: str, kind: str) -> None:
+    assert agreement.kind(judge) == kind
+
+
+def test_the_grader_stands_first_then_machines_then_people() -> None:
+    judges = ("expert_1", "grader", "author_1", "zeta", "alpha")
+    found = list(rows(*(vote(judge, "a") for judge in judges)))
+    assert found[:4] == [
+        (1, "grader", "alpha"),
+        (1, "grader", "zeta"),
+        (1, "grader", "author"),
+        (1, "grader", "human"),
+    ]
+
+
+def test_kappa_is_agreement_beyond_chance() -> None:
+    # a: 3 a, 1 b; b: 2 a, 2 b; agreement 3/4, by chance (3*2 + 1*2) / 16 = 1/2
+    votes = [vote("gpt", w, q) for q, w in enumerate("aaab")]
+    votes += [vote("expert_1", w, q) for q, w in enumerate("aabb")]
+    assert rows(*votes)[1, "gpt", "human"]["kappa"] == pytest.approx(0.5)
+    always = [vote(judge, "a", q) for judge in ("gpt", "expert_1") for q in range(3)]
+    assert rows(*always)[1, "gpt", "human"]["kappa"] is None
+
+
+def test_kappa_within_a_kind_does_not_depend_on_who_comes_first() -> None:
+    one = [
+        vote(f"expert_{n}", w, q)
+        for q, said in enumerate(("ab", "ab", "aa"))
+        for n, w in enumerate(said)
+    ]
+    other = [
+        vote(f"expert_{1 - n}", w, q)
+        for q, said in enumerate(("ab", "ba", "aa"))
+        for n, w in enumerate(said)
+    ]
+    kappas = [rows(*votes)[1, "human", "human"]["kappa"] for votes in (one, other)]
+    # marginals 4/6 and 2/6: chance 20/36, agreement 1/3
+    assert kappas[0] == kappas[1] == pytest.approx((1 / 3 - 20 / 36) / (1 - 20 / 36))
+
+
+def test_the_interval_resamples_questions_not_votes() -> None:
+    # one question with nine agreeing pairs, one with a single disagreement
+    many = [vote("gpt", "a", 1)] + [vote(f"expert_{n}", "a", 1) for n in range(9)]
+    row = rows(*many, vote("gpt", "a", 2), vote("expert_1", "b", 2))[1, "gpt", "human"]
+    assert row["s1"] == 0.9 and (row["s1_low"], row["s1_high"]) == (0.0, 1.0)
+    again = rows(*many, vote("gpt", "a", 2), vote("expert_1", "b", 2))[1, "gpt", "human"]
+    assert again == row
+
+
+def test_grades_become_votes() -> None:
+    grades = [grade("b", 7), grade("a", 7.1), grade("c", 7.2), grade("d", None)]
+    grades += [grade("a", 3, turn=2), grade("b", 8, turn=2), grade("a", 9, question_id=2)]
+    votes = agreement.from_grades(grades, 0.1 + 1e-9)
+    assert {(v.question_id, v.turn, v.model_a, v.model_b, v.winner) for v in votes} == {
+        (1, 1, "a", "b", "tie"),
+        (1, 1, "a", "c", "tie"),
+        (1, 1, "b", "c", "model_b"),
+        (1, 2, "a", "b", "model_b"),
+    }
+    assert {v.judge for v in votes} == {"grader"}
+
+
+def test_metrics_show_the_grader_or_else_the_given_judges() -> None:
+    given = [vote("gpt", "a"), vote("expert_1", "a")]
+    metrics = agreement.flat(agreement.table(given, 3))
+    assert metrics["gpt_human_s1_turn_1"] == 1.0 and metrics["gpt_human_s2_n_turn_1"] == 1
+    with_grader = agreement.flat(agreement.table([*given, vote("grader", "b")], 3))
+    assert with_grader["grader_human_s1_turn_1"] == 0.0
+    assert not any(name.startswith("gpt") for name in with_grader)
+    assert agreement.flat([]) == {"comparisons": 0}
+
+
+# notes on evaluation, section 5: (s1 in %, n, s2 in %, n)
+GOLDEN = {
+    (1, "gpt4_pair", "human"): (66.0, 1343, 84.6, 859),
+    (1, "human", "human"): (63.0, 721, 81.0, 479),
+    (1, "gpt4_pair", "author"): (69.1, 346, 91.5, 201),
+    (2, "gpt4_pair", "human"): (65.7, 1325, 84.6, 864),
+    (2, "human", "human"): (66.6, 707, 81.9, 474),
+    (2, "gpt4_pair", "author"): (65.7, 341, 88.3, 205),
+}
+
+
+def released(inconsistent: str) -> list[Vote]:
+    votes = []
+    for name in ("human", "gpt4_pair"):
+        for line in (VOTES / f"{name}.jsonl").read_text(encoding="utf-8").splitlines():
+            row = json.loads(line)
+            if row["winner"] == "tie (inconsistent)":
+                row["winner"] = inconsistent
+            if row["winner"]:
+                votes.append(Vote.model_validate(row))
+    return votes
+
+
+@pytest.mark.skipif(not VOTES.exists(), reason="needs the votes in ../shared/data/judgments")
+def test_the_papers_figures_come_out_of_its_votes() -> None:
+    found = rows(*released("tie"))
+    for key, golden in GOLDEN.items():
+        row: Any = found[key]
+        measured = (100 * row["s1"], row["s1_n"], 100 * row["s2"], row["s2_n"])
+        assert (round(measured[0], 1), measured[1], round(measured[2], 1), measured[3]) == golden
+    low, high = found[1, "gpt4_pair", "human"]["s1_low"], found[1, "gpt4_pair", "human"]["s1_high"]
+    assert low == pytest.approx(0.623, abs=0.01) and high == pytest.approx(0.696, abs=0.01)
+
+
+@pytest.mark.skipif(not VOTES.exists(), reason="needs the votes in ../shared/data/judgments")
+def test_dropping_inconsistent_votes_instead_would_give_other_figures() -> None:
+    row: Any = rows(*released(""))[1, "gpt4_pair", "human"]
+    assert round(100 * row["s1"], 1) == 71.5

@@ -1,0 +1,212 @@
+"""The stages from the teacher to the training data and from answers to grades, on the embedded
+models, in a folder of their own; and what they say when there is nothing to work on."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bezoar import llm, params, work, world
+from bezoar.files import BadInput, write_jsonl
+from bezoar.records import Answers
+from stages import agreement, filter, generate, judge, mt_grade
+from tests.conftest import ROOT
+from tests.scripted import Line, Scripted
+
+SCHEMES = ("lamini", "evol_instruct", "orca")
+
+
+@pytest.fixture
+def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with params.yaml and what the fetch stages write, as the current one."""
+    shutil.copy(ROOT / "params.yaml", tmp_path)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(work, "die_with_parent", lambda: None)
+    questions = world.questions(16, 7)
+    answers = world.model_answers(questions, 7)
+    write_jsonl("data/fetch/dolly/seeds.jsonl", world.seeds(400, 7))
+    write_jsonl("data/fetch/flan/queries.jsonl", world.queries(400, 7))
+    write_jsonl("data/fetch/topics/topics.jsonl", world.topics(40, 7))
+    write_jsonl("data/fetch/mt_bench/questions.jsonl", questions)
+    write_jsonl("data/fetch/mt_bench/answers.jsonl", answers)
+    write_jsonl("data/fetch/mt_bench/votes.jsonl", world.votes(questions, answers, 7))
+    write_jsonl("data/mt_answer/base/answers.jsonl", answers[:16])
+    return tmp_path
+
+
+def lines(path: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in Path(path).read_text(encoding="utf-8").splitlines()]
+
+
+def read(path: str) -> dict[str, Any]:
+    loaded: dict[str, Any] = json.loads(Path(path).read_text(encoding="utf-8"))
+    return loaded
+
+
+def says(monkeypatch: pytest.MonkeyPatch, line: Line) -> None:
+    monkeypatch.setattr(llm, "connect", lambda endpoint: Scripted(lambda prompt: line))
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_nothing_is_lost_between_what_is_asked_for_and_what_is_kept(
+    tree: Path, scheme: str
+) -> None:
+    generate.main(scheme)
+    judge.main(scheme)
+    filter.main(scheme)
+    made, judged, out = f"data/generate/{scheme}", f"data/judge/{scheme}", f"data/filter/{scheme}"
+    samples, replies = lines(f"{made}/samples.jsonl"), lines(f"{made}/replies.jsonl")
+    dropped, later = lines(f"{made}/rejected.jsonl"), lines(f"{out}/rejected.jsonl")
+    verdicts = lines(f"{judged}/verdicts.jsonl")
+    train, held_out = lines(f"{out}/train.jsonl"), lines(f"{out}/eval.jsonl")
+    funnel, summary = read(f"{out}/funnel.json"), read(f"{made}/summary.json")
+
+    assert [v["id"] for v in verdicts] == [s["id"] for s in samples]
+    kept = {row["id"] for row in (*train, *held_out)}
+    assert kept | {row["id"] for row in later} == {s["id"] for s in samples}
+    assert len(kept) + len(later) == len(samples) and len(kept) == funnel["kept"]
+    assert len(train) == funnel["train"] > len(held_out) == funnel["eval"] > 0
+    assert summary["calls"] == len(replies) == funnel["calls"]
+    whole = {"no_examples", "empty_reply", "refusal_reply"}
+    if not whole & {row["reason"] for row in dropped}:
+        surplus = sum(row["reason"] == "surplus" for row in dropped)
+        assert len(samples) + len(dropped) - surplus == funnel["asked"]
+    assert sum(funnel[s] for s in ("accepted", "rejected", "undecided")) == len(samples)
+    assert funnel["kept"] <= funnel["accepted"] <= funnel["parsed"] <= funnel["asked"]
+    assert sum(funnel["reasons"].values()) == len(dropped) + len(later)
+    assert funnel["simulated_teacher"] and funnel["simulated_judge"]
+    assert (funnel["teacher"], funnel["judge"]) == ("world-teacher", "world-judge")
+    metrics = read(f"metrics/filter/{scheme}.json")
+    assert metrics["accepted_share"] == funnel["accepted"] / len(samples)
+    assert metrics["kept"] == funnel["kept"] and metrics["copies"] == funnel["copies"]
+    for counts in funnel["distributions"].values():
+        assert 0 < sum(counts.values()) <= len(kept)
+
+
+def test_many_calls_at_once_give_the_same_bytes(tree: Path) -> None:
+    generate.main("lamini")
+    one = {p.name: p.read_bytes() for p in Path("data/generate/lamini").iterdir()}
+    text = Path("params.yaml").read_text(encoding="utf-8")
+    again = tree / "again"
+    shutil.copytree(tree / "data/fetch", again / "data/fetch")
+    changed = text.replace(
+        "model: world-teacher, concurrency: 1", "model: world-teacher, concurrency: 8"
+    )
+    assert changed != text
+    (again / "params.yaml").write_text(changed, encoding="utf-8")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(again)
+        assert params.load().llm.teacher.concurrency == 8
+        generate.main("lamini")
+        assert one == {p.name: p.read_bytes() for p in Path("data/generate/lamini").iterdir()}
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_a_teacher_that_says_nothing_usable_is_an_error(
+    tree: Path, monkeypatch: pytest.MonkeyPatch, scheme: str
+) -> None:
+    says(monkeypatch, "")
+    with pytest.raises(BadInput, match=rf"generate@{scheme}: passes nothing of \d+ jobs \(empty"):
+        generate.main(scheme)
+    assert not Path("data/generate").exists()
+
+
+@pytest.mark.parametrize(("scheme", "source"), [("lamini", "dolly"), ("orca", "flan")])
+def test_seeds_without_rows_are_an_error(tree: Path, scheme: str, source: str) -> None:
+    for path in Path(f"data/fetch/{source}").iterdir():
+        path.write_text("")
+    with pytest.raises(BadInput, match=rf"data/fetch/{source}: holds no seeds"):
+        generate.main(scheme)
+
+
+def test_seeds_of_other_categories_are_an_error(tree: Path) -> None:
+    rows = [seed.model_copy(update={"category": "general_qa"}) for seed in world.seeds(50, 7)]
+    write_jsonl("data/fetch/dolly/seeds.jsonl", rows)
+    for scheme in ("lamini", "evol_instruct"):
+        with pytest.raises(BadInput, match=rf"generate@{scheme}: no calls can be planned"):
+            generate.main(scheme)
+
+
+def test_an_unknown_scheme_is_named_with_those_there_are(tree: Path) -> None:
+    with pytest.raises(SystemExit, match="lamani: no such scheme"):
+        generate.main("lamani")
+
+
+def test_a_judge_that_accepts_nothing_leaves_no_training_data(
+    tree: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    generate.main("lamini")
+    says(monkeypatch, "I like them all.")
+    judge.main("lamini")
+    with pytest.raises(BadInput, match="too few for training and evaluation"):
+        filter.main("lamini")
+    assert not Path("data/filter").exists()
+
+
+def test_a_missing_stage_before_is_named(tree: Path) -> None:
+    for stage, name in ((judge, "lamini"), (filter, "lamini"), (mt_grade, "dpo")):
+        with pytest.raises(BadInput, match="there is no such file; the stage before writes it"):
+            stage.main(name)
+
+
+def test_grades_and_their_means(tree: Path) -> None:
+    answers = [Answers.model_validate(row) for row in lines("data/mt_answer/base/answers.jsonl")]
+    emptied = answers[0].model_copy(update={"turns": ["", answers[0].turns[1]]})
+    write_jsonl("data/mt_answer/base/answers.jsonl", [emptied, *answers[1:]])
+    mt_grade.main("base")
+    grades = lines("data/mt_grade/base/grades.jsonl")
+    order = [(answer.question_id, turn) for answer in answers for turn in (1, 2)]
+    assert [(g["question_id"], g["turn"]) for g in grades] == order
+    assert (grades[0]["score"], grades[0]["status"]) == (1, "empty_answer")
+    metrics = read("metrics/mt_grade/base.json")
+    for name, turns in (("turn_1", (1,)), ("turn_2", (2,)), ("average", (1, 2))):
+        scores = [g["score"] for g in grades if g["turn"] in turns and g["score"] is not None]
+        assert metrics[name] == pytest.approx(sum(scores) / len(scores))
+    assert metrics["coverage"] == sum(g["score"] is not None for g in grades) / len(grades)
+
+
+def test_a_grader_that_never_grades_covers_nothing(
+    tree: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers = [a for a in world.model_answers(world.questions(16, 7), 7) if all(a.turns)][:3]
+    write_jsonl("data/mt_answer/base/answers.jsonl", answers)
+    says(monkeypatch, "Quite good.")
+    mt_grade.main("base")
+    assert read("metrics/mt_grade/base.json") == {
+        "turn_1": None,
+        "turn_2": None,
+        "average": None,
+        "coverage": 0.0,
+    }
+
+
+def test_the_grader_is_compared_with_people(tree: Path) -> None:
+    agreement.main()
+    table: Any = json.loads(Path("data/agreement/table.json").read_text(encoding="utf-8"))
+    pairs = {(row["turn"], row["a"], row["b"]) for row in table}
+    assert {(turn, "grader", other) for turn in (1, 2) for other in ("human", "author")} <= pairs
+    row = next(r for r in table if (r["turn"], r["a"], r["b"]) == (1, "grader", "human"))
+    metrics = read("metrics/agreement/agreement.json")
+    assert metrics["grader_human_s1_turn_1"] == row["s1"]
+    assert 0 <= row["s1_low"] <= row["s1"] <= row["s1_high"] <= 1 and row["s1_n"] >= row["s2_n"]
+    assert len(lines("data/agreement/grades.jsonl")) == 2 * len(
+        lines("data/fetch/mt_bench/answers.jsonl")
+    )
+
+
+@pytest.mark.parametrize("emptied", [["answers"], ["votes"], ["answers", "votes"]])
+def test_without_released_answers_or_votes_there_is_less_to_compare(
+    tree: Path, emptied: list[str]
+) -> None:
+    for name in emptied:
+        Path(f"data/fetch/mt_bench/{name}.jsonl").write_text("")
+    agreement.main()
+    metrics = read("metrics/agreement/agreement.json")
+    if "votes" in emptied:
+        assert metrics == {"comparisons": 0}
+        assert json.loads(Path("data/agreement/table.json").read_text()) == []
+    else:
+        assert metrics["comparisons"] > 0 and "author_human_s1_turn_1" in metrics
+        assert not any("grader" in name for name in metrics)

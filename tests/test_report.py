@@ -1,0 +1,721 @@
+"""The report: its numbers come from the run's files, and nothing a model said can break it."""
+
+import csv
+import hashlib
+import json
+import math
+import os
+import random
+import re
+import subprocess
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bezoar import files, params, report
+from bezoar.files import BadInput
+from bezoar.records import Answers, Grade, Question
+from bezoar.report import figures, paper
+from bezoar.report.page import clean, excerpt
+
+ROOT = Path(__file__).parent.parent
+SETTINGS = params.load(ROOT / "params.yaml")
+POINTS = list(SETTINGS.evaluated)
+CHECKPOINTS = list(SETTINGS.checkpoints)
+SKILLS = ("lookup", "explained", "two_part", "refusal", "politeness")
+
+
+# --- a run that never happened -------------------------------------------------------------------
+
+
+def grow(root: Path, local: bool = False) -> Path:
+    """Write the files of a made-up run below `root`: of the embedded shape, or of the local one
+    (other tasks, no skills, no votes, an empty set). The numbers are noise with a seed."""
+    rng = random.Random("report")
+    put(root / "models/fetch/base/source.json", {"source": "local" if local else "grown"})
+    for name in ("dolly", "flan", "topics", "hh_rlhf", "mt_bench", "benchmarks"):
+        account = {"source": "world", "rows": {"rows.jsonl": 300}, "left_out": {}}
+        if local and name == "topics":
+            account["stands_in_for"] = "local/topics"
+        elif local:
+            account["source"], account["left_out"] = "local", {"rows.jsonl: no answer": 17}
+        put(root / f"data/fetch/{name}/source.json", account)
+    for scheme in ("lamini", "evol_instruct", "orca"):
+        put(root / f"data/filter/{scheme}/funnel.json", funnel(scheme, rng, local))
+    for link in SETTINGS.chain:
+        start, end = rng.uniform(2, 3), rng.uniform(0.3, 1)
+        losses = [end + (start - end) * math.exp(-e) for e in range(5)]
+        put(
+            root / f"metrics/sft/{link}.json",
+            {
+                "eval_loss_start": losses[0],
+                "eval_loss_end": losses[-1],
+                "eval_loss_best": min(losses),
+                "epochs": 4,
+                "kept_epoch": 4,
+                "train_rows": 400,
+                "eval_rows": 44,
+                "truncated_share": 0.0,
+                "train_tokens": 31_000,
+            },
+        )
+        table(
+            root / f"metrics/sft/{link}_train.csv",
+            ["step", "epoch", "loss", "learning_rate"],
+            [
+                [s, s / 25, losses[0] * math.exp(-s / 60) + rng.uniform(0, 0.2), 1e-3]
+                for s in range(1, 101)
+            ],
+        )
+        table(root / f"metrics/sft/{link}_eval.csv", ["epoch", "loss"], list(enumerate(losses)))
+    curve = ["step", "loss", "margin", "accuracy", "chosen", "rejected"]
+    for split, steps in (("train", range(1, 40)), ("eval", range(0, 41, 10))):
+        table(
+            root / f"metrics/dpo/{split}.csv",
+            curve,
+            [[s, 0.69 - s / 100, s / 50, 0.5 + s / 90, s / 100, -s / 100] for s in steps],
+        )
+    put(
+        root / "metrics/dpo/dpo.json",
+        {
+            "accuracy": 0.91234567,
+            "accuracy_before": 0.6,
+            "margin": 0.41,
+            "reward_accuracy": 0.88,
+            "eval_loss_start": 0.693,
+            "eval_loss_end": 0.41,
+            "train_rows": 480,
+            "eval_rows": 120,
+        },
+    )
+    for at, point in enumerate(POINTS):
+        put(root / f"data/lm_eval/{point}/results.json", results(point, at, rng, local))
+    questions = bench(root, local)
+    for at, checkpoint in enumerate(CHECKPOINTS):
+        converse(root, checkpoint, questions, at, rng)
+    agreement(root, local)
+    return root
+
+
+def put(path: Path, value: object) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(value), encoding="utf-8")
+
+
+def table(path: Path, head: list[str], rows: list[Any]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", encoding="utf-8", newline="") as out:
+        csv.writer(out).writerows([head, *rows])
+
+
+def funnel(scheme: str, rng: random.Random, local: bool) -> dict[str, Any]:
+    asked = 0 if local and scheme == "evol_instruct" else rng.randint(500, 700)
+    parsed = int(asked * 0.97)
+    accepted, undecided = int(parsed * 0.7), int(parsed * 0.05)
+    kept = int(accepted * 0.98)
+    parts: dict[str, dict[str, int]] = {
+        "lamini": {"category": dict.fromkeys(SETTINGS.schemes.lamini.categories, kept // 7)},
+        "evol_instruct": {
+            "category": dict.fromkeys(SETTINGS.schemes.evol_instruct.categories, kept // 7),
+            "strategy": {"in_depth": kept // 2, "in_breadth": kept - kept // 2},
+            "operation": dict.fromkeys(SETTINGS.schemes.evol_instruct.operations, kept // 8),
+            "epoch": {"1": kept // 2, "2": kept - kept // 2},
+        },
+        "orca": {
+            "mixture": {"niv2": kept // 2, "t0": kept // 3, "cot": 20, "flan2021": 40},
+            "system_id": {str(i): 5 * i for i in range(2, 17)},
+        },
+    }[scheme]
+    return {
+        "scheme": scheme,
+        "asked": asked,
+        "calls": asked // 5,
+        "parsed": parsed,
+        "repaired": 21,
+        "copies": 13,
+        "equal": 17 if scheme == "evol_instruct" else 0,
+        "accepted": accepted,
+        "rejected": parsed - accepted - undecided,
+        "undecided": undecided,
+        "kept": kept,
+        "train": int(kept * 0.9),
+        "eval": kept - int(kept * 0.9),
+        "reasons": {"judge: rejected": 120, "copy of a seed": 13, "judge: undecided": undecided}
+        | {f"reason number {i}": 12 - i for i in range(12)}
+        if asked
+        else {},
+        "simulated_teacher": True,
+        "simulated_judge": True,
+        "teacher": "world-teacher",
+        "judge": "world-judge",
+        "distributions": parts if asked else {},
+    }
+
+
+def results(point: str, at: int, rng: random.Random, local: bool) -> dict[str, Any]:
+    link = SETTINGS.evaluated[point].link
+    tasks = ("arc_easy", "openbookqa", "piqa", "truthfulqa") if local else ("animals", "sums")
+    return {
+        "tasks": {}
+        if link
+        else {
+            task: {
+                "acc": rng.uniform(0.2, 0.3) + at / 10,
+                "acc_stderr": 0.031,
+                "acc_norm": rng.uniform(0.2, 0.3) + at / 10,
+                "acc_norm_stderr": 0.032,
+                "n": 200,
+            }
+            for task in tasks
+        },
+        "skills": {}
+        if local
+        else {
+            skill: {"share": max(0.0, 1 - abs(at - 1 - i) * 0.3) if at else 0.01, "n": 60}
+            for i, skill in enumerate(SKILLS)
+        },
+        "truncated": 0,
+    }
+
+
+def bench(root: Path, local: bool) -> list[Question]:
+    names = [
+        "writing",
+        "roleplay",
+        "reasoning",
+        "math",
+        "coding",
+        "extraction",
+        "stem",
+        "humanities",
+    ]
+    questions = [
+        Question(
+            question_id=81 + i,
+            category=names[i // 4],
+            turns=[f"What do you know of thing {i}? Tell it in a sentence.", "Say it shorter."],
+            reference=[],
+        )
+        for i in range(32)
+    ]
+    folder = root / "data/fetch/mt_bench"
+    files.write_jsonl(folder / "questions.jsonl", questions)
+    put(folder / "votes.json", {"simulated": not local})
+    return questions
+
+
+def converse(
+    root: Path, checkpoint: str, questions: list[Question], at: int, rng: random.Random
+) -> None:
+    answers, grades = [], []
+    for question in questions:
+        said = [f"Thing {question.question_id} is {checkpoint}. " * (turn + at) for turn in (1, 2)]
+        answers.append(
+            Answers(
+                question_id=question.question_id,
+                model=checkpoint,
+                turns=said,
+                finish=["stop", "length"],
+            )
+        )
+        for turn in (1, 2):
+            lost = rng.random() < 0.03
+            grades.append(
+                Grade(
+                    question_id=question.question_id,
+                    model=checkpoint,
+                    turn=turn,
+                    score=None if lost else float(min(10, 1 + at * 2 + rng.randint(0, 3))),
+                    status="unparsed" if lost else "ok",
+                    reply="",
+                    judge="world-judge",
+                    simulated=True,
+                )
+            )
+    files.write_jsonl(root / f"data/mt_answer/{checkpoint}/answers.jsonl", answers)
+    files.write_jsonl(root / f"data/mt_grade/{checkpoint}/grades.jsonl", grades)
+    means = [[g.score for g in grades if g.turn == t and g.score is not None] for t in (1, 2)]
+    put(
+        root / f"metrics/mt_grade/{checkpoint}.json",
+        {
+            "turn_1": sum(means[0]) / len(means[0]),
+            "turn_2": sum(means[1]) / len(means[1]),
+            "average": sum(map(sum, means)) / sum(map(len, means)),
+            "coverage": sum(map(len, means)) / len(grades),
+        },
+    )
+
+
+def agreement(root: Path, local: bool) -> None:
+    pairs = [("gpt4_pair", "human"), ("human", "human")]
+    if not local:
+        pairs = [("grader", b) for b in ("gpt4_pair", "author", "human", "human_majority")] + pairs
+    rows = [
+        {
+            "turn": turn,
+            "a": a,
+            "b": b,
+            "s1": 0.6 + turn / 100,
+            "s1_n": 1240,
+            "s1_low": 0.55,
+            "s1_high": 0.68,
+            "s2": None if b == "author" else 0.8 + turn / 100,
+            "s2_n": 0 if b == "author" else 150,
+            "kappa": None if b == "author" else 0.31,
+        }
+        for turn in (1, 2)
+        for a, b in pairs
+    ]
+    put(root / "data/agreement/table.json", rows)
+    put(root / "metrics/agreement/agreement.json", {"grader_human_s1_turn_1": 0.61234567})
+
+
+def settings(local: bool = False) -> params.Params:
+    return SETTINGS.model_copy(update={"profile": "local"}) if local else SETTINGS
+
+
+@pytest.fixture
+def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The made-up run, and the test inside its folder."""
+    monkeypatch.chdir(grow(tmp_path))
+    return tmp_path
+
+
+@pytest.fixture
+def local_tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(grow(tmp_path, local=True))
+    return tmp_path
+
+
+def render(local: bool = False, examples: int = 4) -> tuple[dict[str, Any], str]:
+    run = report.read(settings(local))
+    return report.summary(run), report.page(run, examples)
+
+
+def edit(path: str, change: Any) -> None:
+    """Apply `change` to a JSON file's value."""
+    value = json.loads(Path(path).read_text())
+    change(value)
+    Path(path).write_text(json.dumps(value))
+
+
+class Outline(HTMLParser):
+    """Tags, attributes and text of a page; `open` must be empty at its end."""
+
+    VOID = ("meta", "br", "circle", "path")
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.text: list[str] = []
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open and self.open[-1] == tag, f"</{tag}> closes {self.open[-3:]}"
+        self.open.pop()
+
+    def handle_data(self, data: str) -> None:
+        self.text.append(data)
+
+    def words(self) -> str:
+        return " ".join("".join(self.text).split())
+
+
+# --- numbers -------------------------------------------------------------------------------------
+
+
+def test_the_summary_has_the_promised_shape(tree: Path) -> None:
+    found, _ = render()
+    assert list(found["skills"]) == ["base", "lamini", "orca", "sft", "hh_rlhf", "dpo"]
+    assert set(found["skills"]["orca"]) == set(SKILLS)
+    assert found["dpo"]["accuracy"] == 0.9123  # 4 digits of 0.91234567
+    assert {"accuracy", "margin", "accuracy_before"} <= set(found["dpo"])
+    assert list(found["lm_eval"]) == CHECKPOINTS
+    assert set(found["lm_eval"]["sft"]["sums"]) == {"acc", "acc_norm"}
+    assert set(found["mt_bench"]["dpo"]) == {"turn_1", "turn_2", "average", "coverage"}
+    assert found["funnel"]["evol_instruct"]["equal"] == 17
+    assert {"asked", "accepted", "rejected", "undecided"} <= set(found["funnel"]["orca"])
+    assert found["profile"] == "embedded"
+    assert found["simulated"] == dict.fromkeys(("teacher", "judge", "grader", "voters"), True)
+    files.write_json("metrics/report/summary.json", found)  # plain JSON, no NaN
+
+
+CHANGES: list[tuple[str, Any, Any, str]] = [
+    (
+        "data/lm_eval/orca/results.json",
+        lambda v: v["skills"]["explained"].update(share=0.37),
+        lambda s: s["skills"]["orca"]["explained"] == 0.37,
+        ">37</td>",
+    ),
+    (
+        "data/lm_eval/sft/results.json",
+        lambda v: v["tasks"]["sums"].update(acc=0.98765),
+        lambda s: s["lm_eval"]["sft"]["sums"]["acc"] == 0.9877,
+        "0.988",
+    ),
+    (
+        "data/filter/lamini/funnel.json",
+        lambda v: v.update(copies=4711),
+        lambda s: s["funnel"]["lamini"]["copies"] == 4711,
+        "4,711",
+    ),
+    (
+        "metrics/dpo/dpo.json",
+        lambda v: v.update(margin=-1.2345),
+        lambda s: s["dpo"]["margin"] == -1.2345,
+        "−1.23",
+    ),
+    (
+        "metrics/mt_grade/hh_rlhf.json",
+        lambda v: v.update(turn_2=9.87654),
+        lambda s: s["mt_bench"]["hh_rlhf"]["turn_2"] == 9.8765,
+        "9.88",
+    ),
+    (
+        "data/fetch/mt_bench/votes.json",
+        lambda v: v.update(simulated=False),
+        lambda s: s["simulated"]["voters"] is False,
+        "the teacher, the judge and the MT-Bench grader",
+    ),
+]
+
+
+@pytest.mark.parametrize(("path", "change", "told", "shown"), CHANGES, ids=[c[0] for c in CHANGES])
+def test_a_number_changed_in_a_file_changes_in_both_outputs(
+    tree: Path, path: str, change: Any, told: Any, shown: str
+) -> None:
+    found, page = render()
+    assert not told(found) and shown not in page
+    edit(path, change)
+    found, page = render()
+    assert told(found) and shown in page
+
+
+def test_the_curves_are_drawn_from_the_csv(tree: Path) -> None:
+    before = render()[1]
+    path = Path("metrics/sft/orca_eval.csv")
+    path.write_text("epoch,loss\n0,40\n1,nan\n2,20\n3,\n")
+    after = render()[1]
+    assert before != after
+    assert "loss over epoch" in after and "held out from 40 to 20" in after
+
+
+def test_agreement_shows_every_pair_and_the_papers_beside_our_graders(tree: Path) -> None:
+    found, page = render()
+    assert found["agreement"] == {"grader_human_s1_turn_1": 0.6123}
+    row = page[page.index("<bdi>grader</bdi> and <bdi>human majority</bdi>") :]
+    row = row[: row.index("</tr>")]
+    assert "61 %" in row and "55–68 %" in row and "n 1,240" in row and "0.31" in row
+    assert row.count('class="paper"') == 2 and "88 %" in row  # the paper's turn 1: 61 and 88
+    humans = page[page.index("<bdi>human</bdi> and <bdi>human</bdi>") :]
+    assert 'class="paper"' not in humans[: humans.index("</tr>")]
+    assert "the votes are simulated" in page
+
+
+def test_who_is_real_is_not_called_simulated(tree: Path) -> None:
+    for scheme in paper.SAMPLING:
+        edit(
+            f"data/filter/{scheme}/funnel.json",
+            lambda v: v.update(simulated_teacher=False, simulated_judge=False),
+        )
+    edit("data/fetch/mt_bench/votes.json", lambda v: v.update(simulated=False))
+    for checkpoint in CHECKPOINTS:
+        path = Path(f"data/mt_grade/{checkpoint}/grades.jsonl")
+        path.write_text(path.read_text().replace('"simulated": true', '"simulated": false'))
+    found, page = render()
+    assert not any(found["simulated"].values()) and 'class="notice"' not in page
+
+
+# --- what is missing -----------------------------------------------------------------------------
+
+
+def test_a_run_on_own_files_says_what_it_has_not(local_tree: Path) -> None:
+    found, page = render(local=True)
+    words = Outline(page).words()
+    assert set(found["skills"]) == set(POINTS) and not any(found["skills"].values())
+    assert "no skills were probed" in words and "Our grader has no row here" in words
+    assert "No row was kept" in words and "None was dropped" in words
+    # the same task names as the paper's: its values stand beside ours
+    assert "0.6991" in words and "0.7927" in words and "compare the way" in words
+    assert "local/base" in words and "profile local" in words
+    assert "local/topics is empty" in words and "rows.jsonl: no answer: 17" in words
+
+
+def test_other_tasks_are_called_not_comparable(tree: Path) -> None:
+    words = Outline(render()[1]).words()
+    assert "0.6991" not in words
+    assert "Not comparable with the paper’s Table 6: another base" in words
+
+
+def test_no_tasks_no_curves_no_questions_no_grades(tree: Path) -> None:
+    for point in POINTS:
+        edit(f"data/lm_eval/{point}/results.json", lambda v: v.update(tasks={}, skills={}))
+    for checkpoint in CHECKPOINTS:
+        Path(f"data/mt_answer/{checkpoint}/answers.jsonl").write_text("")
+        Path(f"data/mt_grade/{checkpoint}/grades.jsonl").write_text("")
+        edit(
+            f"metrics/mt_grade/{checkpoint}.json",
+            lambda v: v.update(dict.fromkeys(("turn_1", "turn_2", "average"), None)),
+        )
+    Path("data/fetch/mt_bench/questions.jsonl").write_text("")
+    Path("data/agreement/table.json").write_text("[]")
+    Path("metrics/dpo/train.csv").write_text("step,loss,margin,accuracy,chosen,rejected\n")
+    Path("metrics/dpo/eval.csv").write_text("step,loss,margin,accuracy,chosen,rejected\n")
+    found, page = render()
+    words = Outline(page).words()
+    assert "no harness tasks" in words and "no points were logged" in words
+    assert "agreement with people was not measured" in words
+    assert "No turn was graded" in words and "No question was answered" in words
+    assert found["lm_eval"] == {c: {} for c in CHECKPOINTS}
+    files.write_json("metrics/report/summary.json", found)
+    assert "harness" in printed(tree)
+
+
+def test_a_missing_or_broken_file_is_named(tree: Path) -> None:
+    edit("data/filter/orca/funnel.json", lambda v: v.update(kept="many"))
+    with pytest.raises(BadInput, match=r"data/filter/orca/funnel\.json: kept: .*integer"):
+        report.read(SETTINGS)
+    Path("metrics/dpo/eval.csv").unlink()
+    edit("data/filter/orca/funnel.json", lambda v: v.update(kept=1))
+    with pytest.raises(BadInput, match=r"metrics/dpo/eval\.csv: there is no such file"):
+        report.read(SETTINGS)
+
+
+# --- what a model said ---------------------------------------------------------------------------
+
+HOSTILE = {
+    "a script": "<script>alert(1)</script>",
+    "markup that closes ours": "</td></tr></table></div></section></body></html><h1>mine</h1>",
+    "an attribute": '" onload="alert(1)" style="position:fixed',
+    "template code": "{{ 7 * 7 }}{% raw %}",
+    "an address": "<img src=http://example.invalid/x.png>",
+    "100 kB without a blank": "a" * 100_000,
+    "100 kB of lines": "line\n" * 20_000,
+    "right to left": "\u202eevil\u202c \u05e9\u05dc\u05d5\u05dd \u2066x",
+    "control characters": "a\x00b\x1b[31mc\x07d\x0ce",
+    "nothing": "",
+    "blanks": "  \n\n ",
+}
+
+
+@pytest.mark.parametrize("said", HOSTILE.values(), ids=HOSTILE)
+def test_nothing_a_model_said_breaks_the_page(tree: Path, said: str) -> None:
+    plain = Outline(render(examples=32)[1])
+    path = Path("data/mt_answer/sft/answers.jsonl")
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    for row in rows:
+        row["turns"] = [said, said]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    page = render(examples=32)[1]
+    outline = Outline(page)
+    assert not outline.open and len(page) < 300_000
+    inert = ("footer", "span")  # the line that tells a cut, the word that tells an empty answer
+    assert [t for t, _ in outline.tags if t not in inert] == [
+        t for t, _ in plain.tags if t not in inert
+    ]
+    assert not any(name.startswith("on") for _, attrs in outline.tags for name in attrs)
+    assert not re.search("[\x00-\x08\x0b-\x1f\u202a-\u202e\u2066-\u2069]", page)
+    page.encode("utf-8")
+    if said == HOSTILE["a script"]:
+        assert "&lt;script&gt;alert(1)&lt;/script&gt;" in page
+    if said == HOSTILE["100 kB without a blank"]:
+        assert "99,400 more characters" in page
+
+
+def test_names_from_files_are_escaped_too(tree: Path) -> None:
+    bad = "<b>x</b>\u202e"
+    edit("data/filter/orca/funnel.json", lambda v: v.update(reasons={bad: 3}, teacher=bad))
+    edit("data/filter/lamini/funnel.json", lambda v: v["distributions"].update(category={bad: 9}))
+    edit("data/lm_eval/base/results.json", lambda v: v["tasks"].update({bad: {"acc": 1, "n": 1}}))
+    edit(
+        "data/lm_eval/base/results.json", lambda v: v["skills"].update({bad: {"share": 1, "n": 1}})
+    )
+    questions = Path("data/fetch/mt_bench/questions.jsonl")
+    questions.write_text(questions.read_text().replace('"stem"', '"<b>x</b>"'))
+    page = render()[1]
+    assert not Outline(page).open
+    assert "<b>" not in page and "\u202e" not in page and page.count("&lt;b&gt;") >= 6
+
+
+def test_an_excerpt_ends_at_a_word_and_counts_what_it_cut() -> None:
+    assert excerpt("short ") == ("short", 0)
+    shown, cut = excerpt("word " * 1000)
+    assert shown.endswith("word") and len(shown) + cut == len(("word " * 1000).strip())
+    assert len(excerpt("x\n" * 500)[0].split("\n")) <= 12
+    assert clean("a\r\nb\rc\ud800") == "a\nb\ufffdc\ufffd"
+
+
+# --- the page itself -----------------------------------------------------------------------------
+
+
+def test_the_page_loads_nothing_and_has_no_place_or_time(tree: Path) -> None:
+    page = render()[1]
+    policy = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
+    assert f'<meta http-equiv="Content-Security-Policy" content="{policy}">' in page
+    outline = Outline(page)
+    assert not outline.open
+    tags = {tag for tag, _ in outline.tags}
+    assert not tags & {"script", "link", "img", "iframe", "object", "base", "form", "image", "use"}
+    assert "http://" not in page and "https://" not in page and "url(" not in page
+    assert "@import" not in page and str(tree) not in page and "/work/" not in page
+    assert not re.search(r"\b20\d\d-\d\d-\d\d\b", page)
+
+
+def test_every_link_has_its_place_and_every_chart_its_words(tree: Path) -> None:
+    outline = Outline(render()[1])
+    ids = [attrs["id"] for _, attrs in outline.tags if "id" in attrs]
+    assert len(ids) == len(set(ids))
+    for tag, attrs in outline.tags:
+        if tag == "a":
+            assert (attrs["href"] or "").removeprefix("#") in ids
+        if tag == "svg":
+            assert attrs["role"] == "img"
+            assert set((attrs["aria-labelledby"] or "").split()) <= set(ids)
+    assert sum(tag == "svg" for tag, _ in outline.tags) == len(SETTINGS.chain) + 4 + 1
+
+
+def test_equal_files_give_equal_bytes_in_any_folder_and_process(tree: Path, tmp_path: Path) -> None:
+    other = grow(tmp_path / "another place")
+    code = (
+        "import hashlib, json; from tests.test_report import render\n"
+        "found, page = render()\n"
+        "print(hashlib.sha256((json.dumps(found) + page).encode()).hexdigest())"
+    )
+    digests = set()
+    for folder, seed in ((tree, "1"), (other, "2")):
+        env = {**os.environ, "PYTHONHASHSEED": seed, "PYTHONPATH": str(ROOT)}
+        done = subprocess.run(
+            [sys.executable, "-c", code],
+            cwd=folder,
+            env=env,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        digests.add(done.stdout.strip())
+    found, page = render()
+    digests.add(hashlib.sha256((json.dumps(found) + page).encode()).hexdigest())
+    assert len(digests) == 1
+
+
+def test_the_question_of_each_example_comes_from_a_category_of_its_own(tree: Path) -> None:
+    page = render(examples=4)[1]
+    assert page.count('class="talk"') == 4
+    for category in ("writing", "reasoning", "coding", "stem"):
+        assert f"<h3><bdi>{category}</bdi></h3>" in page
+    assert render(examples=1000)[1].count('class="talk"') == 32
+
+
+def test_the_page_is_written_by_the_stage(tree: Path) -> None:
+    (tree / "params.yaml").write_text((ROOT / "params.yaml").read_text())
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    subprocess.run([sys.executable, "-m", "stages.report"], cwd=tree, env=env, check=True)
+    assert (tree / "metrics/report/report.html").read_text().startswith("<!doctype html>")
+    told = printed(tree)
+    assert "metrics/report/report.html" in told and "politeness" in told
+
+
+def printed(folder: Path) -> str:
+    """What the demo prints at its end, where the output is no terminal and knows only ASCII."""
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONIOENCODING": "ascii", "COLUMNS": "200"}
+    done = subprocess.run(
+        [sys.executable, "-m", "bezoar.report"],
+        cwd=folder,
+        env=env,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert max(map(len, done.stdout.splitlines())) <= 80 and "\x1b" not in done.stdout
+    return done.stdout
+
+
+def test_the_demo_table_shows_the_summary_in_the_order_of_the_recipe(tree: Path) -> None:
+    found, _ = render()
+    found["skills"]["orca"]["explained"] = 0.4321
+    files.write_json("metrics/report/summary.json", found)
+    told = printed(tree)
+    assert re.search("skill .*base .*lamini .*orca .*sft .*hh_rlhf .*dpo", told)
+    assert re.search(r"explained .*43 %", told)
+    assert re.search(r"evol_instruct +\| +608 ", told)
+    assert "60 % -> 91 %" in told and "grader, judge, teacher, voters" in told
+    Path("metrics/report/summary.json").unlink()
+    done = subprocess.run(
+        [sys.executable, "-m", "bezoar.report"],
+        cwd=tree,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode != 0 and "summary.json" in done.stderr and "Traceback" not in done.stderr
+
+
+# --- figures and the paper -----------------------------------------------------------------------
+
+
+def test_a_chart_keeps_its_points_inside_and_its_words_escaped() -> None:
+    points = [(float(i), math.sin(i)) for i in range(1000)]
+    chart = figures.lines("x", "<t>", "a & b", "y", [figures.Line("<l>", "c0", points, dots=True)])
+    assert "<t>" not in chart and "<l>" not in chart and "a &amp; b" in chart
+    places = re.findall(r'cx="([\d.]+)" cy="([\d.]+)"', chart)
+    assert len(places) == figures.MOST_POINTS
+    for x, y in places:
+        assert 0 <= float(x) <= figures.WIDTH and 0 <= float(y) <= figures.HEIGHT
+
+
+@pytest.mark.parametrize(
+    "points",
+    [[], [(0.0, 0.0)], [(1.0, 5.0), (2.0, 5.0)], [(3.0, -1e-9), (3.0, 1e12)]],
+    ids=["none", "one", "flat", "upright and huge"],
+)
+def test_a_chart_of_odd_points_is_still_a_chart(points: list[tuple[float, float]]) -> None:
+    chart = figures.lines("x", "t", "x", "y", [figures.Line("l", "c0", points)])
+    assert chart.startswith("<svg") and "nan" not in chart and "inf" not in chart
+
+
+def test_a_radars_corners_lie_where_their_values_say() -> None:
+    shape = figures.Shape("s", "c1", [10, 5, None, 0])
+    chart = figures.radar("r", "t", ["n", "e", "s", "w"], 10, [shape])
+    found = re.search(r'class="area c1" d="M([^"]+)Z"', chart)
+    assert found
+    corners = [tuple(map(float, p.split())) for p in found[1].split("L")]
+    centre = (200.0, 155.0)
+    assert corners == [(200.0, 43.0), (256.0, 155.0), centre, centre]
+    assert "s none" in chart
+
+
+def test_the_papers_numbers_are_the_papers() -> None:
+    values = [m[i] for task in paper.HARNESS.values() for m in task.values() for i in range(4)]
+    averages = [sum(values[i::4]) / len(values[i::4]) for i in range(4)]
+    assert [round(a, 4) for a in averages] == pytest.approx(paper.HARNESS_AVERAGE, abs=1e-9)
+    assert paper.HARNESS["arc_challenge"]["acc_norm"] == (0.4036, 0.4121, 0.4044, 0.4309)
+    assert paper.HARNESS["winogrande"]["acc"][3] == 0.6496
+    for scheme in ("lamini", "orca"):
+        row = paper.SAMPLING[scheme]
+        assert row.asked and row.accepted / row.asked == pytest.approx(row.accepted_share, abs=6e-4)
+    assert paper.SAMPLING["evol_instruct"].accepted == 1567
+    assert paper.SAMPLING["orca"].undecided_share == 0.475
+    assert sum(paper.MIXTURES.values()) == 5508  # the paper prints 5,507
+    assert [(r.start, r.end) for r in paper.TRAINING["orca"]] == [(2.315, 1.539), (1.553, 1.533)]
+    assert [(r.start, r.end) for r in paper.TRAINING["lamini"]] == [
+        (1.661, 0.8023),
+        (0.8063, 0.843),
+    ]
+    assert (paper.MT_BENCH["dpo"].turn_1, paper.MT_BENCH["dpo"].turn_2) == (4.79, 3.44)
+    assert [paper.MT_BENCH[c].average for c in ("sft", "hh_rlhf", "dpo")] == [1.68, 3.23, 4.12]
+    assert paper.MT_BENCH_OTHERS["Phi-2"].average == 3.72
+    assert paper.AGREEMENT[1]["gpt4_pair"] == (0.70, 0.98)
+    assert paper.AGREEMENT[2]["human_majority"] == (0.55, 0.85)
