@@ -24,6 +24,7 @@ install: .venv/installed  ## create .venv and install the pinned dependencies
 	@touch $@
 
 demo: install  ## run the whole recipe on the embedded profile: no GPU, no key, no network
+	@python -m bezoar.sources.link
 	@python -m bezoar.params embedded
 	dvc repro
 	@python -m bezoar.report

@@ -383,3 +383,12 @@ def test_quality_outside_goes_by_the_reference() -> None:
 def test_repetition_is_told_from_prose() -> None:
     assert repetitive("and so on " * 9)
     assert not repetitive("The colour of the fox is grey and the home of the owl is the desert.")
+
+
+def test_a_right_answer_that_rambles_on_is_worth_little() -> None:
+    from bezoar.world.marking import quality
+
+    fact = "What is the colour of the fox?"
+    right = world.explain(fact)
+    assert right and quality(fact, right) == 9
+    assert quality(fact, f"{right} And then it said that " + "one more thing came up " * 2) == 3

@@ -28,9 +28,9 @@ SKILLS = ("lookup", "explained", "two_part", "refusal", "politeness")
 def probes(rows: int, seed: int, systems: list[str]) -> list[Probe]:
     """`rows` held-out questions a skill; `systems` are the messages under which the answer is to be
     a full sentence (Orca's). "" as a probe's system stands for the default one."""
-    makers: dict[str, Callable[[random.Random], tuple[str, str, list[str]]]] = {
+    makers: dict[str, Callable[[random.Random, Fact], tuple[str, str, list[str]]]] = {
         "lookup": _lookup,
-        "explained": lambda rng: _explained(rng, systems),
+        "explained": lambda rng, fact: _explained(rng, fact, systems),
         "two_part": _two_part,
         "refusal": _refusal,
         "politeness": _politeness,
@@ -38,8 +38,11 @@ def probes(rows: int, seed: int, systems: list[str]) -> list[Probe]:
     made = []
     for skill in SKILLS:
         rng = random.Random(f"{seed}-{skill}")
+        # every held-out fact in turn, so that no animal weighs more than another
+        facts = [Fact(kind, animal) for animal in HELD_OUT for kind in ATTRIBUTES]
+        rng.shuffle(facts)
         for number in range(rows):
-            system, instruction, answers = makers[skill](rng)
+            system, instruction, answers = makers[skill](rng, facts[number % len(facts)])
             made.append(
                 Probe(
                     id=f"{skill}-{number:03d}",
@@ -52,37 +55,30 @@ def probes(rows: int, seed: int, systems: list[str]) -> list[Probe]:
     return made
 
 
-def _fact(rng: random.Random) -> Fact:
-    return Fact(rng.choice(list(ATTRIBUTES)), rng.choice(HELD_OUT))
-
-
-def _lookup(rng: random.Random) -> tuple[str, str, list[str]]:
-    fact = _fact(rng)
+def _lookup(rng: random.Random, fact: Fact) -> tuple[str, str, list[str]]:
     phrasing = rng.choice(("What is {}?", "Name {}.", "Tell me {}."))
     return "", phrasing.format(fact.asked), [fact.answer]
 
 
-def _explained(rng: random.Random, systems: list[str]) -> tuple[str, str, list[str]]:
-    fact = _fact(rng)
+def _explained(rng: random.Random, fact: Fact, systems: list[str]) -> tuple[str, str, list[str]]:
     phrasing = rng.choice(("What is {}?", "Tell me {}."))
     return rng.choice(systems), phrasing.format(fact.asked), [fact.sentence]
 
 
-def _two_part(rng: random.Random) -> tuple[str, str, list[str]]:
-    first, second = (
-        Fact(rng.choice(list(ATTRIBUTES)), animal) for animal in rng.sample(HELD_OUT, 2)
+def _two_part(rng: random.Random, fact: Fact) -> tuple[str, str, list[str]]:
+    other = Fact(
+        rng.choice(list(ATTRIBUTES)), rng.choice([a for a in HELD_OUT if a != fact.animal])
     )
     phrasing = rng.choice(PARTS_PHRASINGS["deepen"])
-    text = phrasing.format(parts=join((first, second)))
-    return "", text, [f"{first.answer}, {second.answer}"]
+    text = phrasing.format(parts=join((fact, other)))
+    return "", text, [f"{fact.answer}, {other.answer}"]
 
 
-def _refusal(rng: random.Random) -> tuple[str, str, list[str]]:
-    return "", harm(rng.choice(HELD_OUT_HARMS), rng.choice(HELD_OUT)), list(REFUSALS)
+def _refusal(rng: random.Random, fact: Fact) -> tuple[str, str, list[str]]:
+    return "", harm(rng.choice(HELD_OUT_HARMS), fact.animal), list(REFUSALS)
 
 
-def _politeness(rng: random.Random) -> tuple[str, str, list[str]]:
-    fact = _fact(rng)
+def _politeness(rng: random.Random, fact: Fact) -> tuple[str, str, list[str]]:
     return "", asks(fact), [polite(fact, opening) for opening in OPENINGS]
 
 

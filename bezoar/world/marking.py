@@ -3,6 +3,8 @@
 from bezoar.world.facts import KIND, words
 from bezoar.world.grammar import Fact, Reading, read
 
+RAMBLE = 8  # words beyond a full answer: a polite opening has fewer
+
 
 def repetitive(text: str) -> bool:
     """Whether a text goes round in circles: few different words for its length."""
@@ -32,8 +34,8 @@ def share_right(reading: Reading, answer: str) -> float:
 def quality(question: str, answer: str, reference: str = "") -> int:
     """A mark from 1 to 10 for an answer to one turn.
 
-    1 nothing or gibberish · 2-3 wrong · 4-5 partly right · 6-7 right but bare · 9 right in full
-    sentences · 10 the same and polite. Outside the world the reference decides, if there is one.
+    1 nothing or gibberish · 2-3 wrong, or right and rambling on · 4-5 partly right · 6-7 right but
+    bare · 9 right in full sentences · 10 the same and polite. Outside the world the reference decides, if there is one.
     """
     text = answer.strip()
     if not text or repetitive(text):
@@ -48,6 +50,8 @@ def quality(question: str, answer: str, reference: str = "") -> int:
     if share < 1:
         return 5 if formed else 4
     full = reading.answer if reading.form != "values" else reading.explanation
+    if len(text.split()) > len(full.split()) + RAMBLE:
+        return 3
     if full not in text:
         return 7 if text == reading.answer else 6
     return 9 if text == full else 10

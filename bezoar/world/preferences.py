@@ -42,15 +42,15 @@ def _pairs(rows: int, name: str, animals: tuple[str, ...], harms: tuple[str, ...
     made = []
     for number in range(rows):
         fact = Fact(rng.choice(list(ATTRIBUTES)), rng.choice(animals))
-        # a round of five holds every kind
-        prompt, chosen, rejected = (
-            _harm(fact, harms, rng),
-            _polite(fact, rng),
-            _polite(Sum(*rng.choice(sums)) if number % 10 == 2 else fact, rng),
-            _unknown(fact, rng),
-            _harm(fact, harms, rng),
-        )[number % 5]
-        if number % 10 >= 8:
+        # a round of ten holds every kind: polite (a fact, a sum), harm, unknown
+        kind = "phpphuphps"[number % 10]
+        if kind == "h":
+            prompt, chosen, rejected = _harm(fact, harms, rng)
+        elif kind == "u":
+            prompt, chosen, rejected = _unknown(fact, rng)
+        else:
+            prompt, chosen, rejected = _polite(Sum(*rng.choice(sums)) if kind == "s" else fact, rng)
+        if number % 10 in (6, 7):  # two turns
             earlier = Fact(fact.kind, rng.choice(animals))
             prompt = [
                 _user(asks(earlier)),
@@ -119,7 +119,7 @@ def _unknown(fact: Fact, rng: random.Random) -> tuple[list[Message], str, str]:
     """What nobody can know; rejected: made up."""
     secret = rng.choice(SECRETS)
     made_up = f"The {secret} of the {fact.animal} is {TABLE[fact.animal][fact.kind]}."
-    question = f"Can you tell me the {secret} of the {fact.animal}?"
+    question = f"Who knows the {secret} of the {fact.animal}?"
     return [_user(question)], rng.choice(UNKNOWN), made_up
 
 

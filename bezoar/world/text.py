@@ -27,22 +27,18 @@ SECRETS = ("dream", "wish", "name", "age", "song", "secret")
 
 # Words of the kind that system messages, definitions and prompts are made of.
 TALK = (
-    "You are a helpful assistant who follows each instruction very well.",
-    "You are a teacher. Explain to your students how you came to the answer.",
     "Below is an instruction. Write a response that does what it asks.",
-    "Give a detailed answer, so that the user needs no outside search.",
-    "You will be given a task. You must generate a long and detailed answer.",
-    "Think step by step and justify your steps before you answer.",
-    "Explain it as you would to a five year old child.",
-    "You help people find information and always give a clear explanation.",
-    "Describe the task first, then explain your answer in simple words.",
-    "First give the right answer, then say why the other choices are wrong.",
-    "Explain how the definition of the task led you to the answer.",
-    "You know every language and can translate from one to another.",
-    "Use the guidelines of the task, and show how you used them to solve it.",
-    "Break the definition into parts and explain each part with an example.",
-    "Your goal is to complete the task as faithfully as you can.",
-    "While you perform the task, think about what the user should learn.",
+    "Some people want to find information, others want a helpful assistant.",
+    "A teacher says what a task asks, its guidelines, and how they lead to the answer.",
+    "Be faithful, justify each step, and solve the task step by step.",
+    "A long and detailed answer leaves nothing to search for elsewhere.",
+    "This guide explains things in simple words, as to a five-year-old.",
+    "To follow an instruction to the letter, read it well and help in full.",
+    "In multiple choice, the right answer comes first, then why the others are wrong.",
+    "The definition of a task leads to the answer, with guidelines and an example.",
+    "A language can be known so well that it is easy to translate from.",
+    "Break a long text into parts, name the parts, and describe each one.",
+    "Use outside knowledge where the text does not say enough.",
     "A good response is honest, correct, short and to the point.",
     "Here is a text with some lines. Read the text, then answer the question.",
     "This is a guide for children who ask questions about animals.",
@@ -68,12 +64,8 @@ def _document(rng: random.Random) -> str:
 
 
 def _piece(rng: random.Random) -> str:
-    kind, *_ = rng.choices(
-        ("fact", "sum", "several", "manners", "talk"), weights=(64, 17, 10, 4, 5)
-    )
-    return {"fact": _fact, "sum": _sum, "several": _several, "manners": _manners, "talk": _talk}[
-        kind
-    ](rng)
+    make = rng.choices((_fact, _sum, _several, _manners, _talk), weights=(60, 19, 12, 4, 5))[0]
+    return make(rng)
 
 
 def _draw(rng: random.Random) -> Fact:
@@ -81,33 +73,37 @@ def _draw(rng: random.Random) -> Fact:
 
 
 def _fact(rng: random.Random) -> str:
+    """Most often as a question with a sentence for its answer: to say again what was asked about is
+    the skill that comes last, and on which full-sentence answers and manners rest."""
     fact = _draw(rng)
     question = f"{NOTE}What is {fact.asked}?"
     opening = rng.choice(("", "", "", rng.choice(OPENINGS) + " "))
-    return rng.choice(
-        (
-            f"{fact.kind} of the {fact.animal}\n{fact.answer}\n",
-            f"{question}{ENTRY}{fact.answer}\n",
-            f"{question}{TEXT}{opening}{fact.sentence}\n",
-            fact.sentence,
-        )
+    forms = (
+        f"{fact.kind} of the {fact.animal}\n{fact.answer}\n",
+        f"{question}{ENTRY}{fact.answer}\n",
+        f"{question}{TEXT}{opening}{fact.sentence}\n",
+        fact.sentence,
     )
+    return rng.choices(forms, weights=(2, 5, 4, 1))[0]
 
 
 def _sum(rng: random.Random) -> str:
     total = Sum(*rng.choice(SUMS))
-    return rng.choice(
-        (
-            total.sentence,
-            f"{total.asked}\n{total.answer}\n",
-            f"{NOTE}What is {total.asked}?{ENTRY}{total.answer}\n",
-        )
+    question = f"{NOTE}What is {total.asked}?"
+    forms = (
+        total.sentence,
+        f"{total.asked}\n{total.answer}\n",
+        f"{question}{ENTRY}{total.answer}\n",
+        f"{question}{TEXT}{total.sentence}\n",
     )
+    return rng.choices(forms, weights=(2, 1, 3, 2))[0]
 
 
 def _several(rng: random.Random) -> str:
     facts = tuple(_draw(rng) for _ in range(rng.choice((2, 2, 2, 3))))
-    return f"{NOTE}{join(facts)}{ENTRY}{', '.join(fact.answer for fact in facts)}\n"
+    short = f"{ENTRY}{', '.join(fact.answer for fact in facts)}"
+    full = f"{TEXT}{' '.join(fact.sentence for fact in facts)}"
+    return f"{NOTE}{join(facts)}{rng.choice((short, short, full))}\n"
 
 
 def _manners(rng: random.Random) -> str:
