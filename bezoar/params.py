@@ -109,6 +109,8 @@ class GrownBase(Section):
     initializer_range: Rate
     warmup_steps: Count
     weight_decay: Share
+    adamw_beta2: Share
+    clip: Annotated[float, Field(gt=0)]
 
 
 class LocalBase(Section):
@@ -348,6 +350,7 @@ def _load(path: Path, name: str) -> Params:
 
 
 def _read(path: Path, name: str) -> dict[str, Any]:
+    document: Any
     try:
         document = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -359,7 +362,8 @@ def _read(path: Path, name: str) -> dict[str, Any]:
     for key, kind in (("profile", str), ("profiles", dict)):
         if not isinstance(document.get(key), kind):
             _stop(name, [f"{key}: missing, or not a {'name' if kind is str else 'mapping'}"])
-    return document
+    checked: dict[str, Any] = document
+    return checked
 
 
 def _join(

@@ -134,7 +134,13 @@ def _train(rows: Any, tokenizer: Any, size: GrownBase, seed: int) -> Any:
     decay = size.weight_decay
     optimizers = [
         torch.optim.Muon(matrices, lr=size.muon_lr, weight_decay=decay, adjust_lr_fn="original"),
-        torch.optim.AdamW(others, lr=size.adamw_lr, weight_decay=decay, fused=True),
+        torch.optim.AdamW(
+            others,
+            lr=size.adamw_lr,
+            betas=(0.9, size.adamw_beta2),
+            weight_decay=decay,
+            fused=True,
+        ),
     ]
 
     def pace(step: int) -> float:
@@ -158,6 +164,7 @@ def _train(rows: Any, tokenizer: Any, size: GrownBase, seed: int) -> Any:
                     "fetch.base.muon_lr or fetch.base.adamw_lr"
                 )
             loss.backward()
+            torch.nn.utils.clip_grad_norm_(model.parameters(), size.clip)
             for optimizer, scheduler in zip(optimizers, schedulers, strict=True):
                 optimizer.step()
                 scheduler.step()

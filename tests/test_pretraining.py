@@ -28,6 +28,8 @@ SIZE = GrownBase(
     initializer_range=0.06,
     warmup_steps=10,
     weight_decay=0.01,
+    adamw_beta2=0.98,
+    clip=1.0,
 )
 NAMES = {"fox": "red", "cow": "white", "hen": "brown"}
 CORPUS = [

@@ -35,7 +35,8 @@ def quality(question: str, answer: str, reference: str = "") -> int:
     """A mark from 1 to 10 for an answer to one turn.
 
     1 nothing or gibberish · 2-3 wrong, or right and rambling on · 4-5 partly right · 6-7 right but
-    bare · 9 right in full sentences · 10 the same and polite. Outside the world the reference decides, if there is one.
+    bare · 9 right in full sentences · 10 the same and polite. Outside the world the reference
+    decides, if there is one.
     """
     text = answer.strip()
     if not text or repetitive(text):
@@ -45,16 +46,15 @@ def quality(question: str, answer: str, reference: str = "") -> int:
         return _by_reference(text, reference)
     share = share_right(reading, text)
     formed = text[0].isupper() and text[-1] in ".!"
-    if share == 0:
-        return 3 if formed else 2
     if share < 1:
-        return 5 if formed else 4
+        return (4 if share else 2) + formed
     full = reading.answer if reading.form != "values" else reading.explanation
-    if len(text.split()) > len(full.split()) + RAMBLE:
-        return 3
-    if full not in text:
-        return 7 if text == reading.answer else 6
-    return 9 if text == full else 10
+    rambling = len(text.split()) > len(full.split()) + RAMBLE
+    return 3 if rambling else 9 if text == full else 10 if full in text else _bare(reading, text)
+
+
+def _bare(reading: Reading, text: str) -> int:
+    return 7 if text == reading.answer else 6
 
 
 def _by_reference(text: str, reference: str) -> int:
