@@ -235,7 +235,9 @@ def _generate(
     from transformers import GenerationConfig
 
     stops = model.generation_config.eos_token_id or []
+    # a model that was shown texts one after the other may end one by beginning the next
     ends = {tokenizer.eos_token_id, *([stops] if isinstance(stops, int) else stops)}
+    ends |= {tokenizer.bos_token_id} - {None}
     sampling = {"do_sample": True, "temperature": temperature, "top_k": 0} if temperature else {}
     torch.manual_seed(0)
     # alike lengths together: little padding, and a long prompt takes no room from a short one
