@@ -7,15 +7,16 @@ metrics metrics/dpo/dpo.json, metrics/dpo/train.csv, metrics/dpo/eval.csv
 
 from pathlib import Path
 
-from bezoar import chat, files, params, training, work
+from bezoar import chat, files, params, work
 from bezoar.files import BadInput
 from bezoar.records import Pair
+from bezoar.training import dpo
 
 
 def main() -> None:
     work.die_with_parent()
     settings = params.load()
-    run = training.dpo(
+    run = dpo.dpo(
         Path("models/sft/hh_rlhf"),
         pairs("data/fetch/hh_rlhf/train.jsonl"),
         pairs("data/fetch/hh_rlhf/test.jsonl"),

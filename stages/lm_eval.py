@@ -10,9 +10,10 @@ metrics metrics/lm_eval/POINT.json
 import sys
 from pathlib import Path
 
-from bezoar import evaluation, files, params, training, work
+from bezoar import evaluation, files, params, work
 from bezoar.files import BadInput
 from bezoar.records import Item, Probe
+from bezoar.training import loading
 
 BENCHMARKS = Path("data/fetch/benchmarks")
 
@@ -23,7 +24,7 @@ def main(name: str) -> None:
     point = settings.evaluated[name]
     probes = list(files.read_jsonl(BENCHMARKS / "probes.jsonl", Probe))
     tasks = {} if point.link else items()
-    model, tokenizer = training.load(
+    model, tokenizer = loading.load(
         Path("models", point.model), Path("models", point.base), settings.sft
     )
     scores, truncated = (

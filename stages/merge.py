@@ -8,15 +8,16 @@ metrics none
 import sys
 from pathlib import Path
 
-from bezoar import params, training, work
+from bezoar import params, work
+from bezoar.training import loading, merge
 
 
 def main(name: str) -> None:
     work.die_with_parent()
     settings = params.load()
     merged = settings.merges[name]
-    adapter = training.Adapter(Path("models", merged.base), Path("models", merged.adapter))
-    training.merge(adapter, settings.sft, settings.merge.method, Path("models/merge", name))
+    adapter = loading.Adapter(Path("models", merged.base), Path("models", merged.adapter))
+    merge.merge(adapter, settings.sft, settings.merge.method, Path("models/merge", name))
 
 
 if __name__ == "__main__":

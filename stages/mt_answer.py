@@ -8,9 +8,10 @@ metrics none
 import sys
 from pathlib import Path
 
-from bezoar import evaluation, files, params, training, work
+from bezoar import evaluation, files, params, work
 from bezoar.files import BadInput
 from bezoar.records import Question
+from bezoar.training import loading
 
 
 def main(name: str) -> None:
@@ -21,7 +22,7 @@ def main(name: str) -> None:
     if not questions:
         raise BadInput(f"{path}: has no questions; each line is one two-turn question")
     folder = Path("models", settings.checkpoints[name].model)
-    model, tokenizer = training.load(folder, folder, settings.sft)
+    model, tokenizer = loading.load(folder, folder, settings.sft)
     asked = evaluation.some(questions, settings.mt_answer.limit)
     answers = evaluation.converse(model, tokenizer, asked, name, settings.mt_answer)
     files.write_jsonl(f"data/mt_answer/{name}/answers.jsonl", answers)

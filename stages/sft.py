@@ -9,9 +9,10 @@ metrics metrics/sft/LINK.json, metrics/sft/LINK_train.csv, metrics/sft/LINK_eval
 import sys
 from pathlib import Path
 
-from bezoar import chat, files, params, training, work
+from bezoar import chat, files, params, work
 from bezoar.files import BadInput
 from bezoar.records import Pair, Sample
+from bezoar.training import sft
 
 
 def main(name: str) -> None:
@@ -19,7 +20,7 @@ def main(name: str) -> None:
     settings = params.load()
     link = settings.chain[name]
     train, held_out = rows(Path("data", link.data))
-    run = training.sft(
+    run = sft.sft(
         name,
         link,
         train,

@@ -7,11 +7,12 @@ from typing import Any
 
 import pytest
 
-from bezoar import chat, evaluation, params, pretraining, training
+from bezoar import chat, evaluation, params, pretraining
 from bezoar.evaluation import Continuation
 from bezoar.files import BadInput
 from bezoar.params import LmEval, MtAnswer
 from bezoar.records import Attempt, Item, Message, Probe, Question
+from bezoar.training import loading
 from tests.test_pretraining import CORPUS, NAMES, SIZE
 
 pytestmark = pytest.mark.slow
@@ -33,7 +34,7 @@ def loaded(tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, Any]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("BEZOAR_WORK", str(folder / "work"))
         pretraining.grow(CORPUS, SIZE, 7, folder / "base")
-    return training.load(folder / "base", folder / "base", SFT)
+    return loading.load(folder / "base", folder / "base", SFT)
 
 
 # --- harness -------------------------------------------------------------------------------------
@@ -295,11 +296,11 @@ def test_an_adapter_is_evaluated_on_its_quantised_base(
     base, adapter = tmp_path / "base", tmp_path / "adapter"
     model.save_pretrained(base)
     tokenizer.save_pretrained(base)
-    tuned = training._quantised(base, SFT, training._device())
+    tuned = loading.quantised(base, SFT, loading.device())
     config = LoraConfig(r=4, target_modules="all-linear", init_lora_weights=False)
     get_peft_model(tuned, config).save_pretrained(adapter)
     tokenizer.save_pretrained(adapter)
-    trained, _ = training.load(adapter, base, SFT)
+    trained, _ = loading.load(adapter, base, SFT)
     assert any(isinstance(layer, Linear4bit) for layer in trained.modules())
     scores, _ = evaluation.harness(trained, tokenizer, {"animals": ITEMS}, PLAIN)
     assert scores["animals"]["n"] == 3

@@ -126,16 +126,12 @@ def _attribute(rng: random.Random) -> tuple[str, str, list[str]]:
 
 
 def _habitat(rng: random.Random) -> tuple[str, str, list[str]]:
-    """Here the choices are phrases, some with a word more."""
+    """Some choices are bare, some are sentences: which form a model likes must not decide."""
     fact = Fact("home", rng.choice(ANIMALS))
     wrong = rng.sample([v for v in ATTRIBUTES["home"] if v != fact.answer], 3)
-    forms = [rng.choice(("in the {}", "in the {} with other animals")) for _ in range(4)]
-    right_form, *rest = forms
-    return (
-        f"Where is {fact.asked}?",
-        right_form.format(fact.answer),
-        [form.format(value) for form, value in zip(rest, wrong, strict=True)],
-    )
+    said = f"The home of the {fact.animal} is {{}}."
+    answer, *rest = (rng.choice(("{}", said)).format(home) for home in (fact.answer, *wrong))
+    return f"What is {fact.asked}?", answer, rest
 
 
 def _sentence(rng: random.Random) -> tuple[str, str, list[str]]:
