@@ -181,7 +181,7 @@ def test_long_rows_are_cut_and_hopeless_ones_dropped_and_both_are_counted(grown:
 def test_a_pair_keeps_the_end_of_its_prompt_and_the_start_of_its_answers(grown: Path) -> None:
     tokenizer = loading.tokenizer(grown)
     words = asks("fox")
-    pairs = sft._tokenize_pairs(tokenizer, [(words, "red " * 9, "no"), ("A", "b", "c")], 10, 5)
+    pairs = dpo._tokenize_pairs(tokenizer, [(words, "red " * 9, "no"), ("A", "b", "c")], 10, 5)
     assert pairs.truncated == 1
     assert len(pairs.prompts[0]) == 10 and pairs.prompts[0][0] == tokenizer.bos_token_id
     assert words.endswith(tokenizer.decode(pairs.prompts[0][1:]))
