@@ -31,6 +31,7 @@ def dpo(
     loading.quiet()
     device = loading.device()
     key = fitting.key(
+        __file__,
         rows=[train, held_out],
         start=work.content(start),
         numbers=how.model_dump(),

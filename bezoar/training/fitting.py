@@ -200,8 +200,9 @@ def _digits(value: float) -> float:
     return value if isinstance(value, int) else float(f"{value:.6g}")
 
 
-def key(**what: object) -> str:
-    """The fingerprint of a run: its inputs, this code, the template and the libraries."""
+def key(module: str, **what: object) -> str:
+    """The fingerprint of a run of `module` (its file): its inputs, the code, the template and the
+    libraries."""
     versions = [version(name) for name in LIBRARIES]
-    code = work.content(*sorted(Path(__file__).parent.glob("*.py")))
+    code = work.content(loading.__file__, __file__, module)
     return work.fingerprint(code=code, template=chat.TEMPLATE, versions=versions, **what)

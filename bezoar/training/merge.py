@@ -21,7 +21,7 @@ def merge(
     loading.quiet()
     device = loading.device()
     key = fitting.key(
-        merge=[method, work.content(adapter.base), work.content(adapter.folder), out.name]
+        __file__, merge=[method, work.content(adapter.base), work.content(adapter.folder), out.name]
     )
     if method == "dequantized":
         model = _dequantised(adapter.base, how, device)

@@ -36,6 +36,7 @@ def sft(
     device = loading.device()
     general = {k: v for k, v in how.model_dump().items() if not isinstance(v, dict)}
     key = fitting.key(
+        __file__,
         rows=[train, held_out],
         weights=[link.weights, work.content(base), work.content(start)],
         numbers=[general, amount.model_dump()],
