@@ -57,7 +57,11 @@ def test_every_stage_reads_and_writes_only_what_it_declares(runs: tuple[Run, Run
             # an out is written beside its place and moved there
             final = path.with_name(re.sub(r"^\.(.+)\.part$", r"\1", path.name))
             parents = {path, final, *path.parents}
-            parents |= {p.with_name(re.sub(r"^\.(.+)\.part$", r"\1", p.name)) for p in path.parents}
+            parents |= {
+                p.with_name(re.sub(r"^\.(.+)\.part$", r"\1", p.name))
+                for p in path.parents
+                if p.name
+            }
             if not parents & {*made, *(deps if mode == "r" else [])}:
                 undeclared.append(f"{stage.addressing}: {mode} {name}")
     assert len(stages) > 30 and undeclared == []
