@@ -457,6 +457,7 @@ t.run(t.openai(sys.argv[1], concurrency=8), [f"prompt {n}" for n in range(150)])
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("after", [1, 40, 120])
 def test_killed_at_any_moment_nothing_is_paid_twice_beyond_what_was_in_flight(
     after: int, work: Path
@@ -680,6 +681,7 @@ assert t.run(make(sys.argv[1], mode="batch"), t.PROMPTS).done == t.RIGHT
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", ["openai", "anthropic"])
 @pytest.mark.parametrize("when", ["orphan", "polling"])
 def test_a_batch_is_not_paid_twice_when_the_run_was_killed(make: str, when: str) -> None:

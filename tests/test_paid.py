@@ -19,6 +19,8 @@ from bezoar.records import Message
 from tests.conftest import environment
 from tests.servers import Faults, Model, serving
 
+pytestmark = pytest.mark.slow
+
 CONCURRENCY = 6
 CALLS = 8
 
@@ -137,6 +139,27 @@ def test_a_machine_warmed_from_pulled_outs_buys_nothing(seeded: Path, tmp_path: 
         for stage, outs in whole.items():
             assert finish(seeded, tmp_path / "two", stage) == outs
         assert sum(model.paid.values()) == before
+
+
+def test_at_the_cap_a_stage_ends_keeps_all_and_goes_on_when_the_cap_is_raised(
+    seeded: Path, tmp_path: Path
+) -> None:
+    with serving(speak=speak) as (model, url):
+        point(seeded, url)
+        text = (seeded / "params.yaml").read_text()
+        capped = yaml.safe_load(text)
+        capped["profiles"]["embedded"]["budget_usd"]["stage"] = 0.004
+        (seeded / "params.yaml").write_text(yaml.safe_dump(capped, sort_keys=False))
+        process = start(seeded, tmp_path / "work", "generate")
+        _, said = process.communicate(timeout=60)
+        assert process.returncode == 1 and "raise budget_usd.stage" in said
+        assert "Traceback" not in said and not (seeded / "data/generate").exists()
+        before = sum(model.paid.values())
+        assert before > 0
+        (seeded / "params.yaml").write_text(text)
+        spent = json.loads(finish(seeded, tmp_path / "work", "generate")["lamini_spending.json"])
+        assert spent["calls"] == sum(model.paid.values()) > before
+        assert set(model.paid.values()) == {1}
 
 
 def test_a_prompt_that_is_always_refused_is_a_row_and_above_the_share_an_error(
