@@ -451,7 +451,7 @@ def test_spending_is_shown_by_stage_scheme_and_model(tree: Path) -> None:
     words = Outline(page).words().replace(" ", "")
     assert "Nothingwasbought" not in words and "$3.75inall" in words
     assert "generateLaMiniteacher<1>1,200345,67890,000$1.50" in words
-    assert "judgeOrcajudge1,200345,67890,000$4e-05" in words
+    assert "judgeOrcajudge1,200345,67890,000<$0.01" in words
     assert "Alljudge2,400691,356180,000$2.25" in words
     files.write_json("metrics/report/summary.json", found)
     assert "Bought: 3,600 answers for $3.75" in printed(tree)

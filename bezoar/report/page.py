@@ -496,8 +496,8 @@ def _spending(run: Run) -> dict[str, Any]:
 
 
 def dollars(usd: float) -> str:
-    """An amount with cents; one below a cent with the digits that tell it from nothing."""
-    return f"${usd:,.2f}" if usd >= 0.01 or not usd else f"${usd:.2g}"
+    """An amount with cents; what is below a cent is told from nothing."""
+    return "< $0.01" if 0 < usd < 0.01 else f"${usd:,.2f}"
 
 
 def _examples(run: Run, wanted: int) -> list[dict[str, Any]]:
