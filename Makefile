@@ -10,7 +10,7 @@ export TOKENIZERS_PARALLELISM ?= false
 export PYTHONHASHSEED ?= 0
 export DVC_NO_ANALYTICS := 1
 
-.PHONY: help install demo local lint check test format lock clean
+.PHONY: help install demo local forecast lint check test format lock clean
 
 help:  ## show this list
 	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 12
@@ -35,6 +35,10 @@ local: install  ## run it on your own files: make local DATA=folder
 	@python -m bezoar.params local
 	dvc repro
 	@python -m bezoar.report
+
+forecast: install  ## what the active profile will ask of models, and what that will cost
+	@dvc repro --quiet fetch@dolly fetch@flan fetch@topics fetch@mt_bench
+	@python -m bezoar.forecast
 
 lint: install  ## ruff, mypy --strict and import-linter
 	ruff check .

@@ -5,13 +5,22 @@ stands in one of the two, never in both.
 """
 
 import difflib
+import re
 import sys
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
+from urllib.parse import urlsplit
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)
 
 from bezoar.files import BadInput
 
@@ -25,6 +34,34 @@ class Section(BaseModel):
 Share = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(gt=0)]
 Rate = Annotated[float, Field(gt=0, lt=1)]
+
+
+def _plain_url(url: str) -> str:
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ValueError("not an http(s) address")
+    if parts.username or parts.password or parts.query or parts.fragment:
+        raise ValueError(f"a key has no place in an address; name its variable in {KEY_FIELD}")
+    return url.rstrip("/")
+
+
+def _variable(name: str) -> str:
+    # people paste the key itself here: it must not become a fingerprint, a lock file or a message
+    if not re.fullmatch(r"[A-Z][A-Z0-9_]*", name):
+        raise ValueError("not the name of an environment variable, such as OPENAI_API_KEY")
+    return name
+
+
+def _free(params: dict[str, Any]) -> dict[str, Any]:
+    for name in params:
+        if name in ("model", "messages", "prompt", "system", "stream", "n"):
+            raise ValueError(f"{name!r} is set by the client, one reply a request")
+        if re.search(r"api.?key|authori[sz]ation|secret|password", name, re.IGNORECASE):
+            raise ValueError(f"a key has no place in params; name its variable in {KEY_FIELD}")
+    return params
+
+
+KEY_FIELD = "api_key_env"
 
 
 # --- what follows what ---------------------------------------------------------------------------
@@ -57,12 +94,77 @@ class Checkpoint(Section):
 # --- who -----------------------------------------------------------------------------------------
 
 
-class Endpoint(Section):
-    """A model to ask. `embedded` is simulated and free."""
+class Embedded(Section):
+    """A simulated model in this process, free."""
 
     provider: Literal["embedded"]
     model: str
     concurrency: Count
+
+
+class Price(Section):
+    """US dollars per million tokens; `batch` is the share of them that batch mode pays."""
+
+    input: Annotated[float, Field(ge=0)]
+    cached: Annotated[float, Field(ge=0)]
+    output: Annotated[float, Field(ge=0)]
+    batch: Share
+
+
+class Remote(Section):
+    """A model behind HTTP. `params` go into each request as they are, null leaves one out;
+    `timeout` is seconds for one attempt, `patience` for one request with its retries; above
+    `max_failed` (share of the jobs) the stage fails. `reply_tokens` is the forecast's estimate."""
+
+    model: str
+    base_url: Annotated[str, AfterValidator(_plain_url)]
+    api_key_env: Annotated[str, AfterValidator(_variable)] | None
+    params: Annotated[dict[str, Any], AfterValidator(_free)]
+    mode: Literal["live", "batch"]
+    concurrency: Count
+    requests_per_minute: Count | None
+    tokens_per_minute: Count | None
+    timeout: Annotated[float, Field(gt=0)]
+    patience: Annotated[float, Field(ge=0)]
+    max_failed: Share
+    reply_tokens: Count
+    price: Price
+
+
+class OpenAI(Remote):
+    """Any server that speaks OpenAI's protocol; `base_url` ends with /v1. `completion` sends the
+    prompt as raw text."""
+
+    provider: Literal["openai"]
+    style: Literal["chat", "completion"]
+
+
+class Anthropic(Remote):
+    """Anthropic's Messages API; `base_url` without /v1."""
+
+    provider: Literal["anthropic"]
+    api_version: str
+
+
+class InProcess(Section):
+    """A transformers model folder, run in this process; `params` go to `generate`."""
+
+    provider: Literal["local"]
+    model: str
+    style: Literal["chat", "completion"]
+    params: Annotated[dict[str, Any], AfterValidator(_free)]
+    concurrency: Count
+    batch_size: Count
+
+
+Endpoint = Annotated[Embedded | OpenAI | Anthropic | InProcess, Field(discriminator="provider")]
+
+
+class Budget(Section):
+    """US dollars that one stage, and all stages of a run together, may spend; null: no cap."""
+
+    stage: Annotated[float, Field(ge=0)] | None
+    run: Annotated[float, Field(ge=0)] | None
 
 
 class Endpoints(Section):
@@ -303,6 +405,7 @@ class Params(Section):
     evaluated: dict[str, Evaluated]
     checkpoints: dict[str, Checkpoint]
     llm: Endpoints
+    budget_usd: Budget
     fetch: Fetch
     generate: Generate
     schemes: Schemes
@@ -383,7 +486,7 @@ def _join(
 
 def _fault(error: Any, profile: str, scale: dict[str, Any]) -> str:
     # the tag of a discriminated union ("world") stands in loc but not in the file
-    loc = [str(part) for part in error["loc"] if part not in ("world", "local", "grown")]
+    loc = [str(part) for part in error["loc"] if part not in _TAGS]
     where, inside = ".".join(loc), scale
     for part in loc:
         if not isinstance(inside, dict) or part not in inside:
@@ -396,7 +499,10 @@ def _fault(error: Any, profile: str, scale: dict[str, Any]) -> str:
         return f"{where}: no such parameter" + (f"; did you mean {near[0]!r}?" if near else "")
     if error["type"] == "missing":
         return f"{where}: missing (in the recipe, or in profiles.{profile})"
-    return f"{where}: {error['msg'].lower()} (got {error['input']!r})"
+    message = error["msg"].removeprefix("Value error, ")
+    if error["type"] == "value_error":  # its input may be a key in the wrong place
+        return f"{where}: {message}"
+    return f"{where}: {message.lower()} (got {error['input']!r})"
 
 
 def _names(section: type[BaseModel]) -> set[str]:
@@ -434,6 +540,7 @@ def _references(params: Params) -> list[str]:
     return faults
 
 
+_TAGS = ("world", "local", "grown", "embedded", "openai", "anthropic")
 _WEIGHTS, _MERGED = ("base", "start"), ("base", "adapter")
 
 

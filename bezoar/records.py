@@ -111,7 +111,9 @@ class Probe(Record):
 
 
 class Reply(Record):
-    """One answer of a model. `simulated` is true when no language model wrote it."""
+    """One answer of a model. `simulated` is true when no language model wrote it. `key` is the
+    request's in the ledger ("" where nothing was bought), `usd` what it cost when it was bought,
+    `tokens_cached` the part of `tokens_in` that the provider billed at its cache rate."""
 
     text: str
     finish_reason: Literal["stop", "length", "refused"]
@@ -119,6 +121,9 @@ class Reply(Record):
     tokens_out: int
     model: str
     simulated: bool
+    tokens_cached: int = 0
+    usd: float = 0.0
+    key: str = ""
 
 
 class Ask(Protocol):
@@ -134,6 +139,28 @@ class Exchange(Record):
     step: int
     messages: list[Message]
     reply: Reply
+
+
+class Failure(Record):
+    """A request that failed for good, and so its job; `status` is None where no server answered."""
+
+    job: str
+    step: int
+    reason: str
+    status: int | None
+    attempts: int
+    usd: float
+
+
+class Spending(Record):
+    """The price of one stage instance's answers: what each cost when it was bought, now or before.
+    An answer used twice counts once, a simulated one not at all."""
+
+    model: str
+    calls: int
+    tokens_in: int
+    tokens_out: int
+    usd: float
 
 
 # --- what the schemes make (data/generate/, data/judge/, data/filter/) ---------------------------

@@ -2,15 +2,17 @@
 
 reads   data/fetch/mt_bench/: questions.jsonl, answers.jsonl (other models'; may be empty),
         votes.jsonl (may be empty)
-writes  data/agreement/: grades.jsonl (our grader's, of those answers), table.json (S1, S2, kappa
-        and an interval for every two kinds of judges, a turn each)
+writes  data/agreement/: grades.jsonl (our grader's, of those answers), replies.jsonl (every
+        exchange, as bought), failures.jsonl, table.json (S1, S2, kappa and an interval for every
+        two kinds of judges, a turn each)
 metrics metrics/agreement/agreement.json: A_B_s1_turn_1 and so on, of the grader's rows; of the
-        given judges' where our grader graded nothing that they voted on
+        given judges' where our grader graded nothing that they voted on;
+        metrics/agreement/spending.json
 """
 
-from bezoar import agreement, llm, params, progress, verdicts, work
+from bezoar import agreement, budget, llm, params, progress, verdicts, work
 from bezoar.files import read_jsonl, write_json, write_jsonl
-from bezoar.records import Answers, Question, Vote
+from bezoar.records import Answers, Ask, Grade, Question, Vote
 
 
 def main() -> None:
@@ -20,14 +22,26 @@ def main() -> None:
     questions = {q.question_id: q for q in read_jsonl(f"{source}/questions.jsonl", Question)}
     answers = list(read_jsonl(f"{source}/answers.jsonl", Answers))
     votes = list(read_jsonl(f"{source}/votes.jsonl", Vote))
-    grade = verdicts.grader(questions, p.mt_grade.references, llm.connect(p.llm.grader))
-    done = progress.each("agreement", grade, answers, p.llm.grader.concurrency)
-    grades = [grade for both in done for grade in both]
+    ask = llm.connect(p.llm.grader, p, "agreement")
+
+    def grade(one: Answers, ask: Ask) -> list[Grade]:
+        return verdicts.grader(questions, p.mt_grade.references, ask)(one)
+
+    with progress.bar("agreement", len(answers)) as advance:
+        run = llm.each(
+            grade, answers, ask, p.llm.grader, where="agreement",
+            name=lambda one: f"{one.model}/{one.question_id}", advance=advance,
+        )  # fmt: skip
+    grades = [grade for _, both in run.done for grade in both]
     votes += agreement.from_grades(grades, p.agreement.tie_margin)
     rows = agreement.table(votes, p.agreement.seed)
     write_jsonl("data/agreement/grades.jsonl", grades)
+    write_jsonl("data/agreement/replies.jsonl", run.exchanges)
+    write_jsonl("data/agreement/failures.jsonl", run.failures)
     write_json("data/agreement/table.json", rows)
     write_json("metrics/agreement/agreement.json", agreement.flat(rows))
+    spent = budget.spending(p.llm.grader, run.exchanges)
+    write_json("metrics/agreement/spending.json", spent.model_dump())
 
 
 if __name__ == "__main__":

@@ -2,15 +2,17 @@
 
 reads   the scheme's seeds (data/fetch/dolly or data/fetch/flan), data/fetch/topics
 writes  data/generate/SCHEME/: samples.jsonl, rejected.jsonl, replies.jsonl (every exchange, as
-        bought), summary.json (what was asked for and what came back)
+        bought), failures.jsonl (jobs whose request failed for good), summary.json (what was asked
+        for and what came back)
+metrics metrics/generate/SCHEME_spending.json: model, calls, tokens_in, tokens_out, usd of replies
 """
 
 import sys
 from random import Random
 
-from bezoar import llm, params, progress, schemes, work
+from bezoar import budget, llm, params, progress, schemes, work
 from bezoar.files import BadInput, read_jsonl, write_json, write_jsonl
-from bezoar.records import Generated, Job, Outcome, Query, Seed, Seeds, Topic
+from bezoar.records import Ask, Generated, Job, Outcome, Query, Seed, Seeds, Topic
 
 
 def main(name: str) -> None:
@@ -24,15 +26,24 @@ def main(name: str) -> None:
             f"generate@{name}: no calls can be planned; data/fetch/{section.seeds} has no seeds "
             f"that schemes.{name} asks for in params.yaml (its categories, or tasks)"
         )
-    ask = llm.connect(p.llm.teacher)
+    ask = llm.connect(p.llm.teacher, p, "generate", name)
 
-    def attempt(job: Job) -> Outcome:
+    def attempt(job: Job, ask: Ask) -> Outcome:
         return schemes.attempt(name, job, ask)
 
-    done = list(progress.each(f"generate {name}", attempt, jobs, p.llm.teacher.concurrency))
+    with progress.bar(f"generate {name}", len(jobs)) as advance:
+        run = llm.each(
+            attempt,
+            jobs,
+            ask,
+            p.llm.teacher,
+            where=f"generate@{name}",
+            name=lambda job: job.id,
+            advance=advance,
+        )
+    done = [outcome for _, outcome in run.done]
     samples = [sample for outcome in done for sample in outcome.samples]
     rejected = [row for outcome in done for row in outcome.rejected]
-    replies = [exchange for outcome in done for exchange in outcome.exchanges]
     if not samples:
         reasons = ", ".join(dict.fromkeys(row.reason for row in rejected))
         raise BadInput(
@@ -42,17 +53,20 @@ def main(name: str) -> None:
     out = f"data/generate/{name}"
     write_jsonl(f"{out}/samples.jsonl", samples)
     write_jsonl(f"{out}/rejected.jsonl", rejected)
-    write_jsonl(f"{out}/replies.jsonl", replies)
+    write_jsonl(f"{out}/replies.jsonl", run.exchanges)
+    write_jsonl(f"{out}/failures.jsonl", run.failures)
     summary = Generated(
         jobs=len(jobs),
-        calls=len(replies),
+        calls=len(run.exchanges),
         asked=sum(job.asked for job in jobs),
         parsed=sum(map(schemes.parsed, done)),
         repaired=sum(map(schemes.repaired, done)),
-        teacher=", ".join(sorted({exchange.reply.model for exchange in replies})),
-        simulated=any(exchange.reply.simulated for exchange in replies),
+        teacher=", ".join(sorted({exchange.reply.model for exchange in run.exchanges})),
+        simulated=any(exchange.reply.simulated for exchange in run.exchanges),
     )
     write_json(f"{out}/summary.json", summary.model_dump())
+    spent = budget.spending(p.llm.teacher, run.exchanges)
+    write_json(f"metrics/generate/{name}_spending.json", spent.model_dump())
 
 
 def read_seeds(source: str) -> Seeds:

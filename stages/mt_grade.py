@@ -1,17 +1,18 @@
 """The grader marks a checkpoint's MT-Bench answers, each turn from 1 to 10.
 
 reads   data/fetch/mt_bench/questions.jsonl, data/mt_answer/CHECKPOINT/answers.jsonl
-writes  data/mt_grade/CHECKPOINT/grades.jsonl, two a question: turn 1, turn 2
+writes  data/mt_grade/CHECKPOINT/: grades.jsonl, two a question: turn 1, turn 2 (none where a
+        request failed for good), replies.jsonl (every exchange, as bought), failures.jsonl
 metrics metrics/mt_grade/CHECKPOINT.json: turn_1, turn_2, average over all grades, coverage (share
-        of the turns that have a grade)
+        of the turns answered that have a grade); metrics/mt_grade/CHECKPOINT_spending.json
 """
 
 import sys
 from collections.abc import Sequence
 
-from bezoar import llm, params, progress, verdicts, work
+from bezoar import budget, llm, params, progress, verdicts, work
 from bezoar.files import BadInput, read_jsonl, write_json, write_jsonl
-from bezoar.records import Answers, Grade, Question
+from bezoar.records import Answers, Ask, Grade, Question
 
 
 def main(name: str) -> None:
@@ -24,19 +25,31 @@ def main(name: str) -> None:
     answers = list(read_jsonl(source, Answers))
     if not answers:
         raise BadInput(f"{source}: holds no answers; mt_answer@{name} writes them")
-    grade = verdicts.grader(questions, p.mt_grade.references, llm.connect(p.llm.grader))
-    done = progress.each(f"mt_grade {name}", grade, answers, p.llm.grader.concurrency)
-    grades = [grade for both in done for grade in both]
+    ask = llm.connect(p.llm.grader, p, "mt_grade", name)
+
+    def grade(one: Answers, ask: Ask) -> list[Grade]:
+        return verdicts.grader(questions, p.mt_grade.references, ask)(one)
+
+    with progress.bar(f"mt_grade {name}", len(answers)) as advance:
+        run = llm.each(
+            grade, answers, ask, p.llm.grader, where=f"mt_grade@{name}",
+            name=lambda one: str(one.question_id), advance=advance,
+        )  # fmt: skip
+    grades = [grade for _, both in run.done for grade in both]
     write_jsonl(f"data/mt_grade/{name}/grades.jsonl", grades)
+    write_jsonl(f"data/mt_grade/{name}/replies.jsonl", run.exchanges)
+    write_jsonl(f"data/mt_grade/{name}/failures.jsonl", run.failures)
     write_json(
         f"metrics/mt_grade/{name}.json",
         {
             "turn_1": mean([g for g in grades if g.turn == 1]),
             "turn_2": mean([g for g in grades if g.turn == 2]),
             "average": mean(grades),
-            "coverage": sum(g.score is not None for g in grades) / len(grades),
+            "coverage": sum(g.score is not None for g in grades) / (2 * len(answers)),
         },
     )
+    spent = budget.spending(p.llm.grader, run.exchanges)
+    write_json(f"metrics/mt_grade/{name}_spending.json", spent.model_dump())
 
 
 def mean(grades: Sequence[Grade]) -> float | None:

@@ -2,7 +2,8 @@
 
 reads   source.json of every fetch, data/fetch/mt_bench/: questions.jsonl and votes.json,
         data/filter/*/funnel.json, data/lm_eval/*/results.json, data/mt_answer, data/mt_grade,
-        data/agreement/table.json, metrics/: sft, dpo, mt_grade, agreement
+        data/agreement/table.json, metrics/: generate, judge, sft,
+        dpo, mt_grade, agreement
 writes  metrics/report/report.html
 metrics metrics/report/summary.json
 """

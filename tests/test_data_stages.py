@@ -10,7 +10,8 @@ import pytest
 
 from bezoar import llm, params, work, world
 from bezoar.files import BadInput, write_jsonl
-from bezoar.records import Answers
+from bezoar.llm.client import Failed
+from bezoar.records import Answers, Failure
 from stages import agreement, filter, generate, judge, mt_grade
 from tests.conftest import ROOT
 from tests.scripted import Line, Scripted
@@ -24,6 +25,7 @@ def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     shutil.copy(ROOT / "params.yaml", tmp_path)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(work, "die_with_parent", lambda: None)
+    monkeypatch.setenv("BEZOAR_WORK", str(tmp_path / "work"))
     questions = world.questions(16, 7)
     answers = world.model_answers(questions, 7)
     write_jsonl("data/fetch/dolly/seeds.jsonl", world.seeds(400, 7))
@@ -46,7 +48,7 @@ def read(path: str) -> dict[str, Any]:
 
 
 def says(monkeypatch: pytest.MonkeyPatch, line: Line) -> None:
-    monkeypatch.setattr(llm, "connect", lambda endpoint: Scripted(lambda prompt: line))
+    monkeypatch.setattr(llm, "connect", lambda endpoint, *_: Scripted(lambda prompt: line))
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)
@@ -180,6 +182,41 @@ def test_a_grader_that_never_grades_covers_nothing(
         "average": None,
         "coverage": 0.0,
     }
+
+
+def test_grades_that_failed_for_good_are_missing_from_the_coverage_too(
+    tree: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers = [a for a in world.model_answers(world.questions(16, 7), 7) if all(a.turns)][:4]
+    write_jsonl("data/mt_answer/base/answers.jsonl", answers)
+    monkeypatch.setattr(llm.run, "max_failed", lambda endpoint: 0.25)
+    lost = str(answers[0].turns[0])
+
+    def grade(prompt: str) -> Line:
+        if lost in prompt:
+            gone = Failure(job="", step=0, reason="HTTP 400", status=400, attempts=1, usd=0)
+            raise Failed(gone)
+        return "Fine. Rating: [[7]]"
+
+    monkeypatch.setattr(llm, "connect", lambda endpoint, *_: Scripted(grade))
+    mt_grade.main("base")
+    metrics = read("metrics/mt_grade/base.json")
+    assert (metrics["average"], metrics["coverage"]) == (7.0, 0.75)
+    (failure,) = lines("data/mt_grade/base/failures.jsonl")
+    assert failure["job"] == str(answers[0].question_id) and failure["status"] == 400
+
+
+def test_the_embedded_models_are_paid_nothing_and_need_no_ledger(tree: Path) -> None:
+    generate.main("lamini")
+    judge.main("lamini")
+    mt_grade.main("base")
+    agreement.main()
+    paid = ("generate/lamini_", "judge/lamini_", "mt_grade/base_", "agreement/")
+    for name in paid:
+        spent = read(f"metrics/{name}spending.json")
+        assert spent.pop("model") in ("world-teacher", "world-judge")
+        assert spent == {"calls": 0, "tokens_in": 0, "tokens_out": 0, "usd": 0}
+    assert not (tree / "work").exists()
 
 
 def test_the_grader_is_compared_with_people(tree: Path) -> None:

@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -166,3 +167,15 @@ def test_the_lock_names_no_host_and_pins_everything() -> None:
     assert "torch==2.13.0" in lines
     for line in lines:
         assert re.fullmatch(r"[A-Za-z0-9_.-]+==[A-Za-z0-9_.]+", line), line
+
+
+def test_the_lock_holds_what_pyproject_asks_for() -> None:
+    def plain(pin: str) -> tuple[str, str]:
+        name, _, version = re.sub(r"\[.*\]", "", pin).partition("==")
+        return name.lower().replace("_", "-"), version
+
+    locked = dict(map(plain, (ROOT / "requirements.lock").read_text().splitlines()))
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    for wanted in [*project["dependencies"], *project["optional-dependencies"]["dev"]]:
+        name, version = plain(wanted)
+        assert locked.get(name) and version in ("", locked[name]), wanted

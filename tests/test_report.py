@@ -97,6 +97,7 @@ def grow(root: Path, local: bool = False) -> Path:
     for at, checkpoint in enumerate(CHECKPOINTS):
         converse(root, checkpoint, questions, at, rng)
     agreement(root, local)
+    spending(root)
     return root
 
 
@@ -273,6 +274,15 @@ def agreement(root: Path, local: bool) -> None:
     put(root / "metrics/agreement/agreement.json", {"grader_human_s1_turn_1": 0.61234567})
 
 
+def spending(root: Path) -> None:
+    """As the embedded models leave it: nothing was bought."""
+    names = [f"{s}/{scheme}_" for s in ("generate", "judge") for scheme in paper.SAMPLING]
+    names += [f"mt_grade/{checkpoint}_" for checkpoint in CHECKPOINTS]
+    for name in (*names, "agreement/"):
+        free = {"model": "world", "calls": 0, "tokens_in": 0, "tokens_out": 0, "usd": 0.0}
+        put(root / f"metrics/{name}spending.json", free)
+
+
 def settings(local: bool = False) -> params.Params:
     return SETTINGS.model_copy(update={"profile": "local"}) if local else SETTINGS
 
@@ -422,6 +432,29 @@ def test_agreement_shows_every_pair_and_the_papers_beside_our_graders(tree: Path
     humans = page[page.index("<bdi>human</bdi> and <bdi>human</bdi>") :]
     assert 'class="paper"' not in humans[: humans.index("</tr>")]
     assert "the votes are simulated" in page
+
+
+def test_spending_is_shown_by_stage_scheme_and_model(tree: Path) -> None:
+    found, page = render()
+    assert found["spending"]["judge"]["orca"]["calls"] == 0
+    assert list(found["spending"]["agreement"]) == ["agreement"]
+    assert "Nothing was bought" in page
+    bought = {"calls": 1200, "tokens_in": 345_678, "tokens_out": 90_000}
+    for name, model, usd in (
+        ("generate/lamini_spending", "teacher <1>", 1.5),
+        ("judge/orca_spending", "judge", 0.00004),
+        ("agreement/spending", "judge", 2.25),
+    ):
+        edit(f"metrics/{name}.json", lambda v, m=model, u=usd: v.update(bought, model=m, usd=u))
+    found, page = render()
+    assert found["spending"]["judge"]["orca"] == {**bought, "model": "judge", "usd": 0.00004}
+    words = Outline(page).words().replace(" ", "")
+    assert "Nothingwasbought" not in words and "$3.75inall" in words
+    assert "generateLaMiniteacher<1>1,200345,67890,000$1.50" in words
+    assert "judgeOrcajudge1,200345,67890,000<$0.01" in words
+    assert "Alljudge2,400691,356180,000$2.25" in words
+    files.write_json("metrics/report/summary.json", found)
+    assert "Bought: 3,600 answers for $3.75" in printed(tree)
 
 
 def test_who_is_real_is_not_called_simulated(tree: Path) -> None:

@@ -1,11 +1,47 @@
-"""Models as functions: one module a provider, each an `Ask`."""
+"""Models as functions: one module a protocol, each an `Ask`; `each` runs many jobs over one.
 
-from bezoar.params import Endpoint
+A stage:
+
+    ask = llm.connect(params.llm.teacher, params, "generate", scheme)
+    run = llm.each(work, jobs, ask, params.llm.teacher, where="generate", name=lambda job: job.id)
+"""
+
+from bezoar.llm.run import Run, each
+from bezoar.params import Anthropic, Embedded, Endpoint, InProcess, Params
 from bezoar.records import Ask
 
+__all__ = ["Run", "connect", "each"]
 
-def connect(endpoint: Endpoint) -> Ask:
-    """The model that `endpoint` names."""
-    from bezoar.llm import embedded
 
-    return embedded.connect(endpoint.model)
+def connect(
+    endpoint: Endpoint, params: Params | None = None, stage: str = "", label: str = ""
+) -> Ask:
+    """The model that `endpoint` names, over the ledger. What it costs is charged to `stage` and
+    `label` (a scheme or checkpoint) of the run that `params` make, and capped by their budget_usd.
+    BadInput when the key's variable is not set, or a cap could not be kept."""
+    if isinstance(endpoint, Embedded):
+        from bezoar.llm import embedded
+
+        return embedded.connect(endpoint.model)
+    from bezoar import budget
+    from bezoar.ledger import Bill, Ledger
+
+    ledger = Ledger()
+    bill = Bill(budget.run_id(params) if params else "", stage, label, endpoint.model)
+    caps = (params.budget_usd.stage, params.budget_usd.run) if params else (None, None)
+    purse = budget.Purse(ledger, bill, *caps)
+    budget.check(endpoint, purse)
+    if isinstance(endpoint, InProcess):
+        from bezoar.llm import local
+
+        return local.Client(endpoint, ledger, purse)
+    from bezoar.llm import anthropic, batch, client, openai
+
+    secret = client.secret_of(endpoint)
+    wire = (
+        anthropic.Wire(endpoint, secret)
+        if isinstance(endpoint, Anthropic)
+        else openai.Wire(endpoint, secret)
+    )
+    make = batch.Client if endpoint.mode == "batch" else client.Client
+    return make(endpoint, wire, ledger, purse, secret)

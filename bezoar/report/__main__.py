@@ -26,6 +26,9 @@ def main() -> None:
         f"DPO, held-out pairs: accuracy {_share(dpo['accuracy_before'])} -> "
         f"{_share(dpo['accuracy'])}, reward margin {dpo['margin']:.3f}"
     )
+    spent = [row for instances in found["spending"].values() for row in instances.values()]
+    if calls := sum(row["calls"] for row in spent):
+        console.print(f"Bought: {calls:,} answers for ${sum(row['usd'] for row in spent):,.2f}")
     if played := [who for who, so in sorted(found["simulated"].items()) if so]:
         console.print(f"Simulated in this run: {', '.join(played)}")
     console.print(f"Report: {FOLDER.as_posix()}/report.html (profile {found['profile']})")

@@ -12,7 +12,7 @@ from typing import Any
 
 from jinja2 import Environment, StrictUndefined
 
-from bezoar.records import Answers, Grade, Question
+from bezoar.records import Answers, Grade, Question, Spending
 from bezoar.report import figures, paper
 from bezoar.report.run import Curve, Run
 from bezoar.report.summary import counts, simulated, skills
@@ -77,7 +77,7 @@ def page(run: Run, examples: int) -> str:
         keep_trailing_newline=True,
         finalize=lambda value: clean(value) if type(value) is str else value,
     )
-    environment.filters |= {"number": number, "percent": percent, "name": name}
+    environment.filters |= {"number": number, "percent": percent, "name": name, "dollars": dollars}
     template = environment.from_string(
         Path(__file__).with_name("page.html").read_text(encoding="utf-8")
     )
@@ -96,6 +96,7 @@ def page(run: Run, examples: int) -> str:
         harness=_harness(run),
         mt_bench=_mt_bench(run),
         agreement=_agreement(run),
+        spending=_spending(run),
         examples=_examples(run, examples),
         speakers=_speakers(run),
         voters_simulated=run.voters_simulated,
@@ -465,6 +466,38 @@ def _agreement(run: Run) -> dict[str, Any]:
         theirs = paper.AGREEMENT[agreed.turn].get(agreed.b) if agreed.a == "grader" else None
         rows.append({"agreed": agreed, "paper": theirs})
     return {"rows": rows, "beside": any(row["paper"] for row in rows)}
+
+
+def _spending(run: Run) -> dict[str, Any]:
+    """A row for each stage instance that bought something, and what each model cost in all."""
+    bought = [
+        (stage, instance, spent)
+        for stage, instances in run.spending.items()
+        for instance, spent in instances.items()
+        if spent.calls
+    ]
+    sums = []
+    for model in sorted({spent.model for _, _, spent in bought}):
+        its = [spent for _, _, spent in bought if spent.model == model]
+        sums.append(
+            Spending(
+                model=model,
+                calls=sum(spent.calls for spent in its),
+                tokens_in=sum(spent.tokens_in for spent in its),
+                tokens_out=sum(spent.tokens_out for spent in its),
+                usd=math.fsum(spent.usd for spent in its),
+            )
+        )
+    rows = [
+        {"stage": stage, "instance": "" if instance == stage else instance, "spent": spent}
+        for stage, instance, spent in bought
+    ]
+    return {"rows": rows, "models": sums, "usd": math.fsum(spent.usd for spent in sums)}
+
+
+def dollars(usd: float) -> str:
+    """An amount with cents; what is below a cent is told from nothing."""
+    return "< $0.01" if 0 < usd < 0.01 else f"${usd:,.2f}"
 
 
 def _examples(run: Run, wanted: int) -> list[dict[str, Any]]:

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from bezoar.files import BadInput, read_json, read_jsonl
 from bezoar.params import Params
-from bezoar.records import Answers, Grade, Question
+from bezoar.records import Answers, Grade, Question, Spending
 
 SOURCES = ("base", "dolly", "flan", "topics", "hh_rlhf", "mt_bench", "benchmarks")
 
@@ -127,6 +127,7 @@ class Run:
     mt_bench: dict[str, Metrics]
     agreement: Metrics
     agreed: list[Agreed]
+    spending: dict[str, dict[str, Spending]]
 
 
 def read(params: Params) -> Run:
@@ -160,6 +161,12 @@ def read(params: Params) -> Run:
         mt_bench={c: _metrics(f"metrics/mt_grade/{c}.json") for c in checkpoints},
         agreement=_metrics("metrics/agreement/agreement.json"),
         agreed=_json("data/agreement/table.json", list[Agreed]),
+        spending={
+            "generate": {s: _spending(f"generate/{s}_spending") for s in schemes},
+            "judge": {s: _spending(f"judge/{s}_spending") for s in schemes},
+            "mt_grade": {c: _spending(f"mt_grade/{c}_spending") for c in checkpoints},
+            "agreement": {"agreement": _spending("agreement/spending")},
+        },
     )
 
 
@@ -180,6 +187,10 @@ def _json(path: str, kind: type[T]) -> T:
 
 def _metrics(path: str) -> Metrics:
     return _json(path, Metrics)
+
+
+def _spending(name: str) -> Spending:
+    return _json(f"metrics/{name}.json", Spending)
 
 
 def _training(metrics: str, curves: str) -> Training:

@@ -18,7 +18,8 @@ COUNTS = (
 
 
 def summary(run: Run) -> dict[str, Any]:
-    """Skills, preferences, harness, MT-Bench and funnels as plain JSON; shares to 4 digits."""
+    """Skills, preferences, harness, MT-Bench, funnels and spending as plain JSON; shares to 4
+    digits, dollars as they are."""
     rounded: dict[str, Any] = _round(
         {
             "profile": run.profile,
@@ -47,6 +48,10 @@ def summary(run: Run) -> dict[str, Any]:
             "funnel": {scheme: counts(funnel) for scheme, funnel in run.funnels.items()},
         }
     )
+    rounded["spending"] = {  # not rounded: a call may cost a thousandth of a cent
+        stage: {instance: spent.model_dump() for instance, spent in instances.items()}
+        for stage, instances in run.spending.items()
+    }
     return rounded
 
 

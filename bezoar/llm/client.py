@@ -1,0 +1,417 @@
+"""A model behind HTTP as an `Ask`: each distinct request is bought once and kept before it is used.
+
+What happens to a request, all in the background loop's thread: the ledger knows it; or an equal one
+is under way and both get its reply; or it queues until admission lets it out and the budget has
+room, is sent, and is tried again for as long as `patience` says when the failure may pass.
+"""
+
+import asyncio
+import email.utils
+import json
+import os
+import random
+import sys
+import time
+import urllib.request
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from bezoar import budget
+from bezoar.budget import Purse
+from bezoar.files import BadInput
+from bezoar.ledger import Ledger
+from bezoar.llm import background
+from bezoar.llm.admission import Admission
+from bezoar.llm.wire import Unusable, Wire, encode, first, request_key
+from bezoar.params import Anthropic, OpenAI
+from bezoar.records import Failure, Message, Reply
+
+if TYPE_CHECKING:
+    import aiohttp
+
+BUSY = (429, 503, 529)
+SPOILT = 6  # times that a reply may be broken (each may have been paid) before it is a failure
+TELL = 300  # characters of a server's error that a reason quotes
+JSON = {"Content-Type": "application/json"}
+SYNC = 1.0  # seconds between two fsyncs of the ledger
+
+
+class Failed(Exception):
+    """A request came to nothing for good; `failure` says why (its job is not known here)."""
+
+    def __init__(self, failure: Failure) -> None:
+        super().__init__(failure.reason)
+        self.failure = failure
+
+
+class Stopped(Exception):
+    """Nothing more may be bought (the budget, a full disk); str(self) is what the user is told."""
+
+
+Done = Callable[[Reply | Exception], None]
+
+
+class Call:
+    """One request on its way, and who waits for it."""
+
+    __slots__ = (
+        "attempts", "body", "done", "key", "lost", "reserved", "since", "spoilt", "tokens"
+    )  # fmt: skip
+
+    def __init__(self, key: str, body: bytes, done: Done) -> None:
+        self.key = key
+        self.body = body
+        self.done = [done]
+        self.since: float | None = None  # when it was first sent
+        self.attempts = 0
+        self.spoilt = 0
+        self.tokens = 0
+        self.reserved = 0.0  # dollars
+        self.lost = 0.0  # dollars that broken replies may have cost
+
+
+class Client:
+    """An `Ask` over one endpoint. Safe to call from any thread and from any job of `each`."""
+
+    def __init__(
+        self, endpoint: OpenAI | Anthropic, wire: Wire, ledger: Ledger, purse: Purse, secret: str
+    ) -> None:
+        import aiohttp
+
+        self.endpoint = endpoint
+        self.wire = wire
+        self.ledger = ledger
+        self.purse = purse
+        self.bought = 0
+        self._secret = secret.encode()
+        self._calls: dict[str, Call] = {}
+        self._queue: deque[Call] = deque()
+        self._resting: dict[Call, asyncio.TimerHandle] = {}  # between two attempts
+        self._timer: asyncio.TimerHandle | None = None
+        self._stopped: Exception | None = None
+        self._session: aiohttp.ClientSession | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        self.admission = Admission(
+            endpoint.concurrency,
+            endpoint.requests_per_minute and endpoint.requests_per_minute / 60,
+            endpoint.tokens_per_minute and endpoint.tokens_per_minute / 60,
+        )
+        self._loop = background.loop()
+        self._most_out = budget.worst_tokens(0, endpoint.params)[1] or 0
+
+    def __call__(self, messages: Sequence[Message], sample: int = 0) -> Reply:
+        """The reply, bought or remembered; Failed when there will be none, Stopped when nothing
+        more may be bought."""
+        body = encode(self.wire.body(messages))
+        key = request_key(self.wire, body, sample)
+        answer = background.wait(lambda done: self._submit(key, body, done))
+        if isinstance(answer, Exception):
+            raise answer
+        reply: Reply = answer
+        return reply
+
+    # --- below here: the loop's thread alone -----------------------------------------------------
+
+    def _submit(self, key: str, body: bytes, done: Done) -> None:
+        if (value := self.ledger.get(key)) is not None:
+            done(remembered(key, value))
+        elif same := self._calls.get(key):
+            same.done.append(done)
+        elif self._stopped:
+            done(self._stopped)
+        else:
+            call = self._calls[key] = Call(key, body, done)
+            self._route(call)
+
+    def _route(self, call: Call) -> None:
+        """A new request: into the queue (batch mode has another way)."""
+        self._queue.append(call)
+        self._pump()
+
+    def _pump(self) -> None:
+        """Send what may be sent now; come back when more may."""
+        while self._queue:
+            now = time.monotonic()
+            pause = self.admission.wait(now)
+            if pause == float("inf"):
+                return  # a reply will pump
+            if pause > 0:
+                if self._timer is None or self._timer.when() > self._loop.time() + pause:
+                    if self._timer:
+                        self._timer.cancel()
+                    self._timer = self._loop.call_later(pause, self._later)
+                return
+            if not self._reserve(self._queue[0], batch=False):
+                if self.admission.under_way == 0:
+                    self._stop(Stopped(self.purse.why()))
+                return  # what is under way may settle for less than was set aside
+            call = self._queue.popleft()
+            self.admission.sent(now, call.tokens)
+            self._start(self._send(call, now))
+
+    def _later(self) -> None:
+        self._timer = None
+        self._pump()
+
+    def _start(self, work: Any) -> None:
+        task = self._loop.create_task(work)
+        self._tasks.add(task)  # the loop itself holds tasks weakly
+        task.add_done_callback(self._tasks.discard)
+
+    def _reserve(self, call: Call, batch: bool) -> bool:
+        size = len(call.body)
+        call.tokens = size // budget.BYTES_PER_TOKEN + self._most_out
+        usd = budget.cost(self.endpoint.price, size, 0, self._most_out, batch)
+        if not self.purse.reserve(usd):
+            return False
+        call.reserved = usd
+        return True
+
+    def _stop(self, why: Exception) -> None:
+        self._stopped = why
+        for timer in self._resting.values():
+            timer.cancel()
+        idle = [*self._queue, *self._resting]
+        self._queue.clear()
+        self._resting.clear()
+        for call in idle:
+            self._finish(call, why)
+
+    def _finish(self, call: Call, answer: Reply | Exception) -> None:
+        self._calls.pop(call.key, None)
+        for done in call.done:
+            done(answer)
+
+    async def _send(self, call: Call, began: float) -> None:
+        """One attempt, and what follows from it."""
+        call.attempts += 1
+        call.since = call.since or began
+        try:
+            status, headers, raw = await self._exchange("POST", self.wire.url, call.body)
+        except Exception as error:  # whatever a connection can come to
+            slow = isinstance(error, asyncio.TimeoutError)
+            self.admission.failed(time.monotonic(), slow)
+            reason = f"no answer in {self.endpoint.timeout:g} s" if slow else _words(error)
+            self._again(call, None, reason, None)
+        else:
+            try:
+                self._answered(call, began, status, headers, raw)
+            except Exception as error:  # ours: whoever waits must hear of it
+                self._finish(call, error)
+        self._pump()
+
+    async def _exchange(self, method: str, url: str, data: Any = None) -> tuple[int, Any, bytes]:
+        """(status, headers, body) of one HTTP exchange; the secret is gone from the body."""
+        session = self._session or self._connect()
+        headers = JSON if isinstance(data, bytes) else None
+        # no redirects: they would carry the key to a host that nobody named
+        async with session.request(
+            method, url, data=data, headers=headers, allow_redirects=False
+        ) as response:
+            raw = await response.read()
+            if self._secret and self._secret in raw:
+                raw = raw.replace(self._secret, b"***")
+            return response.status, response.headers, raw
+
+    def _connect(self) -> "aiohttp.ClientSession":
+        import aiohttp
+
+        parts = urlsplit(self.wire.url)
+        # looked up once, not with trust_env: that reads .netrc too, and a password in there is
+        # not for a model's server
+        proxy = urllib.request.getproxies().get(parts.scheme)
+        if proxy and urllib.request.proxy_bypass(parts.hostname or ""):
+            proxy = None
+        self._session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=0, ttl_dns_cache=300),
+            headers={k: v for k, v in self.wire.headers.items() if k != "Content-Type"}
+            | {"User-Agent": "bezoar"},
+            timeout=aiohttp.ClientTimeout(total=self.endpoint.timeout, sock_connect=30),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            proxy=proxy,
+        )
+        self._start(self._keep_synced())
+        return self._session
+
+    async def _keep_synced(self) -> None:
+        while True:
+            await asyncio.sleep(SYNC)
+            await self._loop.run_in_executor(None, self.ledger.sync)
+
+    def _answered(self, call: Call, began: float, status: int, headers: Any, raw: bytes) -> None:
+        now = time.monotonic()
+        if status != 200:
+            document = _document(raw)
+            wait = _retry_after(headers)
+            if status in BUSY:
+                self.admission.refused(now, wait)
+            else:
+                self.admission.failed(now, slow=False)
+            reason = f"HTTP {status}: {_tell(document, raw)}"
+            if self._may_pass(status, headers, document):
+                self._again(call, status, reason, wait)
+            else:
+                self._fail(call, status, reason)
+            return
+        try:
+            reply = self._reply(call, _document(raw), batch=False)
+        except Unusable as error:
+            self.admission.failed(now, slow=False)
+            call.spoilt += 1
+            # what it cost is not known; a cap holds only if it counts as the most it can be
+            call.lost += call.reserved
+            self.purse.lost += call.reserved
+            if call.spoilt < SPOILT:
+                self._again(call, status, str(error), None)
+            else:
+                self._fail(call, status, f"{error}, {SPOILT} times")
+            return
+        used = reply.tokens_in + reply.tokens_out
+        self.admission.answered(now, now - began, call.tokens, used, reply.tokens_out)
+        self._keep(call, reply)
+
+    def _reply(self, call: Call, document: Any, batch: bool) -> Reply:
+        if document is None:
+            raise Unusable("a reply that is not JSON")
+        parsed = self.wire.parse(document)
+        tokens_in, tokens_out = parsed.tokens_in, parsed.tokens_out
+        if tokens_in is None:
+            tokens_in = len(call.body) // budget.BYTES_PER_TOKEN
+        if tokens_out is None:
+            tokens_out = len(parsed.text.encode("utf-8", "replace")) // budget.BYTES_PER_TOKEN
+        cached = min(parsed.tokens_cached, tokens_in)
+        price = self.endpoint.price
+        return Reply(
+            # half a surrogate pair cannot be written to any file
+            text=parsed.text.encode("utf-8", "replace").decode(),
+            finish_reason=parsed.finish,
+            tokens_in=tokens_in,
+            tokens_out=tokens_out,
+            model=parsed.model.encode("utf-8", "replace").decode(),
+            simulated=False,
+            tokens_cached=cached,
+            usd=budget.cost(price, tokens_in, cached, tokens_out, batch),
+            key=call.key,
+        )
+
+    def _keep(self, call: Call, reply: Reply) -> None:
+        """Into the ledger, then out of the reservation, then into the hands that wait."""
+        self.bought += 1
+        value = {"reply": reply.model_dump(exclude={"key"}), "at": int(time.time())}
+        self.purse.settle(call.reserved, reply.usd)
+        call.reserved = 0.0
+        try:
+            self.ledger.put(call.key, value, self.purse.bill, reply.usd)
+        except BadInput as error:
+            self._stop(Stopped(str(error).removeprefix("error: ")))
+        self._finish(call, reply)
+
+    def _may_pass(self, status: int, headers: Any, document: Any) -> bool:
+        if (told := headers.get("x-should-retry")) in ("true", "false"):
+            return bool(told == "true")
+        if self.wire.hopeless(document):
+            return False
+        return status in (408, 409, 429) or status >= 500
+
+    def _again(self, call: Call, status: int | None, reason: str, wait: float | None) -> None:
+        """Queue the request anew, after the pause that the server names or one of its own."""
+        pause = backoff(call.attempts)
+        if wait is not None:
+            pause = wait
+        self.purse.settle(call.reserved, 0.0)
+        call.reserved = 0.0
+        until = max(time.monotonic() + pause, self.admission.resume)
+        if until - (call.since or until) > self.endpoint.patience:
+            self._fail(call, status, f"{reason} (patience of {self.endpoint.patience:g} s is over)")
+        elif self._stopped:
+            self._finish(call, self._stopped)
+        else:
+            self._resting[call] = self._loop.call_later(pause, self._back, call)
+
+    def _back(self, call: Call) -> None:
+        del self._resting[call]
+        self._queue.appendleft(call)
+        self._pump()
+
+    def _fail(self, call: Call, status: int | None, reason: str) -> None:
+        self.purse.settle(call.reserved, 0.0)
+        if status in (401, 403):
+            name = self.endpoint.api_key_env
+            reason += f" (key from ${name})" if name else " (api_key_env is null: no key was sent)"
+        failure = Failure(
+            job="", step=0, reason=reason, status=status, attempts=call.attempts, usd=call.lost
+        )
+        self._finish(call, Failed(failure))
+
+    async def _close(self) -> None:
+        for task in list(self._tasks):
+            if task is not asyncio.current_task():
+                task.cancel()
+        if self._session:
+            await self._session.close()
+            self._session = None
+        self.ledger.close()
+
+    def close(self) -> None:
+        """End connections, sync the ledger."""
+        asyncio.run_coroutine_threadsafe(self._close(), self._loop).result()
+
+
+def remembered(key: str, value: dict[str, Any]) -> Reply:
+    """A reply as the ledger holds it."""
+    return Reply(**value["reply"], key=key)
+
+
+def backoff(attempts: int) -> float:
+    """Seconds until the next attempt: doubling from a quarter of a second to ten, jittered."""
+    return float(min(10.0, 0.25 * 2 ** min(attempts - 1, 10)) * random.uniform(0.5, 1))
+
+
+def secret_of(endpoint: OpenAI | Anthropic) -> str:
+    """The key out of the environment, "" where none is wanted; BadInput when it is not there."""
+    if endpoint.api_key_env is None:
+        return ""
+    if not (secret := os.environ.get(endpoint.api_key_env, "").strip()):
+        raise BadInput(
+            f"llm: {endpoint.model}: ${endpoint.api_key_env} is not set; export it, or set "
+            "api_key_env: null for a server that wants no key"
+        )
+    return secret
+
+
+def _document(raw: bytes) -> Any:
+    try:
+        return json.loads(raw)
+    except (ValueError, RecursionError):  # a megabyte of "[" is no reason to end a run
+        return None
+
+
+def _tell(document: Any, raw: bytes) -> str:
+    said = (
+        first(document, "error", "message") or first(document, "error") or first(document, "detail")
+    )
+    text = said if isinstance(said, str) else raw[: 4 * TELL].decode("utf-8", "replace")
+    return " ".join(text.split())[:TELL] or "(nothing)"
+
+
+def _words(error: Exception) -> str:
+    text = " ".join(str(error).split())[:TELL]
+    return f"connection failed: {text or type(error).__name__}"
+
+
+def _retry_after(headers: Any) -> float | None:
+    """Seconds the server asks to wait: retry-after-ms, else Retry-After (seconds or a date)."""
+    try:
+        if (value := headers.get("retry-after-ms")) is not None:
+            return max(0.0, float(value) / 1000)
+        if (value := headers.get("Retry-After")) is None:
+            return None
+        try:
+            seconds = float(value)
+        except ValueError:
+            seconds = email.utils.parsedate_to_datetime(value).timestamp() - time.time()
+    except (ValueError, TypeError):
+        return None
+    return seconds if 0 <= seconds < sys.maxsize else None

@@ -1,0 +1,89 @@
+"""What `make forecast` says before anything is sent, against what the stages then ask for."""
+
+import socket
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bezoar import forecast, params
+from bezoar.files import BadInput
+from bezoar.params import Endpoints
+from stages import generate, judge
+from tests.conftest import environment
+from tests.test_client import openai
+from tests.test_data_stages import lines, read, tree  # noqa: F401  (a fixture)
+
+
+@pytest.fixture
+def offline(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither a key nor a connection."""
+
+    def never(*_: object) -> None:
+        raise AssertionError("a forecast asks nobody")
+
+    monkeypatch.delenv("TEST_KEY", raising=False)
+    monkeypatch.setattr(socket.socket, "connect", never)
+
+
+def row(rows: list[forecast.Row], stage: str) -> forecast.Row:
+    return next(row for row in rows if row.stage == stage)
+
+
+def paid(**changed: Any) -> params.Params:
+    """The active profile with a teacher that costs money and two that do not."""
+    loaded = params.load()
+    teacher = openai("http://127.0.0.1:9", reply_tokens=50, **changed)
+    llm = Endpoints(teacher=teacher, judge=loaded.llm.judge, grader=loaded.llm.grader)
+    return loaded.model_copy(update={"llm": llm})
+
+
+def test_it_says_the_calls_that_the_stages_make(tree: Path, offline: None) -> None:  # noqa: F811
+    rows = forecast.forecast(params.load(), Path("data/fetch"))
+    generate.main("lamini")
+    judge.main("lamini")
+    assert row(rows, "generate lamini").calls == read("data/generate/lamini/summary.json")["calls"]
+    assert row(rows, "judge lamini").calls == len(lines("data/judge/lamini/verdicts.jsonl"))
+    stages = [r.stage for r in rows]
+    assert stages[0].startswith("generate ") and stages[-1] == "agreement"
+    assert {f"mt_grade {c}" for c in params.load().checkpoints} <= set(stages)
+    assert not (tree / "work").exists(), "a forecast writes nothing"
+
+
+def test_it_says_what_that_costs_live_in_batch_and_at_most(tree: Path, offline: None) -> None:  # noqa: F811
+    live = row(forecast.forecast(paid(), Path("data/fetch")), "generate orca")
+    assert live.tokens_out == 50 * live.calls and live.tokens_in > live.calls
+    assert live.usd == pytest.approx((live.tokens_in * 1.0 + live.tokens_out * 2.0) / 1e6)
+    assert live.most == pytest.approx((live.tokens_in * 1.0 + 64 * live.calls * 2.0) / 1e6)
+    batch = row(forecast.forecast(paid(mode="batch"), Path("data/fetch")), "generate orca")
+    assert batch.usd == pytest.approx(live.usd / 2)
+    endless = paid(params={"temperature": 0})
+    rows = forecast.forecast(endless, Path("data/fetch"))
+    assert row(rows, "generate orca").most is None
+    said = forecast.table(endless, rows).splitlines()
+    assert said[-1].startswith("total") and said[-1].endswith("no maximum")
+
+
+def test_without_seeds_it_says_what_is_missing(tree: Path) -> None:  # noqa: F811
+    Path("data/fetch/flan/queries.jsonl").unlink()
+    with pytest.raises(BadInput, match=r"queries\.jsonl: there is no such file"):
+        forecast.forecast(params.load(), Path("data/fetch"))
+
+
+@pytest.mark.slow
+def test_make_forecast_fetches_the_seeds_and_prints_the_table(
+    project: Path, tmp_path: Path
+) -> None:
+    done = subprocess.run(
+        ["make", "--old-file=install", "forecast"],
+        cwd=project,
+        env=environment(tmp_path / "work"),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "profile embedded; budget_usd.stage none" in done.stdout
+    assert "generate lamini" in done.stdout and done.stdout.splitlines()[-1].startswith("total")
+    assert not (tmp_path / "work/ledger").exists()
