@@ -45,8 +45,8 @@ def test_every_stage_reads_and_writes_only_what_it_declares(runs: tuple[Run, Run
     run, undeclared = runs[0], []
     stages = list(Repo(str(run.folder)).index.stages)
     for stage in stages:
-        log = run.folder.parent / "audit" / stage.addressing
-        assert log.exists(), f"{stage.addressing} was not seen to run"
+        log = run.folder.parent / "audit" / stage.name
+        assert log.exists(), f"{stage.name} was not seen to run"
         deps = [Path(dep.fs_path) for dep in stage.deps if dep.fs_path]
         made = [Path(out.fs_path) for out in stage.outs]
         for line in sorted(set(log.read_text().splitlines())):
@@ -63,7 +63,7 @@ def test_every_stage_reads_and_writes_only_what_it_declares(runs: tuple[Run, Run
                 if p.name
             }
             if not parents & {*made, *(deps if mode == "r" else [])}:
-                undeclared.append(f"{stage.addressing}: {mode} {name}")
+                undeclared.append(f"{stage.name}: {mode} {name}")
     assert len(stages) > 30 and undeclared == []
 
 

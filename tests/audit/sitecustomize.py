@@ -14,6 +14,8 @@ if stage and root and folder:
         if path.startswith(root + os.sep):
             flags = args[2] if isinstance(args[2], int) else 0
             mode = "w" if flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT) else "r"
+            if mode == "r" and not os.path.lexists(path):  # a name within an open folder (rmtree)
+                return
             log.write(f"{mode} {os.path.relpath(path, root)}\n")
 
     sys.addaudithook(hook)
