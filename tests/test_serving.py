@@ -74,7 +74,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.slow
 @pytest.mark.skipif(
     importlib.util.find_spec("fastapi") is None or importlib.util.find_spec("uvicorn") is None,
-    reason="transformers serve wants the extra: pip install 'bezoar[serving]'",
+    reason="transformers serve wants fastapi, starlette and uvicorn (the dev group)",
 )
 def test_a_real_model_behind_a_real_server(base: Path, tmp_path: Path) -> None:
     with served(base, tmp_path / "serve") as url:
