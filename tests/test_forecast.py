@@ -76,7 +76,7 @@ def test_make_forecast_fetches_the_seeds_and_prints_the_table(
     project: Path, tmp_path: Path
 ) -> None:
     done = subprocess.run(
-        ["make", "--old-file=install", "forecast"],
+        ["make", "--no-print-directory", "--old-file=install", "forecast"],
         cwd=project,
         env=environment(tmp_path / "work"),
         capture_output=True,
