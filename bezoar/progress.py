@@ -1,12 +1,10 @@
 """A bar with rate and time left on a terminal; nothing where there is none."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import TypeVar
 
 T = TypeVar("T")
-U = TypeVar("U")
 
 
 @contextmanager
@@ -51,10 +49,3 @@ def track(rows: Iterable[T], label: str, total: int) -> Iterator[T]:
         for row in rows:
             yield row
             advance(1)
-
-
-def each(label: str, work: Callable[[T], U], rows: Sequence[T], workers: int) -> Iterator[U]:
-    """Yield `work(row)` in the order of `rows` while up to `workers` are under way, with a bar.
-    What `work` raises is raised here; rows not yet begun are then left alone."""
-    with ThreadPoolExecutor(workers) as pool:
-        yield from track(pool.map(work, rows), label, len(rows))
