@@ -71,16 +71,19 @@ def answer_ids(
     tokenizer: Any, pairs: Sequence[tuple[str, str]]
 ) -> list[tuple[list[int], list[int]]]:
     """(prompt ids, answer ids) of (prompt, answer) texts: the loss is on the second, which ends in
-    EOS. The two are tokenised as one text and parted where the prompt alone would differ, so that
-    an answer's first token is the one that follows the prompt's last."""
-    prompts = ids(tokenizer, [before for before, _ in pairs])
-    wholes = ids(tokenizer, [before + answer for before, answer in pairs])
+    EOS. The two are tokenised as one text, once; a token that spans the prompt's end belongs to
+    the answer, so that an answer's first token is the one that follows the prompt's last."""
+    if not pairs:
+        return []
+    texts = [before + answer for before, answer in pairs]
+    encoded = tokenizer(texts, split_special_tokens=True, return_offsets_mapping=True)
+    found = zip(encoded["input_ids"], encoded["offset_mapping"], pairs, strict=True)
     parted = []
-    for before, whole in zip(prompts, wholes, strict=True):
+    for whole, places, (before, _) in found:
         end = [] if whole[-1] == tokenizer.eos_token_id else [tokenizer.eos_token_id]
-        both = zip(before, whole, strict=False)
-        common = next((i for i, (a, b) in enumerate(both) if a != b), min(len(before), len(whole)))
-        parted.append((whole[:common], whole[common:] + end))
+        over = (i for i, (_, last) in enumerate(places) if last > len(before))
+        first = next(over, len(whole))
+        parted.append((whole[:first], whole[first:] + end))
     return parted
 
 

@@ -15,18 +15,20 @@ from typing import Any, NamedTuple
 
 from bezoar import params
 from bezoar.files import BadInput, numbered, read_jsonl
-from bezoar.params import Params
-from bezoar.records import Exchange, Kept, Query, Rejected, Sample, Seed, Verdict
+from bezoar.params import PAIRS, Params
+from bezoar.records import Example, Exchange, Kept, Query, Rejected, Sample, Seed, Verdict
 
 WIDTH = 2_000  # characters of a text that are printed; --json has all
 
 
 class Step(NamedTuple):
-    """A stage that changed weights, and the folder of data/ that it learnt from (a merge: "")."""
+    """A stage that changed weights, and the sets (folders of data/) that it learnt from: its own (a
+    merge has none), and earlier ones, some of whose rows it saw again."""
 
     stage: str
     made: str
-    data: str
+    data: tuple[str, ...] = ()
+    replayed: tuple[str, ...] = ()
 
 
 def steps(settings: Params, weights: str) -> list[Step]:
@@ -34,17 +36,20 @@ def steps(settings: Params, weights: str) -> list[Step]:
     if weights.startswith("sft/"):
         name = weights.removeprefix("sft/")
         link = settings.chain[name]
-        before, last = [link.base, link.start], Step(f"sft@{name}", weights, link.data)
+        before, last = [link.base, link.start], Step(f"sft@{name}", weights, (*link.sets,))
     elif weights.startswith("merge/"):
         name = weights.removeprefix("merge/")
         merged = settings.merges[name]
-        before, last = [merged.base, merged.adapter], Step(f"merge@{name}", weights, "")
+        before, last = [merged.base, *merged.adapters], Step(f"merge@{name}", weights)
     elif weights == "dpo/policy":
-        before, last = ["sft/hh_rlhf"], Step("dpo", weights, "fetch/hh_rlhf")
+        before, last = ["sft/hh_rlhf"], Step("dpo", weights, (PAIRS,))
     else:
         return []
-    found = [step for each in before for step in steps(settings, each)]
-    return list(dict.fromkeys([*found, last]))
+    found = list(dict.fromkeys(step for each in before for step in steps(settings, each)))
+    if settings.mix.replay and last.stage.startswith("sft@"):
+        taught = dict.fromkeys(name for step in found for name in step.data)
+        last = last._replace(replayed=tuple(name for name in taught if name not in last.data))
+    return [*found, last]
 
 
 def trace(id: str, settings: Params) -> dict[str, Any]:
@@ -87,7 +92,7 @@ def _fate(id: str, scheme: str, settings: Params) -> dict[str, Any]:
     for side in ("train", "eval"):
         if row := _one(f"{filtered}/{side}.jsonl", Kept, id):
             terms = row.model_dump(include={"licence", "sources", "teacher_terms", "judge_terms"})
-            return {"split": side, "licences": terms, **_learnt(scheme, side, settings)}
+            return {"split": side, "licences": terms, **_learnt(id, scheme, side, settings)}
     dropped = _one(f"{filtered}/rejected.jsonl", Rejected, id)
     if dropped is None:
         raise BadInput(
@@ -98,18 +103,25 @@ def _fate(id: str, scheme: str, settings: Params) -> dict[str, Any]:
     return {"dropped": why}
 
 
-def _learnt(scheme: str, side: str, settings: Params) -> dict[str, Any]:
-    """The links that have the row's set for their data, and the weights that came of them."""
+def _learnt(id: str, scheme: str, side: str, settings: Params) -> dict[str, Any]:
+    """The links that have the row's set for their data, those that saw the row again, and the
+    weights that came of them."""
     data = f"filter/{scheme}"
-    links = [f"sft@{name}" for name, link in settings.chain.items() if link.data == data]
+    links = [f"sft@{name}" for name, link in settings.chain.items() if data in link.sets]
     checkpoints = {
         name: {"weights": f"models/{each.model}", "there": Path("models", each.model).exists()}
         for name, each in settings.evaluated.items()
-        if any(step.data == data for step in steps(settings, each.model))
+        if any(data in step.data for step in steps(settings, each.model))
     }
-    if side == "train":
-        return {"trained_by": links, "held_by": checkpoints}
-    return {"chose_the_epoch_of": links, "trained_by": [], "held_by": {}}
+    if side == "eval":
+        return {"chose_the_epoch_of": links, "trained_by": [], "replayed_by": [], "held_by": {}}
+    again = [
+        f"sft@{name}"
+        for name in settings.chain
+        if data in steps(settings, f"sft/{name}")[-1].replayed
+        and _one(f"data/mix/{name}/train.jsonl", Example, id)
+    ]
+    return {"trained_by": links, "replayed_by": again, "held_by": checkpoints}
 
 
 def _scheme(id: str, settings: Params) -> str:
@@ -234,13 +246,14 @@ def _kept(found: dict[str, Any]) -> list[tuple[str, str]]:
             (side, under),
             ("trained on by no link", f"held out: {links} chose its epoch by it"),
         ]
+    again = f"replayed by {', '.join(found['replayed_by'])}" if found["replayed_by"] else ""
     held = [
         f"{name}: {each['weights']}{'' if each['there'] else ' (not there)'}"
         for name, each in found["held_by"].items()
     ]
     return [
         (side, under),
-        (f"trained on by {', '.join(found['trained_by']) or 'no link'}", ""),
+        (f"trained on by {', '.join(found['trained_by']) or 'no link'}", again),
         ("held by the checkpoints", "\n".join(held) or "none"),
     ]
 

@@ -8,6 +8,7 @@ import difflib
 import re
 import sys
 from functools import cache
+from graphlib import CycleError, TopologicalSorter
 from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
@@ -17,6 +18,7 @@ import yaml
 from pydantic import (
     AfterValidator,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Discriminator,
     Field,
@@ -73,10 +75,20 @@ def _free(params: dict[str, Any]) -> dict[str, Any]:
 
 
 KEY_FIELD = "api_key_env"
+PAIRS = "fetch/hh_rlhf"  # the preference pairs, below data/
 Url = Annotated[str, AfterValidator(_plain_url)]
 
 
 # --- what follows what ---------------------------------------------------------------------------
+
+
+def _sets(data: object) -> object:
+    named = [data] if isinstance(data, str) else data
+    if not isinstance(named, list) or not named or not all(isinstance(x, str) for x in named):
+        raise ValueError("one set, such as filter/lamini, or a list of sets that are mixed")
+    if twice := sorted({x for x in named if named.count(x) > 1}):
+        raise ValueError(f"{twice[0]} stands there twice")
+    return data
 
 
 class Link(Section):
@@ -85,12 +97,26 @@ class Link(Section):
     weights: Literal["adapter", "all"]
     base: str
     start: str
-    data: str
+    data: Annotated[str | list[str], BeforeValidator(_sets)]
+
+    @property
+    def sets(self) -> list[str]:
+        """The sets of `data`, one or several."""
+        return [self.data] if isinstance(self.data, str) else self.data
 
 
 class Merge(Section):
+    """Adapters of one base; `second` and `third` add nothing where they repeat another."""
+
     base: str
     adapter: str
+    second: str
+    third: str
+
+    @property
+    def adapters(self) -> list[str]:
+        """Those that are merged, each once."""
+        return list(dict.fromkeys([self.adapter, self.second, self.third]))
 
 
 class Evaluated(Section):
@@ -570,6 +596,13 @@ class Filter(Section):
         return self
 
 
+class Mix(Section):
+    """`replay`: rows of the links before, as a share of a link's own."""
+
+    seed: int
+    replay: Share
+
+
 # As transformers names them. The paged ones are bitsandbytes' and want a GPU: their state moves to
 # the machine's memory when the GPU's is full.
 Optimizer = Literal[
@@ -594,10 +627,12 @@ def _whole_micro_batches(section: B) -> B:
 
 
 class Training(Section):
-    """How one link is trained: epochs, examples an optimizer step, learning rate, tokens a row.
+    """How one link is trained: runs of so many epochs, examples an optimizer step, learning rate,
+    tokens a row. `runs`: at most; a further one where the losses of the last have not diverged.
     `micro_batch_size` auto: as many examples at once as fit into the GPU's memory. `eval_limit`:
     held-out rows evaluated, spread over all; null for all."""
 
+    runs: Count
     epochs: Count
     batch_size: Count
     micro_batch_size: Count | Literal["auto"]
@@ -622,20 +657,58 @@ class Sft(Section):
     scheduler: str
     keep: Literal["best", "last"]
     patience: Count
-    lamini: Training
-    orca: Training
-    evol_instruct: Training
-    hh_rlhf: Training
+    divergence: Annotated[float, Field(ge=0)]
+    neftune_alpha: Annotated[float, Field(gt=0)] | None
+    deterministic: bool
+    links: dict[str, Training]
 
 
 class MergeStage(Section):
-    method: Literal["dequantized", "reloaded"]
+    """`weights`: of the adapters that are merged, in their order."""
+
+    onto: Literal["dequantized", "reloaded"]
+    method: Literal["linear", "ties", "dare_linear", "dare_ties", "slerp"]
+    weights: Annotated[list[float], Field(min_length=3, max_length=3)]
+    density: Annotated[float, Field(gt=0, le=1)]
+    seed: int
+    t: Share
+
+
+# As TRL names them (its documentation cites the paper of each). Not among them: sft, which takes no
+# notice of the rejected answers.
+Preference = Literal[
+    "sigmoid",
+    "hinge",
+    "ipo",
+    "exo_pair",
+    "nca_pair",
+    "robust",
+    "bco_pair",
+    "sppo_hard",
+    "aot",
+    "aot_unpaired",
+    "apo_zero",
+    "apo_down",
+    "discopop",
+    "sigmoid_norm",
+]
+# Losses that take some preferences for wrong ones, and those that have no meaning without
+SMOOTHED, NEVER_UNSMOOTHED = ("exo_pair", "robust", "aot", "aot_unpaired"), ("exo_pair", "robust")
 
 
 class Dpo(Section):
+    """`label_smoothing`: the share of preferences that are taken for wrong ones (robust, aot,
+    exo_pair). `weights`: all, or adapter, LoRA on the frozen start, for which `lora_r` and
+    `lora_alpha` are there."""
+
     seed: int
+    weights: Literal["all", "adapter"]
+    lora_r: Count
+    lora_alpha: Count
     beta: Annotated[float, Field(gt=0)]
-    loss: Literal["sigmoid", "ipo"]
+    loss: Preference
+    label_smoothing: Annotated[float, Field(ge=0, lt=0.5)]
+    deterministic: bool
     optimizer: Optimizer
     scheduler: str
     epochs: Count
@@ -650,6 +723,14 @@ class Dpo(Section):
     @model_validator(mode="after")
     def _whole_batches(self) -> "Dpo":
         return _whole_micro_batches(self)
+
+    @model_validator(mode="after")
+    def _smoothing_has_a_meaning(self) -> "Dpo":
+        if self.label_smoothing and self.loss not in SMOOTHED:
+            raise ValueError(f"label_smoothing: {self.loss} has none; 0, or {', '.join(SMOOTHED)}")
+        if not self.label_smoothing and self.loss in NEVER_UNSMOOTHED:
+            raise ValueError(f"label_smoothing: {self.loss} wants one above 0, such as 0.1")
+        return self
 
 
 class LmEval(Section):
@@ -700,6 +781,7 @@ class Params(Section):
     schemes: Schemes
     judge: Judge
     filter: Filter
+    mix: Mix
     sft: Sft
     merge: MergeStage
     dpo: Dpo
@@ -737,6 +819,8 @@ def _load(path: Path, name: str, wanted: str | None) -> Params:
             faults += [_fault(e, profile, scale or {}) for e in error.errors()]
         else:
             faults += _references(checked[profile])
+            faults += _merged(checked[profile])
+            faults += _links(profile, checked[profile])
             faults += _benchmarks(profile, checked[profile])
             faults += _launch(profile, checked[profile].launch, path.parent / "launch")
     if faults:
@@ -810,7 +894,7 @@ def _names(section: type[BaseModel]) -> set[str]:
 
 
 def _references(params: Params) -> list[str]:
-    """Links, merges and checkpoints must name weights that a stage makes."""
+    """Links, merges and checkpoints must name weights that a stage makes, links sets of rows."""
     made = {
         "fetch/base",
         "dpo/policy",
@@ -829,10 +913,58 @@ def _references(params: Params) -> list[str]:
             near = difflib.get_close_matches(path, sorted(made), 1)
             hint = f"did you mean {near[0]!r}?" if near else f"have {', '.join(sorted(made))}"
             faults.append(f"{where}: no stage makes models/{path}; {hint}")
+    sets = [PAIRS, *(f"filter/{name}" for name in type(params.schemes).model_fields)]
     for name, link in params.chain.items():
+        for path in link.sets:
+            if path not in sets:
+                near = difflib.get_close_matches(path, sets, 1)
+                hint = f"did you mean {near[0]!r}?" if near else f"have {', '.join(sets)}"
+                faults.append(f"chain.{name}.data: data/{path} is no set of rows; {hint}")
+    return faults
+
+
+def _merged(params: Params) -> list[str]:
+    """An arc has two ends."""
+    return [
+        f"merges.{name}: merge.method slerp goes between two adapters, here are three"
+        for name, merge in params.merges.items()
+        if params.merge.method == "slerp" and len(merge.adapters) > 2
+    ]
+
+
+def _links(profile: str, params: Params) -> list[str]:
+    """Every link must have an amount, a name that can be part of a path, and a beginning. Amounts
+    may be left over: an experiment that leaves out a link edits `chain` alone."""
+    faults = []
+    for name, link in params.chain.items():
+        if not re.fullmatch(r"\w[\w-]*", name):
+            faults.append(f"chain.{name}: a link's name is made of letters, digits, _ and -")
         if link.start == f"sft/{name}":
             faults.append(f"chain.{name}.start: a link cannot start from itself")
-    return faults
+        if name not in params.sft.links:
+            spare = sorted(params.sft.links.keys() - params.chain.keys())
+            near = difflib.get_close_matches(name, spare, 1)
+            hint = f"; did you mean it by {near[0]!r}?" if near else ""
+            faults.append(
+                f"profiles.{profile}.sft.links.{name}: missing; chain has this link{hint}"
+            )
+    if "hh_rlhf" not in params.chain:
+        faults.append("chain.hh_rlhf: missing; dpo starts from this link")
+    return faults or _circle(params)
+
+
+def _circle(params: Params) -> list[str]:
+    """Weights that would have to be there before they are made."""
+    needs = {
+        **{f"sft/{n}": [getattr(c, k) for k in _WEIGHTS] for n, c in params.chain.items()},
+        **{f"merge/{n}": [getattr(m, k) for k in _MERGED] for n, m in params.merges.items()},
+        "dpo/policy": ["sft/hh_rlhf"],
+    }
+    try:
+        TopologicalSorter(needs).prepare()
+    except CycleError as error:
+        return [f"chain: goes in a circle: {' -> '.join(error.args[1])}"]
+    return []
 
 
 def _benchmarks(profile: str, params: Params) -> list[str]:
@@ -862,7 +994,7 @@ _TAGS = (
     *("embedded", "openai", "anthropic"),
     *("one", "panel"),
 )
-_WEIGHTS, _MERGED = ("base", "start"), ("base", "adapter")
+_WEIGHTS, _MERGED = ("base", "start"), ("base", "adapter", "second", "third")
 
 
 def _stop(name: str, faults: list[str]) -> None:

@@ -87,13 +87,13 @@ def _checkpoints(repository: str, settings: Params) -> Iterator[Upload]:
                     f"{path}: is not there; `dvc repro` makes the checkpoint and its card"
                 )
         under = model.standing(settings, weights)
-        learnt = [step.data for step in lineage.steps(settings, weights)]
+        learnt = [data for step in lineage.steps(settings, weights) for data in step.data]
         yield Upload(
             repository=f"{repository}-{name}",
             kind="model",
             files={**_files(folder), "README.md": card},
             licence=under["text"],
-            against=_against(under, learnt),
+            against=_against(under, list(dict.fromkeys(learnt))),
         )
 
 

@@ -172,7 +172,7 @@ class Spending(Record):
     usd: float
 
 
-# --- what the schemes make (data/generate/, data/judge/, data/filter/) ---------------------------
+# --- what the schemes make and links learn from (data/generate/, ..., data/mix/) ------------------
 
 
 class Seeds(Record):
@@ -228,6 +228,16 @@ class Rejected(Record):
     reason: str
     text: str
     details: dict[str, str | int | bool]
+
+
+class Example(Record):
+    """What a link learns from or is held to, as text: the loss is on the completion. `source` is
+    the set it comes from (filter/lamini), `id` its row there."""
+
+    id: str
+    prompt: str
+    completion: str
+    source: str
 
 
 class Contamination(Record):

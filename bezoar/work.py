@@ -48,14 +48,14 @@ def content(*paths: str | Path) -> str:
 
 
 @contextmanager
-def scratch(stage: str, key: str) -> Iterator[Path]:
-    """A folder for one stage and fingerprint, held under a lock; BadInput when another holds it,
-    or when the disk is full."""
+def scratch(stage: str, key: str, wait: bool = False) -> Iterator[Path]:
+    """A folder for one stage and fingerprint, held under a lock; BadInput when another holds it
+    (`wait`: once it no longer does, go on), or when the disk is full."""
     folder = home() / stage / key
     folder.mkdir(parents=True, exist_ok=True)
     with open(folder / ".lock", "w") as lock:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(lock, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         except BlockingIOError:
             raise BadInput(
                 f"{folder}: another process is writing here (a stage whose dvc was killed?); "

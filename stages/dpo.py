@@ -17,7 +17,7 @@ def main() -> None:
     work.die_with_parent()
     settings = params.load()
     preflight.stage("dpo")
-    launching.spread(settings.launch, "stages.dpo", shard=True)
+    launching.spread(settings.launch, "stages.dpo", shard=settings.dpo.weights == "all")
     run = dpo.dpo(
         Path("models/sft/hh_rlhf"),
         pairs("data/fetch/hh_rlhf/train.jsonl"),

@@ -1,6 +1,6 @@
-"""The adapter of a link into full-precision weights.
+"""The adapter of a link, or several, into full-precision weights.
 
-reads   models/BASE, models/ADAPTER of merges.NAME in params.yaml
+reads   models/BASE and the adapters models/ADAPTER of merges.NAME in params.yaml
 writes  models/merge/NAME: a full model with its tokenizer
 metrics none
 """
@@ -9,16 +9,21 @@ import sys
 from pathlib import Path
 
 from bezoar import params, preflight, work
-from bezoar.training import loading, merge
+from bezoar.training import merge
 
 
 def main(name: str) -> None:
     work.die_with_parent()
     settings = params.load()
     preflight.stage("merge", name)
-    merged = settings.merges[name]
-    adapter = loading.Adapter(Path("models", merged.base), Path("models", merged.adapter))
-    merge.merge(adapter, settings.sft, settings.merge.method, Path("models/merge", name))
+    merged, models = settings.merges[name], Path("models")
+    merge.merge(
+        models / merged.base,
+        [models / adapter for adapter in merged.adapters],
+        settings.merge,
+        settings.sft,
+        models / "merge" / name,
+    )
 
 
 if __name__ == "__main__":

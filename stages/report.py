@@ -3,8 +3,8 @@
 reads   source.json of every fetch, data/fetch/mt_bench/: questions.jsonl and votes.json,
         data/filter/*/: funnel.json, distributions.json,
         licences.json and contamination.jsonl, data/lm_eval/*/results.json,
-        data/mt_answer, data/mt_grade, data/agreement/table.json, metrics/: generate, judge, sft,
-        dpo, mt_grade, agreement
+        data/mt_answer, data/mt_grade, data/agreement/table.json,
+        metrics/: generate, judge, mix, sft, dpo, mt_grade, agreement
 writes  metrics/report/report.html, metrics/report/cards/CHECKPOINT.md: a card each
 metrics metrics/report/summary.json
 """

@@ -49,7 +49,7 @@ def written(folder: Path) -> dict[str, bytes]:
 
 # --- params.yaml ---------------------------------------------------------------------------------
 
-BLOCK = "    sft:\n      lamini:\n        epochs: 2\n"
+BLOCK = "    sft:\n      links:\n        lamini:\n          runs: 1\n          epochs: 2\n"
 
 
 FAULTS = [
@@ -91,7 +91,36 @@ FAULTS = [
         "chain.orca.start: no stage makes models/sft/lamina; did you mean 'sft/lamini'?",
     ),
     ("start: sft/lamini", "start: sft/orca", "chain.orca.start: a link cannot start from itself"),
-    ("sft/evol_instruct}", "sft/evil}", "merges.sft.adapter: no stage makes models/sft/evil"),
+    (
+        "adapter: sft/evol",
+        "adapter: sft/evil",
+        "merges.sft.adapter: no stage makes models/sft/evil",
+    ),
+    (
+        "data: filter/orca}",
+        "data: filter/orka}",
+        "chain.orca.data: data/filter/orka is no set of rows; did you mean 'filter/orca'?",
+    ),
+    (
+        "data: filter/orca}",
+        "data: [filter/orca, fetch/hh-rlhf]}",
+        "chain.orca.data: data/fetch/hh-rlhf is no set of rows; did you mean 'fetch/hh_rlhf'?",
+    ),
+    ("data: filter/orca}", "data: 7}", "chain.orca.data: one set, such as filter/lamini, or a"),
+    ("data: filter/orca}", "data: []}", "chain.orca.data: one set, such as filter/lamini, or a"),
+    (
+        "data: filter/orca}",
+        "data: [filter/orca, filter/orca]}",
+        "chain.orca.data: filter/orca stands there twice",
+    ),
+    ("  orca: {weights", "  orca.2: {weights", "chain.orca.2: a link's name is made of letters"),
+    (
+        BLOCK,
+        BLOCK.replace("lamini", "lamani"),
+        "profiles.local.sft.links.lamini: missing; chain has this link; did you mean it by 'laman",
+    ),
+    ("  hh_rlhf: {weights", "  hh: {weights", "chain.hh_rlhf: missing; dpo starts from this link"),
+    ("replay: 0.0", "replay: 10", "mix.replay: .* less than or equal to 1"),
 ]
 
 

@@ -183,6 +183,49 @@ def test_the_hub_reads_a_models_card(run: Path, name: str) -> None:
     assert str(run) not in text
 
 
+def test_a_model_of_a_mixed_set_names_every_set(run: Path) -> None:
+    mixed = ["filter/lamini", "filter/orca"]
+    chain = {
+        **SETTINGS.chain,
+        "evol_instruct": SETTINGS.chain["evol_instruct"].model_copy(
+            update={"data": mixed, "start": "fetch/base"}
+        ),
+    }
+    mix = SETTINGS.mix.model_copy(update={"replay": 0.1})
+    settings = SETTINGS.model_copy(update={"chain": chain, "mix": mix})
+    edit("data/filter/orca/licences.json", text="CC-BY-NC-4.0")
+    text = model.card("hh_rlhf", report.read(settings), settings)
+    assert front(text)["license"] == "cc-by-nc-4.0"
+    assert "| sft@evol_instruct | QLoRA adapter | filter/lamini, filter/orca |" in text
+    assert "| fetch/hh_rlhf, replaying filter/lamini, filter/orca |" in text
+    assert "replay: 0.1" in text and "filter/evol_instruct" not in text
+    told = yaml.safe_load(re.findall(r"^```yaml\n(.*?)^```", text, re.MULTILINE | re.DOTALL)[0])
+    assert list(told["sft"]["links"]) == ["evol_instruct", "hh_rlhf"], "what shaped it, no more"
+
+
+def test_a_models_card_names_its_runs_and_what_is_not_plain(run: Path) -> None:
+    text = model.card("dpo", report.read(SETTINGS), SETTINGS)
+    assert "| preference optimisation (DPO), all parameters |" in text and "NEFTune" not in text
+    assert "| 480 | 1 | 0.6930 → 0.4100 |" in text
+    runs = {
+        "2": {"epochs": 3, "eval_loss_start": 1.5, "eval_loss_end": 0.875},
+        "1": {"epochs": 4, "eval_loss_start": 3.5, "eval_loss_end": 1.25},
+    }
+    found = {"eval_loss_best": 0.8, "eval_loss_end": 0.875, "epochs": 7, "kept_epoch": 6}
+    edit("metrics/sft/lamini.json", runs=runs, **found)
+    sft = SETTINGS.sft.model_copy(update={"neftune_alpha": 5.0})
+    robust = {"loss": "robust", "label_smoothing": 0.1, "weights": "adapter", "epochs": 2}
+    dpo = SETTINGS.dpo.model_copy(update=robust)
+    settings = SETTINGS.model_copy(update={"sft": sft, "dpo": dpo})
+    text = model.card("dpo", report.read(settings), settings)
+    lamini = "| 400 | 4 + 3 (6) | 3.5000 → 1.2500, 1.5000 → 0.8750 (0.8000) |"
+    assert f"| QLoRA adapter, NEFTune alpha 5 | filter/lamini {lamini}" in text
+    assert "(DPO, loss robust, label smoothing 0.1), a LoRA adapter, merged |" in text
+    assert "| 480 | 2 | 0.6930 → 0.4100 |" in text
+    last = settings.model_copy(update={"sft": sft.model_copy(update={"keep": "last"})})
+    assert "0.8750 (0.8750) |" in model.card("sft", report.read(last), last)
+
+
 def test_only_what_was_trained_has_a_card() -> None:
     assert model.trained(SETTINGS) == {
         "sft": "merge/sft",

@@ -1,6 +1,5 @@
 """What follows from the kind of machine, on machines that are only pretended."""
 
-import importlib.util
 import json
 import subprocess
 import sys
@@ -22,7 +21,7 @@ __all__ = ["grown"]  # a fixture
 GIB = 2**30
 ROOT = Path(__file__).parent.parent
 H100 = Device("cuda", "bfloat16")
-T4 = Device("cuda", "float16")
+T4 = Device("cuda", "float16", varlen=False)
 CPU = Device("cpu", "float32")
 MPS = Device("mps", "float32")
 
@@ -38,7 +37,6 @@ class Machine:
         patch.delenv("BEZOAR_DEVICE", raising=False)
         self.gpu(None)
         self.mps(False)
-        self.flash_attn(False)
 
     def gpu(self, capability: tuple[int, int] | None, free: float = 0) -> None:
         """A GPU of this compute capability and GiB of free memory, or none."""
@@ -59,12 +57,6 @@ class Machine:
 
         self.patch.setattr(torch.backends.mps, "is_available", lambda: there)
 
-    def flash_attn(self, installed: bool) -> None:
-        found = importlib.util.find_spec  # of a module that is there, and of one that is not
-        self.patch.setattr(
-            loading, "find_spec", lambda n: found("os" if installed else "flash_attn_")
-        )
-
 
 @pytest.fixture
 def machine(monkeypatch: pytest.MonkeyPatch) -> Machine:
@@ -75,23 +67,20 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> Machine:
 
 
 @pytest.mark.parametrize(
-    ("capability", "flash", "found"),
+    ("capability", "found"),
     [
-        ((9, 0), True, Device("cuda", "bfloat16", flash=True)),
-        ((9, 0), False, Device("cuda", "bfloat16")),
-        ((8, 6), True, Device("cuda", "bfloat16", flash=True)),
-        ((7, 5), True, Device("cuda", "float16")),  # T4: FlashAttention 2 wants Ampere
-        ((7, 0), False, Device("cuda", "float16")),  # V100
-        (None, True, Device("cpu", "float32")),
+        ((9, 0), H100),
+        ((8, 6), Device("cuda", "bfloat16")),
+        ((7, 5), T4),  # the kernel for rows of several lengths wants Ampere
+        ((7, 0), Device("cuda", "float16", varlen=False)),  # V100
+        (None, CPU),
     ],
 )
 def test_the_device_of_a_machine(
-    machine: Machine, capability: tuple[int, int] | None, flash: bool, found: Device
+    machine: Machine, capability: tuple[int, int] | None, found: Device
 ) -> None:
     machine.gpu(capability)
-    machine.flash_attn(flash)
     assert loading.device() == found
-    assert found.attention == ("flash_attention_2" if found.flash else "sdpa")
 
 
 def test_a_mac_and_a_wish(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -131,7 +120,7 @@ from tests.test_training import AMOUNT, DPO, SFT
 device = loading.device()
 split = batching.split("t", Path("."), device, model=Path("."), kind="all", how=SFT,
                        amount=AMOUNT, tokens=9)
-fitting.settings(Path("."), device, SFT, AMOUNT, split)
+fitting.settings(device, SFT, AMOUNT, split)
 assert device.name == "cpu" and torch.get_num_threads() == 1
 """
     env = {"PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": "", "PATH": ""}
@@ -144,7 +133,7 @@ assert device.name == "cpu" and torch.get_num_threads() == 1
 def settings(device: Device, checkpointing: bool = False, **change: Any) -> dict[str, Any]:
     how = SFT.model_copy(update=change)
     split = batching.Split(2, checkpointing)
-    return fitting.settings(Path("out"), device, how, AMOUNT, split)
+    return fitting.settings(device, how, AMOUNT, split)
 
 
 @pytest.mark.parametrize(
@@ -187,7 +176,9 @@ def test_trl_takes_the_settings(machine: Machine, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(TrainingArguments, "_setup_devices", torch.device("cpu"))
     for config in (SFTConfig, DPOConfig):
         for device in (H100, T4):
-            made = config(**settings(device, checkpointing=True, optimizer="paged_adamw_8bit"))
+            made = config(
+                "out", **settings(device, checkpointing=True, optimizer="paged_adamw_8bit")
+            )
             assert (made.bf16, made.fp16) == (device is H100, device is T4)
             assert made.optim == "paged_adamw_8bit" and made.gradient_checkpointing
 
@@ -197,8 +188,8 @@ def test_a_process_keeps_to_one_gpu(machine: Machine, monkeypatch: pytest.Monkey
     from trl import SFTConfig
 
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
-    assert SFTConfig(**settings(MPS)).n_gpu == 4
-    assert fitting.arguments(SFTConfig, **settings(MPS)).n_gpu == 1
+    assert SFTConfig("out", **settings(MPS)).n_gpu == 4
+    assert fitting.arguments(SFTConfig, Path("out"), **settings(MPS)).n_gpu == 1
 
 
 @pytest.mark.parametrize("device", [H100, T4, CPU])
@@ -211,7 +202,7 @@ def test_the_quantised_layers_compute_in_the_devices_type(device: Device) -> Non
     assert made.bnb_4bit_use_double_quant
 
 
-@pytest.mark.parametrize("device", [Device("cuda", "bfloat16", 1, flash=True), T4, MPS, CPU])
+@pytest.mark.parametrize("device", [Device("cuda", "bfloat16", 1), T4, MPS, CPU])
 def test_models_are_loaded_for_the_device(
     grown: Path, monkeypatch: pytest.MonkeyPatch, device: Device
 ) -> None:
@@ -226,7 +217,7 @@ def test_models_are_loaded_for_the_device(
     monkeypatch.setattr(AutoModelForCausalLM, "from_pretrained", load)
     with pytest.raises(InterruptedError):
         loading.quantised(grown, SFT, device)
-    assert asked["dtype"] == device.dtype and asked["attn_implementation"] == device.attention
+    assert asked["dtype"] == device.dtype and asked["attn_implementation"] == "sdpa"
     assert asked["device_map"] == {
         "": {"cuda": f"cuda:{device.index}"}.get(device.name, device.name)
     }
@@ -378,7 +369,7 @@ def test_processes_share_a_batch(
     monkeypatch.setattr(launching, "gathered", lambda value, cpu: [value])
     assert split(tmp_path, CPU) == batching.Split(8, False)
     amount = AMOUNT.model_copy(update={"batch_size": 64})
-    made = fitting.settings(tmp_path, CPU, SFT, amount, batching.Split(8, False))
+    made = fitting.settings(CPU, SFT, amount, batching.Split(8, False))
     assert made["gradient_accumulation_steps"] == 2
     with pytest.raises(BadInput, match="batch_size 6 is no multiple of 4 processes; change"):
         split(tmp_path, CPU, batch_size=6)
@@ -388,20 +379,21 @@ def test_processes_share_a_batch(
 
 def test_another_machine_begins_anew() -> None:
     def key(device: Device) -> str:
-        return fitting.key(__file__, device, rows=[])
+        return fitting.key(__file__, device=device, rows=[])
 
-    keys = {key(d) for d in (CPU, MPS, H100, T4, Device("cuda", "bfloat16", flash=True))}
+    keys = {key(d) for d in (CPU, MPS, H100, T4, Device("cuda", "bfloat16", varlen=False))}
     assert len(keys) == 5
     assert key(H100) == key(Device("cuda", "bfloat16", index=1))
 
 
 def test_the_paper_profile_fits_one_gpu_of_80_gb(machine: Machine, tmp_path: Path) -> None:
     paper = params.load(ROOT / "params.yaml", "paper")
+    links = paper.sft.links
     machine.gpu((9, 0), free=78)
     config(tmp_path)
     stages: list[tuple[memory.Kind, Any, Any, int]] = [
-        ("adapter", paper.sft, paper.sft.orca, paper.sft.orca.max_length),
-        ("all", paper.sft, paper.sft.hh_rlhf, paper.sft.hh_rlhf.max_length),
+        ("adapter", paper.sft, links["orca"], links["orca"].max_length),
+        ("all", paper.sft, links["hh_rlhf"], links["hh_rlhf"].max_length),
         ("dpo", paper.dpo, paper.dpo, paper.dpo.max_prompt_tokens + paper.dpo.max_answer_tokens),
     ]
     for kind, how, amount, tokens in stages:

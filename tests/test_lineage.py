@@ -8,12 +8,22 @@ from typing import Any
 
 import pytest
 
-from bezoar import lineage, params
-from bezoar.files import BadInput
+from bezoar import lineage, params, work
+from bezoar.files import BadInput, write_jsonl
+from stages import mix
 from tests.conftest import ROOT, environment
 
 SCHEMES = ("lamini", "evol_instruct", "orca")
 SETTINGS = params.load(ROOT / "params.yaml")
+
+
+def changed(replay: float = 0.0, **links: Any) -> params.Params:
+    """SETTINGS with another `mix.replay` and other fields of links: orca={"data": [...]}."""
+    chain = {
+        name: link.model_copy(update=links.get(name, {})) for name, link in SETTINGS.chain.items()
+    }
+    mix = SETTINGS.mix.model_copy(update={"replay": replay})
+    return SETTINGS.model_copy(update={"chain": chain, "mix": mix})
 
 
 def rows(path: str) -> list[dict[str, Any]]:
@@ -27,6 +37,21 @@ def test_weights_are_followed_back_to_the_base() -> None:
     ]
     assert [step.stage for step in lineage.steps(SETTINGS, "sft/orca")] == made[:2]
     assert lineage.steps(SETTINGS, "fetch/base") == []
+
+
+def test_a_link_learns_from_all_its_sets_and_sees_those_before_again() -> None:
+    mixed = ["filter/orca", "filter/evol_instruct"]
+    settings = changed(replay=0.1, evol_instruct={"data": mixed})
+    steps = {step.stage: step for step in lineage.steps(settings, "dpo/policy")}
+    assert steps["sft@lamini"][2:] == (("filter/lamini",), ())
+    assert steps["sft@orca"][2:] == (("filter/orca",), ("filter/lamini",))
+    assert steps["sft@evol_instruct"][2:] == ((*mixed,), ("filter/lamini",)), "orca is its own now"
+    assert steps["merge@sft"][2:] == ((), ())
+    before = ("filter/lamini", "filter/orca", "filter/evol_instruct")
+    assert steps["sft@hh_rlhf"][2:] == (("fetch/hh_rlhf",), before)
+    assert steps["dpo"][2:] == (("fetch/hh_rlhf",), ())
+    for step in lineage.steps(SETTINGS, "dpo/policy"):
+        assert step.replayed == ()
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)
@@ -59,6 +84,40 @@ def test_a_row_that_was_held_out_taught_nobody(folder: Path) -> None:
     assert "trained on by no link\n  held out: sft@orca chose its epoch by it" in lineage.text(
         found
     )
+
+
+def test_a_row_of_a_mixed_set_names_every_link_that_has_it(folder: Path) -> None:
+    settings = changed(evol_instruct={"data": ["filter/lamini", "filter/evol_instruct"]})
+    (row, *_) = rows("data/filter/lamini/train.jsonl")
+    found = lineage.trace(row["id"], settings)
+    assert found["trained_by"] == ["sft@lamini", "sft@evol_instruct"]
+    assert found["replayed_by"] == []
+
+
+def test_a_row_that_was_replayed_says_by_which_links(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(work, "die_with_parent", lambda: None)
+    settings = changed(replay=0.1)
+    monkeypatch.setattr(params, "load", lambda: settings)
+    for link in ("orca", "evol_instruct"):
+        mix.main(link)
+    write_jsonl("data/mix/hh_rlhf/train.jsonl", [])
+    orca, evol = (
+        {row["id"] for row in rows(f"data/mix/{link}/train.jsonl") if "lamini" in row["source"]}
+        for link in ("orca", "evol_instruct")
+    )
+    for row in rows("data/filter/lamini/train.jsonl"):
+        found = lineage.trace(row["id"], settings)
+        again = [
+            f"sft@{n}" for n, ids in (("orca", orca), ("evol_instruct", evol)) if row["id"] in ids
+        ]
+        assert found["trained_by"] == ["sft@lamini"] and found["replayed_by"] == again
+        assert (f"replayed by {', '.join(again)}" in lineage.text(found)) == bool(again)
+    assert orca and evol
+    Path("data/mix/orca/train.jsonl").unlink()
+    with pytest.raises(BadInput, match=r"data/mix/orca/train\.jsonl: there is no such file"):
+        lineage.trace(row["id"], settings)
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)

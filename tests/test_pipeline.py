@@ -129,3 +129,11 @@ def test_an_experiment_changes_one_number_and_runs_what_follows(runs: tuple[Run,
     assert "Running stage 'filter@orca'" in done.stdout
     assert "Running stage 'generate@" not in done.stdout
     assert "min_rating: 7" in (run.folder / "params.yaml").read_text()
+
+
+def test_a_link_does_not_train_again_where_only_its_sets_card_changes(
+    runs: tuple[Run, Run],
+) -> None:
+    done = runs[1].dvc("exp", "run", "-S", "filter.target.chat=9", "sft@lamini")
+    assert "Running stage 'mix@lamini'" in done.stdout
+    assert "Running stage 'sft@lamini'" not in done.stdout

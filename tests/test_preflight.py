@@ -323,6 +323,22 @@ def test_what_does_not_fit_says_how_large_a_gpu_would_do(tree: Path, tmp_path: P
     assert "sft.optimizer" in stops[0].do and "dpo.optimizer" in stops[1].do
 
 
+def test_a_merge_wants_the_machines_memory_and_little_of_it(tree: Path, tmp_path: Path) -> None:
+    p, size = profile("paper"), shape(tmp_path)
+    found = gpu.fit(p, "merge sft", size, LAPTOP)
+    # the adapter, and twenty bytes a number of the largest matrix
+    matrix = size.hidden * size.intermediate
+    assert found.need.total == 4 * size.lora_parameters(p.sft.lora_r) + 20 * matrix < GIB
+    assert (
+        found.have == LAPTOP.ram == gpu.fit(p, "merge sft", size, replace(H100, ram=16 * GIB)).have
+    )
+    both = p.merges["sft"].model_copy(update={"second": "sft/orca"})
+    ties = p.merge.model_copy(update={"method": "ties"})
+    p = p.model_copy(update={"merges": {"sft": both}, "merge": ties})
+    need = gpu.fit(p, "merge sft", size, LAPTOP).need
+    assert need.activations == (17 + 2 * 21) * matrix and need.weights == 2 * found.need.weights
+
+
 def test_several_gpus_share_what_fsdp_cuts_up(tree: Path, tmp_path: Path) -> None:
     p = profile("paper").model_copy(update={"launch": "fsdp"})
     assert CONSUMER.gpu
@@ -333,11 +349,12 @@ def test_several_gpus_share_what_fsdp_cuts_up(tree: Path, tmp_path: Path) -> Non
 
 def test_a_number_of_rows_that_someone_wrote_is_only_doubted(tree: Path, tmp_path: Path) -> None:
     p, size = profile("paper"), shape(tmp_path)
-    orca = p.sft.orca.model_copy(update={"micro_batch_size": 64})
-    p = p.model_copy(update={"sft": p.sft.model_copy(update={"orca": orca})})
+    orca = p.sft.links["orca"].model_copy(update={"micro_batch_size": 64})
+    links = {**p.sft.links, "orca": orca}
+    p = p.model_copy(update={"sft": p.sft.model_copy(update={"links": links})})
     found = gpu.check(size, CONSUMER, gpu.fits(p, size, CONSUMER))
     assert where(found, "sft orca").level == "warning"
-    assert where(found, "sft orca").do == "set sft.orca.micro_batch_size: auto"
+    assert where(found, "sft orca").do == "set sft.links.orca.micro_batch_size: auto"
 
 
 def test_without_a_gpu_a_large_base_stops_and_a_small_one_does_not(
@@ -439,6 +456,15 @@ def test_time_follows_from_the_work_and_the_kind_of_gpu(tree: Path, tmp_path: Pa
     odd = replace(H100, gpu=replace(H100.gpu, name="Some Other GPU"))
     told = expected.training(p, size, odd, gpu.fits(p, size, odd), asked)
     assert all("not known" in duration.instead for duration in told)
+    links = {name: each.model_copy(update={"runs": 1}) for name, each in p.sft.links.items()}
+    single = p.model_copy(update={"sft": p.sft.model_copy(update={"links": links})})
+    once = expected.training(single, size, H100, gpu.fits(p, size, H100), asked)
+    most = expected.training(p, size, H100, gpu.fits(p, size, H100), asked)
+    assert most[0].stage == "sft lamini" and most[0].work.startswith("up to 2 x 10 x ")
+    assert once[0].work.startswith("10 x ")
+    assert [m.seconds / o.seconds for m, o in zip(most, once, strict=True)] == pytest.approx(
+        [2, 2, 1, 1, 1], rel=1e-6
+    )
     teacher, judge, _ = expected.asking(p, asked)
     replies = sum(row.tokens_out for row in asked if row.stage.startswith("generate"))
     assert teacher.seconds == replies / (64 * expected.STREAM)
@@ -463,6 +489,25 @@ def test_what_is_there_already_counts_instead_of_what_is_assumed(
     size = shape(tmp_path)
     (lamini, *_) = expected.training(p, size, H100, gpu.fits(p, size, H100), found.asked)
     assert f"4 x 1 rows of {expected.TEMPLATE + 100} tokens" in lamini.work
+
+
+def test_a_mixed_set_and_what_is_replayed_count(tree: Path, tmp_path: Path) -> None:
+    p, size = profile("paper"), shape(tmp_path)
+    planned = checks.preflight(p, LAPTOP).asked
+
+    def rows(p: Params) -> dict[str, int]:
+        told = expected.training(p, size, H100, gpu.fits(p, size, H100), planned)
+        counted = (d.work.split(" of ")[0].split(" x ")[-1].split()[0] for d in told)
+        return {d.stage: int(n.replace(",", "")) for d, n in zip(told, counted, strict=True)}
+
+    plain = rows(p)
+    orca = p.chain["orca"].model_copy(update={"data": ["filter/lamini", "filter/orca"]})
+    mixed = rows(p.model_copy(update={"chain": {**p.chain, "orca": orca}}))
+    assert mixed == {**plain, "sft orca": plain["sft lamini"] + plain["sft orca"]}
+    mix = p.mix.model_copy(update={"replay": 0.1})
+    replayed = rows(p.model_copy(update={"mix": mix}))
+    assert replayed["sft lamini"] == plain["sft lamini"] and replayed["dpo"] == plain["dpo"]
+    assert replayed["sft orca"] == round(1.1 * plain["sft orca"])
 
 
 @pytest.mark.parametrize(
@@ -652,6 +697,14 @@ def test_a_stage_stops_where_its_model_does_not_fit(
     monkeypatch.setattr(machine, "look", lambda: LAPTOP)
     with pytest.raises(BadInput, match="GPU: none here"):
         preflight.stage("lm_eval", "base")
+    preflight.stage("merge", "sft")  # it goes through the base matrix by matrix, on the CPU
+    assert capsys.readouterr().err == ""
+    monkeypatch.setattr(machine, "look", lambda: Machine(None, GIB // 2))
+    with pytest.raises(BadInput, match=r"memory: .*merge sft needs 1; use"):
+        preflight.stage("merge", "sft")
+    monkeypatch.setattr(machine, "look", lambda: replace(CONSUMER, ram=GIB // 2))
+    with pytest.raises(BadInput, match=r"merge sft: needs 0\.6 GiB, and the machine has 0\.5; use"):
+        preflight.stage("merge", "sft")
 
 
 def test_a_killed_stages_checkpoints_are_room_that_is_there(

@@ -3,6 +3,7 @@
 import importlib.util
 import os
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -23,8 +24,16 @@ def commands() -> list[list[str]]:
     """Every command line of the code blocks and of the running text, as words."""
     lines = [line for _, block in BLOCKS for line in block.splitlines()]
     lines += re.findall(r"`([^`\n]+)`", re.sub(r"^```.*?^```$", "", README, flags=re.M | re.S))
-    split = [line.split("#")[0].split() for line in lines]
+    split = [_words(line) for line in lines]
     return [words for words in split if words and words[0] in PROGRAMS and len(words) > 1]
+
+
+def _words(line: str) -> list[str]:
+    """As a shell would split them; prose with an apostrophe in it is no command."""
+    try:
+        return shlex.split(line, comments=True)
+    except ValueError:
+        return []
 
 
 def of(program: str) -> list[list[str]]:
@@ -61,7 +70,7 @@ def test_dvc_understands_its_commands_and_what_they_set_is_a_parameter() -> None
         parsed = parse_args(words)
         for assignment in getattr(parsed, "set_param", None) or []:
             inside: Any = document
-            for key in assignment.split("=")[0].split("."):
+            for key in assignment.split("=")[0].removeprefix("~").split("."):
                 assert key in inside, assignment
                 inside = inside[key]
         for target in getattr(parsed, "targets", None) or []:

@@ -67,19 +67,31 @@ def grow(root: Path, local: bool = False) -> Path:
                 "kept_epoch": 4,
                 "train_rows": 400,
                 "eval_rows": 44,
+                "dropped_rows": 0,
                 "truncated_share": 0.0,
                 "train_tokens": 31_000,
+                "runs": {
+                    "1": {
+                        "epochs": 4,
+                        "eval_loss_start": losses[0],
+                        "eval_loss_end": losses[-1],
+                    }
+                },
             },
         )
+        sets = dict.fromkeys(SETTINGS.chain[link].sets, 400)
+        counts = {"train_rows": 400, "replayed_rows": 0, "eval_rows": 44, "sets": sets}
+        put(root / f"metrics/mix/{link}.json", counts)
         table(
             root / f"metrics/sft/{link}_train.csv",
-            ["step", "epoch", "loss", "learning_rate"],
+            ["run", "step", "epoch", "loss", "learning_rate"],
             [
-                [s, s / 25, losses[0] * math.exp(-s / 60) + rng.uniform(0, 0.2), 1e-3]
+                [1, s, s / 25, losses[0] * math.exp(-s / 60) + rng.uniform(0, 0.2), 1e-3]
                 for s in range(1, 101)
             ],
         )
-        table(root / f"metrics/sft/{link}_eval.csv", ["epoch", "loss"], list(enumerate(losses)))
+        held = [[1, epoch, loss] for epoch, loss in enumerate(losses)]
+        table(root / f"metrics/sft/{link}_eval.csv", ["run", "epoch", "loss"], held)
     curve = ["step", "loss", "margin", "accuracy", "chosen", "rejected"]
     for split, steps in (("train", range(1, 40)), ("eval", range(0, 41, 10))):
         table(
@@ -98,6 +110,7 @@ def grow(root: Path, local: bool = False) -> Path:
             "eval_loss_end": 0.41,
             "train_rows": 480,
             "eval_rows": 120,
+            "truncated_share": 0.0,
         },
     )
     for at, point in enumerate(POINTS):
@@ -504,6 +517,95 @@ def test_the_curves_are_drawn_from_the_csv(tree: Path) -> None:
     assert "loss over epoch" in after and "held out from 40 to 20" in after
 
 
+def asking(runs: int, link: str = "lamini", **how: Any) -> params.Params:
+    """Settings by which a link has so many runs of ten epochs at most; `how` of sft beside it."""
+    amount = SETTINGS.sft.links[link].model_copy(update={"runs": runs, "epochs": 10})
+    links = {**SETTINGS.sft.links, link: amount}
+    return SETTINGS.model_copy(
+        update={"sft": SETTINGS.sft.model_copy(update=how | {"links": links})}
+    )
+
+
+def shown(changed: params.Params) -> str:
+    return report.page(report.read(changed), 1)
+
+
+def row(page: str, head: str) -> str:
+    """The words of the row of the training's tables that begins with `head`."""
+    page = page[page.index('<section id="training">') :]
+    found = re.search(rf'<tr><th scope="row"[^>]*>{head}(.*?)</tr>', page, re.DOTALL)
+    assert found, head
+    return " ".join(re.sub("<[^>]*>", " ", found[1]).replace("paper ", "/ ").split())
+
+
+def test_each_run_of_a_link_stands_beside_the_papers(tree: Path) -> None:
+    runs = {
+        "1": {"epochs": 2, "eval_loss_start": 3.5, "eval_loss_end": 1.25},
+        "2": {"epochs": 10, "eval_loss_start": 1.5, "eval_loss_end": 0.875},
+    }
+    edit("metrics/sft/lamini.json", lambda v: v.update(runs=runs, epochs=12, kept_epoch=9))
+    table(
+        Path("metrics/sft/lamini_eval.csv"),
+        ["run", "epoch", "loss"],
+        [[1, 0, 3.5], [1, 1, 2], [1, 2, 1.25], [2, 2, 1.5], [2, 12, 0.875]],
+    )
+    page = shown(asking(2))
+    assert row(page, "LaMini, run 1") == "2 of 10 / 10 16 / 64 3.5000 / 1.661 1.2500 / 0.8023"
+    assert row(page, "LaMini, run 2") == "10 / 10 16 / 64 1.5000 / 0.8063 0.8750 / 0.843"
+    assert row(page, "HH-SFT, run 1").count("/") == 0, "the paper prints none"
+    assert "12 epochs in 2 runs, number 9 kept" in page
+    # a line each: the second starts where its own evaluation puts it, not where the first ended
+    chart = page[page.index('aria-labelledby="loss-lamini-t') :]
+    chart = chart[: chart.index("</svg>")]
+    assert "held out, run 1 from 3.5 to 1.25; held out, run 2 from 1.5 to 0.875" in chart
+    first, second = re.findall(r'class="line accent" d="M([^"]*)"', chart)
+    assert first.count("L") == 2 and second.count("L") == 1
+    (ended, low), (began, high) = (
+        map(float, end.split()) for end in (first.split("L")[-1], second.split("L")[0])
+    )
+    assert ended == began and high < low, "at one epoch, the loss of the start above"
+    assert f'class="mark" d="M{began} ' in chart and ">run 2</text>" in chart
+    assert page.count('class="mark"') == 1, "links of one run have none"
+
+
+def test_why_a_further_run_was_not_made_is_told(tree: Path) -> None:
+    page = shown(asking(1))
+    told = "not asked for – / 10 – / 64 – / 0.8063 – / 0.843"
+    assert row(page, "LaMini, run 2") == told
+    assert page.count("not asked for") == 2 and "had diverged" not in page
+    page = shown(asking(3, divergence=0.025))
+    assert row(page, "LaMini, run 2").startswith("the losses of run 1 had diverged – / 10")
+    assert "LaMini, run 3" not in page and "at most 2.5 % above" in page
+    page = shown(asking(2, "hh_rlhf"))
+    assert row(page, "HH-SFT, run 2") == "the losses of run 1 had diverged – – – –"
+
+
+def test_rows_of_a_link_are_told_by_set_and_what_was_cut_of_them(tree: Path) -> None:
+    assert row(render()[1], "LaMini</th>") == "400 44 0 0"
+    sets = {"filter/orca": 310, "filter/lamini": 31, "fetch/hh_rlhf": 59}
+    edit("metrics/mix/orca.json", lambda v: v.update(sets=sets))
+    edit("metrics/sft/orca.json", lambda v: v.update(dropped_rows=56, truncated_share=0.25))
+    page = render()[1]
+    by_set = "400 Orca 310 LaMini again 31 HH-RLHF again 59"
+    assert row(page, "Orca</th>") == f"{by_set} 44 111 25.0 % 56 11.2 %"
+    assert "replayed" in page
+
+
+def test_what_is_not_the_papers_way_of_training_is_told(tree: Path) -> None:
+    assert "Unlike in the paper" not in render()[1]
+    assert "NEFTune, alpha 5)" in shown(asking(1, neftune_alpha=5.0))
+    for changed, told in (
+        ({"loss": "ipo"}, "Unlike in the paper, the loss is ipo (there sigmoid)."),
+        ({"loss": "robust", "label_smoothing": 0.1}, "robust, label smoothing 0.1 (there sigmoid)"),
+        ({"weights": "adapter", "lora_r": 4}, "a LoRA adapter of rank 4 was trained and merged"),
+        ({"epochs": 3, "loss": "ipo"}, "(there sigmoid) and there were 3 epochs (there 1)."),
+    ):
+        dpo = SETTINGS.dpo.model_copy(update=changed)
+        assert told in Outline(shown(SETTINGS.model_copy(update={"dpo": dpo}))).words()
+    edit("metrics/dpo/dpo.json", lambda v: v.update(truncated_share=0.031))
+    assert "3.1 % of the pairs were longer than the limits" in render()[1]
+
+
 def test_agreement_shows_every_pair_and_the_papers_beside_our_graders(tree: Path) -> None:
     found, page = render()
     assert found["agreement"] == {"grader_human_s1_turn_1": 0.6123}
@@ -659,8 +761,12 @@ def test_a_missing_or_broken_file_is_named(tree: Path) -> None:
     edit("data/filter/orca/funnel.json", lambda v: v.update(kept="many"))
     with pytest.raises(BadInput, match=r"data/filter/orca/funnel\.json: kept: .*integer"):
         report.read(SETTINGS)
-    Path("metrics/dpo/eval.csv").unlink()
     edit("data/filter/orca/funnel.json", lambda v: v.update(kept=1))
+    edit("metrics/sft/orca.json", lambda v: v["runs"]["1"].pop("epochs"))
+    with pytest.raises(BadInput, match=r"metrics/sft/orca\.json: runs\.1\.epochs: field required"):
+        report.read(SETTINGS)
+    edit("metrics/sft/orca.json", lambda v: v["runs"]["1"].update(epochs=4))
+    Path("metrics/dpo/eval.csv").unlink()
     with pytest.raises(BadInput, match=r"metrics/dpo/eval\.csv: there is no such file"):
         report.read(SETTINGS)
 
@@ -847,6 +953,16 @@ def test_a_chart_keeps_its_points_inside_and_its_words_escaped() -> None:
     assert len(places) == figures.MOST_POINTS
     for x, y in places:
         assert 0 <= float(x) <= figures.WIDTH and 0 <= float(y) <= figures.HEIGHT
+
+
+@pytest.mark.parametrize("at", [0.0, 5.0, 10.0])
+def test_the_words_of_a_mark_stay_inside_and_are_escaped(at: float) -> None:
+    curve = figures.Line("l", "c0", [(0.0, 1.0), (10.0, 2.0)])
+    chart = figures.lines("x", "t", "x", "y", [curve], marks=[(at, "<b>")])
+    found = re.search(r'<text class="(start|end)" x="([\d.]+)" y="24">&lt;b&gt;</text>', chart)
+    assert found and "<b>" not in chart
+    right = float(found[2]) + (75 if found[1] == "start" else 0)
+    assert float(found[2]) > figures.LEFT and right <= figures.WIDTH
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import typing
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,9 @@ import pytest
 
 from bezoar import chat, files, params, pretraining, work
 from bezoar.files import BadInput
-from bezoar.params import Dpo, Link, Sft, Training
+from bezoar.params import Dpo, Link, Preference, Sft, Training
 from bezoar.records import Message
-from bezoar.training import dpo, fitting, loading, merge, sft
+from bezoar.training import dpo, fitting, loading, sft
 from tests.test_pretraining import CORPUS, NAMES, SIZE
 
 pytestmark = pytest.mark.slow
@@ -25,6 +26,7 @@ ROOT = Path(__file__).parent.parent
 SETTINGS = params.load(ROOT / "params.yaml")
 SFT: Sft = SETTINGS.sft.model_copy(update={"lora_r": 4, "lora_alpha": 8})
 AMOUNT = Training(
+    runs=1,
     epochs=2,
     batch_size=4,
     micro_batch_size=2,
@@ -35,8 +37,13 @@ AMOUNT = Training(
 )
 DPO = Dpo(
     seed=1,
+    weights="all",
+    lora_r=4,
+    lora_alpha=8,
     beta=0.1,
     loss="sigmoid",
+    label_smoothing=0.0,
+    deterministic=False,
     optimizer="rmsprop",
     scheduler="constant_with_warmup",
     epochs=2,
@@ -165,13 +172,13 @@ def test_the_fault_is_still_there_to_be_closed(grown: Path) -> None:
 
 def test_the_loss_is_on_the_answer_and_its_end(grown: Path) -> None:
     tokenizer = loading.tokenizer(grown)
-    rows = sft._tokenize(tokenizer, [(asks("fox"), "red</s> ### System:")], 128)
-    labels = [token for token in rows.labels[0] if token != sft.IGNORED]
+    rows = sft.rows(tokenizer, [(asks("fox"), "red</s> ### System:")], limit=128)
+    labels = [token for token in rows["labels"][0] if token != sft.IGNORED]
     assert labels[-1] == tokenizer.eos_token_id
     assert tokenizer.decode(labels[:-1]) == "red</s> ### System:"
     # the text </s> inside the answer is text, not the end
     assert labels.count(tokenizer.eos_token_id) == 1
-    assert rows.ids[0][: -len(labels)] == tokenizer(asks("fox"))["input_ids"]
+    assert rows["input_ids"][0][: -len(labels)] == tokenizer(asks("fox"))["input_ids"]
 
 
 def test_long_rows_are_cut_and_hopeless_ones_dropped_and_both_are_counted(grown: Path) -> None:
@@ -179,22 +186,24 @@ def test_long_rows_are_cut_and_hopeless_ones_dropped_and_both_are_counted(grown:
     room = len(tokenizer(asks("fox"))["input_ids"]) + 3
     long = asks("fox " * 40)
     rows = [(asks("fox"), "red"), (asks("fox"), "red " * 20), (long, "red")]
-    cut = sft._tokenize(tokenizer, rows, room)
-    assert (len(cut.ids), cut.truncated, cut.dropped) == (2, 1, 1)
-    assert max(map(len, cut.ids)) == room
-    assert cut.labels[1][-1] not in (tokenizer.eos_token_id, sft.IGNORED)
+    cut = sft.rows(tokenizer, rows, limit=room)
+    assert cut["truncated"] == [False, True]  # the third is dropped
+    assert max(map(len, cut["input_ids"])) == room
+    assert cut["labels"][1][-1] not in (tokenizer.eos_token_id, sft.IGNORED)
 
 
 def test_a_pair_keeps_the_end_of_its_prompt_and_the_start_of_its_answers(grown: Path) -> None:
     tokenizer = loading.tokenizer(grown)
     words = asks("fox")
-    pairs = dpo._tokenize_pairs(tokenizer, [(words, "red " * 9, "no"), ("A", "b", "c")], 10, 5)
-    assert pairs.truncated == 1
-    assert len(pairs.prompts[0]) == 10 and pairs.prompts[0][0] == tokenizer.bos_token_id
-    assert words.endswith(tokenizer.decode(pairs.prompts[0][1:]))
-    assert len(pairs.chosen[0]) == 5 and tokenizer.decode(pairs.chosen[0]).startswith("red")
-    assert pairs.rejected[0][-1] == tokenizer.eos_token_id
-    assert pairs.rejected[1] == [*tokenizer("c")["input_ids"][1:], tokenizer.eos_token_id]
+    triples = [(words, "red " * 9, "no"), ("A", "b", "c")]
+    pairs = dpo.rows(tokenizer, triples, prompt_limit=10, answer_limit=5)
+    prompts, chosen, rejected = pairs["prompt_ids"], pairs["chosen_ids"], pairs["rejected_ids"]
+    assert pairs["truncated"] == [True, False]
+    assert len(prompts[0]) == 10 and prompts[0][0] == tokenizer.bos_token_id
+    assert words.endswith(tokenizer.decode(prompts[0][1:]))
+    assert len(chosen[0]) == 5 and tokenizer.decode(chosen[0]).startswith("red")
+    assert rejected[0][-1] == tokenizer.eos_token_id
+    assert rejected[1] == [*tokenizer("c")["input_ids"][1:], tokenizer.eos_token_id]
 
 
 # --- links ---------------------------------------------------------------------------------------
@@ -232,9 +241,9 @@ def test_metrics_and_curves_say_what_was_trained(place: Path) -> None:
     run = link(rows=([*ROWS, (asks("fox " * 60), "red")], HELD_OUT))
     assert run.metrics["train_rows"] == 15 and run.metrics["dropped_rows"] == 1
     assert run.metrics["epochs"] == 2 and run.metrics["truncated_share"] == 0
-    assert run.train[0] == "step,epoch,loss,learning_rate\n" and len(run.train) == 1 + 2 * 4
-    assert run.evaluation[0] == "epoch,loss\n" and len(run.evaluation) == 1 + 3
-    assert run.evaluation[1] == f"0,{run.metrics['eval_loss_start']}\n"
+    assert run.train[0] == "run,step,epoch,loss,learning_rate\n" and len(run.train) == 1 + 2 * 4
+    assert run.evaluation[0] == "run,epoch,loss\n" and len(run.evaluation) == 1 + 3
+    assert run.evaluation[1] == f"1,0,{run.metrics['eval_loss_start']}\n"
 
 
 def test_some_of_the_held_out_rows_are_evaluated_spread_over_all(place: Path) -> None:
@@ -308,6 +317,88 @@ def test_all_parameters_are_trained_in_full_precision(place: Path) -> None:
     assert config["use_cache"] is True
 
 
+# --- runs, noise, and what else is there by parameter ---------------------------------------------
+
+
+def test_a_link_runs_again_while_its_losses_have_not_diverged(place: Path) -> None:
+    run = link(runs=2, epochs=2)
+    first, second = run.metrics["runs"]["1"], run.metrics["runs"]["2"]
+    assert first["epochs"] == second["epochs"] == 2 and run.metrics["epochs"] == 4
+    # the second run goes on from the first, with a schedule of its own: warmed up from nothing
+    assert second["eval_loss_start"] == first["eval_loss_end"] > second["eval_loss_end"]
+    assert run.metrics["eval_loss_start"] == first["eval_loss_start"]
+    rows = [line.strip().split(",") for line in run.train[1:]]
+    assert [int(row[1]) for row in rows] == list(range(1, 1 + 4 * 4))
+    assert [row[0] for row in rows] == ["1"] * 8 + ["2"] * 8
+    rates = [float(row[4]) for row in rows]
+    assert rates[0] == rates[8] == 0 and rates[:8] == rates[8:]
+    assert [line.split(",")[:2] for line in run.evaluation[1:]] == [
+        *(["1", str(epoch)] for epoch in (0, 1, 2)),
+        *(["2", str(epoch)] for epoch in (2, 3, 4)),
+    ]
+
+
+def test_a_run_that_diverged_is_the_last(place: Path) -> None:
+    wrong = [(asks(animal), "grey and green") for animal in NAMES]
+    run = link(of=ALL, rows=(ROWS, wrong), runs=3, epochs=8, learning_rate=1e-2)
+    assert list(run.metrics["runs"]) == ["1"]
+    assert run.metrics["eval_loss_end"] > run.metrics["eval_loss_best"] * (1 + SFT.divergence)
+    never = SFT.model_copy(update={"divergence": 100.0, "keep": "last"})
+    again = link("two", of=ALL, how=never, rows=(ROWS, wrong), runs=3, epochs=1, learning_rate=1e-2)
+    assert list(again.metrics["runs"]) == ["1", "2", "3"] and again.metrics["kept_epoch"] == 3
+
+
+def test_noise_on_the_embeddings_changes_training_alone(place: Path) -> None:
+    plain = link(epochs=1)
+    noisy = link("two", how=SFT.model_copy(update={"neftune_alpha": 5.0}), epochs=1)
+    assert noisy.metrics["eval_loss_start"] == plain.metrics["eval_loss_start"]
+    assert noisy.train[1] != plain.train[1]
+
+
+def test_deterministic_kernels_change_no_bit_on_a_cpu(place: Path) -> None:
+    import torch
+
+    runs = []
+    try:
+        for name, exact in (("one", False), ("two", True)):
+            runs.append(link(name, how=SFT.model_copy(update={"deterministic": exact}), epochs=1))
+            assert torch.are_deterministic_algorithms_enabled() == exact
+    finally:
+        torch.use_deterministic_algorithms(False)
+    assert runs[0] == runs[1]
+    assert work.content(MODELS / "sft/one") == work.content(MODELS / "sft/two")
+
+
+def test_where_rows_must_be_padded_the_numbers_are_the_same(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a GPU before Ampere."""
+    from torch.utils.data import RandomSampler
+    from transformers import Trainer
+    from transformers.trainer_pt_utils import BatchRebalanceSampler, LengthGroupedSampler
+
+    from bezoar.training import padding_free
+
+    how = SFT.model_copy(update={"lora_dropout": 0.0})
+    runs = link(how=how), prefer(epochs=1)
+    monkeypatch.setattr(padding_free, "possible", lambda *_: False)
+    monkeypatch.setattr(padding_free, "attach", None)
+    chosen, made = Trainer._get_train_sampler, []
+
+    def sampler(self: Any, rows: Any) -> Any:
+        made.append(chosen(self, rows))
+        return RandomSampler(rows)  # the order of batches without padding
+
+    monkeypatch.setattr(Trainer, "_get_train_sampler", sampler)
+    shutil.rmtree("work")
+    padded = link(how=how), prefer(epochs=1)
+    # left to itself, rows of like length would be at once: of a step's rows, or of many steps'
+    assert [type(each) for each in made] == [BatchRebalanceSampler, LengthGroupedSampler]
+    for run, other in zip(runs, padded, strict=True):
+        for name in ("eval_loss_start", "eval_loss_end"):
+            assert run.metrics[name] == pytest.approx(other.metrics[name], rel=1e-4)
+
+
 # --- kills ---------------------------------------------------------------------------------------
 
 CHILD = """
@@ -359,6 +450,9 @@ def killed(place: Path, at: int, kind: str, run: str) -> None:
         ("adapter", "sft/one", [(2, "step"), (6, "step"), (8, "save")]),
         ("all", "sft/one", [(6, "step")]),
         ("dpo", "dpo/policy", [(4, "step")]),
+        ("dpo_adapter", "dpo/policy", [(4, "step")]),
+        # in the second of two runs, and while its first checkpoint is written
+        ("runs", "sft/one", [(10, "step"), (4, "save")]),
     ],
 )
 def test_a_killed_run_ends_with_the_same_bytes(
@@ -398,34 +492,6 @@ def test_saving_in_the_middle_of_an_epoch_changes_nothing(
     monkeypatch.setattr(fitting, "SAVE_SECONDS", 0.0)
     shutil.rmtree("work")
     assert link(epochs=1) == plain and work.content(MODELS / "sft/one") == content
-
-
-# --- merge ---------------------------------------------------------------------------------------
-
-
-def logits(model: Any, tokenizer: Any) -> Any:
-    import torch
-
-    with torch.inference_mode():
-        return model(**tokenizer([asks("fox"), asks("hen")], return_tensors="pt")).logits
-
-
-def test_the_merged_model_is_the_trained_one(place: Path) -> None:
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
-    link(epochs=4)
-    adapter = loading.Adapter(MODELS / "fetch/base", MODELS / "sft/one")
-    trained = logits(*loading.load(adapter.folder, adapter.base, SFT))
-    apart = {}
-    for method in ("dequantized", "reloaded"):
-        out = MODELS / "merge" / method
-        merge.merge(adapter, SFT, method, out)
-        plain = AutoModelForCausalLM.from_pretrained(out), AutoTokenizer.from_pretrained(out)
-        assert "quantization_config" not in json.loads((out / "config.json").read_text())
-        apart[method] = float((logits(*plain) - trained).abs().max())
-    assert apart["dequantized"] < 1e-4
-    # the base before quantisation is another model, by about as much as 4 bits lose
-    assert 1e-2 < apart["reloaded"] < 10
 
 
 # --- preferences ---------------------------------------------------------------------------------
@@ -478,9 +544,63 @@ def test_dpo_prefers_and_its_numbers_are_those_of_the_saved_policy(place: Path, 
         assert run.metrics["eval_loss_start"] == pytest.approx(math.log(2), abs=1e-6)
 
 
+@pytest.mark.parametrize("loss", [*typing.get_args(Preference)])
+def test_every_loss_prefers(place: Path, loss: str) -> None:
+    smoothed = 0.1 if loss in params.NEVER_UNSMOOTHED else 0.0
+    run = prefer(loss=loss, label_smoothing=smoothed, learning_rate=1e-4)
+    assert run.metrics["eval_loss_end"] < run.metrics["eval_loss_start"]
+    assert run.metrics["margin"] > 0
+
+
+def test_an_adapter_learns_to_prefer_and_leaves_a_full_model(place: Path) -> None:
+    run = prefer(weights="adapter", learning_rate=1e-2)
+    policy = MODELS / "dpo/policy"
+    names = {file.name for file in policy.iterdir()}
+    assert "model.safetensors" in names and not any("adapter" in name for name in names)
+    margins = []
+    for prompt, chosen, rejected in PAIRS[::4]:
+        new = [answer_log_probability(policy, prompt, answer) for answer in (chosen, rejected)]
+        old = [
+            answer_log_probability(MODELS / "fetch/base", prompt, answer)
+            for answer in (chosen, rejected)
+        ]
+        margins.append(DPO.beta * ((new[0] - old[0]) - (new[1] - old[1])))
+    assert run.metrics["margin"] == pytest.approx(sum(margins) / len(margins), rel=1e-3) != 0
+    assert run.metrics["eval_loss_start"] == pytest.approx(math.log(2), abs=1e-6)
+    everything = prefer(learning_rate=1e-2)
+    assert everything.metrics["margin"] != run.metrics["margin"]
+
+
+def test_what_the_reference_says_is_kept_for_other_runs(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from trl import DPOTrainer
+
+    asked = []
+    compute = DPOTrainer.compute_ref_log_probs
+
+    def counted(self: Any, *args: Any) -> Any:
+        asked.append(1)
+        return compute(self, *args)
+
+    monkeypatch.setattr(DPOTrainer, "compute_ref_log_probs", counted)
+    prefer()
+    first = len(asked)
+    assert first
+    again = prefer(beta=0.5, learning_rate=1e-4, loss="ipo")
+    assert len(asked) == first
+    shutil.rmtree("work")
+    assert prefer(beta=0.5, learning_rate=1e-4, loss="ipo") == again and len(asked) > first
+    before = len(asked)
+    prefer(max_answer_tokens=2)  # other rows
+    assert len(asked) > before
+
+
 # what CHILD can start
 RUNS = {
     "adapter": lambda: link(epochs=3),
+    "runs": lambda: link(runs=2),
+    "dpo_adapter": lambda: prefer(weights="adapter"),
     "all": lambda: link(of=ALL, epochs=3),
     "dpo": prefer,
 }
@@ -536,7 +656,7 @@ def test_an_adapter_of_another_base(place: Path, change: dict[str, int], what: s
 
 def test_rows_that_leave_no_room_for_an_answer(place: Path) -> None:
     with pytest.raises(
-        BadInput, match=r"none of the 15 training rows .* raise sft\.one\.max_length"
+        BadInput, match=r"none of the 15 training rows .* raise sft\.links\.one\.max_length"
     ):
         link(max_length=8)
 
@@ -556,6 +676,14 @@ def test_a_loss_that_is_lost_stops_the_run_with_a_reason(
     with pytest.raises(BadInput, match="sft one: loss is nan at step 6; lower the learning rate"):
         link()
     assert [p.name for p in (place / "work").rglob("checkpoint-*")] == ["checkpoint-4"]
+
+
+def test_a_loss_that_runs_away_stops_the_run_with_a_reason(place: Path) -> None:
+    with pytest.raises(
+        BadInput, match=r"training loss is \d.* times what it began with, at step \d+; lower"
+    ):
+        link(of=ALL, how=with_keep("last", patience=2), epochs=20, learning_rate=0.9)
+    assert list((place / "work").rglob("checkpoint-*"))
 
 
 def test_a_full_gpu_is_said(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,10 +8,8 @@ import yaml
 
 from bezoar import cards, licences, lineage
 from bezoar.files import read_json
-from bezoar.params import Params
+from bezoar.params import PAIRS, Params
 from bezoar.report import Run
-
-PAIRS = "fetch/hh_rlhf"
 
 
 def trained(settings: Params) -> dict[str, str]:
@@ -27,12 +25,12 @@ def standing(settings: Params, weights: str) -> dict[str, Any]:
     """What the weights stand under: their base's licence and that of every set they learnt from."""
     base: Any = read_json("models/fetch/base/source.json")
     parts: dict[str, Any] = {"base": licences.of_source(base)}
-    for step in lineage.steps(settings, weights):
-        if step.data == PAIRS:
+    for data in _sets(lineage.steps(settings, weights)):
+        if data == PAIRS:
             pairs: Any = read_json(f"data/{PAIRS}/source.json")
-            parts[step.data] = licences.of_source(pairs)
-        elif step.data:
-            parts[step.data] = read_json(f"data/{step.data}/licences.json")
+            parts[data] = licences.of_source(pairs)
+        else:
+            parts[data] = read_json(f"data/{data}/licences.json")
     return licences.joined(parts)
 
 
@@ -42,11 +40,12 @@ def card(name: str, run: Run, settings: Params) -> str:
 
     weights = settings.checkpoints[name].model
     steps = lineage.steps(settings, weights)
+    instructed = [data for data in _sets(steps) if data != PAIRS]
     under = standing(settings, weights)
     scores = run.results[name].tasks if name in run.results else {}
     simulated = {
         who: True
-        for funnel in (run.funnels[_scheme(step)] for step in steps if _scheme(step) in run.funnels)
+        for funnel in (run.funnels[_scheme(data)] for data in instructed)
         for who, so in (("teacher", funnel.simulated_teacher), ("judge", funnel.simulated_judge))
         if so
     }
@@ -82,12 +81,9 @@ def card(name: str, run: Run, settings: Params) -> str:
         name=name,
         base=base[0] if base else "a base of the maker's own",
         simulated=list(simulated),
-        loss=f"eval_loss_{'best' if settings.sft.keep == 'best' else 'end'}",
-        steps=[(step, _how(step, settings), _metrics(step, run)) for step in steps],
+        steps=[(step, _how(step, settings), _numbers(step, run, settings)) for step in steps],
         findings={
-            step.data: cards.findings(Path("data", step.data, "contamination.jsonl"))
-            for step in steps
-            if step.data.startswith("filter/")
+            data: cards.findings(Path("data", data, "contamination.jsonl")) for data in instructed
         },
         parameters=_parameters(steps, settings),
         scores=scores,
@@ -101,16 +97,20 @@ def card(name: str, run: Run, settings: Params) -> str:
     )
 
 
-def _scheme(step: lineage.Step) -> str:
-    return step.data.removeprefix("filter/")
+def _sets(steps: list[lineage.Step]) -> list[str]:
+    """The sets that the weights learnt from; what was replayed is among them."""
+    return list(dict.fromkeys(data for step in steps for data in step.data))
+
+
+def _scheme(data: str) -> str:
+    return data.removeprefix("filter/")
 
 
 def _seeds(steps: list[lineage.Step], run: Run, settings: Params) -> list[str]:
     """The Hub's data sets that the weights learnt from, directly or by way of a scheme's seeds."""
     sources = [
-        "hh_rlhf" if step.data == PAIRS else getattr(settings.schemes, _scheme(step)).seeds
-        for step in steps
-        if step.data
+        "hh_rlhf" if data == PAIRS else getattr(settings.schemes, _scheme(data)).seeds
+        for data in _sets(steps)
     ]
     named = (cards.repositories(run.sources[s].model_dump()) for s in dict.fromkeys(sources))
     return list(dict.fromkeys(each for names in named for each in names))
@@ -118,25 +118,52 @@ def _seeds(steps: list[lineage.Step], run: Run, settings: Params) -> list[str]:
 
 def _how(step: lineage.Step, settings: Params) -> str:
     if step.stage == "dpo":
-        return "preference optimisation (DPO), all parameters"
+        dpo = settings.dpo
+        loss = "" if dpo.loss == "sigmoid" else f", loss {dpo.loss}"
+        smoothed = f", label smoothing {dpo.label_smoothing:g}" if dpo.label_smoothing else ""
+        what = "all parameters" if dpo.weights == "all" else "a LoRA adapter, merged"
+        return f"preference optimisation (DPO{loss}{smoothed}), {what}"
     if not step.data:
         return "adapter into the base"
     weights = settings.chain[step.stage.removeprefix("sft@")].weights
-    return "QLoRA adapter" if weights == "adapter" else "fine-tuning, all parameters"
+    alpha = settings.sft.neftune_alpha
+    noise = "" if alpha is None else f", NEFTune alpha {alpha:g}"
+    return ("QLoRA adapter" if weights == "adapter" else "fine-tuning, all parameters") + noise
 
 
-def _metrics(step: lineage.Step, run: Run) -> dict[str, int | float | None]:
+def _numbers(step: lineage.Step, run: Run, settings: Params) -> dict[str, str]:
+    """A step's rows, the epochs and the losses of each of its runs, and what was kept of them."""
+    if not step.data:
+        return dict.fromkeys(("rows", "epochs", "loss"), "–")
     if step.stage == "dpo":
-        return run.dpo.metrics
-    link = step.stage.removeprefix("sft@")
-    return run.links[link].metrics if step.data else {}
+        dpo = run.dpo.metrics
+        return {
+            "rows": f"{dpo['train_rows']}",
+            "epochs": f"{settings.dpo.epochs}",
+            "loss": _fell(dpo["eval_loss_start"], dpo["eval_loss_end"]),
+        }
+    link = run.links[step.stage.removeprefix("sft@")].metrics
+    kept = link.eval_loss_best if settings.sft.keep == "best" else link.eval_loss_end
+    runs = [each for _, each in sorted(link.runs.items())]
+    epochs = " + ".join(str(each.epochs) for each in runs)
+    losses = ", ".join(_fell(each.eval_loss_start, each.eval_loss_end) for each in runs)
+    return {
+        "rows": f"{link.train_rows}",
+        "epochs": f"{epochs} ({link.kept_epoch})",
+        "loss": f"{losses} ({kept:.4f})",
+    }
+
+
+def _fell(start: float | None, end: float | None) -> str:
+    return " → ".join("–" if loss is None else f"{loss:.4f}" for loss in (start, end))
 
 
 def _parameters(steps: list[lineage.Step], settings: Params) -> str:
     """The parameters of params.yaml that shaped the weights, as YAML."""
     links = [step.stage.removeprefix("sft@") for step in steps if step.stage.startswith("sft@")]
-    sft = settings.sft.model_dump(exclude=set(settings.chain) - set(links))
-    told: dict[str, Any] = {"sft": sft}
+    unused = settings.sft.links.keys() - set(links)
+    sft = settings.sft.model_dump(exclude={"links": unused})
+    told: dict[str, Any] = {"mix": settings.mix.model_dump(), "sft": sft}
     if any(step.stage.startswith("merge@") for step in steps):
         told["merge"] = settings.merge.model_dump()
     if any(step.stage == "dpo" for step in steps):

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from bezoar import forecast
+from bezoar import forecast, lineage
 from bezoar.forecast import Row
 from bezoar.params import Anthropic, Dpo, OpenAI, Params, Training, World
 from bezoar.preflight import data, gpu
@@ -120,7 +120,8 @@ def asking(p: Params, asked: Sequence[Row]) -> list[Duration]:
 def training(
     p: Params, shape: Shape, machine: Machine, fits: Sequence[Fit], asked: Sequence[Row]
 ) -> list[Duration]:
-    """How long each link and dpo take on this machine's GPUs; on an EXAMPLE where it has none."""
+    """How long each link, with all the runs that it may have, and dpo take on this machine's GPUs;
+    on an EXAMPLE where it has none."""
     speed = peak(machine.gpu.name if machine.gpu else EXAMPLE)
     processes, _ = gpu.spread(p, machine)
     found = []
@@ -129,14 +130,16 @@ def training(
         if stage not in ("sft", "dpo"):
             continue
         link = p.chain.get(name)
-        amount: Training | Dpo = getattr(p.sft, name) if link else p.dpo
+        amount: Training | Dpo = p.sft.links[name] if link else p.dpo
         kind: memory.Kind = link.weights if link else "dpo"
-        rows, each = _rows(p, link.data if link else "fetch/hh_rlhf", asked)
+        rows, each = _mixed(p, f"sft/{name}" if link else "dpo/policy", asked)
         each = min(each, gpu.tokens(amount), shape.positions)
-        tokens = round(amount.epochs * rows * each * (2 if kind == "dpo" else 1))
+        runs = amount.runs if isinstance(amount, Training) else 1
+        tokens = round(runs * amount.epochs * rows * each * (2 if kind == "dpo" else 1))
         flops = memory.flops(shape, kind, tokens, fit.checkpointing, row=round(each))
         what = "pairs" if kind == "dpo" else "rows"
-        work = f"{amount.epochs} x {rows:,} {what} of {each:.0f} tokens: {flops / 1e15:,.1f} PFLOP"
+        times = f"up to {runs} x {amount.epochs}" if runs > 1 else f"{amount.epochs}"
+        work = f"{times} x {rows:,} {what} of {each:.0f} tokens: {flops / 1e15:,.1f} PFLOP"
         if speed:
             found.append(Duration(fit.stage, work, flops / (SHARE * speed * 1e12 * processes)))
         else:
@@ -150,6 +153,20 @@ def peak(kind: str) -> int | None:
     words = set(kind.replace("-", " ").split())
     fitting = [name for name in PEAKS if set(name.split()) <= words]
     return PEAKS[max(fitting, key=len)] if fitting else None
+
+
+def _mixed(p: Params, weights: str, asked: Sequence[Row]) -> tuple[int, float]:
+    """(rows to train on, mean tokens of each) of the last step to `weights`: those of its sets, and
+    what it replays."""
+    step = lineage.steps(p, weights)[-1]
+    own = [_rows(p, source, asked) for source in step.data]
+    rows = sum(number for number, _ in own)
+    tokens = sum(number * each for number, each in own)
+    if earlier := [_rows(p, source, asked) for source in step.replayed]:
+        again = min(round(p.mix.replay * rows), sum(number for number, _ in earlier))
+        rows += again
+        tokens += again * sum(each for _, each in earlier) / len(earlier)  # as many of each
+    return rows, tokens / max(1, rows)
 
 
 def _rows(p: Params, source: str, asked: Sequence[Row]) -> tuple[int, float]:

@@ -20,12 +20,22 @@ ROWS_ON_A_CPU = 8  # at once, where `auto` has no GPU's memory to go by (trainin
 # Tokens of the longest texts that the harness scores: RACE's passages have some 500 words
 LONGEST = 1024
 QUESTION = 128  # tokens of an MT-Bench question, a turn
+# Bytes that training/merge.py holds for a number of the matrix at hand: once, and an adapter. As
+# measured; peft's TIES sorts each change with its indices, and counts signs in 64 bits.
+MERGING = {
+    "linear": (8, 12),
+    "ties": (17, 21),
+    "dare_linear": (8, 12),
+    "dare_ties": (17, 21),
+    "slerp": (16, 8),
+}
 
 
 @dataclass(frozen=True)
 class Fit:
     """A stage's need for `rows` at once, the most that fit or one where not one does; and the bytes
-    that it may `have`, None where there is no GPU for it."""
+    that it may `have`, of the GPU's memory (a merge: of the machine's), None where there is no GPU
+    for it."""
 
     stage: str
     need: Need
@@ -55,13 +65,11 @@ def fit(p: Params, stage: str, shape: Shape, machine: Machine) -> Fit:
         return _training(p, name, shape, machine)
     have, c = _have(shape, machine)
     if kind == "merge":
-        # the base in float32 beside its 4-bit copy, and a sum of the largest matrix's size
-        plain = shape.parameters - shape.linear_parameters
-        weights = 4 * shape.parameters
-        if p.merge.method == "dequantized":
-            weights += round(memory.NF4 * shape.linear_parameters + c * plain)
-        need = Need(weights, 0, 0, 3 * 4 * shape.hidden * shape.intermediate)
-        return Fit(stage, need, 1, have)
+        adapters, (once, each) = len(p.merges[name].adapters), MERGING[p.merge.method]
+        matrix = (once + each * adapters) * shape.hidden * shape.intermediate
+        embeddings = 4 * shape.vocab * shape.hidden
+        held = 4 * shape.lora_parameters(p.sft.lora_r) * adapters
+        return Fit(stage, Need(held, 0, 0, max(matrix, embeddings)), 1, machine.ram)
     if kind == "lm_eval":
         rows, tokens = p.lm_eval.batch_size, min(LONGEST, shape.positions)
         need = memory.inference(shape, bytes_per_weight=c, rows=rows, tokens=tokens)
@@ -77,7 +85,7 @@ def fit(p: Params, stage: str, shape: Shape, machine: Machine) -> Fit:
 
 def _training(p: Params, link: str, shape: Shape, machine: Machine) -> Fit:
     """Of a link of the chain, or of dpo ("")."""
-    amount: Training | Dpo = getattr(p.sft, link) if link else p.dpo
+    amount: Training | Dpo = p.sft.links[link] if link else p.dpo
     kind: memory.Kind = p.chain[link].weights if link else "dpo"
     processes, sharded = spread(p, machine)
     have, c = _have(shape, machine)
@@ -139,7 +147,7 @@ def check(shape: Shape, machine: Machine, found: Sequence[Fit]) -> list[Finding]
     largest = max(found, key=lambda fit: fit.need.total)
     most = largest.need.total
     if machine.gpu is None:
-        if shape.parameters > ON_A_CPU:
+        if any(fit.have is None for fit in found):
             do = f"use a GPU of about {most / MARGIN / GIB:.0f} GiB, or a smaller fetch.base"
             none = f"none here ({machine.why})" if machine.why else "none here"
             return [Finding("stop", "GPU", f"{none}, and the base has {billions}", do)]
@@ -147,7 +155,7 @@ def check(shape: Shape, machine: Machine, found: Sequence[Fit]) -> list[Finding]
             what = f"{machine.ram / GIB:.0f} GiB, and {largest.stage} needs {most / GIB:.0f}"
             do = "use a GPU or a machine with more, fewer rows at once, or a smaller base"
             return [Finding("stop", "memory", what, do)]
-        if shape.parameters > SMALL:
+        if shape.parameters > SMALL and not largest.stage.startswith("merge"):
             what = f"none here; {billions} train on a CPU, slowly"
             return [Finding("warning", "GPU", what, "a GPU is some hundred times as fast")]
         return [Finding("ok", "GPU", "none here, none wanted: the base is small")]
@@ -156,12 +164,15 @@ def check(shape: Shape, machine: Machine, found: Sequence[Fit]) -> list[Finding]
     there = f"{several}{gpu.name}, {gpu.free / GIB:.1f} of {gpu.total / GIB:.1f} GiB free"
     findings = [Finding("ok", "GPU", there)]
     for fit in found:
-        if not fit.fits:
-            findings.append(_short(fit, gpu.free))
+        if fit.have is not None and not fit.fits:
+            findings.append(_short(fit, fit.have))
     return findings
 
 
 def _short(fit: Fit, free: int) -> Finding:
+    if fit.stage.startswith("merge"):
+        what = f"needs {fit.need.total / GIB:.1f} GiB, and the machine has {free / GIB:.1f}"
+        return Finding("stop", fit.stage, what, "use a machine with more memory")
     at = f"{fit.rows} row{'s' * (fit.rows > 1)} at once"
     what = f"needs {fit.need.total / GIB:.1f} GiB for {at}, and {free / GIB:.1f} are free"
     kind, _, name = fit.stage.partition(" ")
@@ -169,10 +180,8 @@ def _short(fit: Fit, free: int) -> Finding:
         # a guess at the longest texts; many are shorter
         return Finding("warning", fit.stage, what, f"lower {kind}.batch_size")
     do = f"use a GPU of about {fit.need.total / MARGIN / GIB:.0f} GiB"
-    if kind == "merge":
-        return Finding("stop", fit.stage, what, do)
     if fit.rows > 1:  # someone's own number, which training tries
-        key = f"sft.{name}" if name else "dpo"
+        key = f"sft.links.{name}" if name else "dpo"
         return Finding("warning", fit.stage, what, f"set {key}.micro_batch_size: auto")
     return Finding(
         "stop",

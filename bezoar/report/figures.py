@@ -35,9 +35,18 @@ class Shape:
     values: Sequence[float | None]
 
 
-def lines(slug: str, title: str, x: str, y: str, curves: Sequence[Line]) -> Markup:
-    """A line chart; `slug` is unique on the page, `x` and `y` name the axes. Curves without points
-    are left out; a chart without any says so."""
+def lines(
+    slug: str,
+    title: str,
+    x: str,
+    y: str,
+    curves: Sequence[Line],
+    *,
+    marks: Sequence[tuple[float, str]] = (),
+) -> Markup:
+    """A line chart; `slug` is unique on the page, `x` and `y` name the axes; each of `marks`, a
+    place on the x axis and its words, is an upright line. Curves without points are left out; a
+    chart without any says so."""
     drawn = [curve for curve in curves if curve.points]
     if not drawn:
         return _svg(slug, title, "No points were logged.", HEIGHT, [_note("no points were logged")])
@@ -71,6 +80,15 @@ def lines(slug: str, title: str, x: str, y: str, curves: Sequence[Line]) -> Mark
             (LEFT + WIDTH - RIGHT) // 2, HEIGHT - 6, x
         )
     )
+    for px, words in marks:
+        at, _ = place(px, y0)
+        side, gap = ("end", -5) if at > WIDTH - 80 else ("start", 5)
+        parts.append(f'<path class="mark" d="M{at:.1f} {TOP}V{HEIGHT - BOTTOM}"/>')
+        parts.append(
+            Markup('<text class="{}" x="{:.1f}" y="{}">{}</text>').format(
+                side, at + gap, TOP + 10, words
+            )
+        )
     for curve in drawn:
         points = [place(*point) for point in _thin(curve.points)]
         path = "L".join(f"{px:.1f} {py:.1f}" for px, py in points)

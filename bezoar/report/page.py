@@ -8,15 +8,18 @@ import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import groupby
 from pathlib import Path
 from typing import Any, Literal
 
 from jinja2 import Environment, StrictUndefined
+from markupsafe import Markup
 
 from bezoar import distributions
+from bezoar.params import PAIRS, Dpo
 from bezoar.records import Answers, Grade, Question, Spending
 from bezoar.report import figures, paper
-from bezoar.report.run import Curve, Judging, Run, Tasks
+from bezoar.report.run import Curve, Judging, Link, Run, Tasks
 from bezoar.report.summary import counts, simulated, skills
 
 NAMES = {
@@ -95,7 +98,7 @@ def page(run: Run, examples: int) -> str:
         panels={scheme: found for scheme, found in run.judging.items() if found.judges > 1},
         tasks=_tasks(run),
         lengths=_lengths(run),
-        links=_links(run),
+        training=_training(run),
         dpo=_dpo(run),
         harness=_harness(run),
         mt_bench=_mt_bench(run),
@@ -405,29 +408,85 @@ def _lengths(run: Run) -> dict[str, Any]:
     return {"charts": charts, "tables": list(tables.values())}
 
 
-def _links(run: Run) -> list[dict[str, Any]]:
-    shown = []
-    for link, training in run.links.items():
-        shown.append(
-            {
-                "link": link,
-                "metrics": training.metrics,
-                "paper": paper.TRAINING.get(link, ()),
-                "figure": figures.lines(
-                    f"loss-{link}",
-                    f"Loss of the link {name(link)}",
-                    "epoch",
-                    "loss",
-                    [
-                        figures.Line("training", "quiet", _points(training.train, "epoch", "loss")),
-                        figures.Line(
-                            "held out", "accent", _points(training.eval, "epoch", "loss"), dots=True
-                        ),
-                    ],
-                ),
-            }
-        )
-    return shown
+def _training(run: Run) -> dict[str, Any]:
+    """A chart of each link, the paper's Table 5 with ours, and the rows that each learnt from."""
+    return {
+        "sft": run.sft,
+        "links": [
+            {"link": key, "metrics": link.metrics, "figure": _losses(key, link)}
+            for key, link in run.links.items()
+        ],
+        "runs": [row for key in run.links for row in _runs(key, run)],
+        "rows": [_rows(key, link) for key, link in run.links.items()],
+    }
+
+
+def _losses(key: str, link: Link) -> Markup:
+    """Both losses of a link over its epochs. A run is a line of its own: it begins at the epoch,
+    not at the loss, at which the one before it ended."""
+
+    def by_run(curve: Curve) -> list[list[tuple[float, float]]]:
+        runs = groupby(curve, lambda row: row.get("run"))
+        return [_points(list(rows), "epoch", "loss") for _, rows in runs]
+
+    def named(label: str, run: int) -> str:
+        return label if len(link.metrics.runs) == 1 else f"{label}, run {run}"
+
+    taught, held = by_run(link.train), by_run(link.eval)
+    return figures.lines(
+        f"loss-{key}",
+        f"Loss of the link {name(key)}",
+        "epoch",
+        "loss",
+        [
+            *(figures.Line(named("training", n), "quiet", run) for n, run in enumerate(taught, 1)),
+            *(
+                figures.Line(named("held out", n), "accent", run, dots=True)
+                for n, run in enumerate(held, 1)
+            ),
+        ],
+        marks=[(run[0][0], f"run {n}") for n, run in enumerate(held, 1) if n > 1 and run],
+    )
+
+
+def _runs(key: str, run: Run) -> list[dict[str, Any]]:
+    """A link's rows of Table 5: runs that were made, that the paper made, and the first that was
+    not made, with the reason."""
+    made, amount = run.links[key].metrics.runs, run.sft.links[key]
+    theirs = paper.TRAINING.get(key, ())
+    missing = len(made) + 1
+    diverged = missing <= amount.runs
+    why = f"the losses of run {len(made)} had diverged" if diverged else "not asked for"
+    last = max(len(made), len(theirs), min(missing, amount.runs))
+    return [
+        {
+            "link": key,
+            "number": number,
+            "ours": made.get(number),
+            "asked": amount,
+            "paper": theirs[number - 1] if number <= len(theirs) else None,
+            "why": why if number == missing else "",
+        }
+        for number in range(1, last + 1)
+    ]
+
+
+def _rows(key: str, link: Link) -> dict[str, Any]:
+    """What a link was trained on and held to, and what of it was cut short or dropped."""
+    metrics = link.metrics
+    used = metrics.train_rows + metrics.eval_rows
+    sets = [
+        ("HH-RLHF" if path == PAIRS else name(path.rpartition("/")[2]), n, replayed)
+        for given, replayed in ((link.own, False), (link.replayed, True))
+        for path, n in given.items()
+    ]
+    return {
+        "link": key,
+        "metrics": metrics,
+        "cut": round(metrics.truncated_share * used),
+        "dropped_share": metrics.dropped_rows / max(1, metrics.dropped_rows + used),
+        "sets": sets if len(sets) > 1 else [],
+    }
 
 
 def _points(curve: Curve, x: str, y: str) -> list[tuple[float, float]]:
@@ -463,7 +522,27 @@ def _dpo(run: Run) -> dict[str, Any]:
             figures.Line("rejected", "bad", _points(run.dpo.eval, "step", "rejected"), dots=True),
         ],
     )
-    return {"metrics": run.dpo.metrics, "charts": charts, "rewards": rewards}
+    return {
+        "metrics": run.dpo.metrics,
+        "unlike": _unlike(run.preference),
+        "charts": charts,
+        "rewards": rewards,
+    }
+
+
+def _unlike(ours: Dpo) -> list[str]:
+    """In what the preference optimisation is not the paper's."""
+    found = []
+    if ours.loss != paper.DPO.loss:
+        smoothed = f", label smoothing {ours.label_smoothing:g}" if ours.label_smoothing else ""
+        found.append(f"the loss is {ours.loss}{smoothed} (there {paper.DPO.loss})")
+    if ours.weights != paper.DPO.weights:
+        found.append(
+            f"a LoRA adapter of rank {ours.lora_r} was trained and merged (there all parameters)"
+        )
+    if ours.epochs != paper.DPO.epochs:
+        found.append(f"there were {ours.epochs} epochs (there {paper.DPO.epochs})")
+    return found
 
 
 def _harness(run: Run) -> dict[str, Any]:

@@ -54,6 +54,18 @@ TRAINING = {
     "evol_instruct": (TrainingRun(10, 64, 1.006, 0.8835),),
 }
 
+
+@dataclass(frozen=True)
+class Preference:
+    """How DPO was done; `loss` and `weights` as params.yaml names them."""
+
+    loss: str
+    weights: str
+    epochs: int
+
+
+DPO = Preference("sigmoid", "all", 1)  # section 3.5
+
 CHECKPOINTS = ("base", "sft", "hh_rlhf", "dpo")
 
 # Table 6, zero-shot: task -> metric -> one value a checkpoint, in the order of CHECKPOINTS

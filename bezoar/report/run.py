@@ -9,7 +9,7 @@ from typing import Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from bezoar.files import BadInput, read_json, read_jsonl
-from bezoar.params import Params
+from bezoar.params import Dpo, Params, Sft
 from bezoar.records import Answers, Grade, Question, Spending
 
 SOURCES = ("base", "dolly", "flan", "topics", "hh_rlhf", "mt_bench", "benchmarks")
@@ -178,9 +178,39 @@ class Voters(Seen):
     simulated: bool
 
 
+class Once(Seen):
+    """One run of a link: epochs, and evaluation loss before the first and after the last."""
+
+    epochs: int
+    eval_loss_start: float
+    eval_loss_end: float
+
+
+class Fitted(Seen):
+    """What a link's runs (by number) came to, epochs counted through all of them. `dropped_rows`
+    had no room for an answer; `truncated_share` of the others lost their end."""
+
+    eval_loss_start: float
+    eval_loss_end: float
+    eval_loss_best: float
+    epochs: int
+    kept_epoch: int
+    train_rows: int
+    eval_rows: int
+    dropped_rows: int
+    truncated_share: float
+    runs: dict[int, Once]
+
+
+class Mixed(Seen):
+    """The rows that a link was given to learn from, by set; replayed ones are among them."""
+
+    sets: dict[str, int]
+
+
 @dataclass(frozen=True)
 class Training:
-    """One stage of training: its flat metrics and its curves, a dict of numbers a row."""
+    """DPO: its flat metrics and its curves, a dict of numbers a row."""
 
     metrics: Metrics
     train: Curve
@@ -188,15 +218,30 @@ class Training:
 
 
 @dataclass(frozen=True)
+class Link:
+    """A link's training: numbers, rows by set (`own` without those replayed), curves through all
+    its runs, whose rows say which run they are of."""
+
+    metrics: Fitted
+    own: dict[str, int]
+    replayed: dict[str, int]
+    train: Curve
+    eval: Curve
+
+
+@dataclass(frozen=True)
 class Run:
-    """Everything that the report shows. Dicts keep the order of params.yaml."""
+    """Everything that the report shows. Dicts keep the order of params.yaml. `sft` and `preference`
+    are the parameters that `links` and `dpo` were trained by."""
 
     profile: str
     sources: dict[str, Source]
     funnels: dict[str, Funnel]
     described: dict[str, Described]
     judging: dict[str, Judging]
-    links: dict[str, Training]
+    sft: Sft
+    links: dict[str, Link]
+    preference: Dpo
     dpo: Training
     results: dict[str, Results]
     checkpoints: list[str]
@@ -226,11 +271,10 @@ def read(params: Params) -> Run:
         funnels={s: _json(f"data/filter/{s}/funnel.json", Funnel) for s in schemes},
         described={s: _json(f"data/filter/{s}/distributions.json", Described) for s in schemes},
         judging={s: _json(f"metrics/judge/{s}.json", Judging) for s in schemes},
-        links={
-            link: _training(f"metrics/sft/{link}.json", f"metrics/sft/{link}_")
-            for link in params.chain
-        },
-        dpo=_training("metrics/dpo/dpo.json", "metrics/dpo/"),
+        sft=params.sft,
+        links={name: _link(name, link.sets) for name, link in params.chain.items()},
+        preference=params.dpo,
+        dpo=Training(_metrics("metrics/dpo/dpo.json"), *_curves("metrics/dpo/")),
         results={p: _json(f"data/lm_eval/{p}/results.json", Results) for p in params.evaluated},
         checkpoints=checkpoints,
         questions=list(read_jsonl(f"{mt_bench}/questions.jsonl", Question)),
@@ -275,8 +319,19 @@ def _spending(name: str) -> Spending:
     return _json(f"metrics/{name}.json", Spending)
 
 
-def _training(metrics: str, curves: str) -> Training:
-    return Training(_metrics(metrics), _curve(f"{curves}train.csv"), _curve(f"{curves}eval.csv"))
+def _link(name: str, own: list[str]) -> Link:
+    """The link `name`, whose sets are `own`; its other rows are replayed ones."""
+    rows = _json(f"metrics/mix/{name}.json", Mixed).sets
+    return Link(
+        _json(f"metrics/sft/{name}.json", Fitted),
+        {path: rows[path] for path in own if path in rows},
+        {path: n for path, n in rows.items() if path not in own},
+        *_curves(f"metrics/sft/{name}_"),
+    )
+
+
+def _curves(name: str) -> tuple[Curve, Curve]:
+    return _curve(f"{name}train.csv"), _curve(f"{name}eval.csv")
 
 
 def _curve(path: str) -> Curve:

@@ -90,10 +90,11 @@ def _fitting(
     known: dict[str, Any] = {
         "tokens": min(tokens, shape.positions),
         "optimizer": how.optimizer,
-        "lora_r": how.lora_r if isinstance(how, Sft) else 0,
+        "lora_r": how.lora_r,
         "compute_bytes": device.bytes,
         "processes": who.count,
         "sharded": who.sharded,
+        "padded": not device.varlen,
     }
     if fixed == "auto":
         found = memory.micro_batch(shape, kind, batch=share, free=free, **known)

@@ -1,13 +1,13 @@
 """Direct preference optimisation (OpenBezoar, 3.5; DPO, arXiv 2305.18290)."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from bezoar import chat, work
 from bezoar.params import Dpo
-from bezoar.training import batching, fitting, launching, loading
+from bezoar.training import batching, fitting, launching, loading, padding_free
 
 
 def dpo(
@@ -18,12 +18,14 @@ def dpo(
     how: Dpo,
     out: Path,
 ) -> fitting.Run | None:
-    """Train every parameter of `start` on (prompt, chosen, rejected) and leave the policy at `out`.
+    """Train `start` on (prompt, chosen, rejected) and leave the policy, a full model, at `out`.
 
     L = -E log sigmoid(beta log pi/pi_ref (chosen) - beta log pi/pi_ref (rejected)), the reference
-    being `start` itself (OpenBezoar 3.5; DPO paper, equation 7). Of a prompt the last
-    `max_prompt_tokens` count, of an answer the first `max_answer_tokens`. Resumes, evaluates
-    and returns as `sft` does.
+    being `start` itself (OpenBezoar 3.5; DPO paper, equation 7); `how.loss` names it or another of
+    TRL's. `how.weights` all: every parameter; adapter: LoRA on the frozen start, merged at the end.
+    Of a prompt the last `max_prompt_tokens` count, of an answer the first `max_answer_tokens`.
+    Resumes, evaluates and returns as `sft` does. What the reference says of the rows is kept, for
+    other runs from the same start on the same rows.
 
     metrics: `accuracy`, the share of held-out pairs whose chosen answer the policy gives the higher
     log-probability, `accuracy_before`, the same of `start`; `margin`, the mean difference of the
@@ -31,13 +33,16 @@ def dpo(
     """
     loading.quiet()
     device = loading.device()
-    key = fitting.key(
-        __file__,
-        rows=[train, held_out],
+    asked = fitting.some(held_out, how.eval_limit)
+    modules = __file__, padding_free.__file__
+    known = fitting.key(
+        *modules,
+        rows=[train, asked],
         start=work.content(start),
-        numbers=how.model_dump(),
+        tokens=[how.max_prompt_tokens, how.max_answer_tokens],
         device=device,
     )
+    key = work.fingerprint(known=known, numbers=how.model_dump())
     with launching.scratch("dpo", key) as folder:
         if not (folder / "result.json").exists():
             split = batching.split(
@@ -45,50 +50,58 @@ def dpo(
                 folder,
                 device,
                 model=start,
-                kind="dpo",
+                kind="dpo" if how.weights == "all" else "dpo_adapter",
                 how=how,
                 amount=how,
                 tokens=how.max_prompt_tokens + how.max_answer_tokens,
             )
+            settings = fitting.settings(device, how, how, split)
             tokenizer = loading.tokenizer(start)
-            model = loading.plain(start, "float32", device)
-            room = model.config.max_position_embeddings
+            room = loading.positions(start)
             answer = min(how.max_answer_tokens, room // 2)
             prompt = min(how.max_prompt_tokens, room - answer)
-            taught = _tokenize_pairs(tokenizer, train, prompt, answer)
-            held_out = fitting.some(held_out, how.eval_limit)
-            asked = _tokenize_pairs(tokenizer, held_out, prompt, answer)
-            settings = fitting.settings(folder, device, how, how, split)
-            settings |= {"beta": how.beta, "loss_type": how.loss}
-            if launching.processes().sharded:
-                # TRL then loads a reference of its own, and would spread it over all GPUs
-                settings["model_init_kwargs"] = {"device_map": None}
-            tables = [
-                fitting.table(rows.columns(), folder / name, device)
-                for name, rows in (("train", taught), ("held_out", asked))
-            ]
-            trainer = _dpo_trainer(model, tokenizer, tables[0], tables[1], settings)
-            before, history = fitting.fit(trainer, folder, "dpo", how.seed, None)
-            evaluations = [e for e in history if "eval_loss" in e]
-            last = evaluations[-1]
-            fitting.keep(folder, last["step"], trainer.model, tokenizer, start)
-            metrics = {
-                "accuracy": last["eval_accuracy"],
-                "accuracy_before": before["eval_accuracy"],
-                "margin": last["eval_rewards/margins"],
-                "reward_accuracy": last["eval_rewards/accuracies"],
-                "eval_loss_start": before["eval_loss"],
-                "eval_loss_end": last["eval_loss"],
-                "train_rows": len(train),
-                "eval_rows": len(held_out),
-                "truncated_share": (taught.truncated + asked.truncated)
-                / (len(train) + len(held_out)),
-            }
-            curve = [_point(e["step"], e, "{}", "rewards/{}") for e in history if "loss" in e]
-            held = [_point(0, before, "eval_{}", "eval_rewards/{}")]
-            held += [_point(e["step"], e, "eval_{}", "eval_rewards/{}") for e in evaluations]
-            fitting.finish(folder, metrics, curve, held)
+            made = partial(rows, tokenizer, prompt_limit=prompt, answer_limit=answer)
+            with launching.scratch("reference", known, wait=True) as kept:
+                taught = fitting.table(kept / "train", device, partial(made, train))
+                tables = taught, fitting.table(kept / "eval", device, partial(made, asked))
+                if not fitting.ended(folder):
+                    to_fit = trainer(
+                        _start(start, how, device),
+                        tokenizer,
+                        tables,
+                        how=how,
+                        settings=settings,
+                        folder=folder,
+                        device=device,
+                    )
+            if not fitting.ended(folder):
+                fitting.fit(to_fit, folder, "dpo", how.seed, None)
+            run = fitting.history(folder)
+            fitting.keep(folder, run.checkpoint, tokenizer, start)
+            if how.weights == "adapter":
+                _merge(start, folder / fitting.FINAL, device)
+            fitting.finish(folder, **_told(run, tables))
         return fitting.publish(folder, out)
+
+
+def _told(run: fitting.History, rows: Sequence[Any]) -> dict[str, Any]:
+    """The policy's numbers and its two curves."""
+    last, whole = run.evaluations[-1], sum(map(len, rows))
+    metrics = {
+        "accuracy": last["eval_accuracy"],
+        "accuracy_before": run.before["eval_accuracy"],
+        "margin": last["eval_rewards/margins"],
+        "reward_accuracy": last["eval_rewards/accuracies"],
+        "eval_loss_start": run.before["eval_loss"],
+        "eval_loss_end": last["eval_loss"],
+        "train_rows": len(rows[0]),
+        "eval_rows": len(rows[1]),
+        "truncated_share": sum(sum(part["truncated"]) for part in rows) / whole,
+    }
+    curve = [_point(e["step"], e, "{}", "rewards/{}") for e in run.log if "loss" in e]
+    held = [_point(0, run.before, "eval_{}", "eval_rewards/{}")]
+    held += [_point(e["step"], e, "eval_{}", "eval_rewards/{}") for e in run.evaluations]
+    return {"metrics": metrics, "train": curve, "held_out": held}
 
 
 def _point(step: int, logged: dict[str, float], loss: str, reward: str) -> dict[str, float]:
@@ -99,98 +112,144 @@ def _point(step: int, logged: dict[str, float], loss: str, reward: str) -> dict[
     return {"step": step, "loss": logged[loss.format("loss")], **rewards}
 
 
-def _dpo_trainer(model: Any, tokenizer: Any, train: Any, held_out: Any, how: Any) -> Any:
-    import torch
+def trainer(
+    model: Any,
+    tokenizer: Any,
+    rows: tuple[Any, Any],
+    *,
+    how: Dpo,
+    settings: dict[str, Any],
+    folder: Path,
+    device: loading.Device,
+) -> Any:
+    """TRL's trainer on pairs, to learn from and held out, that are token ids already (see `rows`);
+    what the reference says of them is asked first of all, and kept beside them. `settings` and
+    `folder` as for sft.trainer."""
     from transformers import PrinterCallback
     from trl import DPOConfig, DPOTrainer
+    from trl.trainer.dpo_trainer import DataCollatorForPreference
+
+    whole = padding_free.possible(model.config, device)
 
     class Trainer(DPOTrainer):  # type: ignore[misc]
-        """TRL's trainer on rows that are token ids already, with held-out numbers per row: TRL's
-        own are means over batches, whose last is smaller, and have no plain ranking."""
+        """With held-out numbers per row: TRL's own are means over batches, whose last is smaller,
+        and have no plain ranking."""
 
         def _prepare_dataset(self, dataset: Any, *_: Any) -> Any:
             return dataset
 
+        def _set_signature_columns_if_needed(self) -> None:
+            super()._set_signature_columns_if_needed()
+            if "length" not in self._signature_columns:  # what rows are grouped by stays
+                self._signature_columns.append("length")
+
+        def _precompute_ref_logps(self, *args: Any) -> Any:
+            for each in (self.model, self.ref_model):
+                if whole and each is not None:
+                    padding_free.attach(each)
+            return super()._precompute_ref_logps(*args)
+
         def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
             if "eval_loss" in logs:
-                # batches go round the processes in turn; the last ones repeat rows to come out even
-                by_process = launching.gathered(seen.copy(), self.args.use_cpu)
-                seen.clear()
-                turns = [batch for turn in zip(*by_process, strict=True) for batch in turn]
-                chosen, rejected = torch.cat(turns)[: len(self.eval_dataset)].T
+                chosen, rejected = evaluated(len(self.eval_dataset))[..., 0].T
                 data = self.eval_dataset.with_format("torch")
                 rewards = (
                     self.beta * (chosen - data["ref_chosen_logps"][:]),
                     self.beta * (rejected - data["ref_rejected_logps"][:]),
                 )
-                rows = {
+                told = {
                     "accuracy": chosen > rejected,
                     "rewards/accuracies": rewards[0] > rewards[1],
                     "rewards/margins": rewards[0] - rewards[1],
                     "rewards/chosen": rewards[0],
                     "rewards/rejected": rewards[1],
                 }
-                means = {name: [row.double().mean().item()] for name, row in rows.items()}
+                means = {name: [row.double().mean().item()] for name, row in told.items()}
                 self._metrics["eval"].update(means)
             super().log(logs, start_time)
 
-    trainer: Any = Trainer(
+    settings = settings | {
+        "beta": how.beta,
+        "loss_type": how.loss,
+        "label_smoothing": how.label_smoothing,
+    }
+    if launching.processes().sharded:
+        # TRL then loads a reference of its own, and would spread it over all GPUs
+        settings["model_init_kwargs"] = {"device_map": None}
+    if not whole:
+        settings["train_sampling_strategy"] = "group_by_length"
+    collator = DataCollatorForPreference(pad_token_id=tokenizer.pad_token_id)
+    made: Any = Trainer(
         model=model,
         args=fitting.arguments(
             DPOConfig,
-            **how,
+            folder,
+            **settings,
             max_length=None,
             # from the weights in memory (but under FSDP); left to itself TRL loads the reference by
             # the name that the model was loaded from, which a moved or merged model does not have
             precompute_ref_log_probs=True,
         ),
-        train_dataset=train,
-        eval_dataset=held_out,
+        train_dataset=rows[0],
+        eval_dataset=rows[1],
         processing_class=tokenizer,
+        data_collator=padding_free.collator(collator) if whole else collator,
     )
-    trainer.remove_callback(PrinterCallback)
-    seen: list[Any] = []
-
-    def note(module: Any, _: Any, outputs: Any) -> None:
-        """Keep log pi(answer | prompt) of an evaluation batch: the chosen rows, then the rejected
-        ones; log_probs is 0 outside the answer."""
-        if not module.training:
-            sums = outputs.log_probs.float().sum(dim=1).cpu()
-            seen.append(torch.stack(sums.chunk(2), dim=1))
-
-    trainer.model.register_forward_hook(note)
-    return trainer
+    made.remove_callback(PrinterCallback)
+    evaluated = fitting.row_sums(made, 2)
+    return made
 
 
-@dataclass
-class _Pairs:
-    """Token ids of preference pairs, cut to length."""
+def _start(start: Path, how: Dpo, device: loading.Device) -> Any:
+    """The policy before its first step."""
+    if how.weights == "all":
+        return loading.plain(start, "float32", device)
+    from peft import LoraConfig, get_peft_model
+    from transformers import set_seed
 
-    prompts: list[list[int]] = field(default_factory=list)
-    chosen: list[list[int]] = field(default_factory=list)
-    rejected: list[list[int]] = field(default_factory=list)
-    truncated: int = 0
-
-    def columns(self) -> dict[str, list[list[int]]]:
-        return {
-            "prompt_ids": self.prompts,
-            "chosen_ids": self.chosen,
-            "rejected_ids": self.rejected,
-        }
+    lora = LoraConfig(
+        r=how.lora_r,
+        lora_alpha=how.lora_alpha,
+        target_modules="all-linear",
+        task_type="CAUSAL_LM",
+    )
+    model = loading.plain(start, device.dtype, device)
+    set_seed(how.seed)  # the adapter's weights are drawn
+    return get_peft_model(model, lora)
 
 
-def _tokenize_pairs(
-    tokenizer: Any, triples: Sequence[tuple[str, str, str]], prompt_limit: int, answer_limit: int
-) -> _Pairs:
-    pairs = _Pairs()
+def _merge(start: Path, final: Path, device: loading.Device) -> None:
+    """Make a full model, in float32, of the adapter in `final`."""
+    if not launching.processes().first:
+        return
+    model = loading.attach(loading.plain(start, "float32", device), final, start)
+    merged = model.merge_and_unload(safe_merge=True)
+    for file in final.glob("adapter_*"):
+        file.unlink()
+    merged.save_pretrained(final)
+
+
+def rows(
+    tokenizer: Any, triples: Sequence[tuple[str, str, str]], *, prompt_limit: int, answer_limit: int
+) -> dict[str, list[Any]]:
+    """Token ids of (prompt, chosen, rejected): the last `prompt_limit` of a prompt, the first
+    `answer_limit` of an answer. `length` is what pairs are grouped by, where they are padded."""
+    columns = "prompt_ids", "chosen_ids", "rejected_ids", "truncated", "length"
+    pairs: dict[str, list[Any]] = {name: [] for name in columns}
     chosen = chat.answer_ids(tokenizer, [(p, c) for p, c, _ in triples])
     rejected = chat.answer_ids(tokenizer, [(p, r) for p, _, r in triples])
     for (prompt, good), (other, bad) in zip(chosen, rejected, strict=True):
         # where a token spans the end of the prompt, both answers start at the earlier of the two
         same = min(len(prompt), len(other))
         answers = prompt[same:] + good, other[same:] + bad
-        pairs.truncated += same > prompt_limit or max(map(len, answers)) > answer_limit
-        pairs.prompts.append(chat.cut_left(tokenizer, prompt[:same], prompt_limit))
-        pairs.chosen.append(answers[0][:answer_limit])
-        pairs.rejected.append(answers[1][:answer_limit])
+        longest = max(map(len, answers))
+        told = (
+            chat.cut_left(tokenizer, prompt[:same], prompt_limit),
+            answers[0][:answer_limit],
+            answers[1][:answer_limit],
+            same > prompt_limit or longest > answer_limit,
+            min(same, prompt_limit) + min(longest, answer_limit),
+        )
+        for name, value in zip(columns, told, strict=True):
+            pairs[name].append(value)
     return pairs

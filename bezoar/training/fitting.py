@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -9,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
+from statistics import fmean
 from typing import Any, TypeVar
 
 from bezoar import chat, files, work
@@ -19,7 +21,11 @@ from bezoar.training import batching, launching, loading
 
 R = TypeVar("R")
 LIBRARIES = ("torch", "transformers", "trl", "peft", "bitsandbytes", "accelerate", "datasets")
-START = "start.json"  # in the scratch folder: the evaluation before the first step
+# In a run's folder: the evaluation before the first step, the log once it has ended, checkpoints
+START, HISTORY, CHECKPOINTS = "start.json", "history.json", "checkpoints"
+FINAL = "final"  # in the scratch folder: what is published
+# A run is lost whose training loss, over so many steps, is so many times that of its first few
+STEPS, FIRST, LOST = 20, 5, 2.0
 SAVE_SECONDS = 600.0  # besides the checkpoint after each epoch; saving changes no result
 
 
@@ -27,22 +33,66 @@ SAVE_SECONDS = 600.0  # besides the checkpoint after each epoch; saving changes 
 class Run:
     """What a training run leaves for metrics/: numbers, and two curves as lines of CSV."""
 
-    metrics: dict[str, float]
+    metrics: dict[str, Any]
     train: list[str]
     evaluation: list[str]
 
 
+@dataclass(frozen=True)
+class History:
+    """A finished run in `folder`: the evaluation before its first step, and its log, whose rows
+    have step, epoch and either loss or eval_loss."""
+
+    folder: Path
+    before: dict[str, Any]
+    log: list[dict[str, Any]]
+
+    @property
+    def evaluations(self) -> list[dict[str, Any]]:
+        """One after each epoch."""
+        return [row for row in self.log if "eval_loss" in row]
+
+    @property
+    def losses(self) -> list[float]:
+        """The evaluation loss after each epoch."""
+        return [row["eval_loss"] for row in self.evaluations]
+
+    @property
+    def checkpoint(self) -> Path:
+        """The weights that the run ended with."""
+        return self.at(len(self.losses))
+
+    def at(self, epoch: int) -> Path:
+        """The checkpoint of the end of an epoch, the first being 1: of the last or the best one."""
+        return self.folder / CHECKPOINTS / f"checkpoint-{self.evaluations[epoch - 1]['step']}"
+
+    def diverged(self, tolerance: float) -> bool:
+        """Whether the evaluation loss ended above its lowest, by more than this share of it."""
+        return self.losses[-1] > min(self.losses) * (1 + tolerance)
+
+
+def kept(runs: Sequence[History], keep: str) -> tuple[Path, int]:
+    """The checkpoint that stays of runs that followed one another, and its epoch counted through
+    all of them: the `last`, or the `best` by evaluation loss."""
+    epochs = [(run, epoch) for run in runs for epoch in range(1, len(run.losses) + 1)]
+    losses = [run.losses[epoch - 1] for run, epoch in epochs]
+    chosen = losses.index(min(losses)) if keep == "best" else len(losses) - 1
+    run, epoch = epochs[chosen]
+    return run.at(epoch), chosen + 1
+
+
 def settings(
-    folder: Path,
-    device: loading.Device,
-    how: Sft | Dpo,
-    amount: Training | Dpo,
-    split: batching.Split,
+    device: loading.Device, how: Sft | Dpo, amount: Training | Dpo, split: batching.Split
 ) -> dict[str, Any]:
-    """Arguments that both of TRL's trainers take."""
+    """Arguments that both of TRL's trainers take. `how.deterministic` takes effect here: on a GPU
+    only kernels that add up in a fixed order; a CPU's do anyway."""
+    if how.deterministic:
+        import torch
+
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # as torch's notes ask
+        torch.use_deterministic_algorithms(True)
     at_once = split.rows * launching.processes().count
     return {
-        "output_dir": str(folder / "checkpoints"),
         "num_train_epochs": amount.epochs,
         "per_device_train_batch_size": split.rows,
         "per_device_eval_batch_size": split.rows,
@@ -69,10 +119,10 @@ def settings(
     }
 
 
-def arguments(config: Any, **settings: Any) -> Any:
-    """TRL's `config` of these settings, for one GPU a process: transformers would copy the model to
-    every GPU that it sees, which TRL refuses."""
-    made = config(**settings)
+def arguments(config: Any, folder: Path, **settings: Any) -> Any:
+    """TRL's `config` of these settings for a run in `folder`, on one GPU a process: transformers
+    would copy the model to every GPU that it sees, which TRL refuses."""
+    made = config(output_dir=str(folder / CHECKPOINTS), **settings)
     made._n_gpu = min(made.n_gpu, 1)
     return made
 
@@ -84,36 +134,70 @@ def some(rows: Sequence[R], limit: int | None) -> list[R]:
     return [rows[i * len(rows) // limit] for i in range(limit)]
 
 
-def table(columns: dict[str, Any], at: Path, device: loading.Device) -> Any:
-    """The columns as a data set whose file is at `at`, where every process finds it, and with it
-    what TRL computes of its rows beforehand; made once, by the first process."""
+def table(at: Path, device: loading.Device, columns: Callable[[], dict[str, Any]]) -> Any:
+    """What `columns` gives, as a data set whose file is at `at`, where every process finds it, a
+    resumed one too, and with it what TRL computes of its rows beforehand."""
     from datasets import Dataset, load_from_disk
 
     if launching.processes().first and not (at / "dataset_info.json").exists():
         shutil.rmtree(at, ignore_errors=True)
-        Dataset.from_dict(columns).save_to_disk(at)
+        Dataset.from_dict(columns()).save_to_disk(at)
     launching.gathered(None, device.name == "cpu")
     return load_from_disk(at)
 
 
-def fit(
-    trainer: Any, folder: Path, label: str, seed: int, patience: int | None
-) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """Train to the end, or to the end of patience, from the newest whole checkpoint; return the
-    evaluation before the first step, and the log, whose rows have step, epoch and either loss or
-    eval_loss."""
+def row_sums(trainer: Any, parts: int) -> Callable[[int], Any]:
+    """A function to be asked after each evaluation with the number of its rows: (sum of the log-
+    probabilities, number) of the tokens that count, as [rows, parts, 2]; `parts` 2 where a batch
+    holds the chosen answers and then the rejected ones."""
+    import torch
+
+    seen: list[Any] = []
+
+    def note(module: Any, _: Any, outputs: Any) -> None:
+        if not module.training:
+            sums = outputs.log_probs.float().sum(dim=1)
+            rows = torch.stack([sums, outputs.label_mask.sum(dim=1).to(sums)], dim=1).cpu()
+            seen.append(torch.stack(rows.chunk(parts), dim=1))
+
+    def ask(rows: int) -> Any:
+        # batches go round the processes in turn; the last ones repeat rows to come out even
+        by_process = launching.gathered(seen.copy(), trainer.args.use_cpu)
+        seen.clear()
+        turns = [batch for turn in zip(*by_process, strict=True) for batch in turn]
+        return torch.cat(turns)[:rows].double()
+
+    trainer.model.register_forward_hook(note)
+    return ask
+
+
+def ended(folder: Path) -> bool:
+    """Whether the run in `folder` has come to its end."""
+    return (folder / HISTORY).exists()
+
+
+def history(folder: Path) -> History:
+    """The finished run in `folder`."""
+    told: Any = files.read_json(folder / HISTORY)
+    return History(folder, told["before"], told["log"])
+
+
+def fit(trainer: Any, folder: Path, label: str, seed: int, patience: int | None) -> None:
+    """Train to the end, or to the end of patience, from the newest whole checkpoint; the run's
+    history is then in `folder`. BadInput: a loss that is lost, memory that is full."""
     import torch
     from transformers import TrainerCallback, set_seed
 
     args = trainer.args
     who = launching.processes()
     newest, state = launching.gathered(
-        _newest(folder / "checkpoints") if who.first else None, args.use_cpu
+        _newest(folder / CHECKPOINTS) if who.first else None, args.use_cpu
     )[0]
     if state and (
         state["global_step"] >= state["max_steps"] or _impatient(state["log_history"], patience)
     ):
-        return _start(folder), list(state["log_history"])
+        _end(folder, state["log_history"], args.use_cpu)
+        return
 
     class Watch(TrainerCallback):  # type: ignore[misc]
         """Shows progress, saves now and then, stops a loss that is lost or no longer falls."""
@@ -155,6 +239,12 @@ def fit(
                         f"{label}: {name} is {logs[name]} at step {state.global_step}; lower the "
                         f"learning rate (the last good checkpoint stays in {folder})"
                     )
+            if "loss" in logs and (rise := _rise(state.log_history)) > LOST:
+                raise BadInput(
+                    f"{label}: the training loss is {rise:.1f} times what it began with, at step "
+                    f"{state.global_step}; lower the learning rate (the last good checkpoint stays "
+                    f"in {folder})"
+                )
 
         def on_evaluate(self, args: Any, state: Any, control: Any, **_: Any) -> None:
             if _impatient(state.log_history, patience):
@@ -173,12 +263,23 @@ def fit(
                 f"at once ({str(error).splitlines()[0]}); write a smaller number as its "
                 "micro_batch_size, or end what else runs there"
             ) from None
-    return _start(folder), list(trainer.state.log_history)
+    _end(folder, trainer.state.log_history, args.use_cpu)
 
 
-def _start(folder: Path) -> dict[str, Any]:
-    kept: Any = files.read_json(folder / START)
-    return dict(kept)
+def _end(folder: Path, log: Sequence[dict[str, Any]], cpu: bool) -> None:
+    if launching.processes().first:
+        before: Any = files.read_json(folder / START)
+        files.write_json(folder / HISTORY, {"before": before, "log": list(log)})
+    launching.gathered(None, cpu)
+
+
+def _rise(log: Sequence[dict[str, Any]]) -> float:
+    """The training loss of the last STEPS steps over that of the FIRST ones, asked every so many;
+    1 in between."""
+    losses = [row["loss"] for row in log if "loss" in row]
+    if log[-1]["step"] % STEPS or not (first := fmean(losses[:FIRST])):
+        return 1.0
+    return fmean(losses[-STEPS:]) / first
 
 
 @contextmanager
@@ -208,33 +309,36 @@ def _impatient(history: Sequence[dict[str, Any]], patience: int | None) -> bool:
     return patience is not None and len(losses) - 1 - losses.index(min(losses)) >= patience
 
 
-def keep(folder: Path, step: int, model: Any, tokenizer: Any, base: Path) -> None:
-    """Make folder/final of the checkpoint at `step`: weights, configuration, tokenizer; nothing
-    that varies from run to run (training_args.bin, trainer_state.json, a model card). In the first
-    process alone."""
+def keep(folder: Path, checkpoint: Path, tokenizer: Any, base: Path) -> None:
+    """Make folder/final of a checkpoint: weights, configuration, tokenizer; nothing that varies
+    from run to run (training_args.bin, trainer_state.json, a model card). In the first process
+    alone."""
     if not launching.processes().first:
         return
-    checkpoint, final = folder / "checkpoints" / f"checkpoint-{step}", folder / "final"
+    from transformers import AutoConfig, GenerationConfig
+
+    final = folder / FINAL
     shutil.rmtree(final, ignore_errors=True)
     final.mkdir()
     for file in checkpoint.iterdir():
         if file.name.endswith((".safetensors", ".safetensors.index.json")):
             shutil.copyfile(file, final / file.name)
     if loading.is_adapter(checkpoint):
-        config = json.loads((checkpoint / "adapter_config.json").read_text(encoding="utf-8"))
-        config["target_modules"] = sorted(config["target_modules"])  # a set: its order varies
-        config["base_model_name_or_path"] = base.as_posix()
-        files.write_json(final / "adapter_config.json", config)
+        adapter = json.loads((checkpoint / "adapter_config.json").read_text(encoding="utf-8"))
+        adapter["target_modules"] = sorted(adapter["target_modules"])  # a set: its order varies
+        adapter["base_model_name_or_path"] = base.as_posix()
+        files.write_json(final / "adapter_config.json", adapter)
     else:
-        model.config.use_cache = True  # the trainer's False would make generation crawl
-        model.config.save_pretrained(final)
-        model.generation_config.save_pretrained(final)
+        config = AutoConfig.from_pretrained(checkpoint)
+        config.use_cache = True  # the trainer's False would make generation crawl
+        config.save_pretrained(final)
+        GenerationConfig.from_pretrained(checkpoint).save_pretrained(final)
     tokenizer.save_pretrained(final)
 
 
 def finish(
     folder: Path,
-    metrics: dict[str, float],
+    metrics: dict[str, Any],
     train: Sequence[dict[str, float]],
     held_out: Sequence[dict[str, float]],
 ) -> None:
@@ -244,7 +348,7 @@ def finish(
     files.write_json(
         folder / "result.json",
         {
-            "metrics": {name: _digits(value) for name, value in metrics.items()},
+            "metrics": _rounded(metrics),
             "train": _csv(train),
             "evaluation": _csv(held_out),
         },
@@ -252,12 +356,14 @@ def finish(
 
 
 def publish(folder: Path, out: Path) -> Run | None:
-    """Copy the finished model to `out`. It stays in the work folder, its checkpoints do not. None
-    in all but the first process."""
+    """Copy the finished model to `out`. It stays in the work folder, its runs and its rows do not.
+    None in all but the first process."""
     if not launching.processes().first:
         return None
-    shutil.rmtree(folder / "checkpoints", ignore_errors=True)
-    work.publish(folder / "final", out)
+    for other in folder.iterdir():
+        if other.is_dir() and other.name != FINAL:
+            shutil.rmtree(other)
+    work.publish(folder / FINAL, out)
     result: Any = files.read_json(folder / "result.json")
     return Run(**result)
 
@@ -268,18 +374,25 @@ def _csv(rows: Sequence[dict[str, float]]) -> list[str]:
     return [line + "\n" for line in lines]
 
 
+def _rounded(metrics: dict[str, Any]) -> dict[str, Any]:
+    return {
+        name: _rounded(value) if isinstance(value, dict) else _digits(value)
+        for name, value in metrics.items()
+    }
+
+
 def _digits(value: float) -> float:
     """Six significant digits: what more there is differs between machines."""
     return value if isinstance(value, int) else float(f"{value:.6g}")
 
 
-def key(module: str, device: loading.Device | None = None, **what: object) -> str:
-    """The fingerprint of a run of `module` (its file): its inputs, the code, the template, the
+def key(*modules: str, device: loading.Device | None = None, **what: object) -> str:
+    """The fingerprint of a run of `modules` (their files): its inputs, the code, the template, the
     libraries, and what it runs on where that changes the numbers."""
     versions = [version(name) for name in LIBRARIES]
-    code = work.content(loading.__file__, __file__, module)
+    code = work.content(loading.__file__, __file__, *modules)
     who = launching.processes()
-    machine = device and [device.name, device.dtype, device.flash, who.count, who.sharded]
+    machine = device and [device.name, device.dtype, device.varlen, who.count, who.sharded]
     return work.fingerprint(
         code=code, template=chat.TEMPLATE, versions=versions, machine=machine, **what
     )

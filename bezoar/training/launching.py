@@ -106,13 +106,13 @@ def _gpus(file: Path) -> int:
 
 
 @contextmanager
-def scratch(stage: str, key: str) -> Iterator[Path]:
+def scratch(stage: str, key: str, wait: bool = False) -> Iterator[Path]:
     """`work.scratch`, held by the first process for all of them. A user's mistake found inside is
     said once, by the process that launched them."""
     who = processes()
     try:
         if who.first:
-            with work.scratch(stage, key) as folder:
+            with work.scratch(stage, key, wait) as folder:
                 yield folder
         else:
             yield work.home() / stage / key

@@ -5,21 +5,12 @@ import os
 import sys
 import warnings
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
 from bezoar import chat
 from bezoar.files import BadInput
 from bezoar.params import Optimizer, Sft
-
-
-@dataclass(frozen=True)
-class Adapter:
-    """A finished LoRA adapter and the quantised base that it was trained on."""
-
-    base: Path
-    folder: Path
 
 
 def load(model: Path, base: Path, how: Sft) -> tuple[Any, Any]:
@@ -41,7 +32,7 @@ class Device:
     name: Literal["cuda", "mps", "cpu"]
     dtype: Literal["bfloat16", "float16", "float32"]
     index: int = 0  # of the GPU, where a machine has several
-    flash: bool = False  # whether FlashAttention 2 is installed, and the GPU can run it
+    varlen: bool = True  # whether attention within rows of several lengths is to be had
 
     @property
     def place(self) -> str:
@@ -52,11 +43,6 @@ class Device:
     def bytes(self) -> int:
         """Of a number in `dtype`."""
         return 4 if self.dtype == "float32" else 2
-
-    @property
-    def attention(self) -> str:
-        """As transformers names it."""
-        return "flash_attention_2" if self.flash else "sdpa"
 
     def optimizer(self, wanted: Optimizer) -> Optimizer:
         """`wanted`, or plain AdamW where there is no GPU for bitsandbytes' kinds of it."""
@@ -81,8 +67,8 @@ def device() -> Device:
         dtype: Any = "float16"
         if torch.cuda.is_bf16_supported(including_emulation=False):
             dtype = "bfloat16"
-        ampere = torch.cuda.get_device_capability(index)[0] >= 8
-        return Device("cuda", dtype, index, ampere and find_spec("flash_attn") is not None)
+        # torch's own kernel for it wants Ampere or newer
+        return Device("cuda", dtype, index, torch.cuda.get_device_capability(index)[0] >= 8)
     if wanted in (None, "mps") and torch.backends.mps.is_available():
         return Device("mps", "float32")
     if wanted not in (None, "cpu"):
@@ -132,11 +118,11 @@ def _load(folder: Path, dtype: str, device: Device, **more: Any) -> Any:
         dtype=dtype,
         # what FSDP is to share out, it moves to the GPUs itself, a part to each
         device_map={"": "cpu" if "ACCELERATE_USE_FSDP" in os.environ else device.place},
-        attn_implementation=device.attention,
+        attn_implementation="sdpa",
         local_files_only=True,
         **more,
     )
-    if device.name == "cuda" and not device.flash:
+    if device.name == "cuda":
         pad_heads(model)
     return model
 
@@ -190,6 +176,15 @@ def tokenizer(folder: Path) -> Any:
     tokenizer.padding_side = "left"  # generation continues the end of a row
     tokenizer.chat_template = chat.TEMPLATE
     return tokenizer
+
+
+def positions(folder: Path) -> int:
+    """Tokens that the full model at `folder` takes at once."""
+    from transformers import AutoConfig
+
+    _check_model(folder)
+    config = AutoConfig.from_pretrained(folder, local_files_only=True)
+    return int(config.max_position_embeddings)
 
 
 def is_adapter(folder: Path) -> bool:

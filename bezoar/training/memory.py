@@ -1,8 +1,8 @@
 """What training takes, in bytes and floating-point operations: arithmetic alone, no torch.
 
-The layers counted are those of a Llama decoder as transformers runs it eagerly with SDPA, trained
-by TRL, whose fused head never holds the logits of a whole batch. tests/test_memory.py holds the
-counts against what torch allocates.
+The layers counted are those of a Llama decoder as transformers runs it eagerly, trained by TRL,
+whose fused head never holds the logits of a whole batch, on rows as long as they may be.
+tests/test_memory.py holds the counts against what torch allocates.
 """
 
 import json
@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from bezoar.files import BadInput
 
-Kind = Literal["adapter", "all", "dpo"]
+Kind = Literal["adapter", "all", "dpo", "dpo_adapter"]
 
 MARGIN = (
     0.9  # of the free memory; the rest is for fragments, workspaces and other processes' growth
@@ -160,31 +160,35 @@ def need(
     compute_bytes: int,
     processes: int = 1,
     sharded: bool = False,
+    padded: bool = False,
 ) -> Need:
     """Memory of one process at the peak of a step on `rows` examples of `tokens` tokens at once.
 
-    kind adapter: the base in NF4, a float32 adapter of rank `lora_r` (read for this kind alone);
+    kind adapter: the base in NF4, a float32 adapter of rank `lora_r` (read for adapters alone);
     all: float32 weights, computing in `compute_bytes` (2: autocast); dpo: as all, on the chosen
-    and the rejected row of each example, the reference's numbers computed before. `checkpointing`:
-    only each layer's input is kept. Of several `processes` each holds all, and gradients once more
-    in the buckets that DDP sends; or, `sharded`, its part alone and a layer as it is used (FSDP).
+    and the rejected row of each example, the reference's numbers computed before; dpo_adapter: a
+    base of `compute_bytes` instead. `checkpointing`: only each layer's input is kept. Of several
+    `processes` each holds all, and gradients once more in the buckets that DDP sends; or,
+    `sharded`, its part alone and a layer as it is used (FSDP). `padded`: attention has a mask.
     """
     c, shards = compute_bytes, processes if sharded else 1
+    adapter, pairs = kind.endswith("adapter"), kind.startswith("dpo")
     loose = shape.parameters - shape.linear_parameters  # embeddings, norms and head
-    if kind == "adapter":
+    if adapter:
         trained, copies = shape.lora_parameters(lora_r), 0
-        weights = NF4 * shape.linear_parameters + c * loose + 4 * trained
+        matrices = c if pairs else NF4
+        weights = matrices * shape.linear_parameters + c * loose + 4 * trained
     else:
         # autocast computes in copies of the matrices, which the forward pass keeps
         trained, copies = shape.parameters, c * shape.linear_parameters if c < 4 else 0
         weights = 4 * shape.parameters / shards
     if sharded:  # a layer as it is used and the next one, and what belongs to none
         copies = c * (loose + 2 * shape.linear_parameters // shape.layers)
-    n, r = tokens * rows * (2 if kind == "dpo" else 1), lora_r
-    stream = c if kind == "adapter" else 4  # the residual stream has the embeddings' type
+    n, r = tokens * rows * (2 if pairs else 1), lora_r
+    stream = c if adapter else 4  # the residual stream has the embeddings' type
     entry = n * shape.hidden * stream  # a layer's input
-    layer = n * _layer(shape, kind, r=r, c=c, stream=stream) + n * tokens * c  # and SDPA's mask
-    head = _head(shape, kind, n=n, c=c, stream=stream)
+    layer = n * _layer(shape, adapter, pairs, r=r, c=c, stream=stream) + padded * n * tokens * c
+    head = _head(shape, adapter, n=n, c=c, stream=stream)
     # gradients on their way through one layer's MLP
     back = n * 3 * shape.intermediate * c
     if checkpointing:
@@ -202,25 +206,29 @@ def need(
     )
 
 
-def _head(shape: Shape, kind: Kind, *, n: int, c: int, stream: int) -> float:
+def _head(shape: Shape, adapter: bool, *, n: int, c: int, stream: int) -> float:
     """Bytes of the last norm and TRL's head on `n` tokens, with the gradients that it gives."""
     hidden = n * shape.hidden * (4 + 2 * stream + 4)
     tile = min(n, TILE_TOKENS) * TILE_WORDS * c
-    return hidden + tile + (0 if kind == "adapter" else 4 * shape.vocab * shape.hidden)
+    return hidden + tile + (0 if adapter else 4 * shape.vocab * shape.hidden)
 
 
-def _layer(shape: Shape, kind: Kind, *, r: int, c: int, stream: int) -> float:
+def _layer(shape: Shape, adapter: bool, pairs: bool, *, r: int, c: int, stream: int) -> float:
     """Bytes a token that one layer leaves for its backward pass."""
     hidden, inner = shape.hidden, shape.intermediate
     # inputs of the seven matrices
     inputs = 5 * hidden + shape.query + inner
-    if kind == "adapter":
+    shared = 2 * hidden + shape.query + inner  # where what several matrices read stands once
+    if adapter and pairs:  # DPO goes without dropout
+        matrices = (shared if c == 4 else inputs) * c + 7 * r * c
+        norms = 2 * hidden * 4
+    elif adapter:
         # each input after dropout, dropout's mask, and the product with LoRA's first factor
         matrices = inputs * (c + 1) + 7 * r * c
         norms = 2 * hidden * 4
     else:
         # one input serves several matrices; autocast makes a copy for each
-        matrices = inputs * c if c < stream else (2 * hidden + shape.query + inner) * c
+        matrices = inputs * c if c < stream else shared * c
         norms = 2 * hidden * (stream + 4)
     # queries, keys and values of every head and the result, and the scores' normaliser
     attention = 4 * shape.query * c + 4 * shape.heads
@@ -237,7 +245,7 @@ def micro_batch(
     Rows at once divide `batch`. Without checkpointing a step is a quarter cheaper: it is left out
     where as many rows as are any use fit so, the whole batch or ENOUGH_TOKENS.
     """
-    most = max(1, ENOUGH_TOKENS // (tokens * (2 if kind == "dpo" else 1)))
+    most = max(1, ENOUGH_TOKENS // (tokens * (2 if kind.startswith("dpo") else 1)))
     sizes = [rows for rows in range(min(batch, most), 0, -1) if batch % rows == 0]
     for rows, checkpointing in [(sizes[0], False), *((rows, True) for rows in sizes)]:
         wanted = need(shape, kind, rows=rows, tokens=tokens, checkpointing=checkpointing, **how)
@@ -265,10 +273,10 @@ def flops(shape: Shape, kind: Kind, tokens: int, checkpointing: bool, *, row: in
 
     The forward pass takes 2 a weight and token, and 4 a head's width and token seen, of which a
     causal row sees half; the backward pass as many for the gradients of activations, and again for
-    those of weights where these are trained; checkpointing repeats the forward pass; dpo's
+    those of weights where these are trained; checkpointing repeats the forward pass; DPO's
     reference is one forward pass more (its `tokens` count both answers' rows).
     """
     matrices = shape.linear_parameters + shape.vocab * shape.hidden
     forward = 2 * matrices + 4 * shape.layers * shape.query * row / 2
-    passes = {"adapter": 2, "all": 3, "dpo": 4}[kind] + checkpointing
+    passes = {"adapter": 2, "all": 3, "dpo": 4, "dpo_adapter": 3}[kind] + checkpointing
     return float(forward * passes * tokens)

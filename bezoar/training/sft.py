@@ -1,14 +1,13 @@
 """Supervised fine-tuning: QLoRA links and full-parameter links (OpenBezoar, 3.3 and 3.4)."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from bezoar import chat, work
 from bezoar.files import BadInput
 from bezoar.params import Link, Sft, Training
-from bezoar.training import batching, fitting, launching, loading
+from bezoar.training import batching, fitting, launching, loading, padding_free
 
 IGNORED = -100  # the label of a token that the loss leaves out (torch's cross-entropy)
 
@@ -27,10 +26,12 @@ def sft(
 
     The loss is on the completion and its end-of-sequence token. `link.weights` adapter: QLoRA, on
     `link.base` quantised, carried on from the adapter `link.start` (OpenBezoar 3.3); all: every
-    parameter of `link.start` (3.4). A killed run continues from its newest whole checkpoint and
-    ends with the same bytes. `amount.eval_limit` of the held-out rows are evaluated, spread over
-    all. On several processes the first alone returns a run. BadInput: nothing to learn from, a
-    start that does not fit, a loss that is not finite, a full disk.
+    parameter of `link.start` (3.4). `amount.runs` at most, each with an optimizer and a schedule
+    of its own, the next one where the losses of the last have not diverged (Table 5). A killed run
+    continues from its newest whole checkpoint and ends with the same bytes. `amount.eval_limit` of
+    the held-out rows are evaluated, spread over all. On several processes the first alone returns
+    a run. BadInput: nothing to learn from, a start that does not fit, a loss that is lost, a full
+    disk.
     """
     base, start, label = models / link.base, models / link.start, f"sft {name}"
     loading.quiet()
@@ -38,6 +39,7 @@ def sft(
     general = {k: v for k, v in how.model_dump().items() if not isinstance(v, dict)}
     key = fitting.key(
         __file__,
+        padding_free.__file__,
         rows=[train, held_out],
         weights=[link.weights, work.content(base), work.content(start)],
         numbers=[general, amount.model_dump()],
@@ -45,132 +47,217 @@ def sft(
     )
     with launching.scratch("sft", key) as folder:
         if not (folder / "result.json").exists():
-            from transformers import set_seed
-
+            source = base if link.weights == "adapter" else start
             split = batching.split(
                 label,
                 folder,
                 device,
-                model=base if link.weights == "adapter" else start,
+                model=source,
                 kind=link.weights,
                 how=how,
                 amount=amount,
                 tokens=amount.max_length,
             )
-            tokenizer = loading.tokenizer(base if link.weights == "adapter" else start)
-            set_seed(how.seed)  # a new adapter's weights are drawn
-            if link.weights == "adapter":
-                model = _start_adapter(base, start, how, device)
-            else:
-                model = loading.plain(start, "float32", device)
-            limit = min(amount.max_length, model.config.max_position_embeddings)
-            taught = _tokenize(tokenizer, train, limit)
-            asked = _tokenize(tokenizer, fitting.some(held_out, amount.eval_limit), limit)
-            for rows, what in ((taught, "training"), (asked, "held-out")):
-                if not rows.ids:
+            tokenizer = loading.tokenizer(source)
+            limit = min(amount.max_length, loading.positions(source))
+            held_out = fitting.some(held_out, amount.eval_limit)
+
+            def made(told: Sequence[tuple[str, str]], what: str) -> dict[str, list[Any]]:
+                found = rows(tokenizer, told, limit=limit)
+                if not found["input_ids"]:
                     raise BadInput(
-                        f"{label}: none of the {rows.dropped} {what} rows has room for an answer "
-                        f"within {limit} tokens; raise sft.{name}.max_length or shorten the rows"
+                        f"{label}: none of the {len(told)} {what} rows has room for an answer "
+                        f"within {limit} tokens; raise sft.links.{name}.max_length or shorten the "
+                        "rows"
                     )
-            settings = fitting.settings(folder, device, how, amount, split)
-            trainer = _sft_trainer(model, tokenizer, taught, asked, settings)
+                return found
+
+            taught = fitting.table(folder / "train", device, lambda: made(train, "training"))
+            asked = fitting.table(folder / "eval", device, lambda: made(held_out, "held-out"))
+            settings = fitting.settings(device, how, amount, split)
             patience = how.patience if how.keep == "best" else None
-            before, history = fitting.fit(trainer, folder, label, how.seed, patience)
-            start_loss = before["eval_loss"]
-            evaluated = {round(e["epoch"]): e for e in history if "eval_loss" in e}
-            losses = {epoch: e["eval_loss"] for epoch, e in evaluated.items()}
-            epochs = max(losses)
-            kept = min(losses, key=losses.__getitem__) if how.keep == "best" else epochs
-            fitting.keep(folder, evaluated[kept]["step"], trainer.model, tokenizer, base)
-            whole = len(taught.ids) + len(asked.ids)
-            metrics = {
-                "eval_loss_start": start_loss,
-                "eval_loss_end": losses[epochs],
-                "eval_loss_best": min(losses.values()),
-                "epochs": epochs,
-                "kept_epoch": kept,
-                "train_rows": len(taught.ids),
-                "eval_rows": len(asked.ids),
-                "dropped_rows": taught.dropped + asked.dropped,
-                "truncated_share": (taught.truncated + asked.truncated) / whole,
-                "train_tokens": sum(map(len, taught.ids)),
-            }
-            columns = ("step", "epoch", "loss", "learning_rate")
-            curve = [{k: e[k] for k in columns} for e in history if "loss" in e]
-            held = [{"epoch": n, "loss": x} for n, x in sorted({0: start_loss, **losses}.items())]
-            fitting.finish(folder, metrics, curve, held)
+
+            def run(part: Path, weights: Path) -> fitting.History:
+                if not fitting.ended(part):
+                    to_fit = trainer(
+                        _start(link, base, weights, how, device),
+                        tokenizer,
+                        (taught, asked),
+                        how=how,
+                        settings=settings,
+                        folder=part,
+                        device=device,
+                    )
+                    fitting.fit(to_fit, part, label, how.seed, patience)
+                return fitting.history(part)
+
+            runs = [run(folder / "run-1", start)]
+            while len(runs) < amount.runs and not runs[-1].diverged(how.divergence):
+                runs.append(run(folder / f"run-{len(runs) + 1}", runs[-1].checkpoint))
+            kept, epoch = fitting.kept(runs, how.keep)
+            fitting.keep(folder, kept, tokenizer, base)
+            fitting.finish(folder, **_told(runs, epoch, (taught, asked), (train, held_out)))
         return fitting.publish(folder, models / "sft" / name)
 
 
-def _sft_trainer(model: Any, tokenizer: Any, train: "_Rows", held_out: "_Rows", how: Any) -> Any:
+def _told(
+    runs: Sequence[fitting.History], kept: int, rows: Sequence[Any], told: Sequence[Sequence[Any]]
+) -> dict[str, Any]:
+    """A link's numbers and its two curves, over all its runs."""
+    losses = [loss for run in runs for loss in run.losses]
+    taught, asked = rows
+    whole = len(taught) + len(asked)
+    metrics = {
+        "eval_loss_start": runs[0].before["eval_loss"],
+        "eval_loss_end": losses[-1],
+        "eval_loss_best": min(losses),
+        "epochs": len(losses),
+        "kept_epoch": kept,
+        "train_rows": len(taught),
+        "eval_rows": len(asked),
+        "dropped_rows": sum(map(len, told)) - whole,
+        "truncated_share": (sum(taught["truncated"]) + sum(asked["truncated"])) / whole,
+        "train_tokens": sum(map(len, taught["input_ids"])),
+        "runs": {
+            str(number): {
+                "epochs": len(run.losses),
+                "eval_loss_start": run.before["eval_loss"],
+                "eval_loss_end": run.losses[-1],
+            }
+            for number, run in enumerate(runs, 1)
+        },
+    }
+    curve, held, steps, epochs = [], [], 0, 0
+    for number, run in enumerate(runs, 1):
+        place = {"run": number}
+        for e in run.log:
+            if "loss" in e:
+                at = {"step": steps + e["step"], "epoch": epochs + e["epoch"]}
+                curve.append(place | at | {k: e[k] for k in ("loss", "learning_rate")})
+        for epoch, loss in enumerate([run.before["eval_loss"], *run.losses], epochs):
+            held.append(place | {"epoch": epoch, "loss": loss})
+        steps, epochs = curve[-1]["step"], epochs + len(run.losses)
+    return {"metrics": metrics, "train": curve, "held_out": held}
+
+
+def trainer(
+    model: Any,
+    tokenizer: Any,
+    rows: tuple[Any, Any],
+    *,
+    how: Sft,
+    settings: dict[str, Any],
+    folder: Path,
+    device: loading.Device,
+) -> Any:
+    """TRL's trainer on rows, to learn from and held out, that are token ids and labels already (see
+    `rows`). A model with an adapter trains that, any other all that it has. `settings` as
+    fitting.settings gives them; checkpoints go into `folder`."""
     import torch
-    from datasets import Dataset
     from peft import PeftModel
     from transformers import PrinterCallback
     from trl import SFTConfig, SFTTrainer
+    from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
+
+    class Trainer(SFTTrainer):  # type: ignore[misc]
+        """Held-out loss per token: TRL's own is a mean over batches, whatever they hold."""
+
+        def evaluation_loop(self, *args: Any, **more: Any) -> Any:
+            done = super().evaluation_loop(*args, **more)
+            sums, tokens = evaluated(len(self.eval_dataset))[:, 0].T
+            done.metrics["eval_loss"] = float(-sums.sum() / tokens.sum())
+            return done
 
     weights = model.named_parameters() if isinstance(model, PeftModel) else ()
     exact = {name: p.data.clone() for name, p in weights if p.requires_grad}
-    trainer = SFTTrainer(
+    collator = DataCollatorForLanguageModeling(pad_token_id=tokenizer.pad_token_id)
+    whole = padding_free.possible(model.config, device)
+    if not whole:  # the same rows a step, those of like length at once
+        settings = settings | {"train_sampling_strategy": "batch_rebalance"}
+    made: Any = Trainer(
         model=model,
         args=fitting.arguments(
             SFTConfig,
-            **how,
-            # rows are already token ids and labels, cut to length: nothing is dropped in silence
+            folder,
+            **settings,
             dataset_kwargs={"skip_prepare_dataset": True},
             max_length=None,
             metric_for_best_model="eval_loss",
             greater_is_better=False,
         ),
-        train_dataset=Dataset.from_dict({"input_ids": train.ids, "labels": train.labels}),
-        eval_dataset=Dataset.from_dict({"input_ids": held_out.ids, "labels": held_out.labels}),
+        train_dataset=rows[0],
+        eval_dataset=rows[1],
         processing_class=tokenizer,
+        data_collator=padding_free.collator(collator) if whole else collator,
     )
-    trainer.remove_callback(PrinterCallback)
+    made.remove_callback(PrinterCallback)
     # TRL rounds a 4-bit model's adapter to bfloat16. That loses small updates, changes the adapter
     # that is carried on, and makes a resumed run differ: peft loads it back as float32.
-    for name, parameter in trainer.model.named_parameters():
+    for name, parameter in made.model.named_parameters():
         if name in exact:
             parameter.data = exact[name].to(torch.float32)
-    return trainer
+    if whole:
+        padding_free.attach(made.model)
+    if how.neftune_alpha is not None:
+        _neftune(made.model, how.neftune_alpha)
+    evaluated = fitting.row_sums(made, 1)
+    return made
 
 
-def _start_adapter(base: Path, start: Path, how: Sft, device: "loading.Device") -> Any:
-    """The quantised base with a trainable adapter: a new one, or the one at `start`."""
+def _neftune(model: Any, alpha: float) -> None:
+    """Noise on the embeddings while training: uniform, alpha / sqrt(L d) at most for a row of L
+    tokens of d numbers (NEFTune, arXiv 2310.05914, algorithm 1). transformers' own counts the
+    padding into L, and all rows of a batch where there is none."""
+    import torch
+    from peft import PeftModel
+
+    backbone = (model.get_base_model() if isinstance(model, PeftModel) else model).base_model
+
+    def disturb(module: Any, args: Any, asked: dict[str, Any]) -> Any:
+        if not module.training:
+            return None
+        if "cu_seq_lens_q" in asked:
+            lengths = asked["cu_seq_lens_q"].diff()
+            lengths = lengths.repeat_interleave(lengths)[None, :, None]
+        else:
+            lengths = asked["attention_mask"].sum(1)[:, None, None]
+        plain = module.get_input_embeddings()(asked.pop("input_ids"))
+        most = alpha / (lengths * plain.shape[-1]).sqrt()
+        asked["inputs_embeds"] = plain + torch.empty_like(plain).uniform_(-1, 1) * most
+        return args, asked
+
+    backbone.register_forward_pre_hook(disturb, with_kwargs=True)
+
+
+def _start(link: Link, base: Path, start: Path, how: Sft, device: "loading.Device") -> Any:
+    """What a run starts from: the full model at `start`; or the quantised base with a trainable
+    adapter, a new one or the one at `start`."""
     from peft import LoraConfig, get_peft_model
+    from transformers import set_seed
 
+    if link.weights == "all":
+        return loading.plain(start, "float32", device)
     model = loading.quantised(base, how, device)
-    if start == base:
-        lora = LoraConfig(
-            r=how.lora_r,
-            lora_alpha=how.lora_alpha,
-            lora_dropout=how.lora_dropout,
-            target_modules="all-linear",
-            task_type="CAUSAL_LM",
-        )
-        return get_peft_model(model, lora)
-    return loading.attach(model, start, base, trainable=True)
+    if start != base:
+        return loading.attach(model, start, base, trainable=True)
+    lora = LoraConfig(
+        r=how.lora_r,
+        lora_alpha=how.lora_alpha,
+        lora_dropout=how.lora_dropout,
+        target_modules="all-linear",
+        task_type="CAUSAL_LM",
+    )
+    set_seed(how.seed)  # the new adapter's weights are drawn
+    return get_peft_model(model, lora)
 
 
-@dataclass
-class _Rows:
-    """Token ids and labels of rows cut to length; `dropped` rows had no room for an answer."""
-
-    ids: list[list[int]] = field(default_factory=list)
-    labels: list[list[int]] = field(default_factory=list)
-    truncated: int = 0
-    dropped: int = 0
-
-
-def _tokenize(tokenizer: Any, pairs: Sequence[tuple[str, str]], limit: int) -> _Rows:
-    """A row longer than `limit` keeps its start, so it does not end in EOS."""
-    rows = _Rows()
+def rows(tokenizer: Any, pairs: Sequence[tuple[str, str]], *, limit: int) -> dict[str, list[Any]]:
+    """Token ids and labels of the (prompt, answer) rows that have room for some of the answer; one
+    longer than `limit` tokens keeps its start, so it does not end in EOS."""
+    found: dict[str, list[Any]] = {"input_ids": [], "labels": [], "truncated": []}
     for prompt, answer in chat.answer_ids(tokenizer, pairs):
-        ids = prompt + answer
-        if len(prompt) >= limit:
-            rows.dropped += 1
-            continue
-        rows.truncated += len(ids) > limit
-        rows.ids.append(ids[:limit])
-        rows.labels.append(([IGNORED] * len(prompt) + answer)[:limit])
-    return rows
+        if len(prompt) < limit:
+            found["input_ids"].append((prompt + answer)[:limit])
+            found["labels"].append(([IGNORED] * len(prompt) + answer)[:limit])
+            found["truncated"].append(len(prompt + answer) > limit)
+    return found
