@@ -76,13 +76,13 @@ def answer_ids(
     if not pairs:
         return []
     texts = [before + answer for before, answer in pairs]
-    encoded = tokenizer(texts, split_special_tokens=True, return_offsets_mapping=True)
-    found = zip(encoded["input_ids"], encoded["offset_mapping"], pairs, strict=True)
+    encoded = tokenizer(texts, split_special_tokens=True)
     parted = []
-    for whole, places, (before, _) in found:
+    for row, (whole, (before, _)) in enumerate(zip(encoded["input_ids"], pairs, strict=True)):
         end = [] if whole[-1] == tokenizer.eos_token_id else [tokenizer.eos_token_id]
-        over = (i for i, (_, last) in enumerate(places) if last > len(before))
-        first = next(over, len(whole))
+        # a tokenizer may leave out white space, which then stands in no token
+        places = (encoded.char_to_token(row, at) for at in range(len(before), len(texts[row])))
+        first = next((place for place in places if place is not None), len(whole))
         parted.append((whole[:first], whole[first:] + end))
     return parted
 

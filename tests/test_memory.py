@@ -2,13 +2,13 @@
 
 import contextlib
 import json
-import weakref
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from benchmarks.holding import held, peak_of
 from bezoar import params
 from bezoar.files import BadInput
 from bezoar.training import memory
@@ -179,46 +179,6 @@ def test_scoring_and_answering() -> None:
 # --- against torch -------------------------------------------------------------------------------
 
 
-def held(tensors: Any) -> int:
-    """Bytes of the storages of `tensors`, each once."""
-    found = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in tensors}
-    return sum(found.values())
-
-
-def peak_of() -> Any:
-    """A dispatch mode that counts the bytes of storages made within it, and their peak."""
-    import torch
-    from torch.utils._python_dispatch import TorchDispatchMode
-    from torch.utils._pytree import tree_leaves
-
-    class Peak(TorchDispatchMode):
-        live = peak = 0
-
-        def __init__(self) -> None:
-            super().__init__()
-            self.known: Any = weakref.WeakSet()
-
-        def __torch_dispatch__(self, op: Any, _: Any, args: Any = (), kwargs: Any = None) -> Any:
-            inputs = [t for t in tree_leaves((args, kwargs)) if isinstance(t, torch.Tensor)]
-            before = {t.untyped_storage()._cdata for t in inputs}
-            out = op(*args, **(kwargs or {}))
-            for tensor in tree_leaves(out):
-                if not isinstance(tensor, torch.Tensor):
-                    continue
-                storage = tensor.untyped_storage()
-                if storage not in self.known and storage._cdata not in before:
-                    self.known.add(storage)
-                    self.live += storage.nbytes()
-                    self.peak = max(self.peak, self.live)
-                    weakref.finalize(storage, self.gone, storage.nbytes())
-            return out
-
-        def gone(self, size: int) -> None:
-            self.live -= size
-
-    return Peak()
-
-
 @pytest.fixture
 def as_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """What differs on a CPU and takes memory: a dropout that keeps numbers for a mask, an adapter
@@ -249,9 +209,9 @@ def ready(folder: Path, kind: memory.Kind, compute: int, padded: bool) -> Any:
     adapter = kind.endswith("adapter")
     if kind.startswith("dpo"):
         weights = {"weights": "adapter" if adapter else "all"}
-        model = dpo._start(folder, SETTINGS.dpo.model_copy(update=weights), device)
+        model = dpo.starting_model(folder, SETTINGS.dpo.model_copy(update=weights), device)
     elif adapter:
-        model = sft._start(ADAPTER, folder, folder, SETTINGS.sft, device)
+        model = sft.starting_model(ADAPTER, folder, folder, SETTINGS.sft, device)
     else:
         model = loading.plain(folder, "float32", device)
     add_fused_lm_head(model.get_base_model() if adapter else model)

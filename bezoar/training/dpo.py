@@ -66,7 +66,7 @@ def dpo(
                 tables = taught, fitting.table(kept / "eval", device, partial(made, asked))
                 if not fitting.ended(folder):
                     to_fit = trainer(
-                        _start(start, how, device),
+                        starting_model(start, how, device),
                         tokenizer,
                         tables,
                         how=how,
@@ -200,7 +200,7 @@ def trainer(
     return made
 
 
-def _start(start: Path, how: Dpo, device: loading.Device) -> Any:
+def starting_model(start: Path, how: Dpo, device: loading.Device) -> Any:
     """The policy before its first step."""
     if how.weights == "all":
         return loading.plain(start, "float32", device)

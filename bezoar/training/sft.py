@@ -80,7 +80,7 @@ def sft(
             def run(part: Path, weights: Path) -> fitting.History:
                 if not fitting.ended(part):
                     to_fit = trainer(
-                        _start(link, base, weights, how, device),
+                        starting_model(link, base, weights, how, device),
                         tokenizer,
                         (taught, asked),
                         how=how,
@@ -229,7 +229,7 @@ def _neftune(model: Any, alpha: float) -> None:
     backbone.register_forward_pre_hook(disturb, with_kwargs=True)
 
 
-def _start(link: Link, base: Path, start: Path, how: Sft, device: "loading.Device") -> Any:
+def starting_model(link: Link, base: Path, start: Path, how: Sft, device: "loading.Device") -> Any:
     """What a run starts from: the full model at `start`; or the quantised base with a trainable
     adapter, a new one or the one at `start`."""
     from peft import LoraConfig, get_peft_model

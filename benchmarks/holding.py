@@ -1,0 +1,44 @@
+"""What torch holds, in bytes: for the benchmark of training, and for tests of what is counted."""
+
+import weakref
+from typing import Any
+
+
+def held(tensors: Any) -> int:
+    """Bytes of the storages of `tensors`, each once."""
+    found = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in tensors}
+    return sum(found.values())
+
+
+def peak_of() -> Any:
+    """A dispatch mode that counts the bytes of storages made within it, and their peak."""
+    import torch
+    from torch.utils._python_dispatch import TorchDispatchMode
+    from torch.utils._pytree import tree_leaves
+
+    class Peak(TorchDispatchMode):  # type: ignore[no-untyped-call]
+        live = peak = 0
+
+        def __init__(self) -> None:
+            super().__init__()  # type: ignore[no-untyped-call]
+            self.known: Any = weakref.WeakSet()
+
+        def __torch_dispatch__(self, op: Any, _: Any, args: Any = (), kwargs: Any = None) -> Any:
+            inputs = [t for t in tree_leaves((args, kwargs)) if isinstance(t, torch.Tensor)]
+            before = {t.untyped_storage()._cdata for t in inputs}
+            out = op(*args, **(kwargs or {}))
+            for tensor in tree_leaves(out):
+                if not isinstance(tensor, torch.Tensor):
+                    continue
+                storage = tensor.untyped_storage()
+                if storage not in self.known and storage._cdata not in before:
+                    self.known.add(storage)
+                    self.live += storage.nbytes()
+                    self.peak = max(self.peak, self.live)
+                    weakref.finalize(storage, self.gone, storage.nbytes())
+            return out
+
+        def gone(self, size: int) -> None:
+            self.live -= size
+
+    return Peak()
