@@ -6,7 +6,8 @@ judges name a winner (chance: 1/2).
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from itertools import combinations
 from random import Random
 from typing import Literal, NamedTuple
@@ -61,6 +62,80 @@ def table(votes: Sequence[Vote], seed: int) -> list[Row]:
             if (a, b) != (HUMAN, MAJORITY) and (found := list(_compare(voices, a, b))):
                 rows.append({"turn": turn, "a": a, "b": b, **_measure(found, a == b, seed)})
     return rows
+
+
+def biases(
+    votes: Sequence[Vote],
+    lengths: Mapping[tuple[int, str, int], int],
+    own: Mapping[str, str],
+    seed: int,
+) -> list[Row]:
+    """What sways each kind of judge: {judge, bias, share, n, low, high, people, people_n}, shares
+    of votes with a 95 % interval.
+
+    Of the votes that name a winner: verbosity, the longer answer wins, by `lengths` of (question,
+    model, turn); self_preference, the judge's own model wins, of the votes on it, by `own` of judge
+    -> model; first_shown, it wins, which half would, where the judge saw one order. Of all votes,
+    where it saw both: inconsistent, the order decided. `people` is the share of people's votes on
+    the same questions, models and turns: what is alike there is no bias of the judge's.
+    """
+    by_kind: dict[str, list[Vote]] = defaultdict(list)
+    people: dict[tuple[Key, int], list[Vote]] = defaultdict(list)
+    for vote in votes:
+        by_kind[kind(vote.judge)].append(vote)
+        if kind(vote.judge) == HUMAN:
+            people[_key(vote), vote.turn].append(vote)
+    rows: list[Row] = []
+    for judge in sorted(by_kind, key=_place):
+        asked: dict[str, Callable[[Vote], bool | None]] = {
+            "verbosity": partial(_longer_won, lengths)
+        }
+        if judge in own:
+            asked["self_preference"] = partial(_won, own[judge])
+        if any(vote.winner == "inconsistent" for vote in by_kind[judge]):
+            asked["inconsistent"] = lambda vote: vote.winner == "inconsistent"
+        else:
+            asked["first_shown"] = lambda vote: vote.winner == "model_a" if _decides(vote) else None
+        for bias, question in asked.items():
+            told = [(v, said) for v in by_kind[judge] if (said := question(v)) is not None]
+            if not told:
+                continue
+            keys = sorted({(_key(vote), vote.turn) for vote, _ in told})
+            # people saw the two in an order of their own
+            shared = judge != HUMAN and bias in ("verbosity", "self_preference")
+            same = [v for key in keys for v in people.get(key, [])] if shared else []
+            theirs = [said for v in same if (said := question(v)) is not None]
+            low, high = _bootstrap([(vote.question_id, said) for vote, said in told], seed)
+            rows.append(
+                {
+                    "judge": judge,
+                    "bias": bias,
+                    "share": sum(said for _, said in told) / len(told),
+                    "n": len(told),
+                    "low": low,
+                    "high": high,
+                    "people": sum(theirs) / len(theirs) if theirs else None,
+                    "people_n": len(theirs),
+                }
+            )
+    return rows
+
+
+def _decides(vote: Vote) -> bool:
+    return vote.winner in ("model_a", "model_b")
+
+
+def _longer_won(lengths: Mapping[tuple[int, str, int], int], vote: Vote) -> bool | None:
+    a, b = (lengths.get((vote.question_id, m, vote.turn)) for m in (vote.model_a, vote.model_b))
+    if not _decides(vote) or a is None or b is None or a == b:
+        return None
+    return (a > b) == (vote.winner == "model_a")
+
+
+def _won(model: str, vote: Vote) -> bool | None:
+    if not _decides(vote) or model not in (vote.model_a, vote.model_b):
+        return None
+    return model == (vote.model_a if vote.winner == "model_a" else vote.model_b)
 
 
 def flat(rows: Sequence[Row]) -> dict[str, float | int | None]:
@@ -123,15 +198,18 @@ def _voices(votes: Iterable[Vote]) -> dict[Key, dict[str, list[Voice]]]:
     voices: dict[Key, dict[str, list[Voice]]] = defaultdict(lambda: defaultdict(list))
     for vote in votes:
         said: Said = "tie"
-        if vote.winner != "tie":
+        if _decides(vote):
             won = vote.model_a if vote.winner == "model_a" else vote.model_b
             said = "first" if won == min(vote.model_a, vote.model_b) else "second"
-        key = Key(vote.question_id, *sorted((vote.model_a, vote.model_b)))
-        voices[key][kind(vote.judge)].append(Voice(vote.judge, said))
+        voices[_key(vote)][kind(vote.judge)].append(Voice(vote.judge, said))
     for by_kind in voices.values():
         if people := by_kind.get(HUMAN):
             by_kind[MAJORITY] = [Voice(MAJORITY, _majority([voice.said for voice in people]))]
     return voices
+
+
+def _key(vote: Vote) -> Key:
+    return Key(vote.question_id, *sorted((vote.model_a, vote.model_b)))
 
 
 def _majority(said: Sequence[Said]) -> Said:
@@ -182,17 +260,21 @@ def _kappa(found: list[Comparison], same_kind: bool) -> float | None:
 
 
 def _interval(found: list[Comparison], seed: int) -> tuple[float, float]:
-    """95 % percentile bootstrap of S1 over questions: comparisons of one question are not
+    return _bootstrap([(c.question_id, c.a == c.b) for c in found], seed)
+
+
+def _bootstrap(told: Sequence[tuple[int, bool]], seed: int) -> tuple[float, float]:
+    """95 % percentile bootstrap of a share over questions: what is told of one question is not
     independent of each other."""
-    by_question: dict[int, list[Comparison]] = defaultdict(list)
-    for comparison in found:
-        by_question[comparison.question_id].append(comparison)
-    counts = [(sum(c.a == c.b for c in rows), len(rows)) for rows in by_question.values()]
+    by_question: dict[int, list[bool]] = defaultdict(list)
+    for question, said in told:
+        by_question[question].append(said)
+    counts = [(sum(said), len(said)) for said in by_question.values()]
     rng = Random(seed)
     shares = []
     for _ in range(RESAMPLES):
         drawn = rng.choices(counts, k=len(counts))
-        shares.append(sum(agree for agree, _ in drawn) / sum(n for _, n in drawn))
+        shares.append(sum(yes for yes, _ in drawn) / sum(n for _, n in drawn))
     shares.sort()
     tail = RESAMPLES // 40  # 2.5 % at either end
     return shares[tail], shares[-tail - 1]

@@ -6,36 +6,35 @@ paths and versions is left out.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
-from bezoar import chat
+from bezoar import chat, generation
 from bezoar.files import BadInput
-from bezoar.params import LmEval, MtAnswer
-from bezoar.progress import bar, track
-from bezoar.records import Answers, Attempt, Item, Message, Probe, Question
+from bezoar.generation import Continuation, Draw
+from bezoar.params import LmEval, MtAnswer, Temperatures
+from bezoar.progress import track
+from bezoar.records import Answers, Attempt, Item, Message, Probe, Question, Scored
 
-Finish = Literal["stop", "length", "no_room"]
 Scores = dict[str, dict[str, float]]
 
 # How an item is put as plain text, after the harness' ARC and PIQA tasks
 PLAIN = "Question: {{question}}\nAnswer:"
 
 
-class Continuation(NamedTuple):
-    """What a model wrote after a prompt, and why it stopped."""
+class Measured(NamedTuple):
+    """What the harness found: scores by task, every item's, and how many requests were cut."""
 
-    text: str
-    finish: Finish
+    scores: Scores
+    items: list[Scored]
+    cut: int
 
 
 # --- LM Evaluation Harness -----------------------------------------------------------------------
 
 
-def harness(
-    model: Any, tokenizer: Any, own: Mapping[str, Sequence[Item]], how: LmEval
-) -> tuple[Scores, int]:
-    """Scores by task (acc, acc_norm and their standard errors, n) and the number of requests that
-    did not fit the model's context and were cut from the left.
+def harness(model: Any, tokenizer: Any, own: Mapping[str, Sequence[Item]], how: LmEval) -> Measured:
+    """Scores by task (acc, acc_norm and their standard errors, n), the same item by item, and the
+    number of requests that did not fit the model's context and were cut from the left.
 
     `how.tasks` names tasks: those of `own` are made of its items, every other name is looked up
     among the tasks that lm_eval brings (their data comes from a hub); None means all of `own`.
@@ -76,6 +75,7 @@ def harness(
             f"(have {', '.join(sorted(own)) or 'none'}) nor a task of lm_eval"
         )
     scores: Scores = {}
+    items: list[Scored] = []
     for name in track(names, "harness", len(names)):
         loaded = manager.load([_task(name, own[name], how) if name in own else name])
         for task in loaded["tasks"].values():
@@ -86,7 +86,7 @@ def harness(
             loaded,
             limit=how.limit,
             bootstrap_iters=1000,
-            log_samples=False,
+            log_samples=True,
             apply_chat_template=how.chat_template,
             system_instruction=chat.SYSTEM.fill() if how.chat_template else None,
         )
@@ -101,7 +101,32 @@ def harness(
             }
             n = counts[row] if row in counts else sum(counts.values())
             scores[row] = {**numbers, "n": n}
-    return scores, lm.cut
+        for task in sorted(result["samples"]):
+            ids = [item.id for item in own[task]] if task in own else None
+            row = name if name in rows else task
+            items += _scored(row, task, ids, result["samples"][task])
+    return Measured(scores, items, lm.cut)
+
+
+def _scored(
+    name: str, task: str, ids: Sequence[str] | None, samples: Sequence[Mapping[str, Any]]
+) -> list[Scored]:
+    """The harness' samples of `task` as records of `name`, which is the task or its group. `ids`
+    are those of own items; an item that lm_eval brings is called TASK/PLACE, as where `filter`
+    names it. Samples with neither acc nor acc_norm are left out."""
+    return [
+        Scored(
+            task=name,
+            item=ids[sample["doc_id"]] if ids else f"{task}/{sample['doc_id']}",
+            **{
+                metric: float(f"{sample[metric]:.6g}")
+                for metric in ("acc", "acc_norm")
+                if metric in sample
+            },
+        )
+        for sample in samples
+        if sample["filter"] == "none" and ("acc" in sample or "acc_norm" in sample)
+    ]
 
 
 def _task(name: str, items: Sequence[Item], how: LmEval) -> dict[str, Any]:
@@ -141,7 +166,9 @@ def probe(model: Any, tokenizer: Any, probes: Sequence[Probe], batch_size: int) 
     prompts = chat.ids(tokenizer, [chat.from_probe(p) for p in probes])
     right = chat.ids(tokenizer, [answer for p in probes for answer in p.answers])
     longest = max(map(len, right), default=0)
-    said = _generate(model, tokenizer, prompts, max_new_tokens=longest + 1, batch_size=batch_size)
+    said = generation.generate(
+        model, tokenizer, prompts, max_new_tokens=longest + 1, batch_size=batch_size
+    )
     return [
         Attempt(
             id=p.id,
@@ -174,26 +201,28 @@ def converse(
 
     A conversation that leaves less room than an answer may need (`how.max_new_tokens`, at most half
     of the context) loses its beginning, never the turn to answer: where that alone is too long the
-    answer is empty and its finish "no_room".
+    answer is empty and its finish "no_room". What is drawn (`how.temperature`) depends on
+    `how.seed`, the question and the turn alone. BadInput: a category without a temperature.
     """
     positions = model.config.max_position_embeddings
     limit = positions - min(how.max_new_tokens, positions // 2)
+    temperatures = [_temperature(question, how) for question in questions]
     talks = [[Message(role="user", content=q.turns[0])] for q in questions]
     given: list[list[Continuation]] = [[] for _ in questions]
-    for _turn in (1, 2):
-        alone = chat.ids(tokenizer, [chat.prompt(talk[-1:]) for talk in talks])
-        fits = [i for i, tokens in enumerate(alone) if len(tokens) <= limit]
-        whole = chat.ids(tokenizer, [chat.prompt(talks[i]) for i in fits])
-        prompts = [chat.cut_left(tokenizer, tokens, limit) for tokens in whole]
-        said = _generate(
+    for turn in (1, 2):
+        prompts = _prompts(tokenizer, talks, limit)
+        said = generation.generate(
             model,
             tokenizer,
-            prompts,
+            list(prompts.values()),
             max_new_tokens=how.max_new_tokens,
             batch_size=how.batch_size,
-            temperature=how.temperature,
+            draws=[
+                Draw(temperatures[i], f"{how.seed} {questions[i].question_id} {turn}")
+                for i in prompts
+            ],
         )
-        answers = dict(zip(fits, said, strict=True))
+        answers = dict(zip(prompts, said, strict=True))
         for i, (question, talk) in enumerate(zip(questions, talks, strict=True)):
             answer = answers[i] if i in answers else Continuation("", "no_room")
             given[i].append(answer)
@@ -210,62 +239,59 @@ def converse(
     ]
 
 
+def _temperature(question: Question, how: MtAnswer) -> float:
+    if not isinstance(how.temperature, Temperatures):
+        return how.temperature
+    given = how.temperature.model_dump()
+    if question.category not in given:
+        raise BadInput(
+            f"mt_answer.temperature: none for {question.category!r}, the category of question "
+            f"{question.question_id}; one number for all, or questions of {', '.join(given)}"
+        )
+    return float(given[question.category])
+
+
+def _prompts(
+    tokenizer: Any, talks: Sequence[Sequence[Message]], limit: int
+) -> dict[int, list[int]]:
+    """By its place the prompt of each talk, of at most `limit` tokens; none where the last turn
+    alone has more."""
+    whole = chat.ids(tokenizer, [chat.prompt(talk) for talk in talks])
+    long = [i for i, tokens in enumerate(whole) if len(tokens) > limit]
+    alone = chat.ids(tokenizer, [chat.prompt(talks[i][-1:]) for i in long])
+    lost = {i for i, tokens in zip(long, alone, strict=True) if len(tokens) > limit}
+    return {
+        i: chat.cut_left(tokenizer, tokens, limit)
+        for i, tokens in enumerate(whole)
+        if i not in lost
+    }
+
+
+def counts(answers: Sequence[Answers], tokenizer: Any, how: MtAnswer) -> dict[str, float]:
+    """How the turns of a checkpoint's answers ended: `turns` answered, by itself (`stopped`, and
+    their `stopped_share`), `cut` at the limit, without room for an answer (`no_room`); how many of
+    them are `empty` or `loops` (as the filter's gate finds them), and their mean `tokens`."""
+    # here, so that lm_eval, which counts nothing, is not run again for an edit to the gates
+    from bezoar import gates
+
+    finish = [each for answer in answers for each in answer.finish]
+    texts = [turn for answer in answers for turn in answer.turns]
+    encoded = tokenizer(texts, add_special_tokens=False, split_special_tokens=True)["input_ids"]
+    repeated = [gates.repeated(text, how.loop_words, how.loop_ngram) for text in texts]
+    return {
+        "turns": len(texts),
+        "stopped": finish.count("stop"),
+        "stopped_share": float(f"{finish.count('stop') / len(texts):.6g}"),
+        "cut": finish.count("length"),
+        "no_room": finish.count("no_room"),
+        "empty": sum(not text.strip() for text in texts),
+        "loops": sum(share >= how.loop_share for share in repeated),
+        "tokens": float(f"{sum(map(len, encoded)) / len(texts):.6g}"),
+    }
+
+
 def some(questions: Sequence[Question], limit: int | None) -> list[Question]:
     """At most `limit` questions, spread over the list, so that every category stays."""
     if limit is None or limit >= len(questions):
         return list(questions)
     return [questions[i * len(questions) // limit] for i in range(limit)]
-
-
-# --- generation ----------------------------------------------------------------------------------
-
-
-def _generate(
-    model: Any,
-    tokenizer: Any,
-    prompts: Sequence[list[int]],
-    *,
-    max_new_tokens: int,
-    batch_size: int,
-    temperature: float = 0.0,
-) -> list[Continuation]:
-    """Continue each prompt (token ids) until an end token, `max_new_tokens` or the end of the
-    model's context. Greedy at temperature 0; above it, drawn from a fixed seed."""
-    import torch
-    from transformers import GenerationConfig
-
-    stops = model.generation_config.eos_token_id or []
-    # a model that was shown texts one after the other may end one by beginning the next
-    ends = {tokenizer.eos_token_id, *([stops] if isinstance(stops, int) else stops)}
-    ends |= {tokenizer.bos_token_id} - {None}
-    sampling = {"do_sample": True, "temperature": temperature, "top_k": 0} if temperature else {}
-    torch.manual_seed(0)
-    # alike lengths together: little padding, and a long prompt takes no room from a short one
-    order = sorted(range(len(prompts)), key=lambda i: (-len(prompts[i]), i))
-    found: dict[int, Continuation] = {}
-    with bar("answering", len(prompts)) as advance:
-        for at in range(0, len(order), batch_size):
-            batch = order[at : at + batch_size]
-            longest = len(prompts[batch[0]])
-            room = model.config.max_position_embeddings - longest
-            rows = [
-                [tokenizer.pad_token_id] * (longest - len(prompts[i])) + prompts[i] for i in batch
-            ]
-            mask = [[0] * (longest - len(prompts[i])) + [1] * len(prompts[i]) for i in batch]
-            with torch.inference_mode():
-                written = model.generate(
-                    input_ids=torch.tensor(rows, device=model.device),
-                    attention_mask=torch.tensor(mask, device=model.device),
-                    generation_config=GenerationConfig(
-                        max_new_tokens=min(max_new_tokens, room),
-                        eos_token_id=sorted(ends),
-                        pad_token_id=tokenizer.pad_token_id,
-                        **sampling,
-                    ),
-                )[:, longest:].tolist()
-            for i, ids in zip(batch, written, strict=True):
-                stop = next((n for n, token in enumerate(ids) if token in ends), None)
-                text = tokenizer.decode(ids[:stop], skip_special_tokens=True)
-                found[i] = Continuation(text, "length" if stop is None else "stop")
-            advance(len(batch))
-    return [found[i] for i in range(len(prompts))]

@@ -16,7 +16,7 @@ from pathlib import Path
 from random import Random
 from typing import NamedTuple, Protocol, TypeVar
 
-from bezoar import budget, params, schemes, sources, verdicts
+from bezoar import budget, pairwise, params, schemes, sources, verdicts
 from bezoar.files import BadInput, read_jsonl
 from bezoar.llm import embedded
 from bezoar.params import Anthropic, Endpoint, HubFlan, Local, OpenAI, Params, World
@@ -234,6 +234,7 @@ def _rows(p: Params, given: Given) -> list[Row]:
         for id in questions
     ][: p.mt_answer.limit]
     rows += [_grades(p, f"mt_grade {name}", questions, answers) for name in p.checkpoints]
+    rows += [_compares(p, f"mt_compare {name}", questions, answers) for name in p.compared]
     return [*rows, _grades(p, "agreement", questions, given.answers)]
 
 
@@ -267,6 +268,16 @@ def _grades(
     grade = verdicts.grader(questions, p.mt_grade.references, judge)
     for both in answers:
         grade(both)
+    return judge.row(stage, p.llm.grader, 1.0)
+
+
+def _compares(
+    p: Params, stage: str, questions: dict[int, Question], answers: Sequence[Answers]
+) -> Row:
+    judge = Counter(embedded.connect("world-judge"))
+    compare = pairwise.comparer(questions, p.mt_grade.references, judge)
+    for pair in pairwise.pairs(answers, answers, p.mt_compare.limit):
+        compare(pair)
     return judge.row(stage, p.llm.grader, 1.0)
 
 

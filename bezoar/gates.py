@@ -110,13 +110,20 @@ def _leaked_prompt(sample: Sample, gates: Gates) -> Fault | None:
 
 def _loop(sample: Sample, gates: Gates) -> Fault | None:
     for field in ("response", "instruction"):
-        tokens = words(getattr(sample, field))
-        if len(tokens) >= gates.loop_words:
-            grams = ngrams(tokens, gates.loop_ngram)
-            share = 1 - len(set(grams)) / len(grams)
-            if share >= gates.loop_share:
-                return Fault("loop", {"field": field, "share": f"{share:.2f}"})
+        share = repeated(getattr(sample, field), gates.loop_words, gates.loop_ngram)
+        if share >= gates.loop_share:
+            return Fault("loop", {"field": field, "share": f"{share:.2f}"})
     return None
+
+
+def repeated(text: str, least: int, n: int) -> float:
+    """Of the text's n-grams of words the share that stood in it before; 0 where the text has fewer
+    than `least` words, for a short one repeats words without looping."""
+    tokens = words(text)
+    if len(tokens) < max(least, n):
+        return 0.0
+    grams = ngrams(tokens, n)
+    return 1 - len(set(grams)) / len(grams)
 
 
 def _truncated(sample: Sample, gates: Gates) -> Fault | None:

@@ -129,6 +129,13 @@ class Checkpoint(Section):
     model: str
 
 
+class Compared(Section):
+    """Two of `checkpoints`: how often the grader calls `model` better than `baseline`."""
+
+    model: str
+    baseline: str
+
+
 # --- who -----------------------------------------------------------------------------------------
 
 
@@ -561,7 +568,7 @@ class Gates(Section):
     refusal_words: Count
     loop_words: Count
     loop_ngram: Count
-    loop_share: Share
+    loop_share: Annotated[float, Field(gt=0, le=1)]
     truncated_words: Count
     language_words: Count
     language_share: Share
@@ -744,8 +751,33 @@ class LmEval(Section):
     batch_size: Count
 
 
+Temperature = Annotated[float, Field(ge=0, le=2)]
+
+
+class Temperatures(Section):
+    """By MT-Bench's categories."""
+
+    writing: Temperature
+    roleplay: Temperature
+    reasoning: Temperature
+    math: Temperature
+    coding: Temperature
+    extraction: Temperature
+    stem: Temperature
+    humanities: Temperature
+
+
 class MtAnswer(Section):
-    temperature: Annotated[float, Field(ge=0, le=2)]
+    """`temperature`: of every answer, or by category; 0 is greedy. `loop_*`: as of Gates."""
+
+    temperature: Annotated[
+        Annotated[Temperature, Tag("number")] | Annotated[Temperatures, Tag("by_category")],
+        Discriminator(lambda v: "by_category" if isinstance(v, dict | Temperatures) else "number"),
+    ]
+    seed: int
+    loop_words: Count
+    loop_ngram: Count
+    loop_share: Annotated[float, Field(gt=0, le=1)]
     max_new_tokens: Count
     batch_size: Count
     limit: Count | None
@@ -753,9 +785,20 @@ class MtAnswer(Section):
 
 class MtGrade(Section):
     references: list[str]
+    seed: int
+
+
+class MtCompare(Section):
+    """`limit`: questions compared, spread over all; null for all, 0 for no comparison."""
+
+    seed: int
+    limit: Annotated[int, Field(ge=0)] | None
 
 
 class Agreement(Section):
+    """`own`: which model's answers a judge of the given votes may take for its own."""
+
+    own: dict[str, str]
     tie_margin: Annotated[float, Field(ge=0)]
     seed: int
 
@@ -773,6 +816,7 @@ class Params(Section):
     merges: dict[str, Merge]
     evaluated: dict[str, Evaluated]
     checkpoints: dict[str, Checkpoint]
+    compared: Annotated[dict[str, Compared], Field(min_length=1)]
     llm: Endpoints
     budget_usd: Budget
     launch: str | None
@@ -788,6 +832,7 @@ class Params(Section):
     lm_eval: LmEval
     mt_answer: MtAnswer
     mt_grade: MtGrade
+    mt_compare: MtCompare
     agreement: Agreement
     report: Report
 
@@ -920,6 +965,20 @@ def _references(params: Params) -> list[str]:
                 near = difflib.get_close_matches(path, sets, 1)
                 hint = f"did you mean {near[0]!r}?" if near else f"have {', '.join(sets)}"
                 faults.append(f"chain.{name}.data: data/{path} is no set of rows; {hint}")
+    return faults + _compared(params)
+
+
+def _compared(params: Params) -> list[str]:
+    """What is compared must be two checkpoints that answer MT-Bench."""
+    faults, have = [], list(params.checkpoints)
+    for name, pair in params.compared.items():
+        for key in ("model", "baseline"):
+            if (named := getattr(pair, key)) not in have:
+                near = difflib.get_close_matches(named, have, 1)
+                hint = f"did you mean {near[0]!r}?" if near else f"have {', '.join(have)}"
+                faults.append(f"compared.{name}.{key}: {named!r} is no checkpoint; {hint}")
+        if pair.model == pair.baseline:
+            faults.append(f"compared.{name}: {pair.model!r} is compared with itself")
     return faults
 
 
@@ -993,6 +1052,7 @@ _TAGS = (
     *("world", "local", "grown", "hub", "wikipedia", "harness"),
     *("embedded", "openai", "anthropic"),
     *("one", "panel"),
+    *("number", "by_category"),
 )
 _WEIGHTS, _MERGED = ("base", "start"), ("base", "adapter", "second", "third")
 

@@ -78,14 +78,15 @@ class Question(Record):
 
 
 class Vote(Record):
-    """One judge's verdict between two models' answers to one turn of an MT-Bench question."""
+    """One judge's verdict between two models' answers to one turn of an MT-Bench question.
+    Inconsistent: shown the two the other way round it named the other; counted as a tie."""
 
     judge: str
     question_id: int
     turn: Literal[1, 2]
     model_a: str
     model_b: str
-    winner: Literal["model_a", "model_b", "tie"]
+    winner: Literal["model_a", "model_b", "tie", "inconsistent"]
 
 
 class Item(Record):
@@ -290,7 +291,17 @@ class Verdict(Record):
     simulated: bool
 
 
-# --- what evaluation makes (data/lm_eval/, data/mt_answer/, data/mt_grade/) ----------------------
+# --- what evaluation makes (data/lm_eval/, data/mt_answer/, data/mt_grade/ ...) ------------------
+
+
+class Scored(Record):
+    """A checkpoint's scores on one item of a harness task; None where the task has no such metric.
+    A group's items stand under the group's name. `acc` may lie between 0 and 1 (truthfulqa_mc2)."""
+
+    task: str
+    item: str
+    acc: float | None = None
+    acc_norm: float | None = None
 
 
 class Attempt(Record):
@@ -320,5 +331,21 @@ class Grade(Record):
     score: float | None
     status: Literal["ok", "empty_answer", "unparsed", "refused", "truncated"]
     reply: str
+    judge: str
+    simulated: bool
+
+
+class Comparison(Record):
+    """A judge's word on two models' answers to one turn, shown in both orders; None with the reason
+    in `status`. Inconsistent: the order decided. `replies`: first the one that was shown the model
+    first; fewer where a rule decides or one of them states nothing."""
+
+    question_id: int
+    turn: Literal[1, 2]
+    model: str
+    baseline: str
+    winner: Literal["model", "baseline", "tie", "inconsistent"] | None
+    status: Literal["ok", "empty_answer", "unparsed", "refused", "truncated"]
+    replies: list[str]
     judge: str
     simulated: bool

@@ -4,11 +4,13 @@
 import json
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from bezoar.files import BadInput
 from bezoar.prompts import Prompt, fence
 from bezoar.records import Answers, Ask, Grade, Message, Question, Reply, Sample, Verdict
+
+R = TypeVar("R")
 
 RESPONSE, EXPLANATION = Prompt("judge/response"), Prompt("judge/explanation")
 SYSTEM, REFERENCE = Prompt("mt_bench/system"), Prompt("mt_bench/reference")
@@ -24,7 +26,7 @@ TURNS = (
 )
 SECTIONS = tuple(
     f"[{slash}{name}{number}]"
-    for name in ("Question", "Answer", "Reference answer")
+    for name in ("Question", "Answer", "Answer A", "Answer B", "Reference answer")
     for number in ("", " 1", " 2")
     for slash in ("", "/")
 )
@@ -32,6 +34,7 @@ SECTIONS = tuple(
 _THOUGHT = re.compile(r"\A\s*<think(?:ing)?>.*?</think(?:ing)?>", re.DOTALL)
 # also read, where FastChat's parser fails: spaces, escaped brackets, `[[7/10]]`
 _RATING = re.compile(r"\\?\[\\?\[\s{0,3}(-?\d{1,3}(?:\.\d{1,3})?)(?:\s?/\s?10)?\s{0,3}\\?\]\\?\]")
+_CHOICE = re.compile(r"\\?\[\\?\[\s{0,3}([ABC])\s{0,3}\\?\]\\?\]")
 
 
 # --- samples -------------------------------------------------------------------------------------
@@ -254,9 +257,8 @@ def _grade(
     if not answers.turns[turn - 1].strip():
         by_rule = {"score": 1, "status": "empty_answer", "reply": "", "judge": "rule"}
         return Grade.model_validate({**who, **by_rule, "simulated": False})
-    system = Message(role="system", content=SYSTEM.fill())
-    reply = ask([system, _user(sheet(question, answers, reference, turn))])
-    score, status = rating(reply)
+    text = sheet(question, answers, reference, turn)
+    score, status, reply = heard(ask, SYSTEM.fill(), text, rating)
     said = {"reply": reply.text, "judge": reply.model, "simulated": reply.simulated}
     return Grade.model_validate({**who, **said, "score": score, "status": status})
 
@@ -274,15 +276,43 @@ def sheet(question: Question, answers: Answers, reference: list[str], turn: int)
     )
 
 
+def heard(
+    ask: Ask, system: str, text: str, read: Callable[[Reply], tuple[R | None, str]]
+) -> tuple[R | None, str, Reply]:
+    """What `read` finds in the reply to `text`, its status, and the reply. One that states nothing
+    is asked for once more, by another sample index, for which the ledger buys another answer."""
+    messages = [Message(role="system", content=system), _user(text)]
+    reply = ask(messages)
+    found, status = read(reply)
+    if status in ("unparsed", "truncated"):
+        reply = ask(messages, 1)
+        found, status = read(reply)
+    return found, status, reply
+
+
 def rating(reply: Reply) -> tuple[float | None, str]:
     """(grade 1-10, "ok"), or None and why: refused, truncated, unparsed. The number in the last
     double brackets counts: what stands before it may quote the answer."""
+    last, status = _stated(_RATING, reply)
+    if last is None:
+        return None, status
+    return (float(last), status) if 1 <= float(last) <= 10 else (None, _silent(reply))
+
+
+def choice(reply: Reply) -> tuple[str | None, str]:
+    """(A, B or C for a tie, "ok"), or None and why, as `rating`."""
+    return _stated(_CHOICE, reply)
+
+
+def _stated(mark: re.Pattern[str], reply: Reply) -> tuple[str | None, str]:
     if reply.finish_reason == "refused":
         return None, "refused"
-    found = _RATING.findall(_spoken(reply.text))
-    if found and 1 <= float(found[-1]) <= 10:
-        return float(found[-1]), "ok"
-    return None, "truncated" if reply.finish_reason == "length" else "unparsed"
+    found = mark.findall(_spoken(reply.text))
+    return (found[-1], "ok") if found else (None, _silent(reply))
+
+
+def _silent(reply: Reply) -> str:
+    return "truncated" if reply.finish_reason == "length" else "unparsed"
 
 
 def _user(text: str) -> Message:

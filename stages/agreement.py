@@ -4,7 +4,7 @@ reads   data/fetch/mt_bench/: questions.jsonl, answers.jsonl (other models'; may
         votes.jsonl (may be empty)
 writes  data/agreement/: grades.jsonl (our grader's, of those answers), replies.jsonl (every
         exchange, as bought), failures.jsonl, table.json (S1, S2, kappa and an interval for every
-        two kinds of judges, a turn each)
+        two kinds of judges, a turn each), biases.json (what sways each kind)
 metrics metrics/agreement/agreement.json: A_B_s1_turn_1 and so on, of the grader's rows; of the
         given judges' where our grader graded nothing that they voted on;
         metrics/agreement/spending.json
@@ -39,7 +39,14 @@ def main() -> None:
     write_jsonl("data/agreement/grades.jsonl", grades)
     write_jsonl("data/agreement/replies.jsonl", run.exchanges)
     write_jsonl("data/agreement/failures.jsonl", run.failures)
+    lengths = {
+        (row.question_id, row.model, turn): len(text)
+        for row in answers
+        for turn, text in enumerate(row.turns, 1)
+    }
+    leanings = agreement.biases(votes, lengths, p.agreement.own, p.agreement.seed)
     write_json("data/agreement/table.json", rows)
+    write_json("data/agreement/biases.json", leanings)
     write_json("metrics/agreement/agreement.json", agreement.flat(rows))
     spent = budget.spending(p.llm.grader, run.exchanges)
     write_json("metrics/agreement/spending.json", spent.model_dump())

@@ -2,8 +2,9 @@
 
 reads   models/MODEL and models/BASE of evaluated.POINT in params.yaml,
         data/fetch/benchmarks/tasks/TASK.jsonl, data/fetch/benchmarks/probes.jsonl
-writes  data/lm_eval/POINT/results.json: scores by task (none for a link between checkpoints),
-        shares by skill; data/lm_eval/POINT/probes.jsonl: every answer to a held-out question
+writes  data/lm_eval/POINT/: results.json: scores by task (none for a link between checkpoints),
+        shares by skill; items.jsonl: scores by item; probes.jsonl: every answer to a held-out
+        question
 metrics metrics/lm_eval/POINT.json
 """
 
@@ -25,23 +26,24 @@ def main(name: str) -> None:
     point = settings.evaluated[name]
     probes = list(files.read_jsonl(BENCHMARKS / "probes.jsonl", Probe))
     tasks = {} if point.link else items()
-    scores: evaluation.Scores = {}
-    truncated, attempts = 0, []
+    measured, attempts = evaluation.Measured({}, [], 0), []
     if probes or not point.link:  # without probes there is nothing to ask of a link
         model, tokenizer = loading.load(
             Path("models", point.model), Path("models", point.base), settings.sft
         )
         if not point.link:
-            scores, truncated = evaluation.harness(model, tokenizer, tasks, settings.lm_eval)
+            measured = evaluation.harness(model, tokenizer, tasks, settings.lm_eval)
         attempts = evaluation.probe(model, tokenizer, probes, settings.lm_eval.batch_size)
     skills = evaluation.shares(attempts)
     out = Path("data/lm_eval", name)
+    files.write_jsonl(out / "items.jsonl", measured.items)
     files.write_jsonl(out / "probes.jsonl", attempts)
     files.write_json(
-        out / "results.json", {"tasks": scores, "skills": skills, "truncated": truncated}
+        out / "results.json",
+        {"tasks": measured.scores, "skills": skills, "truncated": measured.cut},
     )
     metrics = {f"skill.{skill}": row["share"] for skill, row in skills.items()}
-    for task, row in scores.items():
+    for task, row in measured.scores.items():
         metrics |= {f"{task}.{key}": row[key] for key in ("acc", "acc_norm") if key in row}
     files.write_json(f"metrics/lm_eval/{name}.json", metrics)
 

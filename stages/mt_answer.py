@@ -2,7 +2,8 @@
 
 reads   models/MODEL of checkpoints.NAME in params.yaml, data/fetch/mt_bench/questions.jsonl
 writes  data/mt_answer/NAME/answers.jsonl
-metrics none
+metrics metrics/mt_answer/NAME.json: how many turns were answered, ended by themselves, were cut,
+        are empty or loop, and their mean number of tokens
 """
 
 import sys
@@ -27,6 +28,8 @@ def main(name: str) -> None:
     asked = evaluation.some(questions, settings.mt_answer.limit)
     answers = evaluation.converse(model, tokenizer, asked, name, settings.mt_answer)
     files.write_jsonl(f"data/mt_answer/{name}/answers.jsonl", answers)
+    counts = evaluation.counts(answers, tokenizer, settings.mt_answer)
+    files.write_json(f"metrics/mt_answer/{name}.json", counts)
 
 
 if __name__ == "__main__":

@@ -3,14 +3,18 @@
 reads   data/fetch/mt_bench/questions.jsonl, data/mt_answer/CHECKPOINT/answers.jsonl
 writes  data/mt_grade/CHECKPOINT/: grades.jsonl, two a question: turn 1, turn 2 (none where a
         request failed for good), replies.jsonl (every exchange, as bought), failures.jsonl
-metrics metrics/mt_grade/CHECKPOINT.json: turn_1, turn_2, average over all grades, coverage (share
-        of the turns answered that have a grade); metrics/mt_grade/CHECKPOINT_spending.json
+metrics metrics/mt_grade/CHECKPOINT.json: turn_1, turn_2, average over all grades, each with a 95 %
+        interval (_low, _high) over questions; coverage (share of the turns answered that have a
+        grade), turns by status; metrics/mt_grade/CHECKPOINT_spending.json
 """
 
 import sys
+from collections import Counter
 from collections.abc import Sequence
+from typing import get_args
 
 from bezoar import budget, llm, params, preflight, progress, verdicts, work
+from bezoar.differences import bootstrap
 from bezoar.files import BadInput, read_jsonl, write_json, write_jsonl
 from bezoar.records import Answers, Ask, Grade, Question
 
@@ -43,20 +47,29 @@ def main(name: str) -> None:
     write_json(
         f"metrics/mt_grade/{name}.json",
         {
-            "turn_1": mean([g for g in grades if g.turn == 1]),
-            "turn_2": mean([g for g in grades if g.turn == 2]),
-            "average": mean(grades),
+            **mean("turn_1", [g for g in grades if g.turn == 1], p.mt_grade.seed),
+            **mean("turn_2", [g for g in grades if g.turn == 2], p.mt_grade.seed),
+            **mean("average", grades, p.mt_grade.seed),
             "coverage": sum(g.score is not None for g in grades) / (2 * len(answers)),
+            **statuses(grades),
         },
     )
     spent = budget.spending(p.llm.grader, run.exchanges)
     write_json(f"metrics/mt_grade/{name}_spending.json", spent.model_dump())
 
 
-def mean(grades: Sequence[Grade]) -> float | None:
-    """The mean of the grades there are; None where there is none."""
-    scores = [grade.score for grade in grades if grade.score is not None]
-    return sum(scores) / len(scores) if scores else None
+def mean(name: str, grades: Sequence[Grade], seed: int) -> dict[str, float | None]:
+    """The mean of the grades there are and its interval; None where there are too few for it."""
+    scores = [(grade.question_id, grade.score) for grade in grades if grade.score is not None]
+    low, high = bootstrap(scores, seed) or (None, None)
+    average = sum(score for _, score in scores) / len(scores) if scores else None
+    return {name: average, f"{name}_low": low, f"{name}_high": high}
+
+
+def statuses(grades: Sequence[Grade]) -> dict[str, int]:
+    """How many turns have each status of records.Grade."""
+    found = Counter(grade.status for grade in grades)
+    return {status: found[status] for status in get_args(Grade.model_fields["status"].annotation)}
 
 
 if __name__ == "__main__":

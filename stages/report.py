@@ -1,11 +1,12 @@
 """Show the run: one static page with every table and figure, ours beside the paper's.
 
 reads   source.json of every fetch, data/fetch/mt_bench/: questions.jsonl and votes.json,
-        data/filter/*/: funnel.json, distributions.json,
-        licences.json and contamination.jsonl, data/lm_eval/*/results.json,
-        data/mt_answer, data/mt_grade, data/agreement/table.json,
+        data/filter/*/: funnel.json, distributions.json, licences.json and contamination.jsonl,
+        data/lm_eval/*/: results.json and items.jsonl,
+        data/mt_answer, data/mt_grade, data/agreement/: table.json, biases.json,
         metrics/: generate, judge, mix, sft, dpo, mt_grade, agreement
-writes  metrics/report/report.html, metrics/report/cards/CHECKPOINT.md: a card each
+writes  metrics/report/report.html; metrics/report/answers/CHECKPOINT.html: all it answered, the
+        others beside it; metrics/report/cards/CHECKPOINT.md: a card each
 metrics metrics/report/summary.json
 """
 
@@ -19,6 +20,8 @@ def main() -> None:
     run = report.read(settings)
     files.write_json("metrics/report/summary.json", report.summary(run))
     files.write("metrics/report/report.html", [report.page(run, settings.report.examples)])
+    for name in run.checkpoints:
+        files.write(f"metrics/report/answers/{name}.html", [report.answers(run, name)])
     for name in model.trained(settings):
         files.write(f"metrics/report/cards/{name}.md", [model.card(name, run, settings)])
 

@@ -1,20 +1,23 @@
 """S1 and S2 by hand-made votes, and on the votes that the MT-Bench paper released."""
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from bezoar import agreement
 from bezoar.agreement import Row
+from bezoar.files import BadInput
 from bezoar.records import Grade, Vote
+from bezoar.sources import readers
 from tests.conftest import DATA
 
 VOTES = DATA / "judgments"
 
 
 def vote(judge: str, winner: str, question_id: int = 1, models: str = "ab", turn: int = 1) -> Vote:
-    """`winner`: the model's name, or tie."""
+    """`winner`: the model's name, tie or inconsistent."""
     a, b = models
     return Vote.model_validate(
         {
@@ -23,7 +26,7 @@ def vote(judge: str, winner: str, question_id: int = 1, models: str = "ab", turn
             "turn": turn,
             "model_a": a,
             "model_b": b,
-            "winner": {a: "model_a", b: "model_b"}.get(winner, "tie"),
+            "winner": {a: "model_a", b: "model_b"}.get(winner, winner),
         }
     )
 
@@ -181,6 +184,70 @@ def test_metrics_show_the_grader_or_else_the_given_judges() -> None:
     assert with_grader["grader_human_s1_turn_1"] == 0.0
     assert not any(name.startswith("gpt") for name in with_grader)
     assert agreement.flat([]) == {"comparisons": 0}
+
+
+# --- biases --------------------------------------------------------------------------------------
+
+
+def leanings(*votes: Vote, **known: Any) -> dict[tuple[Any, Any], Row]:
+    told = agreement.biases(votes, known.get("lengths", {}), known.get("own", {}), 3)
+    return {(row["judge"], row["bias"]): row for row in told}
+
+
+def test_a_vote_that_the_order_decided_is_a_tie_and_is_told() -> None:
+    votes = [vote("gpt", w, q) for q, w in enumerate(["a", "inconsistent", "tie", "inconsistent"])]
+    found = leanings(*votes, *[vote("expert_1", w) for w in ("a", "b", "tie")])
+    assert found["gpt", "inconsistent"]["share"] == 1 / 2 and ("gpt", "first_shown") not in found
+    first = found["human", "first_shown"]
+    assert (first["share"], first["n"]) == (1 / 2, 2)  # ties name no winner
+    row = rows(vote("gpt", "inconsistent"), vote("expert_1", "tie"))[1, "gpt", "human"]
+    assert (row["s1"], row["s2_n"]) == (1.0, 0)
+
+
+def test_the_longer_answer_and_what_people_made_of_it() -> None:
+    lengths = {(1, "a", 1): 10, (1, "b", 1): 99, (2, "a", 1): 5, (2, "b", 1): 5}
+    votes = [vote("gpt", "b"), vote("gpt", "a", 2), vote("gpt", "a", 3)]  # 2: alike, 3: unknown
+    people = [vote("expert_1", "a"), vote("expert_2", "b"), vote("expert_3", "tie")]
+    row = leanings(*votes, *people, lengths=lengths)["gpt", "verbosity"]
+    assert (row["share"], row["n"], row["people"], row["people_n"]) == (1.0, 1, 1 / 2, 2)
+    assert row["low"] == row["high"] == 1.0
+
+
+def test_a_judge_of_its_own_answers() -> None:
+    votes = [vote("gpt", "a"), vote("gpt", "a", 2), vote("gpt", "b", 3), vote("gpt", "c", 4, "bc")]
+    people = [vote("expert_1", "b"), vote("expert_1", "a", 2), vote("expert_1", "b", 4, "bc")]
+    row = leanings(*votes, *people, own={"gpt": "a"})["gpt", "self_preference"]
+    assert (row["share"], row["n"]) == (2 / 3, 3)  # the fourth is on others
+    assert (row["people"], row["people_n"]) == (1 / 2, 2)
+    assert not any(bias == "self_preference" for judge, bias in leanings(*votes))
+
+
+@pytest.mark.skipif(not VOTES.exists(), reason="needs the votes in ../shared/data/judgments")
+def test_the_benchmark_prints_the_papers_figures(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from benchmarks import agreement as benchmark
+
+    given = ["--human", str(VOTES / "human.jsonl"), "--judge", str(VOTES / "gpt4_pair.jsonl")]
+    answers = DATA / "mt_bench/model_answer/gpt-4.jsonl"
+    given += ["--answers", str(answers), "--own", "gpt4_pair=gpt-4"]
+    monkeypatch.setattr("sys.argv", ["agreement", *given])
+    benchmark.main()
+    lines = capsys.readouterr().out.splitlines()
+    assert json.loads(lines[-1]) == {
+        "turn_1": {"s1": 0.6597, "s1_n": 1343, "s2": 0.8463, "s2_n": 859},
+        "turn_2": {"s1": 0.6574, "s1_n": 1325, "s2": 0.8461, "s2_n": 864},
+    }
+    # it is for itself more often than people are
+    (own,) = (line.split() for line in lines if "self_preference" in line)
+    assert float(own[2].rstrip("%")) > float(own[-2].rstrip("%")) + 5
+
+
+def test_the_benchmark_takes_votes_alone(tmp_path: Path) -> None:
+    path = tmp_path / "votes.jsonl"
+    path.write_text('{"judge": "x", "winner": 3}\n')
+    with pytest.raises(BadInput, match=r"votes.jsonl:1: winner: text is expected"):
+        readers.votes(path)
 
 
 # notes on evaluation, section 5: (s1 in %, n, s2 in %, n)

@@ -60,6 +60,16 @@ FAULTS = [
     ),
     ("copy_ratio: 0.6", "copy_ratio: half", "valid number, .* \\(got 'half'\\)"),
     ("copy_ratio: 0.6", "copy_ratio: 6", "filter.copy_ratio: .* or equal to 1 \\(got 6\\)"),
+    (
+        "temperature: 0.0  # ours: greedy",
+        "temperature: {writing: 0.7}",
+        "mt_answer.temperature.roleplay: missing",
+    ),
+    (
+        "temperature: 0.0  # ours: greedy",
+        "temperature: 3.0",
+        r"mt_answer.temperature: .*less than or equal to 2 \(got 3.0\)",
+    ),
     ("  min_rating: 1", "  # 1", "filter.min_rating: missing \\(in the recipe, or in profiles"),
     ("profile: local", "profile: locale", "no profile 'locale'; have embedded, local"),
     ("profile: local", "profil: local", "profile: missing, or not a name"),
@@ -91,6 +101,17 @@ FAULTS = [
         "chain.orca.start: no stage makes models/sft/lamina; did you mean 'sft/lamini'?",
     ),
     ("start: sft/lamini", "start: sft/orca", "chain.orca.start: a link cannot start from itself"),
+    (
+        "{model: dpo, baseline: hh_rlhf}",
+        "{model: dpo, baseline: hh_rlfh}",
+        r"compared.dpo.baseline: 'hh_rlfh' is no checkpoint; did you mean 'hh_rlhf'\?",
+    ),
+    (
+        "{model: sft, baseline: base}",
+        "{model: sft, baseline: sft}",
+        "compared.sft: 'sft' is compared with itself",
+    ),
+    ("    mt_compare: {limit: 0}  #", "    mt_compare: {limit: -1}  #", "mt_compare.limit: .*0"),
     (
         "adapter: sft/evol",
         "adapter: sft/evil",

@@ -11,8 +11,8 @@ import pytest
 from bezoar import llm, params, work, world
 from bezoar.files import BadInput, write_json, write_jsonl
 from bezoar.llm.client import Failed
-from bezoar.records import Answers, Failure, Item, Sample
-from stages import agreement, filter, generate, judge, mt_grade
+from bezoar.records import Answers, Failure, Item, Sample, Vote
+from stages import agreement, filter, generate, judge, mt_compare, mt_grade
 from tests.conftest import ROOT
 from tests.scripted import Line, Scripted
 from tests.test_distributions import write_tokenizer
@@ -213,7 +213,12 @@ def test_grades_and_their_means(tree: Path) -> None:
     for name, turns in (("turn_1", (1,)), ("turn_2", (2,)), ("average", (1, 2))):
         scores = [g["score"] for g in grades if g["turn"] in turns and g["score"] is not None]
         assert metrics[name] == pytest.approx(sum(scores) / len(scores))
+        low, high = metrics[f"{name}_low"], metrics[f"{name}_high"]
+        assert 1 <= low < metrics[name] < high <= 10
     assert metrics["coverage"] == sum(g["score"] is not None for g in grades) / len(grades)
+    told = ("ok", "empty_answer", "unparsed", "refused", "truncated")
+    counts = {status: sum(g["status"] == status for g in grades) for status in told}
+    assert counts["empty_answer"] and counts.items() <= metrics.items()
 
 
 def test_a_grader_that_never_grades_covers_nothing(
@@ -223,12 +228,11 @@ def test_a_grader_that_never_grades_covers_nothing(
     write_jsonl("data/mt_answer/base/answers.jsonl", answers)
     says(monkeypatch, "Quite good.")
     mt_grade.main("base")
-    assert read("metrics/mt_grade/base.json") == {
-        "turn_1": None,
-        "turn_2": None,
-        "average": None,
-        "coverage": 0.0,
-    }
+    metrics = read("metrics/mt_grade/base.json")
+    assert metrics.pop("coverage") == 0 and metrics.pop("unparsed") == 6
+    assert (
+        set(metrics.values()) == {0, None} and metrics["average"] is metrics["turn_1_low"] is None
+    )
 
 
 def test_grades_that_failed_for_good_are_missing_from_the_coverage_too(
@@ -251,6 +255,58 @@ def test_grades_that_failed_for_good_are_missing_from_the_coverage_too(
     assert (metrics["average"], metrics["coverage"]) == (7.0, 0.75)
     (failure,) = lines("data/mt_grade/base/failures.jsonl")
     assert failure["job"] == str(answers[0].question_id) and failure["status"] == 400
+
+
+def test_a_checkpoint_is_compared_with_its_baseline(tree: Path) -> None:
+    answers = [Answers.model_validate(row) for row in lines("data/mt_answer/base/answers.jsonl")]
+    named = [answer.model_copy(update={"model": "base"}) for answer in answers]
+    write_jsonl("data/mt_answer/base/answers.jsonl", named)
+    write_jsonl("data/mt_answer/sft/answers.jsonl", better(answers))
+    mt_compare.main("sft")
+    comparisons = lines("data/mt_compare/sft/comparisons.jsonl")
+    order = [(answer.question_id, turn) for answer in answers for turn in (1, 2)]
+    assert [(c["question_id"], c["turn"]) for c in comparisons] == order
+    assert all(c["simulated"] or c["status"] == "empty_answer" for c in comparisons)
+    metrics = read("metrics/mt_compare/sft.json")
+    assert metrics["wins"] > metrics["losses"] and metrics["win_rate_low"] > 0.5
+    votes = [Vote.model_validate(row) for row in lines("data/mt_compare/sft/votes.jsonl")]
+    assert {(v.judge, v.model_a, v.model_b) for v in votes} == {("grader", "sft", "base")}
+    assert metrics["wins"] == sum(v.winner == "model_a" for v in votes)
+    assert len(lines("data/mt_compare/sft/replies.jsonl")) >= 2 * sum(
+        c["status"] == "ok" for c in comparisons
+    )
+    assert read("metrics/mt_compare/sft_spending.json")["usd"] == 0
+
+
+def better(answers: list[Answers]) -> list[Answers]:
+    """The first half of the answers as they are, the other half as the world would answer."""
+    asked = {q.question_id: q.turns for q in world.questions(16, 7)}
+    return [
+        a.model_copy(
+            update={"model": "sft"}
+            | ({"turns": [world.solve(t) or "" for t in asked[a.question_id]]} if at > 7 else {})
+        )
+        for at, a in enumerate(answers)
+    ]
+
+
+def test_a_limit_of_nothing_asks_nobody(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shutil.copytree("data/mt_answer/base", "data/mt_answer/sft")
+    text = Path("params.yaml").read_text(encoding="utf-8")
+    assert text.count("mt_compare: {limit: null}") == 2
+    Path("params.yaml").write_text(
+        text.replace("mt_compare: {limit: null}", "mt_compare: {limit: 0}")
+    )
+    params._load.cache_clear()
+
+    def never(*_: object) -> None:
+        raise AssertionError("nothing is to be asked")
+
+    monkeypatch.setattr(llm, "connect", never)
+    mt_compare.main("sft")
+    for name in ("comparisons", "votes", "replies", "failures"):
+        assert lines(f"data/mt_compare/sft/{name}.jsonl") == []
+    assert set(read("metrics/mt_compare/sft.json").values()) == {0, None}
 
 
 def test_the_embedded_models_are_paid_nothing_and_need_no_ledger(tree: Path) -> None:

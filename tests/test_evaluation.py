@@ -1,18 +1,23 @@
 """Evaluation: harness scores against a count by hand, free answers, two-turn conversations."""
 
 import json
+import os
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
-from bezoar import chat, evaluation, params, pretraining
-from bezoar.evaluation import Continuation
+from bezoar import chat, evaluation, files, generation, params, pretraining, work
 from bezoar.files import BadInput
-from bezoar.params import LmEval, MtAnswer
-from bezoar.records import Attempt, Item, Message, Probe, Question
+from bezoar.generation import Continuation, Draw
+from bezoar.params import LmEval
+from bezoar.records import Answers, Attempt, Item, Message, Probe, Question, Scored
 from bezoar.training import loading
+from stages import lm_eval as stage
+from stages import mt_answer
 from tests.test_pretraining import CORPUS, NAMES, SIZE
 
 pytestmark = pytest.mark.slow
@@ -25,7 +30,9 @@ ITEMS = [
     Item(id=animal, question=f"The {animal} is", choices=COLOURS, label=COLOURS.index(colour))
     for animal, colour in NAMES.items()
 ]
-TALK = MtAnswer(temperature=0.0, max_new_tokens=6, batch_size=2, limit=None)
+TALK = params.load(ROOT / "params.yaml").mt_answer.model_copy(
+    update={"max_new_tokens": 6, "batch_size": 2}
+)
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +64,7 @@ def by_hand(model: Any, tokenizer: Any, prompt: str, choices: Sequence[str]) -> 
 @pytest.mark.parametrize("template", [False, True])
 def test_the_harness_counts_as_a_count_by_hand(loaded: tuple[Any, Any], template: bool) -> None:
     how = PLAIN.model_copy(update={"chat_template": template})
-    scores, cut = evaluation.harness(*loaded, {"animals": ITEMS}, how)
+    scores, items, cut = evaluation.harness(*loaded, {"animals": ITEMS}, how)
     right = normed = 0
     for item in ITEMS:
         prompt, choices = f"Question: {item.question}\nAnswer:", [f" {c}" for c in item.choices]
@@ -66,11 +73,13 @@ def test_the_harness_counts_as_a_count_by_hand(loaded: tuple[Any, Any], template
             choices = item.choices
         sums = by_hand(*loaded, prompt, choices)
         per_character = [s / len(c) for s, c in zip(sums, item.choices, strict=True)]
-        right += sums.index(max(sums)) == item.label
-        normed += per_character.index(max(per_character)) == item.label
+        acc = sums.index(max(sums)) == item.label
+        acc_norm = per_character.index(max(per_character)) == item.label
+        assert Scored(task="animals", item=item.id, acc=acc, acc_norm=acc_norm) in items
+        right, normed = right + acc, normed + acc_norm
     assert scores["animals"]["acc"] == pytest.approx(right / 3, abs=1e-5)
     assert scores["animals"]["acc_norm"] == pytest.approx(normed / 3, abs=1e-5)
-    assert scores["animals"]["n"] == 3 and cut == 0
+    assert scores["animals"]["n"] == len(items) == 3 and cut == 0
     assert set(scores["animals"]) == {"acc", "acc_norm", "acc_stderr", "acc_norm_stderr", "n"}
 
 
@@ -103,17 +112,99 @@ def test_new_items_under_an_old_name_are_the_ones_that_count(loaded: tuple[Any, 
     assert evaluation.harness(*loaded, {"animals": wrong}, how)[0]["animals"]["n"] == 3
 
 
+def test_new_content_under_an_old_time_gives_new_rows(
+    loaded: tuple[Any, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A cache by path and time of change would give the rows of another run."""
+    monkeypatch.chdir(tmp_path)
+    path = stage.BENCHMARKS / "tasks" / "animals.jsonl"
+    found = []
+    for label in (0, 1):
+        item = Item(id="0", question="The fox is", choices=["red", "zqzqzq"], label=label)
+        files.write_jsonl(path, [item])
+        os.utime(path, (1_000_000_000, 1_000_000_000))
+        found.append(evaluation.harness(*loaded, stage.items(), PLAIN).items[0].acc)
+    assert found == [1.0, 0.0]
+
+
+def test_scores_repeat_whatever_the_batch(loaded: tuple[Any, Any]) -> None:
+    longer = [
+        Item(
+            id=f"longer {n}",
+            question=f"{'The hen is brown. ' * n}The {animal} is",
+            choices=["red as a fox", *COLOURS],
+            label=1 + COLOURS.index(colour),
+        )
+        for n, (animal, colour) in enumerate(NAMES.items())
+    ]
+    own = {"animals": ITEMS, "longer": longer}
+    found = [
+        evaluation.harness(*loaded, own, PLAIN.model_copy(update={"batch_size": size}))
+        for size in (4, 4, 1, 16)
+    ]
+    assert all(again == found[0] for again in found)
+    assert len({row.item for row in found[0].items}) == 2 * len(NAMES)
+
+
+def test_a_groups_items_stand_under_its_name(
+    loaded: tuple[Any, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import lm_eval.tasks
+
+    rows = [item.model_dump() for item in ITEMS]
+    (tmp_path / "rows.py").write_text(
+        "from datasets import Dataset, DatasetDict\n"
+        f"def law(**_): return DatasetDict({{'test': Dataset.from_list({rows[:1]})}})\n"
+        f"def art(**_): return DatasetDict({{'test': Dataset.from_list({rows[1:]})}})\n"
+    )
+    for name in ("law", "art"):
+        (tmp_path / f"{name}.yaml").write_text(
+            f"task: {name}\ncustom_dataset: !function rows.{name}\ntest_split: test\n"
+            "output_type: multiple_choice\ndoc_to_text: '{{question}}'\n"
+            "doc_to_choice: '{{choices}}'\ndoc_to_target: label\n"
+            "metric_list: [{metric: acc, aggregation: mean, higher_is_better: true}]\n"
+        )
+    (tmp_path / "school.yaml").write_text(
+        "group: school\ntask: [law, art]\naggregate_metric_list: [{metric: acc}]\n"
+    )
+
+    class Theirs(lm_eval.tasks.TaskManager):
+        """Brings a group made as mmlu is, whose data wants no hub."""
+
+        def __init__(self, include_defaults: bool) -> None:
+            super().__init__(include_defaults=False, include_path=str(tmp_path))
+
+    monkeypatch.setattr(lm_eval.tasks, "TaskManager", Theirs)
+    how = PLAIN.model_copy(update={"tasks": ["school"]})
+    scores, items, _ = evaluation.harness(*loaded, {}, how)
+    assert scores.keys() == {"school"} and scores["school"]["n"] == 3
+    assert [(row.task, row.item, row.acc_norm) for row in items] == [
+        ("school", item, None) for item in ("art/0", "art/1", "law/0")
+    ]
+    mean = sum(row.acc or 0 for row in items) / 3
+    assert scores["school"]["acc"] == pytest.approx(mean, abs=1e-5)
+
+
+def test_items_without_an_accuracy_are_left_out() -> None:
+    sample = {"doc_id": 7, "filter": "none", "acc": True}
+    other = {"doc_id": 8, "filter": "flexible", "acc": True}
+    told = {"doc_id": 9, "filter": "none", "bleu_max": 12.5}
+    assert evaluation._scored("mmlu", "mmlu_law", None, [sample, other, told]) == [
+        Scored(task="mmlu", item="mmlu_law/7", acc=1.0)
+    ]
+
+
 def test_requests_that_do_not_fit_are_counted(loaded: tuple[Any, Any]) -> None:
     long = Item(id="long", question="fox " * 200, choices=["red", "white"], label=0)
-    _, cut = evaluation.harness(*loaded, {"animals": [*ITEMS, long]}, PLAIN)
-    assert cut == 2
+    assert evaluation.harness(*loaded, {"animals": [*ITEMS, long]}, PLAIN).cut == 2
 
 
 def test_tasks_are_chosen_by_name_and_an_unknown_one_is_said(loaded: tuple[Any, Any]) -> None:
     own = {"one": ITEMS, "two": ITEMS}
     how = PLAIN.model_copy(update={"tasks": ["two"], "limit": 2})
-    assert evaluation.harness(*loaded, own, how)[0].keys() == {"two"}
-    assert evaluation.harness(*loaded, own, how)[0]["two"]["n"] == 2
+    found = evaluation.harness(*loaded, own, how)
+    assert found.scores.keys() == {"two"} and found.scores["two"]["n"] == 2
+    assert [(row.task, row.item) for row in found.items] == [("two", i.id) for i in ITEMS[:2]]
     assert evaluation.harness(*loaded, own, PLAIN)[0].keys() == {"one", "two"}
 
 
@@ -146,7 +237,7 @@ def test_a_probe_is_right_when_the_model_ends_a_right_answer(
         assert more["max_new_tokens"] == len(loaded[1]("white")["input_ids"]) + 1
         return [Continuation(*each) for each in said]
 
-    monkeypatch.setattr(evaluation, "_generate", scripted)
+    monkeypatch.setattr(generation, "generate", scripted)
     probes = [
         Probe(id=str(n), skill="ab"[n % 2], system="", instruction="?", answers=["red", "white"])
         for n in range(5)
@@ -173,7 +264,7 @@ def test_shares_name_every_skill_once() -> None:
 
 def generate(loaded: tuple[Any, Any], prompts: Sequence[str], **more: Any) -> list[Continuation]:
     how = {"max_new_tokens": 5, "batch_size": 8, **more}
-    return evaluation._generate(*loaded, chat.ids(loaded[1], prompts), **how)
+    return generation.generate(*loaded, chat.ids(loaded[1], prompts), **how)
 
 
 def test_a_batch_says_what_each_prompt_alone_would(loaded: tuple[Any, Any]) -> None:
@@ -199,10 +290,52 @@ def test_an_answer_stops_at_any_end_token_or_runs_to_its_length(loaded: tuple[An
         model.generation_config.eos_token_id, tokenizer.bos_token = ends, begins
 
 
-def test_sampling_repeats_and_differs_from_greedy(loaded: tuple[Any, Any]) -> None:
-    hot = [generate(loaded, ["The", "A", "Is"], temperature=2.0, max_new_tokens=9)] * 2
-    assert hot[0] == generate(loaded, ["The", "A", "Is"], temperature=2.0, max_new_tokens=9)
-    assert hot[0] != generate(loaded, ["The", "A", "Is"], max_new_tokens=9)
+def test_a_row_takes_the_place_of_one_that_has_ended(loaded: tuple[Any, Any]) -> None:
+    """Rows of many lengths, with and without a common beginning, end at different times."""
+    model, tokenizer = loaded
+    texts = ["The fox is", "Is the hen white", "The cow", "A", "The fox is red.\nThe cow is", "Red"]
+    lots = [texts, [f"The fox is red.\n{text}" for text in texts]]
+    ends, full_stop = model.generation_config.eos_token_id, tokenizer(".")["input_ids"][-1]
+    try:
+        model.generation_config.eos_token_id = [tokenizer.eos_token_id, full_stop]
+        for prompts in lots:
+            alone = [generate(loaded, [text], max_new_tokens=30)[0] for text in prompts]
+            assert len({len(each.text) for each in alone}) > 2
+            for size in (2, 3, 6):
+                assert generate(loaded, prompts, max_new_tokens=30, batch_size=size) == alone
+    finally:
+        model.generation_config.eos_token_id = ends
+
+
+def test_prompts_are_read_in_parts(loaded: tuple[Any, Any], monkeypatch: Any) -> None:
+    prompts = ["The fox is red.\nThe cow is", "The hen is", "The fox is", "The cow"]
+    whole = generate(loaded, prompts)
+    monkeypatch.setattr(generation, "READ", 8)
+    assert generate(loaded, prompts) == whole
+
+
+def test_what_is_drawn_depends_on_its_seed_alone(loaded: tuple[Any, Any]) -> None:
+    prompts = ["The", "A", "Is", "The fox is"]
+    draws = [Draw(2.0, "a"), Draw(1.0, "b"), Draw(0.0, "c"), Draw(2.0, "d")]
+    hot = generate(loaded, prompts, draws=draws)
+    greedy = generate(loaded, prompts)
+    assert hot[2] == greedy[2] and hot[0] != greedy[0]
+    for size in (1, 3):
+        turned = generate(loaded, prompts[::-1], draws=draws[::-1], batch_size=size)
+        assert turned == hot[::-1]
+    assert generate(loaded, ["The"], draws=[Draw(2.0, "other")]) != hot[:1]
+
+
+def test_tokens_are_drawn_as_often_as_they_are_likely() -> None:
+    import torch
+
+    logits = torch.tensor([[1.0, 3.0, 2.0]]).repeat(1000, 1)
+    likeliest = logits.argmax(-1)
+    for temperature in (0.5, 1.0):
+        at = [(temperature, (n + 0.5) / 1000) for n in range(1000)]
+        counts = generation._drawn(logits, likeliest, at).bincount(minlength=3) / 1000
+        torch.testing.assert_close(counts, (logits[0] / temperature).softmax(-1), atol=2e-3, rtol=0)
+    assert generation._drawn(logits[:1], likeliest[:1], [(1.0, 1 - 2**-53)]).tolist() == [2]
 
 
 def test_a_prompt_near_the_end_of_the_context_gets_what_room_there_is(
@@ -211,7 +344,7 @@ def test_a_prompt_near_the_end_of_the_context_gets_what_room_there_is(
     model, tokenizer = loaded
     bos, *fox = chat.ids(tokenizer, ["The fox is"])[0]
     ids = [bos, *(fox * 50)[-(SIZE.positions - 3) :]]
-    found = evaluation._generate(model, tokenizer, [ids], max_new_tokens=9, batch_size=1)
+    found = generation.generate(model, tokenizer, [ids], max_new_tokens=9, batch_size=1)
     assert found == [Continuation(" red.", "length")]
 
 
@@ -231,7 +364,7 @@ def test_the_second_turn_sees_the_first_answer(
         prompts.append([tokenizer.decode(ids, skip_special_tokens=True) for ids in given])
         return [Continuation(f"answer {len(prompts)}", "stop") for _ in given]
 
-    monkeypatch.setattr(evaluation, "_generate", scripted)
+    monkeypatch.setattr(generation, "generate", scripted)
     answers = evaluation.converse(*loaded, [question(81, "A?", "B?")], "dpo", TALK)
     assert prompts == [
         [chat.prompt([Message(role="user", content="A?")])],
@@ -258,13 +391,13 @@ def test_a_conversation_loses_its_beginning_never_its_question(
 ) -> None:
     model, tokenizer = loaded
     asked: list[list[list[int]]] = []
-    generate = evaluation._generate
+    generate = generation.generate
 
     def note(model: Any, tokenizer: Any, given: Any, **more: Any) -> list[Continuation]:
         asked.append(list(given))
         return generate(model, tokenizer, given, **more)
 
-    monkeypatch.setattr(evaluation, "_generate", note)
+    monkeypatch.setattr(generation, "generate", note)
     long = "fox " * 40
     rows = [question(1, long, long), question(2, "fox " * 90, "hen"), question(3, "A?", "B?")]
     answers = evaluation.converse(model, tokenizer, rows, "base", TALK)
@@ -275,6 +408,89 @@ def test_a_conversation_loses_its_beginning_never_its_question(
     assert tokenizer.decode(cut).endswith(f"### Instruction:\n{long}\n\n### Response:\n")
     assert answers[1].turns[0] == "" and answers[1].finish[0] == "no_room"
     assert [finish for a in answers for finish in a.finish].count("no_room") == 1
+
+
+BY_CATEGORY = params.Temperatures(
+    **dict.fromkeys(("writing", "roleplay"), 2.0),
+    **dict.fromkeys(("stem", "humanities"), 1.0),
+    **dict.fromkeys(("reasoning", "math", "coding", "extraction"), 0.0),
+)
+
+
+def test_answers_are_drawn_by_category_whoever_stands_beside(loaded: tuple[Any, Any]) -> None:
+    hot, cold = (TALK.model_copy(update={"temperature": t}) for t in (BY_CATEGORY, 0.0))
+    rows = [
+        question(n, "The fox", "The cow").model_copy(update={"category": category})
+        for n, category in enumerate(["writing", "writing", "math", "stem"])
+    ]
+    drawn = evaluation.converse(*loaded, rows, "base", hot)
+    greedy = evaluation.converse(*loaded, rows, "base", cold)
+    assert drawn[2] == greedy[2]  # math
+    assert drawn[0].turns != greedy[0].turns and drawn[3].turns != greedy[3].turns
+    assert drawn[0].turns != drawn[1].turns, "two questions are drawn alike"
+    wide = hot.model_copy(update={"batch_size": 8})
+    assert evaluation.converse(*loaded, rows[::-1], "base", wide) == drawn[::-1]
+    assert evaluation.converse(*loaded, rows[:1], "base", hot) == drawn[:1]
+    reseeded = hot.model_copy(update={"seed": hot.seed + 1})
+    assert evaluation.converse(*loaded, rows, "base", reseeded)[0] != drawn[0]
+
+
+def test_the_temperatures_of_fastchat_that_params_yaml_tells_are_taken() -> None:
+    comment = (ROOT / "params.yaml").read_text().split("as FastChat: ")[1].split("}")[0]
+    told = yaml.safe_load(comment.replace("#", "") + "}")
+    how = params.MtAnswer.model_validate(TALK.model_dump() | {"temperature": told})
+    assert isinstance(how.temperature, params.Temperatures)
+    assert how.temperature.writing == 0.7 and how.temperature.stem == 0.1
+    with pytest.raises(ValueError, match="poetry"):
+        params.MtAnswer.model_validate(TALK.model_dump() | {"temperature": told | {"poetry": 1.0}})
+
+
+def test_a_category_without_a_temperature_is_said(loaded: tuple[Any, Any]) -> None:
+    how = TALK.model_copy(update={"temperature": BY_CATEGORY})
+    with pytest.raises(BadInput, match=r"mt_answer\.temperature: none for 'x', .* question 5; one"):
+        evaluation.converse(*loaded, [question(5, "A?", "B?")], "base", how)
+
+
+def test_how_turns_ended_is_counted(loaded: tuple[Any, Any]) -> None:
+    said: list[tuple[list[str], list[Any]]] = [
+        (["The fox is red.", ""], ["stop", "stop"]),
+        (["again and " * 20, " "], ["length", "no_room"]),
+        (["again and again", "fox"], ["length", "stop"]),
+    ]
+    rows = [
+        Answers(question_id=n, model="base", turns=turns, finish=finish)
+        for n, (turns, finish) in enumerate(said)
+    ]
+    found = evaluation.counts(rows, loaded[1], TALK)
+    texts = [text for row in rows for text in row.turns]
+    tokens = [len(chat.ids(loaded[1], [text])[0]) - 1 for text in texts]  # without BOS
+    assert found == {
+        "turns": 6,
+        "stopped": 3,
+        "stopped_share": 0.5,
+        "cut": 2,
+        "no_room": 1,
+        "empty": 2,
+        "loops": 1,
+        "tokens": pytest.approx(sum(tokens) / 6, rel=1e-5),
+    }
+
+
+def test_the_stage_writes_answers_and_their_counts(
+    loaded: tuple[Any, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(work, "die_with_parent", lambda: None)
+    shutil.copy(ROOT / "params.yaml", tmp_path)
+    shutil.copytree(ROOT / "launch", "launch")
+    for part in loaded:
+        part.save_pretrained("models/fetch/base")
+    files.write_jsonl("data/fetch/mt_bench/questions.jsonl", [question(81, "A?", "B?")])
+    mt_answer.main("base")
+    [said] = files.read_jsonl("data/mt_answer/base/answers.jsonl", Answers)
+    counts = files.read_json("metrics/mt_answer/base.json")
+    assert counts["turns"] == 2 and counts["stopped"] == said.finish.count("stop")
+    assert counts["no_room"] == said.finish.count("no_room")
 
 
 def test_a_limit_takes_questions_from_everywhere() -> None:
@@ -302,11 +518,11 @@ def test_an_adapter_is_evaluated_on_its_quantised_base(
     tokenizer.save_pretrained(adapter)
     trained, _ = loading.load(adapter, base, SFT)
     assert any(isinstance(layer, Linear4bit) for layer in trained.modules())
-    scores, _ = evaluation.harness(trained, tokenizer, {"animals": ITEMS}, PLAIN)
-    assert scores["animals"]["n"] == 3
+    measured = evaluation.harness(trained, tokenizer, {"animals": ITEMS}, PLAIN)
+    assert measured.scores["animals"]["n"] == 3
     prompts = chat.ids(tokenizer, ["The fox is"])
     how = {"max_new_tokens": 9, "batch_size": 1}
-    assert evaluation._generate(trained, tokenizer, prompts, **how) != evaluation._generate(
+    assert generation.generate(trained, tokenizer, prompts, **how) != generation.generate(
         model, tokenizer, prompts, **how
     ), "the adapter had no effect"
     assert json.loads((adapter / "adapter_config.json").read_text())["r"] == 4

@@ -48,6 +48,9 @@ def test_it_says_the_calls_that_the_stages_make(tree: Path, offline: None) -> No
     stages = [r.stage for r in rows]
     assert stages[0].startswith("generate ") and stages[-1] == "agreement"
     assert {f"mt_grade {c}" for c in params.load().checkpoints} <= set(stages)
+    compared = [row(rows, f"mt_compare {name}").calls for name in params.load().compared]
+    # 16 questions, two turns, two orders, and what states no choice once more
+    assert all(4 * 16 <= calls <= 4 * 16 * 1.1 for calls in compared)
     assert not (tree / "work").exists(), "a forecast writes nothing"
 
 
@@ -82,7 +85,9 @@ def test_an_estimate_of_the_hubs_sources_asks_nobody(tree: Path, offline: None) 
     judged = row(rows, "judge orca")
     # the judge reads the query, the target and a reply of 250 tokens, each row another text
     assert judged.tokens_in / judged.calls > (forecast.QUERY + forecast.TARGET) / 4 + 250
-    assert row(rows, "agreement").calls == 2 * 80 * forecast.MODELS
+    # a grading in fifty is asked for once more
+    assert row(rows, "agreement").calls == pytest.approx(2.04 * 80 * forecast.MODELS, rel=0.02)
+    assert row(rows, "mt_compare sft").calls == 0, "the profile compares nothing"
     assert not (tree / "work").exists()
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from bezoar import chat, prompts, schemes, verdicts
+from bezoar import chat, pairwise, prompts, schemes, verdicts
 from bezoar.files import BadInput
 from bezoar.prompts import ROOT, Prompt, fence
 from bezoar.records import Answers, Job, Message, Question
@@ -57,6 +57,11 @@ def sheet(reference: list[str], turn: int) -> str:
     return verdicts.sheet(mt_question(), ANSWERS, reference, turn)
 
 
+def pair(reference: list[str], turn: int) -> str:
+    other = ANSWERS.model_copy(update={"model": "n", "turns": ["Uno.", "Due."]})
+    return pairwise.sheet(mt_question(), ANSWERS, other, reference, turn)
+
+
 def reference_request() -> str:
     judge = Scripted([""])
     verdicts.references(
@@ -82,6 +87,11 @@ RENDERED: dict[str, Callable[[], str]] = {
     "lamini/topics": lambda: asked("lamini", lamini_job(topic_guided=1.0), "")[0],
     "mt_bench/one_turn": lambda: sheet([], 1),
     "mt_bench/one_turn_reference": lambda: sheet(["r 1", "r 2"], 1),
+    "mt_bench/pair_one_turn": lambda: pair([], 1),
+    "mt_bench/pair_one_turn_reference": lambda: pair(["r 1", "r 2"], 1),
+    "mt_bench/pair_system": pairwise.SYSTEM.fill,
+    "mt_bench/pair_two_turns": lambda: pair([], 2),
+    "mt_bench/pair_two_turns_reference": lambda: pair(["r 1", "r 2"], 2),
     "mt_bench/reference": reference_request,
     "mt_bench/system": verdicts.SYSTEM.fill,
     "mt_bench/two_turns": lambda: sheet([], 2),

@@ -9,17 +9,19 @@ import random
 import re
 import subprocess
 import sys
+from collections.abc import Mapping, Sequence
 from html.parser import HTMLParser
 from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 import pytest
+from markupsafe import escape
 
 from bezoar import distributions, files, params, report
 from bezoar.files import BadInput
-from bezoar.records import Answers, Grade, Question
-from bezoar.report import figures, paper
+from bezoar.records import Answers, Grade, Question, Scored
+from bezoar.report import figures, harness, paper
 from bezoar.report.page import clean, excerpt
 from tests.test_verdicts import sample
 
@@ -114,10 +116,19 @@ def grow(root: Path, local: bool = False) -> Path:
         },
     )
     for at, point in enumerate(POINTS):
-        put(root / f"data/lm_eval/{point}/results.json", results(point, at, rng, local))
+        found = results(point, at, rng, local)
+        put(root / f"data/lm_eval/{point}/results.json", found)
+        luck = random.Random(point)
+        items = {
+            task: [luck.random() < s["acc"] for _ in range(200)]
+            for task, s in found["tasks"].items()
+        }
+        answered(root, point, items)
     questions = bench(root, local)
     for at, checkpoint in enumerate(CHECKPOINTS):
         converse(root, checkpoint, questions, at, rng)
+    for name in SETTINGS.compared:
+        put(root / f"metrics/mt_compare/{name}.json", contest(None if local else 28))
     agreement(root, local)
     spending(root)
     return root
@@ -240,6 +251,16 @@ def results(point: str, at: int, rng: random.Random, local: bool) -> dict[str, A
     }
 
 
+def answered(root: Path, point: str, tasks: Mapping[str, Sequence[float]]) -> None:
+    """Write a checkpoint's scores by item, acc and acc_norm alike."""
+    rows = [
+        Scored(task=task, item=f"{task}/{n}", acc=score, acc_norm=score)
+        for task, scores in tasks.items()
+        for n, score in enumerate(scores)
+    ]
+    files.write_jsonl(root / f"data/lm_eval/{point}/items.jsonl", rows)
+
+
 def bench(root: Path, local: bool) -> list[Question]:
     names = [
         "writing",
@@ -289,23 +310,36 @@ def converse(
                     turn=turn,
                     score=None if lost else float(min(10, 1 + at * 2 + rng.randint(0, 3))),
                     status="unparsed" if lost else "ok",
-                    reply="",
+                    reply=f"Fair enough. Rating: [[{turn}]]",
                     judge="world-judge",
                     simulated=True,
                 )
             )
     files.write_jsonl(root / f"data/mt_answer/{checkpoint}/answers.jsonl", answers)
+    counts = {"turns": 64, "stopped": 48, "stopped_share": 0.75, "cut": 11, "no_room": 5}
+    more = {"empty": 6, "loops": at, "tokens": 12.3456}
+    put(root / f"metrics/mt_answer/{checkpoint}.json", counts | more)
     files.write_jsonl(root / f"data/mt_grade/{checkpoint}/grades.jsonl", grades)
     means = [[g.score for g in grades if g.turn == t and g.score is not None] for t in (1, 2)]
-    put(
-        root / f"metrics/mt_grade/{checkpoint}.json",
-        {
-            "turn_1": sum(means[0]) / len(means[0]),
-            "turn_2": sum(means[1]) / len(means[1]),
-            "average": sum(map(sum, means)) / sum(map(len, means)),
-            "coverage": sum(map(len, means)) / len(grades),
-        },
-    )
+    metrics = {"coverage": sum(map(len, means)) / len(grades)}
+    for name, scores in (
+        ("turn_1", means[0]),
+        ("turn_2", means[1]),
+        ("average", [*means[0], *means[1]]),
+    ):
+        mean = sum(scores) / len(scores)
+        metrics |= {name: mean, f"{name}_low": mean - 0.25, f"{name}_high": mean + 0.25}
+    put(root / f"metrics/mt_grade/{checkpoint}.json", metrics)
+
+
+def contest(wins: int | None) -> dict[str, float | int | None]:
+    """As stages.mt_compare writes it: `wins` of 40 turns, or of none."""
+    counts = {"wins": wins or 0, "losses": 6, "ties": 4, "inconsistent": 2}
+    rate = None if wins is None else wins / 40
+    rates = {
+        f"win_rate{turn}{end}": rate for turn in ("", "_turn_1") for end in ("", "_low", "_high")
+    }
+    return {**counts, **rates, "coverage": 1.0, "characters": 81.4, "characters_baseline": 64.0}
 
 
 def agreement(root: Path, local: bool) -> None:
@@ -329,6 +363,10 @@ def agreement(root: Path, local: bool) -> None:
         for a, b in pairs
     ]
     put(root / "data/agreement/table.json", rows)
+    leaning = {"share": 0.932, "n": 662, "low": 0.91, "high": 0.954, "people": None, "people_n": 0}
+    own = leaning | {"judge": "gpt4_pair", "bias": "self_preference"}
+    order = leaning | {"judge": "gpt4_pair", "bias": "inconsistent", "share": 0.158}
+    put(root / "data/agreement/biases.json", [own | {"people": 0.824, "people_n": 613}, order])
     put(root / "metrics/agreement/agreement.json", {"grader_human_s1_turn_1": 0.61234567})
 
 
@@ -336,6 +374,7 @@ def spending(root: Path) -> None:
     """As the embedded models leave it: nothing was bought."""
     names = [f"{s}/{scheme}_" for s in ("generate", "judge") for scheme in paper.SAMPLING]
     names += [f"mt_grade/{checkpoint}_" for checkpoint in CHECKPOINTS]
+    names += [f"mt_compare/{name}_" for name in SETTINGS.compared]
     for name in (*names, "agreement/"):
         free = {"model": "world", "calls": 0, "tokens_in": 0, "tokens_out": 0, "usd": 0.0}
         put(root / f"metrics/{name}spending.json", free)
@@ -412,7 +451,11 @@ def test_the_summary_has_the_promised_shape(tree: Path) -> None:
     assert {"accuracy", "margin", "accuracy_before"} <= set(found["dpo"])
     assert list(found["lm_eval"]) == CHECKPOINTS
     assert set(found["lm_eval"]["sft"]["sums"]) == {"acc", "acc_norm"}
-    assert set(found["mt_bench"]["dpo"]) == {"turn_1", "turn_2", "average", "coverage"}
+    assert {"turn_1", "turn_2", "average", "average_low", "coverage"} <= set(
+        found["mt_bench"]["dpo"]
+    )
+    assert list(found["mt_bench_differences"]["dpo"]) == ["hh_rlhf"]
+    assert found["mt_compare"]["sft"]["win_rate"] == 0.7
     assert found["funnel"]["evol_instruct"]["equal"] == 17
     assert {"asked", "accepted", "rejected", "undecided"} <= set(found["funnel"]["orca"])
     assert found["profile"] == "embedded"
@@ -616,6 +659,56 @@ def test_agreement_shows_every_pair_and_the_papers_beside_our_graders(tree: Path
     humans = page[page.index("<bdi>human</bdi> and <bdi>human</bdi>") :]
     assert 'class="paper"' not in humans[: humans.index("</tr>")]
     assert "the votes are simulated" in page
+    sways = page[page.index('aria-label="What sways the judges"') :]
+    own, order = sways[: sways.index("</tbody>")].split("</tr>")[1:3]
+    assert "for its own model" in own and "93 %" in own and "91–95 %" in own and "82 %" in own
+    assert "shown in the other order" in order and "16 %" in order and "<td>–</td>" in order
+
+
+def test_a_grade_stands_with_its_interval_and_the_difference_to_the_one_before(tree: Path) -> None:
+    for at, checkpoint in enumerate(CHECKPOINTS):
+        path = Path(f"data/mt_grade/{checkpoint}/grades.jsonl")
+        grades = list(files.read_jsonl(path, Grade))
+        # dpo: what hh_rlhf has, one more on the first turns
+        scores = {"score": 4.0, "status": "ok"}
+        files.write_jsonl(
+            path,
+            [
+                g.model_copy(update={**scores, "score": 4.0 + (at == 3) * (g.turn == 1)})
+                for g in grades
+            ],
+        )
+    edit(
+        "metrics/mt_grade/dpo.json",
+        lambda m: m.update(average=4.5, average_low=4.0, average_high=5),
+    )
+    found, page = render()
+    assert found["mt_bench_differences"]["dpo"]["hh_rlhf"]["mean"] == 0.5
+    table = page.split('aria-label="MT-Bench by turn"')[1].split("</table>")[0]
+    base, _, hh_rlhf, dpo = (row.split("</tr>")[0] for row in table.split("<tr>")[2:])
+    assert "4.50<small>4.00–5</small>" in dpo and "+0.5</span> <span>[0.5, 0.5]" in dpo
+    assert "unchanged" in hh_rlhf and "unchanged" not in base and "moved" not in base
+
+
+def test_win_rates_stand_with_their_interval_where_something_was_compared(tree: Path) -> None:
+    edit(
+        "metrics/mt_compare/sft.json",
+        lambda m: m.update(win_rate_low=0.55, win_rate_high=0.825, coverage=0.975),
+    )
+    put(tree / "metrics/mt_compare/dpo.json", contest(None))
+    table = render()[1].split('aria-label="MT-Bench against a baseline"')[1].split("</table>")[0]
+    rows = [" ".join(re.sub("<[^>]+>", " ", row).split()) for row in table.split("<tr>")[2:]]
+    assert rows == [
+        "SFT against Base, 97.5 % of the turns 28 4 2 6 70 % 55–82 % 70 % 70–70 % 81 64"
+    ]
+
+
+def test_how_answers_ended_is_shown_for_each_checkpoint(tree: Path) -> None:
+    edit("metrics/mt_answer/sft.json", lambda counts: counts.update(no_room=7654))
+    table = render()[1].split("How the answers ended</h3>")[1].split("</table>")[0]
+    rows = [" ".join(re.sub("<[^>]+>", " ", row).split()) for row in table.split("<tr>")[2:]]
+    assert len(rows) == len(CHECKPOINTS)
+    assert rows[1].endswith(" 64 48 75.0 % 11 7,654 6 1 12.3"), rows[1]
 
 
 def test_spending_is_shown_by_stage_scheme_and_model(tree: Path) -> None:
@@ -733,24 +826,125 @@ def test_other_tasks_are_called_not_comparable(tree: Path) -> None:
     assert "Not comparable with the paper’s Table 6: another base" in words
 
 
+# --- harness -------------------------------------------------------------------------------------
+
+
+def harness_row(page: str, task: str) -> str:
+    """The first line of `task` in the harness table."""
+    return next(line for line in page.split("<tr>") if f"<bdi>{task}</bdi>" in line)
+
+
+def test_a_real_difference_is_marked_and_told_with_its_interval(tree: Path) -> None:
+    answered(tree, "base", {"animals": [0.0] * 100 + [1.0] * 100, "sums": [0.0, 1.0] * 20})
+    answered(tree, "sft", {"animals": [0.0] * 60 + [1.0] * 140, "sums": [0.0, 1.0] * 20})
+    answered(tree, "hh_rlhf", {"animals": [0.0] * 61 + [1.0] * 139, "sums": [1.0] * 40})
+    answered(tree, "dpo", {"animals": [0.0] * 160 + [1.0] * 40})
+    found, page = render()
+    animals, sums = harness_row(page, "animals"), harness_row(page, "sums")
+    # 40 of 200 items got better: 0.2 ± 1.96 * sqrt(0.16 * 200 / 199 / 200)
+    assert "▲ +20.0</span> <span>[14, 26]</span>" in animals
+    assert ">−0.5</span> <span>[−1.5, 0.5]</span>" in animals, "plain: the interval holds zero"
+    assert "▼ −49.5</span> <span>[−56, −43]</span>" in animals
+    assert "unchanged" in sums and "▲ +50.0" in sums and sums.count("moved") == 2
+    told = found["lm_eval_differences"]
+    assert told["sft"]["base"]["animals"]["acc"] == {
+        "mean": 0.2,
+        "low": 0.1444,
+        "high": 0.2556,
+        "real": True,
+    }
+    assert set(told["dpo"]) == {"hh_rlhf", "base"} and "base" not in told
+    assert told["hh_rlhf"]["base"]["animals"]["acc_norm"]["mean"] == 0.195
+    assert not told["hh_rlhf"]["sft"]["animals"]["acc"]["real"]
+    assert "sums" not in told["dpo"]["base"], "no items of it"
+
+
+def test_few_items_prove_nothing(tree: Path) -> None:
+    for point, score in zip(CHECKPOINTS, (0.0, 1.0, 0.0, 1.0), strict=True):
+        answered(tree, point, {"animals": [score] * 5})
+    found, page = render()
+    assert "+100.0</span>" in page and "▲ +100.0" not in page
+    assert not found["lm_eval_differences"]["sft"]["base"]["animals"]["acc"]["real"]
+
+
+def as_the_paper(leave_out: Sequence[str] = ()) -> None:
+    """Give the run's checkpoints the paper's scores, truthfulqa by its two parts."""
+    for at, point in enumerate(paper.CHECKPOINTS):
+        tasks: dict[str, Any] = {
+            task: {"n": 500} | {metric: values[at] for metric, values in by_metric.items()}
+            for task, by_metric in paper.HARNESS.items()
+            if task not in (*leave_out, "truthfulqa")
+        }
+        pooled = paper.HARNESS["truthfulqa"]["acc"][at]
+        parts = {"truthfulqa_mc1": pooled - 0.1, "truthfulqa_mc2": pooled + 0.1}
+        tasks |= {part: {"acc": acc, "n": 100} for part, acc in parts.items()}
+        edit(f"data/lm_eval/{point}/results.json", lambda v, t=tasks: v.update(tasks=t))
+        spread = [(-1) ** n * 0.05 for n in range(100)]
+        scores = {part: [acc + by for by in spread] for part, acc in parts.items()}
+        answered(Path(), point, scores)
+
+
+def test_truthfulqa_is_told_by_its_parts_and_as_the_paper_pools_it(tree: Path) -> None:
+    as_the_paper()
+    run = report.read(SETTINGS)
+    rows = {(row.task, row.metric): row for row in harness.rows(run)}
+    pooled = rows["truthfulqa", "acc"].cells
+    assert [cell.value for cell in pooled] == pytest.approx(paper.HARNESS["truthfulqa"]["acc"])
+    assert [cell.paper for cell in pooled] == list(paper.HARNESS["truthfulqa"]["acc"])
+    assert pooled[0].error == pytest.approx(0.05 / math.sqrt(99))
+    assert pooled[1].before and pooled[1].before.mean == pytest.approx(0.2947 - 0.2581)
+    assert [cell.paper for cell in rows["truthfulqa_mc1", "acc"].cells] == [None] * 4
+    found, page = render()
+    assert found["lm_eval"]["dpo"]["truthfulqa"] == {"acc": 0.2866}
+    assert "truthfulqa is the mean of mc1 and mc2" in page
+    assert set(harness.once(found["lm_eval"]["dpo"])) == set(paper.HARNESS)
+
+
+def test_the_average_is_over_the_papers_values(tree: Path) -> None:
+    as_the_paper()
+    whole = harness.average(harness.rows(report.read(SETTINGS)))
+    assert whole.n == 16
+    assert [round(value or 0, 4) for value in whole.ours] == list(paper.HARNESS_AVERAGE)
+    assert [round(value or 0, 4) for value in whole.paper] == list(paper.HARNESS_AVERAGE)
+    assert "16 of the paper’s 16 values" in render()[1]
+    as_the_paper(leave_out=list(paper.HARNESS)[1:])  # arc_challenge and truthfulqa stay
+    part = harness.average(harness.rows(report.read(SETTINGS)))
+    assert part.n == 3 and part.ours == pytest.approx(part.paper)
+    assert part.ours[0] == pytest.approx((0.3567 + 0.4036 + 0.2581) / 3)
+    assert "3 of the paper’s 16 values" in render()[1]
+
+
+def test_without_the_papers_tasks_the_average_is_over_all(tree: Path) -> None:
+    rows = harness.rows(report.read(SETTINGS))
+    found = harness.average(rows)
+    values = [row.cells[1].value for row in rows]
+    assert found.n == 4 and not found.paper
+    assert found.ours[1] == pytest.approx(sum(v or 0 for v in values) / 4)
+
+
 def test_no_tasks_no_curves_no_questions_no_grades(tree: Path) -> None:
     for point in POINTS:
         edit(f"data/lm_eval/{point}/results.json", lambda v: v.update(tasks={}, skills={}))
+        answered(tree, point, {})
     for checkpoint in CHECKPOINTS:
         Path(f"data/mt_answer/{checkpoint}/answers.jsonl").write_text("")
         Path(f"data/mt_grade/{checkpoint}/grades.jsonl").write_text("")
         edit(
             f"metrics/mt_grade/{checkpoint}.json",
-            lambda v: v.update(dict.fromkeys(("turn_1", "turn_2", "average"), None)),
+            lambda v: v.update(dict.fromkeys(v, None), coverage=0.0),
         )
+    for name in SETTINGS.compared:
+        put(tree / f"metrics/mt_compare/{name}.json", contest(None))
     Path("data/fetch/mt_bench/questions.jsonl").write_text("")
     Path("data/agreement/table.json").write_text("[]")
+    Path("data/agreement/biases.json").write_text("[]")
     Path("metrics/dpo/train.csv").write_text("step,loss,margin,accuracy,chosen,rejected\n")
     Path("metrics/dpo/eval.csv").write_text("step,loss,margin,accuracy,chosen,rejected\n")
     found, page = render()
     words = Outline(page).words()
     assert "no harness tasks" in words and "no points were logged" in words
     assert "agreement with people was not measured" in words
+    assert "Against a baseline" not in words and found["mt_bench_differences"] == {}
     assert "No turn was graded" in words and "No question was answered" in words
     assert found["lm_eval"] == {c: {} for c in CHECKPOINTS}
     files.write_json("metrics/report/summary.json", found)
@@ -812,6 +1006,40 @@ def test_nothing_a_model_said_breaks_the_page(tree: Path, said: str) -> None:
         assert "99,400 more characters" in page
 
 
+@pytest.mark.parametrize("said", HOSTILE.values(), ids=HOSTILE)
+def test_nor_the_page_that_has_it_whole(tree: Path, said: str) -> None:
+    plain = Outline(report.answers(report.read(SETTINGS), "sft"))
+    path = Path("data/mt_answer/sft/answers.jsonl")
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    for row in rows:
+        row["turns"] = [said, said]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    page = report.answers(report.read(SETTINGS), "sft")
+    outline = Outline(page)
+    assert not outline.open and {tag for tag, _ in outline.tags} == {tag for tag, _ in plain.tags}
+    assert not any(name.startswith("on") for _, attrs in outline.tags for name in attrs)
+    assert page.count(str(escape(clean(said).strip()))) >= 2 * len(rows)
+    assert ("said nothing" in page) == (not said.strip())
+
+
+def test_a_page_has_all_that_a_checkpoint_answered(tree: Path) -> None:
+    run = report.read(SETTINGS)
+    page = report.answers(run, "dpo")
+    outline = Outline(page)
+    ids = [attrs["id"] for _, attrs in outline.tags if "id" in attrs]
+    assert ids == [f"q{number}" for number in run.answers["dpo"]]
+    links = {attrs["href"] for tag, attrs in outline.tags if tag == "a"}
+    assert links == {"../report.html", *(f"{name}.html" for name in run.checkpoints[:-1])}
+    # both turns of each question, of the four checkpoints; its own with the grader's words
+    boxes = [
+        attrs["class"] or "" for tag, attrs in outline.tags if tag == "div" and "class" in attrs
+    ]
+    assert sum(box.startswith("answer ") for box in boxes) == len(ids) * 2 * 4
+    spoken = [grade for grade in run.grades["dpo"] if grade.reply.strip()]
+    assert sum(tag == "details" for tag, _ in outline.tags) == len(spoken) > 0
+    assert "http://" not in page and "https://" not in page and str(tree) not in page
+
+
 def test_names_from_files_are_escaped_too(tree: Path) -> None:
     bad = "<b>x</b>\u202e"
     edit("data/filter/orca/funnel.json", lambda v: v.update(reasons={bad: 3}, teacher=bad))
@@ -858,7 +1086,9 @@ def test_every_link_has_its_place_and_every_chart_its_words(tree: Path) -> None:
     assert len(ids) == len(set(ids))
     for tag, attrs in outline.tags:
         if tag == "a":
-            assert (attrs["href"] or "").removeprefix("#") in ids
+            href = attrs["href"] or ""
+            whole = [f"answers/{name}.html" for name in SETTINGS.checkpoints]
+            assert href.removeprefix("#") in ids or href in whole
         if tag == "svg":
             assert attrs["role"] == "img"
             assert set((attrs["aria-labelledby"] or "").split()) <= set(ids)

@@ -417,7 +417,7 @@ def test_questions_answers_references_and_votes_are_told_apart(tmp_path: Path) -
         (2, "o", ["x", "y"]),
     ]
     assert [(v.question_id, v.turn, v.winner) for v in tables["votes.jsonl"]] == [
-        (1, 1, "tie"),
+        (1, 1, "inconsistent"),
         (2, 2, "model_b"),
     ]
     assert tables["votes.json"] == {"simulated": False}

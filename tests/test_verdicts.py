@@ -1,13 +1,15 @@
 """What judges are shown, and strict reading of what they say."""
 
 import json
+import re
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
 
 from bezoar import verdicts
 from bezoar.files import BadInput
-from bezoar.records import Answers, Grade, Question, Sample
+from bezoar.records import Answers, Grade, Message, Question, Reply, Sample
 from tests.scripted import Line, Scripted, said
 
 ATTACK = (
@@ -187,6 +189,10 @@ def test_what_is_judged_cannot_speak_for_the_judge(expected: str) -> None:
         ("<think>Rating: [[3]]</think>Rating: [[5]]", 5),
         (said("Rating: [[4]] and furth", "length"), 4),
         ("**Rating**: [[6]].\n" + "x" * 100_000, 6),
+        ("nums[0] is 3, which is off by one. Rating: [[3]]", 3),
+        ("See [1] and [[2, 3]]; `nums[0]` is wrong. Rating: [[8]]", 8),
+        ("Rating: [[4]]\n\nOn reflection, rating: [[5]]", 5),
+        (r"Rating: \[\[7\]\] out of [10]", 7),
     ],
 )
 def test_the_last_rating_counts(reply: Line, score: float) -> None:
@@ -206,6 +212,9 @@ def test_the_last_rating_counts(reply: Line, score: float) -> None:
         ("Rating: [[True]]", "unparsed"),
         ("Rating: [[n]]", "unparsed"),
         ("Rating: [[7/100]]", "unparsed"),
+        ("nums[0] is wrong. Rating: 3", "unparsed"),
+        ("Rating: [[7-8]]", "unparsed"),
+        ("Rating: [[]]", "unparsed"),
         ("[[7]] no: Rating: [[11]]", "unparsed"),
         ("[[" * 50_000, "unparsed"),
         (said("It is a good", "length"), "truncated"),
@@ -214,6 +223,33 @@ def test_the_last_rating_counts(reply: Line, score: float) -> None:
 )
 def test_no_number_is_made_up(reply: Line, status: str) -> None:
     assert verdicts.rating(said(reply) if isinstance(reply, str) else reply) == (None, status)
+
+
+def test_a_well_formed_judgment_is_read_as_by_fastchat() -> None:
+    """One rating in double brackets, from 1 to 10: FastChat's first match is ours."""
+    for tenths in range(10, 101):
+        grade = f"{tenths / 10:g}"
+        for text in (f"Good. Rating: [[{grade}]]", f"[[{grade}]]", f"a[i]: Rating: [[{grade}]]."):
+            first = re.search(r"\[\[(\d+\.?\d*)\]\]", text)
+            assert first and verdicts.rating(said(text)) == (float(first[1]), "ok")
+
+
+@pytest.mark.parametrize(
+    ("reply", "chosen"),
+    [
+        ("A is right. Verdict: [[A]]", ("A", "ok")),
+        ("Verdict: [[ B ]]", ("B", "ok")),
+        (r"Verdict: \[\[C\]\]", ("C", "ok")),
+        ("B closes with [[B]] itself. Verdict: [[A]]", ("A", "ok")),
+        ("<think>[[A]]</think>Verdict: [[B]]", ("B", "ok")),
+        ("Verdict: [[A/B]]", (None, "unparsed")),
+        ("Verdict: [[D]], or A", (None, "unparsed")),
+        (said("Both are", "length"), (None, "truncated")),
+        (said("Verdict: [[A]]", "refused"), (None, "refused")),
+    ],
+)
+def test_the_last_choice_counts(reply: Line, chosen: tuple[str | None, str]) -> None:
+    assert verdicts.choice(said(reply) if isinstance(reply, str) else reply) == chosen
 
 
 def question(category: str = "writing", reference: list[str] | None = None) -> Question:
@@ -255,6 +291,33 @@ def test_an_empty_answer_is_graded_one_without_asking() -> None:
     first, second = graded(question(), answers(first=" \n"), judge)
     assert (first.score, first.status, first.judge) == (1, "empty_answer", "rule")
     assert (second.score, second.status) == (6, "ok") and len(judge.prompts) == 1
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "status", "asked"),
+    [
+        ("It is good.", "Rating: [[6]]", "ok", 2),
+        (said("It is", "length"), "Rating: [[6]]", "ok", 2),
+        ("It is good.", "Very good.", "unparsed", 2),
+        ("It is good.", said("", "refused"), "refused", 2),
+        (said("", "refused"), "Rating: [[6]]", "refused", 1),
+        ("Rating: [[6]]", "", "ok", 1),
+    ],
+)
+def test_a_reply_without_a_rating_is_asked_for_once_more(
+    first: Line, second: Line, status: str, asked: int
+) -> None:
+    samples = []
+    judge = Scripted([first, second])
+
+    def ask(messages: Sequence[Message], sample: int = 0) -> Reply:
+        samples.append(sample)
+        return judge(messages, sample)
+
+    (_, grade) = verdicts.grader({81: question()}, [], ask)(answers(first=""))
+    assert (grade.status, grade.score) == (status, 6 if status == "ok" else None)
+    assert samples == list(range(asked)), "the ledger answers an equal request with the same reply"
+    assert len(set(judge.prompts)) == 1
 
 
 def test_a_given_reference_is_shown_where_the_category_wants_one() -> None:

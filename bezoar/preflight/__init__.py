@@ -12,7 +12,13 @@ from bezoar import params
 from bezoar.files import BadInput
 from bezoar.params import Embedded, GrownBase
 
-ASKS = {"generate": "teacher", "judge": "judge", "mt_grade": "grader", "agreement": "grader"}
+ASKS = {
+    "generate": "teacher",
+    "judge": "judge",
+    "mt_grade": "grader",
+    "mt_compare": "grader",
+    "agreement": "grader",
+}
 
 
 def stage(stage: str, label: str = "") -> None:

@@ -88,7 +88,7 @@ def asking(p: Params, asked: Sequence[Row]) -> list[Duration]:
     users: dict[str, tuple[str, ...]] = {
         "teacher": ("generate",),
         "judge": ("judge",),
-        "grader": ("mt_grade", "agreement"),
+        "grader": ("mt_grade", "mt_compare", "agreement"),
     }
     endpoints = [
         (who, stages, endpoint)

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from bezoar.files import BadInput, read_json
+from bezoar.report import harness
 
 FOLDER = Path("metrics/report")
 WIDTH = 80
@@ -63,9 +64,8 @@ def _checkpoints(found: dict[str, Any]) -> Any:
     )
     for checkpoint in found["order"]["checkpoints"]:
         grades = found["mt_bench"][checkpoint]
-        scores = [
-            task["acc"] for task in found["lm_eval"].get(checkpoint, {}).values() if "acc" in task
-        ]
+        tasks = harness.once(found["lm_eval"].get(checkpoint, {}))
+        scores = [task["acc"] for task in tasks.values() if "acc" in task]
         table.add_row(
             checkpoint,
             _share(sum(scores) / len(scores) if scores else None),

@@ -15,10 +15,10 @@ from typing import Any, Literal
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
-from bezoar import distributions
+from bezoar import differences, distributions
 from bezoar.params import PAIRS, Dpo
 from bezoar.records import Answers, Grade, Question, Spending
-from bezoar.report import figures, paper
+from bezoar.report import figures, harness, mt_bench, paper
 from bezoar.report.run import Curve, Judging, Link, Run, Tasks
 from bezoar.report.summary import counts, simulated, skills
 
@@ -58,6 +58,7 @@ DIMENSIONS = {
     "system_id": "System message, by number",
     "topic_guided": "Guided by topics",
 }
+STYLE = Markup(Path(__file__).with_name("style.css").read_text(encoding="utf-8"))
 SETS: tuple[Literal["before", "after"], ...] = ("before", "after")
 FIELDS = ("instruction", "context", "response")
 LEARNT = 0.1  # a skill's share must move by so much between two points to be called a change
@@ -72,19 +73,9 @@ _UNSEEN = re.compile(
 
 def page(run: Run, examples: int) -> str:
     """The whole report as one HTML document; `examples` questions with every answer at its end."""
-    environment = Environment(
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-        finalize=lambda value: clean(value) if type(value) is str else value,
-    )
-    environment.filters |= {"number": number, "percent": percent, "name": name, "dollars": dollars}
-    template = environment.from_string(
-        Path(__file__).with_name("page.html").read_text(encoding="utf-8")
-    )
-    return template.render(
+    return _rendered(
+        "page.html",
+        style=STYLE,
         paper=paper,
         profile=run.profile,
         base=_base(run),
@@ -105,9 +96,76 @@ def page(run: Run, examples: int) -> str:
         agreement=_agreement(run),
         spending=_spending(run),
         examples=_examples(run, examples),
+        checkpoints=run.checkpoints,
         speakers=_speakers(run),
         voters_simulated=run.voters_simulated,
     )
+
+
+def answers(run: Run, checkpoint: str) -> str:
+    """Every MT-Bench question with what the checkpoint answered and the grader's words, and the
+    answers of the other checkpoints beside it, as one HTML document."""
+    others = [name for name in run.checkpoints if name != checkpoint]
+    asked = [q for q in run.questions if q.question_id in run.answers[checkpoint]]
+    talks = [
+        {
+            "question": question,
+            "turns": [
+                {
+                    "asked": question.turns[turn],
+                    "own": _said(run, checkpoint, question.question_id, turn),
+                    "others": [_said(run, name, question.question_id, turn) for name in others],
+                }
+                for turn in (0, 1)
+            ],
+        }
+        for question in asked
+    ]
+    return _rendered(
+        "answers.html",
+        style=STYLE,
+        profile=run.profile,
+        checkpoint=checkpoint,
+        names=run.checkpoints,
+        talks=talks,
+        simulated=[SPEAKERS[who] for who, so in simulated(run).items() if so],
+    )
+
+
+def _said(run: Run, checkpoint: str, question_id: int, turn: int) -> dict[str, Any]:
+    """A checkpoint's answer to one turn, whole, and its grade with the grader's words."""
+    given = run.answers[checkpoint].get(question_id)
+    grade = next(
+        (
+            each
+            for each in run.grades[checkpoint]
+            if (each.question_id, each.turn) == (question_id, turn + 1)
+        ),
+        None,
+    )
+    return {
+        "checkpoint": checkpoint,
+        "css": f"c{run.checkpoints.index(checkpoint)}",
+        "text": given.turns[turn] if given else None,
+        "cut": given is not None and given.finish[turn] == "length",
+        "grade": grade,
+    }
+
+
+def _rendered(file: str, **shown: Any) -> str:
+    """A template of this folder, filled: what is shown is escaped, and nothing may be left out."""
+    environment = Environment(
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        finalize=lambda value: clean(value) if type(value) is str else value,
+    )
+    environment.filters |= {"number": number, "percent": percent, "name": name, "dollars": dollars}
+    environment.filters |= {"points": points, "bound": bound, "signed": signed}
+    text = Path(__file__).with_name(file).read_text(encoding="utf-8")
+    return environment.from_string(text).render(**shown)
 
 
 def clean(text: str) -> str:
@@ -138,6 +196,22 @@ def percent(share: float | None, digits: int = 0) -> str:
     return "–" if share is None else f"{100 * share:.{digits}f} %"
 
 
+def points(share: float) -> str:
+    """A difference of two shares in percentage points, with its sign."""
+    return f"{100 * share:+.1f}".replace("-", "−")
+
+
+def signed(value: float) -> str:
+    """A difference of two grades, with its sign."""
+    return f"{value:+.1f}".replace("-", "−")
+
+
+def bound(share: float) -> str:
+    """An end of a difference's interval: no decimal from ten points on. What rounds to zero keeps
+    its minus, so that one sees on which side of zero it lies."""
+    return f"{100 * share:.{0 if abs(share) >= 0.1 else 1}f}".replace("-", "−")
+
+
 def name(key: str) -> str:
     """The display name of a scheme, link or checkpoint; its own key for one we do not know."""
     return NAMES.get(key, key)
@@ -163,9 +237,8 @@ def _glance(run: Run) -> list[dict[str, str]]:
     asked = sum(f.asked for f in run.funnels.values())
     kept = sum(f.kept for f in run.funnels.values())
     told = [percent(run.dpo.metrics[key]) for key in ("accuracy_before", "accuracy")]
-    harness = [
-        percent(_mean(score.acc for score in run.results[c].tasks.values())) for c in (first, last)
-    ]
+    measured = [harness.once(harness.tasks(run, c)).values() for c in (first, last)]
+    accuracy = [percent(_mean(score.acc for score in scores)) for scores in measured]
     grades = [number(run.mt_bench[c]["average"]) for c in (first, last)]
     return [
         {"value": f"{kept:,}", "what": "rows kept for training", "more": f"of {asked:,} asked for"},
@@ -174,7 +247,7 @@ def _glance(run: Run) -> list[dict[str, str]]:
             "what": "preferences told apart, held out",
             "more": "before and after DPO",
         },
-        {"value": " → ".join(harness), "what": "mean harness accuracy", "more": both},
+        {"value": " → ".join(accuracy), "what": "mean harness accuracy", "more": both},
         {"value": " → ".join(grades), "what": "mean MT-Bench grade, 1–10", "more": both},
     ]
 
@@ -546,40 +619,16 @@ def _unlike(ours: Dpo) -> list[str]:
 
 
 def _harness(run: Run) -> dict[str, Any]:
-    points = [c for c in run.checkpoints if c in run.results]
-    tasks = sorted({task for c in points for task in run.results[c].tasks})
-    columns: list[list[float | None]] = [[] for _ in points]
-    rows = []
-    for task in tasks:
-        found = [run.results[c].tasks.get(task) for c in points]
-        for metric in ("acc", "acc_norm"):
-            values = [getattr(score, metric) if score else None for score in found]
-            if all(value is None for value in values):
-                continue
-            for column, value in zip(columns, values, strict=True):
-                column.append(value)
-            theirs = paper.HARNESS.get(task, {}).get(metric)
-            beside = dict(zip(paper.CHECKPOINTS, theirs, strict=True)) if theirs else {}
-            rows.append(
-                {
-                    "task": task,
-                    "metric": metric,
-                    "n": max(score.n for score in found if score),
-                    "cells": [
-                        {
-                            "value": value,
-                            "error": getattr(score, f"{metric}_stderr") if score else None,
-                            "paper": beside.get(point),
-                        }
-                        for point, score, value in zip(points, found, values, strict=True)
-                    ],
-                }
-            )
+    rows = harness.rows(run)
     return {
-        "points": points,
+        "points": harness.points(run),
         "rows": rows,
-        "shared": [task for task in tasks if task in paper.HARNESS],
-        "average": [_mean(column) for column in columns],
+        "average": harness.average(rows),
+        "shared": [row.task for row in rows if row.task in paper.HARNESS],
+        "listed": sum(map(len, paper.HARNESS.values())),
+        "pooled": [row.task for row in rows if row.task in paper.POOLED],
+        "compared": any(cell.before for row in rows for cell in row.cells),
+        "fewest": differences.FEWEST,
     }
 
 
@@ -599,17 +648,22 @@ def _mt_bench(run: Run) -> dict[str, Any]:
         figures.Shape(name(c), _css(run, c), [values[i] for i in graded])
         for c, values in by_category.items()
     ]
+    moved = mt_bench.differences(run)
     return {
         "rows": [
             {
                 "checkpoint": checkpoint,
                 "css": _css(run, checkpoint),
                 "metrics": metrics,
-                "half": _half_width(run.grades[checkpoint]),
+                "moved": next(iter(moved.get(checkpoint, {}).values()), None),
                 "paper": paper.MT_BENCH.get(checkpoint),
                 "ungraded": _ungraded(run.grades[checkpoint]),
             }
             for checkpoint, metrics in run.mt_bench.items()
+        ],
+        "ended": [
+            {"checkpoint": checkpoint, "css": _css(run, checkpoint), "counts": counts}
+            for checkpoint, counts in run.ended.items()
         ],
         "checkpoints": [{"checkpoint": c, "css": _css(run, c)} for c in run.checkpoints],
         "categories": [
@@ -621,28 +675,23 @@ def _mt_bench(run: Run) -> dict[str, Any]:
         )
         if len(graded) >= 3
         else None,
-        "questions": len({g.question_id for grades in run.grades.values() for g in grades}),
+        "questions": len({g.question_id for graded in run.grades.values() for g in graded}),
+        "contests": mt_bench.contests(run),
+        "moved": bool(moved),
     }
-
-
-def _half_width(grades: Sequence[Grade]) -> float | None:
-    """Half the 95 % interval of the mean grade, over questions: the two turns of one question are
-    no independent draws, so a question counts once."""
-    scores: dict[int, list[float]] = {}
-    for grade in grades:
-        if grade.score is not None:
-            scores.setdefault(grade.question_id, []).append(grade.score)
-    means = [sum(s) / len(s) for s in scores.values()]
-    if len(means) < 2:
-        return None
-    middle = sum(means) / len(means)
-    variance = sum((m - middle) ** 2 for m in means) / (len(means) - 1)
-    return 1.96 * math.sqrt(variance / len(means))
 
 
 def _ungraded(grades: Sequence[Grade]) -> dict[str, int]:
     found = sorted(g.status for g in grades if g.status != "ok")
     return {status.replace("_", " "): found.count(status) for status in dict.fromkeys(found)}
+
+
+BIASES = {
+    "verbosity": "for the longer answer",
+    "self_preference": "for its own model",
+    "first_shown": "for the one shown first",
+    "inconsistent": "another one, shown in the other order",
+}
 
 
 def _agreement(run: Run) -> dict[str, Any]:
@@ -651,7 +700,8 @@ def _agreement(run: Run) -> dict[str, Any]:
     for agreed in run.agreed:
         theirs = paper.AGREEMENT[agreed.turn].get(agreed.b) if agreed.a == "grader" else None
         rows.append({"agreed": agreed, "paper": theirs})
-    return {"rows": rows, "beside": any(row["paper"] for row in rows)}
+    leanings = [{"of": leaning, "words": BIASES[leaning.bias]} for leaning in run.leanings]
+    return {"rows": rows, "beside": any(row["paper"] for row in rows), "leanings": leanings}
 
 
 def _spending(run: Run) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from bezoar.files import BadInput, read_json, read_jsonl
 from bezoar.params import Dpo, Params, Sft
-from bezoar.records import Answers, Grade, Question, Spending
+from bezoar.records import Answers, Grade, Question, Scored, Spending
 
 SOURCES = ("base", "dolly", "flan", "topics", "hh_rlhf", "mt_bench", "benchmarks")
 
@@ -150,6 +150,20 @@ class Agreed(Seen):
     kappa: float | None
 
 
+class Leaning(Seen):
+    """What sways a kind of judges: a share of its votes with its 95 % interval, and the share of
+    people's votes on the same."""
+
+    judge: str
+    bias: Literal["verbosity", "self_preference", "first_shown", "inconsistent"]
+    share: float
+    n: int
+    low: float
+    high: float
+    people: float | None
+    people_n: int
+
+
 class Part(Seen):
     """A repository of a hub at one commit, with the licence that it states."""
 
@@ -209,6 +223,15 @@ class Mixed(Seen):
 
 
 @dataclass(frozen=True)
+class Contest:
+    """How often the grader calls a checkpoint better than a baseline."""
+
+    model: str
+    baseline: str
+    metrics: Metrics
+
+
+@dataclass(frozen=True)
 class Training:
     """DPO: its flat metrics and its curves, a dict of numbers a row."""
 
@@ -232,7 +255,8 @@ class Link:
 @dataclass(frozen=True)
 class Run:
     """Everything that the report shows. Dicts keep the order of params.yaml. `sft` and `preference`
-    are the parameters that `links` and `dpo` were trained by."""
+    are the parameters that `links` and `dpo` were trained by, `scored` has the harness' items by
+    task, `seed` is the bootstrap's over grades."""
 
     profile: str
     sources: dict[str, Source]
@@ -244,14 +268,19 @@ class Run:
     preference: Dpo
     dpo: Training
     results: dict[str, Results]
+    scored: dict[str, dict[str, list[Scored]]]
     checkpoints: list[str]
     questions: list[Question]
     voters_simulated: bool
     answers: dict[str, dict[int, Answers]]
+    ended: dict[str, Metrics]
     grades: dict[str, list[Grade]]
     mt_bench: dict[str, Metrics]
+    seed: int
+    contests: dict[str, Contest]
     agreement: Metrics
     agreed: list[Agreed]
+    leanings: list[Leaning]
     spending: dict[str, dict[str, Spending]]
 
 
@@ -276,6 +305,7 @@ def read(params: Params) -> Run:
         preference=params.dpo,
         dpo=Training(_metrics("metrics/dpo/dpo.json"), *_curves("metrics/dpo/")),
         results={p: _json(f"data/lm_eval/{p}/results.json", Results) for p in params.evaluated},
+        scored={p: _scored(f"data/lm_eval/{p}/items.jsonl") for p in params.evaluated},
         checkpoints=checkpoints,
         questions=list(read_jsonl(f"{mt_bench}/questions.jsonl", Question)),
         voters_simulated=_json(f"{mt_bench}/votes.json", Voters).simulated,
@@ -283,14 +313,22 @@ def read(params: Params) -> Run:
             c: {a.question_id: a for a in read_jsonl(f"data/mt_answer/{c}/answers.jsonl", Answers)}
             for c in checkpoints
         },
+        ended={c: _metrics(f"metrics/mt_answer/{c}.json") for c in checkpoints},
         grades={c: list(read_jsonl(f"data/mt_grade/{c}/grades.jsonl", Grade)) for c in checkpoints},
         mt_bench={c: _metrics(f"metrics/mt_grade/{c}.json") for c in checkpoints},
+        seed=params.mt_grade.seed,
+        contests={
+            name: Contest(c.model, c.baseline, _metrics(f"metrics/mt_compare/{name}.json"))
+            for name, c in params.compared.items()
+        },
         agreement=_metrics("metrics/agreement/agreement.json"),
         agreed=_json("data/agreement/table.json", list[Agreed]),
+        leanings=_json("data/agreement/biases.json", list[Leaning]),
         spending={
             "generate": {s: _spending(f"generate/{s}_spending") for s in schemes},
             "judge": {s: _spending(f"judge/{s}_spending") for s in schemes},
             "mt_grade": {c: _spending(f"mt_grade/{c}_spending") for c in checkpoints},
+            "mt_compare": {n: _spending(f"mt_compare/{n}_spending") for n in params.compared},
             "agreement": {"agreement": _spending("agreement/spending")},
         },
     )
@@ -328,6 +366,13 @@ def _link(name: str, own: list[str]) -> Link:
         {path: n for path, n in rows.items() if path not in own},
         *_curves(f"metrics/sft/{name}_"),
     )
+
+
+def _scored(path: str) -> dict[str, list[Scored]]:
+    by_task: dict[str, list[Scored]] = {}
+    for row in read_jsonl(path, Scored):
+        by_task.setdefault(row.task, []).append(row)
+    return by_task
 
 
 def _curves(name: str) -> tuple[Curve, Curve]:

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from bezoar.report import harness, mt_bench
 from bezoar.report.run import Funnel, Run
 
 COUNTS = (
@@ -18,8 +19,9 @@ COUNTS = (
 
 
 def summary(run: Run) -> dict[str, Any]:
-    """Skills, preferences, harness, MT-Bench, panels of judges, distances to the target, funnels
-    and spending as plain JSON; shares to 4 digits, dollars as they are."""
+    """Skills, preferences, harness and MT-Bench with their differences, win rates, panels of
+    judges, distances to the target, funnels and spending as plain JSON; shares to 4 digits, dollars
+    as they are."""
     rounded: dict[str, Any] = _round(
         {
             "profile": run.profile,
@@ -38,12 +40,32 @@ def summary(run: Run) -> dict[str, Any]:
             "lm_eval": {
                 point: {
                     task: score.model_dump(include={"acc", "acc_norm"}, exclude_none=True)
-                    for task, score in run.results[point].tasks.items()
+                    for task, score in harness.tasks(run, point).items()
                 }
-                for point in run.checkpoints
-                if point in run.results
+                for point in harness.points(run)
+            },
+            "lm_eval_differences": {
+                point: {
+                    other: {
+                        task: {
+                            metric: {"mean": d.mean, "low": d.low, "high": d.high, "real": d.real}
+                            for metric, d in by_metric.items()
+                        }
+                        for task, by_metric in by_task.items()
+                    }
+                    for other, by_task in others.items()
+                }
+                for point, others in harness.differences(run).items()
             },
             "mt_bench": run.mt_bench,
+            "mt_bench_differences": {
+                point: {
+                    before: {"mean": d.mean, "low": d.low, "high": d.high, "real": d.real}
+                    for before, d in others.items()
+                }
+                for point, others in mt_bench.differences(run).items()
+            },
+            "mt_compare": {name: contest.metrics for name, contest in run.contests.items()},
             "agreement": run.agreement,
             "panels": {
                 scheme: judging.model_dump(include={"unanimous", "pairs"})

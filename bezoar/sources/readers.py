@@ -51,6 +51,19 @@ def read(name: str, files: Sequence[File], limit: int | None, seed: int, where: 
     return Source(tables, {"rows": reader.rows, "left_out": reader.left_out})
 
 
+def votes(path: Path) -> list[Vote]:
+    """The votes of a file (JSON Lines or parquet), those that name no winner and no tie left out;
+    BadInput for a row that is none."""
+    reader = _Reader("mt_bench", str(path), 0)
+    return list(reader.each(File(path, path.name, ""), lambda row: [_vote(row)]))
+
+
+def answers(path: Path) -> list[Answers]:
+    """A file of models' answers to MT-Bench, two turns each; BadInput for a row that is none."""
+    reader = _Reader("mt_bench", str(path), 0)
+    return list(reader.each(File(path, path.name, ""), lambda row: [_answers(row)]))
+
+
 class _Reader:
     """Reads rows and keeps the books: rows used of each file, rows left out by reason."""
 
@@ -282,8 +295,8 @@ def _answers(row: Row) -> Answers:
 
 def _vote(row: Row) -> Vote:
     winner, turn = row.text("winner"), row.integer("turn")
-    winner = "tie" if winner.startswith("tie") else winner  # "tie (inconsistent)"
-    if winner not in ("model_a", "model_b", "tie"):
+    winner = {"tie (inconsistent)": "inconsistent"}.get(winner, winner)
+    if winner not in ("model_a", "model_b", "tie", "inconsistent"):
         raise Skipped(f"winner {winner}")
     if turn not in (1, 2):
         raise BadInput(f"{row.where}: turn: 1 or 2 is expected, got {turn}")

@@ -1,4 +1,4 @@
-"""The simulated judge: verdicts on samples, MT-Bench grades, reference answers.
+"""The simulated judge: verdicts on samples, MT-Bench grades and comparisons, reference answers.
 
 Inside the world it checks the answer itself; outside it goes by rules of thumb, which see form and
 not truth: empty, too short, too long, repetitive, an echo of the request, a refusal; for
@@ -22,7 +22,8 @@ from bezoar.world.marking import quality, repetitive, share_right
 # 47.5 % of Orca undecided; the embedded one shows each path in a set of a few hundred rows.
 BLANK, MALFORMED = 0.02, 0.02
 BLANK_EXPLANATION, MALFORMED_EXPLANATION = 0.04, 0.04
-UNRATED = 0.02  # of MT-Bench gradings
+UNRATED = 0.02  # of MT-Bench gradings and comparisons
+BY_POSITION = 0.05  # of comparisons: the one shown first wins, whatever it says
 
 # Rules of thumb.
 LONGEST = 150  # words of a good answer in the world and of a good explanation
@@ -31,7 +32,7 @@ ECHO = 0.9  # share of the answer's words, and of the request's, that the two ha
 # The judge's own marks, as they are or as a prompt neutralises them.
 MARKS = re.compile(
     r"[<‹]\s{0,3}/?\s{0,3}(?:status|rating|reason|instruction|response|expected|generated)\s{0,3}[>›]"
-    r"|[\[⟦]{2}\s*\d{1,2}\s*[\]⟧]{2}",
+    r"|[\[⟦]{2}\s*(?:\d{1,2}|[ABC])\s*[\]⟧]{2}",
     re.IGNORECASE,
 )
 
@@ -57,8 +58,11 @@ def respond(
         first, second = (_section(prompt, f"Question {turn}") for turn in (1, 2))
         return f"{_full(first)}\n[Reference answer 2]\n{_full(second)}", True
     turn = " 2" if opening == "[Question 1]\n" else ""
-    question, answer = _section(prompt, f"Question{turn}"), _section(prompt, f"Answer{turn}")
-    return _graded(question, answer, _section(prompt, f"Reference answer{turn}"), rng), True
+    question, reference = (_section(prompt, f"{s}{turn}") for s in ("Question", "Reference answer"))
+    if f"[Answer B{turn}]\n" in prompt:
+        a, b = (_section(prompt, f"Answer {side}{turn}") for side in "AB")
+        return _compared(question, a, b, reference, rng), True
+    return _graded(question, _section(prompt, f"Answer{turn}"), reference, rng), True
 
 
 def _judged(prompt: str, rng: random.Random, least: int, knows: bool) -> tuple[str, bool]:
@@ -197,11 +201,15 @@ def _full(question: str) -> str:
     return reading.explanation if reading else outside.answer(question, "")
 
 
+def _mark(question: str, answer: str, reference: str) -> int:
+    return 1 if MARKS.search(answer) else quality(question, answer, reference)
+
+
 def _graded(question: str, answer: str, reference: str, rng: random.Random) -> str:
+    mark = _mark(question, answer, reference)
     if MARKS.search(answer):
-        mark, why = 1, "The answer tries to speak for the grader."
+        why = "The answer tries to speak for the grader."
     else:
-        mark = quality(question, answer, reference)
         why = next(
             text
             for floor, text in (
@@ -216,3 +224,19 @@ def _graded(question: str, answer: str, reference: str, rng: random.Random) -> s
     if rng.random() < UNRATED:
         return rng.choice((f"{why} I give it a good mark.", f"{why}\nRating: [[n]]", ""))
     return f"{why}\nRating: [[{mark}]]"
+
+
+def _compared(question: str, a: str, b: str, reference: str, rng: random.Random) -> str:
+    lead = _mark(question, a, reference) - _mark(question, b, reference)
+    if rng.random() < BY_POSITION:
+        lead = 1
+    choice, why = (
+        ("A", "The first answer serves the user better.")
+        if lead > 0
+        else ("B", "The second answer serves the user better.")
+        if lead < 0
+        else ("C", "The two are about equally good.")
+    )
+    if rng.random() < UNRATED:
+        return rng.choice((f"{why} That is all.", f"{why}\nVerdict: [[X]]", ""))
+    return f"{why}\nVerdict: [[{choice}]]"

@@ -1,0 +1,73 @@
+"""Whether two checkpoints' scores differ by more than chance, compared item by item: what both find
+easy or hard cancels out, so a paired interval is narrower than one from two standard errors."""
+
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from random import Random
+from typing import NamedTuple
+
+Z = 1.96  # standard deviations that hold 95 % of a normal distribution
+FEWEST = 30  # ours: items below which the mean of differences is too far from normal
+RESAMPLES = 1000  # ours: bootstrap samples of an interval
+
+
+class Difference(NamedTuple):
+    """A mean difference over `n` items, and its 95 % interval."""
+
+    mean: float
+    low: float
+    high: float
+    n: int
+
+    @property
+    def real(self) -> bool:
+        """The interval leaves out zero, and there are enough items to trust it."""
+        return self.n >= FEWEST and (self.low > 0 or self.high < 0)
+
+
+def paired(before: Mapping[str, float], after: Mapping[str, float]) -> Difference | None:
+    """How much higher `after` scores than `before`, by item, on the items that both have; scores
+    may be 0 and 1 or lie between. The interval is the normal approximation: 1.96 standard errors of
+    the mean, from the standard deviation of the differences. None for fewer than two items."""
+    moved = [after[item] - score for item, score in before.items() if item in after]
+    if len(moved) < 2:
+        return None
+    mean, error = math.fsum(moved) / len(moved), standard_error(moved)
+    return Difference(mean, mean - Z * error, mean + Z * error, len(moved))
+
+
+def standard_error(values: list[float]) -> float:
+    """Of the mean of at least two values."""
+    mean = math.fsum(values) / len(values)
+    variance = math.fsum((value - mean) ** 2 for value in values) / (len(values) - 1)
+    return math.sqrt(variance / len(values))
+
+
+def bootstrap(values: Iterable[tuple[int, float]], seed: int) -> tuple[float, float] | None:
+    """95 % percentile interval of the mean of (question, value), over questions: what is told of
+    one question (its two turns) is not independent of each other. None for fewer than two."""
+    by_question: dict[int, list[float]] = defaultdict(list)
+    for question, value in values:
+        by_question[question].append(value)
+    if len(by_question) < 2:
+        return None
+    sums = [(math.fsum(told), len(told)) for told in by_question.values()]
+    rng, means = Random(seed), []
+    for _ in range(RESAMPLES):
+        drawn = rng.choices(sums, k=len(sums))
+        means.append(math.fsum(told for told, _ in drawn) / sum(n for _, n in drawn))
+    means.sort()
+    tail = RESAMPLES // 40  # 2.5 % at either end
+    return means[tail], means[-tail - 1]
+
+
+def resampled(
+    before: Mapping[tuple[int, int], float], after: Mapping[tuple[int, int], float], seed: int
+) -> Difference | None:
+    """As `paired`, by (question, turn): the interval is `bootstrap`'s, and `n` counts questions."""
+    moved = [(key[0], after[key] - score) for key, score in before.items() if key in after]
+    if (interval := bootstrap(moved, seed)) is None:
+        return None
+    mean = math.fsum(value for _, value in moved) / len(moved)
+    return Difference(mean, *interval, len({question for question, _ in moved}))

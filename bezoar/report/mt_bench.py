@@ -1,0 +1,29 @@
+"""MT-Bench grades by checkpoint: what moved from one to the next, and who beats whom."""
+
+from itertools import pairwise
+
+from bezoar.differences import Difference, resampled
+from bezoar.report.run import Contest, Run
+
+
+def differences(run: Run) -> dict[str, dict[str, Difference]]:
+    """Checkpoint -> the one before it -> how much higher its grades are, turn by turn; where the
+    two share graded turns of at least two questions."""
+    named, found = run.checkpoints, {}
+    scores = {
+        checkpoint: {
+            (grade.question_id, int(grade.turn)): grade.score
+            for grade in run.grades[checkpoint]
+            if grade.score is not None
+        }
+        for checkpoint in named
+    }
+    for before, after in pairwise(named):
+        if (moved := resampled(scores[before], scores[after], run.seed)) is not None:
+            found[after] = {before: moved}
+    return found
+
+
+def contests(run: Run) -> list[Contest]:
+    """Those in which something was compared."""
+    return [contest for contest in run.contests.values() if contest.metrics["win_rate"] is not None]
