@@ -128,7 +128,7 @@ def answers(run: Run, checkpoint: str) -> str:
         checkpoint=checkpoint,
         names=run.checkpoints,
         talks=talks,
-        simulated=[SPEAKERS[who] for who, so in simulated(run).items() if so],
+        simulated=simulated(run)["grader"],
     )
 
 
