@@ -630,8 +630,8 @@ def test_mt_bench(rehearsal: tuple[str, Site]) -> None:
         ("author_2", 1, "model_b"),
         ("expert_17", 2, "tie"),
         ("expert_3", 1, "model_a"),
-        ("gpt4_pair", 1, "tie"),
-        ("gpt4_pair", 2, "tie"),
+        ("gpt4_pair", 1, "inconsistent"),
+        ("gpt4_pair", 2, "inconsistent"),
     ]
     assert json.loads((site.folder / "data/fetch/mt_bench/votes.json").read_text()) == {
         "simulated": False
