@@ -18,8 +18,8 @@ FAMILIES = ("llama", "mistral", "qwen2", "qwen3")
 
 
 def possible(config: Any, device: loading.Device) -> bool:
-    """Whether a model of this config can go without padding on `device`. Where not, its rows are
-    padded to the longest at once (see batching.Grouped)."""
+    """Whether a model of this config can go without padding on `device`. Where not, rows
+    of like length are padded together."""
     windowed = getattr(config, "sliding_window", None) and getattr(
         config, "use_sliding_window", True
     )
