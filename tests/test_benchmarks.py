@@ -76,6 +76,7 @@ def test_the_recipe_is_the_paper_s_batches_or_the_embedded_profile() -> None:
 def test_a_run_ends_with_every_kind_s_numbers(tmp_path: Path) -> None:
     """A process a side, as a user runs it; both sides see the same tokens, or it fails."""
     arguments = ["--embedded", "--steps", "2", "--warm", "1", "--repeats", "1", "--batch", "4"]
+    arguments.append("--deterministic")
     done = subprocess.run(
         [sys.executable, "-m", "benchmarks.train", *arguments],
         cwd=ROOT,
@@ -89,10 +90,11 @@ def test_a_run_ends_with_every_kind_s_numbers(tmp_path: Path) -> None:
     found = json.loads(last)
     assert found.keys() == {"qlora", "sft", "dpo"}
     for kind, numbers in found.items():
-        assert numbers.keys() == {"ratio", "bound", "loss_gap"}
+        assert numbers.keys() == {"ratio", "bound", "loss_gap", "exact"} and numbers["exact"] > 0
         assert numbers["bound"] > 1.05  # rows differ in length
         assert numbers["loss_gap"] < 0.01
-        assert [row.split()[1] for row in table if row.startswith(kind)][:2] == ["plain", "ours"]
+        sides = [row.split()[1] for row in table if row.startswith(kind)][:3]
+        assert sides == ["plain", "ours", "exact"]
     assert any(row.startswith("dpo    whole") for row in table)
 
 
