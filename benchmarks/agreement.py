@@ -38,7 +38,8 @@ def main() -> None:
         for turn, text in enumerate(row.turns, 1)
     }
     rows = agreement.table(votes, SEED)
-    print("turn  judges                            S1      n   [95 %]           S2      n  kappa")
+    shares = "".join(f" {s:>6} {'n':>6}   {'[95 %]':14}" for s in ("S1", "S2"))
+    print(f"turn  {'judges':30}{shares}  kappa")
     for row in rows:
         print(line(row))
     own = dict(pair.split("=", 1) for pair in given.own)
@@ -50,18 +51,23 @@ def main() -> None:
 
 def line(row: Any) -> str:
     """A row of the first table."""
-    s2 = f"{row['s2']:7.1%}" if row["s2"] is not None else f"{'-':>7}"
-    kappa = f"{row['kappa']:6.2f}" if row["kappa"] is not None else f"{'-':>6}"
-    told = f"{row['turn']:4}  {row['a'] + ' / ' + row['b']:30} {row['s1']:6.1%} {row['s1_n']:6}"
-    return f"{told}   [{row['s1_low']:.1%}, {row['s1_high']:.1%}] {s2} {row['s2_n']:6} {kappa}"
+    told = f"{row['turn']:4}  {row['a'] + ' / ' + row['b']:30}"
+    for s in ("s1", "s2"):
+        share = "-" if row[s] is None else f"{row[s]:.1%}"
+        told += f" {share:>6} {row[f'{s}_n']:6}   {interval(row[f'{s}_low'], row[f'{s}_high']):14}"
+    return f"{told} " + (f"{row['kappa']:6.2f}" if row["kappa"] is not None else f"{'-':>6}")
 
 
 def leaning(row: Any) -> str:
     """A row of the second one."""
     told = f"{row['judge']:16} {row['bias']:20} {row['share']:7.1%} {row['n']:6}"
-    interval = f"[{row['low']:.1%}, {row['high']:.1%}]"
     people = f"{row['people']:7.1%} {row['people_n']:6}" if row["people"] is not None else ""
-    return f"{told}   {interval:16} {people}".rstrip()
+    return f"{told}   {interval(row['low'], row['high']):16} {people}".rstrip()
+
+
+def interval(low: float | None, high: float | None) -> str:
+    """`[62.2%, 69.8%]`, or a dash where all is of one question."""
+    return "-" if low is None else f"[{low:.1%}, {high:.1%}]"
 
 
 def summary(rows: list[Any], judge: str) -> dict[str, dict[str, float | int | None]]:

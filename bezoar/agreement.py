@@ -9,13 +9,12 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import combinations
-from random import Random
 from typing import Literal, NamedTuple
 
+from bezoar.differences import bootstrap
 from bezoar.records import Grade, Vote
 
 GRADER, HUMAN, MAJORITY = "grader", "human", "human_majority"
-RESAMPLES = 1000  # ours: bootstrap samples of an interval
 
 Said = Literal["first", "second", "tie"]
 
@@ -47,8 +46,9 @@ Row = dict[str, str | int | float | None]
 
 
 def table(votes: Sequence[Vote], seed: int) -> list[Row]:
-    """S1, S2, Cohen's kappa and a 95 % interval of S1 for every two kinds of judges that voted on
-    the same keys, per turn: {turn, a, b, s1, s1_n, s2, s2_n, kappa, s1_low, s1_high}.
+    """S1, S2, their 95 % intervals and Cohen's kappa for every two kinds of judges that voted on
+    the same keys, per turn: {turn, a, b, s1, s1_n, s1_low, s1_high, s2, s2_n, s2_low, s2_high,
+    kappa}; no interval (None) where all is of one question.
 
     Votes of two kinds are compared each with each, within a kind each two of different judges.
     `human_majority` says what more people say than anything else, and tie where no answer leads; it
@@ -71,7 +71,7 @@ def biases(
     seed: int,
 ) -> list[Row]:
     """What sways each kind of judge: {judge, bias, share, n, low, high, people, people_n}, shares
-    of votes with a 95 % interval.
+    of votes with a 95 % interval (None where they are on one question alone).
 
     Of the votes that name a winner: verbosity, the longer answer wins, by `lengths` of (question,
     model, turn); self_preference, the judge's own model wins, of the votes on it, by `own` of judge
@@ -105,7 +105,8 @@ def biases(
             shared = judge != HUMAN and bias in ("verbosity", "self_preference")
             same = [v for key in keys for v in people.get(key, [])] if shared else []
             theirs = [said for v in same if (said := question(v)) is not None]
-            low, high = _bootstrap([(vote.question_id, said) for vote, said in told], seed)
+            answers = [(vote.question_id, said) for vote, said in told]
+            low, high = bootstrap(answers, seed) or (None, None)
             rows.append(
                 {
                     "judge": judge,
@@ -228,16 +229,13 @@ def _compare(voices: dict[Key, dict[str, list[Voice]]], a: str, b: str) -> Itera
 
 def _measure(found: list[Comparison], same_kind: bool, seed: int) -> Row:
     decided = [c for c in found if "tie" not in (c.a, c.b)]
-    low, high = _interval(found, seed)
-    return {
-        "s1": _share(found),
-        "s1_n": len(found),
-        "s2": _share(decided) if decided else None,
-        "s2_n": len(decided),
-        "kappa": _kappa(found, same_kind),
-        "s1_low": low,
-        "s1_high": high,
-    }
+    row: Row = {"kappa": _kappa(found, same_kind)}
+    for name, among in (("s1", found), ("s2", decided)):
+        agreed = [(c.question_id, c.a == c.b) for c in among]
+        low, high = bootstrap(agreed, seed) or (None, None)
+        share = _share(among) if among else None
+        row |= {name: share, f"{name}_n": len(among), f"{name}_low": low, f"{name}_high": high}
+    return row
 
 
 def _share(found: Sequence[Comparison]) -> float:
@@ -257,24 +255,3 @@ def _kappa(found: list[Comparison], same_kind: bool) -> float | None:
     """Within a kind the two sides are interchangeable and share their marginals."""
     a, b = [c.a for c in found], [c.b for c in found]
     return kappa(a + b, b + a) if same_kind else kappa(a, b)
-
-
-def _interval(found: list[Comparison], seed: int) -> tuple[float, float]:
-    return _bootstrap([(c.question_id, c.a == c.b) for c in found], seed)
-
-
-def _bootstrap(told: Sequence[tuple[int, bool]], seed: int) -> tuple[float, float]:
-    """95 % percentile bootstrap of a share over questions: what is told of one question is not
-    independent of each other."""
-    by_question: dict[int, list[bool]] = defaultdict(list)
-    for question, said in told:
-        by_question[question].append(said)
-    counts = [(sum(said), len(said)) for said in by_question.values()]
-    rng = Random(seed)
-    shares = []
-    for _ in range(RESAMPLES):
-        drawn = rng.choices(counts, k=len(counts))
-        shares.append(sum(yes for yes, _ in drawn) / sum(n for _, n in drawn))
-    shares.sort()
-    tail = RESAMPLES // 40  # 2.5 % at either end
-    return shares[tail], shares[-tail - 1]

@@ -53,9 +53,38 @@ def from_pair(pair: Pair) -> tuple[str, str, str]:
     return prompt(pair.prompt), pair.chosen, pair.rejected
 
 
-def from_probe(probe: Probe) -> str:
-    """The prompt of a held-out question."""
-    return prompt([Message(role="user", content=probe.instruction)], probe.system)
+def from_probes(tokenizer: Any, probes: Sequence[Probe]) -> list[list[int]]:
+    """The prompts of held-out questions, as token ids."""
+    talks = [[Message(role="user", content=probe.instruction)] for probe in probes]
+    return prompts(tokenizer, talks, [probe.system for probe in probes])
+
+
+def prompts(
+    tokenizer: Any, talks: Sequence[Sequence[Message]], systems: Sequence[str] = ()
+) -> list[list[int]]:
+    """Token ids of each talk up to where the model answers: `prompt` of it, with its place of
+    `systems`; a tokenizer of other people's that has a template of its own puts it in that, without
+    a system message where `systems` has none."""
+    if not talks:
+        return []
+    told = systems or [""] * len(talks)
+    if tokenizer.chat_template == TEMPLATE:
+        texts = [prompt(talk, system) for talk, system in zip(talks, told, strict=True)]
+        return ids(tokenizer, texts)
+    texts = [
+        tokenizer.apply_chat_template(
+            [
+                *([{"role": "system", "content": system}] if system else []),
+                *(turn.model_dump() for turn in talk),
+            ],
+            tokenize=False,
+            add_generation_prompt=True,
+        )
+        for talk, system in zip(talks, told, strict=True)
+    ]
+    # the template writes the special tokens, BOS among them
+    encoded: list[list[int]] = tokenizer(texts, add_special_tokens=False)["input_ids"]
+    return encoded
 
 
 def ids(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:

@@ -3,9 +3,11 @@ easy or hard cancels out, so a paired interval is narrower than one from two sta
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from random import Random
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
+
+T = TypeVar("T")
 
 Z = 1.96  # standard deviations that hold 95 % of a normal distribution
 FEWEST = 30  # ours: items below which the mean of differences is too far from normal
@@ -50,16 +52,25 @@ def bootstrap(values: Iterable[tuple[int, float]], seed: int) -> tuple[float, fl
     by_question: dict[int, list[float]] = defaultdict(list)
     for question, value in values:
         by_question[question].append(value)
-    if len(by_question) < 2:
-        return None
     sums = [(math.fsum(told), len(told)) for told in by_question.values()]
-    rng, means = Random(seed), []
-    for _ in range(RESAMPLES):
-        drawn = rng.choices(sums, k=len(sums))
-        means.append(math.fsum(told for told, _ in drawn) / sum(n for _, n in drawn))
-    means.sort()
+    return redrawn(sums, _mean, seed)
+
+
+def redrawn(
+    questions: Sequence[T], measure: Callable[[list[T]], float], seed: int
+) -> tuple[float, float] | None:
+    """95 % percentile interval of `measure` over what is told of each question, all of one question
+    drawn together. None for fewer than two questions."""
+    if len(questions) < 2:
+        return None
+    rng = Random(seed)
+    found = sorted(measure(rng.choices(questions, k=len(questions))) for _ in range(RESAMPLES))
     tail = RESAMPLES // 40  # 2.5 % at either end
-    return means[tail], means[-tail - 1]
+    return found[tail], found[-tail - 1]
+
+
+def _mean(sums: list[tuple[float, int]]) -> float:
+    return math.fsum(told for told, _ in sums) / sum(n for _, n in sums)
 
 
 def resampled(

@@ -13,7 +13,17 @@ from bezoar.files import BadInput
 from bezoar.generation import Continuation, Draw
 from bezoar.params import LmEval, MtAnswer, Temperatures
 from bezoar.progress import track
-from bezoar.records import Answers, Attempt, Item, Message, Probe, Question, Scored
+from bezoar.records import (
+    Answers,
+    Ask,
+    Attempt,
+    Item,
+    Message,
+    Probe,
+    Question,
+    Reply,
+    Scored,
+)
 
 Scores = dict[str, dict[str, float]]
 
@@ -32,12 +42,14 @@ class Measured(NamedTuple):
 # --- LM Evaluation Harness -----------------------------------------------------------------------
 
 
-def harness(model: Any, tokenizer: Any, own: Mapping[str, Sequence[Item]], how: LmEval) -> Measured:
+def harness(
+    model: Any, tokenizer: Any, items: Mapping[str, Sequence[Item]], how: LmEval
+) -> Measured:
     """Scores by task (acc, acc_norm and their standard errors, n), the same item by item, and the
     number of requests that did not fit the model's context and were cut from the left.
 
-    `how.tasks` names tasks: those of `own` are made of its items, every other name is looked up
-    among the tasks that lm_eval brings (their data comes from a hub); None means all of `own`.
+    `how.tasks` names tasks: those of `items` are made of them, every other name is looked up
+    among the tasks that lm_eval brings (their data comes from a hub); None means all of `items`.
     BadInput: a name that is neither.
     """
     import logging
@@ -59,7 +71,8 @@ def harness(model: Any, tokenizer: Any, own: Mapping[str, Sequence[Item]], how: 
             self.cut += sum(len(c) + len(a) > self.max_length + 1 for _, c, a in requests)
             return super()._loglikelihood_tokens(requests, *args, **more)
 
-    names = sorted(own) if how.tasks is None else how.tasks
+    names = sorted(items) if how.tasks is None else how.tasks
+    own = tokenizer.chat_template == chat.TEMPLATE
     lm = Counting(
         pretrained=model,
         tokenizer=tokenizer,
@@ -67,17 +80,17 @@ def harness(model: Any, tokenizer: Any, own: Mapping[str, Sequence[Item]], how: 
         max_length=model.config.max_position_embeddings,
     )
     # looking through the tasks that lm_eval brings takes 8 s
-    manager = TaskManager(include_defaults=any(name not in own for name in names))
-    unknown = [n for n in names if n not in own and n not in manager.all_tasks]
+    manager = TaskManager(include_defaults=any(name not in items for name in names))
+    unknown = [n for n in names if n not in items and n not in manager.all_tasks]
     if unknown:
         raise BadInput(
             f"lm_eval.tasks: {', '.join(unknown)}: neither a file in data/fetch/benchmarks/tasks "
-            f"(have {', '.join(sorted(own)) or 'none'}) nor a task of lm_eval"
+            f"(have {', '.join(sorted(items)) or 'none'}) nor a task of lm_eval"
         )
     scores: Scores = {}
-    items: list[Scored] = []
+    scored: list[Scored] = []
     for name in track(names, "harness", len(names)):
-        loaded = manager.load([_task(name, own[name], how) if name in own else name])
+        loaded = manager.load([_task(name, items[name], how) if name in items else name])
         for task in loaded["tasks"].values():
             task.set_config(key="num_fewshot", value=how.num_fewshot)
             task.set_fewshot_seed(seed=1234)  # the harness' own default
@@ -88,7 +101,7 @@ def harness(model: Any, tokenizer: Any, own: Mapping[str, Sequence[Item]], how: 
             bootstrap_iters=1000,
             log_samples=True,
             apply_chat_template=how.chat_template,
-            system_instruction=chat.SYSTEM.fill() if how.chat_template else None,
+            system_instruction=chat.SYSTEM.fill() if how.chat_template and own else None,
         )
         counts = {task: n["effective"] for task, n in result["n-samples"].items()}
         # a group (mmlu) has a row of its own beside its tasks, a tag (truthfulqa) has none
@@ -102,10 +115,10 @@ def harness(model: Any, tokenizer: Any, own: Mapping[str, Sequence[Item]], how: 
             n = counts[row] if row in counts else sum(counts.values())
             scores[row] = {**numbers, "n": n}
         for task in sorted(result["samples"]):
-            ids = [item.id for item in own[task]] if task in own else None
+            ids = [item.id for item in items[task]] if task in items else None
             row = name if name in rows else task
-            items += _scored(row, task, ids, result["samples"][task])
-    return Measured(scores, items, lm.cut)
+            scored += _scored(row, task, ids, result["samples"][task])
+    return Measured(scores, scored, lm.cut)
 
 
 def _scored(
@@ -163,7 +176,7 @@ def probe(model: Any, tokenizer: Any, probes: Sequence[Probe], batch_size: int) 
     """Let the model answer each probe. Right: it ended its answer by itself, and the answer, white
     space around it left out, is one of the probe's. An answer is cut off once it is longer than
     every right one."""
-    prompts = chat.ids(tokenizer, [chat.from_probe(p) for p in probes])
+    prompts = chat.from_probes(tokenizer, probes)
     right = chat.ids(tokenizer, [answer for p in probes for answer in p.answers])
     longest = max(map(len, right), default=0)
     said = generation.generate(
@@ -239,6 +252,24 @@ def converse(
     ]
 
 
+def interview(question: Question, name: str, ask: Ask) -> Answers:
+    """Both turns of a question as `ask` answers them, the second with the first answer before it
+    (left out where it is empty: providers take no empty message)."""
+    talk: list[Message] = []
+    given: list[Reply] = []
+    for turn in question.turns:
+        talk.append(Message(role="user", content=turn))
+        given.append(ask(talk))
+        if given[-1].text.strip():
+            talk.append(Message(role="assistant", content=given[-1].text))
+    return Answers(
+        question_id=question.question_id,
+        model=name,
+        turns=[reply.text for reply in given],
+        finish=[reply.finish_reason for reply in given],
+    )
+
+
 def _temperature(question: Question, how: MtAnswer) -> float:
     if not isinstance(how.temperature, Temperatures):
         return how.temperature
@@ -256,9 +287,9 @@ def _prompts(
 ) -> dict[int, list[int]]:
     """By its place the prompt of each talk, of at most `limit` tokens; none where the last turn
     alone has more."""
-    whole = chat.ids(tokenizer, [chat.prompt(talk) for talk in talks])
+    whole = chat.prompts(tokenizer, talks)
     long = [i for i, tokens in enumerate(whole) if len(tokens) > limit]
-    alone = chat.ids(tokenizer, [chat.prompt(talks[i][-1:]) for i in long])
+    alone = chat.prompts(tokenizer, [talks[i][-1:] for i in long])
     lost = {i for i, tokens in zip(long, alone, strict=True) if len(tokens) > limit}
     return {
         i: chat.cut_left(tokenizer, tokens, limit)
@@ -267,16 +298,23 @@ def _prompts(
     }
 
 
-def counts(answers: Sequence[Answers], tokenizer: Any, how: MtAnswer) -> dict[str, float]:
+def lengths(answers: Sequence[Answers], tokenizer: Any) -> list[int]:
+    """Tokens of every turn of a checkpoint's answers."""
+    texts = [turn for answer in answers for turn in answer.turns]
+    encoded = tokenizer(texts, add_special_tokens=False, split_special_tokens=True)
+    return [len(ids) for ids in encoded["input_ids"]]
+
+
+def counts(answers: Sequence[Answers], tokens: Sequence[int], how: MtAnswer) -> dict[str, float]:
     """How the turns of a checkpoint's answers ended: `turns` answered, by itself (`stopped`, and
-    their `stopped_share`), `cut` at the limit, without room for an answer (`no_room`); how many of
-    them are `empty` or `loops` (as the filter's gate finds them), and their mean `tokens`."""
+    their `stopped_share`), `cut` at the limit, without room for an answer (`no_room`) or `refused`
+    by a provider; how many of them are `empty` or `loops` (as the filter's gate finds them), and
+    their mean `tokens`, of which there is one number a turn."""
     # here, so that lm_eval, which counts nothing, is not run again for an edit to the gates
     from bezoar import gates
 
     finish = [each for answer in answers for each in answer.finish]
     texts = [turn for answer in answers for turn in answer.turns]
-    encoded = tokenizer(texts, add_special_tokens=False, split_special_tokens=True)["input_ids"]
     repeated = [gates.repeated(text, how.loop_words, how.loop_ngram) for text in texts]
     return {
         "turns": len(texts),
@@ -284,9 +322,10 @@ def counts(answers: Sequence[Answers], tokenizer: Any, how: MtAnswer) -> dict[st
         "stopped_share": float(f"{finish.count('stop') / len(texts):.6g}"),
         "cut": finish.count("length"),
         "no_room": finish.count("no_room"),
+        "refused": finish.count("refused"),
         "empty": sum(not text.strip() for text in texts),
         "loops": sum(share >= how.loop_share for share in repeated),
-        "tokens": float(f"{sum(map(len, encoded)) / len(texts):.6g}"),
+        "tokens": float(f"{sum(tokens) / len(texts):.6g}"),
     }
 
 

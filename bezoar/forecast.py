@@ -16,10 +16,19 @@ from pathlib import Path
 from random import Random
 from typing import NamedTuple, Protocol, TypeVar
 
-from bezoar import budget, pairwise, params, schemes, sources, verdicts
+from bezoar import budget, evaluation, pairwise, params, schemes, sources, verdicts
 from bezoar.files import BadInput, read_jsonl
 from bezoar.llm import embedded
-from bezoar.params import Anthropic, Endpoint, HubFlan, Local, OpenAI, Params, World
+from bezoar.params import (
+    Anthropic,
+    Endpoint,
+    FurtherServed,
+    HubFlan,
+    Local,
+    OpenAI,
+    Params,
+    World,
+)
 from bezoar.records import (
     Answers,
     Ask,
@@ -233,6 +242,11 @@ def _rows(p: Params, given: Given) -> list[Row]:
         Answers(question_id=id, model="", turns=[said, said], finish=["stop", "stop"])
         for id in questions
     ][: p.mt_answer.limit]
+    rows += [
+        _answers(f"mt_answer {name}", served.endpoint, given.questions[: p.mt_answer.limit])
+        for name, checkpoint in p.checkpoints.items()
+        if isinstance(served := p.further(checkpoint), FurtherServed)
+    ]
     rows += [_grades(p, f"mt_grade {name}", questions, answers) for name in p.checkpoints]
     rows += [_compares(p, f"mt_compare {name}", questions, answers) for name in p.compared]
     return [*rows, _grades(p, "agreement", questions, given.answers)]
@@ -259,6 +273,18 @@ def _scheme(p: Params, name: str, seeds: Seeds) -> list[Row]:
         teacher.row(f"generate {name}", p.llm.teacher, scale),
         *(judge.row(f"judge {name}", member, scale) for member in p.llm.judges),
     ]
+
+
+def _answers(stage: str, endpoint: OpenAI | Anthropic, questions: Sequence[Question]) -> Row:
+    """Of a model that answers both turns; the second stands behind what it said in the first."""
+    said = Reply(
+        text="x" * budget.BYTES_PER_TOKEN * endpoint.reply_tokens,
+        finish_reason="stop", tokens_in=0, tokens_out=0, model="", simulated=False,
+    )  # fmt: skip
+    model = Counter(lambda messages, sample=0: said)
+    for question in questions:
+        evaluation.interview(question, "", model)
+    return model.row(stage, endpoint, 1.0)
 
 
 def _grades(

@@ -2,13 +2,14 @@
 MT-Bench paper's pairwise comparison), and how often one beats a baseline (AlpacaEval's win rate).
 """
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from math import fsum
-from typing import Any, Literal
+from math import fsum, log, tanh
+from statistics import stdev
+from typing import Any, Literal, NamedTuple
 
 from bezoar import verdicts
-from bezoar.differences import bootstrap
+from bezoar.differences import bootstrap, redrawn
 from bezoar.files import BadInput
 from bezoar.prompts import Prompt, fence
 from bezoar.records import Answers, Ask, Comparison, Question, Vote
@@ -18,9 +19,22 @@ _TURNS: tuple[Literal[1], Literal[2]] = (1, 2)
 ROLES = ("model", "baseline")
 LEFT_OUT = ("unparsed", "refused", "truncated")
 WORTH = {"model": 1.0, "tie": 0.5, "inconsistent": 0.5, "baseline": 0.0}
+# ours: a normal prior on phi, of the scale that Gelman et al. (2008) give a standardised predictor,
+# so that phi stays finite where the longer answer always wins. AlpacaEval cross-validates its
+# penalty, which a few dozen questions do not bear.
+RIDGE = 1 / 2.5**2
 
 Pair = tuple[Answers, Answers]  # the model's and the baseline's, to one question
 Metrics = dict[str, float | int | None]
+
+
+class Told(NamedTuple):
+    """What one turn's comparison is worth to the model, and by how many characters the model's
+    answer is the longer one; None where a rule decided, which has no taste for length."""
+
+    question_id: int
+    worth: float
+    longer: int | None
 
 
 def pairs(model: Sequence[Answers], baseline: Sequence[Answers], limit: int | None) -> list[Pair]:
@@ -129,7 +143,9 @@ def measure(comparisons: Sequence[Comparison], compared: Sequence[Pair], seed: i
     """Counts of what the judge said over both turns and of what it left out; `coverage`, the share
     of the turns compared that have a winner or a tie; `win_rate`, by turn too (turn 1 is
     AlpacaEval's), where a tie and what the order decided count half, with a 95 % bootstrap interval
-    over questions; mean characters of either side's answers. None where nothing was compared."""
+    over questions; `win_rate_lc`, that of
+    `length_controlled`; mean characters of either side's answers. None where nothing was compared.
+    """
     said = Counter(c.winner for c in comparisons)
     statuses: Counter[str] = Counter(c.status for c in comparisons)
     decided = len(comparisons) - said[None]
@@ -149,7 +165,86 @@ def measure(comparisons: Sequence[Comparison], compared: Sequence[Pair], seed: i
         low, high = bootstrap(worth, seed) or (None, None)
         told[f"win_rate{end}"] = fsum(w for _, w in worth) / len(worth) if worth else None
         told[f"win_rate{end}_low"], told[f"win_rate{end}_high"] = low, high
+    even = length_controlled(_told(comparisons, compared), seed) or (None, None, None)
+    told |= zip(("win_rate_lc", "win_rate_lc_low", "win_rate_lc_high"), even, strict=True)
     for side, end in ((0, ""), (1, "_baseline")):
         lengths = [len(text) for pair in compared for text in pair[side].turns]
         told[f"characters{end}"] = sum(lengths) / len(lengths) if lengths else None
     return told
+
+
+def length_controlled(told: Sequence[Told], seed: int) -> tuple[float, float, float] | None:
+    """The win rate had both answers always been equally long, and its 95 % interval over questions:
+    AlpacaEval 2's (arXiv 2404.04475) for one pair of models, without the questions' difficulty.
+    `logit P(win) = theta + phi * tanh(longer / std)` is fitted to what the judge decided, a tie as
+    half a win, and read where `longer` is 0; what a rule decided keeps its worth.
+
+    None for fewer than two questions that the judge decided, and where one side is longer by the
+    same everywhere: its length and itself cannot be told apart then. Six significant digits: what
+    more there is differs between machines."""
+    longer = [one.longer for one in told if one.longer is not None]
+    if len({one.question_id for one in told if one.longer is not None}) < 2:
+        return None
+    std = stdev(longer)
+    if not std and any(longer):
+        return None
+    by_question: dict[int, list[_Point]] = defaultdict(list)
+    for one in told:
+        x = None if one.longer is None else tanh(one.longer / (std or 1))
+        by_question[one.question_id].append((one.worth, x))
+    questions = list(by_question.values())
+    interval = redrawn(questions, _at_equal_length, seed)
+    assert interval, "two questions or more"
+    low, high = interval
+    return _digits(_at_equal_length(questions)), _digits(low), _digits(high)
+
+
+_Point = tuple[float, float | None]  # worth; tanh(longer / std), None where a rule decided
+
+
+def _at_equal_length(questions: Sequence[Sequence[_Point]]) -> float:
+    """The mean worth, where the fit at 0 stands for what the judge decided."""
+    import numpy as np
+    from scipy.optimize import root
+    from scipy.special import expit
+
+    points = [point for question in questions for point in question]
+    judged = [(worth, x) for worth, x in points if x is not None]
+    wins = fsum(worth for worth, _ in judged)
+    if 0 < wins < len(judged):  # a model that always or never wins does so at any length
+        y = np.array([worth for worth, _ in judged])
+        terms = np.array([(1.0, x) for _, x in judged])
+        penalty = np.array([0.0, RIDGE])
+
+        def slope(weights: Any) -> Any:  # of the penalised log loss, which is convex
+            return (expit(terms @ weights) - y) @ terms + penalty * weights
+
+        def bend(weights: Any) -> Any:
+            p = expit(terms @ weights)
+            return (terms.T * (p * (1 - p))) @ terms + np.diag(penalty)
+
+        start = [log(wins / (len(judged) - wins)), 0.0]
+        theta, _phi = root(slope, start, jac=bend).x
+        wins = len(judged) * float(expit(theta))
+    return (wins + fsum(worth for worth, x in points if x is None)) / len(points)
+
+
+def _told(comparisons: Sequence[Comparison], compared: Sequence[Pair]) -> list[Told]:
+    longer = {
+        (ours.question_id, turn): len(ours.turns[turn - 1]) - len(theirs.turns[turn - 1])
+        for ours, theirs in compared
+        for turn in _TURNS
+    }
+    return [
+        Told(
+            c.question_id,
+            WORTH[c.winner],
+            None if c.status == "empty_answer" else longer[c.question_id, c.turn],
+        )
+        for c in comparisons
+        if c.winner
+    ]
+
+
+def _digits(value: float) -> float:
+    return float(f"{value:.6g}")

@@ -76,6 +76,7 @@ def _free(params: dict[str, Any]) -> dict[str, Any]:
 
 KEY_FIELD = "api_key_env"
 PAIRS = "fetch/hh_rlhf"  # the preference pairs, below data/
+FURTHER = "models/"  # what the further models lie under, below models/
 Url = Annotated[str, AfterValidator(_plain_url)]
 
 
@@ -119,14 +120,18 @@ class Merge(Section):
         return list(dict.fromkeys([self.adapter, self.second, self.third]))
 
 
-class Evaluated(Section):
-    model: str
-    base: str
-    link: bool
-
-
 class Checkpoint(Section):
     model: str
+
+    @property
+    def further(self) -> bool:
+        """Whether it is one of `models`, which this recipe did not make."""
+        return self.model.startswith(FURTHER)
+
+
+class Evaluated(Checkpoint):
+    base: str
+    link: bool
 
 
 class Compared(Section):
@@ -426,6 +431,34 @@ class HubBase(Files):
     source: Literal["hub"]
 
 
+class FurtherHub(HubBase):
+    """A further model from the Hub. `chat_template`: how a conversation is put to it, as Jinja;
+    null: as its tokenizer has it, and as this recipe does where it has none."""
+
+    chat_template: str | None
+
+
+class FurtherLocal(Section):
+    """A further model in local/models/NAME/. `chat_template` as of FurtherHub."""
+
+    source: Literal["local"]
+    chat_template: str | None
+
+
+class FurtherServed(Section):
+    """A further model behind HTTP."""
+
+    source: Literal["served"]
+    endpoint: Annotated[OpenAI | Anthropic, Field(discriminator="provider")]
+
+    @model_validator(mode="after")
+    def _only_verdicts_have_a_schema(self) -> "FurtherServed":
+        if getattr(self.endpoint, "structured", False):
+            raise ValueError("endpoint.structured: only a judge's verdict has a schema; false")
+        return self
+
+
+Further = Annotated[FurtherHub | FurtherLocal | FurtherServed, Field(discriminator="source")]
 Rows = Annotated[World | Local | Hub, Field(discriminator="source")]
 Flan = Annotated[World | Local | HubFlan, Field(discriminator="source")]
 Topics = Annotated[World | Local | Wikipedia, Field(discriminator="source")]
@@ -816,6 +849,7 @@ class Params(Section):
     merges: dict[str, Merge]
     evaluated: dict[str, Evaluated]
     checkpoints: dict[str, Checkpoint]
+    models: dict[Annotated[str, Field(pattern=r"^\w[\w-]*$")], Further]
     compared: Annotated[dict[str, Compared], Field(min_length=1)]
     llm: Endpoints
     budget_usd: Budget
@@ -835,6 +869,10 @@ class Params(Section):
     mt_compare: MtCompare
     agreement: Agreement
     report: Report
+
+    def further(self, looked_at: Checkpoint) -> Further | None:
+        """Which of `models` it is; None for what this recipe makes."""
+        return self.models[looked_at.model.removeprefix(FURTHER)] if looked_at.further else None
 
 
 def load(path: str | Path = "params.yaml", profile: str | None = None) -> Params:
@@ -946,15 +984,19 @@ def _references(params: Params) -> list[str]:
         *(f"sft/{name}" for name in params.chain),
         *(f"merge/{name}" for name in params.merges),
     }
-    wanted = {
+    trained = {
         **{f"chain.{n}.{k}": getattr(c, k) for n, c in params.chain.items() for k in _WEIGHTS},
         **{f"merges.{n}.{k}": getattr(m, k) for n, m in params.merges.items() for k in _MERGED},
+    }
+    looked_at = {
         **{f"evaluated.{n}.model": e.model for n, e in params.evaluated.items()},
+        **{f"evaluated.{n}.base": e.base for n, e in params.evaluated.items()},
         **{f"checkpoints.{n}.model": c.model for n, c in params.checkpoints.items()},
     }
+    further = {f"{FURTHER}{name}" for name in params.models}
     faults = []
-    for where, path in wanted.items():
-        if path not in made:
+    for where, path in {**trained, **looked_at}.items():
+        if path not in made | (further if where in looked_at else set()):
             near = difflib.get_close_matches(path, sorted(made), 1)
             hint = f"did you mean {near[0]!r}?" if near else f"have {', '.join(sorted(made))}"
             faults.append(f"{where}: no stage makes models/{path}; {hint}")
@@ -965,7 +1007,27 @@ def _references(params: Params) -> list[str]:
                 near = difflib.get_close_matches(path, sets, 1)
                 hint = f"did you mean {near[0]!r}?" if near else f"have {', '.join(sets)}"
                 faults.append(f"chain.{name}.data: data/{path} is no set of rows; {hint}")
-    return faults + _compared(params)
+    return faults + _further(params) + _compared(params)
+
+
+def _further(params: Params) -> list[str]:
+    """A further model must be looked at; one behind an endpoint has no log-probabilities to
+    give."""
+    faults = []
+    harness = {e.model for e in params.evaluated.values()}
+    asked = {c.model for c in params.checkpoints.values()}
+    for name, model in params.models.items():
+        if (path := f"{FURTHER}{name}") in harness and isinstance(model, FurtherServed):
+            faults.append(
+                f"models.{name}: behind an endpoint, which the harness cannot score: it stands in "
+                "`checkpoints` alone, not in `evaluated`"
+            )
+        if path not in harness | asked:
+            faults.append(
+                f"models.{name}: nothing looks at it; `checkpoints: {{{name}: {{model: {path}}}}}` "
+                "has it answer MT-Bench, `evaluated` sends it through the harness"
+            )
+    return faults
 
 
 def _compared(params: Params) -> list[str]:
@@ -1049,7 +1111,7 @@ def _launch(profile: str, name: str | None, folder: Path) -> list[str]:
 
 
 _TAGS = (
-    *("world", "local", "grown", "hub", "wikipedia", "harness"),
+    *("world", "local", "grown", "hub", "wikipedia", "harness", "served"),
     *("embedded", "openai", "anthropic"),
     *("one", "panel"),
     *("number", "by_category"),

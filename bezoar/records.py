@@ -319,7 +319,7 @@ class Answers(Record):
     question_id: int
     model: str
     turns: list[str]
-    finish: list[Literal["stop", "length", "no_room"]]
+    finish: list[Literal["stop", "length", "no_room", "refused"]]
 
 
 class Grade(Record):

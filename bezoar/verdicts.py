@@ -4,11 +4,12 @@
 import json
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
+from itertools import pairwise
 from typing import Any, Literal, TypeVar
 
 from bezoar.files import BadInput
 from bezoar.prompts import Prompt, fence
-from bezoar.records import Answers, Ask, Grade, Message, Question, Reply, Sample, Verdict
+from bezoar.records import Answers, Ask, Exchange, Grade, Message, Question, Reply, Sample, Verdict
 
 R = TypeVar("R")
 
@@ -33,7 +34,7 @@ SECTIONS = tuple(
 
 _THOUGHT = re.compile(r"\A\s*<think(?:ing)?>.*?</think(?:ing)?>", re.DOTALL)
 # also read, where FastChat's parser fails: spaces, escaped brackets, `[[7/10]]`
-_RATING = re.compile(r"\\?\[\\?\[\s{0,3}(-?\d{1,3}(?:\.\d{1,3})?)(?:\s?/\s?10)?\s{0,3}\\?\]\\?\]")
+_RATING = re.compile(r"\\?\[\\?\[\s{0,3}(-?\d{1,3}(?:\.\d*)?)(?:\s?/\s?10)?\s{0,3}\\?\]\\?\]")
 _CHOICE = re.compile(r"\\?\[\\?\[\s{0,3}([ABC])\s{0,3}\\?\]\\?\]")
 
 
@@ -239,15 +240,22 @@ _TURNS: tuple[Literal[1], Literal[2]] = (1, 2)
 
 
 def references(question: Question, ask: Ask) -> list[str]:
-    """The question's two reference answers, from the judge where none are given; [] where its reply
-    does not hold two."""
+    """The question's two reference answers, from the judge where none are given; [] where neither
+    of two replies holds two."""
     if len(question.reference) == 2:
         return question.reference
     first, second = (fence(turn, *SECTIONS, *TURNS) for turn in question.turns)
-    reply = ask([_user(REFERENCE.fill(question_1=first, question_2=second))])
-    parts = re.split(r"\[/?Reference answer [12]\]", reply.text)
+    text = REFERENCE.fill(question_1=first, question_2=second)
+    return heard(ask, "", text, _both)[0] or []
+
+
+def _both(reply: Reply) -> tuple[list[str] | None, str]:
+    """(both reference answers, "ok"), or None and why, as `rating`."""
+    if reply.finish_reason != "stop":
+        return None, "refused" if reply.finish_reason == "refused" else "truncated"
+    parts = re.split(r"\[/?Reference answer [12]\]", _spoken(reply.text))
     found = [part.strip() for part in parts if part.strip()]
-    return found if len(found) == 2 and reply.finish_reason == "stop" else []
+    return (found, "ok") if len(found) == 2 else (None, "unparsed")
 
 
 def _grade(
@@ -276,18 +284,33 @@ def sheet(question: Question, answers: Answers, reference: list[str], turn: int)
     )
 
 
+AGAIN = ("unparsed", "truncated")  # a refusal is an answer: asking again would press for another
+
+
 def heard(
     ask: Ask, system: str, text: str, read: Callable[[Reply], tuple[R | None, str]]
 ) -> tuple[R | None, str, Reply]:
-    """What `read` finds in the reply to `text`, its status, and the reply. One that states nothing
-    is asked for once more, by another sample index, for which the ledger buys another answer."""
-    messages = [Message(role="system", content=system), _user(text)]
+    """What `read` finds in the reply to `text`, its status, and the reply; `system` may be "". A
+    reply that states nothing is asked for once more, by another sample index, for which the ledger
+    buys another answer."""
+    opening = [Message(role="system", content=system)] if system else []
+    messages = [*opening, Message(role="user", content=text)]
     reply = ask(messages)
     found, status = read(reply)
-    if status in ("unparsed", "truncated"):
+    if status in AGAIN:
         reply = ask(messages, 1)
         found, status = read(reply)
     return found, status, reply
+
+
+def retried(exchanges: Sequence[Exchange], read: Callable[[Reply], tuple[Any, str]]) -> int:
+    """How many of a stage's requests, those for references included, `heard` made once more: the
+    reply states nothing to `read`, and the job goes on with the same messages. (Two equal answers
+    make equal sheets in both orders, so the messages alone do not tell.)"""
+    return sum(
+        (one.job, one.messages) == (after.job, after.messages) and read(one.reply)[1] in AGAIN
+        for one, after in pairwise(exchanges)
+    )
 
 
 def rating(reply: Reply) -> tuple[float | None, str]:
@@ -313,7 +336,3 @@ def _stated(mark: re.Pattern[str], reply: Reply) -> tuple[str | None, str]:
 
 def _silent(reply: Reply) -> str:
     return "truncated" if reply.finish_reason == "length" else "unparsed"
-
-
-def _user(text: str) -> Message:
-    return Message(role="user", content=text)

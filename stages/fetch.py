@@ -48,7 +48,7 @@ def base(fetch: params.Fetch) -> Mapping[str, object]:
         account = hub.base(wanted, BASE)
     if isinstance(wanted, params.LocalBase):
         if paths := local.found("base"):
-            account = weights.copy(paths, BASE)
+            account = weights.copy(paths, BASE, "local/base")
         else:
             account, wanted = {"stands_in_for": "local/base"}, wanted.otherwise
     if isinstance(wanted, params.GrownBase):

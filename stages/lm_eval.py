@@ -29,7 +29,7 @@ def main(name: str) -> None:
     measured, attempts = evaluation.Measured({}, [], 0), []
     if probes or not point.link:  # without probes there is nothing to ask of a link
         model, tokenizer = loading.load(
-            Path("models", point.model), Path("models", point.base), settings.sft
+            Path("models", point.model), Path("models", point.base), settings.sft, point.further
         )
         if not point.link:
             measured = evaluation.harness(model, tokenizer, tasks, settings.lm_eval)

@@ -1,35 +1,66 @@
 """A checkpoint's answers to the two-turn questions of MT-Bench's shape.
 
 reads   models/MODEL of checkpoints.NAME in params.yaml, data/fetch/mt_bench/questions.jsonl
-writes  data/mt_answer/NAME/answers.jsonl
+writes  data/mt_answer/NAME/answers.jsonl; of a model behind an endpoint, beside them: replies.jsonl
+        (every exchange, as bought), failures.jsonl, spending.json
 metrics metrics/mt_answer/NAME.json: how many turns were answered, ended by themselves, were cut,
         are empty or loop, and their mean number of tokens
 """
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
-from bezoar import evaluation, files, params, preflight, work
+from bezoar import budget, evaluation, files, llm, params, preflight, progress, work
 from bezoar.files import BadInput
-from bezoar.records import Question
+from bezoar.params import Endpoint
+from bezoar.records import Answers, Ask, Question
 from bezoar.training import loading
 
 
 def main(name: str) -> None:
     work.die_with_parent()
-    settings = params.load()
-    preflight.stage("mt_answer", name)
+    p = params.load()
     path = Path("data/fetch/mt_bench/questions.jsonl")
     questions = list(files.read_jsonl(path, Question))
     if not questions:
         raise BadInput(f"{path}: has no questions; each line is one two-turn question")
-    folder = Path("models", settings.checkpoints[name].model)
-    model, tokenizer = loading.load(folder, folder, settings.sft)
-    asked = evaluation.some(questions, settings.mt_answer.limit)
-    answers = evaluation.converse(model, tokenizer, asked, name, settings.mt_answer)
-    files.write_jsonl(f"data/mt_answer/{name}/answers.jsonl", answers)
-    counts = evaluation.counts(answers, tokenizer, settings.mt_answer)
+    questions = evaluation.some(questions, p.mt_answer.limit)
+    checkpoint = p.checkpoints[name]
+    folder, out = Path("models", checkpoint.model), Path("data/mt_answer", name)
+    if endpoint := llm.served(folder):
+        answers, tokens = ask(name, endpoint, questions, p, out)
+    else:
+        preflight.stage("mt_answer", name)
+        model, tokenizer = loading.load(folder, folder, p.sft, checkpoint.further)
+        answers = evaluation.converse(model, tokenizer, questions, name, p.mt_answer)
+        tokens = evaluation.lengths(answers, tokenizer)
+    files.write_jsonl(out / "answers.jsonl", answers)
+    counts = evaluation.counts(answers, tokens, p.mt_answer)
     files.write_json(f"metrics/mt_answer/{name}.json", counts)
+
+
+def ask(
+    name: str, endpoint: Endpoint, questions: Sequence[Question], p: params.Params, out: Path
+) -> tuple[list[Answers], list[int]]:
+    """The answers of a model behind an endpoint, and the tokens of each turn as it counts them."""
+    preflight.asked(f"models.{name}", endpoint, "mt_answer", name)
+    model = llm.connect(endpoint, p, "mt_answer", name)
+
+    def answer(question: Question, ask: Ask) -> Answers:
+        return evaluation.interview(question, name, ask)
+
+    with progress.bar(f"mt_answer {name}", len(questions)) as advance:
+        run = llm.each(
+            answer, questions, model, endpoint, where=f"mt_answer@{name}",
+            name=lambda question: str(question.question_id), advance=advance,
+        )  # fmt: skip
+    files.write_jsonl(out / "replies.jsonl", run.exchanges)
+    files.write_jsonl(out / "failures.jsonl", run.failures)
+    files.write_json(out / "spending.json", budget.spending(endpoint, run.exchanges).model_dump())
+    whole = {str(question.question_id) for question, _ in run.done}
+    answered = [exchange for exchange in run.exchanges if exchange.job in whole]
+    return [answers for _, answers in run.done], [e.reply.tokens_out for e in answered]
 
 
 if __name__ == "__main__":

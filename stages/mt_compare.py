@@ -6,13 +6,14 @@ writes  data/mt_compare/NAME/: comparisons.jsonl, two a question: turn 1, turn 2
         request failed for good), votes.jsonl (those with a winner or a tie, as agreement reads
         them), replies.jsonl (every exchange, as bought), failures.jsonl; all empty for limit: 0
 metrics metrics/mt_compare/NAME.json: wins, losses, ties, inconsistent (the order decided), what was
-        left out by reason, win_rate and by turn, each with an interval, mean characters;
+        left out by reason, retried (requests made once more, their reply stated nothing), win_rate,
+        by turn and at equal length (_lc), each with an interval, mean characters;
         metrics/mt_compare/NAME_spending.json
 """
 
 import sys
 
-from bezoar import budget, llm, pairwise, params, preflight, progress, work
+from bezoar import budget, llm, pairwise, params, preflight, progress, verdicts, work
 from bezoar.files import read_jsonl, write_json, write_jsonl
 from bezoar.records import Answers, Ask, Comparison, Question
 
@@ -48,6 +49,7 @@ def main(name: str) -> None:
     write_jsonl(f"data/mt_compare/{name}/replies.jsonl", run.exchanges)
     write_jsonl(f"data/mt_compare/{name}/failures.jsonl", run.failures)
     measured = pairwise.measure(comparisons, pairs, p.mt_compare.seed)
+    measured["retried"] = verdicts.retried(run.exchanges, verdicts.choice)
     write_json(f"metrics/mt_compare/{name}.json", measured)
     spent = budget.spending(p.llm.grader, run.exchanges)
     write_json(f"metrics/mt_compare/{name}_spending.json", spent.model_dump())

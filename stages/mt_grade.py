@@ -5,7 +5,8 @@ writes  data/mt_grade/CHECKPOINT/: grades.jsonl, two a question: turn 1, turn 2 
         request failed for good), replies.jsonl (every exchange, as bought), failures.jsonl
 metrics metrics/mt_grade/CHECKPOINT.json: turn_1, turn_2, average over all grades, each with a 95 %
         interval (_low, _high) over questions; coverage (share of the turns answered that have a
-        grade), turns by status; metrics/mt_grade/CHECKPOINT_spending.json
+        grade), turns by status, retried (requests made once more, their reply stated nothing);
+        metrics/mt_grade/CHECKPOINT_spending.json
 """
 
 import sys
@@ -52,6 +53,7 @@ def main(name: str) -> None:
             **mean("average", grades, p.mt_grade.seed),
             "coverage": sum(g.score is not None for g in grades) / (2 * len(answers)),
             **statuses(grades),
+            "retried": verdicts.retried(run.exchanges, verdicts.rating),
         },
     )
     spent = budget.spending(p.llm.grader, run.exchanges)

@@ -7,7 +7,8 @@ reads   source.json of every fetch, data/fetch/mt_bench/: questions.jsonl and vo
         metrics/: generate, judge, mix, sft, dpo, mt_grade, agreement
 writes  metrics/report/report.html; metrics/report/answers/CHECKPOINT.html: all it answered, the
         others beside it; metrics/report/cards/CHECKPOINT.md: a card each
-metrics metrics/report/summary.json
+metrics metrics/report/summary.json: all numbers; headline.json and checkpoints.csv: the few that
+        `dvc metrics diff` and `dvc plots diff` show
 """
 
 from bezoar import files, params, report, work
@@ -19,6 +20,8 @@ def main() -> None:
     settings = params.load()
     run = report.read(settings)
     files.write_json("metrics/report/summary.json", report.summary(run))
+    files.write_json("metrics/report/headline.json", report.headline(run))
+    files.write("metrics/report/checkpoints.csv", report.checkpoints(run))
     files.write("metrics/report/report.html", [report.page(run, settings.report.examples)])
     for name in run.checkpoints:
         files.write(f"metrics/report/answers/{name}.html", [report.answers(run, name)])

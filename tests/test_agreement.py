@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from benchmarks import agreement as benchmark
 from bezoar import agreement
 from bezoar.agreement import Row
 from bezoar.files import BadInput
@@ -163,6 +164,13 @@ def test_the_interval_resamples_questions_not_votes() -> None:
     assert again == row
 
 
+def test_one_question_has_no_interval() -> None:
+    votes = [vote("gpt", "a"), vote("expert_1", "a"), vote("expert_2", "b")]
+    row = rows(*votes)[1, "gpt", "human"]
+    assert (row["s1"], row["s1_low"], row["s1_high"]) == (1 / 2, None, None)
+    assert "None" not in benchmark.line(row) and " - " in benchmark.line(row)
+
+
 def test_grades_become_votes() -> None:
     grades = [grade("b", 7), grade("a", 7.1), grade("c", 7.2), grade("d", None)]
     grades += [grade("a", 3, turn=2), grade("b", 8, turn=2), grade("a", 9, question_id=2)]
@@ -210,7 +218,7 @@ def test_the_longer_answer_and_what_people_made_of_it() -> None:
     people = [vote("expert_1", "a"), vote("expert_2", "b"), vote("expert_3", "tie")]
     row = leanings(*votes, *people, lengths=lengths)["gpt", "verbosity"]
     assert (row["share"], row["n"], row["people"], row["people_n"]) == (1.0, 1, 1 / 2, 2)
-    assert row["low"] == row["high"] == 1.0
+    assert row["low"] is row["high"] is None, "one question has no interval"
 
 
 def test_a_judge_of_its_own_answers() -> None:
@@ -226,8 +234,6 @@ def test_a_judge_of_its_own_answers() -> None:
 def test_the_benchmark_prints_the_papers_figures(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from benchmarks import agreement as benchmark
-
     given = ["--human", str(VOTES / "human.jsonl"), "--judge", str(VOTES / "gpt4_pair.jsonl")]
     answers = DATA / "mt_bench/model_answer/gpt-4.jsonl"
     given += ["--answers", str(answers), "--own", "gpt4_pair=gpt-4"]

@@ -10,6 +10,7 @@ from bezoar.differences import (
     Difference,
     bootstrap,
     paired,
+    redrawn,
     resampled,
     standard_error,
 )
@@ -91,6 +92,19 @@ def test_a_bootstrap_draws_questions_not_values() -> None:
     assert (once[1] - once[0]) / 2 == pytest.approx(0.11, abs=0.02)
     assert bootstrap(told, 1) == once and bootstrap(told, 2) != once
     assert bootstrap([(1, 0.0), (1, 9.0)], 1) is None and bootstrap([], 1) is None
+
+
+def test_any_measure_is_redrawn_by_question() -> None:
+    told = [(n, float(n % 7)) for n in range(40)]
+
+    def mean(drawn: list[float]) -> float:
+        assert len(drawn) == 40
+        return math.fsum(drawn) / 40
+
+    values = [value for _, value in told]
+    assert redrawn(values, mean, 3) == bootstrap(told, 3)
+    assert redrawn(values, max, 3) == (6, 6)
+    assert redrawn(values[:1], max, 3) is None
 
 
 def test_95_of_100_bootstraps_hold_the_truth() -> None:

@@ -1,12 +1,16 @@
 """Two models side by side: both orders, what counts as a win, and the win rate."""
 
+import math
+import random
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
 
-from bezoar import pairwise
+from bezoar import pairwise, verdicts
 from bezoar.files import BadInput
-from bezoar.records import Answers, Comparison
+from bezoar.pairwise import Told
+from bezoar.records import Answers, Comparison, Exchange, Message, Reply
 from tests.scripted import Line, Scripted, said
 from tests.test_verdicts import ATTACK, question
 
@@ -141,6 +145,7 @@ def test_a_win_rate_counted_by_hand() -> None:
     ]
     pairs = [(answers("new", id=81 + at), answers("older", id=81 + at)) for at in range(4)]
     found = pairwise.measure(comparisons, pairs, 5)
+    assert found["win_rate_lc"] is None, "the baseline is two characters longer everywhere"
     counts = {"wins": 4, "losses": 1, "ties": 1, "inconsistent": 1, "refused": 1, "unparsed": 0}
     assert counts.items() <= found.items()
     assert found["win_rate"] == 5 / 7 and found["coverage"] == 7 / 8
@@ -155,3 +160,92 @@ def test_nothing_compared_measures_nothing() -> None:
     found = pairwise.measure([], [], 5)
     assert set(found.values()) == {0, None}
     assert found["win_rate"] is found["win_rate_low"] is found["coverage"] is None
+    assert found["win_rate_lc"] is found["win_rate_lc_low"] is found["win_rate_lc_high"] is None
+
+
+def test_an_order_of_equal_answers_is_not_a_request_made_once_more() -> None:
+    exchanges: list[Exchange] = []
+    judge = Scripted(["[[A]]", "[[A]]", "Hm.", "[[C]]", "[[C]]"])
+
+    def ask(messages: Sequence[Message], sample: int = 0) -> Reply:
+        reply = judge(messages, sample)
+        told = {"job": "81", "step": 0, "messages": messages, "reply": reply}
+        exchanges.append(Exchange.model_validate(told))
+        return reply
+
+    same = answers("new")
+    pairwise.comparer({81: question()}, [], ask)((same, same))
+    assert len(set(judge.prompts)) == 2 and len(judge.prompts) == 5
+    assert verdicts.retried(exchanges, verdicts.choice) == 1
+
+
+# --- at equal length -----------------------------------------------------------------------------
+
+
+def even(told: list[Told]) -> float:
+    found = pairwise.length_controlled(told, 5)
+    assert found and 0 <= found[1] <= found[0] <= found[2] <= 1
+    return found[0]
+
+
+def test_equal_lengths_leave_the_win_rate_as_it_is() -> None:
+    told = [Told(q, (1.0, 0.5, 1.0, 0.0, 1.0)[q % 5], 0) for q in range(40) for _ in (1, 2)]
+    assert even(told) == 0.7
+
+
+def test_lengths_that_say_nothing_leave_the_win_rate_as_it_is() -> None:
+    told = [Told(q, float(q % 4 > 0), side) for q in range(40) for side in (-300, 300)]
+    assert even(told) == 0.75
+
+
+def test_a_fit_by_hand() -> None:
+    # tanh is t or -t: longer wins 8 of 10, shorter 4 of 10. Without a penalty the fit is exact, and
+    # theta the mean of logit(0.8) and logit(0.4)
+    told = [Told(q, float(q < 8), 100) for q in range(10)]
+    told += [Told(q, float(q < 4), -100) for q in range(10)]
+    exact = 1 / (1 + math.exp(-(math.log(4) + math.log(2 / 3)) / 2))
+    assert exact == pytest.approx(0.6202, abs=1e-4)
+    assert even(told) == pytest.approx(exact, abs=0.005), "the penalty is weak"
+    swapped = [one._replace(worth=1 - one.worth, longer=-(one.longer or 0)) for one in told]
+    assert even(swapped) == pytest.approx(1 - even(told), abs=1e-5), "either side may be the model"
+
+
+def test_a_judge_that_takes_the_longer_answer_finds_nobody_better() -> None:
+    # longer by -95 to 295 characters, and so the winner in three turns of four
+    told = [Told(at // 2, float(d > 0), d) for at, d in enumerate(range(-95, 300, 5)) if d]
+    raw = sum(one.worth for one in told) / len(told)
+    assert raw > 0.75 and even(told) == pytest.approx(0.5, abs=0.05)
+
+
+def test_a_model_that_wins_at_any_length_keeps_its_win_rate() -> None:
+    rng = random.Random(4)
+    told = [Told(at // 2, 1.0, round(rng.gauss(300, 200))) for at in range(160)]
+    assert pairwise.length_controlled(told, 5) == (1, 1, 1)
+    lost = [one._replace(worth=0.0) for one in told]
+    assert pairwise.length_controlled(lost, 5) == (0, 0, 0)
+    mostly = [one._replace(worth=float(rng.random() < 0.8)) for one in told]
+    raw = sum(one.worth for one in mostly) / len(mostly)
+    found = pairwise.length_controlled(mostly, 5)
+    assert found and found[1] < raw < found[2]
+
+
+def test_what_a_rule_decided_says_nothing_of_a_taste_for_length() -> None:
+    judged = [Told(q, float(q % 2), side) for q in range(40) for side in (-300, 300)]
+    empty = [Told(q, 0.0, None) for q in range(40, 60)]
+    assert even(judged) == 0.5 and even(judged + empty) == 0.4
+
+
+def test_lengths_are_of_the_turn_that_was_compared() -> None:
+    judge = Scripted(lambda prompt: "[[C]]")
+    pair = answers("new", "x" * 20, ""), answers("old", "x", "y")
+    comparisons = pairwise.comparer({81: question()}, [], judge)(pair)
+    assert pairwise._told(comparisons, [pair]) == [(81, 0.5, 19), (81, 0.0, None)]
+
+
+def test_what_cannot_be_fitted_has_no_rate_at_equal_length() -> None:
+    assert pairwise.length_controlled([], 5) is None
+    one = [Told(81, 1.0, 30), Told(81, 0.0, -20)]
+    assert pairwise.length_controlled(one, 5) is None, "one question"
+    assert pairwise.length_controlled([*one, Told(82, 0.0, None)], 5) is None
+    alike = [Told(81, 1.0, 30), Told(82, 0.0, 30)]
+    assert pairwise.length_controlled(alike, 5) is None, "longer by the same everywhere"

@@ -405,7 +405,7 @@ def test_preflight_looks_at_every_judge(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setenv("TEST_KEY", "sk-test")
     with serving(served=("a",)) as (_, url):
         a, b = (openai(url, model=name) for name in ("a", "b"))
-        found = endpoints.check(Endpoints(teacher=a, judge=[a, b], grader=b))
+        found = endpoints.check(Endpoints(teacher=a, judge=[a, b], grader=b), {})
     assert [(f.where, f.level) for f in found] == [
         ("llm.teacher, judge.0", "ok"),
         ("llm.judge.1, grader", "stop"),

@@ -118,7 +118,7 @@ def test_checkpoints_load_with_plain_transformers(runs: tuple[Run, Run]) -> None
 def test_the_commands_of_dvc_work(runs: tuple[Run, Run]) -> None:
     run = runs[0]
     assert "report" in run.dvc("dag").stdout
-    assert "accuracy_before" in run.dvc("metrics", "show").stdout
+    assert "dpo.accuracy" in run.dvc("metrics", "show").stdout
     page = run.dvc("plots", "show").stdout.strip()
     assert Path(page.removeprefix("file://")).is_file()
 

@@ -99,7 +99,7 @@ def where(found: list[Finding], name: str) -> Finding:
 
 def asked(endpoint: Endpoint) -> list[Finding]:
     everyone = Endpoints(teacher=endpoint, judge=endpoint, grader=endpoint)
-    return endpoints.check(everyone)
+    return endpoints.check(everyone, {})
 
 
 @pytest.mark.parametrize("make", [openai, anthropic])

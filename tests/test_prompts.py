@@ -63,7 +63,7 @@ def pair(reference: list[str], turn: int) -> str:
 
 
 def reference_request() -> str:
-    judge = Scripted([""])
+    judge = Scripted(["", ""])
     verdicts.references(
         Question(question_id=1, category="math", turns=["1?", "2?"], reference=[]), judge
     )

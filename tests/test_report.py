@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 from markupsafe import escape
 
-from bezoar import distributions, files, params, report
+from bezoar import differences, distributions, files, params, report
 from bezoar.files import BadInput
 from bezoar.records import Answers, Grade, Question, Scored
 from bezoar.report import figures, harness, paper
@@ -321,7 +321,7 @@ def converse(
     put(root / f"metrics/mt_answer/{checkpoint}.json", counts | more)
     files.write_jsonl(root / f"data/mt_grade/{checkpoint}/grades.jsonl", grades)
     means = [[g.score for g in grades if g.turn == t and g.score is not None] for t in (1, 2)]
-    metrics = {"coverage": sum(map(len, means)) / len(grades)}
+    metrics = {"coverage": sum(map(len, means)) / len(grades), "retried": 2}
     for name, scores in (
         ("turn_1", means[0]),
         ("turn_2", means[1]),
@@ -337,7 +337,9 @@ def contest(wins: int | None) -> dict[str, float | int | None]:
     counts = {"wins": wins or 0, "losses": 6, "ties": 4, "inconsistent": 2}
     rate = None if wins is None else wins / 40
     rates = {
-        f"win_rate{turn}{end}": rate for turn in ("", "_turn_1") for end in ("", "_low", "_high")
+        f"win_rate{turn}{end}": rate
+        for turn in ("", "_turn_1", "_lc")
+        for end in ("", "_low", "_high")
     }
     return {**counts, **rates, "coverage": 1.0, "characters": 81.4, "characters_baseline": 64.0}
 
@@ -357,6 +359,8 @@ def agreement(root: Path, local: bool) -> None:
             "s1_high": 0.68,
             "s2": None if b == "author" else 0.8 + turn / 100,
             "s2_n": 0 if b == "author" else 150,
+            "s2_low": None if b == "author" else 0.75,
+            "s2_high": None if b == "author" else 0.88,
             "kappa": None if b == "author" else 0.31,
         }
         for turn in (1, 2)
@@ -690,6 +694,28 @@ def test_a_grade_stands_with_its_interval_and_the_difference_to_the_one_before(t
     assert "unchanged" in hh_rlhf and "unchanged" not in base and "moved" not in base
 
 
+def test_a_mean_by_category_stands_with_its_interval(tree: Path) -> None:
+    run = report.read(SETTINGS)
+    writing = {q.question_id for q in run.questions if q.category == "writing"}
+    told = [(g.question_id, g.score) for g in run.grades["dpo"] if g.question_id in writing]
+    scores = [(question, score) for question, score in told if score is not None]
+    low, high = differences.bootstrap(scores, run.seed) or (0.0, 0.0)
+    assert low < high
+    _, page = render()
+    assert f" {low:.1f}–{high:.1f}" in row(page, "<bdi>writing</bdi>")
+
+
+def test_an_agreement_on_one_question_stands_without_an_interval(tree: Path) -> None:
+    nothing = dict.fromkeys(("s1_low", "s1_high", "s2_low", "s2_high"))
+    edit("data/agreement/table.json", lambda rows: rows[0].update(nothing))
+    edit("data/agreement/biases.json", lambda rows: rows[0].update(low=None, high=None))
+    page = render()[1]
+    for table in ("Agreement of judges", "What sways the judges"):
+        first, second = page.split(f'aria-label="{table}"')[1].split("<tr>")[2:4]
+        assert "<small>n " in first and not re.search(r"<small>[0-9]+–", first)
+        assert re.search(r"<small>[0-9]+–[0-9.]+ %, n ", second)
+
+
 def test_win_rates_stand_with_their_interval_where_something_was_compared(tree: Path) -> None:
     edit(
         "metrics/mt_compare/sft.json",
@@ -699,7 +725,8 @@ def test_win_rates_stand_with_their_interval_where_something_was_compared(tree: 
     table = render()[1].split('aria-label="MT-Bench against a baseline"')[1].split("</table>")[0]
     rows = [" ".join(re.sub("<[^>]+>", " ", row).split()) for row in table.split("<tr>")[2:]]
     assert rows == [
-        "SFT against Base, 97.5 % of the turns 28 4 2 6 70 % 55–82 % 70 % 70–70 % 81 64"
+        "SFT against Base, 97.5 % of the turns 28 4 2 6 70 % 55–82 % 70 % 70–70 % "
+        "70 % 70–70 % 81 64"
     ]
 
 

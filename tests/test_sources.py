@@ -560,7 +560,7 @@ def model(folder: Path, **config: Any) -> Path:
 
 
 def copy(folder: Path, out: Path) -> dict[str, object]:
-    return weights.copy(local.found("base", folder), out)
+    return weights.copy(local.found("base", folder), out, "local/base")
 
 
 def test_a_base_model_is_copied_without_what_is_not_its_own(tmp_path: Path) -> None:

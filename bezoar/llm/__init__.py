@@ -6,13 +6,27 @@ A stage:
     run = llm.each(work, jobs, ask, params.llm.teacher, where="generate", name=lambda job: job.id)
 """
 
+from pathlib import Path
 from typing import Any
 
+from pydantic import TypeAdapter
+
+from bezoar.files import read_json
 from bezoar.llm.run import Run, each
 from bezoar.params import Anthropic, Embedded, Endpoint, InProcess, Params
 from bezoar.records import Ask
 
-__all__ = ["Run", "connect", "each"]
+__all__ = ["ENDPOINT", "Run", "connect", "each", "served"]
+
+ENDPOINT = "endpoint.json"  # in the folder of a model that is served elsewhere
+
+
+def served(folder: Path) -> Endpoint | None:
+    """The endpoint that the model at `folder` is served by; None where its weights lie there."""
+    if not (folder / ENDPOINT).exists():
+        return None
+    found: Endpoint = TypeAdapter(Endpoint).validate_python(read_json(folder / ENDPOINT))
+    return found
 
 
 def connect(

@@ -7,10 +7,15 @@ to expect. `stage` looks at what one stage wants, as that stage starts. It chang
 
 import os
 import sys
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 from bezoar import params
 from bezoar.files import BadInput
-from bezoar.params import Embedded, GrownBase
+from bezoar.params import Embedded, Endpoint, GrownBase
+
+if TYPE_CHECKING:
+    from bezoar.preflight.findings import Finding
 
 ASKS = {
     "generate": "teacher",
@@ -36,7 +41,7 @@ def stage(stage: str, label: str = "") -> None:
         found = [
             finding
             for name, endpoint in asked.items()
-            for finding in endpoints.stage(name, endpoint, stage, label)
+            for finding in endpoints.stage(f"llm.{name}", endpoint, stage, label)
         ]
     else:
         # a process that training was spread over: the one that started it has looked
@@ -45,6 +50,17 @@ def stage(stage: str, label: str = "") -> None:
         from bezoar.preflight import holding
 
         found = holding.stage(p, stage, label)
+    _tell(found)
+
+
+def asked(who: str, endpoint: Endpoint, stage: str, label: str) -> None:
+    """As `stage`, of an endpoint that params.yaml has at `who`, elsewhere than below `llm`."""
+    from bezoar.preflight import endpoints
+
+    _tell(endpoints.stage(who, endpoint, stage, label))
+
+
+def _tell(found: "Iterable[Finding]") -> None:
     for finding in found:
         if finding.level == "stop":
             raise BadInput(finding.text)

@@ -49,7 +49,7 @@ def preflight(p: Params, here: Machine | None = None) -> Preflight:
         first.append(Finding("stop", "launch", f"there is no {launch}", "name a file of launch/"))
         p = p.model_copy(update={"launch": None})
     with ThreadPoolExecutor() as pool:
-        serving, looking = pool.submit(endpoints.check, p.llm), pool.submit(data.look, p)
+        serving, looking = pool.submit(endpoints.check, p.llm, p.models), pool.submit(data.look, p)
         here = here or machine.look()
         estimated = not all(data.fetched(p, name) for name in ASKED)
         try:

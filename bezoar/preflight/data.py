@@ -13,6 +13,8 @@ import yaml
 
 from bezoar.files import BadInput
 from bezoar.params import (
+    FurtherHub,
+    FurtherLocal,
     Harness,
     Hub,
     HubBase,
@@ -52,7 +54,7 @@ class Looked:
 
 
 def look(p: Params) -> dict[str, Looked]:
-    """By source, as "dolly" or "mt_bench 2": every source that comes from elsewhere."""
+    """By source, as "dolly", "mt_bench 2" or "models/NAME": every one that comes from elsewhere."""
     checks = {}
     for name in type(p.fetch).model_fields:
         wanted = getattr(p.fetch, name)
@@ -68,6 +70,14 @@ def look(p: Params) -> dict[str, Looked]:
         for number, part in enumerate([] if name in checks else parts, 1):
             key = f"{name} {number}" if len(parts) > 1 else name
             checks[key] = partial(_hub, key, part)
+    for name, model in p.models.items():
+        key = f"models/{name}"
+        if made(p, f"models@{name}", f"models.{name}", Path("models", key, "source.json")):
+            checks[key] = partial(_made, key)
+        elif isinstance(model, FurtherHub):
+            checks[key] = partial(_hub, key, Part(model, model.files))
+        elif isinstance(model, FurtherLocal):
+            checks[key] = partial(_local, key, model)
 
     def late(name: str) -> Looked:
         return Looked(Finding("stop", name, "no answer from its host", "check the network"))
@@ -86,7 +96,7 @@ def made(p: Params, stage: str, section: str, out: Path) -> bool:
     `section` ("fetch.dolly")."""
     wanted: Any = p
     for key in section.split("."):
-        wanted = getattr(wanted, key)
+        wanted = wanted[key] if isinstance(wanted, dict) else getattr(wanted, key)
     recorded = (
         _lock(Path("dvc.lock").absolute())
         .get("stages", {})
@@ -94,7 +104,8 @@ def made(p: Params, stage: str, section: str, out: Path) -> bool:
         .get("params", {})
         .get("params.yaml", {})
     )
-    return out.exists() and recorded.get(f"profiles.{p.profile}.{section}") == wanted.model_dump()
+    told = (recorded.get(key) for key in (f"profiles.{p.profile}.{section}", section))
+    return out.exists() and wanted.model_dump() in told
 
 
 @cache
@@ -117,7 +128,7 @@ def _made(name: str) -> Looked:
     return Looked(Finding("ok", name, "fetched"), config=config)
 
 
-def _local(name: str, wanted: Local | LocalBase) -> Looked:
+def _local(name: str, wanted: Local | LocalBase | FurtherLocal) -> Looked:
     try:
         paths = local.found(name)
     except BadInput as error:
@@ -126,7 +137,7 @@ def _local(name: str, wanted: Local | LocalBase) -> Looked:
         size = sum(path.stat().st_size for path in paths) if name == "base" else 0
         config = next((path for path in paths if path.name == CONFIG), None)
         return Looked(Finding("ok", name, f"{len(paths)} files in local/{name}"), size, 0, config)
-    if wanted.otherwise is None:
+    if getattr(wanted, "otherwise", None) is None:
         do = "put yours there (local/README.md) or run `make local DATA=folder`"
         return Looked(Finding("stop", name, f"local/{name} holds no file", do))
     return Looked(Finding("ok", name, f"local/{name} is empty: the project's own stands in"))

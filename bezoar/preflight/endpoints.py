@@ -6,6 +6,7 @@ import json
 import urllib.error
 import urllib.parse
 import urllib.request
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,37 +15,60 @@ from bezoar import ledger
 from bezoar.files import BadInput
 from bezoar.llm import client
 from bezoar.llm.wire import first
-from bezoar.params import Anthropic, Embedded, Endpoint, Endpoints, InProcess, OpenAI
+from bezoar.params import (
+    Anthropic,
+    Embedded,
+    Endpoint,
+    Endpoints,
+    Further,
+    FurtherServed,
+    InProcess,
+    OpenAI,
+)
 from bezoar.preflight.findings import SECONDS, Finding, together
 
 SHOWN = 4  # names of models in a message
 LISTED = 1000  # models that Anthropic lists at once: its most
 
 
-def check(llm: Endpoints) -> list[Finding]:
-    """A finding for each key, each address and each model folder that the endpoints name."""
-    asked = {k: v for who in Endpoints.model_fields for k, v in llm.by_name(who).items()}
+def check(llm: Endpoints, models: Mapping[str, Further]) -> list[Finding]:
+    """A finding for each key, each address and each model folder that the endpoints name, those of
+    the further `models` among them."""
+    asked: dict[str, Endpoint] = {
+        f"llm.{name}": endpoint
+        for who in Endpoints.model_fields
+        for name, endpoint in llm.by_name(who).items()
+    }
+    for name, model in models.items():
+        if isinstance(model, FurtherServed):
+            asked[f"models.{name}"] = model.endpoint
     users: dict[tuple[object, ...], list[str]] = {}
     for who, endpoint in asked.items():
         users.setdefault(_place(endpoint), []).append(who)
     checks = {
-        whose: partial(_endpoint, f"llm.{', '.join(whose)}", asked[whose[0]])
+        whose: partial(_endpoint, _named(whose), asked[whose[0]])
         for whose in map(tuple, users.values())
     }
-    found = together(checks, lambda whose: [_silent(f"llm.{whose[0]}", "no answer", "its server")])
+    found = together(checks, lambda whose: [_silent(whose[0], "no answer", "its server")])
     return [finding for findings in found.values() for finding in findings]
 
 
 def stage(who: str, endpoint: Endpoint, stage: str, label: str) -> list[Finding]:
     """The findings of one endpoint, for a stage that is about to ask it. Where the ledger holds
     answers to this stage, nothing stops: it may want no more than those, or resume."""
-    found = _endpoint(f"llm.{who}", endpoint)
+    found = _endpoint(who, endpoint)
     if any(f.level == "stop" for f in found):
         bill = (stage, label, endpoint.model.replace("/", "_"))  # as a bill is written
         bills = ledger.Ledger().spent
         if any((b.stage, b.label, b.model) == bill for b in bills):
             return [Finding("warning", f.where, f.what, f.do) for f in found if f.level != "ok"]
     return found
+
+
+def _named(whose: Sequence[str]) -> str:
+    """Keys of params.yaml, what they begin with told once: llm.teacher, judge."""
+    start = whose[0].partition(".")[0] + "."
+    return ", ".join([whose[0], *(name.removeprefix(start) for name in whose[1:])])
 
 
 def _place(endpoint: Endpoint) -> tuple[object, ...]:

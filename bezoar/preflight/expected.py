@@ -7,7 +7,7 @@ from pathlib import Path
 
 from bezoar import forecast, lineage
 from bezoar.forecast import Row
-from bezoar.params import Anthropic, Dpo, OpenAI, Params, Training, World
+from bezoar.params import Anthropic, Dpo, FurtherServed, OpenAI, Params, Training, World
 from bezoar.preflight import data, gpu
 from bezoar.preflight.findings import Finding
 from bezoar.preflight.gpu import Fit
@@ -94,6 +94,11 @@ def asking(p: Params, asked: Sequence[Row]) -> list[Duration]:
         (who, stages, endpoint)
         for key, stages in users.items()
         for who, endpoint in p.llm.by_name(key).items()
+    ]
+    endpoints += [
+        (f"models/{name}", ("mt_answer",), model.endpoint)
+        for name, model in p.models.items()
+        if isinstance(model, FurtherServed)
     ]
     found = []
     for who, stages, endpoint in endpoints:

@@ -1,7 +1,8 @@
 """The report: every table and figure of a run, ours beside the paper's, as one static page."""
 
+from bezoar.report.headline import checkpoints, headline
 from bezoar.report.page import answers, page
 from bezoar.report.run import Run, read
 from bezoar.report.summary import summary
 
-__all__ = ["Run", "answers", "page", "read", "summary"]
+__all__ = ["Run", "answers", "checkpoints", "headline", "page", "read", "summary"]

@@ -16,7 +16,7 @@ T = TypeVar("T")
 
 class Cell(NamedTuple):
     """A checkpoint's score with its standard error, the paper's beside it, and by how much it
-    differs from the checkpoint before and from the first; None where there is none."""
+    differs from the checkpoint before (Run.beside) and from the first; None where there is none."""
 
     value: float | None
     error: float | None
@@ -44,8 +44,10 @@ class Average(NamedTuple):
 
 
 def points(run: Run) -> list[str]:
-    """The checkpoints that the harness looked at, in the order of params.yaml."""
-    return [checkpoint for checkpoint in run.checkpoints if checkpoint in run.results]
+    """The checkpoints that the harness looked at, ours before others, in the order of
+    params.yaml."""
+    named = [*run.own(run.checkpoints), *run.further]
+    return [checkpoint for checkpoint in named if checkpoint in run.results]
 
 
 def tasks(run: Run, point: str) -> dict[str, Score]:
@@ -88,10 +90,12 @@ def average(rows: Sequence[Row]) -> Average:
 def differences(run: Run) -> dict[str, dict[str, dict[str, dict[str, Difference]]]]:
     """Checkpoint -> the one before it and the first -> task -> metric -> difference."""
     named = points(run)
+    beside = run.beside(named)
     found: dict[str, dict[str, dict[str, dict[str, Difference]]]] = {}
     for row in rows(run):
         for at, cell in enumerate(row.cells):
-            for other, difference in ((named[at - 1], cell.before), (named[0], cell.base)):
+            before = beside.get(named[at], named[0])
+            for other, difference in ((before, cell.before), (named[0], cell.base)):
                 if difference is not None:
                     of = found.setdefault(named[at], {}).setdefault(other, {})
                     of.setdefault(row.task, {})[row.metric] = difference
@@ -101,7 +105,8 @@ def differences(run: Run) -> dict[str, dict[str, dict[str, dict[str, Difference]
 def _row(run: Run, by_point: Mapping[str, Mapping[str, Score]], task: str, metric: Metric) -> Row:
     theirs = paper.HARNESS.get(task, {}).get(metric)
     beside = dict(zip(paper.CHECKPOINTS, theirs, strict=True)) if theirs else {}
-    items = [_items(run.scored[point], task, metric) for point in by_point]
+    items = {point: _items(run.scored[point], task, metric) for point in by_point}
+    first, other = next(iter(by_point)), run.beside(list(by_point))
     scores = {point: found.get(task) for point, found in by_point.items()}
     return Row(
         task=task,
@@ -112,10 +117,10 @@ def _row(run: Run, by_point: Mapping[str, Mapping[str, Score]], task: str, metri
                 value=getattr(score, metric) if score else None,
                 error=getattr(score, f"{metric}_stderr") if score else None,
                 paper=beside.get(point),
-                before=paired(items[at - 1], items[at]) if at else None,
-                base=paired(items[0], items[at]) if at else None,
+                before=paired(items[other[point]], items[point]) if point in other else None,
+                base=paired(items[first], items[point]) if point != first else None,
             )
-            for at, (point, score) in enumerate(scores.items())
+            for point, score in scores.items()
         ],
     )
 

@@ -1,24 +1,22 @@
 """MT-Bench grades by checkpoint: what moved from one to the next, and who beats whom."""
 
-from itertools import pairwise
-
 from bezoar.differences import Difference, resampled
 from bezoar.report.run import Contest, Run
 
 
 def differences(run: Run) -> dict[str, dict[str, Difference]]:
-    """Checkpoint -> the one before it -> how much higher its grades are, turn by turn; where the
-    two share graded turns of at least two questions."""
-    named, found = run.checkpoints, {}
+    """Checkpoint -> the one before it (Run.beside) -> how much higher its grades are, turn by turn;
+    where the two share graded turns of at least two questions."""
+    found = {}
     scores = {
         checkpoint: {
             (grade.question_id, int(grade.turn)): grade.score
             for grade in run.grades[checkpoint]
             if grade.score is not None
         }
-        for checkpoint in named
+        for checkpoint in run.checkpoints
     }
-    for before, after in pairwise(named):
+    for after, before in run.beside(run.checkpoints).items():
         if (moved := resampled(scores[before], scores[after], run.seed)) is not None:
             found[after] = {before: moved}
     return found

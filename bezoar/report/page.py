@@ -8,7 +8,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from itertools import groupby
+from itertools import groupby, pairwise
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,7 +16,7 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
 from bezoar import differences, distributions
-from bezoar.params import PAIRS, Dpo
+from bezoar.params import PAIRS, Dpo, Further, FurtherHub, FurtherServed
 from bezoar.records import Answers, Grade, Question, Spending
 from bezoar.report import figures, harness, mt_bench, paper
 from bezoar.report.run import Curve, Judging, Link, Run, Tasks
@@ -97,6 +97,7 @@ def page(run: Run, examples: int) -> str:
         spending=_spending(run),
         examples=_examples(run, examples),
         checkpoints=run.checkpoints,
+        further=list(run.further),
         speakers=_speakers(run),
         voters_simulated=run.voters_simulated,
     )
@@ -145,7 +146,7 @@ def _said(run: Run, checkpoint: str, question_id: int, turn: int) -> dict[str, A
     )
     return {
         "checkpoint": checkpoint,
-        "css": f"c{run.checkpoints.index(checkpoint)}",
+        "css": _css(run, checkpoint),
         "text": given.turns[turn] if given else None,
         "cut": given is not None and given.finish[turn] == "length",
         "grade": grade,
@@ -218,8 +219,8 @@ def name(key: str) -> str:
 
 
 def _css(run: Run, checkpoint: str) -> str:
-    """The class of a checkpoint's colour, the same in every figure; page.html has six."""
-    return f"c{run.checkpoints.index(checkpoint) % 6}"
+    """The class of a checkpoint's colour, the same in every figure; style.css has ten."""
+    return f"c{run.checkpoints.index(checkpoint) % 10}"
 
 
 def _mean(values: Iterable[float | None]) -> float | None:
@@ -232,7 +233,8 @@ def _mean(values: Iterable[float | None]) -> float | None:
 
 def _glance(run: Run) -> list[dict[str, str]]:
     """Four numbers for the page's head: what came out of the data, and first against last."""
-    first, last = run.checkpoints[0], run.checkpoints[-1]
+    own = run.own(run.checkpoints)
+    first, last = own[0], own[-1]
     both = f"{name(first)} and {name(last)}"
     asked = sum(f.asked for f in run.funnels.values())
     kept = sum(f.kept for f in run.funnels.values())
@@ -265,9 +267,8 @@ def _skills(run: Run) -> dict[str, Any]:
             }
         )
     changes = []
-    for (_, before), (point, after) in zip(
-        run.results.items(), list(run.results.items())[1:], strict=False
-    ):
+    for earlier, point in pairwise(run.own(list(run.results))):
+        before, after = run.results[earlier], run.results[point]
         moved = {
             skill: after.skills[skill].share - before.skills[skill].share
             for skill in names
@@ -324,7 +325,19 @@ def _sources(run: Run) -> list[dict[str, Any]]:
                 ][:MOST_BARS],
             }
         )
+    for key, model in run.further.items():
+        place = [_place(key, model)]
+        shown.append({"name": key, "places": place, "rows": None, "left_out": 0, "reasons": []})
     return shown
+
+
+def _place(key: str, model: Further) -> tuple[str, str]:
+    """(where a further model comes from, a note)."""
+    if isinstance(model, FurtherHub):
+        return model.repository, f"{model.revision[:12]} · {model.licence}"
+    if isinstance(model, FurtherServed):
+        return model.endpoint.model, "behind an endpoint"
+    return f"local/models/{key}", ""
 
 
 def _funnels(run: Run) -> list[dict[str, Any]]:
@@ -636,12 +649,14 @@ def _mt_bench(run: Run) -> dict[str, Any]:
     category = {q.question_id: clean(q.category) for q in run.questions}
     categories = list(dict.fromkeys(category.values()))
     by_category: dict[str, list[float | None]] = {}
+    spread: dict[str, list[tuple[float, float] | None]] = {}
     for checkpoint in run.checkpoints:
-        scores: dict[str, list[float | None]] = {c: [] for c in categories}
+        scores: dict[str, list[tuple[int, float]]] = {c: [] for c in categories}
         for grade in run.grades[checkpoint]:
-            if grade.question_id in category:
-                scores[category[grade.question_id]].append(grade.score)
-        by_category[checkpoint] = [_mean(scores[c]) for c in categories]
+            if grade.question_id in category and grade.score is not None:
+                scores[category[grade.question_id]].append((grade.question_id, grade.score))
+        by_category[checkpoint] = [_mean(score for _, score in scores[c]) for c in categories]
+        spread[checkpoint] = [differences.bootstrap(scores[c], run.seed) for c in categories]
     means = list(by_category.values())
     graded = [i for i in range(len(categories)) if any(v[i] is not None for v in means)]
     shapes = [
@@ -656,7 +671,7 @@ def _mt_bench(run: Run) -> dict[str, Any]:
                 "css": _css(run, checkpoint),
                 "metrics": metrics,
                 "moved": next(iter(moved.get(checkpoint, {}).values()), None),
-                "paper": paper.MT_BENCH.get(checkpoint),
+                "paper": _printed(run, checkpoint),
                 "ungraded": _ungraded(run.grades[checkpoint]),
             }
             for checkpoint, metrics in run.mt_bench.items()
@@ -667,7 +682,10 @@ def _mt_bench(run: Run) -> dict[str, Any]:
         ],
         "checkpoints": [{"checkpoint": c, "css": _css(run, c)} for c in run.checkpoints],
         "categories": [
-            {"category": categories[i], "means": [by_category[c][i] for c in run.checkpoints]}
+            {
+                "category": categories[i],
+                "means": [(by_category[c][i], spread[c][i]) for c in run.checkpoints],
+            }
             for i in graded
         ],
         "radar": figures.radar(
@@ -679,6 +697,15 @@ def _mt_bench(run: Run) -> dict[str, Any]:
         "contests": mt_bench.contests(run),
         "moved": bool(moved),
     }
+
+
+def _printed(run: Run, checkpoint: str) -> paper.MtBench | None:
+    """What the paper's Tables 7 and 8 give a checkpoint; another model is known by its name."""
+    model = run.further.get(checkpoint)
+    if model is None:
+        return paper.MT_BENCH.get(checkpoint)
+    named = model.repository.rpartition("/")[2].lower() if isinstance(model, FurtherHub) else ""
+    return {name.lower(): grades for name, grades in paper.MT_BENCH_OTHERS.items()}.get(named)
 
 
 def _ungraded(grades: Sequence[Grade]) -> dict[str, int]:

@@ -2,6 +2,7 @@
 
 import csv
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeVar
@@ -9,7 +10,7 @@ from typing import Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from bezoar.files import BadInput, read_json, read_jsonl
-from bezoar.params import Dpo, Params, Sft
+from bezoar.params import Dpo, Further, FurtherServed, Params, Sft
 from bezoar.records import Answers, Grade, Question, Scored, Spending
 
 SOURCES = ("base", "dolly", "flan", "topics", "hh_rlhf", "mt_bench", "benchmarks")
@@ -136,30 +137,33 @@ class Results(Seen):
 
 class Agreed(Seen):
     """Two kinds of judges, `a` and `b`, on one turn: the share of comparisons in which they agree,
-    with ties (`s1`, and its 95 % interval) and among those that both decide (`s2`)."""
+    with ties (`s1`) and among those that both decide (`s2`), each with its 95 % interval (None for
+    one question)."""
 
     turn: Literal[1, 2]
     a: str
     b: str
     s1: float
     s1_n: int
-    s1_low: float
-    s1_high: float
+    s1_low: float | None
+    s1_high: float | None
     s2: float | None
     s2_n: int
+    s2_low: float | None
+    s2_high: float | None
     kappa: float | None
 
 
 class Leaning(Seen):
-    """What sways a kind of judges: a share of its votes with its 95 % interval, and the share of
-    people's votes on the same."""
+    """What sways a kind of judges: a share of its votes with its 95 % interval (None for one
+    question), and the share of people's votes on the same."""
 
     judge: str
     bias: Literal["verbosity", "self_preference", "first_shown", "inconsistent"]
     share: float
     n: int
-    low: float
-    high: float
+    low: float | None
+    high: float | None
     people: float | None
     people_n: int
 
@@ -256,7 +260,8 @@ class Link:
 class Run:
     """Everything that the report shows. Dicts keep the order of params.yaml. `sft` and `preference`
     are the parameters that `links` and `dpo` were trained by, `scored` has the harness' items by
-    task, `seed` is the bootstrap's over grades."""
+    task, `seed` is the bootstrap's over grades. `further` are the models that the recipe did not
+    make, by the names under which `results` and `checkpoints` have them."""
 
     profile: str
     sources: dict[str, Source]
@@ -270,6 +275,7 @@ class Run:
     results: dict[str, Results]
     scored: dict[str, dict[str, list[Scored]]]
     checkpoints: list[str]
+    further: dict[str, Further]
     questions: list[Question]
     voters_simulated: bool
     answers: dict[str, dict[int, Answers]]
@@ -282,6 +288,17 @@ class Run:
     agreed: list[Agreed]
     leanings: list[Leaning]
     spending: dict[str, dict[str, Spending]]
+
+    def own(self, named: Sequence[str]) -> list[str]:
+        """Those of `named` that the recipe made."""
+        return [name for name in named if name not in self.further]
+
+    def beside(self, named: Sequence[str]) -> dict[str, str]:
+        """What each of `named` is compared with: our checkpoints with the one before, a further
+        model with our last."""
+        own = self.own(named)
+        others = {name: own[-1] for name in named if own and name in self.further}
+        return dict(zip(own[1:], own, strict=False)) | others
 
 
 def read(params: Params) -> Run:
@@ -307,6 +324,12 @@ def read(params: Params) -> Run:
         results={p: _json(f"data/lm_eval/{p}/results.json", Results) for p in params.evaluated},
         scored={p: _scored(f"data/lm_eval/{p}/items.jsonl") for p in params.evaluated},
         checkpoints=checkpoints,
+        further={
+            name: model
+            for looked_at in (params.evaluated, params.checkpoints)
+            for name, each in looked_at.items()
+            if (model := params.further(each)) is not None
+        },
         questions=list(read_jsonl(f"{mt_bench}/questions.jsonl", Question)),
         voters_simulated=_json(f"{mt_bench}/votes.json", Voters).simulated,
         answers={
@@ -327,6 +350,11 @@ def read(params: Params) -> Run:
         spending={
             "generate": {s: _spending(f"generate/{s}_spending") for s in schemes},
             "judge": {s: _spending(f"judge/{s}_spending") for s in schemes},
+            "mt_answer": {
+                c: _json(f"data/mt_answer/{c}/spending.json", Spending)
+                for c, checkpoint in params.checkpoints.items()
+                if isinstance(params.further(checkpoint), FurtherServed)
+            },
             "mt_grade": {c: _spending(f"mt_grade/{c}_spending") for c in checkpoints},
             "mt_compare": {n: _spending(f"mt_compare/{n}_spending") for n in params.compared},
             "agreement": {"agreement": _spending("agreement/spending")},

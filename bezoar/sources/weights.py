@@ -74,14 +74,14 @@ def refuse_code(folder: Path) -> None:
         raise BadInput(f"{folder}: brings its own code, which is not run; give a model without it")
 
 
-def copy(paths: list[Path], out: Path) -> dict[str, object]:
-    """Copy the one model among the user's files to `out`, whole or not at all; returns the account
-    of it. BadInput: none, or more than one."""
+def copy(paths: list[Path], out: Path, where: str) -> dict[str, object]:
+    """Copy the one model among the user's files, those of `where`, to `out`, whole or not at all;
+    returns the account of it. BadInput: none, or more than one."""
     models = folders(paths)
     if len(models) != 1:
         have = ", ".join(map(str, models)) or "none"
         raise BadInput(
-            "local/base: one language model is expected (config.json of a ...ForCausalLM, "
+            f"{where}: one language model is expected (config.json of a ...ForCausalLM, "
             f"model.safetensors, a tokenizer), have {have}"
         )
     chosen = model_files(models[0])

@@ -13,13 +13,13 @@ from bezoar.files import BadInput
 from bezoar.params import Optimizer, Sft
 
 
-def load(model: Path, base: Path, how: Sft) -> tuple[Any, Any]:
+def load(model: Path, base: Path, how: Sft, further: bool = False) -> tuple[Any, Any]:
     """(model, tokenizer) of a checkpoint, ready to evaluate: a full model as it is; an adapter on
-    `base` quantised, which is how it was trained."""
+    `base` quantised, which is how it was trained. A `further` model keeps its chat template."""
     quiet()
     where = device()
     if not is_adapter(model):
-        return plain(model, where.dtype, where).eval(), tokenizer(model)
+        return plain(model, where.dtype, where).eval(), tokenizer(model, further)
     loaded = attach(quantised(base, how, where), model, base)
     return loaded.get_base_model().eval(), tokenizer(model)
 
@@ -153,9 +153,10 @@ def pad_heads(model: Any) -> None:
         model.set_attn_implementation("sdpa_padded")
 
 
-def tokenizer(folder: Path) -> Any:
-    """The tokenizer at `folder`, with a pad token, the chat template and padding on the left;
-    BadInput where there is none or it cannot end an answer."""
+def tokenizer(folder: Path, further: bool = False) -> Any:
+    """The tokenizer at `folder`, with a pad token, the chat template (that of a `further` model:
+    its own, where it has one) and padding on the left; BadInput where there is none or it cannot
+    end an answer."""
     from transformers import AutoTokenizer
 
     if not any(
@@ -174,7 +175,8 @@ def tokenizer(folder: Path) -> Any:
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.unk_token or tokenizer.eos_token
     tokenizer.padding_side = "left"  # generation continues the end of a row
-    tokenizer.chat_template = chat.TEMPLATE
+    if not (further and tokenizer.chat_template):
+        tokenizer.chat_template = chat.TEMPLATE
     return tokenizer
 
 

@@ -1,0 +1,76 @@
+"""The few numbers by which two runs are compared: what `dvc metrics diff`, `dvc exp show` and
+`dvc plots diff` show without being asked for more."""
+
+import math
+from typing import Any
+
+from bezoar.report import harness
+from bezoar.report.run import Metrics, Run
+
+
+def headline(run: Run) -> dict[str, Any]:
+    """Rows kept, losses, preferences, mean harness accuracy, mean grades and win rates with their
+    95 % intervals, agreement with people, dollars: flat in twos and threes, so that a name stays
+    short; shares and grades to 4 digits. What was not measured is left out."""
+    held_out = "eval_loss_end" if run.sft.keep == "last" else "eval_loss_best"  # of what is kept
+    told: dict[str, Any] = _known(
+        {
+            "kept": {scheme: funnel.kept for scheme, funnel in run.funnels.items()},
+            "loss": {link: getattr(found.metrics, held_out) for link, found in run.links.items()},
+            "dpo": {key: run.dpo.metrics[key] for key in ("accuracy", "margin")},
+            "harness": {point: accuracy(run, point) for point in harness.points(run)},
+            "mt_bench": {c: _mean(of, "average", "grade") for c, of in run.mt_bench.items()},
+            "win_rate": {
+                name: _mean(contest.metrics, "win_rate", "share")
+                for name, contest in run.contests.items()
+            },
+            "with_people": {
+                f"turn_{of.turn}": {"s1": of.s1, "s2": of.s2}
+                for of in run.agreed
+                if (of.a, of.b) == ("grader", "human")
+            },
+            "usd": math.fsum(
+                spent.usd for instances in run.spending.values() for spent in instances.values()
+            ),
+        }
+    )
+    return told
+
+
+def accuracy(run: Run, point: str) -> float | None:
+    """The mean over a checkpoint's harness tasks, each benchmark counted once."""
+    scores = [score.acc for score in harness.once(harness.tasks(run, point)).values()]
+    known = [score for score in scores if score is not None]
+    return math.fsum(known) / len(known) if known else None
+
+
+def checkpoints(run: Run) -> list[str]:
+    """Lines of a CSV: a row a checkpoint, its mean harness accuracy and mean MT-Bench grade; a cell
+    is empty where there is none."""
+    measured = set(harness.points(run))
+    lines = ["checkpoint,accuracy,grade\n"]
+    for name in run.checkpoints:
+        cells = (
+            accuracy(run, name) if name in measured else None,
+            run.mt_bench[name]["average"],
+        )
+        told = ("" if cell is None else f"{cell:.4f}" for cell in cells)
+        lines.append(",".join([name, *told]) + "\n")
+    return lines
+
+
+def _mean(metrics: Metrics, key: str, called: str) -> Metrics:
+    """A mean and its interval, under short names."""
+    return {
+        called: metrics[key],
+        "low": metrics.get(f"{key}_low"),
+        "high": metrics.get(f"{key}_high"),
+    }
+
+
+def _known(value: Any) -> Any:
+    """Without what is None or holds nothing else, floats to 4 digits."""
+    if isinstance(value, dict):
+        known = {key: _known(inner) for key, inner in value.items()}
+        return {key: inner for key, inner in known.items() if inner not in (None, {})}
+    return round(value, 4) if isinstance(value, float) else value

@@ -1,0 +1,37 @@
+"""A further model, to be looked at beside those that this recipe makes.
+
+reads   a repository of the hub, or local/models/NAME/, as models.NAME of params.yaml says
+writes  models/models/NAME: the model with its tokenizer, and its chat_template.jinja where
+        params.yaml has one; endpoint.json alone where it is served elsewhere; source.json
+metrics none
+"""
+
+import json
+import sys
+from pathlib import Path
+
+from bezoar import files, llm, params, work
+from bezoar.sources import hub, local, tokenizer, weights
+
+
+def main(name: str) -> None:
+    work.die_with_parent()
+    wanted, out = params.load().models[name], Path("models/models", name)
+    account: dict[str, object]
+    if isinstance(wanted, params.FurtherServed):
+        account = {"source": "served", "model": wanted.endpoint.model}
+        files.write_json(out / llm.ENDPOINT, wanted.endpoint.model_dump())
+    else:
+        if isinstance(wanted, params.FurtherHub):
+            account = hub.base(wanted, out)
+        else:
+            account = weights.copy(local.found(f"models/{name}"), out, f"local/models/{name}")
+        tokenizer.fast(out, f"models {name} ({account['source']})")
+        if wanted.chat_template is not None:
+            files.write(out / "chat_template.jinja", [wanted.chat_template])
+    files.write_json(out / "source.json", account)
+    print(f"models {name}: {json.dumps(account, ensure_ascii=False)}")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])
