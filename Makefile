@@ -8,13 +8,17 @@ export HF_HUB_DISABLE_TELEMETRY ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 export PYTHONHASHSEED ?= 0
 export DVC_NO_ANALYTICS := 1
+# What a user gives reaches the shell in variables alone, where it is never code; $(value) keeps make
+# from reading it as make.
+$(foreach given,DATA PROFILE REPO ARGS,$(eval override $(given) := $$(value $(given))))
+export DATA PROFILE REPO ARGS
 # what needs no hub
-demo local check test: export HF_HUB_OFFLINE ?= 1
+demo local s3-demo check test: export HF_HUB_OFFLINE ?= 1
 
-.PHONY: help install demo local preflight forecast publish lint check test format lock clean
+.PHONY: help install demo local s3-demo preflight forecast publish lint check test format lock clean
 
 help:  ## show this list
-	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -E '^[a-z0-9-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 12
 
 install: .venv/installed  ## create .venv and install the pinned dependencies
 
@@ -24,29 +28,32 @@ install: .venv/installed  ## create .venv and install the pinned dependencies
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
 	@touch $@
 
-demo: install  ## run the whole recipe on the embedded profile: no GPU, no key, no network
+demo: install  ## run the whole recipe, embedded: no GPU, no key, no network
 	@python -m bezoar.sources.link
 	@python -m bezoar.params embedded
 	dvc repro
 	@python -m bezoar.report
 
 local: install  ## run it on your own files: make local DATA=folder
-	@test -n "$(DATA)" || { echo "error: make local: DATA is not set; make local DATA=folder"; exit 2; }
-	@python -m bezoar.sources.link "$(DATA)"
+	@test -n "$$DATA" || { echo "error: make local: DATA is not set; make local DATA=folder"; exit 2; }
+	@python -m bezoar.sources.link "$$DATA"
 	@python -m bezoar.params local
 	dvc repro
 	@python -m bezoar.report
 
-preflight: install  ## what would stop a run, and what it will take: make preflight PROFILE=paper
-	@python -m bezoar.preflight $(PROFILE)
+s3-demo: install  ## push the finished demo to S3 on loopback; pull it elsewhere
+	@python -m demos.s3
+
+preflight: install  ## what stops a run, and what it takes: make preflight PROFILE=paper
+	@python -m bezoar.preflight $$PROFILE
 
 forecast: install  ## what the active profile will ask of models, and what that will cost
 	@dvc repro --quiet fetch@dolly fetch@flan fetch@topics fetch@mt_bench
 	@python -m bezoar.forecast
 
-publish: install  ## show what would go onto the Hub: make publish REPO=user/name [ARGS=--push]
-	@test -n "$(REPO)" || { echo "error: make publish: REPO is not set; make publish REPO=user/name"; exit 2; }
-	@python -m bezoar.publish $(REPO) $(ARGS)
+publish: install  ## what would go to the Hub: make publish REPO=user/name [ARGS=--push]
+	@test -n "$$REPO" || { echo "error: make publish: REPO is not set; make publish REPO=user/name"; exit 2; }
+	@python -m bezoar.publish "$$REPO" $$ARGS
 
 lint: install  ## ruff, mypy --strict and import-linter
 	ruff check .
@@ -54,10 +61,10 @@ lint: install  ## ruff, mypy --strict and import-linter
 	mypy
 	lint-imports
 
-check: lint  ## lint, types, architecture and the quick tests
+check: lint  ## what lint does, and the quick tests: before every commit
 	pytest -m "not slow"
 
-test: install  ## all tests
+test: install  ## all tests, the whole embedded recipe among them
 	pytest
 
 format: install  ## sort imports, format, mend what ruff can

@@ -415,9 +415,12 @@ def randomly(shape: str, tokenizer: Path, out: Path) -> Path:
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, LlamaConfig
 
-    told, device = AutoTokenizer.from_pretrained(tokenizer), loading.device()
+    told = AutoTokenizer.from_pretrained(tokenizer, trust_remote_code=False)
+    device = loading.device()
     config: Any = (
-        LlamaConfig(**SHAPES[shape]) if shape in SHAPES else AutoConfig.from_pretrained(shape)
+        LlamaConfig(**SHAPES[shape])
+        if shape in SHAPES
+        else AutoConfig.from_pretrained(shape, trust_remote_code=False)
     )
     if config.vocab_size < len(told):
         sys.exit(f"--model: {config.vocab_size} words, and the tokenizer has {len(told)}")

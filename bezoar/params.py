@@ -65,8 +65,20 @@ def _variable(name: str) -> str:
     return name
 
 
+def _name(name: str) -> str:
+    if not re.fullmatch(r"\w[\w-]*", name):
+        raise ValueError("a name is made of letters, digits, _ and -")
+    return name
+
+
+# Part of a path and of a stage's name
+Name = Annotated[str, AfterValidator(_name)]
+
+
 def _free(params: dict[str, Any]) -> dict[str, Any]:
     for name in params:
+        if name in ("trust_remote_code", "custom_generate"):
+            raise ValueError(f"{name!r} would have a model run code of its own")
         if name in ("model", "messages", "prompt", "system", "stream", "n"):
             raise ValueError(f"{name!r} is set by the client, one reply a request")
         if re.search(r"api.?key|authori[sz]ation|secret|password", name, re.IGNORECASE):
@@ -482,7 +494,7 @@ class Generate(Section):
 
 
 class Lamini(Section):
-    seeds: str
+    seeds: Name
     examples: Count
     asked: Count
     topic_guided: Share
@@ -499,7 +511,7 @@ Operation = Literal[
 
 
 class EvolInstruct(Section):
-    seeds: str
+    seeds: Name
     epochs: Count
     breadth: Share
     operations: list[Operation]
@@ -516,7 +528,7 @@ class SystemIds(Section):
 
 
 class Orca(Section):
-    seeds: str
+    seeds: Name
     system_ids: SystemIds
     per_task: Count
     flan2021: Count
@@ -845,12 +857,12 @@ class Params(Section):
     on several processes; null: in one."""
 
     profile: str
-    chain: dict[str, Link]
-    merges: dict[str, Merge]
-    evaluated: dict[str, Evaluated]
-    checkpoints: dict[str, Checkpoint]
-    models: dict[Annotated[str, Field(pattern=r"^\w[\w-]*$")], Further]
-    compared: Annotated[dict[str, Compared], Field(min_length=1)]
+    chain: dict[Name, Link]
+    merges: dict[Name, Merge]
+    evaluated: dict[Name, Evaluated]
+    checkpoints: dict[Name, Checkpoint]
+    models: dict[Name, Further]
+    compared: Annotated[dict[Name, Compared], Field(min_length=1)]
     llm: Endpoints
     budget_usd: Budget
     launch: str | None
@@ -1054,12 +1066,10 @@ def _merged(params: Params) -> list[str]:
 
 
 def _links(profile: str, params: Params) -> list[str]:
-    """Every link must have an amount, a name that can be part of a path, and a beginning. Amounts
-    may be left over: an experiment that leaves out a link edits `chain` alone."""
+    """Every link must have an amount and a beginning. Amounts may be left over: an experiment that
+    leaves out a link edits `chain` alone."""
     faults = []
     for name, link in params.chain.items():
-        if not re.fullmatch(r"\w[\w-]*", name):
-            faults.append(f"chain.{name}: a link's name is made of letters, digits, _ and -")
         if link.start == f"sft/{name}":
             faults.append(f"chain.{name}.start: a link cannot start from itself")
         if name not in params.sft.links:
@@ -1115,6 +1125,7 @@ _TAGS = (
     *("embedded", "openai", "anthropic"),
     *("one", "panel"),
     *("number", "by_category"),
+    "[key]",  # of a fault in a name itself
 )
 _WEIGHTS, _MERGED = ("base", "start"), ("base", "adapter", "second", "third")
 

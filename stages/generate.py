@@ -87,4 +87,4 @@ def read_seeds(source: str) -> Seeds:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    main(sys.argv[1].rpartition("@")[2])

@@ -72,4 +72,4 @@ def named(who: str, failures: list[Failure]) -> list[Failure]:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    main(sys.argv[1].rpartition("@")[2])

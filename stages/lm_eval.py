@@ -61,4 +61,4 @@ def items() -> dict[str, list[Item]]:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(sys.argv[1].rpartition("@")[2])

@@ -53,4 +53,4 @@ def rows(source: str, side: str) -> list[Example]:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    main(sys.argv[1].rpartition("@")[2])

@@ -64,4 +64,4 @@ def ask(
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(sys.argv[1].rpartition("@")[2])

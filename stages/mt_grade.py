@@ -75,4 +75,4 @@ def statuses(grades: Sequence[Grade]) -> dict[str, int]:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    main(sys.argv[1].rpartition("@")[2])

@@ -41,4 +41,4 @@ def rows(path: str) -> list[tuple[str, str]]:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(sys.argv[1].rpartition("@")[2])

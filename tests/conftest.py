@@ -34,18 +34,18 @@ def environment(work: Path, **more: str) -> dict[str, str]:
     }
 
 
-def copy(to: Path) -> Path:
+def copy(to: Path, source: Path = ROOT) -> Path:
     """The files git would commit, as a fresh repository with one commit and no DVC cache."""
     listed = subprocess.run(
         ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
-        cwd=ROOT,
+        cwd=source,
         capture_output=True,
         check=True,
     ).stdout.decode()
     for name in filter(None, listed.split("\0")):
-        if (ROOT / name).is_file():
+        if (source / name).is_file():
             (to / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(ROOT / name, to / name)
+            shutil.copy2(source / name, to / name)
     env = environment(to)
     for command in ("init -q", "add -A", "commit -q -m copy"):
         subprocess.run(["git", *command.split()], cwd=to, check=True, env=env)
@@ -122,21 +122,34 @@ class Run:
 
 @pytest.fixture(scope="session")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Run, Run]]:
-    """Two embedded runs side by side, in different folders, neither with anything cached; the
-    first under tests/audit/, which logs every file that a stage opens."""
+    """Two embedded runs side by side, neither with anything cached; the first under tests/audit/,
+    which logs every file that a stage opens, the second on what looks like another machine: its
+    folder, umask, locale, time zone, hash seed and concurrency differ."""
     started = []
     for name, audit in (("one", True), ("another folder", False)):
         base = tmp_path_factory.mktemp("run") / name
         folder = copy(base / "project")
         (folder / "dvc.lock").unlink(missing_ok=True)
-        more = {"PYTHONHASHSEED": "1" if audit else "2"}
         if audit:
             (base / "audit").mkdir()
-            more |= {"PYTHONPATH": str(ROOT / "tests/audit"), "AUDIT_LOG": str(base / "audit")}
+            more = {"PYTHONPATH": str(ROOT / "tests/audit"), "AUDIT_LOG": str(base / "audit")}
+            more |= {"PYTHONHASHSEED": "1", "LC_ALL": "C.UTF-8", "TZ": "UTC"}
+        else:
+            more = {"PYTHONHASHSEED": "2", "LC_ALL": "POSIX", "TZ": "Asia/Kathmandu"}
+            text = (folder / "params.yaml").read_text()
+            profile, here, rest = text.partition("\n  local:\n")
+            assert "concurrency: 1," in profile
+            profile = profile.replace("concurrency: 1,", "concurrency: 7,")
+            (folder / "params.yaml").write_text(profile + here + rest)
         env = environment(base / "work", **more)
         log = open(base / "log", "w+")  # noqa: SIM115
         process = subprocess.Popen(
-            [BIN / "dvc", "repro"], cwd=folder, env=env, stdout=log, stderr=subprocess.STDOUT
+            [BIN / "dvc", "repro"],
+            cwd=folder,
+            env=env,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            umask=-1 if audit else 0o077,
         )
         started.append((folder, env, log, process))
     finished = []

@@ -134,7 +134,7 @@ FAULTS = [
         "data: [filter/orca, filter/orca]}",
         "chain.orca.data: filter/orca stands there twice",
     ),
-    ("  orca: {weights", "  orca.2: {weights", "chain.orca.2: a link's name is made of letters"),
+    ("  orca: {weights", "  orca.2: {weights", "chain.orca.2: a name is made of letters"),
     (
         BLOCK,
         BLOCK.replace("lamini", "lamani"),

@@ -1,4 +1,4 @@
-"""What benchmarks.train tells: its arithmetic, and one whole run of a few steps."""
+"""What benchmarks.train tells: its arithmetic, and one whole run of a few steps; benchmarks.dvc."""
 
 import json
 import subprocess
@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from benchmarks import train
-from tests.conftest import ROOT, environment
+from tests.conftest import ROOT, Run, environment
 
 TOKENS = [[90, 120], [50, 100], [70, 80]]  # real and padded, a step
 
@@ -108,3 +108,19 @@ def test_a_step_takes_the_memory_that_is_counted(
     model = train.grown(tmp_path / "model")
     found = train.memories(model, tmp_path)
     assert found == {"qlora": {"2x256": pytest.approx(1, abs=0.15)}}
+
+
+def test_what_dvc_adds_is_told_of_a_finished_run(runs: tuple[Run, Run]) -> None:
+    run = runs[0]
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks.dvc", "--repeats", "1"],
+        cwd=run.folder,
+        env=run.env,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout.splitlines()[-1])
+    assert told["noop_ratio"] > 0 and told["startup_cpu_s"] > 0 and told["own_overhead"] is None
+    assert run.dvc("status", "--quiet", check=False).returncode == 0, "it changed the run"

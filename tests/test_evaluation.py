@@ -461,7 +461,7 @@ def test_how_turns_ended_is_counted(loaded: tuple[Any, Any]) -> None:
         Answers(question_id=n, model="base", turns=turns, finish=finish)
         for n, (turns, finish) in enumerate(said)
     ]
-    found = evaluation.counts(rows, loaded[1], TALK)
+    found = evaluation.counts(rows, evaluation.lengths(rows, loaded[1]), TALK)
     texts = [text for row in rows for text in row.turns]
     tokens = [len(chat.ids(loaded[1], [text])[0]) - 1 for text in texts]  # without BOS
     assert found == {
@@ -470,6 +470,7 @@ def test_how_turns_ended_is_counted(loaded: tuple[Any, Any]) -> None:
         "stopped_share": 0.5,
         "cut": 2,
         "no_room": 1,
+        "refused": 0,
         "empty": 2,
         "loops": 1,
         "tokens": pytest.approx(sum(tokens) / 6, rel=1e-5),

@@ -27,6 +27,12 @@ class Client(client.Client):
                 f"llm: {endpoint.model}: no config.json in there; model is the folder of a "
                 "transformers model"
             )
+        if not any(Path(endpoint.model).glob("*.safetensors")):
+            raise BadInput(
+                f"llm: {endpoint.model}: no *.safetensors in there, and pickled weights, which can "
+                "run code when they are loaded, are not; save the model with "
+                "safe_serialization=True"
+            )
         shape = OpenAI(
             provider="openai",
             style=endpoint.style,
@@ -99,10 +105,12 @@ class Client(client.Client):
 
         if self._model is None:
             tokenizer = transformers.AutoTokenizer.from_pretrained(
-                self._folder, padding_side="left"
+                self._folder, padding_side="left", trust_remote_code=False
             )
             tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
-            model = transformers.AutoModelForCausalLM.from_pretrained(self._folder, dtype="auto")
+            model = transformers.AutoModelForCausalLM.from_pretrained(
+                self._folder, dtype="auto", trust_remote_code=False, use_safetensors=True
+            )
             model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
             self._model = tokenizer, model
         tokenizer, model = self._model

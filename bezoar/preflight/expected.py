@@ -185,8 +185,10 @@ def _rows(p: Params, source: str, asked: Sequence[Row]) -> tuple[int, float]:
         samples = next(row.calls for row in asked if row.stage == f"judge {name}")
         teacher = p.llm.teacher
         said = teacher.reply_tokens if isinstance(teacher, OpenAI | Anthropic) else TEMPLATE
-        kept = samples * paper.SAMPLING[name].accepted_share * (1 - p.filter.eval_share)
-        return round(kept), PROMPTS[name] + said
+        # of a scheme that the paper does not have, all rows may pass
+        accepted = paper.SAMPLING[name].accepted_share if name in paper.SAMPLING else 1.0
+        kept = samples * accepted * (1 - p.filter.eval_share)
+        return round(kept), PROMPTS.get(name, PROMPTS["orca"]) + said
     if data.fetched(p, name):
         return _measured(file)
     wanted = getattr(p.fetch, name)

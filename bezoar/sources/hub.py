@@ -126,7 +126,7 @@ def resolve(part: Repository) -> str:
 
 
 def listing(part: Repository, commit: str) -> list[str]:
-    """The names of all files at a commit, in order."""
+    """The names of all files at a commit, in order. BadInput: one that leads out of the folder."""
     from huggingface_hub import HfApi, get_cached_repo_tree
     from huggingface_hub.errors import CachedRepoTreeNotFoundError
 
@@ -136,8 +136,15 @@ def listing(part: Repository, commit: str) -> list[str]:
     except CachedRepoTreeNotFoundError:
         with reached(part):
             names = HfApi().list_repo_files(part.repository, repo_type=part.kind, revision=commit)
-        return sorted(names)
-    return sorted(entry.path for entry in tree)
+    else:
+        names = [entry.path for entry in tree]
+    for name in names:
+        if name.startswith("/") or ".." in name.split("/"):
+            raise BadInput(
+                f"{part.repository}@{commit[:12]}: a file called {name!r} would lie outside of its "
+                "folder, so nothing is downloaded; name another revision"
+            )
+    return sorted(names)
 
 
 def select(part: Repository, commit: str, patterns: Sequence[str]) -> list[str]:

@@ -14,7 +14,8 @@ PATTERNS = (
     "generation_config.json",
     "*.safetensors",
     "model.safetensors.index.json",
-    "tokenizer*",
+    "tokenizer*.json",
+    "tokenizer.model",
     "special_tokens_map.json",
     "added_tokens.json",
     "vocab.json",
@@ -69,9 +70,13 @@ def model_files(folder: Path) -> list[Path]:
 
 
 def refuse_code(folder: Path) -> None:
-    """BadInput where a model wants code of its own to be run."""
-    if "auto_map" in _json(folder / "config.json"):
-        raise BadInput(f"{folder}: brings its own code, which is not run; give a model without it")
+    """BadInput where a model or its tokenizer wants code of its own to be run."""
+    for path in (folder / "config.json", *folder.glob("tokenizer_config.json")):
+        if "auto_map" in _json(path):
+            raise BadInput(
+                f"{folder}: brings its own code ({path.name}: auto_map), which is not run; give a "
+                "model without it"
+            )
 
 
 def copy(paths: list[Path], out: Path, where: str) -> dict[str, object]:

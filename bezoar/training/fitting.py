@@ -329,7 +329,7 @@ def keep(folder: Path, checkpoint: Path, tokenizer: Any, base: Path) -> None:
         adapter["base_model_name_or_path"] = base.as_posix()
         files.write_json(final / "adapter_config.json", adapter)
     else:
-        config = AutoConfig.from_pretrained(checkpoint)
+        config = AutoConfig.from_pretrained(checkpoint, trust_remote_code=False)
         config.use_cache = True  # the trainer's False would make generation crawl
         config.save_pretrained(final)
         GenerationConfig.from_pretrained(checkpoint).save_pretrained(final)

@@ -120,6 +120,8 @@ def _load(folder: Path, dtype: str, device: Device, **more: Any) -> Any:
         device_map={"": "cpu" if "ACCELERATE_USE_FSDP" in os.environ else device.place},
         attn_implementation="sdpa",
         local_files_only=True,
+        trust_remote_code=False,
+        use_safetensors=True,
         **more,
     )
     if device.name == "cuda":
@@ -166,7 +168,9 @@ def tokenizer(folder: Path, further: bool = False) -> Any:
             f"{folder}: no tokenizer; a model folder in Hugging Face format holds tokenizer.json "
             "(or tokenizer.model) beside config.json"
         )
-    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    tokenizer = AutoTokenizer.from_pretrained(
+        folder, local_files_only=True, trust_remote_code=False
+    )
     if tokenizer.eos_token is None:
         raise BadInput(
             f"{folder}: the tokenizer has no end-of-sequence token, so no answer could end; set "
@@ -185,7 +189,7 @@ def positions(folder: Path) -> int:
     from transformers import AutoConfig
 
     _check_model(folder)
-    config = AutoConfig.from_pretrained(folder, local_files_only=True)
+    config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     return int(config.max_position_embeddings)
 
 
@@ -211,6 +215,9 @@ def attach(model: Any, adapter: Path, base: Path, trainable: bool = False) -> An
 
     if not is_adapter(adapter):
         raise BadInput(f"{adapter}: not an adapter; a link with `weights: adapter` makes one")
+    weights = adapter / "adapter_model.safetensors"
+    if not weights.exists():  # peft would take a pickle instead
+        raise BadInput(f"{adapter}: has no {weights.name}; train the link again")
     try:
         loaded = PeftModel.from_pretrained(model, adapter, is_trainable=trainable)
     except (RuntimeError, ValueError) as error:
@@ -218,7 +225,7 @@ def attach(model: Any, adapter: Path, base: Path, trainable: bool = False) -> An
             raise
         raise BadInput(f"{adapter}: made for another base than {base}: shapes differ") from None
     # peft only warns of layers that one of the two lacks
-    with safe_open(adapter / "adapter_model.safetensors", "pt") as stored:
+    with safe_open(weights, "pt") as stored:
         if set(stored.keys()) != set(get_peft_model_state_dict(loaded)):
             raise BadInput(f"{adapter}: made for another base than {base}: layers differ")
     return loaded
@@ -227,6 +234,7 @@ def attach(model: Any, adapter: Path, base: Path, trainable: bool = False) -> An
 def quiet() -> None:
     """Silence what the libraries say of themselves; call it before they are imported."""
     os.environ |= {
+        "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",
         "HF_HUB_DISABLE_TELEMETRY": "1",
         "TOKENIZERS_PARALLELISM": "false",
         "TQDM_DISABLE": "1",
@@ -235,9 +243,7 @@ def quiet() -> None:
     logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
     for library in ("accelerate", "peft", "torch", "transformers", "trl"):
         warnings.filterwarnings("ignore", module=library)
-    import datasets
     from transformers.utils import logging as transformers_logging
 
-    datasets.disable_progress_bars()
     transformers_logging.disable_progress_bar()
     transformers_logging.set_verbosity_error()

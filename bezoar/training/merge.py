@@ -208,7 +208,12 @@ def _skeleton(base: Path, **how: Any) -> Any:
     from transformers import AutoModelForCausalLM
 
     return AutoModelForCausalLM.from_pretrained(
-        base, device_map={"": "meta"}, local_files_only=True, **how
+        base,
+        device_map={"": "meta"},
+        local_files_only=True,
+        trust_remote_code=False,
+        use_safetensors=True,
+        **how,
     )
 
 

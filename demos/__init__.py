@@ -1,0 +1,1 @@
+"""Programs that play a story on a finished run and say what came of it."""

@@ -1,0 +1,221 @@
+"""What goes to S3 and what comes back: `make s3-demo`.
+
+The embedded run of this folder is pushed to a bucket; a fresh clone with a cache, a ledger and a
+scratch folder of its own takes back what it asks for. The server is moto's, on loopback: DVC speaks
+to it as to Amazon's. The project is only read: all of it happens in a copy and a clone of the copy
+in a temporary folder, and the bucket ends with the program.
+"""
+
+import re
+import shutil
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from bezoar.files import BadInput
+from bezoar.ledger import Ledger
+from tests.conftest import BIN, ROOT, copy, environment
+from tests.s3 import S3, s3
+
+# An experiment that stands for another profile: how much is asked, no key of the recipe. The local
+# profile, the other one that needs no key, would take minutes.
+VARIANT = "profiles.embedded.mt_compare.limit=40"
+
+
+@dataclass(frozen=True)
+class Step:
+    """A command and what came of it. `fetched` and `stored` are bytes by object; `ran` and
+    `restored` are stages; `asking` are those of `ran` that may ask a model."""
+
+    says: str
+    command: str
+    output: str
+    seconds: float
+    fetched: dict[str, int]
+    stored: dict[str, int]
+    ran: list[str]
+    restored: list[str]
+    asking: list[str]
+
+    def __str__(self) -> str:
+        return (
+            f"{self.says}\n$ {self.command}\n"
+            f"  stored {size(self.stored)}, fetched {size(self.fetched)}, {self.seconds:.1f} s\n"
+            f"  ran: {names(self.ran)}; from the run cache: {names(self.restored)}; "
+            f"asked a model: {names(self.asking)}\n"
+        )
+
+
+def size(objects: dict[str, int]) -> str:
+    """As a person says it."""
+    return f"{len(objects)} objects ({sum(objects.values()) / 1e6:.1f} MB)" if objects else "none"
+
+
+def names(stages: list[str]) -> str:
+    """As a person says it."""
+    return ", ".join(stages) or "none"
+
+
+@dataclass(frozen=True)
+class Clone:
+    """A repository with the bucket as its remote, and nothing of the machine's but the programs."""
+
+    folder: Path
+    server: S3
+
+    @property
+    def work(self) -> Path:
+        """Its $BEZOAR_WORK."""
+        return self.folder.with_name(f"{self.folder.name}-work")
+
+    @property
+    def replies(self) -> int:
+        """Answers in its ledger: what it has bought."""
+        ledger = Ledger(self.work / "ledger")
+        try:
+            return len(ledger)
+        finally:
+            ledger.close()
+
+    def run(self, program: str, *words: str) -> str:
+        """What a command prints. BadInput: it fails."""
+        # neither DVC's hashes by inode nor its settings are shared with the rest of the machine
+        own = {
+            f"DVC_{name}": str(self.work / name.lower())
+            for name in ("SITE_CACHE_DIR", "GLOBAL_CONFIG_DIR", "SYSTEM_CONFIG_DIR")
+        }
+        done = subprocess.run(
+            [BIN / "dvc" if program == "dvc" else program, *words],
+            cwd=self.folder,
+            env=environment(self.work, **self.server.environment, **own),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            check=False,
+        )
+        if done.returncode:
+            raise BadInput(f"{program} {' '.join(words)}: failed\n{done.stdout[-2000:]}")
+        return done.stdout
+
+    def dvc(self, says: str, *words: str) -> Step:
+        """Run a dvc command, counting on both sides."""
+        self.server.fetched.clear()
+        self.server.stored.clear()
+        began = time.perf_counter()
+        output = self.run("dvc", *words)
+        seconds = time.perf_counter() - began
+        sizes = self.server.sizes()
+        ran = re.findall(r"^Running stage '(.+)':", output, re.MULTILINE)
+        return Step(
+            says=says,
+            command=" ".join(("dvc", *words)),
+            output=output,
+            seconds=seconds,
+            fetched={key: sizes[key] for key in self.server.fetched if key in sizes},
+            stored={key: sizes[key] for key in self.server.stored},
+            ran=ran,
+            restored=re.findall(r"^Stage '(.+)' is cached", output, re.MULTILINE),
+            asking=[stage for stage in ran if self._asks(stage)],
+        )
+
+    def _asks(self, stage: str) -> bool:
+        """Whether the stage stands on the ledger: no model is asked without it."""
+        deps = read(self.folder / "dvc.lock")["stages"][stage]["deps"]
+        return any(dep["path"] == "bezoar/ledger.py" for dep in deps)
+
+
+def read(path: Path) -> Any:
+    """A YAML document."""
+    return yaml.safe_load(path.read_text(encoding="utf-8"))
+
+
+def ours(project: Path, scratch: Path, server: S3) -> Clone:
+    """A copy of the finished run in `project`, with its files, its DVC cache and no link to either.
+    BadInput: there is no finished embedded run."""
+    missing = BadInput(f"{project}: holds no finished embedded run; run `make demo` first")
+    lock = project / "dvc.lock"
+    report = read(lock)["stages"].get("report") if lock.exists() else None
+    if not report or report["params"]["params.yaml"]["profile"] != "embedded":
+        raise missing
+    told = subprocess.run(
+        [BIN / "dvc", "cache", "dir"], cwd=project, capture_output=True, text=True, check=True
+    )
+    cache = project / told.stdout.strip()
+    if not cache.is_dir():
+        raise missing
+    clone = Clone(copy(scratch / "ours", project), server)
+    shutil.copytree(cache, clone.folder / ".dvc/cache")
+    try:
+        clone.run("dvc", "checkout", "--quiet")
+        clone.run("dvc", "status", "--quiet")
+    except BadInput:
+        raise missing from None
+    server.be_remote_of(clone.folder)  # not before: a checkout asks it for what the cache lacks
+    return clone
+
+
+def theirs(clone: Clone) -> Clone:
+    """A fresh clone of `clone`, in another folder: git's files alone."""
+    folder = clone.folder.with_name("theirs")
+    clone.run("git", "clone", "--quiet", str(clone.folder), str(folder))
+    clone.server.be_remote_of(folder)
+    return Clone(folder, clone.server)
+
+
+def evaluate_more(clone: Clone) -> None:
+    """Change an evaluation parameter: have the harness look at the first link, too."""
+    from dvc.utils.serialize import modify_yaml
+
+    with modify_yaml(clone.folder / "params.yaml") as document:
+        document["evaluated"]["lamini"]["link"] = False
+
+
+def push(clone: Clone) -> Iterator[Step]:
+    """Run the variant, on a branch as a paper run would be, and push both."""
+    yield clone.dvc("A variant runs here", "exp", "run", "-n", "variant", "-S", VARIANT)
+    clone.run("dvc", "exp", "branch", "variant", "variant")
+    clone.run("git", "checkout", "--quiet", ".")
+    yield clone.dvc("Both runs go to the bucket", "push", "--run-cache", "--all-branches")
+
+
+def pull(clone: Clone) -> Iterator[Step]:
+    """Take back the last checkpoint and the report, then more as it is needed, then the variant."""
+    yield clone.dvc(
+        "A fresh clone takes the last checkpoint and the report",
+        *("pull", "models/dpo/policy", "report"),
+    )
+    yield clone.dvc("It has no data, and nothing to do", "repro", "--allow-missing")
+    evaluate_more(clone)
+    yield clone.dvc(
+        "One more model goes to the harness: it is fetched, and evaluated",
+        *("repro", "--pull", "--allow-missing", "lm_eval"),
+    )
+    clone.run("git", "checkout", "--quiet", ".")
+    yield clone.dvc("Back at the run that was pushed, the rest is fetched", "pull")
+    yield clone.dvc("It has all the data, and nothing to do", "repro")
+    yield clone.dvc("The variant comes out of the run cache", "exp", "run", "--pull", "-S", VARIANT)
+
+
+def main() -> None:
+    """Play it, print each step."""
+    began = time.perf_counter()
+    with tempfile.TemporaryDirectory() as scratch, s3() as server:
+        pushed = ours(ROOT, Path(scratch), server)
+        for step in push(pushed):
+            print(step, flush=True)
+        fresh = theirs(pushed)
+        for step in pull(fresh):
+            print(step, flush=True)
+        print(f"Replies bought by the clone, as its ledger says: {fresh.replies}")
+    seconds = time.perf_counter() - began
+    print(f"Played in {seconds:.0f} s; the bucket and the clones are gone")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,227 @@
+"""What the pages of docs/ claim: the worked example makes a set, the costs are those that are
+forecast, DVC answers what VS Code's extension asks; and `make help` can be read."""
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from bezoar import forecast, params
+from bezoar.forecast import Row
+from bezoar.preflight import expected, gpu
+from tests.conftest import ROOT, Run, environment
+from tests.test_diff import called, inside, repository  # noqa: F401  (fixtures)
+from tests.test_preflight import H100, shape
+from tests.test_readme import FENCE, PAGES, joined
+
+SCHEME = (ROOT / "docs/scheme.md").read_text(encoding="utf-8")
+
+
+def block(language: str) -> str:
+    """The one block of that language on the scheme's page."""
+    (found,) = (text for info, text in FENCE.findall(SCHEME) if info == language)
+    return found
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_link_leads_somewhere(page: Path) -> None:
+    text = FENCE.sub("", page.read_text(encoding="utf-8"))
+    for target in re.findall(r"\]\((?!https?:)([^)#]+)", text):
+        assert (page.parent / target).exists(), target
+
+
+def test_the_readme_names_every_page() -> None:
+    named = set(re.findall(r"\]\((docs/[\w-]+\.md)\)", (ROOT / "README.md").read_text()))
+    assert named == {str(page.relative_to(ROOT)) for page in (ROOT / "docs").glob("*.md")}
+
+
+def test_make_help_describes_every_target_in_80_columns() -> None:
+    done = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True)
+    lines = done.stdout.splitlines()
+    phony = re.search(r"^\.PHONY: (.+)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    assert phony and [line.split()[0] for line in lines] == phony[1].split()
+    for line in lines:
+        assert len(line) <= 80 and re.fullmatch(r"[a-z0-9-]+ +\S.*\S", line), line
+
+
+def test_the_profile_is_switched(tmp_path: Path) -> None:
+    shutil.copy(ROOT / "params.yaml", tmp_path)
+    (tmp_path / "launch").symlink_to(ROOT / "launch")
+    env = environment(tmp_path, PYTHONPATH=str(ROOT))
+    command = [sys.executable, "-m", "bezoar.params"]
+    done = subprocess.run(
+        [*command, "local"], cwd=tmp_path, env=env, capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "params.yaml: profile is now local\n"
+    before, after = (
+        (f / "params.yaml").read_text(encoding="utf-8").splitlines() for f in (ROOT, tmp_path)
+    )
+    changed = [(a, b) for a, b in zip(before, after, strict=True) if a != b]
+    assert changed == [("profile: embedded", "profile: local")]
+
+
+# --- costs ----------------------------------------------------------------------------------------
+
+
+def costs(profile: str) -> dict[str, list[str]]:
+    """Cells of the costs page, as `forecast` tells them: by stage, and in all."""
+    rows = forecast.estimate(params.load(ROOT / "params.yaml", profile))
+    kinds = {
+        "generate": ("generate ",),
+        "judge": ("judge ",),
+        "grade, agreement": ("mt_grade ", "agreement"),
+        "total": ("",),
+    }
+    return {
+        kind: cells(forecast.total([row for row in rows if row.stage.startswith(opening)]))
+        for kind, opening in kinds.items()
+    }
+
+
+def cells(row: Row) -> list[str]:
+    counts = (row.calls, row.tokens_in, row.tokens_out)
+    return [f"{count:,}" for count in counts] + [f"{row.usd:,.2f}", f"{row.most:,.2f}"]
+
+
+@pytest.mark.slow
+def test_the_costs_are_those_of_the_forecast(tmp_path: Path) -> None:
+    page = (ROOT / "docs/costs.md").read_text(encoding="utf-8")
+    told = re.findall(r"^\| `(\w+)` \| ([\w, ]+) \| (.+) \|$", page, re.MULTILINE)
+    assert [profile for profile, _, _ in told] == ["paper"] * 4 + ["small"]
+    found = {profile: costs(profile) for profile in ("paper", "small")}
+    for profile, kind, numbers in told:
+        assert numbers.split(" | ") == found[profile][kind], (profile, kind)
+
+    p, size = params.load(ROOT / "params.yaml", "paper"), shape(tmp_path)
+    asked = forecast.estimate(p)
+    durations = expected.training(p, size, H100, gpu.fits(p, size, H100), asked)
+    hours = sum(duration.seconds for duration in durations) / 3600
+    assert f"{hours:.1f} hours of one H100" in page and f"{expected.SHARE:.0%}" == "30%"
+
+
+# --- on a finished run ----------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def run(runs: tuple[Run, Run], tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A copy of the finished embedded run, to change."""
+    base = tmp_path_factory.mktemp("docs")
+    shutil.copytree(runs[1].folder, base / "project", symlinks=True)
+    return Run(base / "project", environment(base / "work"), "")
+
+
+def says(run: Run, *command: str, stdin: str | None = None) -> str:
+    """What a command prints in the run's folder; it must succeed."""
+    done = subprocess.run(
+        command,
+        cwd=run.folder,
+        env=run.env,
+        input=stdin,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, (command, done.stdout, done.stderr)
+    return done.stdout
+
+
+@pytest.mark.slow
+def test_an_edit_that_changes_no_result_is_committed(run: Run) -> None:
+    run.dvc("config", "--local", "cache.type", "hardlink,copy")
+    with (run.folder / "stages/report.py").open("a", encoding="utf-8") as file:
+        file.write("# an edit\n")
+    assert "stages/report.py" in run.dvc("status").stdout
+    run.dvc("commit", "-f", "report")
+    assert "up to date" in run.dvc("status").stdout
+
+
+@pytest.mark.slow
+def test_the_scheme_of_the_page_makes_a_set(run: Run) -> None:
+    new = {"bezoar/schemes/verified.py": "python", "prompts/verified/response.txt": "text"}
+    for name, language in new.items():
+        assert f"`{name}`" in SCHEME and not (run.folder / name).exists()
+        (run.folder / name).parent.mkdir(exist_ok=True)
+        (run.folder / name).write_text(block(language), encoding="utf-8")
+    says(run, "git", "apply", stdin=block("diff"))
+    assert set(re.findall(r"^\+\+\+ b/(.+)$", block("diff"), re.MULTILINE)) == {
+        "bezoar/params.py", "params.yaml"
+    }, "a scheme needs no line in dvc.yaml"  # fmt: skip
+
+    told = run.dvc("repro", "filter@verified").stdout
+    ran = re.findall(r"^Running stage '(\S+)'", told, re.MULTILINE)
+    assert ran == [f"{stage}@verified" for stage in ("generate", "judge", "filter")]
+    out = run.folder / "data/filter/verified"
+    funnel = json.loads((out / "funnel.json").read_text())
+    assert funnel["asked"] == 100 and funnel["train"] > 50 and funnel["eval"] > 0
+    assert funnel["reasons"]["another_answer"] > 0 and funnel["simulated_teacher"]
+    known = {query["id"]: query["target"] for query in rows(run, "fetch/flan/queries")}
+    for row in rows(run, "filter/verified/train"):
+        assert known[row["seeds"][0]].lower() in row["response"].lower()
+    assert "judge verified" in says(run, sys.executable, "-m", "bezoar.forecast")
+
+    document = yaml.safe_load((run.folder / "params.yaml").read_text())
+    document = joined(document, yaml.safe_load(block("yaml")))
+    for profile in document["profiles"].values():
+        profile["sft"]["links"]["verified"] = profile["sft"]["links"]["orca"]
+    (run.folder / "params.yaml").write_text(yaml.safe_dump(document), encoding="utf-8")
+    says(run, sys.executable, "-m", "bezoar.params")
+    assert {"mix@verified", "sft@verified"} <= set(
+        run.dvc("stage", "list", "--name-only").stdout.split()
+    )
+
+
+def rows(run: Run, name: str) -> list[dict[str, Any]]:
+    lines = (run.folder / f"data/{name}.jsonl").read_text(encoding="utf-8").splitlines()
+    return [json.loads(line) for line in lines]
+
+
+# --- on a repository of small numbers -------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_the_extension_is_shown_params_metrics_and_plots(inside: None) -> None:  # noqa: F811
+    workspace = json.loads(called("dvc", "exp", "show", "--json"))[0]["data"]
+    assert workspace["params"]["params.yaml"]["data"]["dpo"]["beta"] == 0.3
+    metrics = workspace["metrics"]["metrics/report/headline.json"]
+    assert metrics["data"]["dpo"]["margin"] == 0.93
+
+    split = ["--split", "-o", "plots", "--json"]
+    plots = json.loads(called("dvc", "plots", "diff", "main", "beta-0.3", *split))
+    assert "errors" not in plots
+    assert {"mean harness accuracy", "metrics/dpo/train.csv"} <= plots["data"].keys()
+    state = json.loads(called("dvc", "data", "status", "--granular", "--unchanged", "--json"))
+    assert "metrics/dpo/train.csv" in state["unchanged"]
+
+
+@pytest.mark.slow
+def test_experiments_are_queued_compared_and_taken_over(
+    repository: Path,  # noqa: F811
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    shutil.copytree(repository, tmp_path / "copy", symlinks=True)
+    monkeypatch.chdir(tmp_path / "copy")
+    called("git", "checkout", "--quiet", "--force", "main")
+    assert "dpo.margin" in called("dvc", "exp", "diff", "main", "beta-0.3")
+    called("dvc", "exp", "branch", "beta-0.3", "NAME")
+    assert "beta: 0.3" in called("git", "show", "NAME:params.yaml")
+    called("dvc", "exp", "apply", "beta-0.3")
+    assert "beta: 0.3" in Path("params.yaml").read_text(encoding="utf-8")
+
+    called("dvc", "exp", "run", "--queue", "-n", "queued", "-S", "dpo.beta=0.2")
+    try:
+        called("dvc", "queue", "start")
+        deadline = time.monotonic() + 120
+        while "Success" not in (told := called("dvc", "queue", "status")):
+            assert time.monotonic() < deadline and "Failed" not in told, told
+            time.sleep(1)
+    finally:
+        called("dvc", "queue", "stop", "--kill")
+    assert "dpo.beta" in called("dvc", "params", "diff", "main", "queued")
