@@ -9,9 +9,11 @@ import fcntl
 import hashlib
 import json
 import os
+import select
 import shutil
 import signal
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -108,3 +110,23 @@ def die_with_parent() -> None:
         ctypes.CDLL(None).prctl(1, signal.SIGTERM)
         if os.getppid() != parent:
             sys.exit(1)
+        _die_behind_shell(parent)
+
+
+def _die_behind_shell(parent: int) -> None:
+    """The same where dvc's `sh -c` stands between and outlives it: bash becomes the command that it
+    was given, dash waits for it."""
+    try:
+        shell, *words = Path(f"/proc/{parent}/cmdline").read_bytes().split(b"\0")
+        if not (shell.endswith(b"sh") and b"-c" in words):
+            return
+        status = Path(f"/proc/{parent}/status").read_text(encoding="utf-8")
+        dvc = os.pidfd_open(int(status.partition("PPid:")[2].split()[0]))
+    except (AttributeError, OSError):  # an old kernel, or a guarded one
+        return
+
+    def wait() -> None:
+        select.select([dvc], [], [])
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=wait, daemon=True).start()

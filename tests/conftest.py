@@ -138,8 +138,8 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Run, Run]]:
             more = {"PYTHONHASHSEED": "2", "LC_ALL": "POSIX", "TZ": "Asia/Kathmandu"}
             text = (folder / "params.yaml").read_text()
             profile, here, rest = text.partition("\n  local:\n")
-            assert "concurrency: 1," in profile
-            profile = profile.replace("concurrency: 1,", "concurrency: 7,")
+            assert "concurrency: 1\n" in profile
+            profile = profile.replace("concurrency: 1\n", "concurrency: 7\n")
             (folder / "params.yaml").write_text(profile + here + rest)
         env = environment(base / "work", **more)
         log = open(base / "log", "w+")  # noqa: SIM115

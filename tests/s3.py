@@ -106,7 +106,7 @@ def s3(port: int = 0) -> Iterator[S3]:
         signed = re.search(r"Credential=([^/]+)/", environ.get("HTTP_AUTHORIZATION", ""))
         if signed and signed[1] != KEYS["AWS_ACCESS_KEY_ID"]:
             start_response("403 Forbidden", [("Content-Type", "application/xml")])
-            return [DENIED]
+            return [] if environ["REQUEST_METHOD"] == "HEAD" else [DENIED]
         key = unquote(environ["PATH_INFO"]).removeprefix(f"/{BUCKET}").lstrip("/")
         if key and environ["REQUEST_METHOD"] == "GET":
             server.fetched.append(key)

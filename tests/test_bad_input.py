@@ -89,10 +89,10 @@ FAULTS = [
         "contamination: {action: keep}  # paper",
         "profiles.paper.filter.contamination.action: .*'drop' or 'report'",
     ),
-    ("limit: 700,", "limit: many,", "profiles.local.fetch.hh_rlhf.limit: .*valid integer"),
+    ("limit: 700\n", "limit: many\n", "profiles.local.fetch.hh_rlhf.limit: .*valid integer"),
     (
-        "{source: local, limit: 700,",
-        "{source: lokal, limit: 700,",
+        "source: local\n        limit: 700",
+        "source: lokal\n        limit: 700",
         "profiles.local.fetch.hh_rlhf: .*'lokal'.*'world', 'local'",
     ),
     (
@@ -118,29 +118,33 @@ FAULTS = [
         "merges.sft.adapter: no stage makes models/sft/evil",
     ),
     (
-        "data: filter/orca}",
-        "data: filter/orka}",
+        "data: filter/orca\n",
+        "data: filter/orka\n",
         "chain.orca.data: data/filter/orka is no set of rows; did you mean 'filter/orca'?",
     ),
     (
-        "data: filter/orca}",
-        "data: [filter/orca, fetch/hh-rlhf]}",
+        "data: filter/orca\n",
+        "data: [filter/orca, fetch/hh-rlhf]\n",
         "chain.orca.data: data/fetch/hh-rlhf is no set of rows; did you mean 'fetch/hh_rlhf'?",
     ),
-    ("data: filter/orca}", "data: 7}", "chain.orca.data: one set, such as filter/lamini, or a"),
-    ("data: filter/orca}", "data: []}", "chain.orca.data: one set, such as filter/lamini, or a"),
+    ("data: filter/orca\n", "data: 7\n", "chain.orca.data: one set, such as filter/lamini, or a"),
+    ("data: filter/orca\n", "data: []\n", "chain.orca.data: one set, such as filter/lamini, or a"),
     (
-        "data: filter/orca}",
-        "data: [filter/orca, filter/orca]}",
+        "data: filter/orca\n",
+        "data: [filter/orca, filter/orca]\n",
         "chain.orca.data: filter/orca stands there twice",
     ),
-    ("  orca: {weights", "  orca.2: {weights", "chain.orca.2: a name is made of letters"),
+    ("  orca:\n    weights", "  orca.2:\n    weights", "chain.orca.2: a name is made of letters"),
     (
         BLOCK,
         BLOCK.replace("lamini", "lamani"),
         "profiles.local.sft.links.lamini: missing; chain has this link; did you mean it by 'laman",
     ),
-    ("  hh_rlhf: {weights", "  hh: {weights", "chain.hh_rlhf: missing; dpo starts from this link"),
+    (
+        "  hh_rlhf:\n    weights",
+        "  hh:\n    weights",
+        "chain.hh_rlhf: missing; dpo starts from this link",
+    ),
     ("replay: 0.0", "replay: 10", "mix.replay: .* less than or equal to 1"),
 ]
 

@@ -140,9 +140,8 @@ def test_many_calls_at_once_give_the_same_bytes(tree: Path) -> None:
     text = Path("params.yaml").read_text(encoding="utf-8")
     again = tree / "again"
     shutil.copytree(tree / "data/fetch", again / "data/fetch")
-    changed = text.replace(
-        "model: world-teacher, concurrency: 1", "model: world-teacher, concurrency: 8"
-    )
+    teacher = "model: world-teacher\n        concurrency: "
+    changed = text.replace(f"{teacher}1", f"{teacher}8")
     assert changed != text
     (again / "params.yaml").write_text(changed, encoding="utf-8")
     with pytest.MonkeyPatch.context() as patch:

@@ -43,7 +43,13 @@ def test_the_readme_names_every_page() -> None:
 
 
 def test_make_help_describes_every_target_in_80_columns() -> None:
-    done = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        ["make", "--no-print-directory", "help"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     lines = done.stdout.splitlines()
     phony = re.search(r"^\.PHONY: (.+)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
     assert phony and [line.split()[0] for line in lines] == phony[1].split()

@@ -215,9 +215,9 @@ def test_params_name_a_file_of_launch(tmp_path: Path) -> None:
     text = (ROOT / "params.yaml").read_text()
     shutil.copytree(ROOT / "launch", tmp_path / "launch")
     for name in ("ddp", "fsdp", "cpu2"):
-        files.write(tmp_path / name, [text.replace("launch: null", f"launch: {name}")])
+        files.write(tmp_path / name, [text.replace("launch:  # null", f"launch: {name}")])
         assert params.load(tmp_path / name).launch == name
-    files.write(tmp_path / "params.yaml", [text.replace("launch: null", "launch: dpp", 1)])
+    files.write(tmp_path / "params.yaml", [text.replace("launch:  # null", "launch: dpp", 1)])
     with pytest.raises(BadInput, match=r"embedded.launch: there is no launch/dpp.yaml; have cpu2,"):
         params.load(tmp_path / "params.yaml")
 

@@ -62,6 +62,10 @@ RUN = {
         ),
         r"python -m demos\.s3": "test_a_run_goes_to_s3_and_comes_back",
     },
+    "tests/test_faults.py": {
+        r"git checkout dvc\.lock": "test_dvc_killed_in_the_middle_of_its_lock_file",
+        r"dvc checkout( --force)?": "test_an_out_that_was_changed",
+    },
     "tests/test_docs.py": {
         r"dvc exp (diff|apply) .*|dvc queue start": (
             "test_experiments_are_queued_compared_and_taken_over"

@@ -317,6 +317,7 @@ def converse(
             )
     files.write_jsonl(root / f"data/mt_answer/{checkpoint}/answers.jsonl", answers)
     counts = {"turns": 64, "stopped": 48, "stopped_share": 0.75, "cut": 11, "no_room": 5}
+    counts["refused"] = 3 * (at == 2)
     more = {"empty": 6, "loops": at, "tokens": 12.3456}
     put(root / f"metrics/mt_answer/{checkpoint}.json", counts | more)
     files.write_jsonl(root / f"data/mt_grade/{checkpoint}/grades.jsonl", grades)

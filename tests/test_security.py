@@ -429,7 +429,7 @@ GIVEN += ["`touch sprung`", "'; touch sprung; '", "a\ntouch sprung", "${HOME}", 
 def test_what_make_is_given_is_an_argument_and_no_more(makefile: Path, given: str) -> None:
     def make(target: str, *variables: str) -> str:
         done = subprocess.run(
-            ["make", target, *variables],
+            ["make", "--no-print-directory", target, *variables],
             cwd=makefile, capture_output=True, text=True, timeout=60, check=False,
         )  # fmt: skip
         assert done.returncode == 2 and not list(makefile.rglob("sprung"))
