@@ -1,14 +1,15 @@
-"""What DVC and this project's own code add to a run: `python -m benchmarks.dvc [--run]`.
+"""What DVC and this project's own code add to a run: `python -m benchmarks.dvc [--quick]`.
 
 Three figures, on the finished run in the current folder:
 - a `dvc repro` that has nothing to do, beside one of the very same dvc.yaml and params.yaml whose
   dependencies and outs are files of a line; and beside as many stages in a row without parameters;
 - a stage's start, until its parameters are checked: the dearest stage;
-- with --run, which takes minutes: a whole run from nothing in a folder of its own, and the share of
-  its CPU seconds that is not spent in training, generation or evaluation (timed/sitecustomize.py
-  says in which functions that is): DVC, the libraries' imports, the stages' other work.
+- a whole run from nothing, of what git has here, in a folder of its own, which takes minutes
+  (--quick leaves it out): the share of its CPU seconds that is not spent in training, generation
+  or evaluation (timed/sitecustomize.py says in which functions that is), but in DVC, the
+  libraries' imports and the stages' other work.
 All are CPU seconds, the least of --repeats. The last line is JSON: {"noop_ratio": ..,
-"startup_cpu_s": .., "own_overhead": .. or null}; the ratio is that of the same DAG.
+"startup_cpu_s": .., "own_overhead": ..}; the ratio is that of the same DAG.
 """
 
 import argparse
@@ -30,7 +31,7 @@ DVC = [sys.executable, "-m", "dvc"]
 def main(arguments: Sequence[str]) -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(prog="benchmarks.dvc")
-    parser.add_argument("--run", action="store_true", help="also measure a whole run")
+    parser.add_argument("--quick", action="store_true", help="measure no whole run")
     parser.add_argument("--repeats", type=int, default=5)
     given = parser.parse_args(arguments)
     here = Path.cwd()
@@ -48,7 +49,7 @@ def main(arguments: Sequence[str]) -> None:
         }
         slowest = max(starts, key=lambda name: starts[name])
         print(f"a stage's start: {starts[slowest]:.2f} s of CPU ({slowest})")
-        overhead = run(here, Path(scratch, "run")) if given.run else None
+        overhead = None if given.quick else run(here, Path(scratch, "run"))
     told = {"noop_ratio": round(ours / least, 3), "startup_cpu_s": round(starts[slowest], 3)}
     print(json.dumps(told | {"own_overhead": overhead}))
 

@@ -113,7 +113,7 @@ def test_a_step_takes_the_memory_that_is_counted(
 def test_what_dvc_adds_is_told_of_a_finished_run(runs: tuple[Run, Run]) -> None:
     run = runs[0]
     done = subprocess.run(
-        [sys.executable, "-m", "benchmarks.dvc", "--repeats", "1"],
+        [sys.executable, "-m", "benchmarks.dvc", "--quick", "--repeats", "1"],
         cwd=run.folder,
         env=run.env,
         capture_output=True,
