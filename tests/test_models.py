@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 import yaml
 
-from bezoar import chat, evaluation, params
+from bezoar import chat, evaluation, forecast, params
 from bezoar.files import BadInput
+from bezoar.preflight import data, endpoints, expected
 from bezoar.records import Message, Question, Reply
 from tests.conftest import ROOT, Run
 from tests.hub import Hub, Repo, serve
@@ -169,6 +170,41 @@ def test_an_endpoint_hears_its_own_first_answer_before_the_second_turn() -> None
     heard.append([])
     evaluation.interview(question(2), "served", ask)
     assert heard[-1] == [*first, ("user", "Two?")]
+
+
+# --- before a run --------------------------------------------------------------------------------
+
+
+def test_what_they_cost_and_want_is_told_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(ROOT / "params.yaml", tmp_path)
+    shutil.copytree(ROOT / "launch", "launch")
+    models: dict[str, Any] = {
+        "mine": {"source": "local", "chat_template": None},
+        "theirs": PUBLISHED,
+        "served": {"source": "served", "endpoint": SERVED},
+    }
+    with_models(tmp_path, models, ["mine", "theirs"])
+    p = params.load()
+    asked = forecast.estimate(p)
+    [row] = [row for row in asked if row.stage == "mt_answer served"]
+    assert row.calls == 2 * 80 and row.usd > 0
+    assert {f"mt_grade {name}" for name in models} <= {row.stage for row in asked}
+    [waits] = [each for each in expected.asking(p, asked) if each.stage == "models/served"]
+    assert waits.seconds > 0
+    looked = {key: found.finding for key, found in data.look(p).items()}
+    assert (
+        looked["models/mine"].level == "stop" and "local/models/mine" in looked["models/mine"].what
+    )
+    assert looked["models/theirs"].level == "stop"
+    [silent] = [f for f in endpoints.check(p.llm, p.models) if f.where == "models.served"]
+    assert silent.level == "stop" and "does not answer" in silent.what
 
 
 # --- params.yaml ---------------------------------------------------------------------------------
