@@ -136,7 +136,7 @@ def copied(runs: tuple[Run, Run], tmp_path_factory: pytest.TempPathFactory) -> C
     base = tmp_path_factory.mktemp("faults")
     shutil.copytree(runs[0].folder, base / "project", symlinks=True)
     env = environment(base / "work")
-    for command in ("add --all", "commit --quiet -m finished"):
+    for command in ("add --all", "commit --quiet --allow-empty -m finished"):
         subprocess.run(["git", *command.split()], cwd=base / "project", env=env, check=True)
     return Copy(base / "project", env, "", runs[0].folder)
 
