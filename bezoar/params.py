@@ -186,9 +186,14 @@ class Price(Section):
 
 class Remote(Section):
     """A model behind HTTP. Several addresses in `base_url` serve the same model; requests are
-    spread over them. `params` go into each request as they are, null leaves one out;
-    `timeout` is seconds for one attempt, `patience` for one request with its retries; above
-    `max_failed` (share of the jobs) the stage fails. `reply_tokens` is the forecast's estimate."""
+    spread over them. `params` go into each request as they are, null leaves one out; `again`
+    replaces some of them where a request is made a second time, because its reply said nothing
+    usable: at temperature 0 nothing else would change the reply, and it is not asked for.
+    `context_tokens` is what a request and its reply may have together (null: not known, nothing is
+    held back), counted with `tokenizer` (a tokenizer.json, or a folder with one; null: by a stated
+    estimate). `timeout` is seconds for one attempt, `patience` for one request with its retries;
+    above `max_failed` (share of the jobs) the stage fails. `reply_tokens` is the forecast's
+    estimate."""
 
     model: str
     terms: Terms
@@ -196,6 +201,10 @@ class Remote(Section):
     base_url: Annotated[str | list[str], AfterValidator(_plain_urls)]
     api_key_env: Annotated[str, AfterValidator(_variable)] | None
     params: Annotated[dict[str, Any], AfterValidator(_free)]
+    # keys that came later have a default, so that a params.yaml written before them stays valid
+    again: Annotated[dict[str, Any], AfterValidator(_free)] = {}
+    context_tokens: Count | None = None
+    tokenizer: str | None = None
     mode: Literal["live", "batch"]
     concurrency: Count
     requests_per_minute: Count | None
@@ -224,11 +233,14 @@ class Remote(Section):
 class OpenAI(Remote):
     """Any server that speaks OpenAI's protocol; `base_url` ends with /v1. `completion` sends the
     prompt as raw text. `structured`: a judge's verdict is asked for by a JSON schema, which the
-    server then holds the reply to; false where it knows no `response_format`."""
+    server then holds the reply to; false where it knows no `response_format`. `system_role`:
+    false where the server's chat template refuses a system message, which then opens the first
+    user message."""
 
     provider: Literal["openai"]
     style: Literal["chat", "completion"]
     structured: bool
+    system_role: bool = True
 
     @model_validator(mode="after")
     def _schema_wants_chat(self) -> "OpenAI":
@@ -260,8 +272,11 @@ Endpoint = Annotated[Embedded | OpenAI | Anthropic | InProcess, Field(discrimina
 
 
 class Budget(Section):
-    """US dollars that one stage, and all stages of a run together, may spend; null: no cap."""
+    """US dollars that one stage, and all stages together, may spend; null: no cap. A cap counts
+    all that was bought and lost under the profile and this `name`, by whatever variant of the
+    recipe; another name begins from zero."""
 
+    name: Name = "first"
     stage: Annotated[float, Field(ge=0)] | None
     run: Annotated[float, Field(ge=0)] | None
 

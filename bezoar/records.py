@@ -120,13 +120,21 @@ class Probe(Record):
 # --- what a model said ---------------------------------------------------------------------------
 
 
+Ending = Literal["stop", "length", "refused", "too_long", "failed"]
+
+
 class Reply(Record):
-    """One answer of a model. `simulated` is true when no language model wrote it. `key` is the
-    request's in the ledger ("" where nothing was bought), `usd` what it cost when it was bought,
-    `tokens_cached` the part of `tokens_in` that the provider billed at its cache rate."""
+    """One answer of a model.
+
+    `text` is what it said, `thoughts` what it thought before, and `raw` its whole text as it came
+    ("" where that is `text`). `finish_reason` says how it ended; where no text came it says why:
+    `too_long`, the request does not fit the model and was not sent; `failed`, it came to nothing
+    for good (failures.jsonl has the reason). `simulated` is true when no language model wrote it.
+    `key` is the request's in the ledger ("" where nothing was bought), `usd` what it cost when it
+    was bought, `tokens_cached` the part of `tokens_in` that was billed at the cache rate."""
 
     text: str
-    finish_reason: Literal["stop", "length", "refused"]
+    finish_reason: Ending
     tokens_in: int
     tokens_out: int
     model: str
@@ -134,6 +142,8 @@ class Reply(Record):
     tokens_cached: int = 0
     usd: float = 0.0
     key: str = ""
+    thoughts: str = ""
+    raw: str = ""
 
 
 class Ask(Protocol):
@@ -329,7 +339,7 @@ class Grade(Record):
     model: str
     turn: Literal[1, 2]
     score: float | None
-    status: Literal["ok", "empty_answer", "unparsed", "refused", "truncated"]
+    status: Literal["ok", "empty_answer", "unparsed", "refused", "truncated", "too_long", "failed"]
     reply: str
     judge: str
     simulated: bool
@@ -345,7 +355,7 @@ class Comparison(Record):
     model: str
     baseline: str
     winner: Literal["model", "baseline", "tie", "inconsistent"] | None
-    status: Literal["ok", "empty_answer", "unparsed", "refused", "truncated"]
+    status: Literal["ok", "empty_answer", "unparsed", "refused", "truncated", "too_long", "failed"]
     replies: list[str]
     judge: str
     simulated: bool
