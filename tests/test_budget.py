@@ -18,6 +18,7 @@ from tests.test_client import openai, say, work  # noqa: F401  (a fixture)
 ROOT = Path(__file__).parent.parent
 PRICE = Price(input=2.0, cached=0.5, output=10.0, batch=0.5)
 DEAR = {"input": 1000.0, "cached": 0.0, "output": 1000.0, "batch": 0.5}
+KEYS = [f"{n:064x}" for n in range(8)]
 PROMPTS = [f"p{n}" for n in range(200)]
 
 
@@ -62,26 +63,45 @@ def test_spending_is_the_price_of_the_answers_and_not_of_their_copies() -> None:
     assert budget.spending(openai("http://127.0.0.1:9"), bought[::-1]) == spent
 
 
-def test_a_run_is_named_by_its_recipe_and_not_by_its_caps() -> None:
-    one, two = capped(1.0, 2.0), capped(None, 9.0)
-    assert budget.run_id(one) == budget.run_id(two)
-    other = one.model_copy(update={"generate": params.Generate(seed=18)})
-    assert budget.run_id(other) != budget.run_id(one)
+def test_a_cap_is_of_a_profile_and_a_name_whatever_else_changes() -> None:
+    one = capped(1.0, 2.0)
+    changed = one.model_copy(update={"generate": params.Generate(seed=18)})
+    teacher = one.llm.teacher.model_copy(update={"concurrency": 9})
+    faster = one.model_copy(update={"llm": one.llm.model_copy(update={"teacher": teacher})})
+    dpo = one.model_copy(update={"dpo": one.dpo.model_copy(update={"beta": 0.9})})
+    same = [capped(None, 9.0), changed, faster, dpo]
+    assert {budget.run_id(other) for other in same} == {budget.run_id(one)}
+    second = one.model_copy(update={"budget_usd": Budget(name="second", stage=1.0, run=2.0)})
+    small = one.model_copy(update={"profile": "small"})
+    assert len({budget.run_id(other) for other in (one, second, small)}) == 3
 
 
-def test_reservations_count_until_they_are_settled(tmp_path: Path) -> None:
+def test_what_is_set_aside_counts_until_the_request_is_over(tmp_path: Path) -> None:
     purse = Purse(Ledger(tmp_path), Bill("r", "s", "l", "m"), 1.0, None)
-    assert purse.reserve(0.6) and not purse.reserve(0.5) and purse.reserve(0.4)
-    purse.settle(0.6, 0.1)
-    assert purse.reserve(0.5) and "budget_usd.stage" in purse.why()
+    assert [purse.take(KEYS[n], usd) for n, usd in enumerate((0.6, 0.5, 0.4))] == [
+        "taken", "dear", "taken",
+    ]  # fmt: skip
+    purse.release(KEYS[0])
+    assert purse.take(KEYS[3], 0.6) == "taken" and purse.take(KEYS[4], 0.01) == "dear"
+    assert "budget_usd.stage" in purse.why()
 
 
 def test_the_dollars_of_the_runs_other_stages_count_for_the_run_alone(tmp_path: Path) -> None:
     book = Ledger(tmp_path)
     book.put("0" * 64, {}, Bill("r", "judge", "l", "m"), 0.9)
     book.put("1" * 64, {}, Bill("another", "s", "l", "m"), 50.0)
-    assert not Purse(book, Bill("r", "s", "l", "m"), None, 1.0).reserve(0.2)
-    assert Purse(book, Bill("r", "s", "l", "m"), 1.0, None).reserve(0.2)
+    assert Purse(book, Bill("r", "s", "l", "m"), None, 1.0).take(KEYS[5], 0.2) == "dear"
+    assert Purse(book, Bill("r", "s", "l", "m"), 1.0, None).take(KEYS[5], 0.2) == "taken"
+
+
+@pytest.mark.parametrize(
+    ("usd", "text"),
+    [(0.016, "$0.016"), (0.0, "$0.00"), (20.0, "$20.00"), (0.1, "$0.10"), (1234.5, "$1,234.50"),
+     (0.000_001_5, "$0.0000015"), (0.999_999_9, "$1.00"), (0.015_999_9, "$0.016"),
+     (1e-12, "$0.00"), (100.0, "$100.00")],
+)  # fmt: skip
+def test_an_amount_is_shown_to_the_digit_that_was_set(usd: float, text: str) -> None:
+    assert budget.dollars(usd) == text
 
 
 @pytest.mark.parametrize("caps", [(2.0, None), (None, 2.0)])
