@@ -303,8 +303,10 @@ class Claims:
         if match["new"]:
             self._bills[match["new"]] = Bill(*match["bill"].split("/"))
         elif key := match["taken"]:
-            claim = Claim(match["taker"], int(match["nano"]), match["kind"] == "b")
-            self._apply_claim(key, claim)
+            known, taker = self._open.get(key), match["taker"]
+            # whoever has it lets go first, or is buried first
+            if taker in self._bills and (known is None or known.owner == taker):
+                self._apply_claim(key, Claim(taker, int(match["nano"]), match["kind"] == "b"))
             self.news.add(key)
         elif key := match["given"]:
             if (known := self._open.get(key)) and known.owner == match["giver"]:
