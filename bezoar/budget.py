@@ -105,6 +105,11 @@ def check(endpoint: OpenAI | Anthropic | InProcess, purse: Purse) -> None:
         )
 
 
+def dollars(usd: float) -> str:
+    """An amount in words: cents, and below a dollar as many digits as it takes to be right."""
+    return f"${usd:,.2f}" if usd >= 1 or not usd else f"${usd:.4g}"
+
+
 def spending(endpoint: Endpoint, exchanges: Iterable[Exchange]) -> Spending:
     """What the answers in `exchanges` cost. The same whether they were bought now or came out of
     the ledger, so that a run that was killed and resumed reports what one that was not does."""
