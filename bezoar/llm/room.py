@@ -8,6 +8,7 @@ is each character beyond ASCII. What a server's chat template adds is not known 
 allowance.
 """
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,9 @@ from typing import Any
 from bezoar import budget
 from bezoar.budget import BYTES_PER_TOKEN
 from bezoar.files import BadInput
-from bezoar.params import Anthropic, OpenAI
-from bezoar.records import Message
+from bezoar.llm.wire import first
+from bezoar.params import Anthropic, Endpoint, InProcess, OpenAI
+from bezoar.records import Message, Reply
 
 FILE = "tokenizer.json"
 # Tokens that a chat template writes around a message, and once for a request: a system message of
@@ -26,17 +28,29 @@ PER_TEXT = 2  # of a prompt without a template: its first token, a blank line be
 
 
 class Room:
-    """What one endpoint's model has room for; made once, asked for each request. BadInput where
-    `tokenizer` names a place without one."""
+    """What one endpoint's model has room for; made once, asked for each request. A model in this
+    process has the context and the tokenizer of its folder, a simulated one takes everything.
+    BadInput where `tokenizer` names a place without one."""
 
-    def __init__(self, endpoint: OpenAI | Anthropic) -> None:
-        self._context = endpoint.context_tokens
-        self._longest = longest(endpoint.params)
-        self._again = longest({**endpoint.params, **endpoint.again})
-        self._chat = isinstance(endpoint, Anthropic) or endpoint.style == "chat"
+    def __init__(self, endpoint: Endpoint) -> None:
         self._where = f"llm: {endpoint.model}: tokenizer"
-        self._file = _file(endpoint.tokenizer, self._where) if endpoint.tokenizer else None
         self._tokenizer: Any = None  # read when a request is first too large to be told at sight
+        self._file: Path | None = None
+        self._chat = isinstance(endpoint, Anthropic) or getattr(endpoint, "style", "") == "chat"
+        self._longest = self._again = 1
+        self._context: int | None = None
+        match endpoint:
+            case OpenAI() | Anthropic():
+                self._context = endpoint.context_tokens
+                self._longest = longest(endpoint.params)
+                self._again = longest({**endpoint.params, **endpoint.again})
+                if endpoint.tokenizer:
+                    self._file = _file(endpoint.tokenizer, self._where)
+            case InProcess():
+                self._context = positions(Path(endpoint.model))
+                self._longest = self._again = endpoint.most
+                file = Path(endpoint.model, FILE)
+                self._file = file if file.is_file() else None
 
     def fits(self, messages: Sequence[Message], sample: int = 0) -> bool:
         """Whether the model can take the request and give the longest reply to it."""
@@ -72,6 +86,31 @@ class Room:
         if self._tokenizer is None:
             self._tokenizer = _loaded(self._file, self._where)
         return self._tokenizer
+
+
+def too_long(model: str) -> Reply:
+    """What stands for the reply to a request that does not fit; nothing was sent."""
+    return Reply(
+        text="",
+        finish_reason="too_long",
+        tokens_in=0,
+        tokens_out=0,
+        model=model,
+        simulated=False,
+    )
+
+
+def positions(folder: Path) -> int | None:
+    """Tokens that the model in a folder takes, by its config.json; None where that does not say."""
+    try:
+        config = json.loads((folder / "config.json").read_bytes())
+    except (OSError, ValueError):
+        return None
+    for part in (config, first(config, "text_config")):
+        for name in ("max_position_embeddings", "n_positions", "max_seq_len", "seq_length"):
+            if isinstance(tokens := first(part, name), int) and tokens > 0:
+                return tokens
+    return None
 
 
 def longest(params: Mapping[str, Any]) -> int:
