@@ -240,6 +240,14 @@ def test_a_prompt_that_a_filter_refuses_is_refused_and_no_failure(error: Any) ->
     assert model.statuses == {"400": 1}
 
 
+def test_what_cannot_fit_is_not_asked() -> None:
+    with serving() as (model, url):
+        endpoint = openai(url, context_tokens=200)  # 64 of them for the reply
+        result = run(endpoint, ["short", "long " * 200])
+    assert [bool(text) for _, text in result.done] == [True, False]
+    assert list(model.paid) == ["short"] and not result.failures and len(result.exchanges) == 1
+
+
 # --- what a server does not know -----------------------------------------------------------------
 
 

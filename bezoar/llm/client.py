@@ -29,6 +29,7 @@ from bezoar.ledger import Ledger
 from bezoar.llm import background, thoughts
 from bezoar.llm.admission import Admission
 from bezoar.llm.mask import Mask
+from bezoar.llm.room import Room
 from bezoar.llm.servers import Servers
 from bezoar.llm.wire import (
     Problem,
@@ -105,6 +106,7 @@ class Client:
         self.purse = purse
         self.bought = 0
         self._mask = Mask(secret)
+        self._room = Room(endpoint)
         self._calls: dict[str, Call] = {}
         self._queue: deque[Call] = deque()
         self._resting: dict[Call, asyncio.TimerHandle] = {}  # between two attempts
@@ -129,7 +131,10 @@ class Client:
 
     def __call__(self, messages: Sequence[Message], sample: int = 0) -> Reply:
         """The reply, bought or remembered; Failed when there will be none, Stopped when nothing
-        more may be bought. A further `sample` that could not be another reply is the first one."""
+        more may be bought. A further `sample` that could not be another reply is the first one. A
+        request that leaves no room for its longest reply is not sent."""
+        if not self._room.fits(messages, sample):
+            return absent("too_long", self.endpoint.model)
         request = self.wire.body(messages, sample)
         if sample and greedy(request) and request == self.wire.body(messages):
             sample = 0
@@ -303,7 +308,7 @@ class Client:
         document = _document(raw)
         error = problem(document)
         if status != 200:
-            error = Problem(status, self._tell(document, raw))
+            error = Problem(status, words_in(raw))
         try:
             if error and error.status is None:
                 raise Unusable(f"an error instead of a reply: {self._cut(error.words)}")
@@ -394,11 +399,6 @@ class Client:
     def _cut(self, words: str) -> str:
         """A server's words for a message: short, on one line, without the key."""
         return " ".join(self._mask.text(words[: 4 * TELL]).split())[:TELL] or "(nothing)"
-
-    def _tell(self, document: Any, raw: bytes) -> str:
-        plain = raw[: 4 * TELL].decode("utf-8", "replace")
-        error = problem(document)
-        return error.words if error else plain if document is None else words_of(document)
 
     def _reply(self, call: Call, document: Any, batch: bool) -> Reply:
         if document is None:
@@ -559,6 +559,24 @@ def remembered(key: str, value: dict[str, Any]) -> Reply:
     """A reply as the ledger holds it."""
     reply = Reply(**value["reply"], key=key)
     return spoken(reply.model_copy(update={"text": reply.raw or reply.text, "raw": ""}))
+
+
+def spoken_of(wire: Wire, document: Any) -> Reply:
+    """The reply in a document, outside of any run; Unusable where there is none."""
+    if error := problem(document):
+        raise Unusable(f"an error instead of a reply ({error.words[:TELL]})")
+    parsed = wire.parse(document)
+    reply = absent(parsed.finish, parsed.model)
+    return spoken(reply.model_copy(update={"text": parsed.text, "thoughts": parsed.thoughts}))
+
+
+def words_in(raw: bytes) -> str:
+    """What the body of an error says, for a message."""
+    document = _document(raw)
+    error = problem(document)
+    plain = raw[: 4 * TELL].decode("utf-8", "replace")
+    words = error.words if error else plain if document is None else words_of(document)
+    return " ".join(words[: 4 * TELL].split())[:TELL] or "(nothing)"
 
 
 def spoken(reply: Reply) -> Reply:
