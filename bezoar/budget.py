@@ -129,6 +129,10 @@ class Purse:
         """The request is over: its answer is in the ledger, or there will be none."""
         self.claims.release(key)
 
+    def flush(self) -> None:
+        """Let others see what was released."""
+        self.claims.flush()
+
     def lose(self, usd: float, reason: str) -> None:
         """Charge a reply that came to nothing and is billed all the same. BadInput when the ledger
         cannot be written."""

@@ -50,7 +50,7 @@ class Claims:
     written or locked: nothing may be sent then."""
 
     def __init__(self, ledger: Ledger, bill: Bill) -> None:
-        self.name = f"{os.getpid()}-{secrets.token_hex(4)}"
+        self.name = _owner()
         self.news: set[str] = set()  # keys of others' lines that the ledger was not read after
         self._ledger = ledger
         self._bill = bill.plain()
@@ -172,10 +172,12 @@ class Claims:
 
     def leave(self) -> None:
         """Let go of the files: what is still claimed is the next owner's to bury."""
+        self._lines.clear()
         for descriptor in (self._own, self._file, self._lock):
             if descriptor >= 0:
                 os.close(descriptor)
         self._lock = self._file = self._own = -1
+        self.name = _owner()
 
     # --- owners ----------------------------------------------------------------------------------
 
@@ -341,6 +343,10 @@ class Claims:
         self._lines.clear()
         self._reopen()
         self._limit = max(LIMIT, 2 * self._at)
+
+
+def _owner() -> str:
+    return f"{os.getpid()}-{secrets.token_hex(4)}"
 
 
 def process(owner: str) -> str:

@@ -70,6 +70,8 @@ class Model:
     files: dict[str, bytes] = field(default_factory=dict)
     batches: dict[str, dict[str, Any]] = field(default_factory=dict)
     speak: Callable[[str], str] = reply_to
+    # (prompt, request) -> (status, document, further headers) of an answer that is made up by hand
+    script: Callable[[str, dict[str, Any]], tuple[int, Any, str] | None] | None = None
     served: tuple[str, ...] | None = ("m",)  # the list of models; None: the server has no list
     alias: str = ""  # a model that is known by this name too, and not listed
     key: str = ""  # the one that is let in; "" for any
@@ -249,6 +251,12 @@ class Connection(asyncio.Protocol):
             model.statuses["400"] += 1
             data = problem(path, f"never this prompt {secret}", "invalid_request_error")
             self.send(head(400, len(data)) + data)
+            return
+        if model.script and (answer := model.script(prompt, body)):
+            status, made_up, more = answer
+            model.statuses[str(status)] += 1
+            data = made_up if isinstance(made_up, bytes) else json.dumps(made_up).encode()
+            self.send(head(status, len(data), more=more) + data)
             return
         fault = model.fault(prompt, model.attempts[prompt])
         if fault in ("busy", "later") or not model.take():

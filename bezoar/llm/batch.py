@@ -13,7 +13,6 @@ too large, which is opened again in smaller parts, one after the other.
 """
 
 import asyncio
-import hashlib
 import json
 import re
 import secrets
@@ -188,7 +187,8 @@ class Client(client.Client):
             self._unwritable(error)
             return
         if calls:
-            self._see_to(list(calls), self._open(calls))
+            path = self.folder / f"{secrets.token_hex(8)}.json"
+            self._see_to(path, list(calls), self._open(path, calls))
         if self._waiting and not self._expecting():
             self._dear()
         elif self._waiting and self._full():
@@ -238,15 +238,15 @@ class Client(client.Client):
                 self._unwritable(error)
                 return
             if adopted:
-                self._journals.add(path)
                 self._pending |= set(journal.keys)
-                self._see_to(journal.keys, self._follow(path, journal))
+                self._see_to(path, journal.keys, self._follow(path, journal))
 
-    def _see_to(self, keys: list[str], work: Any) -> None:
+    def _see_to(self, path: Path, keys: list[str], work: Any) -> None:
         self._running += 1
-        self._start(self._guard(keys, work))
+        self._journals.add(path)
+        self._start(self._guard(path, keys, work))
 
-    async def _guard(self, keys: list[str], work: Any) -> None:
+    async def _guard(self, path: Path, keys: list[str], work: Any) -> None:
         """A batch that cannot be opened or read stops the stage with words, if it is wanted."""
         try:
             await work
@@ -261,14 +261,13 @@ class Client(client.Client):
                 self._say(f"{error} (a batch of which nothing is wanted so far)")
         finally:
             self._running -= 1
+            self._pending -= set(keys)
+            self._journals.discard(path)
             if self._waiting:
                 self._flush_soon()
 
-    async def _open(self, calls: dict[str, Call]) -> None:
+    async def _open(self, path: Path, calls: dict[str, Call]) -> None:
         keys = sorted(calls)
-        # not of the keys alone: the same requests may go into a second batch
-        name = hashlib.sha256("".join([*keys, secrets.token_hex(8)]).encode()).hexdigest()[:16]
-        path = self.folder / f"{name}.json"
         journal = Journal(
             url=self.wire.url,
             keys=keys,
@@ -276,15 +275,14 @@ class Client(client.Client):
             bill=tuple(self.purse.bill),
             usd=sum(call.reserved for call in calls.values()),
         )
-        self._journals.add(path)
         files.write_json(path, journal.model_dump())
         try:
-            batch = await self.dialect.create(name, {k: calls[k].body for k in keys})
+            batch = await self.dialect.create(path.stem, {k: calls[k].body for k in keys})
         except Refused as error:
             path.unlink(missing_ok=True)
             if not error.too_large or len(keys) == 1:
                 raise
-            self._end(path, journal, Ended({}, str(error), too_large=True))
+            self._conclude(path, journal, Ended({}, str(error), too_large=True))
             return
         journal = journal.model_copy(update={"id": batch})
         files.write_json(path, journal.model_dump())
@@ -299,7 +297,7 @@ class Client(client.Client):
                 f"batch {batch} of {len(journal.keys)} requests is not known to the provider any "
                 "more (too old, or of another account); what it was to answer is asked anew"
             )
-        self._end(path, journal.model_copy(update={"id": ended and batch}), ended or Ended({}))
+        self._conclude(path, journal.model_copy(update={"id": ended and batch}), ended or Ended({}))
 
     async def _found(self, path: Path, journal: Journal) -> str | None:
         """The batch of a journal without an id, None when it was never opened."""
@@ -329,7 +327,7 @@ class Client(client.Client):
             await asyncio.sleep(POLL)
         return None
 
-    def _end(self, path: Path, journal: Journal, ended: Ended) -> None:
+    def _conclude(self, path: Path, journal: Journal, ended: Ended) -> None:
         """Keep what was answered, see to the rest, forget the journal. Nobody else looks at claims
         and journal between."""
         self._pending -= set(journal.keys)
@@ -385,7 +383,8 @@ class Client(client.Client):
         wanted.attempts += journal.id is not None
         result = ended.results.get(key)
         if (value := self.ledger.get(key)) is not None:
-            self._settle(wanted, client.remembered(key, value))
+            self._parked.pop(key, None)
+            self._finish(wanted, client.remembered(key, value))
         elif result and result.refused:
             self._parked.pop(key, None)
             self._fail(wanted, 400, f"refused in a batch: {result.reason}")
@@ -408,10 +407,6 @@ class Client(client.Client):
         payer = Bill(*journal.bill) if len(journal.bill) == len(Bill._fields) else None
         self._keep(call, reply, payer)
         return True
-
-    def _settle(self, call: Call, answer: Any) -> None:
-        self._parked.pop(call.key, None)
-        self._finish(call, answer)
 
     def _say(self, words: str) -> None:
         print(f"llm: {self.endpoint.model}: {words}", file=sys.stderr)
