@@ -1,5 +1,12 @@
-"""Money: reserved, settled, capped."""
+"""Money: set aside, charged, capped."""
 
+import contextlib
+import json
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +18,7 @@ from bezoar.files import BadInput
 from bezoar.ledger import Bill, Ledger
 from bezoar.llm.client import Client
 from bezoar.params import Budget, Params, Price
-from bezoar.records import Exchange, Reply
+from bezoar.records import Exchange, Message, Reply
 from tests.servers import Faults, serving
 from tests.test_client import openai, say, work  # noqa: F401  (a fixture)
 
@@ -136,6 +143,142 @@ def test_broken_replies_count_against_the_cap(monkeypatch: pytest.MonkeyPatch) -
         with pytest.raises(BadInput, match=r"raise budget_usd\.stage"):
             spend(url, capped(2.0, None), max_failed=1)
         assert 0 < sum(model.statuses.values()) * 0.15 <= 2.0
+
+
+MOST = 0.2  # dollars at most for one request of `lost_to`: 64 tokens written, some 100 read
+USAGE = {"prompt_tokens": 10, "completion_tokens": 30, "total_tokens": 40}
+
+
+@pytest.mark.parametrize(
+    ("faults", "least", "most"),
+    [
+        (Faults(drop=1), MOST / 2, MOST),
+        (Faults(hangup=1), MOST / 2, MOST),
+        (Faults(torn=1), MOST / 2, MOST),
+        (Faults(html=1), MOST / 2, MOST),
+        (Faults(drip=1), MOST / 2, MOST),
+        (Faults(empty=1), 0.02, MOST / 2),  # its usage says what it cost
+        (Faults(error=1), 0, 0),
+        (Faults(busy=1), 0, 0),
+        (Faults(later=1), 0, 0),
+        (Faults(bad="p"), 0, 0),
+    ],
+    ids=["drop", "hangup", "torn", "html", "drip", "empty", "500", "429", "429 later", "400"],
+)
+def test_what_a_provider_bills_is_counted_and_what_it_does_not_is_not(
+    faults: Faults, least: float, most: float
+) -> None:
+    with serving(faults) as (model, url):
+        usd, failure = lost_to(url)
+        attempts = max(1, sum(model.statuses.values()))
+    assert least * failure.attempts <= usd <= most * failure.attempts
+    assert failure.usd == pytest.approx(usd) and attempts == failure.attempts
+    assert sum(Ledger().spent.values()) == pytest.approx(usd), "a restart remembers"
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "usd"),
+    [
+        (200, b'{"error": {"message": "overloaded", "code": 503}}', 0),
+        (200, b'{"choices": [], "usage": %s}' % json.dumps(USAGE).encode(), 0.04),
+        (200, b'{"choices": [{"message": {"content": 7}}], "usage": {"prompt_tokens": 10}}', MOST),
+        (200, b"", MOST),
+        (200, b"null", MOST),
+        (502, b"<html>bad gateway</html>", 0),
+        (503, b"", 0),
+        (504, b"<html>gateway timeout</html>", MOST),
+        (504, b'{"error": {"message": "timed out"}}', 0),
+        (524, b"", MOST),
+        (401, b'{"error": {"message": "who are you"}}', 0),
+        (413, b"", 0),
+        (307, b"", 0),
+    ],
+)
+def test_what_an_answer_that_is_no_reply_costs(status: int, body: bytes, usd: float) -> None:
+    with answering(status, body) as url:
+        lost, failure = lost_to(url)
+    each = lost / failure.attempts
+    assert each == pytest.approx(usd) if usd != MOST else MOST / 2 < each < MOST
+
+
+def test_a_server_that_refuses_connections_costs_nothing() -> None:
+    with serving() as (_, url):
+        pass
+    assert lost_to(url)[0] == 0
+
+
+def lost_to(url: str) -> tuple[float, Any]:
+    """Dollars that one request to this server is charged, and how it failed."""
+    endpoint = openai(url, price=DEAR, max_failed=1, patience=0.2, timeout=0.3)
+    ask = llm.connect(endpoint, capped(None, 9.0), "generate", "lamini")
+    assert isinstance(ask, Client)
+    try:
+        run = llm.each(say, ["p"], ask, endpoint, where="test", name=str)
+    finally:
+        ask.close()
+    return sum(Ledger().lost.values()), run.failures[0]
+
+
+@contextlib.contextmanager
+def answering(status: int, body: bytes) -> Iterator[str]:
+    """A server with one answer to everything."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["Content-Length"]))
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *args: Any) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+def test_losses_stop_a_stage_at_its_cap_after_a_restart_too(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("bezoar.llm.client.backoff", lambda attempts: 0.0)
+    with serving(Faults(drop=0.5)) as (model, url):
+        for _restart in range(3):
+            with pytest.raises(BadInput, match=r"raise budget_usd\.run") as raised:
+                spend(url, capped(None, 2.0), concurrency=4 + _restart)
+        assert "of the run on replies that never came whole" in str(raised.value)
+        book = Ledger()
+        assert 0 < sum(book.lost.values()) < sum(book.spent.values()) <= 2.0
+        assert model.statuses["drop"] * 0.14 <= sum(book.lost.values())
+        assert sum(model.paid.values()) == len(book)
+
+
+def test_a_request_given_up_at_the_end_of_a_run_is_counted() -> None:
+    with serving(Faults(latency=0.5)) as (_, url):
+        ask = llm.connect(openai(url, price=DEAR), capped(None, 9.0), "generate", "lamini")
+        assert isinstance(ask, Client)
+        with ThreadPoolExecutor(1) as pool:
+            pool.submit(ask, [Message(role="user", content="p")])
+            time.sleep(0.2)
+            ask.close()
+            assert 0.05 < sum(Ledger().lost.values()) < MOST
+            ask._loop.call_soon_threadsafe(ask._finish, *ask_ended(ask))
+
+
+def ask_ended(ask: Client) -> tuple[Any, Any]:
+    """The one call of a closed client, and an answer that lets its thread go."""
+    return next(iter(ask._calls.values())), RuntimeError("closed")
+
+
+def test_a_cap_of_a_thousandth_is_shown_as_it_was_set() -> None:
+    with serving(Faults(latency=0.002)) as (_, url), pytest.raises(BadInput) as raised:
+        spend(url, capped(None, 0.516))
+    assert "of budget_usd.run $0.516 are spent" in str(raised.value)
 
 
 def test_a_cap_that_could_not_be_kept_is_refused_before_anything_is_sent() -> None:
