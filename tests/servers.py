@@ -419,7 +419,8 @@ def close_batch(  # noqa: PLR0912
     model: Model, batch: dict[str, Any], host: str
 ) -> None:
     """End a batch: results in another order than asked."""
-    good, bad = [], []
+    good: list[dict[str, Any]] = []
+    bad: list[dict[str, Any]] = []
     model.batch_late -= 1
     late = model.batch_late >= 0
     end = "failed" if too_large(model, batch["requests"]) else model.batch_end
