@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 import yaml
 
-from bezoar import llm
+from bezoar import llm, thoughts
 from bezoar.files import BadInput
 from bezoar.ledger import Ledger
-from bezoar.llm import client, thoughts
+from bezoar.llm import client
 from bezoar.llm import openai as openai_wire
 from bezoar.llm.mask import MASK, Mask
 from bezoar.llm.wire import Unusable, problem

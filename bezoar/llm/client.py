@@ -22,11 +22,11 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from bezoar import budget, claims
+from bezoar import budget, claims, thoughts
 from bezoar.budget import Purse, Taken
 from bezoar.files import BadInput
 from bezoar.ledger import Bill, Ledger
-from bezoar.llm import background, losses, thoughts
+from bezoar.llm import background, losses
 from bezoar.llm.admission import Admission
 from bezoar.llm.elsewhere import Elsewhere
 from bezoar.llm.mask import Mask
@@ -122,6 +122,7 @@ class Client:
         self._doubted = False  # whether it was asked what of a request it does not know
         self._heard = time.monotonic()  # when a reply last came, or the run began
         self._told = self._heard  # when the user was last told what is waited for
+        self._silent = False  # whether a request has waited for all its patience, and no reply came
         self._trouble = ""  # why the last attempt came to nothing
         self.admission = Admission(
             endpoint.concurrency,
@@ -405,7 +406,8 @@ class Client:
             else:
                 self._fail(call, status, f"{reason}, {SPOILT} times")
             return
-        self._proved, self._heard, self._trouble = True, now, ""
+        self._proved, self._silent = True, False
+        self._heard, self._trouble = now, ""
         used = reply.tokens_in + reply.tokens_out
         self.admission.answered(now, now - began, call.tokens, used, reply.tokens_out)
         self._keep(call, reply)
@@ -537,25 +539,15 @@ class Client:
         self._settle(call)
         self._trouble = reason
         until = max(time.monotonic() + pause, self.admission.resume)
-        if until - (call.since or until) > self.endpoint.patience:
+        if self._silent or until - (call.since or until) > self.endpoint.patience:
+            # where one has waited in vain the next would wait as long, and each after it
+            self._silent = self._silent or self._heard <= (call.since or until)
             over = f"patience of {self.endpoint.patience:g} s is over"
             self._fail(call, status, f"{reason} ({over})")
-            self._give_up_with(call, status, reason)
         elif self._stopped:
             self._finish(call, self._stopped)
         else:
             self._resting[call] = self._loop.call_later(pause, self._back, call)
-
-    def _give_up_with(self, call: Call, status: int | None, reason: str) -> None:
-        """Fail what was not sent yet where no reply has come for all the time that `call` took: it
-        would wait as long for nothing."""
-        if call.since is None or self._heard > call.since:
-            return
-        queued = [*self._queue]
-        self._queue.clear()
-        for other in queued:
-            silent = f"nothing came for {self.endpoint.patience:g} s"
-            self._fail(other, status, f"{reason} ({silent}, so it was not sent)")
 
     def _settle(self, call: Call) -> None:
         """An attempt is over: nothing is set aside for it any longer."""
