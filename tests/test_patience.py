@@ -97,9 +97,7 @@ def test_every_so_often_a_line_says_what_is_waited_for_and_until_when(
         run(openai(url, patience=60, concurrency=2), ["a", "b", "c"])
     lines = [line for line in capfd.readouterr().err.splitlines() if "waiting for" in line]
     assert 2 <= len(lines) <= 8
-    told = (
-        r"llm: waiting for 2 replies of m; the oldest for \d s, given up by "
-    )
+    told = r"llm: waiting for 2 replies of m; the oldest for \d s, given up by "
     assert re.match(told + r"\d\d:\d\d:\d\d", lines[0])
 
 
