@@ -22,12 +22,13 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from bezoar import budget, thoughts
-from bezoar.budget import Purse
+from bezoar import budget, claims, thoughts
+from bezoar.budget import Purse, Taken
 from bezoar.files import BadInput
-from bezoar.ledger import Ledger
-from bezoar.llm import background
+from bezoar.ledger import Bill, Ledger
+from bezoar.llm import background, losses
 from bezoar.llm.admission import Admission
+from bezoar.llm.elsewhere import Elsewhere
 from bezoar.llm.mask import Mask
 from bezoar.llm.room import Room
 from bezoar.llm.servers import Servers
@@ -77,7 +78,8 @@ class Call:
     """One request on its way, and who waits for it."""
 
     __slots__ = (
-        "attempts", "body", "done", "key", "lost", "reserved", "since", "spoilt", "tokens"
+        "attempts", "body", "claimed", "done", "key", "lost", "reserved", "since", "spoilt",
+        "tokens",
     )  # fmt: skip
 
     def __init__(self, key: str, body: bytes, done: Done) -> None:
@@ -88,6 +90,7 @@ class Call:
         self.attempts = 0
         self.spoilt = 0
         self.tokens = 0
+        self.claimed = False  # by this process; the claim ends with the call
         self.reserved = 0.0  # dollars
         self.lost = 0.0  # dollars that broken replies may have cost
 
@@ -128,6 +131,15 @@ class Client:
         )
         self._loop = background.loop()
         self._most_out = budget.worst_tokens(0, endpoint.params)[1] or 0
+        self.elsewhere = Elsewhere(
+            purse.claims,
+            self._loop,
+            # a model in this process has no patience to lose
+            bound=endpoint.patience + endpoint.timeout if endpoint.patience else float("inf"),
+            back=self._come_back,
+            late=self._too_late,
+            broken=self._unwritable,
+        )
         self._servers = Servers([address + wire.path for address in endpoint.addresses])
 
     def __call__(self, messages: Sequence[Message], sample: int = 0) -> Reply:
@@ -182,13 +194,16 @@ class Client:
                         self._timer.cancel()
                     self._timer = self._loop.call_later(pause, self._later)
                 return
-            if not self._reserve(self._queue[0], batch=False):
-                if self.admission.under_way == 0:
-                    self._stop(Stopped(self.purse.why()))
-                return  # what is under way may settle for less than was set aside
             call = self._queue.popleft()
-            self.admission.sent(now, call.tokens)
-            self._start(self._send(call, now))
+            match self._reserve(call, batch=False):
+                case "taken":
+                    self.admission.sent(now, call.tokens)
+                    self._start(self._send(call, now))
+                case "dear":
+                    self._queue.appendleft(call)
+                    if self.admission.under_way == 0:
+                        self._dear()
+                    return  # what is under way may settle for less than was set aside
 
     def _later(self) -> None:
         self._timer = None
@@ -200,20 +215,76 @@ class Client:
         task.add_done_callback(self._tasks.discard)
         return task
 
-    def _reserve(self, call: Call, batch: bool) -> bool:
+    def _reserve(self, call: Call, batch: bool) -> Taken:
+        """Claim a request. One that need not or cannot be sent is seen to, but for a dear one."""
         size = len(call.body)
         call.tokens = size // budget.BYTES_PER_TOKEN + self._most_out
         usd = budget.cost(self.endpoint.price, size, 0, self._most_out, batch)
-        if not self.purse.reserve(usd):
-            return False
-        call.reserved = usd
-        return True
+        try:
+            taken = self.purse.take(call.key, usd, batch)
+        except (OSError, BadInput) as error:
+            self._queue.appendleft(call)
+            self._unwritable(error)
+            return "elsewhere"
+        if taken == "taken":
+            call.claimed, call.reserved = True, usd
+        elif taken == "elsewhere":
+            self.elsewhere.wait(call)
+        elif taken == "known":
+            self._come_back([call])
+        return taken
+
+    def _dear(self) -> None:
+        """A cap forbids the next request, and nothing of this process is under way."""
+        if self.purse.others():
+            self.elsewhere.arm()
+        else:
+            self._stop(Stopped(self.purse.why()))
+
+    def _come_back(self, calls: list[Call]) -> None:
+        """Requests that others had under way are answered, or to be asked here."""
+        for call in calls:
+            if (value := self.ledger.get(call.key)) is not None:
+                self._finish(call, remembered(call.key, value))
+            elif self._stopped:
+                self._finish(call, self._stopped)
+            else:
+                self._route(call)
+        if self._queue and not calls:
+            self._pump()
+
+    def _too_late(self, call: Call, owner: str) -> None:
+        self._fail(
+            call, None, f"process {claims.process(owner)} had it under way for longer than patience"
+        )
+
+    def _unwritable(self, error: OSError | BadInput) -> None:
+        """Nothing is sent whose answer could not be kept."""
+        if isinstance(error, OSError):
+            self._stop(
+                Stopped(
+                    f"{self.ledger.folder}: what is bought cannot be written down "
+                    f"({error.strerror or error}); mend the folder or free some space, or let "
+                    "BEZOAR_WORK name another"
+                )
+            )
+        else:
+            self._stop(Stopped(str(error).removeprefix("error: ")))
+
+    def _lose(self, call: Call, reason: str, document: Any = None, batch: bool = False) -> None:
+        """Charge an attempt that came to nothing and is billed all the same."""
+        usd = losses.cost(document, self.endpoint.price, batch, call.reserved)
+        call.lost += usd
+        try:
+            self.purse.lose(usd, reason)
+        except BadInput as error:
+            self._unwritable(error)
 
     def _stop(self, why: Exception) -> None:
         self._stopped = why
         for timer in self._resting.values():
             timer.cancel()
-        idle = [*self._queue, *self._resting]
+        idle = [*self._queue, *self._resting, *self.elsewhere.clear()]
         self._queue.clear()
         self._resting.clear()
         for call in idle:
@@ -221,6 +292,8 @@ class Client:
 
     def _finish(self, call: Call, answer: Reply | Exception) -> None:
         self._calls.pop(call.key, None)
+        if call.claimed:
+            self.purse.release(call.key)
         for done in call.done:
             done(answer)
 
@@ -236,6 +309,8 @@ class Client:
             slow = isinstance(error, asyncio.TimeoutError)
             self.admission.failed(time.monotonic(), slow)
             reason = f"no answer in {self.endpoint.timeout:g} s" if slow else _words(error)
+            if losses.sent(error):
+                self._lose(call, reason)
             self._again(call, None, reason, None)
         else:
             self._servers.give_back(url, time.monotonic(), failed=status >= 500)
@@ -280,6 +355,7 @@ class Client:
         """While requests are under way: sync the ledger, and say what is waited for."""
         while self._calls:
             await asyncio.sleep(SYNC)
+            self.purse.flush()
             if self._calls:
                 await self._loop.run_in_executor(None, self.ledger.sync)
             now = time.monotonic()
@@ -295,6 +371,8 @@ class Client:
         words = f"waiting for {self.admission.under_way} replies of {self.endpoint.model}"
         if len(self._calls) > self.admission.under_way:
             words += f", {len(self._calls) - self.admission.under_way} more requests wait"
+        if elsewhere := self.elsewhere.words():
+            words += f", of them {elsewhere}"
         if sent and self.endpoint.patience:
             end = _clock(min(sent) + self.endpoint.patience + self.endpoint.timeout - now)
             words += f"; the oldest for {now - min(sent):.0f} s, given up by {end}"
@@ -320,9 +398,8 @@ class Client:
         except Unusable as unusable:
             self.admission.failed(now, slow=False)
             call.spoilt += 1
-            # what it cost is not known; a cap holds only if it counts as the most it can be
-            call.lost += call.reserved
-            self.purse.lost += call.reserved
+            if losses.billed(status, document):
+                self._lose(call, str(unusable), document)
             reason = self._mask.text(str(unusable))
             if call.spoilt < SPOILT:
                 self._again(call, status, reason, None)
@@ -353,6 +430,8 @@ class Client:
             return
         words = self._cut(error.words)
         reason = f"HTTP {status}: {words}"
+        if losses.billed(status, document):
+            self._lose(call, reason)
         if not self._proved and not self._doubted and status not in BUSY:
             self._doubted = True
             if parameter := await self._unknown(call):
@@ -375,7 +454,8 @@ class Client:
                 status, _, raw = await self._exchange("POST", self.wire.url, encode(doubt.body))
             except Exception:  # whatever a connection can come to
                 return None
-            if status == 200 and problem(_document(raw)) is None:
+            if status == 200 and problem(document := _document(raw)) is None:
+                self._lose(call, "asked to find out what the server knows", document)
                 return doubt.parameter
         return None
 
@@ -432,16 +512,16 @@ class Client:
         without the key."""
         return self._mask.text(text.encode("utf-8", "replace").decode())
 
-    def _keep(self, call: Call, reply: Reply) -> None:
-        """Into the ledger, then out of the reservation, then into the hands that wait."""
+    def _keep(self, call: Call, reply: Reply, payer: Bill | None = None) -> None:
+        """Into the ledger, then out of what is set aside, then into the hands that wait."""
         self.bought += 1
         value = {"reply": stored(reply), "at": int(time.time())}
-        self.purse.settle(call.reserved, reply.usd)
-        call.reserved = 0.0
         try:
-            self.ledger.put(call.key, value, self.purse.bill, reply.usd)
+            self.ledger.put(call.key, value, payer or self.purse.bill, reply.usd)
         except BadInput as error:
-            self._stop(Stopped(str(error).removeprefix("error: ")))
+            call.claimed = False  # the claim stays: the next process counts it as lost
+            self._unwritable(error)
+        call.reserved = 0.0
         self._finish(call, reply)
 
     def _may_pass(self, status: int, headers: Any, document: Any) -> bool:
@@ -470,8 +550,8 @@ class Client:
             self._resting[call] = self._loop.call_later(pause, self._back, call)
 
     def _settle(self, call: Call) -> None:
-        """End the reservation of a request that costs nothing."""
-        self.purse.settle(call.reserved, 0.0)
+        """An attempt is over: nothing is set aside for it any longer."""
+        self.purse.rest(call.key)
         call.reserved = 0.0
 
     def _back(self, call: Call) -> None:
@@ -480,7 +560,6 @@ class Client:
         self._pump()
 
     def _fail(self, call: Call, status: int | None, reason: str) -> None:
-        self.purse.settle(call.reserved, 0.0)
         if status in (401, 403):
             name = self.endpoint.api_key_env
             reason += f" (key from ${name})" if name else " (api_key_env is null: no key was sent)"
@@ -510,6 +589,8 @@ class Client:
         if self._stopped is None:
             return
         for call in list(self._calls.values()):
+            if call.reserved:
+                self._lose(call, "given up when the run ended")
             self._finish(call, self._stopped)
 
     async def _end(self, close: bool) -> None:
@@ -520,6 +601,7 @@ class Client:
         if self._session:
             await self._session.close()
             self._session = None
+        self.purse.close()
         self.ledger.sync()
         if close:
             self.ledger.close()
