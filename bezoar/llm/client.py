@@ -294,7 +294,9 @@ class Client:
         self._calls.pop(call.key, None)
         if call.claimed:
             self.purse.release(call.key)
-        for done in call.done:
+        # once: a reply may still come for a call that was given up
+        waiting, call.done = call.done, []
+        for done in waiting:
             done(answer)
 
     async def _send(self, call: Call, began: float) -> None:

@@ -70,7 +70,8 @@ def _rehearsed(who: str, endpoint: Endpoint, as_used: Sequence[Endpoint]) -> lis
     """The findings of one endpoint, and of a short question put as each of its users will."""
     found = _endpoint(who, endpoint)
     if all(finding.level == "ok" for finding in found):
-        for one in as_used:
+        forms = {one.structured: one for one in as_used if isinstance(one, OpenAI)}
+        for one in forms.values():
             found += rehearsal.findings(who, one)
     return list(dict.fromkeys(found))
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from bezoar.llm import client, openai
 from bezoar.llm.wire import Unusable, encode
-from bezoar.params import Endpoint, OpenAI
+from bezoar.params import OpenAI
 from bezoar.preflight import web
 from bezoar.preflight.findings import Finding
 from bezoar.records import Message, Reply
@@ -25,11 +25,9 @@ SCHEMA = {
 }
 
 
-def findings(who: str, endpoint: Endpoint) -> list[Finding]:
+def findings(who: str, endpoint: OpenAI) -> list[Finding]:
     """A finding for each address that answers for nothing; a paid one is asked by its stages."""
-    if not isinstance(endpoint, OpenAI) or endpoint.style != "chat":
-        return []
-    if endpoint.price.input or endpoint.price.output:
+    if endpoint.style != "chat" or endpoint.price.input or endpoint.price.output:
         return []
     wire = openai.Wire(endpoint, client.secret_of(endpoint), SCHEMA)
     short = dict.fromkeys(openai.MAXIMA & endpoint.params.keys(), TOKENS)
