@@ -11,12 +11,12 @@ from typing import Any, Literal
 
 from bezoar.claims import Claims
 from bezoar.files import BadInput
-from bezoar.ledger import Bill, Ledger, dollars
+from bezoar.ledger import Bill, Ledger, about, dollars
 from bezoar.params import Anthropic, Endpoint, InProcess, OpenAI, Params, Price
 from bezoar.records import Exchange, Spending
 
 __all__ = [
-    "BYTES_PER_TOKEN", "Purse", "Taken", "check", "cost", "dollars", "run_id", "spending",
+    "BYTES_PER_TOKEN", "Purse", "Taken", "about", "check", "cost", "dollars", "run_id", "spending",
     "worst_tokens",
 ]  # fmt: skip
 
@@ -156,7 +156,8 @@ class Purse:
         lost = f" ({dollars(sum(run))} of the run on replies that never came whole)" if run else ""
         return (
             f"{dollars(spent)} of budget_usd.{name} {dollars(cap)} are spent{lost} and the next "
-            f"request may cost {dollars(self.most)}; raise budget_usd.{name}"
+            f"request may cost {dollars(self.most)}; raise budget_usd.{name}, or begin anew "
+            "under another budget_usd.name"
         )
 
 

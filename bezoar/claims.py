@@ -65,6 +65,7 @@ class Claims:
         self._limit = LIMIT
         self._torn = False
         self._held = False
+        self._living: set[str] = set()  # owners seen alive since `held` began
 
     @contextmanager
     def held(self) -> Iterator[None]:
@@ -78,6 +79,7 @@ class Claims:
             self._lock = os.open(self._folder / "lock", os.O_RDWR | os.O_CREAT, 0o600)
         _acquire(self._lock)
         self._held = True
+        self._living = {self.name}
         try:
             if self._own < 0:
                 self._begin()
@@ -211,7 +213,7 @@ class Claims:
         return self._folder / f"{name}.owner"
 
     def _lives(self, name: str) -> bool:
-        if name == self.name:
+        if name in self._living:
             return True
         try:
             descriptor = os.open(self._owner(name), os.O_RDONLY)
@@ -220,6 +222,7 @@ class Claims:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except BlockingIOError:
+            self._living.add(name)
             return True
         finally:
             os.close(descriptor)

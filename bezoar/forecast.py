@@ -390,7 +390,7 @@ def table(p: Params, rows: Sequence[Row]) -> str:
         for line in cells
     ]
     caps = ", ".join(
-        f"budget_usd.{name} {'none' if cap is None else f'${cap:,.2f}'}"
+        f"budget_usd.{name} {'none' if cap is None else budget.dollars(cap)}"
         for name, cap in (("stage", p.budget_usd.stage), ("run", p.budget_usd.run))
     )
     return "\n".join([f"profile {p.profile}; {caps}", "", *lines, *left_out(rows)])

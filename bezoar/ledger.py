@@ -118,6 +118,11 @@ class Ledger:
                 self._open[path] = known
             except FileNotFoundError:
                 continue  # pruned away since the folder was listed
+            except OSError as error:
+                raise BadInput(
+                    f"{path}: cannot be read ({error.strerror}); what it holds would be paid for "
+                    "again: make it readable, or let BEZOAR_WORK name another folder"
+                ) from None
 
     def _forget(self) -> None:
         """Begin anew, so that what was pruned is not charged as an answer and as pruned."""
@@ -270,6 +275,11 @@ def dollars(usd: float) -> str:
     digits = f"{usd:,.{6 if abs(usd) >= 0.01 else 9}f}".rstrip("0")
     whole, _, cents = digits.partition(".")
     return f"${whole}.{cents:0<2}"
+
+
+def about(usd: float) -> str:
+    """Dollars that were estimated: cents, and below a dollar two digits that are not 0."""
+    return f"${usd:,.2f}" if usd >= 1 or usd <= 0 else dollars(float(f"{usd:.2g}"))
 
 
 def _compact(value: dict[str, Any]) -> bytes:

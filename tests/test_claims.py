@@ -225,7 +225,7 @@ def test_a_request_that_another_gave_up_is_asked_here() -> None:
         started = threads(lambda n: here(user(f"p{n}")).text, 5)
         time.sleep(0.1)
         assert sum(model.attempts.values()) == 1 and len(here.elsewhere) == 5
-        assert here.elsewhere.words() == f"5 requests that process {os.getpid()} has under way"
+        assert here.elsewhere.words() == f"5 requests are under way in process {os.getpid()}"
         there.close()
         assert all(text.startswith("reply") for text in started()) and key
     assert set(model.paid.values()) == {1} and len(model.paid) == 6

@@ -214,6 +214,10 @@ class Client(client.Client):
         self._pending |= set(calls)
         return calls
 
+    def _dear(self) -> None:
+        if not self._running:  # a batch may cost less than what is set aside for it
+            super()._dear()
+
     def _stop(self, why: Exception) -> None:
         super()._stop(why)
         calls = {**self._waiting, **self._parked}
@@ -263,6 +267,8 @@ class Client(client.Client):
             self._running -= 1
             self._pending -= set(keys)
             self._journals.discard(path)
+            if self._queue:
+                self._pump()
             if self._waiting:
                 self._flush_soon()
 

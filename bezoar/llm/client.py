@@ -374,7 +374,7 @@ class Client:
         if len(self._calls) > self.admission.under_way:
             words += f", {len(self._calls) - self.admission.under_way} more requests wait"
         if elsewhere := self.elsewhere.words():
-            words += f", of them {elsewhere}"
+            words += f"; {elsewhere}"
         if sent and self.endpoint.patience:
             end = _clock(min(sent) + self.endpoint.patience + self.endpoint.timeout - now)
             words += f"; the oldest for {now - min(sent):.0f} s, given up by {end}"

@@ -56,9 +56,10 @@ class Elsewhere:
     def words(self) -> str:
         """What is waited for, for people; "" for nothing."""
         if not self._calls:
-            return ""
+            return "the budget's rest is set aside by other processes" if self._timer else ""
         numbers = sorted({claims.process(owner) for owner, _ in self._calls.values() if owner})
-        return f"{len(self._calls)} requests that process {', '.join(numbers) or '?'} has under way"
+        whose = f"process {', '.join(numbers)}" if numbers else "another process"
+        return f"{len(self._calls)} requests are under way in {whose}"
 
     def _look(self) -> None:
         self._timer = None
