@@ -3,7 +3,7 @@
 
 import json
 import re
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from itertools import pairwise
 from typing import Any, Literal, TypeVar
 
@@ -13,7 +13,10 @@ from bezoar.records import Answers, Ask, Exchange, Grade, Message, Question, Rep
 
 R = TypeVar("R")
 
-RESPONSE, EXPLANATION = Prompt("judge/response"), Prompt("judge/explanation")
+RESPONSE, EXPLANATION = (
+    (Prompt(f"judge/{criterion}_system"), Prompt(f"judge/{criterion}"))
+    for criterion in ("response", "explanation")
+)
 SYSTEM, REFERENCE = Prompt("mt_bench/system"), Prompt("mt_bench/reference")
 FIELDS = ("status", "rating", "reason")
 SHOWN = ("instruction", "response", "expected", "generated")
@@ -43,23 +46,27 @@ _CHOICE = re.compile(r"\\?\[\\?\[\s{0,3}([ABC])\s{0,3}\\?\]\\?\]")
 
 def judge(sample: Sample, scale: int, ask: Ask) -> Verdict:
     """The judge's verdict on a sample; ratings run from 1 to `scale`."""
-    reply = ask([Message(role="user", content=question(sample, scale))])
-    return verdict(sample, reply, scale)
+    return verdict(sample, ask(question(sample, scale)), scale)
 
 
-def question(sample: Sample, scale: int) -> str:
-    """The judge's prompt: with an expected answer it asks whether the response explains it, without
-    one whether the response does what the instruction asks (paper 2.4)."""
-    asked = sample.instruction
+def question(sample: Sample, scale: int) -> list[Message]:
+    """Put a sample to the judge: the criterion as a system message, the row as a user message
+    (paper 2.4). With an expected answer the criterion is whether the response explains it, without
+    one whether the response does what the instruction asks."""
+    instruction = sample.instruction
     if sample.context:
-        asked += f"\n\nInput: {sample.context}"
-    instruction, response = _shown(asked), _shown(sample.response)
+        instruction += f"\n\nInput: {sample.context}"
+    row = {"instruction": _shown(instruction)}
     if sample.expected:
-        expected = _shown(sample.expected)
-        return EXPLANATION.fill(
-            instruction=instruction, expected=expected, generated=response, scale=str(scale)
-        )
-    return RESPONSE.fill(instruction=instruction, response=response, scale=str(scale))
+        criterion, shown = EXPLANATION
+        row |= {"expected": _shown(sample.expected), "generated": _shown(sample.response)}
+    else:
+        criterion, shown = RESPONSE
+        row |= {"response": _shown(sample.response)}
+    return [
+        Message(role="system", content=criterion.fill(scale=str(scale))),
+        Message(role="user", content=shown.fill(**row)),
+    ]
 
 
 def schema(scale: int) -> dict[str, Any]:
@@ -81,6 +88,8 @@ def verdict(sample: Sample, reply: Reply, scale: int) -> Verdict:
     reply."""
     status: Literal["accepted", "rejected", "undecided"]
     try:
+        if reply.finish_reason in UNSAID:
+            raise ValueError(reply.finish_reason)
         accepted, rating, reason = parse(reply, scale, forged(sample))
     except ValueError as error:
         status, stars, reason = "undecided", None, str(error)
@@ -284,6 +293,7 @@ def sheet(question: Question, answers: Answers, reference: list[str], turn: int)
     )
 
 
+UNSAID = ("too_long", "failed")  # how a reply ends where the model was not asked, or gave none
 AGAIN = ("unparsed", "truncated")  # a refusal is an answer: asking again would press for another
 
 
@@ -292,25 +302,39 @@ def heard(
 ) -> tuple[R | None, str, Reply]:
     """What `read` finds in the reply to `text`, its status, and the reply; `system` may be "". A
     reply that states nothing is asked for once more, by another sample index, for which the ledger
-    buys another answer."""
+    buys another answer where the endpoint can give one."""
     opening = [Message(role="system", content=system)] if system else []
     messages = [*opening, Message(role="user", content=text)]
     reply = ask(messages)
-    found, status = read(reply)
+    found, status = _read(reply, read)
     if status in AGAIN:
         reply = ask(messages, 1)
-        found, status = read(reply)
+        found, status = _read(reply, read)
     return found, status, reply
+
+
+def _read(reply: Reply, read: Callable[[Reply], tuple[R | None, str]]) -> tuple[R | None, str]:
+    """What `read` finds in a reply; where nothing was said, why."""
+    return (None, reply.finish_reason) if reply.finish_reason in UNSAID else read(reply)
 
 
 def retried(exchanges: Sequence[Exchange], read: Callable[[Reply], tuple[Any, str]]) -> int:
     """How many of a stage's requests, those for references included, `heard` made once more: the
-    reply states nothing to `read`, and the job goes on with the same messages. (Two equal answers
-    make equal sheets in both orders, so the messages alone do not tell.)"""
+    reply states nothing to `read`, the job goes on with the same messages, and the reply to them is
+    another one. (Two equal answers make equal sheets in both orders, so the messages alone do not
+    tell. An endpoint that has no other text to give returns the first reply again.)"""
     return sum(
-        (one.job, one.messages) == (after.job, after.messages) and read(one.reply)[1] in AGAIN
+        (one.job, one.messages) == (after.job, after.messages)
+        and (not one.reply.key or one.reply.key != after.reply.key)
+        and _read(one.reply, read)[1] in AGAIN
         for one, after in pairwise(exchanges)
     )
+
+
+def unread(exchanges: Iterable[Exchange], read: Callable[[Reply], tuple[Any, str]]) -> list[Reply]:
+    """The replies to sheets that state nothing to `read`; those for references are no sheets."""
+    sheets = (e.reply for e in exchanges if e.messages[0].role == "system")
+    return [reply for reply in sheets if _read(reply, read)[1] not in ("ok", *UNSAID)]
 
 
 def rating(reply: Reply) -> tuple[float | None, str]:
