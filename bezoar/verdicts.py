@@ -3,10 +3,12 @@
 
 import json
 import re
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from itertools import pairwise
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, get_args
 
+from bezoar import unread
+from bezoar.differences import bootstrap
 from bezoar.files import BadInput
 from bezoar.prompts import Prompt, fence
 from bezoar.records import Answers, Ask, Exchange, Grade, Message, Question, Reply, Sample, Verdict
@@ -331,10 +333,56 @@ def retried(exchanges: Sequence[Exchange], read: Callable[[Reply], tuple[Any, st
     )
 
 
-def unread(exchanges: Iterable[Exchange], read: Callable[[Reply], tuple[Any, str]]) -> list[Reply]:
-    """The replies to sheets that state nothing to `read`; those for references are no sheets."""
-    sheets = (e.reply for e in exchanges if e.messages[0].role == "system")
-    return [reply for reply in sheets if _read(reply, read)[1] not in ("ok", *UNSAID)]
+def hold(
+    where: str,
+    statuses: Sequence[str],
+    exchanges: Sequence[Exchange],
+    read: Callable[[Reply], tuple[Any, str]],
+) -> None:
+    """Hold a grader to its word: BadInput where nothing could be read of it, a warning where little
+    could. `statuses` are those of its grades or comparisons."""
+    judged = [status for status in statuses if status != "empty_answer"]
+    # what is asked for without a system message is a reference, and no grade
+    replies = [e.reply for e in exchanges if e.messages[0].role == "system"]
+    unread.check(
+        where,
+        judged.count("ok"),
+        [status for status in judged if status != "ok"],
+        [reply for reply in replies if _read(reply, read)[1] not in ("ok", *UNSAID)],
+        "raise its max_tokens where replies are cut, or name another model in llm.grader, "
+        "then run the same command again",
+    )
+
+
+def measure(grades: Sequence[Grade], answered: int, seed: int) -> dict[str, float | int | None]:
+    """The mean of the grades there are, by turn and over both, each with a 95 % bootstrap interval
+    over questions (None where there are too few); `coverage`, the share of the turns of `answered`
+    questions that have a grade; `read`, the share of those asked about of which one could be read;
+    how many turns have each status of records.Grade."""
+    measured: dict[str, float | int | None] = {}
+    for name, turns in (("turn_1", (1,)), ("turn_2", (2,)), ("average", _TURNS)):
+        scores = [
+            (grade.question_id, grade.score)
+            for grade in grades
+            if grade.turn in turns and grade.score is not None
+        ]
+        low, high = bootstrap(scores, seed) or (None, None)
+        measured[name] = sum(score for _, score in scores) / len(scores) if scores else None
+        measured[f"{name}_low"], measured[f"{name}_high"] = low, high
+    scored = sum(grade.score is not None for grade in grades)
+    statuses = [grade.status for grade in grades]
+    return {
+        **measured,
+        "coverage": scored / (len(_TURNS) * answered) if answered else None,
+        "read": share_read(statuses),
+        **{s: statuses.count(s) for s in get_args(Grade.model_fields["status"].annotation)},
+    }
+
+
+def share_read(statuses: Sequence[str]) -> float | None:
+    """The share of a grader's words that could be read, of those it was asked for."""
+    judged = [status for status in statuses if status != "empty_answer"]
+    return judged.count("ok") / len(judged) if judged else None
 
 
 def rating(reply: Reply) -> tuple[float | None, str]:

@@ -50,6 +50,9 @@ def main() -> None:
     write_json("metrics/agreement/agreement.json", agreement.flat(rows))
     spent = budget.spending(p.llm.grader, run.exchanges)
     write_json("metrics/agreement/spending.json", spent.model_dump())
+    statuses = [grade.status for grade in grades]
+    where = f"agreement, {p.llm.grader.model}"
+    verdicts.hold(where, statuses, run.exchanges, verdicts.rating)
 
 
 if __name__ == "__main__":
