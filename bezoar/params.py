@@ -256,16 +256,71 @@ class Anthropic(Remote):
     api_version: str
 
 
+MOST = ("max_new_tokens", "max_tokens")  # of a model in this process, one of the two
+# What people give other samplers, and what stands for it here
+ELSEWHERE = {
+    "do_sample": "temperature alone decides; 0 takes the likeliest token",
+    "seed": "what is drawn follows from the request and its sample number",
+    "max_completion_tokens": "max_new_tokens",
+    "max_length": "max_new_tokens, which counts the reply alone",
+    **dict.fromkeys(
+        ("top_p", "top_k", "min_p", "typical_p"),
+        "tokens are drawn from all, by temperature alone; leave it out",
+    ),
+}
+
+
+def _local(params: dict[str, Any]) -> dict[str, Any]:
+    """Close the params of a model in this process: a maximum of a reply, and a temperature."""
+    for name, value in _free(params).items():
+        if name not in (*MOST, "temperature"):
+            close = difflib.get_close_matches(name, (*MOST, "temperature"), 1)
+            instead = ELSEWHERE.get(name) or (
+                f"did you mean {close[0]!r}?" if close else f"have {MOST[0]} and temperature"
+            )
+            raise ValueError(f"{name!r} is not known to a model in this process; {instead}")
+        if value is None:
+            continue
+        if name == "temperature":
+            if not _is_number(value) or not 0 <= value <= 2:
+                raise ValueError(f"temperature: {value!r}; 0, the likeliest token, to 2")
+        elif not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            raise ValueError(f"{name}: {value!r}; tokens of a reply, 1 or more")
+    given = [name for name in MOST if params.get(name) is not None]
+    if len(given) != 1:
+        wrong = f"{' and '.join(given)} say the same" if given else "sets no maximum of a reply"
+        raise ValueError(f"{wrong}; one of them, as {MOST[0]}: 512")
+    return params
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
 class InProcess(Section):
-    """A transformers model folder, run in this process; `params` go to `generate`."""
+    """A transformers model folder, run in this process. `params`: max_new_tokens, the most that a
+    reply may have, and temperature; at 0, or without one, the likeliest token is taken.
+    `system_role`: false where its chat template refuses a system message, which then opens the
+    first user message. At most `batch_size` requests are continued together."""
 
     provider: Literal["local"]
     model: str
     terms: Terms
     style: Literal["chat", "completion"]
-    params: Annotated[dict[str, Any], AfterValidator(_free)]
+    params: Annotated[dict[str, Any], AfterValidator(_local)]
+    system_role: bool = True
     concurrency: Count
     batch_size: Count
+
+    @property
+    def most(self) -> int:
+        """Tokens of the longest reply."""
+        return next(int(self.params[name]) for name in MOST if self.params.get(name))
+
+    @property
+    def temperature(self) -> float:
+        """At which tokens are drawn."""
+        return float(self.params.get("temperature") or 0)
 
 
 Endpoint = Annotated[Embedded | OpenAI | Anthropic | InProcess, Field(discriminator="provider")]

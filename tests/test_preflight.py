@@ -173,7 +173,13 @@ def test_a_key_that_is_not_set_is_named_and_nobody_is_asked(
 
 
 def test_a_model_in_this_process_wants_its_folder(tmp_path: Path) -> None:
-    told = {"provider": "local", "style": "chat", "params": {}, "concurrency": 1, "batch_size": 1}
+    told = {
+        "provider": "local",
+        "style": "chat",
+        "params": {"max_new_tokens": 9},
+        "concurrency": 1,
+        "batch_size": 1,
+    }
     told |= {"terms": "MIT"}
     endpoint = params.InProcess.model_validate({**told, "model": str(tmp_path / "m")})
     assert asked(endpoint)[0].level == "stop"
@@ -426,8 +432,15 @@ def test_a_forecast_beside_the_budget(tree: Path) -> None:
     assert [finding.level for finding in expected.money(free, endless)] == ["ok", "ok"]
 
 
+def unbounded(name: str) -> Params:
+    """A profile whose teacher has room for everything."""
+    p = profile(name)
+    teacher = p.llm.teacher.model_copy(update={"context_tokens": None})
+    return p.model_copy(update={"llm": p.llm.model_copy(update={"teacher": teacher})})
+
+
 def test_an_estimate_comes_near_the_papers_counts(tree: Path) -> None:
-    calls = {row.stage: row.calls for row in checks.forecast.estimate(profile("paper"))}
+    calls = {row.stage: row.calls for row in checks.forecast.estimate(unbounded("paper"))}
     # 301 calls and 1,505 answers, less what a teacher spoils (OpenBezoar 2.1)
     assert calls["generate lamini"] == pytest.approx(301 + 1505, rel=0.05)
     # 3 x (1,560 + 193 + 18) + 210: the paper's tasks with fewer rows make 5,507 of it (2.3)
@@ -440,6 +453,27 @@ def test_an_estimate_comes_near_the_papers_counts(tree: Path) -> None:
     small = {row.stage: row.calls for row in checks.forecast.estimate(profile("small"))}
     assert small["generate orca"] == pytest.approx(5523 / 10, rel=0.05)
     assert small["mt_grade sft"] == pytest.approx(160 * 1.02, rel=0.05), "references are given"
+
+
+def test_preflight_tells_what_does_not_fit_the_papers_teacher(
+    tree: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = checks.forecast.estimate(profile("paper"))
+    lamini = next(row for row in rows if row.stage == "generate lamini")
+    # measured: 8-11 % of the calls for instructions and 768 tokens exceed the teacher's 2,048
+    assert 0.07 < lamini.too_long / 301 < 0.14
+    assert sum(row.too_long for row in rows if row.model != lamini.model) == 0
+    found = expected.too_long(rows)
+    assert "generate lamini" in [finding.where for finding in found]
+    for finding in found:
+        assert finding.level == "warning" and "do not fit h2oai/" in finding.what
+        assert "context_tokens" in finding.do and "fewer_examples" in finding.do
+    Console(width=96).print(command._calls(rows))
+    assert "too long" in capsys.readouterr().out
+    fitting = checks.forecast.estimate(unbounded("paper"))
+    assert not expected.too_long(fitting)
+    Console(width=96).print(command._calls(fitting))
+    assert "too long" not in capsys.readouterr().out
 
 
 def test_time_follows_from_the_work_and_the_kind_of_gpu(tree: Path, tmp_path: Path) -> None:

@@ -82,6 +82,20 @@ def money(p: Params, asked: Sequence[Row]) -> list[Finding]:
     return found
 
 
+def too_long(asked: Sequence[Row]) -> list[Finding]:
+    """A finding for each stage and model with requests that do not fit and will not be sent."""
+    found = []
+    for row in asked:
+        if row.too_long:
+            share = row.too_long / (row.calls + row.too_long)
+            what = (
+                f"about {row.too_long:,} requests ({share:.1%}) do not fit {row.model} with their "
+                "longest reply and will not be sent"
+            )
+            found.append(Finding("warning", row.stage, what, forecast.FIT_MORE))
+    return found
+
+
 def asking(p: Params, asked: Sequence[Row]) -> list[Duration]:
     """How long the stages that ask models take, by endpoint (a panel's judges one after the other);
     none for embedded ones, which take seconds."""
