@@ -316,14 +316,13 @@ def _scheme(p: Params, name: str, seeds: Seeds) -> list[Row]:
     if isinstance(p.llm.teacher, OpenAI | Anthropic):  # it says more than the embedded one
         longer = {"response": "x" * budget.BYTES_PER_TOKEN * p.llm.teacher.reply_tokens}
     judges = [Counter(embedded.connect("world-judge"), member) for member in p.llm.judges]
-    for outcome in outcomes:
-        for sample in outcome.samples:
-            for judge in judges:
-                verdicts.judge(sample.model_copy(update=longer), p.judge.scale, judge)
+    samples = [sample for outcome in outcomes for sample in outcome.samples]
+    for sample in samples:
+        for judge in judges:
+            verdicts.judge(sample.model_copy(update=longer), p.judge.scale, judge)
     scale = len(jobs) / len(played)
-    explained = any(sample.expected for outcome in outcomes for sample in outcome.samples)
     check = known.of_seeds([*seeds.dolly, *seeds.flan], name, p.known)
-    known_samples = check.samples(explained)
+    known_samples = check.samples(any(sample.expected for sample in samples)) if samples else []
     return [
         teacher.row(f"generate {name}", scale),
         *(

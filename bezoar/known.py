@@ -18,12 +18,23 @@ from bezoar.differences import bootstrap, redrawn
 from bezoar.files import BadInput, read_jsonl
 from bezoar.pairwise import WORTH, Pair
 from bezoar.params import FEWEST_KNOWN, Known
-from bezoar.records import Answers, Comparison, Grade, Query, Question, Sample, Seed, Verdict
+from bezoar.records import (
+    Answers,
+    Comparison,
+    Exchange,
+    Grade,
+    Query,
+    Question,
+    Sample,
+    Seed,
+    Verdict,
+)
 
 T = TypeVar("T")
 G = TypeVar("G", Grade, Comparison)
 
 SIDES = ("own", "other")
+PREFIX = "known/"  # of what the questions on a row are filed under
 ALIKE = 0.6  # ours: Jaccard index of two texts' words from which they may mean the same
 LONGEST = 2000  # ours: characters of a row, so that the check is cheap and fits any context
 WORDY = 5  # ours: words of an answer that can be complete, or an explanation; shorter come last
@@ -294,6 +305,11 @@ def parted(done: Iterable[tuple[object, Sequence[G]]]) -> tuple[list[G], list[G]
     )
 
 
+def apart(exchanges: Iterable[Exchange]) -> list[Exchange]:
+    """What was not said of the rows of a check."""
+    return [exchange for exchange in exchanges if not exchange.job.startswith(PREFIX)]
+
+
 def name(answers: Answers) -> str:
     """What a grader's job is filed under: a question's number, or a known row and its side."""
     id = answers.question_id
@@ -307,7 +323,7 @@ def pair_name(pair: Pair) -> str:
 
 
 def _name(at: int, side: str) -> str:
-    return f"known/{at}/{side}"
+    return f"{PREFIX}{at}/{side}"
 
 
 def _answers(id: int, model: str, text: str) -> Answers:

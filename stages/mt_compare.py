@@ -69,7 +69,7 @@ def keep(
     write_jsonl(f"data/mt_compare/{name}/failures.jsonl", run.failures)
     measured = pairwise.measure(comparisons, pairs, p.mt_compare.seed)
     measured["read"] = verdicts.share_read([c.status for c in comparisons])
-    measured["retried"] = verdicts.retried(run.exchanges, verdicts.choice)
+    measured["retried"] = verdicts.retried(known.apart(run.exchanges), verdicts.choice)
     write_json(f"metrics/mt_compare/{name}.json", measured | trust)
     spent = budget.spending(p.llm.grader, run.exchanges)
     write_json(f"metrics/mt_compare/{name}_spending.json", spent.model_dump())

@@ -61,7 +61,7 @@ def keep(
     write_jsonl(f"data/mt_grade/{name}/replies.jsonl", run.exchanges)
     write_jsonl(f"data/mt_grade/{name}/failures.jsonl", run.failures)
     measured = verdicts.measure(grades, len(answers), p.mt_grade.seed)
-    measured["retried"] = verdicts.retried(run.exchanges, verdicts.rating)
+    measured["retried"] = verdicts.retried(known.apart(run.exchanges), verdicts.rating)
     write_json(f"metrics/mt_grade/{name}.json", measured | trust)
     spent = budget.spending(p.llm.grader, run.exchanges)
     write_json(f"metrics/mt_grade/{name}_spending.json", spent.model_dump())
