@@ -179,26 +179,24 @@ class Check:
         return [answers for pair in self.pairs for answers in pair]
 
     def of_verdicts(self, judged: Mapping[str, Verdict], scale: int) -> Metrics:
-        """Metrics of a judge's verdicts, by the ids of `samples`: what `_measured` says, and the
-        share of either side's answers that it accepts. An accepted answer stands above a rejected
-        one, then the rating counts."""
-        pairs = [[judged.get(_name(at, side)) for side in SIDES] for at in range(len(self.rows))]
-        worth = [
-            (_worth(own, scale), _worth(other, scale)) for own, other in pairs
-        ]  # fmt: skip
-        accepted = [
-            [verdict is not None and verdict.status == "accepted" for verdict in side]
-            for side in zip(*pairs, strict=True)
-        ] or [[], []]
-        return {
-            **self._measured(worth),
-            **{f"known_accepted_{s}": _share(a) for s, a in zip(SIDES, accepted, strict=True)},
+        """Metrics of a judge's verdicts, by the ids of `samples`: those of `_ranked`, and the share
+        of either side's answers that it accepts. An accepted answer stands above a rejected one,
+        then the rating counts."""
+        sides = {
+            side: [judged.get(_name(at, side)) for at in range(len(self.rows))] for side in SIDES
+        }
+        own, other = ([_worth(v, scale) for v in verdicts] for verdicts in sides.values())
+        return self._ranked(list(zip(own, other, strict=True))) | {
+            f"known_accepted_{side}": _share(
+                [v is not None and v.status == "accepted" for v in its]
+            )
+            for side, its in sides.items()
         }
 
     def of_grades(self, grades: Iterable[Grade]) -> Metrics:
-        """Metrics of a grader's grades of `answers`: what `_measured` says."""
+        """Metrics of a grader's grades of `answers`: those of `_ranked`."""
         scores = {(g.question_id, g.model): g.score for g in grades if g.turn == 1}
-        return self._measured(
+        return self._ranked(
             [(scores.get((id, "own")), scores.get((id, "other"))) for id in self.questions]
         )
 
@@ -206,29 +204,38 @@ class Check:
         """Metrics of a grader's comparisons of `pairs`. `known_auc` is how often the own answer
         wins, a tie or what the order decided as a half; `known_order`, how often the order decided,
         of the pairs that were read both ways round."""
-        first = [c for c in comparisons if c.turn == 1]
-        decided = [c for c in first if c.winner]
-        worth = [(c.question_id, WORTH[c.winner] if c.winner else 0.5) for c in first]
-        low, high = bootstrap(worth, self._seed) or (None, None)
-        return {
-            "known_rows": None if self.how is None else self.had,
-            "known_auc": sum(w for _, w in worth) / len(worth) if worth else None,
-            "known_auc_low": low,
-            "known_auc_high": high,
-            "known_read": len(decided) / len(self.rows) if self.rows else None,
-            "known_order": _share([c.winner == "inconsistent" for c in decided]),
-        }
+        winners = {c.question_id: c.winner for c in comparisons if c.turn == 1}
+        winners = {id: winners.get(id) for id in self.questions}
+        worth = [(id, WORTH[winner or "tie"]) for id, winner in winners.items()]
+        decided = [winner for winner in winners.values() if winner]
+        mean = sum(w for _, w in worth) / len(worth) if worth else None
+        return self._metrics(
+            mean,
+            bootstrap(worth, self._seed),
+            _share([winner is not None for winner in winners.values()]),
+        ) | {"known_order": _share([winner == "inconsistent" for winner in decided])}
 
-    def _measured(self, worth: Sequence[tuple[float | None, float | None]]) -> Metrics:
-        """`known_rows`, how many there were (None: not asked); `known_auc` with its 95 % interval,
-        a bootstrap over rows; `known_read`, the share of replies read."""
-        low, high = redrawn(worth, auc, self._seed) or (None, None)
+    def _ranked(self, worth: Sequence[tuple[float | None, float | None]]) -> Metrics:
+        """Metrics of what a row's own answer and another's are worth, None where no word of it
+        could be read."""
+        return self._metrics(
+            auc(worth) if worth else None,
+            redrawn(worth, auc, self._seed),
+            _share([value is not None for both in worth for value in both]),
+        )
+
+    def _metrics(
+        self, value: float | None, interval: tuple[float, float] | None, read: float | None
+    ) -> Metrics:
+        """`known_rows`, how many the source has, None where nobody asks; `known_auc` with its 95 %
+        interval, a bootstrap over rows; `known_read`, the share of what was asked that was read."""
+        low, high = interval or (None, None)
         return {
             "known_rows": None if self.how is None else self.had,
-            "known_auc": auc(worth) if worth else None,
+            "known_auc": value,
             "known_auc_low": low,
             "known_auc_high": high,
-            "known_read": _share([w is not None for both in worth for w in both]),
+            "known_read": read,
         }
 
     @property
@@ -248,19 +255,25 @@ class Check:
                 file=sys.stderr,
             )
             return
-        low, high = metrics["known_auc_low"], metrics["known_auc_high"]
-        order = metrics.get("known_order")
         message = (
-            f"{where}: tells right answers from wrong ones with an AUC of {value:.2f} "
-            f"({low:.2f} to {high:.2f}; a coin has 0.50) on {self.had} rows of {self.source}, "
-            f"{metrics['known_read']:.0%} of its replies read"
-            + (f", the order decided {order:.0%}" if order is not None else "")
-            + f"; below known.least_auc {self.how.least_auc:g} its word is worth little: name a "
-            "better model"
+            f"{where}: {self._in_words(metrics)}; below known.least_auc {self.how.least_auc:g} its "
+            "word is worth little: name a better model"
         )
         if self.how.below == "stop":
             raise BadInput(f"{message}, or go on with known.below: warn")
         print(f"warning: {message}", file=sys.stderr)
+
+    def _in_words(self, metrics: Metrics) -> str:
+        value, low, high, read = (
+            metrics[f"known_{key}"] for key in ("auc", "auc_low", "auc_high", "read")
+        )
+        words = (
+            f"tells right answers from wrong ones with an AUC of {value:.2f} ({low:.2f} to "
+            f"{high:.2f}; a coin has 0.50) on {self.had} rows of {self.source}, {read:.0%} of its "
+            "replies read"
+        )
+        order = metrics.get("known_order")
+        return words if order is None else f"{words}, the order decided {order:.0%}"
 
 
 def check(source: str, how: Known | None) -> Check:

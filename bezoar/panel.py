@@ -89,6 +89,7 @@ def hold(where: str, stated: Sequence[Verdict], run: Judged) -> None:
     silent = {verdict.id: verdict for verdict in stated if verdict.status == "undecided"}
     unread.check(
         where,
+        "llm.judge",
         len(stated) - len(silent),
         [_reason(verdict) for verdict in silent.values()],
         [
@@ -96,8 +97,6 @@ def hold(where: str, stated: Sequence[Verdict], run: Judged) -> None:
             for e in run.exchanges
             if e.job in silent and e.reply.finish_reason not in verdicts.UNSAID
         ],
-        "raise its max_tokens where replies are cut, or name another model in llm.judge, "
-        "then run the same command again",
     )
 
 

@@ -346,11 +346,10 @@ def hold(
     replies = [e.reply for e in exchanges if e.messages[0].role == "system"]
     unread.check(
         where,
+        "llm.grader",
         judged.count("ok"),
         [status for status in judged if status != "ok"],
         [reply for reply in replies if _read(reply, read)[1] not in ("ok", *UNSAID)],
-        "raise its max_tokens where replies are cut, or name another model in llm.grader, "
-        "then run the same command again",
     )
 
 

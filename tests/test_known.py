@@ -339,13 +339,13 @@ def test_below_the_line_a_stage_warns_and_goes_on(
     run = ready(stage)
     says(monkeypatch, EMPTY[stage])
     run()
-    told = capsys.readouterr().err
+    errors = capsys.readouterr().err
     assert re.search(
         rf"^warning: {stage}@\w+, world-judge: tells right answers from wrong ones with an AUC of "
         r"0\.50 \(0\.50 to 0\.50; a coin has 0\.50\) on 20 rows of data/fetch/dolly, 100% of its "
-        r"replies read", told, re.MULTILINE
+        r"replies read", errors, re.MULTILINE
     )  # fmt: skip
-    assert ("the order decided 100%" in told) == (stage == "mt_compare")
+    assert ("the order decided 100%" in errors) == (stage == "mt_compare")
     assert measured(stage)["known_auc"] == 0.5
 
 
@@ -439,8 +439,8 @@ def test_every_member_of_a_panel_is_checked_for_itself(
         llm, "connect", lambda endpoint, *_: real if endpoint.model == "world-judge" else yes
     )
     judge.main("lamini")
-    told = capsys.readouterr().err
-    assert "judge@lamini, form-judge: tells right" in told and "world-judge: tells" not in told
+    errors = capsys.readouterr().err
+    assert "judge@lamini, form-judge: tells right" in errors and "world-judge: tells" not in errors
     members = read("metrics/judge/lamini.json")["members"]
     assert members["world-judge"]["known_auc"] > 0.9 > members["form-judge"]["known_auc"] == 0.5
     assert members["form-judge"]["known_accepted_other"] == 1

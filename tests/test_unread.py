@@ -34,18 +34,37 @@ def test_a_reply_is_shown_as_it_came_on_one_line(reply: Reply, line: str) -> Non
 def test_a_model_that_is_mostly_read_is_left_in_peace(
     read: int, silent: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    unread.check("a@b, m", read, ["blank"] * silent, [said("")] * silent, "do so")
+    unread.check("a@b, m", "llm.x", read, ["blank"] * silent, [said("")] * silent)
     assert capsys.readouterr().err == ""
 
 
 def test_under_half_it_warns_by_name_with_three_replies(capsys: pytest.CaptureFixture[str]) -> None:
     replies = [said(f"Fine {n}.") for n in range(6)]
-    unread.check("a@b, m", 4, ["blank"] * 5 + ["truncated"], replies, "do so")
-    told = capsys.readouterr().err.splitlines()
-    assert told == [
+    unread.check("a@b, m", "llm.x", 4, ["blank"] * 5 + ["truncated"], replies)
+    errors = capsys.readouterr().err.splitlines()
+    assert errors == [
         *(f"a@b, m: a reply that could not be read: [stop] Fine {n}." for n in range(3)),
-        "warning: a@b, m: 4 of 10 replies could be read (blank 5, truncated 1); do so",
+        "warning: a@b, m: 4 of 10 replies could be read (blank 5, truncated 1); look at the "
+        "replies above; another model as llm.x may do better",
     ]
+
+
+@pytest.mark.parametrize(
+    ("reasons", "mend"),
+    [
+        (["truncated"] * 3 + ["blank"], "raise max_tokens in the params of llm.x"),
+        (["too_long"] * 3 + ["blank"], "raise context_tokens of llm.x"),
+        (["refused"] * 3 + ["blank"], "another model as llm.x"),
+        (["status"] * 3, "another model as llm.x"),
+    ],
+)
+def test_where_nothing_is_read_the_error_says_what_would_be_right(
+    reasons: list[str], mend: str
+) -> None:
+    with pytest.raises(
+        BadInput, match=rf"^error: a@b, m: 0 of \d replies .*{mend}.*bought is kept"
+    ):
+        unread.check("a@b, m", "llm.x", 0, reasons, [])
 
 
 # --- the stages ----------------------------------------------------------------------------------
@@ -94,7 +113,9 @@ def test_a_stage_that_can_read_nothing_stops_there_and_keeps_what_it_bought(
 ) -> None:
     run = ready(stage)
     monkeypatch.setattr(llm, "connect", lambda *_: Scripted(lambda prompt: line))
-    with pytest.raises(BadInput, match=rf"{stage}, world-judge: 0 of \d+ replies .*max_tokens"):
+    with pytest.raises(
+        BadInput, match=rf"{stage}, world-judge: 0 of \d+ replies .*llm\.(judge|grader)"
+    ):
         run()
     shown = capsys.readouterr().err.count("a reply that could not be read")
     sent = not isinstance(line, Reply) or line.finish_reason != "too_long"
@@ -119,9 +140,9 @@ def test_a_stage_that_reads_few_warns_and_goes_on(
 
     monkeypatch.setattr(llm, "connect", lambda *_: Scripted(speak))
     run()
-    told = capsys.readouterr().err
-    assert f"warning: {stage}, world-judge: " in told and " replies could be read (" in told
-    assert told.count("[stop] I like them all.") == 3
+    errors = capsys.readouterr().err
+    assert f"warning: {stage}, world-judge: " in errors and " replies could be read (" in errors
+    assert errors.count("[stop] I like them all.") == 3
 
 
 def test_one_member_of_a_panel_that_cannot_be_read_stops_the_stage(
