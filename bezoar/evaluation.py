@@ -6,13 +6,14 @@ paths and versions is left out.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from bezoar import chat, generation
 from bezoar.files import BadInput
 from bezoar.generation import Continuation, Draw
 from bezoar.params import LmEval, MtAnswer, Temperatures
 from bezoar.progress import track
+from bezoar.prompts import Prompt
 from bezoar.records import (
     Answers,
     Ask,
@@ -252,21 +253,30 @@ def converse(
     ]
 
 
+NO_ANSWER = Prompt("chat/no_answer")
+_FINISH: dict[str, Literal["stop", "length", "no_room", "refused"]] = {
+    "stop": "stop",
+    "length": "length",
+    "too_long": "no_room",
+}
+
+
 def interview(question: Question, name: str, ask: Ask) -> Answers:
-    """Both turns of a question as `ask` answers them, the second with the first answer before it
-    (left out where it is empty: providers take no empty message)."""
+    """Both turns of a question as `ask` answers them, the second with the first answer before it.
+    An answer that is empty is told in words of ours: providers take neither an empty message nor
+    two of the user in a row."""
     talk: list[Message] = []
     given: list[Reply] = []
     for turn in question.turns:
         talk.append(Message(role="user", content=turn))
         given.append(ask(talk))
-        if given[-1].text.strip():
-            talk.append(Message(role="assistant", content=given[-1].text))
+        spoken = given[-1].text if given[-1].text.strip() else NO_ANSWER.fill()
+        talk.append(Message(role="assistant", content=spoken))
     return Answers(
         question_id=question.question_id,
         model=name,
         turns=[reply.text for reply in given],
-        finish=[reply.finish_reason for reply in given],
+        finish=[_FINISH.get(reply.finish_reason, "refused") for reply in given],
     )
 
 
