@@ -121,7 +121,7 @@ def test_a_stage_that_can_read_nothing_stops_there_and_keeps_what_it_bought(
     sent = not isinstance(line, Reply) or line.finish_reason != "too_long"
     assert shown == (3 if sent else 0)
     name = stage.replace("@", "/")
-    assert lines(f"data/{name}/replies.jsonl")
+    assert bool(lines(f"data/{name}/replies.jsonl")) == sent
     assert Path(f"metrics/{name}").is_dir() or read(f"metrics/{name}.json")
 
 
