@@ -344,7 +344,9 @@ class Client(client.Client):
         if journal.id is None and not ended.failure:  # it was never opened, or is gone
             self._wait_anew(calls)
         elif not ended.failure:
-            self._ask_again(calls, len(left) / len(journal.keys), journal)
+            reasons = [ended.results[key].reason for key in left if key in ended.results]
+            why = reasons[0] if reasons else "the batch has no result for it"
+            self._ask_again(calls, len(left) / len(journal.keys), journal, why)
         elif ended.too_large and len(journal.keys) > 1:
             self._most, self._one_by_one = max(1, len(journal.keys) // 2), True
             self._say(f"{ended.failure}: opened again in batches of {self._most}, one by one")
@@ -359,14 +361,15 @@ class Client(client.Client):
     def _wait_anew(self, calls: list[Call]) -> None:
         self._waiting |= {call.key: call for call in calls}
 
-    def _ask_again(self, calls: list[Call], share: float, journal: Journal) -> None:
+    def _ask_again(self, calls: list[Call], share: float, journal: Journal, why: str) -> None:
         """What a batch left: live where it is little, in another batch where it is much, and where
         that leaves much too, no further."""
         if not calls:
             return
-        size = f"{len(calls)} of {len(journal.keys)} requests"
+        left = f"batch {journal.id} left {len(calls)} of {len(journal.keys)} requests unanswered"
+        left += f" (the first: {why})"
         if len(calls) == 1 or share <= LITTLE:
-            self._say(f"batch {journal.id} left {size} unanswered: asked live, at the full price")
+            self._say(f"{left}: asked live, at the full price")
             for call in calls:
                 super()._route(call)
             return
@@ -375,10 +378,10 @@ class Client(client.Client):
         if max(self._tries[call.key] for call in calls) > 1:
             self._parked |= {call.key: call for call in calls}
             raise Stopped(
-                f"llm: {self.endpoint.model}: batch {journal.id} left {size} unanswered, as the "
-                "one before it did; wait until the provider has time, or set mode: live"
+                f"llm: {self.endpoint.model}: {left}, as the one before it did; wait until the "
+                "provider has time, or set mode: live"
             )
-        self._say(f"batch {journal.id} left {size} unanswered: asked in another batch")
+        self._say(f"{left}: asked in another batch")
         self._wait_anew(calls)
 
     def _join(self, key: str, ended: Ended, journal: Journal) -> bool:
@@ -545,7 +548,8 @@ class OpenAIBatches:
             return Result(body, "", False)
         said = first(body, "error", "message") or first(row, "error", "message")
         refused = isinstance(status, int) and 400 <= status < 500 and status not in (408, 409, 429)
-        return Result(None, f"HTTP {status}: {said}", refused)
+        code = f"HTTP {status}" if status else first(row, "error", "code")
+        return Result(None, ": ".join(str(word) for word in (code, said) if word), refused)
 
 
 class AnthropicBatches:
@@ -595,9 +599,8 @@ class AnthropicBatches:
             return Result(first(result, "message"), "", False)
         kind = first(result, "error", "error", "type") or first(result, "error", "type")
         said = first(result, "error", "error", "message")
-        return Result(
-            None, f"{first(result, 'type')}: {said or kind}", kind == "invalid_request_error"
-        )
+        words = ": ".join(str(word) for word in (first(result, "type"), said or kind) if word)
+        return Result(None, words, kind == "invalid_request_error")
 
 
 def _failure(shown: dict[str, Any]) -> str:
