@@ -21,14 +21,14 @@ from urllib.parse import quote
 import pytest
 import yaml
 
-from bezoar import files, llm, params, report
+from bezoar import files, llm, loading, params, report
 from bezoar.cards import dataset, model
 from bezoar.files import BadInput
 from bezoar.llm.client import Failed
 from bezoar.params import InProcess, Repository
 from bezoar.records import Message
 from bezoar.sources import hub, link, local, weights
-from bezoar.training import fitting, loading, merge
+from bezoar.training import fitting, merge
 from tests.conftest import BIN, ROOT, environment
 from tests.hub import Hub, Repo, serve
 from tests.servers import Faults, serving
