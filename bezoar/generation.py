@@ -79,7 +79,7 @@ class Batch:
     def __init__(self, model: Any, tokenizer: Any, size: int, opening: Opening = NOTHING) -> None:
         self._model, self._tokenizer, self._size, self._opening = model, tokenizer, size, opening
         self._stops = ends(model, tokenizer)
-        self._positions = model.config.max_position_embeddings
+        self.positions: int = model.config.max_position_embeddings
         self._waiting: deque[_Row] = deque()
         self._rows: _Rows | None = None
 
@@ -97,7 +97,7 @@ class Batch:
     def add(self, name: int, prompt: list[int], most: int, draw: Draw = GREEDY) -> None:
         """Let a prompt (token ids, one at least) be continued by at most `most` tokens, and not
         past the model's context."""
-        room = self._positions - len(prompt)
+        room = self.positions - len(prompt)
         self._waiting.append(_Row(name, prompt, min(most, room), draw))
 
     def step(self) -> list[Ended]:

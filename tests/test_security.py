@@ -24,7 +24,7 @@ import yaml
 from bezoar import files, llm, loading, params, report
 from bezoar.cards import dataset, model
 from bezoar.files import BadInput
-from bezoar.llm.client import Failed
+from bezoar.llm.client import Stopped
 from bezoar.params import InProcess, Repository
 from bezoar.records import Message
 from bezoar.sources import hub, link, local, weights
@@ -246,7 +246,7 @@ def test_code_that_a_model_brings_is_not_run(
     with_code(tmp_path / "model", mark)
     # as at a terminal, where transformers asks whether to run it unless told that it must not
     monkeypatch.setattr("builtins.input", lambda *_: "y")
-    with pytest.raises((BadInput, ValueError, OSError, KeyError, Failed)):
+    with pytest.raises((BadInput, ValueError, OSError, KeyError, Stopped)):
         load(tmp_path / "model")
 
 
