@@ -88,7 +88,7 @@ def _free(params: dict[str, Any]) -> dict[str, Any]:
 
 KEY_FIELD = "api_key_env"
 PAIRS = "fetch/hh_rlhf"  # the preference pairs, below data/
-LOCAL_MODELS = "local/models"  # the user's own models, each a folder
+ASKED = "local/llm"  # models that are run in this process, each a folder
 FURTHER = "models/"  # what the further models lie under, below models/
 Url = Annotated[str, AfterValidator(_plain_url)]
 
@@ -292,7 +292,8 @@ def _drawing(params: dict[str, Any]) -> dict[str, Any]:
 
 
 def _maxima(params: dict[str, Any]) -> list[int]:
-    return [params[name] for name in MOST if params.get(name) is not None]
+    """The maxima of a reply that are set, one or none where the params are checked."""
+    return [value for name, value in params.items() if name in MOST and value is not None]
 
 
 def _with_maximum(params: dict[str, Any]) -> dict[str, Any]:
@@ -305,7 +306,7 @@ Drawing = Annotated[dict[str, Any], AfterValidator(_drawing)]
 
 
 class InProcess(Section):
-    """A transformers model folder below local/models/, run in this process. `params`:
+    """A transformers model folder below local/llm/, run in this process. `params`:
     max_new_tokens, the most that a reply may have, and temperature; at 0, or without one, the
     likeliest token is taken. `again` and `system_role` as of Remote and OpenAI. At most
     `batch_size` requests are continued together; its context is in its config.json."""
@@ -380,11 +381,11 @@ class Endpoints(Section):
     def _local_models_where_dvc_looks(self) -> "Endpoints":
         for who in type(self).model_fields:
             for name, endpoint in self.by_name(who).items():
-                if isinstance(endpoint, InProcess) and not _below(endpoint.model, LOCAL_MODELS):
+                if isinstance(endpoint, InProcess) and not _below(endpoint.model, ASKED):
                     raise ValueError(
-                        f"{name}.model: {endpoint.model}: lies outside of {LOCAL_MODELS}/, where "
+                        f"{name}.model: {endpoint.model}: lies outside of {ASKED}/, where "
                         "DVC sees that a model has changed; bring it there with cp -r (cp -al "
-                        f"links instead of copying), and name it {LOCAL_MODELS}/NAME"
+                        f"links instead of copying), and name it {ASKED}/NAME"
                     )
         return self
 

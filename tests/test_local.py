@@ -350,19 +350,19 @@ REFUSED: dict[str, tuple[Callable[[Path], Any], str]] = {
 def test_a_folder_that_cannot_be_asked_is_told_by_preflight_and_by_the_stage(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str
 ) -> None:
-    place = tmp_path / "local/models/mine"
+    place = tmp_path / "local/llm/mine"
     place.parent.mkdir(parents=True)
     folder.rename(place)
     (place / "chat_template.jinja").write_text(TEMPLATE)
     monkeypatch.chdir(tmp_path)
-    wanted = endpoint(Path("local/models/mine"), style="chat")
+    wanted = endpoint(Path("local/llm/mine"), style="chat")
     everyone = Endpoints(teacher=wanted, judge=wanted, grader=wanted)
     assert [finding.level for finding in endpoints.check(everyone, {})] == ["ok"]
     spoil, words = REFUSED[what]
     spoil(place)
     (found,) = endpoints.check(everyone, {})
     assert found.level == "stop" and found.do
-    with pytest.raises(BadInput, match=f"llm: local/models/mine: .*{words}"):
+    with pytest.raises(BadInput, match=f"llm: local/llm/mine: .*{words}"):
         replies(wanted, ["Hello"])
     assert found.text.endswith(str(found.do)) and not len(Ledger())
 
@@ -384,17 +384,17 @@ def test_a_reply_that_fills_the_context_leaves_no_room_to_ask(grown: Path) -> No
 
 @pytest.mark.parametrize(
     "path",
-    ["/models/mine", "models/sft/orca", "local/mine", "local/models", "local/models/../x/y",
-     "local/models/..", "local/models/a/b", "~/model", "Qwen/Qwen2.5-0.5B"],
+    ["/models/mine", "models/sft/orca", "local/mine", "local/llm", "local/llm/../x/y",
+     "local/llm/..", "local/llm/a/b", "~/model", "Qwen/Qwen2.5-0.5B"],
 )  # fmt: skip
 def test_a_model_that_dvc_would_not_see_change_is_refused_with_the_way_there(path: str) -> None:
     p = params.load(ROOT / "params.yaml")
-    with pytest.raises(ValidationError, match=r"outside of local/models/.* cp -r"):
+    with pytest.raises(ValidationError, match=r"outside of local/llm/.* cp -r"):
         Endpoints(teacher=endpoint(Path(path)), judge=p.llm.judge, grader=p.llm.grader)
-    with pytest.raises(ValidationError, match=r"judge\.1\.model: .* outside of local/models/"):
+    with pytest.raises(ValidationError, match=r"judge\.1\.model: .* outside of local/llm/"):
         panel = [p.llm.grader, endpoint(Path(path))]
         Endpoints(teacher=p.llm.teacher, judge=panel, grader=p.llm.grader)
-    mine = endpoint(Path("local/models/mine"))
+    mine = endpoint(Path("local/llm/mine"))
     Endpoints(teacher=mine, judge=[p.llm.grader, mine], grader=mine)
 
 
@@ -413,5 +413,5 @@ def test_every_stage_that_asks_runs_again_for_other_weights() -> None:
     stages = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
     for name in ("generate", "judge", "mt_grade", "mt_compare", "agreement"):
         deps = stages[name].get("do", stages[name])["deps"]
-        needed = {"local/models", "bezoar/loading.py", "bezoar/generation.py", "bezoar/chat.py"}
+        needed = {"local/llm", "bezoar/loading.py", "bezoar/generation.py", "bezoar/chat.py"}
         assert needed <= set(deps), name

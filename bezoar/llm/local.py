@@ -23,7 +23,7 @@ from bezoar.ledger import Ledger
 from bezoar.llm import client, openai, room
 from bezoar.llm.client import Call, Stopped
 from bezoar.llm.wire import first
-from bezoar.params import LOCAL_MODELS, MOST, InProcess, OpenAI, Price
+from bezoar.params import ASKED, MOST, InProcess, OpenAI, Price
 
 T = TypeVar("T")
 
@@ -201,7 +201,7 @@ def check(endpoint: InProcess) -> None:
     if not (folder / "config.json").is_file():
         raise BadInput(
             f"{where}: no config.json in there; model is the folder of a transformers model, "
-            f"{LOCAL_MODELS}/NAME"
+            f"{ASKED}/NAME"
         )
     _check_weights(folder, where)
     if not any((folder / name).is_file() for name in TOKENIZERS):
