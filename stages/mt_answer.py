@@ -11,11 +11,10 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from bezoar import budget, evaluation, files, llm, params, preflight, progress, work
+from bezoar import budget, evaluation, files, llm, loading, params, preflight, progress, work
 from bezoar.files import BadInput
 from bezoar.params import Endpoint
 from bezoar.records import Answers, Ask, Question
-from bezoar.training import loading
 
 
 def main(name: str) -> None:

@@ -232,21 +232,6 @@ def test_a_busy_server_is_not_an_absent_one(monkeypatch: pytest.MonkeyPatch) -> 
     assert "busy" in found.do
 
 
-def test_a_model_in_this_process_wants_its_folder(tmp_path: Path) -> None:
-    told = {
-        "provider": "local",
-        "style": "chat",
-        "params": {"max_new_tokens": 9},
-        "concurrency": 1,
-        "batch_size": 1,
-    }
-    told |= {"terms": "MIT"}
-    endpoint = params.InProcess.model_validate({**told, "model": str(tmp_path / "m")})
-    assert asked(endpoint)[0].level == "stop"
-    config(tmp_path / "m")
-    assert asked(endpoint)[0].level == "ok"
-
-
 # --- sources --------------------------------------------------------------------------------------
 
 COMMIT = "4293833c" + "0" * 32

@@ -48,7 +48,7 @@ class Room:
                     self._file = _file(endpoint.tokenizer, self._where)
             case InProcess():
                 self._context = positions(Path(endpoint.model))
-                self._longest = self._again = endpoint.most
+                self._longest, self._again = endpoint.most(), endpoint.most(sample=1)
                 file = Path(endpoint.model, FILE)
                 self._file = file if file.is_file() else None
 
@@ -78,7 +78,7 @@ class Room:
         return PER_TEXT * len(messages)
 
     def _counted(self, text: str) -> int:
-        return len(self.tokenizer().encode(_sound(text), add_special_tokens=False).ids)
+        return len(self.tokenizer().encode(sound(text), add_special_tokens=False).ids)
 
     def tokenizer(self) -> Any:
         """The tokenizer that the endpoint names; BadInput where its file is none."""
@@ -125,7 +125,7 @@ def estimated(text: str) -> int:
     return -(-plain // BYTES_PER_TOKEN) + len(text) - plain
 
 
-def _sound(text: str) -> str:
+def sound(text: str) -> str:
     """The text without halves of characters, which no tokenizer takes."""
     return text if text.isascii() else text.encode("utf-8", "replace").decode()
 

@@ -7,7 +7,6 @@ import urllib.error
 import urllib.parse
 from collections.abc import Mapping, Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from bezoar import ledger
@@ -49,8 +48,13 @@ def check(llm: Endpoints, models: Mapping[str, Further]) -> list[Finding]:
         whose: partial(_rehearsed, _named(whose), asked[whose[0]], [asked[who] for who in whose])
         for whose in map(tuple, users.values())
     }
+    here = {whose for whose in checks if isinstance(asked[whose[0]], InProcess)}
+    waiting = {whose: check for whose, check in checks.items() if whose not in here}
     late = rehearsal.SECONDS + 2 * SECONDS
-    found = together(checks, lambda whose: [_silent(whose[0], "no answer", "its server")], late)
+    found = together(waiting, lambda whose: [_silent(whose[0], "no answer", "its server")], late)
+    # loading a tokenizer takes as long as it takes, and waits for nobody
+    found |= {whose: checks[whose]() for whose in here}
+    found = {whose: found[whose] for whose in checks}
     return [finding for findings in found.values() for finding in findings]
 
 
@@ -92,10 +96,13 @@ def _endpoint(who: str, endpoint: Endpoint) -> list[Finding]:
     if isinstance(endpoint, Embedded):
         return [Finding("ok", who, f"{endpoint.model}, simulated in this process")]
     if isinstance(endpoint, InProcess):
-        if (Path(endpoint.model) / "config.json").exists():
-            return [Finding("ok", who, f"{endpoint.model}, run in this process")]
-        do = "put a model folder in Hugging Face format there, or mend `model`"
-        return [Finding("stop", who, f"{endpoint.model}: holds no config.json", do)]
+        from bezoar.llm import local
+
+        try:
+            local.prove(endpoint)
+        except BadInput as error:
+            return [Finding.of(who, error)]
+        return [Finding("ok", who, f"{endpoint.model}, run in this process")]
     try:
         secret = client.secret_of(endpoint)
     except BadInput:
