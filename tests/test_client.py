@@ -757,6 +757,20 @@ def test_a_batch_that_expired_is_opened_again_and_twice_is_enough(
         assert len(model.batches) == 2 and not model.paid
 
 
+def test_what_a_batch_refuses_is_told_apart_as_it_is_live(quick: None) -> None:
+    fates = {PROMPTS[3]: "long", PROMPTS[5]: "filtered", PROMPTS[8]: "bad"}
+
+    def ending(prompt: str, ask: Ask) -> str:
+        return ask(user(prompt)).finish_reason
+
+    with serving(batch_faults=fates) as (model, url):
+        with connected(endpoint := openai(url, mode="batch", max_failed=0.1)) as ask:
+            result = llm.each(ending, PROMPTS, ask, endpoint, where="test", name=str)
+        endings = dict(result.done)
+    assert [endings.get(prompt) for prompt in fates] == ["too_long", "refused", "failed"]
+    assert len(result.failures) == 1 and not model.statuses
+
+
 def test_a_single_expired_item_is_asked_live_and_that_is_said(
     quick: None, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -28,7 +28,7 @@ from bezoar.files import BadInput
 from bezoar.ledger import Bill, Ledger
 from bezoar.llm import client
 from bezoar.llm.client import Call, Stopped
-from bezoar.llm.wire import Unusable, Wire, first
+from bezoar.llm.wire import Unusable, Wire, filtered, first, no_room
 from bezoar.params import Anthropic, OpenAI
 from bezoar.records import Record
 
@@ -396,7 +396,7 @@ class Client(client.Client):
             self._finish(wanted, client.remembered(key, value))
         elif result and result.refused:
             self._parked.pop(key, None)
-            self._fail(wanted, 400, f"refused in a batch: {result.reason}")
+            self._refuse(wanted, result.reason)
         elif not result or result.document is None or not self._answer(wanted, result, journal):
             if call is None:
                 self.purse.release(key)
@@ -404,6 +404,16 @@ class Client(client.Client):
                 self.purse.rest(key)
             return False
         return True
+
+    def _refuse(self, call: Call, reason: str) -> None:
+        """As live: what does not fit is no failure, and a filter's refusal is an answer."""
+        if no_room(400, reason):
+            self._finish(call, client.absent("too_long", self.endpoint.model))
+        elif filtered(400, reason):
+            refused = client.absent("refused", self.endpoint.model)
+            self._keep(call, refused.model_copy(update={"key": call.key}))
+        else:
+            self._fail(call, 400, f"refused in a batch: {reason}")
 
     def _answer(self, call: Call, result: Result, journal: Journal) -> bool:
         try:
