@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from benchmarks import local as benchmark
 from bezoar import chat, generation, llm, loading, params, pretraining
 from bezoar.files import BadInput
 from bezoar.ledger import Ledger
@@ -131,6 +132,26 @@ def test_it_takes_whatever_a_row_holds(folder: Path, text: str, style: str) -> N
     (folder / "chat_template.jinja").write_text(TEMPLATE)
     (reply,) = replies(endpoint(folder, style=style, params={"max_tokens": 3}), [text])
     assert reply.finish_reason in ("stop", "length") and reply.tokens_out <= 3
+
+
+def test_weights_kept_in_bfloat16_are_computed_in_what_the_machine_is_quick_at(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype="bfloat16")
+    model.save_pretrained(folder)
+    monkeypatch.setenv("BEZOAR_DEVICE", "cpu")
+    _, batch = local.load(endpoint(folder))
+    assert {str(each.dtype) for each in batch._model.parameters()} == {"torch.float32"}
+
+
+def test_the_benchmark_gives_both_sides_the_same_to_say(
+    grown: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(benchmark, "MORE", " saw the sun")  # this model's context is short
+    found = benchmark.measure(grown, rows=6, most=8, size=2, repeats=1)
+    assert found["equal"] == 1 and found["kept_now"] >= 0 and found["speedup"] > 0
 
 
 # --- what it keeps -------------------------------------------------------------------------------
