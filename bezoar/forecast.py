@@ -18,7 +18,7 @@ from pathlib import Path
 from random import Random
 from typing import NamedTuple, Protocol, TypeVar
 
-from bezoar import budget, evaluation, pairwise, params, schemes, sources, verdicts
+from bezoar import budget, evaluation, known, pairwise, params, schemes, sources, verdicts
 from bezoar.files import BadInput, read_jsonl
 from bezoar.llm import embedded
 from bezoar.llm.room import Room, too_long
@@ -40,6 +40,7 @@ from bezoar.records import (
     Question,
     Record,
     Reply,
+    Sample,
     Seed,
     Seeds,
     Topic,
@@ -292,8 +293,13 @@ def _rows(p: Params, given: Given) -> list[Row]:
         for name, checkpoint in p.checkpoints.items()
         if isinstance(served := p.further(checkpoint), FurtherServed)
     ]
-    rows += [_grades(p, f"mt_grade {name}", questions, answers) for name in p.checkpoints]
-    rows += [_compares(p, f"mt_compare {name}", questions, answers) for name in p.compared]
+    check = known.of_seeds(given.dolly, "dolly", p.known)
+    both = questions | check.questions
+    graded = [*check.answers, *answers]
+    pairs = pairwise.pairs(answers, answers, p.mt_compare.limit)
+    compared = [*check.pairs, *pairs] if pairs else []
+    rows += [_grades(p, f"mt_grade {name}", both, graded) for name in p.checkpoints]
+    rows += [_compares(p, f"mt_compare {name}", both, compared) for name in p.compared]
     return [*rows, _grades(p, "agreement", questions, given.answers)]
 
 
@@ -310,15 +316,30 @@ def _scheme(p: Params, name: str, seeds: Seeds) -> list[Row]:
     if isinstance(p.llm.teacher, OpenAI | Anthropic):  # it says more than the embedded one
         longer = {"response": "x" * budget.BYTES_PER_TOKEN * p.llm.teacher.reply_tokens}
     judges = [Counter(embedded.connect("world-judge"), member) for member in p.llm.judges]
-    for outcome in outcomes:
-        for sample in outcome.samples:
-            for judge in judges:
-                verdicts.judge(sample.model_copy(update=longer), p.judge.scale, judge)
+    samples = [sample for outcome in outcomes for sample in outcome.samples]
+    for sample in samples:
+        for judge in judges:
+            verdicts.judge(sample.model_copy(update=longer), p.judge.scale, judge)
     scale = len(jobs) / len(played)
+    check = known.of_seeds([*seeds.dolly, *seeds.flan], name, p.known)
+    known_samples = check.samples(any(sample.expected for sample in samples)) if samples else []
     return [
         teacher.row(f"generate {name}", scale),
-        *(judge.row(f"judge {name}", scale) for judge in judges),
+        *(
+            _with_known(judge.row(f"judge {name}", scale), p, judge.endpoint, known_samples)
+            for judge in judges
+        ),
     ]
+
+
+def _with_known(row: Row, p: Params, member: Endpoint, samples: Sequence[Sample]) -> Row:
+    """A judge's row with the calls on which it is checked, which are as many for any number of
+    jobs."""
+    judge = Counter(embedded.connect("world-judge"), member)
+    for sample in samples:
+        verdicts.judge(sample, p.judge.scale, judge)
+    both = total([row, judge.row(row.stage, 1.0)])
+    return both._replace(stage=row.stage, model=row.model)
 
 
 def _answers(stage: str, endpoint: OpenAI | Anthropic, questions: Sequence[Question]) -> Row:
@@ -344,11 +365,11 @@ def _grades(
 
 
 def _compares(
-    p: Params, stage: str, questions: dict[int, Question], answers: Sequence[Answers]
+    p: Params, stage: str, questions: dict[int, Question], pairs: Sequence[pairwise.Pair]
 ) -> Row:
     judge = Counter(embedded.connect("world-judge"), p.llm.grader)
     compare = pairwise.comparer(questions, p.mt_grade.references, judge)
-    for pair in pairwise.pairs(answers, answers, p.mt_compare.limit):
+    for pair in pairs:
         compare(pair)
     return judge.row(stage, 1.0)
 
@@ -390,7 +411,7 @@ def table(p: Params, rows: Sequence[Row]) -> str:
         for line in cells
     ]
     caps = ", ".join(
-        f"budget_usd.{name} {'none' if cap is None else f'${cap:,.2f}'}"
+        f"budget_usd.{name} {'none' if cap is None else budget.dollars(cap)}"
         for name, cap in (("stage", p.budget_usd.stage), ("run", p.budget_usd.run))
     )
     return "\n".join([f"profile {p.profile}; {caps}", "", *lines, *left_out(rows)])

@@ -938,6 +938,20 @@ class Agreement(Section):
     seed: int
 
 
+FEWEST_KNOWN = 8  # ours: a coin reaches 0.7 on so few one time in ten, on twenty one in seventy
+
+
+class Known(Section):
+    """How a judge is held to rows whose answers are known (bezoar/known.py). `rows`: seeds that it
+    is asked about, each with its own answer and with another's. Where it tells them apart with an
+    AUC below `least_auc` a stage warns, or stops before it asks about anything else."""
+
+    rows: Annotated[int, Field(ge=FEWEST_KNOWN)]
+    least_auc: Share
+    below: Literal["warn", "stop"]
+    seed: int
+
+
 class Report(Section):
     examples: Count
 
@@ -970,6 +984,7 @@ class Params(Section):
     mt_grade: MtGrade
     mt_compare: MtCompare
     agreement: Agreement
+    known: Known | None = None  # came later: a params.yaml without it stays valid
     report: Report
 
     def further(self, looked_at: Checkpoint) -> Further | None:

@@ -45,13 +45,17 @@ def test_it_says_the_calls_that_the_stages_make(tree: Path, offline: None) -> No
     generate.main("lamini")
     judge.main("lamini")
     assert row(rows, "generate lamini").calls == read("data/generate/lamini/summary.json")["calls"]
-    assert row(rows, "judge lamini").calls == len(lines("data/judge/lamini/verdicts.jsonl"))
+    judged = row(rows, "judge lamini").calls
+    # every sample, and twenty known rows with two answers each
+    assert judged == len(lines("data/judge/lamini/replies.jsonl"))
+    assert judged == len(lines("data/judge/lamini/verdicts.jsonl")) + 2 * 20
     stages = [r.stage for r in rows]
     assert stages[0].startswith("generate ") and stages[-1] == "agreement"
     assert {f"mt_grade {c}" for c in params.load().checkpoints} <= set(stages)
     compared = [row(rows, f"mt_compare {name}").calls for name in params.load().compared]
-    # 16 questions, two turns, two orders, and what states no choice once more
-    assert all(4 * 16 <= calls <= 4 * 16 * 1.1 for calls in compared)
+    # 16 questions, two turns, two orders, twenty known rows in two orders, and what states no
+    # choice once more
+    assert all(4 * 16 + 2 * 20 <= calls <= (4 * 16 + 2 * 20) * 1.1 for calls in compared)
     assert not (tree / "work").exists(), "a forecast writes nothing"
 
 

@@ -103,9 +103,9 @@ class Client(client.Client):
         threading.Thread(target=run, name="local model", daemon=True).start()
         return await future
 
-    async def _close(self) -> None:
-        self._closing = True
-        await super()._close()
+    async def _end(self, close: bool) -> None:
+        self._closing = close
+        await super()._end(close)
 
     # --- below here: the other thread, one at a time ---------------------------------------------
 
@@ -119,7 +119,9 @@ class Client(client.Client):
         if too_long:
             return [(call, None) for call in too_long]
         ended: list[generation.Ended] = []
-        while batch and not ended and not self._closing and not (self._queue and batch.free):
+        while batch and not ended and not (self._queue and batch.free):
+            if self._closing or self._stopped:
+                break
             ended = self._step(batch)
         return [self._document(each) for each in ended]
 
