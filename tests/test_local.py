@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from benchmarks import local as benchmark
 from bezoar import chat, generation, llm, loading, params, pretraining
 from bezoar.files import BadInput
 from bezoar.ledger import Ledger
@@ -125,12 +126,41 @@ def test_a_further_sample_is_another_draw_and_the_same_one_again(grown: Path) ->
     assert [other(user("The"), sample).text for sample in (2, 0, 1)] == [texts[2], *texts[:2]]
 
 
+@pytest.mark.parametrize("params", [{"max_tokens": 9}, {"max_tokens": 9, "temperature": 0}])
+def test_asking_again_is_done_where_it_can_give_another_text(grown: Path, params: Any) -> None:
+    same = llm.connect(endpoint(grown, params=params))
+    assert same(user("The"), sample=1) == same(user("The"))
+    assert getattr(same, "bought") == 1  # noqa: B009
+    other = llm.connect(endpoint(grown, params=params, again={"temperature": 2}))
+    assert len({other(user("The"), sample).text for sample in (0, 1, 2)}) == 3
+
+
 @pytest.mark.parametrize("text", ["", " ", "\ud83d", "</s>", "\x00", "中文" * 9])
 @pytest.mark.parametrize("style", ["completion", "chat"])
 def test_it_takes_whatever_a_row_holds(folder: Path, text: str, style: str) -> None:
     (folder / "chat_template.jinja").write_text(TEMPLATE)
     (reply,) = replies(endpoint(folder, style=style, params={"max_tokens": 3}), [text])
     assert reply.finish_reason in ("stop", "length") and reply.tokens_out <= 3
+
+
+def test_weights_kept_in_bfloat16_are_computed_in_what_the_machine_is_quick_at(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype="bfloat16")
+    model.save_pretrained(folder)
+    monkeypatch.setenv("BEZOAR_DEVICE", "cpu")
+    _, batch = local.load(endpoint(folder))
+    assert {str(each.dtype) for each in batch._model.parameters()} == {"torch.float32"}
+
+
+def test_the_benchmark_gives_both_sides_the_same_to_say(
+    grown: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(benchmark, "MORE", " saw the sun")  # this model's context is short
+    found = benchmark.measure(grown, rows=6, most=8, size=2, repeats=1)
+    assert found["equal"] == 1 and found["kept_now"] >= 0 and found["speedup"] > 0
 
 
 # --- what it keeps -------------------------------------------------------------------------------
@@ -175,6 +205,19 @@ def test_a_kill_amidst_a_batch_keeps_every_row_that_had_ended(folder: Path, tmp_
     shutil.rmtree(tmp_path / "work")
     clean = llm.each(say, PROMPTS, llm.connect(wanted), wanted, where="test", name=str).exchanges
     assert after == clean
+
+
+def test_two_processes_compute_no_request_twice(folder: Path) -> None:
+    wanted = endpoint(folder, batch_size=len(PROMPTS), concurrency=len(PROMPTS))
+    with subprocess.Popen([sys.executable, "-c", CHILD, str(folder)], cwd=ROOT) as child:
+        until = time.monotonic() + 60
+        while not len(Ledger()) and time.monotonic() < until:
+            time.sleep(0.05)
+        ask = llm.connect(wanted)
+        done = llm.each(say, PROMPTS, ask, wanted, where="test", name=str).done
+        assert child.wait(60) == 0
+    assert len(done) == len(PROMPTS) == len(list(Ledger().lines()))
+    assert getattr(ask, "bought") == 0  # noqa: B009
 
 
 ENDING = """
@@ -371,8 +414,9 @@ def test_a_model_whose_template_takes_no_system_message_is_asked_without_one(fol
     (folder / "chat_template.jinja").write_text(NO_SYSTEM)
     wanted = endpoint(folder, style="chat", system_role=False)
     local.prove(wanted)
-    (reply,) = replies(wanted, ["Hello"])
-    assert reply.tokens_out > 0
+    ask = llm.connect(wanted)
+    system = Message(role="system", content="Be brief.")
+    assert ask([system, *user("The fox is")]) == ask(user("Be brief.\n\nThe fox is"))
 
 
 def test_a_reply_that_fills_the_context_leaves_no_room_to_ask(grown: Path) -> None:
