@@ -13,6 +13,7 @@ import yaml
 
 from bezoar import schemes
 from bezoar.params import EvolInstruct, Lamini, Orca
+from bezoar.reading.examples import examples
 from bezoar.records import Job, Message, Outcome, Query, Reply, Sample, Seed, Seeds, Topic
 from bezoar.schemes import evol_instruct, lamini, orca
 from tests.scripted import Line, Scripted, said
@@ -216,7 +217,12 @@ def test_lamini_makes_a_sample_of_every_example_with_a_response_of_its_own() -> 
     assert (third.instruction, third.context) == ("Sum up.", "the text\nof two lines")
     assert "Sum up.\n\nInput: the text\nof two lines\n\nRESPONSE:" in teacher.prompts[3]
     assert third.category == job.inputs["category"] and third.seeds == job.inputs["seeds"]
-    assert third.details == {"topic_guided": True, "repaired": False}
+    assert third.details == {
+        "topic_guided": True,
+        "repaired": False,
+        "shown": 3,
+        "answered": False,
+    }
     assert third.teacher == "scripted" and third.simulated and third.licence == "CC0-1.0"
 
 
@@ -234,7 +240,7 @@ def test_lamini_takes_five_examples_in_one_pair_of_tags_apart(opening: str, mark
 
 def test_lamini_counts_only_the_lists_own_marks() -> None:
     text = "Here are 2 examples:\n1. Sort these:\n- pears\n- figs\n7. of them\n2. Count."
-    assert [item.instruction for item in lamini.read(tagged(text))] == [
+    assert [item.instruction for item in examples(tagged(text))] == [
         "Sort these:\n- pears\n- figs\n7. of them",
         "Count.",
     ]
@@ -318,7 +324,7 @@ def test_lamini_every_instruction_asked_for_ends_as_sample_or_reject() -> None:
         reply = "\n".join(rng.choice(pieces) for _ in range(rng.randrange(1, 25)))
         outcome = lamini_run(reply)
         assert len(outcome.exchanges) == 1 + len(outcome.samples)
-        if reasons(outcome) != ["no_examples"]:
+        if reasons(outcome) not in (["no_examples"], ["unread"]):
             found = [r for r in outcome.rejected if r.reason != "surplus"]
             assert len(outcome.samples) + len(found) == 5
         ids = [row.id for row in (*outcome.samples, *outcome.rejected)]
@@ -332,7 +338,7 @@ def test_lamini_survives_hostile_and_huge_replies() -> None:
     assert outcome.samples[0].response == HOSTILE.strip()
     assert len(lamini_run("<example>" * 12_000 + "a").rejected) > 0
     assert reasons(lamini_run("<" * 100_000)) == ["no_examples"]
-    assert len(lamini_run("<example>\n" + "Here are 5 examples:\n1. " * 4_000).rejected) == 5
+    assert reasons(lamini_run("<example>\n" + "Here are 5 examples:\n1. " * 4_000)) == ["unread"]
 
 
 def test_lamini_seeds_cannot_close_their_tags_or_open_the_reply() -> None:
@@ -437,7 +443,7 @@ def test_evol_answers_each_surviving_epoch_and_evolves_on() -> None:
         ("I'm sorry, that is not possible.", "refusal"),
         ("Sorry, no.", "refusal"),
         ("As an AI, I do not rewrite.", "refusal"),
-        ("Here is the rewritten prompt: more?", "leaked_prompt"),
+        ("More? (This is the rewritten prompt.)", "leaked_prompt"),
         ("Look at #Given Prompt#: and add", "leaked_prompt"),
         ("What is a heron?", None),
         ("And so on, of the...", "only_stop_words"),

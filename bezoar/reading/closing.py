@@ -1,0 +1,139 @@
+"""The grade or the choice that a grader's reply states: `Rating: [[7]]`, `Verdict: [[A]]`."""
+
+import re
+from typing import NamedTuple
+
+from bezoar.reading import markup
+
+_OPEN = r"(?:\\?\[\\?\[|【【|［［|〔〔)"
+_SHUT = r"(?:\\?\]\\?\]|】】|］］|〕〕)"
+LAST = 200  # statements that are looked at, from the reply's end
+_WIDE = str.maketrans("０１２３４５６７８９／ＡＢＣ．：［］【】", "0123456789/ABC.:[][]")
+# a label opens its sentence: "Depth rating:" is the grade of a part
+_OWN = (
+    r"(?:^|(?<=[.!?:;,\n>#*_\"“(\[—–-])|(?<=[。！？；，：]))[ \t]{0,3}[*_#\"“\[ \t]{0,6}"
+    r"(?:(?:so|thus|therefore|hence|in conclusion|overall|finally|and|my|the|our|final|overall|"
+    r"total|general)[,:]?[ \t]{1,2})*"
+)
+_GRADES = r"(?:rating|score|grade|mark|overall|bewertung|punktzahl|puntuación|calificación|评分|评级|得分|分数)"
+_CHOICES = r"(?:verdict|winner|decision|judge?ment|urteil|veredicto|判决|结论|裁决)"
+_IS = r"[ \t]{0,2}[*_]{0,3}(?:[ \t]{0,2}(?:[:：=]|is|are|would be|of)(?![^\W\d_]))[ \t]{0,2}[*_:\"“]{0,4}[ \t]{0,2}"
+_NUMBER = r"-?\d{1,3}(?:\.\d{0,9})?"
+_TEN = r"(?:[ \t]{0,2}(?:/|out of|von|sur|de)[ \t]{0,2}10(?!\d))?"
+
+
+class Form(NamedTuple):
+    """How one kind of closing statement is written."""
+
+    bracketed: re.Pattern[str]  # a value in double brackets, and perhaps a label within
+    labelled: re.Pattern[str]  # what stands right before a bracketed value that has a label
+    plain: re.Pattern[str]  # a labelled value without double brackets, as a whole line or sentence
+    spoken: re.Pattern[str]  # a sentence that states the value in words
+
+
+RATING = Form(
+    bracketed=re.compile(
+        rf"{_OPEN}[\s*_]{{0,3}}(?:{_GRADES}[ \t]?[:：=][\s*_]{{0,3}})?(?P<value>{_NUMBER}){_TEN}[\s*_]{{0,3}}{_SHUT}",
+        re.IGNORECASE,
+    ),
+    labelled=re.compile(rf"{_OWN}{_GRADES}{_IS}\Z", re.IGNORECASE | re.MULTILINE),
+    plain=re.compile(
+        rf"{_OWN}{_GRADES}{_IS}(?:\\boxed\{{|\\?[\[(*_]{{1,3}})?[ \t]{{0,2}}(?P<value>{_NUMBER}){_TEN}[ \t]{{0,2}}"
+        rf"(?:\\?[\])*_}}\"”]{{1,4}})?{_TEN}[ \t*_\"”)\]]{{0,4}}(?P<end>[.!。]?[ \t*_]{{0,3}}$)",
+        re.IGNORECASE | re.MULTILINE,
+    ),
+    spoken=re.compile(
+        r"(?:(?:so|overall|therefore|thus|in conclusion|in total|based on this|all in all|for these reasons),? )?"
+        r"(?:i(?:'d|’d| would|'ll|’ll| will| can)? (?:therefore |thus )?(?:give|rate|score|grade|mark) "
+        r"(?:it|this|(?:this|the)(?: assistant's| assistant’s| ai's)? (?:answer|response|reply)|the assistant)"
+        r"(?: with)? ?(?:(?:an? )?(?:score|rating|grade|mark)? ?(?:of|as|at)? )?"
+        r"|(?:this|the|it|my|final|overall) ?(?:answer|response|reply|rating|score|grade)? "
+        r"(?:deserves|gets|receives|earns|is worth|is|would be)(?: an?)?(?: (?:score|rating|grade) of)? )?"
+        r"\**(?P<value>-?\d{1,3}(?:\.\d{0,9})?)(?:[ ]?/[ ]?|[ ]out of[ ])10\**",
+        re.IGNORECASE,
+    ),
+)
+CHOICE = Form(
+    bracketed=re.compile(
+        rf"{_OPEN}[\s*_]{{0,3}}(?:(?:verdict|choice|winner)[ \t]?[:：=][\s*_]{{0,3}})?"
+        rf"(?:(?:assistant|answer|model)[ \t])?(?P<value>[ABC]|tie)[\s*_]{{0,3}}{_SHUT}",
+        re.IGNORECASE,
+    ),
+    labelled=re.compile(rf"{_OWN}{_CHOICES}{_IS}\Z", re.IGNORECASE | re.MULTILINE),
+    plain=re.compile(
+        rf"{_OWN}(?i:{_CHOICES}){_IS}(?:\\boxed\{{|\\?[\[(*_]{{1,3}})?[ \t]{{0,2}}(?i:(?:assistant|model|answer|option|response)[ \t])?"
+        rf"(?P<value>[ABC]|[Tt]ie|TIE)[ \t]{{0,2}}(?:\\?[\])*_}}\"”]{{1,4}})?(?P<end>[.!。]?[ \t*_]{{0,3}}$)",
+        re.MULTILINE,
+    ),
+    spoken=re.compile(r"(?!)"),
+)
+
+
+def stated(form: Form, reply: str, cut: bool = False) -> str | None:
+    """The value that a reply states; None where it states none, or several. What stands in quotes
+    is the answer's. `cut`: only a value in double brackets is whole then."""
+    text = markup.unfenced(reply).translate(_WIDE)
+    bracketed = _bracketed(form, text)
+    if form.bracketed.search(text) or cut:
+        return bracketed
+    plain = list(form.plain.finditer(text))[-LAST:]
+    values = [one["value"] for one in plain if not _in_quotes(text, one.start("value"))]
+    return _agreed(values) if values else _spoken(form, text)
+
+
+def _bracketed(form: Form, text: str) -> str | None:
+    found = list(form.bracketed.finditer(text))[-LAST:]
+    unquoted = [one for one in found if not _in_quotes(text, one.start())]
+    found = unquoted or found
+    if not found:
+        return None
+    last = found[-1]
+    own = [one for one in found if _has_label(form, text, one)]
+    if own:
+        line = text[own[-1].end() :].partition("\n")[0]
+        others = {one["value"] for one in form.bracketed.finditer(line)} - {own[-1]["value"]}
+        return None if others and _instead(line) else own[-1]["value"]
+    alone = not text[: last.start()].rpartition("\n")[2].strip(" *_>#\"'`.([{") and not text[
+        last.end() :
+    ].strip(" *_\"'`.)]}\n")
+    return last["value"] if alone else _agreed([one["value"] for one in found])
+
+
+def _instead(line: str) -> bool:
+    """Whether the rest of a line takes back, or leaves open, what was stated at its beginning."""
+    return bool(
+        re.match(
+            r"[ \t*_]{0,4}(?:,|/|or\b|and\b|to\b|-|–|if\b|no\b|but\b|rather\b)", line, re.IGNORECASE
+        )
+    )
+
+
+def _has_label(form: Form, text: str, found: re.Match[str]) -> bool:
+    if any(letter in found[0] for letter in ":：="):
+        return True
+    return bool(form.labelled.search(text, max(0, found.start() - 80), found.start()))
+
+
+def _agreed(values: list[str]) -> str | None:
+    return values[-1] if len(set(values)) == 1 else None
+
+
+def _spoken(form: Form, text: str) -> str | None:
+    """A last sentence, or a line of its own at the end, that states the value in words."""
+    last = text.strip().rpartition("\n")[2].strip(" *_")
+    sentence = re.split(r"(?<=[.!?]) ", last)[-1].strip(" *_").removesuffix(".")
+    found = form.spoken.fullmatch(sentence)
+    others = re.findall(r"\d(?:[ ]?/[ ]?|[ ]out of[ ])10\b", text)
+    return found["value"] if found and len(others) == 1 else None
+
+
+def _in_quotes(text: str, at: int) -> bool:
+    """Whether a place stands inside of quotation marks that open and close on its line."""
+    start = text.rfind("\n", 0, at) + 1
+    end = text.find("\n", at)
+    before, after = text[start:at], text[at : end if end >= 0 else len(text)]
+    straight = before.count('"') % 2 == 1 and '"' in after
+    ticked = before.count("`") % 2 == 1 and "`" in after
+    curly = before.rfind("“") > before.rfind("”") and "”" in after
+    angled = before.rfind("«") > before.rfind("»") and "»" in after
+    return straight or ticked or curly or angled
