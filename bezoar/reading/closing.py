@@ -38,8 +38,8 @@ RATING = Form(
     ),
     labelled=re.compile(rf"{_OWN}{_GRADES}{_IS}\Z", re.IGNORECASE | re.MULTILINE),
     plain=re.compile(
-        rf"{_OWN}{_GRADES}{_IS}(?:\\boxed\{{|\\?[\[(*_]{{1,3}})?[ \t]{{0,2}}(?P<value>{_NUMBER}){_TEN}[ \t]{{0,2}}"
-        rf"(?:\\?[\])*_}}\"”]{{1,4}})?{_TEN}[ \t*_\"”)\]]{{0,4}}(?P<end>[.!。]?[ \t*_]{{0,3}}$)",
+        rf"{_OWN}{_GRADES}{_IS}(?:\$?\\boxed\{{|\\?[\[(*_]{{1,3}})?[ \t]{{0,2}}(?P<value>{_NUMBER}){_TEN}[ \t]{{0,2}}"
+        rf"(?:\\?[\])*_}}\"”$]{{1,4}})?{_TEN}[ \t*_\"”)\]]{{0,4}}(?P<end>[.!。]?[ \t*_]{{0,3}}$)",
         re.IGNORECASE | re.MULTILINE,
     ),
     spoken=re.compile(
@@ -61,8 +61,8 @@ CHOICE = Form(
     ),
     labelled=re.compile(rf"{_OWN}{_CHOICES}{_IS}\Z", re.IGNORECASE | re.MULTILINE),
     plain=re.compile(
-        rf"{_OWN}(?i:{_CHOICES}){_IS}(?:\\boxed\{{|\\?[\[(*_]{{1,3}})?[ \t]{{0,2}}(?i:(?:assistant|model|answer|option|response)[ \t])?"
-        rf"(?P<value>[ABC]|[Tt]ie|TIE)[ \t]{{0,2}}(?:\\?[\])*_}}\"”]{{1,4}})?(?P<end>[.!。]?[ \t*_]{{0,3}}$)",
+        rf"(?i:{_OWN}{_CHOICES}{_IS})(?:\$?\\boxed\{{|\\?[\[(*_]{{1,3}})?[ \t]{{0,2}}(?i:(?:assistant|model|answer|option|response)[ \t])?"
+        rf"(?P<value>[ABC]|[Tt]ie|TIE)[ \t]{{0,2}}(?:\\?[\])*_}}\"”$]{{1,4}})?(?P<end>[.!。]?[ \t*_]{{0,3}}$)",
         re.MULTILINE,
     ),
     spoken=re.compile(r"(?!)"),

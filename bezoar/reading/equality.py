@@ -39,6 +39,8 @@ _PLAIN_UNLIKE = re.compile(
     rf"{_BEFORE}(?:{_SUBJECT} )?(?:{_COPULA} |do )?{_PLAINLY}(?:very |quite |clearly )?(?:{_UNLIKE})[ ,]{{0,2}}"
     rf"(?:from each other |from one another )?{_SHARED}{_WHY}"
 )
+_WANTED = re.compile(r"\b(?:constraint|requirement)s?\b")
+_SIZE = re.compile(r"\b(?:depth|breadth)s?\b")
 _NO = (
     r"not|no|never|neither|hardly|barely|scarcely|nor|without|nothing|none|far from|anything but|"
     r"no longer|nowhere near|rather than|instead of|cannot|less than"
@@ -118,17 +120,23 @@ def _clause(clause: str, after: str) -> Equality:
     if clause.endswith("?"):
         return _asked(clause, after)
     if _PLAIN.fullmatch(clause):
-        return "equal"
+        return "undecided" if _in_part(clause) else "equal"
     if _ASIDE.search(clause) or _UNSURE.search(_untied(clause)):
         return "undecided"
     if _PLAIN_UNLIKE.fullmatch(clause):
         return "not equal"
+    clause = clause.removeprefix("no, ")
     denied = _DENIED.search(clause)
     if denied and len(_NEGATION.findall(clause[: denied.end("between")])) == 1:
-        parted = re.search(r"\b(?:and|but|that|only)\b", denied["between"])
+        parted = re.search(r"\b(?:and|but|only)\b", denied["between"])
         return "undecided" if parted else "not equal"
     partly = re.search(r"\bequal\b.*\bbut not\b", clause)
     return "not equal" if partly and len(_NEGATION.findall(clause)) == 1 else "undecided"
+
+
+def _in_part(clause: str) -> bool:
+    """Whether one of the two things that equal prompts share is named without the other."""
+    return bool(_WANTED.search(clause)) != bool(_SIZE.search(clause))
 
 
 def _untied(clause: str) -> str:

@@ -32,7 +32,9 @@ _LEAD = re.compile(
 )
 _FRESH = re.compile(rf"\b(?:{_NEW})\b|重写|改写|新的", re.IGNORECASE)
 _NAMED = re.compile(rf"(?:{_THING}|it\b)", re.IGNORECASE)
-_BOT = re.compile(r"[ \t]{0,3}(?:<bot>|<assistant>|assistant|bot|ai)[ \t]?:[ \t]*", re.IGNORECASE)
+_BOT = re.compile(
+    r"^[ \t]{0,3}(?:<bot>|<assistant>|assistant|bot|ai)[ \t]?:[ \t]*", re.IGNORECASE | re.MULTILINE
+)
 _ASIDE = markup.label(
     r"(?:(?:brief )?explanation|changes?(?: made)?|what changed|rationale|reason(?:ing)?|comment|"
     r"modifications?|added constraints?|word count|words added|operation|erklärung|explication|explicación|说明)",
@@ -55,7 +57,9 @@ def prompt(reply: str) -> str | None:
     text = turn(reply)
     if values := markup.values(text):
         return _of_json(values)
-    text = markup.opened(_BOT.sub("", markup.unfenced(text), count=1))
+    text = markup.unfenced(text)
+    bot = _BOT.match(text)
+    text = markup.opened(text[bot.end() :] if bot else text)
     if _CHOICES.search(text) and len(_CHOICES.findall(text)) > 1:
         return None
     found = _field(text)
@@ -78,12 +82,16 @@ def _of_json(values: list[Any]) -> str | None:
 def _field(text: str) -> str | None:
     """What stands under the field's own name. Before it may stand the given prompt or a line that
     announces it; behind it the model may go on with another given prompt."""
+    round = _GIVEN.search(text)
+    before = text[: round.start()] if round else ""
+    if before.strip() and not _FIELD.search(before) and not _announces(before):
+        text = before  # the model went on with another prompt
     fields = list(_FIELD.finditer(text))
     if not fields:
         text = _announced(text)
         return None if _GIVEN.match(text) else _until(_GIVEN, text)
     before = text[: fields[0].start()].strip()
-    if before and not _GIVEN.match(before) and _announced(before + "\n\n.") != ".":
+    if before and not _GIVEN.match(before) and not _announces(before):
         return None
     parts = [
         text[field.end() : after].strip()
@@ -92,7 +100,14 @@ def _field(text: str) -> str | None:
     parts = [parts[0], *(part for part in parts[1:] if part)] if parts[0] else parts[1:] or [""]
     if len(parts) > 1 and not _GIVEN.search(parts[0]):
         return None
-    return _announced(_until(_GIVEN, parts[0]))
+    text = _until(_GIVEN, parts[0])
+    again = _FIELD.match(text)
+    return _announced(text[again.end() :] if again else text)
+
+
+def _announces(before: str) -> bool:
+    """Whether a text is nothing but the line that announces the prompt."""
+    return _announced(before.strip() + "\n\n.") == "."
 
 
 def _until(label: re.Pattern[str], text: str) -> str:
@@ -115,7 +130,7 @@ def _announced(text: str) -> str:
 
 def _alone(text: str) -> str | None:
     """The prompt without what the model says about it behind; None where it may be an answer."""
-    text = _BOT.sub("\0", markup.closed(text)).partition("\n\0")[0].replace("\0", "")
+    text = _until(_BOT, markup.closed(text))
     paragraphs = re.split(r"\n[ \t]{0,9}\n\s{0,9}", text)
     while len(paragraphs) > 1 and _said_of_it(paragraphs[-1]):
         paragraphs.pop()
