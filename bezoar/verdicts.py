@@ -163,7 +163,8 @@ _TAG = re.compile(
     rf"(?:\*\*)?<\s{{0,2}}(/?)\s{{0,2}}({_A_FIELD})\s{{0,2}}>(?:\*\*)?", re.IGNORECASE
 )
 _THREE = re.compile(
-    r"\A[\s*#]{0,4}(?:status[*\s]{0,3}:[*\s]{0,4})?(accept|reject)[.,;*]{0,3}[ \t]{0,3}\n[\s*#]{0,4}"
+    r"\A[\s*#]{0,4}(?:status[*\s]{0,3}:[*\s]{0,4})?(accept|"
+    r"reject)[.,;*]{0,3}[ \t]{0,3}\n[\s*#]{0,4}"
     r"(?:rating[*\s]{0,3}:[*\s]{0,4})?([0-9]{1,3})[.,;*]{0,3}[ \t]{0,3}\n[\s*#]{0,4}"
     r"(?:reason[*\s]{0,3}:[*\s]{0,4})?(?!status|rating|reason)(\S[^<>]*)\Z",
     re.IGNORECASE,

@@ -98,17 +98,10 @@ def test_the_verdict_of_a_judge_is_read(row: dict[str, Any]) -> None:
     assert ("undecided" if found.status == "undecided" else decided) == row["reading"]
 
 
-PIECES = (
-    *("1. ", "1. a ", "(1) ", "**", "***", "```", "<example>", "</example>", "< example ", "[example"),
-    *("Input:", "\nInput:", "**Input:**\n", "### ", "\n### Input", "Here are ", "Here are 5 examples:\n"),
-    *('{"a":', '["', "[[", "[[7]] ", "Rating: ", "Rating: [[7]] or ", "Verdict: A\n", "\\[\\[", "[Question 1]"),
-    *("not ", "equal ", "not equal, ", "the two prompts are ", "in both and ", "Are they equal? ", '"'),
-    *("#Rewritten Prompt#: ", "Rewritten Prompt:\n", "Given Prompt:\n", "Note: I ", "\n\nNote: ", "<bot>: "),
-    *("<status>", "<status>Accept</status>", "<reason>", "[Reference answer 2]", "Answer 2:\n", "\n", " ", "\t"),
-    *("Accept\n7\n", "Example 1: ", "a", "&lt;", "»", "/10 ", "out of 10 ", "so, ", "overall, ", "- "),
-)  # fmt: skip
+PIECES = yaml.safe_load((FORMS / "pieces.yaml").read_text(encoding="utf-8"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("piece", PIECES)
 def test_a_reply_of_a_hundred_kilobytes_is_read_at_once(piece: str) -> None:
     for text in (piece * (100_000 // len(piece)), "x" + piece * (100_000 // len(piece)) + "x"):

@@ -12,12 +12,18 @@ _WIDE = str.maketrans("０１２３４５６７８９／ＡＢＣ．：［］【
 # a label opens its sentence: "Depth rating:" is the grade of a part
 _OWN = (
     r"(?:^|(?<=[.!?:;,\n>#*_\"“(\[—–-])|(?<=[。！？；，：]))[ \t]{0,3}[*_#\"“\[ \t]{0,6}"
-    r"(?:(?:so|thus|therefore|hence|in conclusion|overall|finally|and|my|the|our|final|overall|"
-    r"total|general)[,:]?[ \t]{1,2})*"
+    r"(?:(?:so|thus|therefore|hence|in conclusion|overall|finally|and|my|the|our|final|"
+    r"total|general)[,:]?[ \t]{1,2}){0,3}"
 )
-_GRADES = r"(?:rating|score|grade|mark|overall|bewertung|punktzahl|puntuación|calificación|评分|评级|得分|分数)"
+_GRADES = (
+    r"(?:rating|score|grade|mark|overall|bewertung|punktzahl|puntuación|calificación|评分|评级|得分|"
+    r"分数)"
+)
 _CHOICES = r"(?:verdict|winner|decision|judge?ment|urteil|veredicto|判决|结论|裁决)"
-_IS = r"[ \t]{0,2}[*_]{0,3}(?:[ \t]{0,2}(?:[:：=]|is|are|would be|of)(?![^\W\d_]))[ \t]{0,2}[*_:\"“]{0,4}[ \t]{0,2}"
+_IS = (
+    r"[ \t]{0,2}[*_]{0,3}(?:[ \t]{0,2}(?:[:：=]|is|are|would be|"
+    r"of)(?![^\W\d_]))[ \t]{0,2}[*_:\"“]{0,4}[ \t]{0,2}"
+)
 _NUMBER = r"-?\d{1,3}(?:\.\d{0,9})?"
 _TEN = r"(?:[ \t]{0,2}(?:/|out of|von|sur|de)[ \t]{0,2}10(?!\d))?"
 
@@ -33,22 +39,29 @@ class Form(NamedTuple):
 
 RATING = Form(
     bracketed=re.compile(
-        rf"{_OPEN}[\s*_]{{0,3}}(?:{_GRADES}[ \t]?[:：=][\s*_]{{0,3}})?(?P<value>{_NUMBER}){_TEN}[\s*_]{{0,3}}{_SHUT}",
+        rf"{_OPEN}[\s*_]{{0,3}}(?:{_GRADES}[ \t]?[:：=][\s*_]{{0,3}})?"
+        rf"(?P<value>{_NUMBER}){_TEN}[\s*_]{{0,3}}{_SHUT}",
         re.IGNORECASE,
     ),
     labelled=re.compile(rf"{_OWN}{_GRADES}{_IS}\Z", re.IGNORECASE | re.MULTILINE),
     plain=re.compile(
-        rf"{_OWN}{_GRADES}{_IS}(?:\$?\\boxed\{{|\\?[\[(*_]{{1,3}})?[ \t]{{0,2}}(?P<value>{_NUMBER}){_TEN}[ \t]{{0,2}}"
-        rf"(?:\\?[\])*_}}\"”$]{{1,4}})?{_TEN}[ \t*_\"”)\]]{{0,4}}(?P<end>[.!。]?[ \t*_]{{0,3}}$)",
+        rf"{_OWN}{_GRADES}{_IS}(?:\$?\\boxed\{{|"
+        rf"\\?[\[(*_]{{1,3}})?[ \t]{{0,2}}(?P<value>{_NUMBER}){_TEN}[ \t]{{0,2}}"
+        rf"(?:\\?[\])*_}}\"”$]{{1,4}})?{_TEN}[ \t*_\"”)\]]{{0,4}}"
+        rf"(?P<end>[.!。]?[ \t*_]{{0,3}}$)",
         re.IGNORECASE | re.MULTILINE,
     ),
     spoken=re.compile(
-        r"(?:(?:so|overall|therefore|thus|in conclusion|in total|based on this|all in all|for these reasons),? )?"
-        r"(?:i(?:'d|’d| would|'ll|’ll| will| can)? (?:therefore |thus )?(?:give|rate|score|grade|mark) "
-        r"(?:it|this|(?:this|the)(?: assistant's| assistant’s| ai's)? (?:answer|response|reply)|the assistant)"
+        r"(?:(?:so|overall|therefore|thus|in conclusion|in total|based on this|all in all|"
+        r"for these reasons),? )?"
+        r"(?:i(?:'d|’d| would|'ll|’ll| will| can)? (?:therefore |thus )?(?:give|rate|score|"
+        r"grade|mark) "
+        r"(?:it|this|(?:this|the)(?: assistant's| assistant’s| ai's)? (?:answer|response|"
+        r"reply)|the assistant)"
         r"(?: with)? ?(?:(?:an? )?(?:score|rating|grade|mark)? ?(?:of|as|at)? )?"
         r"|(?:this|the|it|my|final|overall) ?(?:answer|response|reply|rating|score|grade)? "
-        r"(?:deserves|gets|receives|earns|is worth|is|would be)(?: an?)?(?: (?:score|rating|grade) of)? )?"
+        r"(?:deserves|gets|receives|earns|is worth|is|would be)(?: an?)?(?: (?:score|rating|"
+        r"grade) of)? )?"
         r"\**(?P<value>-?\d{1,3}(?:\.\d{0,9})?)(?:[ ]?/[ ]?|[ ]out of[ ])10\**",
         re.IGNORECASE,
     ),
@@ -61,8 +74,10 @@ CHOICE = Form(
     ),
     labelled=re.compile(rf"{_OWN}{_CHOICES}{_IS}\Z", re.IGNORECASE | re.MULTILINE),
     plain=re.compile(
-        rf"(?i:{_OWN}{_CHOICES}{_IS})(?:\$?\\boxed\{{|\\?[\[(*_]{{1,3}})?[ \t]{{0,2}}(?i:(?:assistant|model|answer|option|response)[ \t])?"
-        rf"(?P<value>[ABC]|[Tt]ie|TIE)[ \t]{{0,2}}(?:\\?[\])*_}}\"”$]{{1,4}})?(?P<end>[.!。]?[ \t*_]{{0,3}}$)",
+        rf"(?i:{_OWN}{_CHOICES}{_IS})(?:\$?\\boxed\{{|"
+        rf"\\?[\[(*_]{{1,3}})?[ \t]{{0,2}}(?i:(?:assistant|model|answer|option|response)[ \t])?"
+        rf"(?P<value>[ABC]|[Tt]ie|"
+        rf"TIE)[ \t]{{0,2}}(?:\\?[\])*_}}\"”$]{{1,4}})?(?P<end>[.!。]?[ \t*_]{{0,3}}$)",
         re.MULTILINE,
     ),
     spoken=re.compile(r"(?!)"),

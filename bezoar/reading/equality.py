@@ -13,8 +13,10 @@ _SAME = r"(?:equal|the same|identical|equivalent)"
 _UNLIKE = r"(?:un|in|non[- ]?)equal|different|differ(?:s|ing)?|distinct|not[-_]equal|dissimilar"
 # what both prompts must share, as the question puts it
 _SHARED = (
-    r"(?:in |with (?:the )?)?(?:(?:both|all|terms of|their|the|same|respects?|regards?|aspects?|ways|of|"
-    r"constraints?|requirements?|depths?|breadths?|and|as well as|to each other|with each other|what is asked)[ ,]{0,3})*"
+    r"(?:in |with (?:the )?)?(?:(?:both|all|terms of|their|the|same|respects?|regards?|"
+    r"aspects?|ways|of|"
+    r"constraints?|requirements?|depths?|breadths?|and|as well as|to each other|"
+    r"with each other|what is asked)[ ,]{0,3})*"
 )
 _SUBJECT = (
     r"(?:(?:the |these |those |both )?(?:two |given |first and second |2 )*prompts?|they|both|it|"
@@ -22,12 +24,17 @@ _SUBJECT = (
     r"the first prompt and the second prompt)"
 )
 _BEFORE = (
-    r"(?:(?:yes|sure|so|thus|hence|therefore|overall|indeed|okay|ok|well|i would say|i'd say|i think|"
+    r"(?:(?:yes|sure|so|thus|hence|therefore|overall|indeed|okay|ok|well|i would say|i'd say|"
+    r"i think|"
     r"i believe|in conclusion|in short|in summary|based on (?:this|that|the above|the comparison)|"
-    r"my answer is|the answer is|answer|verdict|result|conclusion|comparison|output|response|final answer|"
+    r"my answer is|the answer is|answer|verdict|result|conclusion|comparison|output|response|"
+    r"final answer|"
     r"status|equality|the result is|#?the two prompts are#?|that|say)[ ,:=\-]{1,3})*"
 )
-_PLAINLY = r"(?:(?:both|all|indeed|exactly|completely|entirely|fully|perfectly|essentially|therefore|thus|absolutely) )*"
+_PLAINLY = (
+    r"(?:(?:both|all|indeed|exactly|completely|entirely|fully|perfectly|essentially|therefore|"
+    r"thus|absolutely) )*"
+)
 _COPULA = (
     r"(?:are|is|be|were|can be considered|should be considered|are considered|are found to be)"
 )
@@ -36,18 +43,20 @@ _PLAIN = re.compile(
     rf"{_BEFORE}(?:{_SUBJECT} )?(?:{_COPULA} )?{_PLAINLY}{_SAME}[ ,]{{0,2}}{_SHARED}{_WHY}"
 )
 _PLAIN_UNLIKE = re.compile(
-    rf"{_BEFORE}(?:{_SUBJECT} )?(?:{_COPULA} |do )?{_PLAINLY}(?:very |quite |clearly )?(?:{_UNLIKE})[ ,]{{0,2}}"
+    rf"{_BEFORE}(?:{_SUBJECT} )?(?:{_COPULA} |do )?{_PLAINLY}(?:very |quite |"
+    rf"clearly )?(?:{_UNLIKE})[ ,]{{0,2}}"
     rf"(?:from each other |from one another )?{_SHARED}{_WHY}"
 )
 _WANTED = re.compile(r"\b(?:constraint|requirement)s?\b")
 _SIZE = re.compile(r"\b(?:depth|breadth)s?\b")
 _NO = (
     r"not|no|never|neither|hardly|barely|scarcely|nor|without|nothing|none|far from|anything but|"
-    r"no longer|nowhere near|rather than|instead of|cannot|less than"
+    r"no longer|nowhere near|rather than|instead of|cannot|can not|less than"
 )
 # a negation, at most four words away, and no other thing between
 _DENIED = re.compile(
-    rf"\b(?:{_NO})\b(?P<between>(?:[ -][a-z'\"*]+){{0,4}}?)[ -][\"'*_]{{0,2}}(?:equals?|same|identical|equivalent|equality)\b"
+    rf"\b(?:{_NO})\b(?P<between>(?:[ -][a-z'\"*]+){{0,4}}?)[ -][\"'*_]{{0,2}}(?:equals?|same|"
+    rf"identical|equivalent|equality)\b"
     r"(?P<behind>[^.;\n]{0,60})"
 )
 _STATED = re.compile(rf"\b(?:equals?|same|identical|equivalent|equality|{_UNLIKE})\b")
@@ -56,15 +65,17 @@ _UNSURE = re.compile(
     r"\b(?:if|whether|unless|would|could|might|may|when|suppose|or|clear|sure|certain|only)\b"
 )
 _ASIDE = re.compile(
-    r"\b(?:word(?:s|ing|ed)?|phras\w+|styles?|formats?|lengths?|tones?|spell\w+|order|language|in meaning)\b"
+    r"\b(?:word(?:s|ing|ed)?|phras\w+|styles?|formats?|lengths?|tones?|spell\w+|order|"
+    r"language|in meaning)\b"
 )
 _DOUBT = re.compile(
-    rf"\b(?:but|however|except|although|though|yet|while|whereas|unless|more|deeper|adds?|added|additional\w*|extra|"
-    rf"partly|partially|almost|nearly|mostly|roughly|similar|further|less|fewer|longer|{_NO})\b|{_UNLIKE}"
+    rf"\b(?:but|however|except|although|though|yet|while|whereas|unless|more|deeper|adds?|"
+    rf"added|additional\w*|extra|"
+    rf"partly|partially|almost|nearly|mostly|roughly|similar|further|less|fewer|longer|"
+    rf"{_NO})\b|{_UNLIKE}"
 )
 _HARMLESS = re.compile(r"\b(?:no|without(?: any)?) (?:[a-z]+ )?differences?\b")
-_SHORT = {"isn't": "is not", "aren't": "are not", "don't": "do not", "doesn't": "does not",
-          "can't": "cannot", "won't": "will not", "wasn't": "was not", "weren't": "were not", "ain't": "is not"}  # fmt: skip
+_SHORT = re.compile(r"(?<=[a-z])n't\b")
 _ANSWERED = re.compile(r"\s*(yes|no)\b")
 
 
@@ -101,9 +112,7 @@ def _plain(text: str) -> str:
     text = re.sub(r"</?[a-z]{1,12}>|\\boxed|[*`#{}\[\]()]", " ", text.replace("≠", "not equal"))
     text = re.sub(r"!=", "not equal", text).replace("_", " ")
     text = re.sub(r"\bnot[ \t]{0,3}\n[ \t]{0,3}", "not ", text)
-    for short, long in _SHORT.items():
-        text = text.replace(short, long)
-    return text
+    return _SHORT.sub(" not", text)
 
 
 def _quoted(found: re.Match[str]) -> str:
@@ -130,7 +139,7 @@ def _clause(clause: str, after: str) -> Equality:
     if denied and len(_NEGATION.findall(clause[: denied.end("between")])) == 1:
         parted = re.search(r"\b(?:and|but|only)\b", denied["between"])
         return "undecided" if parted else "not equal"
-    partly = re.search(r"\bequal\b.*\bbut not\b", clause)
+    partly = re.search(r"\bequal\b.{0,100}\bbut not\b", clause)
     return "not equal" if partly and len(_NEGATION.findall(clause)) == 1 else "undecided"
 
 

@@ -6,8 +6,10 @@ from typing import Any
 from bezoar.reading import markup
 
 _NEW = (
-    r"rewritten|created|new|brand-new|evolved|revised|modified|updated|improved|complex|complicated|"
-    r"rewrite|rewording|rarer|enhanced|refined|overhauled|umgeschriebene[rs]?|neue[rs]?|überarbeitete[rs]?|réécrite?|"
+    r"rewritten|created|new|brand-new|evolved|revised|modified|updated|improved|complex|"
+    r"complicated|"
+    r"rewrite|rewording|rarer|enhanced|refined|overhauled|umgeschriebene[rs]?|neue[rs]?|"
+    r"überarbeitete[rs]?|réécrite?|"
     r"nouveau|nouvelle|reescrit[oa]|nuev[oa]|riscritto|nuovo|novo|重写|改写|新"
 )
 _THING = (
@@ -26,7 +28,8 @@ _CHOICES = markup.label(
     numbered=False,
 )
 _LEAD = re.compile(
-    r"[*_#\"' \t]{0,4}(?:here(?:'s|’s| is| are)|below is|this is|the following is|hier (?:ist|kommt)|voici|aquí (?:está|tienes)|"
+    r"[*_#\"' \t]{0,4}(?:here(?:'s|’s| is| are)|below is|this is|the following is|hier (?:ist|"
+    r"kommt)|voici|aquí (?:está|tienes)|"
     r"ecco|aqui está|以下是|这是|下面是)",
     re.IGNORECASE,
 )
@@ -37,7 +40,8 @@ _BOT = re.compile(
 )
 _ASIDE = markup.label(
     r"(?:(?:brief )?explanation|changes?(?: made)?|what changed|rationale|reason(?:ing)?|comment|"
-    r"modifications?|added constraints?|word count|words added|operation|erklärung|explication|explicación|说明)",
+    r"modifications?|added constraints?|word count|words added|operation|erklärung|"
+    r"explication|explicación|说明)",
     numbered=False,
 )
 _NOTE = markup.label(r"(?:note|notes|hinweis|remarque|nota|注)", numbered=False)
@@ -45,7 +49,8 @@ _OWN = re.compile(
     r"\b(?:i|i've|i’ve|we|original|rewritten|added|adds|prompt|version|words)\b", re.IGNORECASE
 )
 _ANSWER = markup.label(
-    r"(?:(?:sample|possible|expected) )?(?:response|answer|output|solution|antwort|réponse|respuesta|回答)",
+    r"(?:(?:sample|possible|expected) )?(?:response|answer|output|solution|antwort|réponse|"
+    r"respuesta|回答)",
     numbered=False,
 )
 _KEY = re.compile(rf"(?:(?:{_NEW})[ _-]?)?(?:{_THING})", re.IGNORECASE)
@@ -55,7 +60,7 @@ def prompt(reply: str) -> str | None:
     """The new prompt that a reply holds, with its input; "" where it is empty, None where it cannot
     be told from what stands around it."""
     text = turn(reply)
-    if values := markup.values(text):
+    if _announced(text)[:1] in ("{", "[", "`") and (values := markup.values(_announced(text))):
         return _of_json(values)
     text = markup.unfenced(text)
     bot = _BOT.match(text)

@@ -20,7 +20,8 @@ _PART = re.compile(
 )
 _NUMBERED = markup.label(lists.NOUN)
 _INSTRUCTION = markup.label(
-    r"(?:the )?(?:instruction|instruktion|question|prompt|task|query|request|anweisung|aufgabe|frage|"
+    r"(?:the )?(?:instruction|instruktion|question|prompt|task|query|request|anweisung|"
+    r"aufgabe|frage|"
     r"consigne|instrucción|pregunta|istruzione|instrução|指令|问题|инструкция|задание)"
 )
 _ASIDE = markup.label(r"(?:category|topic|type|title|kategorie|thema|catégorie|categoría|类别)")
@@ -30,7 +31,8 @@ _RESPONSE = markup.label(
     numbered=False,
 )
 _SHAPE = re.compile(
-    r"example|format|such as|like this|as follows|template|e\.g\.|z\. ?b\.|beispiel|exemple|ejemplo",
+    r"example|format|such as|like this|as follows|template|e\.g\.|z\. ?b\.|beispiel|exemple|"
+    r"ejemplo",
     re.IGNORECASE,
 )
 _NONE = re.compile(r"[\W_]*(?:none|n/?a|no ?input|keine?|aucune?|ninguna|无)?[\W_]*", re.IGNORECASE)
@@ -59,7 +61,7 @@ def examples(reply: str, cut: bool = False) -> list[Item]:
     Each stands in a pair of tags of its own, as was asked for. A pair of tags that holds a list of
     them (paper 2.1: some 53 results did), a list without tags, and JSON are taken apart."""
     text = reply if _TAG.search(reply) else unescape(reply)
-    if found := [item for value in markup.values(text) for item in _of_json(value)]:
+    if (found := _all_json(text)) and (text.lstrip()[:1] in "[{`" or not _TAG.search(text)):
         return found
     blocks = list(_blocks(text, cut))
     if not blocks:
@@ -95,8 +97,7 @@ def _short(text: str) -> bool:
 
 def _in_tags(block: str, closed: bool, alone: bool, place: int) -> list[Item]:
     block = markup.unfenced(block)
-    values = markup.values(block) if block.lstrip()[:1] in ("{", "[") else []
-    if found := [item for value in values for item in _of_json(value)]:
+    if block.lstrip()[:1] in ("{", "[") and (found := _all_json(block)):
         return found
     texts = _split(block, closed, alone)
     if texts is None:
@@ -207,12 +208,19 @@ def _parted(text: str) -> str:
     ).strip()
 
 
+def _all_json(text: str) -> list[Item]:
+    """The examples of all JSON values that a text consists of."""
+    return [item for value in markup.values(text) for item in _of_json(value)]
+
+
 def _of_json(value: Any) -> list[Item]:
     """The examples of a JSON value: a string, an object of one, or an object that holds many."""
     if isinstance(value, str):
         return [_item(value, True, True)]
-    if not isinstance(value, dict):
-        return []
+    return _of_object(value) if isinstance(value, dict) else []
+
+
+def _of_object(value: dict[str, Any]) -> list[Item]:
     many = [inner for inner in value.values() if isinstance(inner, list)]
     if len(value) == len(many) == 1:
         return [item for inner in many[0] for item in _of_json(inner)]

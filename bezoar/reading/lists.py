@@ -5,9 +5,12 @@ from typing import NamedTuple
 
 # "Example" in the languages that teachers fall into, and what else an example is called.
 NOUN = (
-    r"examples?|beispiele?|exemples?|ejemplos?|esempi(?:o)?|exemplos?|voorbeeld(?:en)?|przykład(?:y|ów)?|"
-    r"пример(?:ы|ов|а)?|示例|例子|例|样例|範例|예시|instructions?|questions?|prompts?|tasks?|queries|query|"
-    r"requests?|items?|fragen?|aufgaben?|anweisung(?:en)?|preguntas?|instrucciones|consignes|指令|问题|任务"
+    r"examples?|beispiele?|exemples?|ejemplos?|esempi(?:o)?|exemplos?|voorbeeld(?:en)?|"
+    r"przykład(?:y|ów)?|"
+    r"пример(?:ы|ов|а)?|示例|例子|例|样例|範例|예시|instructions?|questions?|prompts?|tasks?|queries|"
+    r"query|"
+    r"requests?|items?|fragen?|aufgaben?|anweisung(?:en)?|preguntas?|instrucciones|consignes|"
+    r"指令|问题|任务"
 )
 COUNTS = {
     word: number
@@ -40,12 +43,14 @@ _MARK = re.compile(
     re.IGNORECASE | re.MULTILINE,
 )
 _INLINE = re.compile(
-    r"(?:\A|(?<=[\s。！？；]))(?:(?P<paren>[(（](?P<n1>\d{1,3})[)）])|(?P<n2>\d{1,3})(?P<sign>[.)、．])(?!\d)"
+    r"(?:\A|(?<=[\s。！？；]))(?:(?P<paren>[(（](?P<n1>\d{1,3})[)）])|"
+    r"(?P<n2>\d{1,3})(?P<sign>[.)、．])(?!\d)"
     rf"|(?P<word>{NOUN})[ \t]?[#№]?(?P<n3>\d{{1,3}})[ \t]?[:：.)])[ \t]*",
     re.IGNORECASE,
 )
 _OPENER = (
-    r"here(?:'s| are| is|’s)?|these|below|(?:the )?following|hier(?: sind| ist| kommen)?|voici|voilà|"
+    r"here(?:'s| are| is|’s)?|these|below|(?:the )?following|hier(?: sind| ist| kommen)?|"
+    r"voici|voilà|"
     r"aqu[ií](?: hay| tienes?| están| estão)?|ecco|oto|вот|以下|下面|这里|這裡|次|다음"
 )
 _LEAD = re.compile(rf"(?:{_OPENER})", re.IGNORECASE)

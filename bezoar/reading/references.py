@@ -8,8 +8,10 @@ from bezoar.reading import markup
 # `[Reference answer 2]` wherever it stands in its line, other spellings alone on their line
 _ASKED = r"\\?\[(?P<shut>/)?[ \t]?reference answers?[ \t]?(?P<n1>[12])[ \t]?\\?\]"
 _OTHER = (
-    r"^[ \t]{0,3}(?P<dress>[#*_\[ \t]{1,6})?(?:the )?(?:(?:reference |correct )?answer|reference|referenzantwort|réponse de référence|"
-    r"respuesta de referencia|参考答案)[ \t]?(?:to (?:the )?question |#|no\. ?)?(?P<n2>[12])[*_\]]{0,4}[ \t]?(?P<colon>[:：])?[*_\]]{0,4}"
+    r"^[ \t]{0,3}(?P<dress>[#*_\[ \t]{1,6})?(?:the )?(?:(?:reference |correct )?answer|"
+    r"reference|referenzantwort|réponse de référence|"
+    r"respuesta de referencia|参考答案)[ \t]?(?:to (?:the )?question |#|"
+    r"no\. ?)?(?P<n2>[12])[*_\]]{0,4}[ \t]?(?P<colon>[:：])?[*_\]]{0,4}"
 )
 _HEADING = re.compile(
     rf"[#*_]{{0,4}}[ \t]?(?:{_ASKED})[*_]{{0,4}}[ \t]?:?[*_]{{0,4}}|{_OTHER}",
