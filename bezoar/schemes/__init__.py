@@ -31,7 +31,10 @@ from bezoar.records import (
 )
 
 # Reasons whose text is no instruction that was asked for, but a whole reply or one too many.
-UNPARSED = ("no_examples", "refusal_reply", "surplus", "unread", "unread_example")
+UNPARSED = (
+    *("no_examples", "refusal_reply", "unread", "refusal", "truncated"),
+    *("surplus", "unread_example"),
+)
 # Reasons that say of the reply before them that nothing could be made of it.
 UNUSED = ("no_examples", "unread", "empty", "truncated", "refusal")
 UNANSWERED = ("too_long", "failed")  # endings of requests that got no reply
