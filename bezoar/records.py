@@ -280,8 +280,8 @@ class Outcome(Record):
 class Generated(Record):
     """What a scheme asked of the teacher and what was read from its replies; `asked`, `parsed` and
     `repaired` count instructions, `calls` requests. `replies_read` is the share of replies that
-    could be read and used, `undecided` counts those without which their job went on (Evol's checks
-    for equality). `simulated`: no language model wrote them."""
+    could be read and used, `undecided_checks` counts those without which their job went on (Evol's
+    checks for equality). `simulated`: no language model wrote them."""
 
     jobs: int
     calls: int
@@ -289,7 +289,7 @@ class Generated(Record):
     parsed: int
     repaired: int
     replies_read: float
-    undecided: int
+    undecided_checks: int
     teacher: str
     simulated: bool
 

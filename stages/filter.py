@@ -62,7 +62,7 @@ def main(name: str) -> None:
     counts = curation.funnel(verdicts, kept, [*unread, *dropped], reported)
     whole = {
         "scheme": name,
-        **summary.model_dump(exclude={"jobs", "undecided", "simulated"}),
+        **summary.model_dump(exclude={"jobs", "simulated"}),
         "simulated_teacher": summary.simulated,
         **counts,
         "train": len(train),

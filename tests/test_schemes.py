@@ -634,7 +634,7 @@ def test_evol_counts_a_check_that_says_neither_and_goes_on(line: Line) -> None:
     assert outcome.undecided == 1 and outcome.unread == [1]
     counts = schemes.generated([evol_job()], [outcome], calls=3)
     answered = not isinstance(line, Reply)
-    assert counts.undecided == 1 and counts.replies_read == (2 / 3 if answered else 1.0)
+    assert counts.undecided_checks == 1 and counts.replies_read == (2 / 3 if answered else 1.0)
 
 
 @pytest.mark.parametrize("ending", ["failed", "too_long"])

@@ -123,7 +123,7 @@ def generated(jobs: Sequence[Job], outcomes: Sequence[Outcome], calls: int) -> G
         parsed=sum(map(parsed, outcomes)),
         repaired=sum(map(repaired, outcomes)),
         replies_read=(len(replies) - unread) / len(replies) if replies else 0.0,
-        undecided=sum(outcome.undecided for outcome in outcomes),
+        undecided_checks=sum(outcome.undecided for outcome in outcomes),
         teacher=", ".join(sorted({reply.model for reply in replies})),
         simulated=any(reply.simulated for reply in replies),
     )
