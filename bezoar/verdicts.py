@@ -11,7 +11,7 @@ from typing import Any, Literal, TypeVar
 from bezoar.files import BadInput
 from bezoar.prompts import Prompt, fence
 from bezoar.reading.closing import CHOICE, RATING, Form, stated
-from bezoar.reading.markup import unfenced
+from bezoar.reading.markup import clean, unfenced
 from bezoar.reading.references import references_in
 from bezoar.records import Answers, Ask, Exchange, Grade, Message, Question, Reply, Sample, Verdict
 
@@ -134,7 +134,7 @@ def parse(
     in that text is nobody's word."""
     if reply.finish_reason != "stop":
         raise ValueError(_ENDED[reply.finish_reason])
-    text = _spoken(reply.text)
+    text = clean(_spoken(reply.text))
     if re.search(r"\A[\W_]*\Z", text):
         raise ValueError("blank")
     lines = _in_lines(text)

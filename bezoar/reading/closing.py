@@ -5,8 +5,8 @@ from typing import NamedTuple
 
 from bezoar.reading import markup
 
-_OPEN = r"(?:\\?\[\\?\[|【【|［［|〔〔)"
-_SHUT = r"(?:\\?\]\\?\]|】】|］］|〕〕)"
+_OPEN = r"\\?\[ ?\\?\["
+_SHUT = r"\\?\] ?\\?\]"
 LAST = 200  # statements that are looked at, from the reply's end
 _WIDE = str.maketrans("０１２３４５６７８９／ＡＢＣ．：［］【】", "0123456789/ABC.:[][]")
 # a label opens its sentence: "Depth rating:" is the grade of a part
@@ -26,6 +26,10 @@ _IS = (
 )
 _NUMBER = r"-?\d{1,3}(?:\.\d{0,9})?"
 _TEN = r"(?:[ \t]{0,2}(?:/|out of|von|sur|de)[ \t]{0,2}10(?!\d))?"
+_BEFORE = r"(?:\$?\\boxed\{|\\?[\[(*_]{1,3})?[ \t]{0,2}"  # what may enclose a value: `[7]`, `**7**`
+_BEHIND = r"[ \t]{0,2}(?:\\?[\])*_}\"”$]{1,4})?"
+# a line ends here, perhaps after words in parentheses
+_END = r"(?:[ \t]{0,2}\((?:[^()\d\n]|10){0,60}\))?[.!。]?[ \t*_\"”)\]]{0,4}[.!。]?[ \t*_]{0,3}$"
 
 
 class Form(NamedTuple):
@@ -45,10 +49,7 @@ RATING = Form(
     ),
     labelled=re.compile(rf"{_OWN}{_GRADES}{_IS}\Z", re.IGNORECASE | re.MULTILINE),
     plain=re.compile(
-        rf"{_OWN}{_GRADES}{_IS}(?:\$?\\boxed\{{|"
-        rf"\\?[\[(*_]{{1,3}})?[ \t]{{0,2}}(?P<value>{_NUMBER}){_TEN}[ \t]{{0,2}}"
-        rf"(?:\\?[\])*_}}\"”$]{{1,4}})?{_TEN}[ \t*_\"”)\]]{{0,4}}"
-        rf"(?P<end>[.!。]?[ \t*_]{{0,3}}$)",
+        rf"{_OWN}{_GRADES}{_IS}{_BEFORE}(?P<value>{_NUMBER}){_TEN}{_BEHIND}{_TEN}{_END}",
         re.IGNORECASE | re.MULTILINE,
     ),
     spoken=re.compile(
@@ -74,10 +75,8 @@ CHOICE = Form(
     ),
     labelled=re.compile(rf"{_OWN}{_CHOICES}{_IS}\Z", re.IGNORECASE | re.MULTILINE),
     plain=re.compile(
-        rf"(?i:{_OWN}{_CHOICES}{_IS})(?:\$?\\boxed\{{|"
-        rf"\\?[\[(*_]{{1,3}})?[ \t]{{0,2}}(?i:(?:assistant|model|answer|option|response)[ \t])?"
-        rf"(?P<value>[ABC]|[Tt]ie|"
-        rf"TIE)[ \t]{{0,2}}(?:\\?[\])*_}}\"”$]{{1,4}})?(?P<end>[.!。]?[ \t*_]{{0,3}}$)",
+        rf"(?i:{_OWN}{_CHOICES}{_IS}){_BEFORE}(?i:(?:assistant|model|answer|option|response)[ \t])?"
+        rf"(?P<value>[ABC]|[Tt]ie|TIE){_BEHIND}(?: is (?:the )?better(?: answer| one)?)?{_END}",
         re.MULTILINE,
     ),
     spoken=re.compile(r"(?!)"),
@@ -87,7 +86,7 @@ CHOICE = Form(
 def stated(form: Form, reply: str, cut: bool = False) -> str | None:
     """The value that a reply states; None where it states none, or several. What stands in quotes
     is the answer's. `cut`: only a value in double brackets is whole then."""
-    text = markup.unfenced(reply).translate(_WIDE)
+    text = markup.unfenced(markup.clean(reply)).translate(_WIDE)
     bracketed = _bracketed(form, text)
     if form.bracketed.search(text) or cut:
         return bracketed

@@ -38,7 +38,7 @@ _PLAINLY = (
 _COPULA = (
     r"(?:are|is|be|were|can be considered|should be considered|are considered|are found to be)"
 )
-_WHY = r"(?:[, ]{0,2}(?:(?:because|as|since|in that|both)\b|[:-]).*)?"
+_WHY = r"(?:[, ]{0,2}(?:(?:because|as|since|in that|both|they|this means)\b|[:–-]).*)?"
 _PLAIN = re.compile(
     rf"{_BEFORE}(?:{_SUBJECT} )?(?:{_COPULA} )?{_PLAINLY}{_SAME}[ ,]{{0,2}}{_SHARED}{_WHY}"
 )
@@ -76,13 +76,14 @@ _DOUBT = re.compile(
 )
 _HARMLESS = re.compile(r"\b(?:no|without(?: any)?) (?:[a-z]+ )?differences?\b")
 _SHORT = re.compile(r"(?<=[a-z])n't\b")
+_ARE = re.compile(r"(?<=[a-z])'re\b")
 _ANSWERED = re.compile(r"\s*(yes|no)\b")
 
 
 def equality(reply: str) -> Equality:
     """What a reply says of the two prompts; undecided where it says both, neither, or one of them
     in part, in doubt or of something else."""
-    text = reply.partition("<human>:")[0].strip()
+    text = markup.clean(reply).partition("<human>:")[0].strip()
     values = markup.values(text)
     if len(values) == 1 and isinstance(values[0], dict):
         return _of_json(values[0])
@@ -112,7 +113,7 @@ def _plain(text: str) -> str:
     text = re.sub(r"</?[a-z]{1,12}>|\\boxed|[*`#{}\[\]()]", " ", text.replace("≠", "not equal"))
     text = re.sub(r"!=", "not equal", text).replace("_", " ")
     text = re.sub(r"\bnot[ \t]{0,3}\n[ \t]{0,3}", "not ", text)
-    return _SHORT.sub(" not", text)
+    return _ARE.sub(" are", _SHORT.sub(" not", text))
 
 
 def _quoted(found: re.Match[str]) -> str:

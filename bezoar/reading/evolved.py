@@ -59,7 +59,7 @@ _KEY = re.compile(rf"(?:(?:{_NEW})[ _-]?)?(?:{_THING})", re.IGNORECASE)
 def prompt(reply: str) -> str | None:
     """The new prompt that a reply holds, with its input; "" where it is empty, None where it cannot
     be told from what stands around it."""
-    text = turn(reply)
+    text = markup.unruled(turn(markup.clean(reply)))
     if _announced(text)[:1] in ("{", "[", "`") and (values := markup.values(_announced(text))):
         return _of_json(values)
     text = markup.unfenced(text)

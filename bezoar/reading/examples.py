@@ -30,6 +30,8 @@ _RESPONSE = markup.label(
     r"ausgabe|antwort|réponse|sortie|respuesta|salida|resposta|risposta|输出|回答|答案|ответ",
     numbered=False,
 )
+_ASKED = re.compile(r"Q\d{0,3}[:.][ \t]")
+_ANSWERED = re.compile(r"^A\d{0,3}[:.][ \t]", re.MULTILINE)
 _SHAPE = re.compile(
     r"example|format|such as|like this|as follows|template|e\.g\.|z\. ?b\.|beispiel|exemple|"
     r"ejemplo",
@@ -60,7 +62,8 @@ def examples(reply: str, cut: bool = False) -> list[Item]:
 
     Each stands in a pair of tags of its own, as was asked for. A pair of tags that holds a list of
     them (paper 2.1: some 53 results did), a list without tags, and JSON are taken apart."""
-    text = reply if _TAG.search(reply) else unescape(reply)
+    text = markup.clean(reply)
+    text = text if _TAG.search(text) else unescape(text)
     if (found := _all_json(text)) and (text.lstrip()[:1] in "[{`" or not _TAG.search(text)):
         return found
     blocks = list(_blocks(text, cut))
@@ -111,6 +114,8 @@ def _split(block: str, closed: bool, alone: bool) -> list[str] | None:
     """The entries of a list of examples in one pair of tags, else the block itself; None where it
     may be either, as an instruction may hold a list to work on."""
     lead, rest = lists.lead(block)
+    if (records := _records(rest)) or markup.RULE.search(markup.unruled(rest)):
+        return records or None
     if lead is None:
         entries = lists.entries(block) if alone else []
         if entries and len(entries) == 1:
@@ -133,7 +138,7 @@ def _untagged(text: str, cut: bool) -> list[Item]:
     body = markup.opened(markup.unfenced(body))
     lead, rest = lists.lead(body)
     rest = markup.unfenced(rest.strip())
-    entries = lists.entries(rest)
+    entries = lists.entries(rest) or _records(rest)
     if entries == [] and lead and lead.number:
         entries = _counted(rest, lead.number)
     if not entries or len(entries) < (1 if lead else 2):
@@ -148,9 +153,20 @@ def _untagged(text: str, cut: bool) -> list[Item]:
     return items
 
 
+def _records(text: str) -> list[str]:
+    """Instructions that follow each other under the same label, without a number; else []."""
+    starts = [found.start() for found in _INSTRUCTION.finditer(text)]
+    if len(starts) < 2 or text[: starts[0]].strip():
+        return []
+    labels = {_INSTRUCTION.match(text[at : at + 80])[0].strip() for at in starts}  # type: ignore[index]
+    ends = [*starts[1:], len(text)]
+    parts = [text[start:end] for start, end in zip(starts, ends, strict=True)]
+    return parts if len(labels) == 1 else []
+
+
 def _counted(text: str, count: int) -> list[str]:
     """As many paragraphs, or lines, as were announced."""
-    for mark in ("\n\n", "\n"):
+    for mark in ("\n---\n", "\n\n", "\n"):
         parts = [part.strip() for part in text.strip().split(mark) if part.strip()]
         if len(parts) == count > 1 and not any(INPUT.match(part) for part in parts):
             return parts
@@ -159,6 +175,7 @@ def _counted(text: str, count: int) -> list[str]:
 
 def _item(text: str, whole: bool, repaired: bool = False) -> Item:
     """Take an example apart by its labels."""
+    text = markup.unruled(text)
     text = _parted(markup.bare(text.strip(" \t\n*" if text.count("**") % 2 else None)))
     if (heading := _NUMBERED.match(text)) and text[heading.end() :].strip():
         text = text[heading.end() :]
@@ -166,6 +183,8 @@ def _item(text: str, whole: bool, repaired: bool = False) -> Item:
     if label and all(_ASIDE.match(line) or not line.strip() for line in aside.split("\n")):
         text = rest
     head, response, tail = _at(_RESPONSE, text)
+    if asks := _ASKED.match(text):  # `Q: ...` and `A: ...`, of which neither is a label alone
+        head, response, tail = _at(_ANSWERED, text[asks.end() :])
     instruction, context = markup.split_input(head)
     instruction, context = markup.bare(instruction), markup.unfenced(context)
     context = "" if _NONE.fullmatch(context) else context

@@ -22,6 +22,25 @@ OPENING = re.compile(
 )
 
 
+RULE = re.compile(r"(?m)^[ \t]{0,3}(?:-{3,9}|\*{3,9}|={3,9}|_{3,9})[ \t]{0,3}$")
+
+
+def clean(text: str) -> str:
+    """A reply with plain line ends and spaces, and without what nobody sees."""
+    text = text.replace("\r\n", "\n").replace("\r", "\n").replace("\u00a0", " ")
+    return re.sub("[\u200b\u2060\ufeff]", "", text)
+
+
+def unruled(text: str) -> str:
+    """A text without the rules (`---`) that stand before and behind it."""
+    text = text.strip()
+    while (rule := RULE.match(text)) and rule.end() < len(text):
+        text = text[rule.end() :].strip()
+    while (line := text.rpartition("\n")[2]) and "\n" in text and RULE.fullmatch(line):
+        text = text.rpartition("\n")[0].strip()
+    return text
+
+
 def bare(text: str) -> str:
     """Take off what encloses all of a text: fences, bold, quotes."""
     for _ in range(4):

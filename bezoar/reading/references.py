@@ -11,7 +11,8 @@ _OTHER = (
     r"^[ \t]{0,3}(?P<dress>[#*_\[ \t]{1,6})?(?:the )?(?:(?:reference |correct )?answer|"
     r"reference|referenzantwort|réponse de référence|"
     r"respuesta de referencia|参考答案)[ \t]?(?:to (?:the )?question |#|"
-    r"no\. ?)?(?P<n2>[12])[*_\]]{0,4}[ \t]?(?P<colon>[:：])?[*_\]]{0,4}"
+    r"no\. ?|to the )?(?P<n2>[12]|(?:first|"
+    r"second)(?= question\b))(?: question)?[*_\]]{0,4}[ \t]?(?P<colon>[:：])?[*_\]]{0,4}"
 )
 _HEADING = re.compile(
     rf"[#*_]{{0,4}}[ \t]?(?:{_ASKED})[*_]{{0,4}}[ \t]?:?[*_]{{0,4}}|{_OTHER}",
@@ -30,10 +31,10 @@ def references_in(reply: str) -> list[str] | None:
     """Both answers; None where they are not two, or cannot be told apart."""
     if (values := markup.values(reply)) and len(values) == 1:
         return _of_json(values[0])
-    text = _QUESTION.sub("", markup.unfenced(reply)).strip()
+    text = _QUESTION.sub("", markup.unfenced(markup.clean(reply))).strip()
     headings = [found for found in _HEADING.finditer(text) if _heads(text, found)]
     opening = [found for found in headings if not found["shut"]]
-    numbers = [found["n1"] or found["n2"] for found in opening]
+    numbers = [_number(found) for found in opening]
     if numbers not in (["2"], ["1", "2"]):
         return None
     before = text[: opening[0].start()].strip()
@@ -47,6 +48,11 @@ def references_in(reply: str) -> list[str] | None:
         _answer(text[start:end], headings, start) for start, end in zip(at, ends, strict=True)
     ]
     return answers if all(answers) else None
+
+
+def _number(heading: re.Match[str]) -> str:
+    number: str = heading["n1"] or heading["n2"]
+    return {"first": "1", "second": "2"}.get(number.lower(), number)
 
 
 def _heads(text: str, found: re.Match[str]) -> bool:
