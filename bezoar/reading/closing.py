@@ -24,7 +24,8 @@ _IS = (
     r"[ \t]{0,2}[*_]{0,3}(?:[ \t]{0,2}(?:[:：=]|is|are|would be|"
     r"of)(?![^\W\d_]))[ \t]{0,2}[*_:\"“]{0,4}[ \t]{0,2}"
 )
-_NUMBER = r"-?\d{1,3}(?:\.\d{0,9})?"
+_NOT = re.compile(r"\b(?:not|no|never|neither|nor|than|over)\s(?:an? )?[*_]{0,2}\Z", re.IGNORECASE)
+_NUMBER = r"-?[0-9]{1,3}(?:\.[0-9]{0,9})?"
 _TEN = r"(?:[ \t]{0,2}(?:/|out of|von|sur|de)[ \t]{0,2}10(?!\d))?"
 _BEFORE = r"(?:\$?\\boxed\{|\\?[\[(*_]{1,3})?[ \t]{0,2}"  # what may enclose a value: `[7]`, `**7**`
 _BEHIND = r"[ \t]{0,2}(?:\\?[\])*_}\"”$]{1,4})?"
@@ -59,11 +60,11 @@ RATING = Form(
         r"grade|mark) "
         r"(?:it|this|(?:this|the)(?: assistant's| assistant’s| ai's)? (?:answer|response|"
         r"reply)|the assistant)"
-        r"(?: with)? ?(?:(?:an? )?(?:score|rating|grade|mark)? ?(?:of|as|at)? )?"
+        r"(?: with)? (?:an? )?(?:(?:score|rating|grade|mark) )?(?:(?:of|as|at) (?:an? )?)?"
         r"|(?:this|the|it|my|final|overall) ?(?:answer|response|reply|rating|score|grade)? "
         r"(?:deserves|gets|receives|earns|is worth|is|would be)(?: an?)?(?: (?:score|rating|"
         r"grade) of)? )?"
-        r"\**(?P<value>-?\d{1,3}(?:\.\d{0,9})?)(?:[ ]?/[ ]?|[ ]out of[ ])10\**",
+        r"\**(?P<value>[0-9]{1,2}(?:\.[0-9]{0,9})?)(?:[ ]?/[ ]?|[ ]out of[ ])10\**",
         re.IGNORECASE,
     ),
 )
@@ -86,7 +87,7 @@ CHOICE = Form(
 def stated(form: Form, reply: str, cut: bool = False) -> str | None:
     """The value that a reply states; None where it states none, or several. What stands in quotes
     is the answer's. `cut`: only a value in double brackets is whole then."""
-    text = markup.unfenced(markup.clean(reply)).translate(_WIDE)
+    text = markup.bare(markup.clean(reply)).translate(_WIDE)
     bracketed = _bracketed(form, text)
     if form.bracketed.search(text) or cut:
         return bracketed
@@ -96,30 +97,36 @@ def stated(form: Form, reply: str, cut: bool = False) -> str | None:
 
 
 def _bracketed(form: Form, text: str) -> str | None:
-    found = list(form.bracketed.finditer(text))[-LAST:]
+    """The value in double brackets that has a label, the last of several; without any the one that
+    stands alone in the last line, or all that is said."""
+    found = [one for one in form.bracketed.finditer(text) if not _denied(text, one.start())][-LAST:]
     unquoted = [one for one in found if not _in_quotes(text, one.start())]
-    found = unquoted or found
-    if not found:
-        return None
-    last = found[-1]
-    own = [one for one in found if _has_label(form, text, one)]
-    if own:
-        line = text[own[-1].end() :].partition("\n")[0]
-        others = {one["value"] for one in form.bracketed.finditer(line)} - {own[-1]["value"]}
-        return None if others and _instead(line) else own[-1]["value"]
-    alone = not text[: last.start()].rpartition("\n")[2].strip(" *_>#\"'`.([{") and not text[
-        last.end() :
-    ].strip(" *_\"'`.)]}\n")
-    return last["value"] if alone else _agreed([one["value"] for one in found])
+    if labelled := [one for one in unquoted if _has_label(form, text, one)]:
+        last = labelled[-1]
+        return last["value"] if not _left_open(form, text, last) else None
+    if found and _alone(text, found[-1]):
+        return found[-1]["value"]
+    return _agreed([one["value"] for one in unquoted])
 
 
-def _instead(line: str) -> bool:
-    """Whether the rest of a line takes back, or leaves open, what was stated at its beginning."""
-    return bool(
-        re.match(
-            r"[ \t*_]{0,4}(?:,|/|or\b|and\b|to\b|-|–|if\b|no\b|but\b|rather\b)", line, re.IGNORECASE
-        )
-    )
+def _denied(text: str, at: int) -> bool:
+    return bool(_NOT.search(text, max(0, at - 20), at))
+
+
+def _left_open(form: Form, text: str, found: re.Match[str]) -> bool:
+    """Whether the same sentence states another value behind this one."""
+    line = text[found.end() :].partition("\n")[0]
+    rest = re.split(r"[.!?](?:\s|$)", line, maxsplit=1)[0]
+    others = [
+        one["value"] for one in form.bracketed.finditer(rest) if not _denied(rest, one.start())
+    ]
+    return bool({*others} - {found["value"]})
+
+
+def _alone(text: str, found: re.Match[str]) -> bool:
+    """Whether nothing else stands in the line, and nothing behind it."""
+    before = text[: found.start()].rpartition("\n")[2]
+    return not (before + text[found.end() :]).strip(" *_>#\"'`.()[]{}\n")
 
 
 def _has_label(form: Form, text: str, found: re.Match[str]) -> bool:

@@ -13,8 +13,8 @@ _SAME = r"(?:equal|the same|identical|equivalent)"
 _UNLIKE = r"(?:un|in|non[- ]?)equal|different|differ(?:s|ing)?|distinct|not[-_]equal|dissimilar"
 # what both prompts must share, as the question puts it
 _SHARED = (
-    r"(?:in |with (?:the )?)?(?:(?:both|all|terms of|their|the|same|respects?|regards?|"
-    r"aspects?|ways|of|"
+    r"(?:in |with (?:the )?)?(?:(?:both|all|every|each|terms of|their|the|same|respects?|regards?|"
+    r"aspects?|ways?|of|"
     r"constraints?|requirements?|depths?|breadths?|and|as well as|to each other|"
     r"with each other|what is asked)[ ,]{0,3})*"
 )
@@ -44,9 +44,10 @@ _PLAIN = re.compile(
 )
 _PLAIN_UNLIKE = re.compile(
     rf"{_BEFORE}(?:{_SUBJECT} )?(?:{_COPULA} |do )?{_PLAINLY}(?:very |quite |"
-    rf"clearly )?(?:{_UNLIKE})[ ,]{{0,2}}"
+    rf"clearly )?(?:{_UNLIKE})(?: prompts| things| questions| tasks)?[ ,]{{0,2}}"
     rf"(?:from each other |from one another )?{_SHARED}{_WHY}"
 )
+_SAYING = re.compile(r"(?:so |thus |therefore )?(?:i would|i'd|i) say (?:that )?")
 _WANTED = re.compile(r"\b(?:constraint|requirement)s?\b")
 _SIZE = re.compile(r"\b(?:depth|breadth)s?\b")
 _NO = (
@@ -91,7 +92,9 @@ def equality(reply: str) -> Equality:
     readings = {_clause(*pair) for pair in pairwise([*clauses, ""])}
     if "equal" in readings:
         doubt = "not equal" in readings or _DOUBT.search(_HARMLESS.sub("", " ".join(clauses)))
-        return "undecided" if doubt else "equal"
+        # of two things that are compared one by one, one alone may be equal
+        part = len(re.findall(r"^\s{0,3}\d[.)]", text, re.MULTILINE)) == 1
+        return "undecided" if doubt or part else "equal"
     return "not equal" if "not equal" in readings else "undecided"
 
 
@@ -127,6 +130,7 @@ def _clauses(text: str) -> list[str]:
 
 
 def _clause(clause: str, after: str) -> Equality:
+    clause = _SAYING.sub("", clause)
     if clause.endswith("?"):
         return _asked(clause, after)
     if _PLAIN.fullmatch(clause):

@@ -19,10 +19,20 @@ _THING = (
 _GIVEN = markup.label(
     r"#?(?:the )?(?:given|original|initial|first|old) (?:prompt|question|instruction)#?"
 )
-_FIELD = markup.label(
-    rf"#?(?:your |the |my |final )?(?:(?:{_NEW})[ _-])(?:(?:{_NEW}) )?(?:{_THING})#?",
+_ASIDES = r"(?:[ \t]?\([^()\n]{1,40}\))?"  # "Rewritten prompt (deepen):"
+_NAMED_FIELD = markup.label(
+    rf"#?(?:your |the |my |final )?(?:(?:{_NEW})[ _-])(?:(?:{_NEW}) )?(?:{_THING})#?{_ASIDES}"
+    r"|rewritten|created",
     numbered=False,
 )
+# with its marks it needs no colon, and a dash is as good as one
+_FIELD = re.compile(
+    rf"{_NAMED_FIELD.pattern}|^[#*_`> \t]{{0,6}}#(?:rewritten|"
+    rf"created) prompt#[*_`]{{0,3}}[ \t]?:?[ \t]*"
+    r"|^[*_]{0,2}(?:rewritten|created) prompt[*_]{0,2}[ \t]?[-–—][ \t]",
+    re.IGNORECASE | re.MULTILINE,
+)
+_TITLE = re.compile(r"\A[*_]{0,2}prompt[*_]{0,2}:[*_]{0,2}[ \t\n]{1,3}", re.IGNORECASE)
 _CHOICES = markup.label(
     rf"#?(?:option|version|variant|alternative|(?:(?:{_NEW}) )?(?:{_THING}))#? ?#?(?:[1-9]|[ABC])",
     numbered=False,
@@ -32,6 +42,15 @@ _LEAD = re.compile(
     r"kommt)|voici|aquí (?:está|tienes)|"
     r"ecco|aqui está|以下是|这是|下面是)",
     re.IGNORECASE,
+)
+_IS = re.compile(
+    rf"[*_#\"' \t]{{0,4}}(?:the|my|your|"
+    rf"a) (?:{_NEW}) (?:(?:{_NEW}) )?(?:{_THING})(?: of the [^:]{{0,40}})?"
+    r" (?:is|would be|could be|might be|reads|becomes|now reads)(?: as follows)?[*_ ]{0,3}",
+    re.IGNORECASE,
+)
+_MANY = re.compile(
+    r"\b(?:prompts|versions|variants|options|alternatives|rewrites)\b", re.IGNORECASE
 )
 _FRESH = re.compile(rf"\b(?:{_NEW})\b|重写|改写|新的", re.IGNORECASE)
 _NAMED = re.compile(rf"(?:{_THING}|it\b)", re.IGNORECASE)
@@ -47,6 +66,12 @@ _ASIDE = markup.label(
 _NOTE = markup.label(r"(?:note|notes|hinweis|remarque|nota|注)", numbered=False)
 _OWN = re.compile(
     r"\b(?:i|i've|i’ve|we|original|rewritten|added|adds|prompt|version|words)\b", re.IGNORECASE
+)
+_ABOUT = re.compile(
+    r"(?:this (?:new |rewritten )?|the (?:new |rewritten |revised |created ))(?:version|prompt|rewrite|"
+    r"revision)\b[^\n]{0,80}"
+    r"\b(?:adds?|keeps?|asks?|includes?|introduces?|requires?|maintains?|makes?|is more|now)\b",
+    re.IGNORECASE,
 )
 _ANSWER = markup.label(
     r"(?:(?:sample|possible|expected) )?(?:response|answer|output|solution|antwort|réponse|"
@@ -65,7 +90,8 @@ def prompt(reply: str) -> str | None:
     text = markup.unfenced(text)
     bot = _BOT.match(text)
     text = markup.opened(text[bot.end() :] if bot else text)
-    if _CHOICES.search(text) and len(_CHOICES.findall(text)) > 1:
+    line = text.partition("\n")[0]
+    if len(_CHOICES.findall(text)) > 1 or (_LEAD.match(line) and _MANY.search(line)):
         return None
     found = _field(text)
     return None if found is None else _alone(found)
@@ -93,7 +119,7 @@ def _field(text: str) -> str | None:
         text = before  # the model went on with another prompt
     fields = list(_FIELD.finditer(text))
     if not fields:
-        text = _announced(text)
+        text = _announced(_TITLE.sub("", text, count=1))
         return None if _GIVEN.match(text) else _until(_GIVEN, text)
     before = text[: fields[0].start()].strip()
     if before and not _GIVEN.match(before) and not _announces(before):
@@ -126,16 +152,17 @@ def _announced(text: str) -> str:
     at = min((at for sign in ":：" if (at := line.find(sign)) >= 0), default=len(line))
     head, tail = line[:at], line[at + 1 :].strip(" *_")
     own = _LEAD.match(head) and _NAMED.search(head) and _FRESH.search(head)
+    own = own or _IS.fullmatch(head)
     if not own or len(head) > 200 or not (tail or rest.strip()):
         return text.strip()
     if at == len(line) and not rest.startswith("\n"):  # no colon, and no line between
         return text.strip()
-    return markup.opened(f"{tail}\n{rest}" if tail else rest).strip()
+    return markup.unruled(markup.opened(f"{tail}\n{rest}" if tail else rest))
 
 
 def _alone(text: str) -> str | None:
     """The prompt without what the model says about it behind; None where it may be an answer."""
-    text = _until(_BOT, markup.closed(text))
+    text = markup.unruled(_until(_BOT, markup.closed(text)))
     paragraphs = re.split(r"\n[ \t]{0,9}\n\s{0,9}", text)
     while len(paragraphs) > 1 and _said_of_it(paragraphs[-1]):
         paragraphs.pop()
@@ -156,7 +183,7 @@ def _said_of_it(paragraph: str) -> bool:
     text = paragraph.strip(" \t*_()\n")
     if not text.strip("-=*_ \n"):
         return True
-    if _ASIDE.match(text):
+    if _ASIDE.match(text) or _ABOUT.match(text):
         return True
     opens = _NOTE.match(text) or re.match(r"(?:i|i've|i’ve|in this (?:rewritten|new) )", text, re.I)
     return bool(_NOTE.match(text) and _OWN.search(text)) or bool(

@@ -3,6 +3,8 @@
 import re
 from typing import NamedTuple
 
+from bezoar.reading.markup import split_input
+
 # "Example" in the languages that teachers fall into, and what else an example is called.
 NOUN = (
     r"examples?|beispiele?|exemples?|ejemplos?|esempi(?:o)?|exemplos?|voorbeeld(?:en)?|"
@@ -193,7 +195,8 @@ def tidy(found: list[str]) -> bool:
     """Whether the last entry looks like the others: no line more that may stand after the list."""
     if len(found) < 2:
         return True
-    shapes = [(entry.strip().count("\n\n"), entry.strip().count("\n")) for entry in found]
+    heads = [split_input(entry)[0] for entry in found]
+    shapes = [(head.count("\n\n"), head.count("\n")) for head in heads]
     return all(
         last <= most
         for last, most in zip(shapes[-1], map(max, zip(*shapes[:-1], strict=True)), strict=True)

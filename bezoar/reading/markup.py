@@ -87,10 +87,12 @@ def label(names: str, numbered: bool = True) -> re.Pattern[str]:
     alternatives of a regular expression; `numbered` ones may have a number behind them."""
     number = r"(?:[ \t]?[#№]?\d{1,3})?" if numbered else ""
     name = rf"(?:{names}){number}"
+    tag, end = r"(?:<(?:b|strong|h[1-6])>)?", r"(?:</(?:b|strong|h[1-6])>)?"
+    dress = r"[#*_\]`]"
     return re.compile(
-        rf"^(?:[#>*_\-\[ \t]{{0,8}}{name}[#*_\]]{{0,4}}[ \t]?[:：][#*_\]]{{0,4}}[ \t]*"
-        rf"|[ \t]{{0,3}}(?=[#*_\[])[#*_\[ \t]{{1,8}}{name}[#*_\]]{{1,5}}[ \t]*$"
-        rf"|[ \t]{{0,3}}#{{1,6}}[ \t]{{1,3}}{name}[ \t]*$)",
+        rf"^(?:[#>*_\-\[` \t]{{0,8}}{tag}{name}{dress}{{0,4}}{end}[ \t]?[:：]{dress}{{0,4}}{end}[ \t]*"
+        rf"|[ \t]{{0,3}}(?=[#*_\[`<])[#*_\[` \t]{{0,8}}{tag}{name}{dress}{{0,5}}{end}[ \t]*$"
+        rf"|[ \t]{{0,3}}#{{1,6}}[ \t]{{1,3}}{name}(?:[ \t]?#{{1,6}})?[ \t]*$)",
         re.IGNORECASE | re.MULTILINE,
     )
 
