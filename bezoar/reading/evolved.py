@@ -68,7 +68,8 @@ _OWN = re.compile(
     r"\b(?:i|i've|i’ve|we|original|rewritten|added|adds|prompt|version|words)\b", re.IGNORECASE
 )
 _ABOUT = re.compile(
-    r"(?:this (?:new |rewritten )?|the (?:new |rewritten |revised |created ))(?:version|prompt|rewrite|"
+    r"(?:this (?:new |rewritten )?|the (?:new |rewritten |revised |created ))"
+    r"(?:version|prompt|rewrite|"
     r"revision)\b[^\n]{0,80}"
     r"\b(?:adds?|keeps?|asks?|includes?|introduces?|requires?|maintains?|makes?|is more|now)\b",
     re.IGNORECASE,

@@ -90,7 +90,8 @@ def label(names: str, numbered: bool = True) -> re.Pattern[str]:
     tag, end = r"(?:<(?:b|strong|h[1-6])>)?", r"(?:</(?:b|strong|h[1-6])>)?"
     dress = r"[#*_\]`]"
     return re.compile(
-        rf"^(?:[#>*_\-\[` \t]{{0,8}}{tag}{name}{dress}{{0,4}}{end}[ \t]?[:：]{dress}{{0,4}}{end}[ \t]*"
+        rf"^(?:[#>*_\-\[` \t]{{0,8}}{tag}{name}{dress}{{0,4}}{end}"
+        rf"[ \t]?[:：]{dress}{{0,4}}{end}[ \t]*"
         rf"|[ \t]{{0,3}}(?=[#*_\[`<])[#*_\[` \t]{{0,8}}{tag}{name}{dress}{{0,5}}{end}[ \t]*$"
         rf"|[ \t]{{0,3}}#{{1,6}}[ \t]{{1,3}}{name}(?:[ \t]?#{{1,6}})?[ \t]*$)",
         re.IGNORECASE | re.MULTILINE,
