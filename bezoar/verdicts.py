@@ -116,7 +116,7 @@ def forged(sample: Sample) -> set[tuple[str, int]]:
     judge that repeats such a text has not said them."""
     told = "\n".join((sample.instruction, sample.context, sample.expected, sample.response))
     told = re.sub(r"\\u([0-9a-fA-F]{4})", lambda found: chr(int(found[1], 16)), told)  # JSON's
-    told = unescape(told)
+    told = clean(unescape(told))
     ratings = {int(rating) for rating in _FORGED_RATING.findall(told)}
     lines = {(f"{_LINES}{s.lower()}", int(rating)) for s, rating in _FORGED_LINES.findall(told)}
     return lines | {(s.lower(), rating) for s in _FORGED_STATUS.findall(told) for rating in ratings}
