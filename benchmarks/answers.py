@@ -23,10 +23,9 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from bezoar import chat, evaluation, generation, params
+from bezoar import chat, evaluation, generation, loading, params
 from bezoar.params import MtAnswer
 from bezoar.records import Message, Question
-from bezoar.training import loading
 
 ROOT = Path(__file__).parent.parent
 DATA = ROOT.parent / "shared/data"

@@ -3,9 +3,9 @@
 A model server on loopback answers after 50 ms, in a process of its own. In one run: the floor (bare
 aiohttp), this client with its ledger on, the openai package on both its transports, and with
 --peers bespokelabs-curator and datatrove where they are installed, each in a fresh process. Then
-what faults cost: a kill -9 midway, a token bucket, 10 % errors, four prompts that are always
-refused. CPU is user + system of the client's process over the measured part. The last line is one
-JSON object.
+what faults cost: a kill -9 midway, two processes that want the same, one cap over the two, a token
+bucket, 10 % errors, four prompts that are always refused. CPU is user + system of the client's
+process over the measured part. The last line is one JSON object.
 """
 
 import argparse
@@ -265,6 +265,50 @@ def killed() -> int:
         return max(0, sum(model.paid.values()) - 500 - 20)
 
 
+PAIR = 720  # requests that both processes of a pair want
+
+
+def pair(cap: float | None, **faults: Any) -> tuple[int, float, float]:
+    """Two processes that want the same requests of one run, side by side: (replies paid twice,
+    dollars by the server's books, seconds)."""
+    from tests.servers import Faults, serving
+
+    code = (
+        "import sys; from benchmarks import client; from bezoar import llm, params\n"
+        "where, p = client.endpoint(sys.argv[1], 20), params.load()\n"
+        "budget = params.Budget(name='pair', stage=None, run=float(sys.argv[2] or 'inf'))\n"
+        "p = p.model_copy(update={'budget_usd': budget})\n"
+        "ask, texts = llm.connect(where, p, 'generate', 'pair'), client.prompts(0, client.PAIR)\n"
+        "llm.each(client.ask_one, texts, ask, where, where='benchmark', name=str)"
+    )
+    with tempfile.TemporaryDirectory() as work, serving(Faults(latency=0.02, **faults)) as (m, url):
+        command = [sys.executable, "-c", code, url, "" if cap is None else str(cap)]
+        env = {**os.environ, "BEZOAR_WORK": work}
+        began = time.perf_counter()
+        both = [
+            subprocess.Popen(command, cwd=ROOT, env=env, stderr=subprocess.DEVNULL)
+            for _ in range(2)
+        ]
+        for process in both:
+            process.wait(timeout=120)
+        seconds = time.perf_counter() - began
+        return sum(m.paid.values()) - len(m.paid), billed(m), seconds
+
+
+def billed(model: Any) -> float:
+    """Dollars for all that a server has written, at `endpoint`'s price."""
+    from bezoar import budget
+    from tests.servers import document
+
+    price, usd = endpoint("http://127.0.0.1", 1).price, 0.0
+    for prompt, times in model.paid.items():
+        asked = {"model": "m", "messages": [{"role": "user", "content": prompt}]}
+        usage = document("/v1/chat/completions", asked, model.speak(prompt))["usage"]
+        read, written = usage["prompt_tokens"], usage["completion_tokens"]
+        usd += times * budget.cost(price, read, 0, written, batch=False)
+    return usd
+
+
 def faulty(concurrency: int, texts: list[str], **faults: Any) -> tuple[Any, Any, float]:
     """(Run, the server's books, seconds) of `texts` against a server with `faults`."""
     from bezoar import llm
@@ -297,6 +341,9 @@ def main() -> None:
             else:
                 print(f"{name}: not installed", flush=True)
     repaid = killed()
+    paid_twice, usd, pair_s = pair(None, error=0.05)
+    cap = usd / 2
+    _, capped_usd, _ = pair(cap)
     _, bucket, bucket_s = faulty(50, prompts(0, 500), bucket=(50, 50))
     errors, _, _ = faulty(50, prompts(0, 500), error=0.1)
     refused = [
@@ -314,6 +361,10 @@ def main() -> None:
                 "req_s_100": (rows["bezoar", 100] or {}).get("req_s"),
                 "floor_req_s_100": (rows["floor", 100] or {}).get("req_s"),
                 "repaid": repaid,
+                "paid_twice": paid_twice,
+                "pair_s": round(pair_s, 2),
+                "cap_overshoot": round(max(0.0, capped_usd - cap), 6),
+                "cap_used": round(capped_usd / cap, 3),
                 "bucket_s": round(bucket_s, 2),
                 "bucket_429": bucket.statuses["429"],
                 "faults_ok": len(errors.done) == 500 and not errors.failures,

@@ -1,28 +1,36 @@
 """Money: what a request may cost before it is sent, what it cost after, and where the cap is.
 
-All in US dollars. A request is reserved at the most it can cost before it is sent and settled at
-what it did cost after, so that a cap holds whatever the replies: one process never passes it, and
-processes side by side pass it by no more than what they have in flight at that moment.
+All in US dollars. A request is set aside at the most it can cost before it is sent and charged at
+what it did cost after. What all processes have set aside counts in each of them, so a cap holds
+whatever the replies are and however many processes there are.
 """
 
 from collections.abc import Iterable, Mapping
 from math import fsum
-from typing import Any
+from typing import Any, Literal
 
-from bezoar import work
+from bezoar.claims import Claims
 from bezoar.files import BadInput
-from bezoar.ledger import Bill, Ledger
+from bezoar.ledger import Bill, Ledger, about, dollars
 from bezoar.params import Anthropic, Endpoint, InProcess, OpenAI, Params, Price
 from bezoar.records import Exchange, Spending
+
+__all__ = [
+    "BYTES_PER_TOKEN", "Purse", "Taken", "about", "check", "cost", "dollars", "run_id", "spending",
+    "worst_tokens",
+]  # fmt: skip
 
 MAXIMA = ("max_tokens", "max_completion_tokens", "max_output_tokens")
 BYTES_PER_TOKEN = 4  # English, by the byte-level vocabularies in use: the forecast's estimate
 
+# What becomes of a request that is about to be sent: it may be; its answer is in the ledger;
+# another process has it under way; or a cap forbids it
+Taken = Literal["taken", "known", "elsewhere", "dear"]
+
 
 def run_id(params: Params) -> str:
-    """16 hex digits that name a run: the same after a kill, in a clone and when only caps were
-    raised; others as soon as another number of the recipe is."""
-    return work.fingerprint(run=params.model_dump(exclude={"budget_usd"}))
+    """What a cap counts by: the profile and the name of its budget, whatever else is changed."""
+    return f"{params.profile} {params.budget_usd.name}"
 
 
 def worst_tokens(body_bytes: int, sent: Mapping[str, Any]) -> tuple[int, int | None]:
@@ -42,15 +50,13 @@ def cost(price: Price, tokens_in: int, tokens_cached: int, tokens_out: int, batc
 
 
 class Purse:
-    """What one stage may spend, counting what earlier, killed runs of the same stage and the run's
-    other stages have spent by the ledger."""
+    """What one client may spend. A cap counts what the ledger says was bought and lost under its
+    run, by whomever, and what all living processes have set aside. Use it in one thread."""
 
     def __init__(self, ledger: Ledger, bill: Bill, stage_cap: float | None, run_cap: float | None):
-        self.bill = bill
-        self.reserved = 0.0
-        self.spent = 0.0  # by this process
-        self.lost = 0.0  # at most, for replies that came broken; by this process
-        self.most = 0.0  # the dearest single request reserved or refused
+        self.bill = bill.plain()
+        self.claims = Claims(ledger, bill)
+        self.most = 0.0  # the dearest single request taken or refused
         self._ledger = ledger
         self._caps = stage_cap, run_cap
 
@@ -59,39 +65,100 @@ class Purse:
         """Whether there is a cap at all."""
         return self._caps != (None, None)
 
-    def totals(self) -> tuple[float, float]:
-        """Dollars spent so far by this stage (with its label) and by the run."""
-        if self.capped:
-            self._ledger.catch_up()  # other stages of this run may be spending now
-        run = [(b, usd) for b, usd in self._ledger.spent.items() if b.run == self.bill.run]
-        stage = [usd for b, usd in run if (b.stage, b.label) == (self.bill.stage, self.bill.label)]
-        return sum(stage) + self.lost, sum(usd for _, usd in run) + self.lost
+    def take(self, key: str, usd: float, batch: bool = False) -> Taken:
+        """Claim a request that costs `usd` at most, right before it is sent. OSError when the
+        ledger's folder cannot be written, BadInput when a loss cannot: nothing may be sent then."""
+        with self.claims.held():
+            if self.claims.holder(key):
+                return "elsewhere"
+            # who had it may have bought it, and in a capped run what others bought counts
+            if key in self.claims.news or (self.capped and self.claims.news):
+                self.claims.refresh()
+            if key in self._ledger:
+                return "known"
+            if not self._affords(key, usd):
+                return "dear"
+            self.claims.take(key, usd, batch)
+        return "taken"
 
-    def reserve(self, usd: float) -> bool:
-        """Set `usd` aside for one request; False when a cap forbids it."""
-        self.most = max(self.most, usd)
-        if self.capped:
-            for cap, total in zip(self._caps, self.totals(), strict=True):
-                # the grain of float sums, not of money
-                if cap is not None and total + self.reserved + usd > cap + 1e-9:
-                    return False
-        self.reserved += usd
+    def adopt(self, keys: list[str], usd: float) -> bool:
+        """Claim the requests of a batch that a dead process opened, `usd` for all of them; False
+        where another process has done so. Errors as with `take`."""
+        with self.claims.held():
+            if any(self.claims.holder(key) or self.claims.mine(key) for key in keys):
+                return False
+            self.claims.refresh()
+            for key in keys:
+                if key not in self._ledger:
+                    self.claims.take(key, usd / len(keys), batch=True)
         return True
 
-    def settle(self, reserved: float, usd: float) -> None:
-        """The request is over: its reservation ends, `usd` were paid."""
-        self.reserved -= reserved
-        self.spent += usd
+    def _affords(self, key: str, usd: float) -> bool:
+        self.most = max(self.most, usd)
+        if not self.capped:
+            return True
+        self.claims.rest(key)  # what an earlier attempt had set aside
+        if self._refusal(usd) is None:
+            return True
+        self.claims.bury()  # what the dead had set aside may be less by now
+        return self._refusal(usd) is None
+
+    def _refusal(self, usd: float) -> tuple[str, float, float] | None:
+        """The cap that forbids another `usd`: its name, the cap, dollars bought and lost."""
+        run, stage, label, _ = self.bill
+        places: tuple[tuple[str, ...], ...] = ((run, stage, label), (run,))
+        for name, cap, place in zip(("stage", "run"), self._caps, places, strict=True):
+            if cap is not None:
+                spent = fsum(
+                    d for bill, d in self._ledger.spent.items() if bill[: len(place)] == place
+                )
+                # the grain of float sums, not of money
+                if spent + self.claims.set_aside(place) + usd > cap + 1e-9:
+                    return name, cap, spent
+        return None
+
+    def others(self) -> bool:
+        """Whether another process has dollars of this run set aside, which it may not need."""
+        return self.claims.others(self.bill.run)
+
+    def rest(self, key: str) -> None:
+        """The request failed and is tried again later: it stays claimed, with nothing set aside."""
+        self.claims.rest(key)
+
+    def release(self, key: str) -> None:
+        """The request is over: its answer is in the ledger, or there will be none."""
+        self.claims.release(key)
+
+    def flush(self) -> None:
+        """Let others see what was released."""
+        self.claims.flush()
+
+    def lose(self, usd: float, reason: str) -> None:
+        """Charge a reply that came to nothing and is billed all the same. BadInput when the ledger
+        cannot be written."""
+        if usd > 0:
+            self._ledger.charge(self.bill, usd, "lost", reason)
+
+    def close(self) -> None:
+        """End all claims. What is under way is charged as lost, by the next process if this one
+        cannot write."""
+        try:
+            self.claims.close()
+        except (OSError, BadInput):
+            self.claims.leave()
 
     def why(self) -> str:
         """Which cap is reached, in words, and the key in params.yaml that raises it."""
-        for name, cap, total in zip(("stage", "run"), self._caps, self.totals(), strict=True):
-            if cap is not None and total + self.reserved + self.most > cap + 1e-9:
-                return (
-                    f"${total:.4f} of budget_usd.{name} ${cap:.2f} are spent and the next request "
-                    f"may cost ${self.most:.4f}; raise budget_usd.{name}"
-                )
-        return "the budget is spent; raise budget_usd"
+        if (refusal := self._refusal(self.most)) is None:
+            return "the budget is spent; raise budget_usd"
+        name, cap, spent = refusal
+        run = [usd for bill, usd in self._ledger.lost.items() if bill.run == self.bill.run]
+        lost = f" ({dollars(sum(run))} of the run on replies that never came whole)" if run else ""
+        return (
+            f"{dollars(spent)} of budget_usd.{name} {dollars(cap)} are spent{lost} and the next "
+            f"request may cost {dollars(self.most)}; raise budget_usd.{name}, or begin anew "
+            "under another budget_usd.name"
+        )
 
 
 def check(endpoint: OpenAI | Anthropic | InProcess, purse: Purse) -> None:

@@ -6,13 +6,14 @@ paths and versions is left out.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from bezoar import chat, generation
 from bezoar.files import BadInput
 from bezoar.generation import Continuation, Draw
 from bezoar.params import LmEval, MtAnswer, Temperatures
 from bezoar.progress import track
+from bezoar.prompts import Prompt
 from bezoar.records import (
     Answers,
     Ask,
@@ -217,11 +218,15 @@ def converse(
     answer is empty and its finish "no_room". What is drawn (`how.temperature`) depends on
     `how.seed`, the question and the turn alone. BadInput: a category without a temperature.
     """
+    # here, so that lm_eval, which reads no answers, is not run again for an edit to it
+    from bezoar import thoughts
+
     positions = model.config.max_position_embeddings
     limit = positions - min(how.max_new_tokens, positions // 2)
     temperatures = [_temperature(question, how) for question in questions]
     talks = [[Message(role="user", content=q.turns[0])] for q in questions]
     given: list[list[Continuation]] = [[] for _ in questions]
+    raw: list[list[str]] = [[] for _ in questions]
     for turn in (1, 2):
         prompts = _prompts(tokenizer, talks, limit)
         said = generation.generate(
@@ -238,6 +243,10 @@ def converse(
         answers = dict(zip(prompts, said, strict=True))
         for i, (question, talk) in enumerate(zip(questions, talks, strict=True)):
             answer = answers[i] if i in answers else Continuation("", "no_room")
+            raw[i].append(answer.text)
+            parted = thoughts.part(answer.text)
+            finish = answer.finish if parted.closed else "length"
+            answer = Continuation(parted.text, finish)
             given[i].append(answer)
             talk.append(Message(role="assistant", content=answer.text))
             talk.append(Message(role="user", content=question.turns[-1]))
@@ -247,27 +256,42 @@ def converse(
             model=name,
             turns=[answer.text for answer in answers],
             finish=[answer.finish for answer in answers],
+            raw=_where_thought([answer.text for answer in answers], turns),
         )
-        for question, answers in zip(questions, given, strict=True)
+        for question, answers, turns in zip(questions, given, raw, strict=True)
     ]
 
 
+NO_ANSWER = Prompt("chat/no_answer")
+_FINISH: dict[str, Literal["stop", "length", "no_room", "refused"]] = {
+    "stop": "stop",
+    "length": "length",
+    "too_long": "no_room",
+}
+
+
 def interview(question: Question, name: str, ask: Ask) -> Answers:
-    """Both turns of a question as `ask` answers them, the second with the first answer before it
-    (left out where it is empty: providers take no empty message)."""
+    """Both turns of a question as `ask` answers them, the second with the first answer before it.
+    An answer that is empty is told in words of ours: providers take neither an empty message nor
+    two of the user in a row."""
     talk: list[Message] = []
     given: list[Reply] = []
     for turn in question.turns:
         talk.append(Message(role="user", content=turn))
         given.append(ask(talk))
-        if given[-1].text.strip():
-            talk.append(Message(role="assistant", content=given[-1].text))
+        spoken = given[-1].text if given[-1].text.strip() else NO_ANSWER.fill()
+        talk.append(Message(role="assistant", content=spoken))
     return Answers(
         question_id=question.question_id,
         model=name,
         turns=[reply.text for reply in given],
-        finish=[reply.finish_reason for reply in given],
+        finish=[_FINISH.get(reply.finish_reason, "refused") for reply in given],
+        raw=_where_thought([r.text for r in given], [r.raw or r.text for r in given]),
     )
+
+
+def _where_thought(turns: list[str], raw: list[str]) -> list[str]:
+    return raw if raw != turns else []
 
 
 def _temperature(question: Question, how: MtAnswer) -> float:

@@ -5,20 +5,23 @@ scheme is planned as `generate` plans it and, for up to SAMPLED of its jobs, pla
 embedded teacher, which gives the number of calls a job and the length of prompts. The estimates,
 stated: a token is four bytes of a prompt; a reply has the endpoint's `reply_tokens` (the embedded
 models': what they say), at most the `max_tokens` of its params. Answers that the ledger holds cost
-nothing again; what it holds is not subtracted here.
+nothing again; what it holds is not subtracted here. Requests that do not fit the model with their
+reply (bezoar/llm/room.py) are never sent: they are no calls, and counted apart.
 
-`estimate` does the same before anything is fetched, on as many rows of the sources' mean lengths.
+`estimate` does the same before anything is fetched, on rows as many and as long as the sources'.
 """
 
+from bisect import bisect
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 from typing import NamedTuple, Protocol, TypeVar
 
-from bezoar import budget, evaluation, pairwise, params, schemes, sources, verdicts
+from bezoar import budget, evaluation, known, pairwise, params, schemes, sources, verdicts
 from bezoar.files import BadInput, read_jsonl
 from bezoar.llm import embedded
+from bezoar.llm.room import Room, too_long
 from bezoar.params import (
     Anthropic,
     Endpoint,
@@ -37,6 +40,7 @@ from bezoar.records import (
     Question,
     Record,
     Reply,
+    Sample,
     Seed,
     Seeds,
     Topic,
@@ -46,14 +50,37 @@ from bezoar.sources.tables import Tables
 
 R = TypeVar("R", bound=Record)
 
+FIT_MORE = (
+    "raise context_tokens of the endpoint if its server takes more, or lower max_tokens of its "
+    "params; with schemes.lamini.fewer_examples LaMini asks again with an example less"
+)
 SAMPLED = 200  # jobs of a scheme that are played; the rest is in proportion
 
 # What the hub's sources hold, for an estimate before they are fetched. Bytes are means.
 DOLLY = 15_011  # rows of databricks-dolly-15k, in eight categories of about a like size
 INSTRUCTION, CONTEXT, CONTEXTS = 72, 1190, 0.35  # measured on it; the share of rows with a context
-RESPONSE = 320
+WITH_CONTEXT = ("closed_qa", "information_extraction", "summarization")  # all rows of these, only
 TASKS = {"cot": 18, "niv2": 1560, "t0": 193, "flan2021": 142}  # OpenBezoar 2.3
-QUERY, TARGET = 550, 60  # measured on 39 tasks of natural-instructions, P3 and FLAN's CoT tables
+QUERY = 550  # measured on 39 tasks of natural-instructions, P3 and FLAN's CoT tables
+# How long texts are: bytes at these shares of a source's texts, shortest first. A mean would make
+# every request fit. Measured on all of databricks-dolly-15k but general_qa; on 4 CoT tables of
+# FLAN (800 rows), 24 tasks of natural-instructions (940) and 11 of P3 (440), as published.
+SHARES = (0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99, 0.999)
+INSTRUCTIONS = (4, 26, 35, 42, 49, 57, 66, 77, 96, 128, 165, 218, 265, 635)
+CONTEXT_BYTES = (3, 325, 459, 573, 685, 808, 977, 1169, 1531, 2300, 3094, 5222, 7720, 16937)
+RESPONSES = (1, 33, 54, 82, 112, 151, 213, 302, 438, 712, 1114, 1783, 2633, 6821)
+QUERIES = {
+    "cot": (22, 52, 70, 112, 154, 169, 186, 209, 243, 284, 334, 400, 439, 542),
+    "niv2": (139, 197, 230, 264, 313, 340, 424, 556, 800, 978, 1290, 1480, 1700, 2762),
+    "t0": (71, 118, 148, 201, 263, 326, 480, 701, 1072, 1493, 2203, 2222, 2230, 2317),
+}
+TARGETS = {
+    "cot": (39, 81, 113, 138, 158, 175, 193, 212, 242, 314, 394, 475, 531, 767),
+    "niv2": (1, 9, 14, 20, 32, 41, 49, 59, 73, 96, 122, 152, 167, 192),
+    "t0": (1, 2, 2, 4, 6, 7, 9, 14, 29, 74, 354, 891, 1382, 2047),
+}
+# Not measured: like T0's, its tasks are supervised sets in templates
+QUERIES["flan2021"], TARGETS["flan2021"] = QUERIES["t0"], TARGETS["t0"]
 TOPICS = 1000  # more than any plan draws
 # FastChat's question.jsonl and reference_answer/; six models' answers in mt_bench_human_judgments
 MT_BENCH = (
@@ -65,7 +92,7 @@ TURN, REFERENCE, ANSWER, MODELS = 200, 750, 1000, 6
 class Row(NamedTuple):
     """One stage instance and one model that it asks (a panel's judges have a row each): calls,
     tokens in and out, dollars as estimated and at most (None where the endpoint's params set no
-    maximum)."""
+    maximum), and requests that are not sent, because they do not fit the model."""
 
     stage: str
     model: str
@@ -74,34 +101,41 @@ class Row(NamedTuple):
     tokens_out: int
     usd: float
     most: float | None
+    too_long: int = 0
 
 
 class Counter:
-    """Counts what goes through an `Ask`."""
+    """Counts what goes through an `Ask` that stands in for the model of `endpoint`, and what that
+    model has no room for."""
 
-    def __init__(self, ask: Ask) -> None:
-        self.ask, self.calls, self.bytes_in, self.tokens_out = ask, 0, 0, 0
+    def __init__(self, ask: Ask, endpoint: Endpoint) -> None:
+        self.ask, self.endpoint, self.room = ask, endpoint, Room(endpoint)
+        self.calls = self.bytes_in = self.tokens_out = self.too_long = 0
 
     def __call__(self, messages: Sequence[Message], sample: int = 0) -> Reply:
         """Ask, and count."""
+        if not self.room.fits(messages, sample):
+            self.too_long += 1
+            return too_long(self.endpoint.model)
         reply = self.ask(messages, sample)
         self.calls += 1
         self.bytes_in += sum(len(message.content.encode()) for message in messages)
         self.tokens_out += reply.tokens_out
         return reply
 
-    def row(self, stage: str, endpoint: Endpoint, scale: float) -> Row:
-        """What was counted, times `scale`, at the prices of `endpoint`."""
-        calls = round(self.calls * scale)
+    def row(self, stage: str, scale: float) -> Row:
+        """What was counted, times `scale`, at the prices of the endpoint."""
+        endpoint = self.endpoint
+        calls, too_long = round(self.calls * scale), round(self.too_long * scale)
         tokens_in = round(self.bytes_in * scale / budget.BYTES_PER_TOKEN)
         if not isinstance(endpoint, OpenAI | Anthropic):
             out = round(self.tokens_out * scale)
-            return Row(stage, endpoint.model, calls, tokens_in, out, 0.0, 0.0)
+            return Row(stage, endpoint.model, calls, tokens_in, out, 0.0, 0.0, too_long)
         batch, out = endpoint.mode == "batch", calls * endpoint.reply_tokens
         usd = budget.cost(endpoint.price, tokens_in, 0, out, batch)
         _, longest = budget.worst_tokens(0, endpoint.params)
         most = longest and budget.cost(endpoint.price, tokens_in, 0, calls * longest, batch)
-        return Row(stage, endpoint.model, calls, tokens_in, out, usd, most)
+        return Row(stage, endpoint.model, calls, tokens_in, out, usd, most, too_long)
 
 
 @dataclass(frozen=True)
@@ -159,7 +193,8 @@ def _gather(read: _Read) -> Given:
 
 
 def _tables(p: Params, name: str) -> Tables:
-    """The files of a fetch: in truth where that takes no network, else with rows of mere length."""
+    """The files of a fetch: in truth where that takes no network, else with rows that are as long
+    as the source's and say nothing."""
     wanted = getattr(p.fetch, name)
     if isinstance(wanted, World | Local):
         return sources.collect(name, wanted, p.fetch.seed).tables
@@ -170,9 +205,11 @@ def _tables(p: Params, name: str) -> Tables:
         seeds = [
             Seed(
                 id=f"{category}-{n}",
-                instruction=_filler(INSTRUCTION, rng),
-                context=_filler(CONTEXT, rng) if rng.random() < CONTEXTS else "",
-                response=_filler(RESPONSE, rng),
+                instruction=_filler(_length(INSTRUCTIONS, rng), rng),
+                context=_filler(_length(CONTEXT_BYTES, rng), rng)
+                if category in WITH_CONTEXT
+                else "",
+                response=_filler(_length(RESPONSES, rng), rng),
                 category=category,
                 **where,
             )
@@ -187,8 +224,8 @@ def _tables(p: Params, name: str) -> Tables:
                 id=f"{mixture}-{task}-{n}",
                 mixture=mixture,
                 task=f"{mixture}-{task}",
-                query=_filler(QUERY, rng),
-                target=_filler(TARGET, rng),
+                query=_filler(_length(QUERIES[mixture], rng), rng),
+                target=_filler(_length(TARGETS[mixture], rng), rng),
                 **where,
             )
             for mixture in MIXTURES
@@ -222,7 +259,7 @@ def _tables(p: Params, name: str) -> Tables:
     return {"questions.jsonl": questions, "answers.jsonl": answers}
 
 
-_LETTERS = Random(0).choices("abcdefghijklmnoprstuvw", k=10_000)
+_LETTERS = Random(0).choices("abcdefghijklmnoprstuvw", k=20_000)
 _WORDS = " ".join("".join(_LETTERS[at : at + 6]) for at in range(0, len(_LETTERS), 6))
 
 
@@ -230,6 +267,15 @@ def _filler(size: int, rng: Random) -> str:
     """`size` bytes of words that say nothing, another text each time."""
     start = 7 * rng.randrange((len(_WORDS) - size) // 7)
     return _WORDS[start : start + size]
+
+
+def _length(lengths: Sequence[int], rng: Random) -> int:
+    """Bytes of one text, drawn from how long those of its kind are."""
+    at = SHARES[-1] * rng.random()
+    above = bisect(SHARES, at)
+    low, high = lengths[above - 1], lengths[above]
+    share = (at - SHARES[above - 1]) / (SHARES[above] - SHARES[above - 1])
+    return round(low + share * (high - low))
 
 
 def _rows(p: Params, given: Given) -> list[Row]:
@@ -247,8 +293,13 @@ def _rows(p: Params, given: Given) -> list[Row]:
         for name, checkpoint in p.checkpoints.items()
         if isinstance(served := p.further(checkpoint), FurtherServed)
     ]
-    rows += [_grades(p, f"mt_grade {name}", questions, answers) for name in p.checkpoints]
-    rows += [_compares(p, f"mt_compare {name}", questions, answers) for name in p.compared]
+    check = known.of_seeds(given.dolly, "dolly", p.known)
+    both = questions | check.questions
+    graded = [*check.answers, *answers]
+    pairs = pairwise.pairs(answers, answers, p.mt_compare.limit)
+    compared = [*check.pairs, *pairs] if pairs else []
+    rows += [_grades(p, f"mt_grade {name}", both, graded) for name in p.checkpoints]
+    rows += [_compares(p, f"mt_compare {name}", both, compared) for name in p.compared]
     return [*rows, _grades(p, "agreement", questions, given.answers)]
 
 
@@ -259,20 +310,36 @@ def _scheme(p: Params, name: str, seeds: Seeds) -> list[Row]:
     if not jobs:
         raise BadInput(f"forecast: {name}: no jobs can be planned from its seeds; look at fetch")
     played = jobs[:: max(1, len(jobs) // SAMPLED)]
-    teacher = Counter(embedded.connect("world-teacher"))
+    teacher = Counter(embedded.connect("world-teacher"), p.llm.teacher)
     outcomes = [schemes.attempt(name, job, teacher) for job in played]
     longer = {}
     if isinstance(p.llm.teacher, OpenAI | Anthropic):  # it says more than the embedded one
         longer = {"response": "x" * budget.BYTES_PER_TOKEN * p.llm.teacher.reply_tokens}
-    judge = Counter(embedded.connect("world-judge"))
-    for outcome in outcomes:
-        for sample in outcome.samples:
+    judges = [Counter(embedded.connect("world-judge"), member) for member in p.llm.judges]
+    samples = [sample for outcome in outcomes for sample in outcome.samples]
+    for sample in samples:
+        for judge in judges:
             verdicts.judge(sample.model_copy(update=longer), p.judge.scale, judge)
     scale = len(jobs) / len(played)
+    check = known.of_seeds([*seeds.dolly, *seeds.flan], name, p.known)
+    known_samples = check.samples(any(sample.expected for sample in samples)) if samples else []
     return [
-        teacher.row(f"generate {name}", p.llm.teacher, scale),
-        *(judge.row(f"judge {name}", member, scale) for member in p.llm.judges),
+        teacher.row(f"generate {name}", scale),
+        *(
+            _with_known(judge.row(f"judge {name}", scale), p, judge.endpoint, known_samples)
+            for judge in judges
+        ),
     ]
+
+
+def _with_known(row: Row, p: Params, member: Endpoint, samples: Sequence[Sample]) -> Row:
+    """A judge's row with the calls on which it is checked, which are as many for any number of
+    jobs."""
+    judge = Counter(embedded.connect("world-judge"), member)
+    for sample in samples:
+        verdicts.judge(sample, p.judge.scale, judge)
+    both = total([row, judge.row(row.stage, 1.0)])
+    return both._replace(stage=row.stage, model=row.model)
 
 
 def _answers(stage: str, endpoint: OpenAI | Anthropic, questions: Sequence[Question]) -> Row:
@@ -281,30 +348,30 @@ def _answers(stage: str, endpoint: OpenAI | Anthropic, questions: Sequence[Quest
         text="x" * budget.BYTES_PER_TOKEN * endpoint.reply_tokens,
         finish_reason="stop", tokens_in=0, tokens_out=0, model="", simulated=False,
     )  # fmt: skip
-    model = Counter(lambda messages, sample=0: said)
+    model = Counter(lambda messages, sample=0: said, endpoint)
     for question in questions:
         evaluation.interview(question, "", model)
-    return model.row(stage, endpoint, 1.0)
+    return model.row(stage, 1.0)
 
 
 def _grades(
     p: Params, stage: str, questions: dict[int, Question], answers: Sequence[Answers]
 ) -> Row:
-    judge = Counter(embedded.connect("world-judge"))
+    judge = Counter(embedded.connect("world-judge"), p.llm.grader)
     grade = verdicts.grader(questions, p.mt_grade.references, judge)
     for both in answers:
         grade(both)
-    return judge.row(stage, p.llm.grader, 1.0)
+    return judge.row(stage, 1.0)
 
 
 def _compares(
-    p: Params, stage: str, questions: dict[int, Question], answers: Sequence[Answers]
+    p: Params, stage: str, questions: dict[int, Question], pairs: Sequence[pairwise.Pair]
 ) -> Row:
-    judge = Counter(embedded.connect("world-judge"))
+    judge = Counter(embedded.connect("world-judge"), p.llm.grader)
     compare = pairwise.comparer(questions, p.mt_grade.references, judge)
-    for pair in pairwise.pairs(answers, answers, p.mt_compare.limit):
+    for pair in pairs:
         compare(pair)
-    return judge.row(stage, p.llm.grader, 1.0)
+    return judge.row(stage, 1.0)
 
 
 def total(rows: Sequence[Row]) -> Row:
@@ -318,32 +385,48 @@ def total(rows: Sequence[Row]) -> Row:
         sum(row.tokens_out for row in rows),
         sum(row.usd for row in rows),
         None if None in most else sum(usd for usd in most if usd is not None),
+        sum(row.too_long for row in rows),
     )
 
 
 def table(p: Params, rows: Sequence[Row]) -> str:
-    """The forecast as text."""
-    head = ("stage", "model", "calls", "tokens in", "tokens out", "$", "$ at most")
+    """The forecast as text; what is too long has a column where there is any."""
+    columns = 8 if any(row.too_long for row in rows) else 7
+    head = ("stage", "model", "calls", "tokens in", "tokens out", "$", "$ at most", "too long")
     body = [
         (
             *row[:2], f"{row.calls:,}", f"{row.tokens_in:,}", f"{row.tokens_out:,}",
             f"{row.usd:,.2f}", "no maximum" if row.most is None else f"{row.most:,.2f}",
+            f"{row.too_long:,}",
         )
         for row in [*rows, total(rows)]
     ]  # fmt: skip
-    wide = [max(len(line[i]) for line in [head, *body]) for i in range(len(head))]
+    cells = [line[:columns] for line in [head, *body]]
+    wide = [max(len(line[i]) for line in cells) for i in range(columns)]
     lines = [
         "  ".join(
             cell.ljust(width) if i < 2 else cell.rjust(width)
             for i, (cell, width) in enumerate(zip(line, wide, strict=True))
         ).rstrip()
-        for line in [head, *body]
+        for line in cells
     ]
     caps = ", ".join(
-        f"budget_usd.{name} {'none' if cap is None else f'${cap:,.2f}'}"
+        f"budget_usd.{name} {'none' if cap is None else budget.dollars(cap)}"
         for name, cap in (("stage", p.budget_usd.stage), ("run", p.budget_usd.run))
     )
-    return "\n".join([f"profile {p.profile}; {caps}", "", *lines])
+    return "\n".join([f"profile {p.profile}; {caps}", "", *lines, *left_out(rows)])
+
+
+def left_out(rows: Sequence[Row]) -> list[str]:
+    """What the column of what is too long says, and what helps: a paragraph, or none."""
+    if not any(row.too_long for row in rows):
+        return []
+    return [
+        "",
+        "Too long: requests with no room for their longest reply in the model's context. They are "
+        "not sent and cost nothing; what cannot be asked for in fewer words is a reject.",
+        f"-> {FIT_MORE}",
+    ]
 
 
 def main() -> None:

@@ -4,6 +4,8 @@
 refusal         the answer, or the instruction, opens by declining; not where it goes on for
                 `refusal_words` words
 leaked_prompt   a piece of the prompts' own markup stands in the row
+thought         a mark of thoughts stands in the answer or the instruction, and not in code
+                or quotes: what bezoar/thoughts.py did not take for thoughts, or could not part
 loop            of a text of `loop_words` words at least `loop_share` of the n-grams (`loop_ngram`
                 words) stood in it before
 truncated       an answer of `truncated_words` words ends inside a sentence, or inside a block of
@@ -20,6 +22,7 @@ import unicodedata
 from collections.abc import Callable
 from typing import NamedTuple
 
+from bezoar import thoughts
 from bezoar.dedup import ngrams, words
 from bezoar.params import Gates
 from bezoar.records import Sample
@@ -108,6 +111,13 @@ def _leaked_prompt(sample: Sample, gates: Gates) -> Fault | None:
     return Fault("leaked_prompt", {"marker": found}) if found else None
 
 
+def _thought(sample: Sample, gates: Gates) -> Fault | None:
+    for field in ("response", "instruction"):
+        if mark := thoughts.left(getattr(sample, field)):
+            return Fault("thought", {"field": field, "marker": mark})
+    return None
+
+
 def _loop(sample: Sample, gates: Gates) -> Fault | None:
     for field in ("response", "instruction"):
         share = repeated(getattr(sample, field), gates.loop_words, gates.loop_ngram)
@@ -171,5 +181,5 @@ def _overlong(sample: Sample, gates: Gates) -> Fault | None:
 
 
 GATES: tuple[Callable[[Sample, Gates], Fault | None], ...] = (
-    *(_refusal, _leaked_prompt, _loop, _truncated, _wrong_language, _overlong),
+    *(_refusal, _leaked_prompt, _thought, _loop, _truncated, _wrong_language, _overlong),
 )

@@ -30,6 +30,15 @@ class Continuation(NamedTuple):
     finish: Finish
 
 
+class Ended(NamedTuple):
+    """A prompt that is continued no further: its name, what was written and by how many tokens,
+    the end token among them."""
+
+    name: int
+    said: Continuation
+    tokens: int
+
+
 class Draw(NamedTuple):
     """How the tokens after a prompt are drawn: each from all tokens at `temperature`, by numbers
     that follow from `seed` alone. At 0 the likeliest is taken."""
@@ -38,13 +47,97 @@ class Draw(NamedTuple):
     seed: str
 
 
+GREEDY = Draw(0.0, "")
+
+
+class _Row:
+    """A prompt that is being continued."""
+
+    def __init__(self, name: int, prompt: list[int], most: int, draw: Draw) -> None:
+        self.name, self.prompt, self.most = name, prompt, most
+        self.temperature, self.numbers = draw.temperature, random.Random(draw.seed)
+        self.written: list[int] = []
+
+
 class _Rows(NamedTuple):
     """Prompts that are being continued together, n of them, with what is known of each."""
 
-    which: list[int]
+    which: list[_Row]
     logits: Any  # [n, vocabulary], of the next token
     mask: Any  # [n, length], 0 where a row is padded
     cache: Any
+
+
+Opening = tuple[int, list[tuple[Any, Any]]]
+NOTHING: Opening = (0, [])
+
+
+class Batch:
+    """Prompts that are continued together, at most `size`. Others may come at any time, and take
+    the place of those that have ended. `opening`: what all of them begin with."""
+
+    def __init__(self, model: Any, tokenizer: Any, size: int, opening: Opening = NOTHING) -> None:
+        self._model, self._tokenizer, self._size, self._opening = model, tokenizer, size, opening
+        self._stops = ends(model, tokenizer)
+        self.positions: int = model.config.max_position_embeddings
+        self._waiting: deque[_Row] = deque()
+        self._rows: _Rows | None = None
+
+    def __bool__(self) -> bool:
+        """Whether anything is left to be continued."""
+        return bool(self._waiting or self._rows)
+
+    @property
+    def free(self) -> int:
+        """How many prompts may join now: none until half of the rows have ended, because all that
+        is known of the others is copied then."""
+        going = len(self._rows.which) if self._rows else 0
+        return self._size - going if 2 * going <= self._size else 0
+
+    def add(self, name: int, prompt: list[int], most: int, draw: Draw = GREEDY) -> None:
+        """Let a prompt (token ids, one at least) be continued by at most `most` tokens, and not
+        past the model's context."""
+        room = self.positions - len(prompt)
+        self._waiting.append(_Row(name, prompt, min(most, room), draw))
+
+    def step(self) -> list[Ended]:
+        """Write one token after each prompt; those that have ended."""
+        import torch
+
+        with torch.inference_mode():
+            self._join()
+            assert self._rows is not None
+            tokens = _next(self._rows)
+            going, ended = [], []
+            for n, (row, token) in enumerate(zip(self._rows.which, tokens.tolist(), strict=True)):
+                row.written.append(token)
+                if token not in self._stops and len(row.written) < row.most:
+                    going.append(n)
+                else:
+                    ended.append(self._ended(row))
+            at = _filled(going)
+            rows = self._rows
+            self._rows = _step(self._model, _select(rows, at), tokens[at]) if at else None
+        return ended
+
+    def _join(self) -> None:
+        """Read those that wait, as many as are free to join."""
+        begun = [self._waiting.popleft() for _ in range(min(self.free, len(self._waiting)))]
+        if not begun:
+            return
+        # alike lengths together: little padding
+        begun.sort(key=lambda row: -len(row.prompt))
+        parts = [self._rows] if self._rows else []
+        for group in _groups([len(row.prompt) - self._opening[0] for row in begun]):
+            rows = [begun[n] for n in group]
+            parts.append(_begin(self._model, self._tokenizer, rows, self._opening))
+        self._rows = _join(parts)
+
+    def _ended(self, row: _Row) -> Ended:
+        ids = row.written
+        stopped = ids[-1] in self._stops
+        text = self._tokenizer.decode(ids[:-1] if stopped else ids, skip_special_tokens=True)
+        return Ended(row.name, Continuation(text, "stop" if stopped else "length"), len(ids))
 
 
 def generate(
@@ -58,42 +151,19 @@ def generate(
 ) -> list[Continuation]:
     """Continue each prompt (token ids) until an end token, `max_new_tokens` or the end of the
     model's context, as `draws` says of each; greedy without them."""
-    import torch
-
     if not prompts:
         return []
-    stops = ends(model, tokenizer)
-    room = [model.config.max_position_embeddings - len(prompt) for prompt in prompts]
-    numbers = [random.Random(draw.seed) for draw in draws]
-    written: list[list[int]] = [[] for _ in prompts]
-    # alike lengths together: little padding
-    waiting = deque(sorted(range(len(prompts)), key=lambda i: (-len(prompts[i]), i)))
-    with torch.inference_mode(), bar("answering", len(prompts)) as advance:
-        opening = _opening(model, prompts)
-        rows: _Rows | None = None
-        while waiting or rows:
-            if waiting and (rows is None or 2 * len(rows.which) <= batch_size):
-                free = batch_size - (len(rows.which) if rows else 0)
-                which = [waiting.popleft() for _ in range(min(free, len(waiting)))]
-                parts = [rows] if rows else []
-                for group in _groups([len(prompts[i]) - opening[0] for i in which]):
-                    begun = [which[n] for n in group]
-                    parts.append(_begin(model, tokenizer, prompts, begun, opening))
-                rows = _join(parts)
-            assert rows is not None
-            tokens = rows.logits.argmax(-1)
-            if draws:
-                how = [(draws[i].temperature, numbers[i].random()) for i in rows.which]
-                tokens = _drawn(rows.logits, tokens, how)
-            going = []
-            for n, (i, token) in enumerate(zip(rows.which, tokens.tolist(), strict=True)):
-                written[i].append(token)
-                if token not in stops and len(written[i]) < min(max_new_tokens, room[i]):
-                    going.append(n)
-            advance(len(rows.which) - len(going))
-            at = _filled(going)
-            rows = _step(model, _select(rows, at), tokens[at]) if at else None
-    return [_continuation(tokenizer, ids, stops) for ids in written]
+    said: dict[int, Continuation] = {}
+    with bar("answering", len(prompts)) as advance:
+        batch = Batch(model, tokenizer, batch_size, _opening(model, prompts))
+        # alike lengths together: little padding
+        for i in sorted(range(len(prompts)), key=lambda i: (-len(prompts[i]), i)):
+            batch.add(i, prompts[i], max_new_tokens, draws[i] if draws else GREEDY)
+        while batch:
+            ended = batch.step()
+            said |= {each.name: each.said for each in ended}
+            advance(len(ended))
+    return [said[i] for i in range(len(prompts))]
 
 
 def ends(model: Any, tokenizer: Any) -> set[int]:
@@ -104,10 +174,13 @@ def ends(model: Any, tokenizer: Any) -> set[int]:
     return (stops | {tokenizer.bos_token_id}) - {None}
 
 
-def _continuation(tokenizer: Any, ids: list[int], stops: set[int]) -> Continuation:
-    ended = ids[-1] in stops
-    text = tokenizer.decode(ids[:-1] if ended else ids, skip_special_tokens=True)
-    return Continuation(text, "stop" if ended else "length")
+def _next(rows: _Rows) -> Any:
+    """A token for each row, [n]."""
+    likeliest = rows.logits.argmax(-1)
+    if not any(row.temperature for row in rows.which):
+        return likeliest
+    at = [(row.temperature, row.numbers.random()) for row in rows.which]
+    return _drawn(rows.logits, likeliest, at)
 
 
 def _drawn(logits: Any, likeliest: Any, at: Sequence[tuple[float, float]]) -> Any:
@@ -117,7 +190,9 @@ def _drawn(logits: Any, likeliest: Any, at: Sequence[tuple[float, float]]) -> An
 
     temperatures, numbers = torch.tensor(at, dtype=torch.float64).T
     hot = (temperatures > 0).nonzero().flatten()
-    scores = logits.cpu()[hot].double() / temperatures[hot, None]
+    scores = logits.cpu()[hot].double()
+    # less the highest, so that no temperature, however low, divides into infinities
+    scores = (scores - scores.amax(-1, keepdim=True)) / temperatures[hot, None]
     borders = scores.softmax(-1).cumsum(-1)
     fallen = torch.searchsorted(borders, numbers[hot, None], right=True).flatten()
     chosen = likeliest.clone()
@@ -129,7 +204,7 @@ def _drawn(logits: Any, likeliest: Any, at: Sequence[tuple[float, float]]) -> An
 # --- the batch -----------------------------------------------------------------------------------
 
 
-def _opening(model: Any, prompts: Sequence[list[int]]) -> tuple[int, list[tuple[Any, Any]]]:
+def _opening(model: Any, prompts: Sequence[list[int]]) -> Opening:
     """How many tokens all prompts begin with, each keeping one of its own, and what the model's
     layers know after them."""
     first, last = min(prompts), max(prompts)  # what these two share, all share
@@ -137,8 +212,11 @@ def _opening(model: Any, prompts: Sequence[list[int]]) -> tuple[int, list[tuple[
     shared = min(sum(1 for _ in same), *(len(prompt) - 1 for prompt in prompts))
     cache = _cache()
     if shared:
-        ids = _tensor(model, [first[:shared]])
-        _logits(model, ids, ids.new_ones(ids.shape), cache)
+        import torch
+
+        with torch.inference_mode():
+            ids = _tensor(model, [first[:shared]])
+            _logits(model, ids, ids.new_ones(ids.shape), cache)
     return shared, [(layer.keys, layer.values) for layer in cache.layers]
 
 
@@ -154,25 +232,19 @@ def _groups(lengths: Sequence[int]) -> list[list[int]]:
     return groups
 
 
-def _begin(
-    model: Any,
-    tokenizer: Any,
-    prompts: Sequence[list[int]],
-    which: list[int],
-    opening: tuple[int, list[tuple[Any, Any]]],
-) -> _Rows:
+def _begin(model: Any, tokenizer: Any, rows: list[_Row], opening: Opening) -> _Rows:
     """Read prompts: the padding stands between what all share and what is a prompt's own."""
     shared, known = opening
-    own = [prompts[i][shared:] for i in which]
+    own = [row.prompt[shared:] for row in rows]
     gaps = [max(map(len, own)) - len(ids) for ids in own]
     pad = tokenizer.pad_token_id
     ids = _tensor(model, [[pad] * gap + o for gap, o in zip(gaps, own, strict=True)])
     mask = _tensor(
         model, [[1] * shared + [0] * g + [1] * len(o) for g, o in zip(gaps, own, strict=True)]
     )
-    n = len(which)
+    n = len(rows)
     cache = _cache([(k.expand(n, -1, -1, -1), v.expand(n, -1, -1, -1)) for k, v in known])
-    return _Rows(which, _logits(model, ids, mask, cache), mask, cache)
+    return _Rows(rows, _logits(model, ids, mask, cache), mask, cache)
 
 
 def _step(model: Any, rows: _Rows, tokens: Any) -> _Rows:
@@ -220,7 +292,7 @@ def _join(parts: Sequence[_Rows]) -> _Rows:
 
     layers = zip(*(part.cache.layers for part in parts), strict=True)
     return _Rows(
-        [i for part in parts for i in part.which],
+        [row for part in parts for row in part.which],
         torch.cat([part.logits for part in parts]),
         mask[:, used],
         _cache([(joined([a.keys for a in x]), joined([a.values for a in x])) for x in layers]),

@@ -4,13 +4,15 @@ One answer is one line, `{"crc":"..","key":"..","bill":"..","value":{..}}`, appe
 write before anybody sees the answer. Each process appends to a segment of its own and reads
 everybody's, so any number of stages, experiments and clones share what one of them bought. A torn
 tail or a flipped bit spoils one line: it is counted, warned about and asked again; nothing else is
-lost. `bill` is "run/stage/label/model dollars": what an answer cost, and to whom.
+lost. `bill` is "run/stage/label/model dollars": what an answer cost, and to whom. A line whose
+value is `{"charge": ..}` charges without answering: a reply that was billed and came to nothing
+(`lost`), or answers that `prune` forgot (`pruned`). Caps count all three.
 
-    python -m bezoar.ledger stats           answers, segments, dollars by stage, label and model
+    python -m bezoar.ledger stats           answers, dollars by stage, label, model; what was lost
     python -m bezoar.ledger verify          read every line; exit 1 when one is damaged
     python -m bezoar.ledger export FILE     all answers as one file, sorted by key
     python -m bezoar.ledger import PATH...  answers out of exports, replies.jsonl, folders of them
-    python -m bezoar.ledger prune DAYS      forget what was bought longer ago; close up segments
+    python -m bezoar.ledger prune DAYS      forget what was bought longer ago, not what it cost
 """
 
 import fcntl
@@ -22,7 +24,8 @@ import sys
 import time
 import warnings
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -40,14 +43,27 @@ LOOK_AGAIN = 1.0  # seconds between looks at what other processes bought meanwhi
 SEGMENT = 256 * 2**20  # bytes at which a process opens a new segment instead of taking one over
 
 
+LOST = b'{"charge":"lost"'
+CHARGE = b'{"charge":'  # how the value of a line begins that answers nothing
+
+
 class Bill(NamedTuple):
-    """To whom an answer is charged: the run (a fingerprint), the stage, the stage's label (scheme
-    or checkpoint), and the model."""
+    """To whom an answer is charged: the run (profile and name of its budget), the stage, the
+    stage's label (scheme or checkpoint), and the model."""
 
     run: str
     stage: str
     label: str
     model: str
+
+    def plain(self) -> "Bill":
+        """As it stands in a line, where some characters mean something."""
+        return _plain(self)
+
+
+@cache
+def _plain(bill: Bill) -> Bill:
+    return Bill(*(re.sub(r'[/"\\\n]', "_", part) for part in bill))
 
 
 class _Line(NamedTuple):
@@ -59,12 +75,15 @@ class _Line(NamedTuple):
 
 class Ledger:
     """Answers by request key (sha256 hex of the final request). Values are JSON objects. One
-    thread uses an instance; any number of processes use a folder. `spent` is dollars by Bill."""
+    thread uses an instance; any number of processes use a folder. `spent` is dollars
+    by Bill, all in all, and `lost` those of them that bought no answer."""
 
     def __init__(self, folder: Path | None = None) -> None:
         self.folder = folder or work.home() / "ledger"
         self.damaged = 0
         self.spent: dict[Bill, float] = {}
+        self.lost: dict[Bill, float] = {}
+        self._charges: set[str] = set()  # keys of lines that answer nothing
         self._where: dict[str, tuple[int, int, int]] = {}  # key -> descriptor, start, size
         self._open: dict[Path, tuple[int, int, int]] = {}  # path -> inode, descriptor, bytes read
         self._own: tuple[Path, int, int] | None = None  # path, descriptor, end
@@ -76,20 +95,40 @@ class Ledger:
     def __len__(self) -> int:
         return len(self._where)
 
+    def __contains__(self, key: str) -> bool:
+        """Whether an answer to `key` was there at the last look."""
+        return key in self._where
+
     def look(self) -> None:
         """Read what has been appended, by anyone, since the last look."""
         self._looked = time.monotonic()
         for path in sorted(self.folder.glob("*.jsonl")):
             try:
-                inode, size = path.stat().st_ino, path.stat().st_size
+                status = path.stat()
+                inode, size = status.st_ino, status.st_size
                 known = self._open.get(path)
-                if known is None or known[0] != inode:  # new, or rewritten by prune
+                if known and known[0] != inode:  # rewritten by prune
+                    self._forget()
+                    self.look()
+                    return
+                if known is None:
                     known = (inode, os.open(path, os.O_RDONLY), 0)
                 if size > known[2]:
                     known = (*known[:2], self._index(path, known[1], known[2]))
                 self._open[path] = known
             except FileNotFoundError:
                 continue  # pruned away since the folder was listed
+            except OSError as error:
+                raise BadInput(
+                    f"{path}: cannot be read ({error.strerror}); what it holds would be paid for "
+                    "again: make it readable, or let BEZOAR_WORK name another folder"
+                ) from None
+
+    def _forget(self) -> None:
+        """Begin anew, so that what was pruned is not charged as an answer and as pruned."""
+        for _, descriptor, _ in self._open.values():
+            os.close(descriptor)
+        self.spent, self.lost, self._charges, self._where, self._open = {}, {}, set(), {}, {}
 
     def _index(self, path: Path, descriptor: int, start: int) -> int:
         with open(os.dup(descriptor), "rb") as lines:
@@ -101,13 +140,22 @@ class Ledger:
                         self._warn(path, start, f"{len(line)} bytes of a torn line")
                     break
                 if found := _parse(line):
-                    if found.key not in self._where:
-                        self._charge(found.bill, found.usd)
-                    self._where[found.key] = (descriptor, start, len(line))
+                    self._take_in(found, (descriptor, start, len(line)))
                 else:
                     self._warn(path, start, "a damaged line")
                 start += len(line)
         return start
+
+    def _take_in(self, entry: _Line, place: tuple[int, int, int]) -> None:
+        if not entry.payload.startswith(CHARGE):
+            if entry.key not in self._where:
+                self._charge(entry.bill, entry.usd)
+            self._where[entry.key] = place
+        elif entry.key not in self._charges:
+            self._charges.add(entry.key)
+            self._charge(entry.bill, entry.usd)
+            if entry.payload.startswith(LOST):
+                self.lost[entry.bill] = self.lost.get(entry.bill, 0.0) + entry.usd
 
     def _warn(self, path: Path, start: int, what: str) -> None:
         if (path, start) in self._warned:
@@ -139,21 +187,40 @@ class Ledger:
     def put(self, key: str, value: dict[str, Any], bill: Bill, usd: float) -> None:
         """Append an answer. BadInput when it cannot be kept (a full disk): the run must stop
         before another is bought."""
-        charged = f"{'/'.join(part.replace('/', '_') for part in bill)} {usd!r}"
-        line = _line(key, charged, _compact(value))
+        self._add(_Line(key, bill.plain(), usd, _compact(value)))
+
+    def charge(
+        self, bill: Bill, usd: float, kind: str, reason: str, key: str | None = None
+    ) -> None:
+        """Append dollars that bought no answer: `kind` is lost or pruned. Under a `key` they are
+        charged once, however often that is said."""
+        if key in self._charges:
+            return
+        value = {"charge": kind, "reason": reason, "at": int(time.time())}
+        self._add(_Line(key or secrets.token_hex(32), bill.plain(), usd, _compact(value)))
+
+    def ready(self) -> None:
+        """Open what answers are appended to; OSError when that cannot be done."""
+        if self._own is None:
+            self._own = self._segment()
+
+    def _add(self, entry: _Line) -> None:
+        line = _line(entry)
         try:
-            path, descriptor, end = self._own or self._segment()
+            self.ready()
+            assert self._own
+            path, descriptor, end = self._own
             _append(descriptor, line, end)
         except OSError as error:
             raise BadInput(
                 f"{self.folder}: a paid answer cannot be kept ({error.strerror}); free some "
-                "space, then run the same command again: everything bought before is kept"
+                "space or mend the folder, then run the same command again: everything bought "
+                "before is kept"
             ) from None
         self._own = (path, descriptor, end + len(line))
-        self._open[path] = (*self._open[path][:2], end + len(line))
-        if key not in self._where:
-            self._charge(Bill(*(part.replace("/", "_") for part in bill)), usd)
-        self._where[key] = (self._open[path][1], end, len(line))
+        inode, reader, _ = self._open[path]
+        self._open[path] = (inode, reader, end + len(line))
+        self._take_in(entry, (reader, end, len(line)))
         self._dirty = True
 
     def _charge(self, bill: Bill, usd: float) -> None:
@@ -203,13 +270,26 @@ class Ledger:
 _JSON = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
 
 
+def dollars(usd: float) -> str:
+    """Dollars as a message shows them: never rounded to less than what a user may set as a cap."""
+    digits = f"{usd:,.{6 if abs(usd) >= 0.01 else 9}f}".rstrip("0")
+    whole, _, cents = digits.partition(".")
+    return f"${whole}.{cents:0<2}"
+
+
+def about(usd: float) -> str:
+    """Dollars that were estimated: cents, and below a dollar two digits that are not 0."""
+    return f"${usd:,.2f}" if usd >= 1 or usd <= 0 else dollars(float(f"{usd:.2g}"))
+
+
 def _compact(value: dict[str, Any]) -> bytes:
     # a lone surrogate in a reply must not lose it
     return _JSON.encode(value).encode("utf-8", "backslashreplace")
 
 
-def _line(key: str, bill: str, payload: bytes) -> bytes:
-    rest = b'"key":"%s","bill":"%s","value":%s' % (key.encode(), bill.encode(), payload)
+def _line(entry: _Line) -> bytes:
+    bill = f"{'/'.join(entry.bill)} {entry.usd!r}"
+    rest = b'"key":"%s","bill":"%s","value":%s' % (entry.key.encode(), bill.encode(), entry.payload)
     return b'{"crc":"%08x",%s}\n' % (zlib.crc32(rest), rest)
 
 
@@ -267,12 +347,8 @@ IMPORTED = Bill("imported", "", "", "")
 
 
 def stats(ledger: Ledger) -> dict[str, Any]:
-    """What the store holds: counts, bytes, dollars in all and by stage, label and model."""
-    by: dict[str, dict[str, float]] = {"stage": {}, "label": {}, "model": {}}
-    for bill, usd in sorted(ledger.spent.items()):
-        for name, sums in by.items():
-            to = getattr(bill, name) or "-"
-            sums[to] = sums.get(to, 0.0) + usd
+    """What the store holds: counts, bytes, dollars in all and by run, stage, label and model; of
+    them the dollars that bought no answer."""
     segments = list(ledger.folder.glob("*.jsonl"))
     return {
         "answers": len(ledger),
@@ -280,14 +356,25 @@ def stats(ledger: Ledger) -> dict[str, Any]:
         "bytes": sum(path.stat().st_size for path in segments),
         "damaged": ledger.damaged,
         "usd": sum(ledger.spent.values()),
-        **{f"usd_by_{name}": sums for name, sums in by.items()},
+        "usd_lost": sum(ledger.lost.values()),
+        **{f"usd_by_{part}": _by(part, ledger.spent) for part in Bill._fields},
+        "usd_lost_by_run": _by("run", ledger.lost),
+        "usd_lost_by_stage": _by("stage", ledger.lost),
     }
+
+
+def _by(part: str, dollars: dict[Bill, float]) -> dict[str, float]:
+    sums: dict[str, float] = {}
+    for bill, usd in sorted(dollars.items()):
+        to = getattr(bill, part) or "-"
+        sums[to] = sums.get(to, 0.0) + usd
+    return sums
 
 
 def export(ledger: Ledger, path: Path) -> int:
     """Write every answer to one file that `import` reads; how many."""
     rows = (
-        _line(key, f"{'/'.join(bill)} {usd!r}", _compact(value)).decode("utf-8", "replace")
+        _line(_Line(key, bill, usd, _compact(value))).decode("utf-8", "replace")
         for key, bill, usd, value in ledger.lines()
     )
     write(path, rows)
@@ -315,7 +402,9 @@ def bring(ledger: Ledger, paths: list[Path]) -> int:
 
 def _foreign(path: Path, number: int, text: str) -> tuple[str, dict[str, Any]]:
     if line := _parse(text.encode()):
-        return line.key, json.loads(line.payload)
+        # what another machine lost is no business of this one
+        key = "" if line.payload.startswith(CHARGE) else line.key
+        return key, json.loads(line.payload)
     try:
         reply = Exchange.model_validate_json(text).reply
     except ValidationError:
@@ -330,9 +419,10 @@ def _foreign(path: Path, number: int, text: str) -> tuple[str, dict[str, Any]]:
 
 def prune(folder: Path, days: float) -> tuple[int, int]:
     """Rewrite every segment that no process appends to without the answers bought more than `days`
-    ago, without damaged lines and second copies; (answers kept, lines dropped)."""
+    ago, without damaged lines and second copies; (answers kept, lines dropped). What an answer cost
+    stays charged, so that no cap is lifted."""
     oldest = time.time() - days * 86400
-    kept: set[bytes] = set()
+    kept: set[str] = set()
     dropped = 0
     for path in sorted(folder.glob("*.jsonl")):
         descriptor = os.open(path, os.O_RDWR)
@@ -342,22 +432,40 @@ def prune(folder: Path, days: float) -> tuple[int, int]:
             print(f"{path.name}: in use, left as it is", file=sys.stderr)
             os.close(descriptor)
             continue
-        lines = []
         with open(descriptor, "rb") as segment:
-            for line in segment:
-                found = _parse(line)
-                key = found.key.encode() if found else b""
-                if not found or key in kept or json.loads(found.payload).get("at", oldest) < oldest:
-                    dropped += 1
-                else:
-                    kept.add(key)
-                    lines.append(line.decode())
+            lines, gone = _sift(segment, oldest, kept)
+            dropped += gone
             # readers hold the old file open until they see that another stands in its place
             if lines:
                 write(path, lines)
             else:
                 path.unlink()
     return len(kept), dropped
+
+
+def _sift(segment: Iterable[bytes], oldest: float, kept: set[str]) -> tuple[list[str], int]:
+    """The lines that a segment keeps, the answers among them added to `kept`, and how many it
+    loses; one line more for each bill that what it loses was charged to."""
+    lines: list[str] = []
+    charged: dict[Bill, float] = {}
+    dropped = 0
+    for line in segment:
+        entry = _parse(line)
+        if entry is None or entry.key in kept:
+            dropped += 1
+        elif entry.payload.startswith(CHARGE):
+            lines.append(line.decode())
+        elif json.loads(entry.payload).get("at", oldest) < oldest:
+            dropped += 1
+            charged[entry.bill] = charged.get(entry.bill, 0.0) + entry.usd
+        else:
+            kept.add(entry.key)
+            lines.append(line.decode())
+    for bill, usd in charged.items():
+        if usd:
+            value = _compact({"charge": "pruned", "at": int(time.time())})
+            lines.append(_line(_Line(secrets.token_hex(32), bill, usd, value)).decode())
+    return lines, dropped
 
 
 def main(arguments: list[str]) -> None:

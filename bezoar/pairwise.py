@@ -17,7 +17,7 @@ from bezoar.records import Answers, Ask, Comparison, Question, Vote
 SYSTEM = Prompt("mt_bench/pair_system")
 _TURNS: tuple[Literal[1], Literal[2]] = (1, 2)
 ROLES = ("model", "baseline")
-LEFT_OUT = ("unparsed", "refused", "truncated")
+LEFT_OUT = ("unparsed", "refused", "truncated", "too_long", "failed")
 WORTH = {"model": 1.0, "tie": 0.5, "inconsistent": 0.5, "baseline": 0.0}
 # ours: a normal prior on phi, of the scale that Gelman et al. (2008) give a standardised predictor,
 # so that phi stays finite where the longer answer always wins. AlpacaEval cross-validates its

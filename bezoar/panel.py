@@ -10,11 +10,13 @@ from itertools import combinations
 from math import fsum
 from typing import Any, Literal
 
-from bezoar import agreement
-from bezoar.records import Spending, Verdict
+from bezoar import agreement, unread, verdicts
+from bezoar.llm import Run
+from bezoar.records import Failure, Sample, Spending, Verdict
 
 DECIDED = ("accepted", "rejected")
 
+Judged = Run[Sample, Verdict]  # one member's
 Votes = Mapping[str, Sequence[Verdict]]  # by member, each in the order of the samples
 
 
@@ -65,19 +67,65 @@ def ballots(votes: Votes) -> list[Verdict]:
     return [verdict for row in _rows(votes) for verdict in row]
 
 
-def measure(votes: Votes, failures: Mapping[str, int], spent: Sequence[Spending]) -> dict[str, Any]:
+def by_id(run: Judged, who: str) -> dict[str, Verdict]:
+    """One judge's verdicts by their samples, undecided where its request failed for good."""
+    verdict_of = {sample.id: verdict for sample, verdict in run.done}
+    return verdict_of | {f.job: verdicts.failed(f.job, f.reason, who) for f in run.failures}
+
+
+def failures(runs: Mapping[str, Judged]) -> dict[str, list[Failure]]:
+    """By member what failed for good; of a panel each says which member it is of."""
+    if len(runs) == 1:
+        return {who: run.failures for who, run in runs.items()}
+    return {
+        who: [f.model_copy(update={"reason": f"{who}: {f.reason}"}) for f in run.failures]
+        for who, run in runs.items()
+    }
+
+
+def hold(where: str, stated: Sequence[Verdict], run: Judged) -> None:
+    """Hold one judge to its word: BadInput where it states no verdict at all, a warning where it
+    states few."""
+    silent = {verdict.id: verdict for verdict in stated if verdict.status == "undecided"}
+    unread.check(
+        where,
+        "llm.judge",
+        len(stated) - len(silent),
+        [_reason(verdict) for verdict in silent.values()],
+        [
+            e.reply
+            for e in run.exchanges
+            if e.job in silent and e.reply.finish_reason not in verdicts.UNSAID
+        ],
+    )
+
+
+def _reason(verdict: Verdict) -> str:
+    return verdict.reason.partition(":")[0]
+
+
+def measure(
+    votes: Votes,
+    trust: Mapping[str, Mapping[str, float | int | None]],
+    failures: Mapping[str, int],
+    spent: Sequence[Spending],
+) -> dict[str, Any]:
     """Metrics of a panel: `unanimous`, the share of rows of which all members say the same of the
-    two (None without rows); `members`, what each said, failed to say and was paid; `pairs`, how
-    far two agree on the `n` rows that both decide: the share, and Cohen's kappa."""
+    two (None without rows); `members`, what each said, `read`, the share of rows on which it states
+    a verdict, what it failed to say, how far it can be trusted (bezoar/known.py) and its pay;
+    `pairs`, how far two agree on the `n` rows that both decide: the share, and Cohen's kappa."""
     same = [len({v.status for v in row}) == 1 and row[0].status in DECIDED for row in _rows(votes)]
-    members: dict[str, dict[str, float]] = {}
-    for (who, verdicts), paid in zip(votes.items(), spent, strict=True):
-        counts = Counter(verdict.status for verdict in verdicts)
+    members: dict[str, dict[str, float | int | None]] = {}
+    for (who, said), paid in zip(votes.items(), spent, strict=True):
+        counts = Counter(verdict.status for verdict in said)
         members[who] = {
             "accepted": counts["accepted"],
             "rejected": counts["rejected"],
             "undecided": counts["undecided"],
+            "read": 1 - counts["undecided"] / len(said) if said else None,
+            "too_long": sum(_reason(verdict) == "too_long" for verdict in said),
             "failed": failures[who],
+            **trust[who],
             **paid.model_dump(exclude={"model"}),
         }
     return {

@@ -88,6 +88,7 @@ def _free(params: dict[str, Any]) -> dict[str, Any]:
 
 KEY_FIELD = "api_key_env"
 PAIRS = "fetch/hh_rlhf"  # the preference pairs, below data/
+ASKED = "local/llm"  # models that are run in this process, each a folder
 FURTHER = "models/"  # what the further models lie under, below models/
 Url = Annotated[str, AfterValidator(_plain_url)]
 
@@ -256,16 +257,73 @@ class Anthropic(Remote):
     api_version: str
 
 
+MOST = ("max_new_tokens", "max_tokens")  # of a model in this process, one of the two
+# What people give other samplers, and what stands for it here
+ELSEWHERE = {
+    "do_sample": "temperature alone decides; 0 takes the likeliest token",
+    "seed": "what is drawn follows from the request and its sample number",
+    "max_completion_tokens": "max_new_tokens",
+    "max_length": "max_new_tokens, which counts the reply alone",
+    **dict.fromkeys(
+        ("top_p", "top_k", "min_p", "typical_p"),
+        "tokens are drawn from all, by temperature alone; leave it out",
+    ),
+}
+
+
+def _drawing(params: dict[str, Any]) -> dict[str, Any]:
+    """Close the params of a model in this process: a maximum of a reply, and a temperature."""
+    known = (*MOST, "temperature")
+    for name, value in _free(params).items():
+        if name not in known:
+            close = difflib.get_close_matches(name, known, 1)
+            instead = ELSEWHERE.get(name) or (
+                f"did you mean {close[0]!r}?" if close else f"it takes {', '.join(known)}"
+            )
+            raise ValueError(f"{name!r} is not known to a model in this process; {instead}")
+        number = type(value) in (int, float)  # a boolean is an int to Python
+        if name == "temperature" and not (value is None or (number and 0 <= value <= 2)):
+            raise ValueError(f"temperature: {value!r}; from 0, the likeliest token, to 2")
+        if name in MOST and not (value is None or (type(value) is int and value > 0)):
+            raise ValueError(f"{name}: {value!r}; tokens of a reply, 1 or more")
+    if len(_maxima(params)) > 1:
+        raise ValueError(f"{' and '.join(MOST)} say the same; leave one out")
+    return params
+
+
+def _maxima(params: dict[str, Any]) -> list[int]:
+    """The maxima of a reply that are set, one or none where the params are checked."""
+    return [value for name, value in params.items() if name in MOST and value is not None]
+
+
+def _with_maximum(params: dict[str, Any]) -> dict[str, Any]:
+    if not _maxima(params):
+        raise ValueError(f"sets no maximum of a reply; {MOST[0]}: 512, say")
+    return params
+
+
+Drawing = Annotated[dict[str, Any], AfterValidator(_drawing)]
+
+
 class InProcess(Section):
-    """A transformers model folder, run in this process; `params` go to `generate`."""
+    """A transformers model folder below local/llm/, run in this process. `params`:
+    max_new_tokens, the most that a reply may have, and temperature; at 0, or without one, the
+    likeliest token is taken. `again` and `system_role` as of Remote and OpenAI. At most
+    `batch_size` requests are continued together; its context is in its config.json."""
 
     provider: Literal["local"]
     model: str
     terms: Terms
     style: Literal["chat", "completion"]
-    params: Annotated[dict[str, Any], AfterValidator(_free)]
+    params: Annotated[Drawing, AfterValidator(_with_maximum)]
+    again: Drawing = {}
+    system_role: bool = True
     concurrency: Count
     batch_size: Count
+
+    def most(self, sample: int = 0) -> int:
+        """Tokens of the longest reply."""
+        return max(_maxima({**self.params, **(self.again if sample else {})}))
 
 
 Endpoint = Annotated[Embedded | OpenAI | Anthropic | InProcess, Field(discriminator="provider")]
@@ -291,6 +349,11 @@ def _two_voices(panel: list[Endpoint]) -> list[Endpoint]:
 Panel = Annotated[list[Endpoint], Field(min_length=1), AfterValidator(_two_voices)]
 
 
+def _below(path: str, folder: str) -> bool:
+    """Whether a path, as it is written, is a folder right below another."""
+    return Path(path).parent.as_posix() == folder and Path(path).name != ".."
+
+
 class Endpoints(Section):
     """`judge` is one endpoint, or several: a panel."""
 
@@ -313,6 +376,18 @@ class Endpoints(Section):
         if isinstance(found, list):
             return {f"{who}.{at}": endpoint for at, endpoint in enumerate(found)}
         return {who: found}
+
+    @model_validator(mode="after")
+    def _local_models_where_dvc_looks(self) -> "Endpoints":
+        for who in type(self).model_fields:
+            for name, endpoint in self.by_name(who).items():
+                if isinstance(endpoint, InProcess) and not _below(endpoint.model, ASKED):
+                    raise ValueError(
+                        f"{name}.model: {endpoint.model}: lies outside of {ASKED}/, where "
+                        "DVC sees that a model has changed; bring it there with cp -r (cp -al "
+                        f"links instead of copying), and name it {ASKED}/NAME"
+                    )
+        return self
 
     @model_validator(mode="after")
     def _only_verdicts_have_a_schema(self) -> "Endpoints":
@@ -864,6 +939,20 @@ class Agreement(Section):
     seed: int
 
 
+FEWEST_KNOWN = 8  # ours: a coin reaches 0.7 on so few one time in ten, on twenty one in seventy
+
+
+class Known(Section):
+    """How a judge is held to rows whose answers are known (bezoar/known.py). `rows`: seeds that it
+    is asked about, each with its own answer and with another's. Where it tells them apart with an
+    AUC below `least_auc` a stage warns, or stops before it asks about anything else."""
+
+    rows: Annotated[int, Field(ge=FEWEST_KNOWN)]
+    least_auc: Share
+    below: Literal["warn", "stop"]
+    seed: int
+
+
 class Report(Section):
     examples: Count
 
@@ -896,6 +985,7 @@ class Params(Section):
     mt_grade: MtGrade
     mt_compare: MtCompare
     agreement: Agreement
+    known: Known | None = None  # came later: a params.yaml without it stays valid
     report: Report
 
     def further(self, looked_at: Checkpoint) -> Further | None:

@@ -335,12 +335,14 @@ class Attempt(Record):
 
 
 class Answers(Record):
-    """A checkpoint's answers to both turns of a question; `finish` says how each turn ended."""
+    """A checkpoint's answers to both turns of a question; `finish` says how each turn ended. `raw`
+    has the turns with the thoughts that were parted from them; [] where there were none."""
 
     question_id: int
     model: str
     turns: list[str]
     finish: list[Literal["stop", "length", "no_room", "refused"]]
+    raw: list[str] = []
 
 
 class Grade(Record):

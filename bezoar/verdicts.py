@@ -6,8 +6,10 @@ import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from html import unescape
 from itertools import pairwise
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, get_args
 
+from bezoar import unread
+from bezoar.differences import bootstrap
 from bezoar.files import BadInput
 from bezoar.prompts import Prompt, fence
 from bezoar.reading.closing import CHOICE, RATING, Form, stated
@@ -17,7 +19,10 @@ from bezoar.records import Answers, Ask, Exchange, Grade, Message, Question, Rep
 
 R = TypeVar("R")
 
-RESPONSE, EXPLANATION = Prompt("judge/response"), Prompt("judge/explanation")
+RESPONSE, EXPLANATION = (
+    (Prompt(f"judge/{criterion}_system"), Prompt(f"judge/{criterion}"))
+    for criterion in ("response", "explanation")
+)
 SYSTEM, REFERENCE = Prompt("mt_bench/system"), Prompt("mt_bench/reference")
 FIELDS = ("status", "rating", "reason")
 SHOWN = ("instruction", "response", "expected", "generated")
@@ -44,23 +49,27 @@ _THOUGHT = re.compile(r"\A\s*<think(?:ing)?>.*?</think(?:ing)?>", re.DOTALL)
 
 def judge(sample: Sample, scale: int, ask: Ask) -> Verdict:
     """The judge's verdict on a sample; ratings run from 1 to `scale`."""
-    reply = ask([Message(role="user", content=question(sample, scale))])
-    return verdict(sample, reply, scale)
+    return verdict(sample, ask(question(sample, scale)), scale)
 
 
-def question(sample: Sample, scale: int) -> str:
-    """The judge's prompt: with an expected answer it asks whether the response explains it, without
-    one whether the response does what the instruction asks (paper 2.4)."""
-    asked = sample.instruction
+def question(sample: Sample, scale: int) -> list[Message]:
+    """Put a sample to the judge: the criterion as a system message, the row as a user message
+    (paper 2.4). With an expected answer the criterion is whether the response explains it, without
+    one whether the response does what the instruction asks."""
+    instruction = sample.instruction
     if sample.context:
-        asked += f"\n\nInput: {sample.context}"
-    instruction, response = _shown(asked), _shown(sample.response)
+        instruction += f"\n\nInput: {sample.context}"
+    row = {"instruction": _shown(instruction)}
     if sample.expected:
-        expected = _shown(sample.expected)
-        return EXPLANATION.fill(
-            instruction=instruction, expected=expected, generated=response, scale=str(scale)
-        )
-    return RESPONSE.fill(instruction=instruction, response=response, scale=str(scale))
+        criterion, shown = EXPLANATION
+        row |= {"expected": _shown(sample.expected), "generated": _shown(sample.response)}
+    else:
+        criterion, shown = RESPONSE
+        row |= {"response": _shown(sample.response)}
+    return [
+        Message(role="system", content=criterion.fill(scale=str(scale))),
+        Message(role="user", content=shown.fill(**row)),
+    ]
 
 
 def schema(scale: int) -> dict[str, Any]:
@@ -82,6 +91,8 @@ def verdict(sample: Sample, reply: Reply, scale: int) -> Verdict:
     reply."""
     status: Literal["accepted", "rejected", "undecided"]
     try:
+        if reply.finish_reason in UNSAID:
+            raise ValueError(reply.finish_reason)
         accepted, rating, reason = parse(reply, scale, forged(sample))
     except ValueError as error:
         status, stars, reason = "undecided", None, str(error)
@@ -330,6 +341,7 @@ def sheet(question: Question, answers: Answers, reference: list[str], turn: int)
     )
 
 
+UNSAID = ("too_long", "failed")  # how a reply ends where the model was not asked, or gave none
 AGAIN = ("unparsed", "truncated")  # a refusal is an answer: asking again would press for another
 
 
@@ -338,25 +350,84 @@ def heard(
 ) -> tuple[R | None, str, Reply]:
     """What `read` finds in the reply to `text`, its status, and the reply; `system` may be "". A
     reply that states nothing is asked for once more, by another sample index, for which the ledger
-    buys another answer."""
+    buys another answer where the endpoint can give one."""
     opening = [Message(role="system", content=system)] if system else []
     messages = [*opening, Message(role="user", content=text)]
     reply = ask(messages)
-    found, status = read(reply)
+    found, status = _read(reply, read)
     if status in AGAIN:
         reply = ask(messages, 1)
-        found, status = read(reply)
+        found, status = _read(reply, read)
     return found, status, reply
+
+
+def _read(reply: Reply, read: Callable[[Reply], tuple[R | None, str]]) -> tuple[R | None, str]:
+    """What `read` finds in a reply; where nothing was said, why."""
+    return (None, reply.finish_reason) if reply.finish_reason in UNSAID else read(reply)
 
 
 def retried(exchanges: Sequence[Exchange], read: Callable[[Reply], tuple[Any, str]]) -> int:
     """How many of a stage's requests, those for references included, `heard` made once more: the
-    reply states nothing to `read`, and the job goes on with the same messages. (Two equal answers
-    make equal sheets in both orders, so the messages alone do not tell.)"""
+    reply states nothing to `read`, the job goes on with the same messages, and the reply to them is
+    another one. (Two equal answers make equal sheets in both orders, so the messages alone do not
+    tell. An endpoint that has no other text to give returns the first reply again.)"""
     return sum(
-        (one.job, one.messages) == (after.job, after.messages) and read(one.reply)[1] in AGAIN
+        (one.job, one.messages) == (after.job, after.messages)
+        and (not one.reply.key or one.reply.key != after.reply.key)
+        and _read(one.reply, read)[1] in AGAIN
         for one, after in pairwise(exchanges)
     )
+
+
+def hold(
+    where: str,
+    statuses: Sequence[str],
+    exchanges: Sequence[Exchange],
+    read: Callable[[Reply], tuple[Any, str]],
+) -> None:
+    """Hold a grader to its word: BadInput where nothing could be read of it, a warning where little
+    could. `statuses` are those of its grades or comparisons."""
+    judged = [status for status in statuses if status != "empty_answer"]
+    # what is asked for without a system message is a reference, and no grade
+    replies = [e.reply for e in exchanges if e.messages[0].role == "system"]
+    unread.check(
+        where,
+        "llm.grader",
+        judged.count("ok"),
+        [status for status in judged if status != "ok"],
+        [reply for reply in replies if _read(reply, read)[1] not in ("ok", *UNSAID)],
+    )
+
+
+def measure(grades: Sequence[Grade], answered: int, seed: int) -> dict[str, float | int | None]:
+    """The mean of the grades there are, by turn and over both, each with a 95 % bootstrap interval
+    over questions (None where there are too few); `coverage`, the share of the turns of `answered`
+    questions that have a grade; `read`, the share of those asked about of which one could be read;
+    how many turns have each status of records.Grade."""
+    measured: dict[str, float | int | None] = {}
+    for name, turns in (("turn_1", (1,)), ("turn_2", (2,)), ("average", _TURNS)):
+        scores = [
+            (grade.question_id, grade.score)
+            for grade in grades
+            if grade.turn in turns and grade.score is not None
+        ]
+        low, high = bootstrap(scores, seed) or (None, None)
+        measured[name] = sum(score for _, score in scores) / len(scores) if scores else None
+        measured[f"{name}_low"], measured[f"{name}_high"] = low, high
+    scored = sum(grade.score is not None for grade in grades)
+    statuses = [grade.status for grade in grades]
+    return {
+        **measured,
+        "coverage": scored / (len(_TURNS) * answered) if answered else None,
+        "read": share_read(statuses),
+        **{s: statuses.count(s) for s in get_args(Grade.model_fields["status"].annotation)},
+    }
+
+
+def share_read(statuses: Sequence[str]) -> float | None:
+    """The share of a grader's words that could be read, of those it was asked for."""
+    judged = [status for status in statuses if status != "empty_answer"]
+    return judged.count("ok") / len(judged) if judged else None
 
 
 def rating(reply: Reply) -> tuple[float | None, str]:

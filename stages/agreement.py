@@ -6,7 +6,8 @@ writes  data/agreement/: grades.jsonl (our grader's, of those answers), replies.
         exchange, as bought), failures.jsonl, table.json (S1, S2, kappa and an interval for every
         two kinds of judges, a turn each), biases.json (what sways each kind)
 metrics metrics/agreement/agreement.json: A_B_s1_turn_1 and so on, of the grader's rows; of the
-        given judges' where our grader graded nothing that they voted on;
+        given judges' where our grader graded nothing that they voted on; read, the share of
+        its grades that could be read;
         metrics/agreement/spending.json
 """
 
@@ -47,9 +48,13 @@ def main() -> None:
     leanings = agreement.biases(votes, lengths, p.agreement.own, p.agreement.seed)
     write_json("data/agreement/table.json", rows)
     write_json("data/agreement/biases.json", leanings)
-    write_json("metrics/agreement/agreement.json", agreement.flat(rows))
+    statuses = [grade.status for grade in grades]
+    read = {"read": verdicts.share_read(statuses)}
+    write_json("metrics/agreement/agreement.json", agreement.flat(rows) | read)
     spent = budget.spending(p.llm.grader, run.exchanges)
     write_json("metrics/agreement/spending.json", spent.model_dump())
+    where = f"agreement, {p.llm.grader.model}"
+    verdicts.hold(where, statuses, run.exchanges, verdicts.rating)
 
 
 if __name__ == "__main__":

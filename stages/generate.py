@@ -10,7 +10,7 @@ metrics metrics/generate/SCHEME_spending.json: model, calls, tokens_in, tokens_o
 import sys
 from random import Random
 
-from bezoar import budget, llm, params, preflight, progress, schemes, work
+from bezoar import budget, llm, params, preflight, progress, schemes, unread, work
 from bezoar.files import BadInput, read_jsonl, write_json, write_jsonl
 from bezoar.records import Ask, Job, Outcome, Query, Seed, Seeds, Topic
 
@@ -56,8 +56,8 @@ def main(name: str) -> None:
     if (short := schemes.shortfall(summary)) or not samples:
         short = short or "nothing of what the teacher wrote could be used"
         print(f"warning: generate@{name}: {short}", file=sys.stderr)
-        for text in schemes.examples(done):
-            print(f"  a reply: {text or '(empty)'}", file=sys.stderr)
+        for reply in schemes.telling(done)[: unread.SHOWN]:
+            print(f"generate@{name}: a reply: {unread.shown(reply)}", file=sys.stderr)
     if not samples:
         raise BadInput(
             f"generate@{name}: passes nothing of {len(jobs)} jobs ({schemes.why(done)}); look at "

@@ -11,10 +11,9 @@ metrics metrics/lm_eval/POINT.json
 import sys
 from pathlib import Path
 
-from bezoar import evaluation, files, params, preflight, work
+from bezoar import evaluation, files, loading, params, preflight, work
 from bezoar.files import BadInput
 from bezoar.records import Item, Probe
-from bezoar.training import loading
 
 BENCHMARKS = Path("data/fetch/benchmarks")
 

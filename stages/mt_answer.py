@@ -11,11 +11,10 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from bezoar import budget, evaluation, files, llm, params, preflight, progress, work
+from bezoar import budget, evaluation, files, llm, loading, params, preflight, progress, work
 from bezoar.files import BadInput
 from bezoar.params import Endpoint
 from bezoar.records import Answers, Ask, Question
-from bezoar.training import loading
 
 
 def main(name: str) -> None:
@@ -58,9 +57,11 @@ def ask(
     files.write_jsonl(out / "replies.jsonl", run.exchanges)
     files.write_jsonl(out / "failures.jsonl", run.failures)
     files.write_json(out / "spending.json", budget.spending(endpoint, run.exchanges).model_dump())
-    whole = {str(question.question_id) for question, _ in run.done}
-    answered = [exchange for exchange in run.exchanges if exchange.job in whole]
-    return [answers for _, answers in run.done], [e.reply.tokens_out for e in answered]
+    # a turn that a server never answered is not an empty answer of the model's
+    failed = {failure.job for failure in run.failures}
+    answers = [both for question, both in run.done if str(question.question_id) not in failed]
+    tokens = [e.reply.tokens_out for e in run.exchanges if e.job not in failed]
+    return answers, tokens
 
 
 if __name__ == "__main__":

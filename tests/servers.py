@@ -70,11 +70,16 @@ class Model:
     files: dict[str, bytes] = field(default_factory=dict)
     batches: dict[str, dict[str, Any]] = field(default_factory=dict)
     speak: Callable[[str], str] = reply_to
+    # (prompt, request) -> (status, document, further headers) of an answer that is made up by hand
+    script: Callable[[str, dict[str, Any]], tuple[int, Any, str] | None] | None = None
     served: tuple[str, ...] | None = ("m",)  # the list of models; None: the server has no list
     alias: str = ""  # a model that is known by this name too, and not listed
     key: str = ""  # the one that is let in; "" for any
     batch_polls: int = 2  # polls until a batch is over
     batch_faults: dict[str, str] = field(default_factory=dict)  # prompt -> expired | error | bad
+    batch_end: str = ""  # failed | cancelled: how every batch ends as a whole
+    batch_limit: int | None = None  # requests above which a batch is too large
+    batch_late: int = 0  # so many batches expire before anything of them is done
 
     def fault(self, prompt: str, attempt: int) -> str | None:
         """What goes wrong with this attempt."""
@@ -238,6 +243,8 @@ class Connection(asyncio.Protocol):
             answer = other(model, method, target, headers, body)
             status = 404 if answer is None else 200
             data = b'{"error":{"message":"no such thing"}}' if answer is None else answer
+            if answer is None and method == "POST" and path == "/v1/messages/batches":
+                status, data = 413, problem(path, "Request too large", "request_too_large")
             self.send(head(status, len(data)) + data)
 
     def complete(self, path: str, headers: dict[str, str], body: dict[str, Any]) -> None:
@@ -249,6 +256,12 @@ class Connection(asyncio.Protocol):
             model.statuses["400"] += 1
             data = problem(path, f"never this prompt {secret}", "invalid_request_error")
             self.send(head(400, len(data)) + data)
+            return
+        if model.script and (answer := model.script(prompt, body)):
+            status, made_up, more = answer
+            model.statuses[str(status)] += 1
+            data = made_up if isinstance(made_up, bytes) else json.dumps(made_up).encode()
+            self.send(head(status, len(data), more=more) + data)
             return
         fault = model.fault(prompt, model.attempts[prompt])
         if fault in ("busy", "later") or not model.take():
@@ -327,6 +340,8 @@ def other(  # noqa: PLR0911
         return model.files.get(path.split("/")[3])
     for top, anthropic in (("/v1/batches", False), ("/v1/messages/batches", True)):
         if path == top and method == "POST":
+            if anthropic and too_large(model, json.loads(body)["requests"]):
+                return None
             return json.dumps(open_batch(model, json.loads(body), anthropic)).encode()
         if path == top:
             listed = [b for b in model.batches.values() if b["anthropic"] == anthropic]
@@ -350,6 +365,11 @@ def shown(batch: dict[str, Any]) -> dict[str, Any]:
     """A batch as the API shows it."""
     hidden = ("anthropic", "polls", "over", "results", "requests")
     return {key: value for key, value in batch.items() if key not in hidden}
+
+
+def too_large(model: Model, requests: list[Any]) -> bool:
+    """Whether a batch of these requests is refused or fails."""
+    return model.batch_limit is not None and len(requests) > model.batch_limit
 
 
 def open_batch(model: Model, body: dict[str, Any], anthropic: bool) -> dict[str, Any]:
@@ -386,16 +406,41 @@ def open_batch(model: Model, body: dict[str, Any], anthropic: bool) -> dict[str,
     return shown(batch)
 
 
-def close_batch(model: Model, batch: dict[str, Any], host: str) -> None:
+def fail_batch(model: Model, batch: dict[str, Any]) -> None:
+    """End a batch before any of its requests is looked at."""
+    error = {"code": "token_limit_exceeded", "message": "Enqueued token limit reached"}
+    if model.batch_end:
+        error = {"code": "mismatched_model", "message": "one model a batch"}
+    batch["over"], batch["status"] = True, "failed"
+    batch["errors"] = {"object": "list", "data": [{**error, "param": None, "line": None}]}
+
+
+def close_batch(  # noqa: PLR0912
+    model: Model, batch: dict[str, Any], host: str
+) -> None:
     """End a batch: results in another order than asked."""
-    good, bad = [], []
+    good: list[dict[str, Any]] = []
+    bad: list[dict[str, Any]] = []
+    model.batch_late -= 1
+    late = model.batch_late >= 0
+    end = "failed" if too_large(model, batch["requests"]) else model.batch_end
+    if end == "failed":
+        fail_batch(model, batch)
+        return
     for name, path, body in reversed(batch["requests"]):
         prompt = prompt_of(path, body)
-        fate = model.batch_faults.get(prompt)
+        fate = "expired" if late else model.batch_faults.get(prompt)
+        if end == "cancelled" and len(good) >= len(batch["requests"]) // 2:
+            fate = "cancelled"
         if fate is None:
             model.paid[prompt] += 1
         if batch["anthropic"]:
-            kind = {"expired": "expired", "error": "errored", "bad": "errored"}.get(fate or "")
+            kind = {
+                "expired": "expired",
+                "error": "errored",
+                "bad": "errored",
+                "cancelled": "canceled",
+            }.get(fate or "")
             result: dict[str, Any] = {"type": kind or "succeeded"}
             if kind == "errored":
                 what = "invalid_request_error" if fate == "bad" else "api_error"
@@ -403,8 +448,8 @@ def close_batch(model: Model, batch: dict[str, Any], host: str) -> None:
             elif kind is None:
                 result["message"] = document(path, body, model.speak(prompt))
             good.append({"custom_id": name, "result": result})
-        elif fate == "expired":
-            error = {"code": "batch_expired", "message": "too late"}
+        elif fate in ("expired", "cancelled"):
+            error = {"code": f"batch_{fate}", "message": "too late"}
             bad.append({"custom_id": name, "response": None, "error": error})
         elif fate:
             status = 400 if fate == "bad" else 500
@@ -421,7 +466,7 @@ def close_batch(model: Model, batch: dict[str, Any], host: str) -> None:
         batch["processing_status"] = "ended"
         batch["results_url"] = f"http://{host}/v1/messages/batches/{batch['id']}/results"
         return
-    batch["status"] = "completed"
+    batch["status"] = end or ("expired" if late else "completed")
     for key, rows in (("output_file_id", good), ("error_file_id", bad)):
         if rows:
             batch[key] = f"file-{batch['id']}-{key}"

@@ -8,9 +8,8 @@ from pathlib import Path
 import pytest
 
 from benchmarks import answers
-from bezoar import files, params, pretraining, world
+from bezoar import files, loading, params, pretraining, world
 from bezoar.records import Message
-from bezoar.training import loading
 from tests.conftest import ROOT, environment
 from tests.test_pretraining import CORPUS, SIZE
 

@@ -98,7 +98,7 @@ def pairs() -> list[tuple[str, str]]:
 
 
 def delimiters(row: Sample) -> dict[str, int]:
-    prompt = lenient(verdicts.question(row, 7))
+    prompt = lenient("\n".join(message.content for message in verdicts.question(row, 7)))
     return {mark: prompt.count(mark) for mark in (*verdicts.TAGS, *map(str.lower, verdicts.TURNS))}
 
 

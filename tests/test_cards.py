@@ -112,6 +112,24 @@ def test_a_panel_is_named_judge_by_judge(folder: Path) -> None:
     assert rows == [("world-judge", "Apache-2.0"), ("second-judge", "OpenAI-terms")]
 
 
+def test_a_sets_card_says_what_its_judges_word_is_worth(folder: Path) -> None:
+    text = Path("data/filter/lamini/README.md").read_text(encoding="utf-8")
+    row = (
+        r"\| world-judge \(simulated\) \| (\d\.\d\d) \(.* to .*\) \| .* % \| .* % \| .* % \| 20 \|"
+    )
+    auc = re.search(row, text)
+    assert auc and float(auc[1]) > 0.9
+    path = "data/judge/lamini/known.json"
+    by_judge = json.loads(Path(path).read_text())
+    few = dict.fromkeys(by_judge["world-judge"]) | {"known_rows": 3}
+    edit(path, **{"world-judge": few})
+    assert "| not checked: too few rows | – | – | – | 3 |" in card()
+    edit(path, **{"world-judge": dict.fromkeys(few)})
+    assert "Nobody asked whether the judge is better than a coin." in card()
+    Path(path).unlink()
+    assert "Nobody asked whether the judge is better than a coin." in card()
+
+
 def test_findings_of_contamination_are_counted(folder: Path) -> None:
     path = Path("data/filter/lamini/contamination.jsonl")
     path.unlink(missing_ok=True)

@@ -22,6 +22,7 @@ from bezoar.llm import batch, client
 from bezoar.llm.admission import Admission
 from bezoar.llm.client import Client, Failed
 from bezoar.llm.run import Run
+from bezoar.llm.wire import encode, request_key
 from bezoar.params import Anthropic, OpenAI
 from bezoar.records import Ask, Message, Reply
 from tests.servers import Faults, Model, reply_to, serving
@@ -128,7 +129,9 @@ def test_prompts_that_are_always_refused_cost_themselves_alone() -> None:
     prompts = [f"ALWAYS-400 {n}" if n in (3, 17, 18, 59) else f"prompt {n}" for n in range(60)]
     with serving() as (_, url):
         result = run(openai(url, max_failed=0.1), prompts)
-    assert [prompt for prompt, _ in result.done] == [p for p in prompts if "400" not in p]
+    assert [prompt for prompt, text in result.done if text] == [
+        p for p in prompts if "400" not in p
+    ]
     assert [failure.model_dump() for failure in result.failures] == [
         {"job": p, "step": 0, "reason": "HTTP 400: never this prompt", "status": 400,
          "attempts": 1, "usd": 0.0} for p in prompts if "400" in p
@@ -141,7 +144,8 @@ def test_a_later_step_that_fails_says_which_and_keeps_the_first() -> None:
 
     with serving() as (_, url), connected(endpoint := openai(url, max_failed=1)) as ask:
         result = llm.each(two, ["a", "b"], ask, endpoint, where="test", name=str)
-    assert not result.done and [f.step for f in result.failures] == [1, 1]
+    assert result.done == [("a", reply_to("a")), ("b", reply_to("b"))], "what was answered stays"
+    assert [f.step for f in result.failures] == [1, 1]
     assert [exchange.job for exchange in result.exchanges] == ["a", "b"]
 
 
@@ -287,7 +291,6 @@ def test_length_is_kept_and_marked() -> None:
         ({"message": {"content": None}, "finish_reason": "content_filter"}, "", "refused"),
         ({"message": {"content": None, "refusal": "no"}, "finish_reason": "stop"}, "no", "refused"),
         ({"message": {"content": "x"}, "finish_reason": "eos_token"}, "x", "stop"),
-        ({"message": {"content": "x"}, "finish_reason": None}, "x", "stop"),
     ],
 )
 def test_what_openai_servers_say_of_the_end(choice: Any, text: str, finish: str) -> None:
@@ -300,9 +303,10 @@ def test_what_openai_servers_say_of_the_end(choice: Any, text: str, finish: str)
 @pytest.mark.parametrize(
     "document",
     [None, [], "x", 7, {}, {"choices": None}, {"choices": [None]}, {"choices": [{}]},
-     {"choices": [{"message": {"content": 7}}]}, {"choices": [{"message": "x"}]},
+     {"choices": [{"message": {"content": 7}, "finish_reason": "stop"}]},
+     {"choices": [{"message": "x", "finish_reason": "stop"}]},
      {"type": "message"}, {"type": "message", "content": "x"},
-     {"type": "message", "content": [{"type": "text"}]}],
+     {"type": "message", "content": [{"type": "text"}], "stop_reason": "end_turn"}],
 )  # fmt: skip
 def test_hostile_documents_are_unusable_and_no_more(document: Any) -> None:
     from bezoar.llm import anthropic as a
@@ -348,9 +352,10 @@ def test_redirects_are_not_followed() -> None:
 
 def test_ten_copies_are_one_call_and_samples_are_wanted_by_index() -> None:
     with serving(Faults(latency=0.02)) as (model, url):
-        run(openai(url), ["same"] * 10)
+        endpoint = openai(url, again={"temperature": 0.5})
+        run(endpoint, ["same"] * 10)
         assert model.paid == {"same": 1}
-        with connected(openai(url)) as ask:
+        with connected(endpoint) as ask:
             assert len({ask(user("same"), sample=n).key for n in range(4)}) == 4
             assert ask(user("same"), sample=3).text == reply_to("same")
     assert model.paid == {"same": 4}
@@ -494,7 +499,7 @@ def test_the_key_is_written_nowhere(
             result = run(endpoint, prompts)
             files.write_jsonl(tmp_path / "replies.jsonl", result.exchanges)
             files.write_jsonl(tmp_path / "failures.jsonl", result.failures)
-            assert len(result.done) == 5 and "***" in result.done[0][1]
+            assert [job for job, text in result.done if "***" in text] == prompts[:5]
             with pytest.raises(BadInput) as raised:
                 run(endpoint.model_copy(update={"max_failed": 0.0}), prompts)
             told += str(raised.value) + repr(endpoint)
@@ -651,7 +656,7 @@ def test_what_a_batch_leaves_is_asked_live_and_what_it_refuses_fails(
     fates = {PROMPTS[3]: "expired", PROMPTS[5]: "error", PROMPTS[8]: "bad"}
     with serving(batch_faults=fates) as (model, url):
         result = run(make(url, mode="batch", max_failed=0.1), PROMPTS)
-    assert result.done == [row for row in RIGHT if row[0] != PROMPTS[8]]
+    assert [row for row in result.done if row[1]] == [row for row in RIGHT if row[0] != PROMPTS[8]]
     assert model.statuses == {"200": 2} and [f.status for f in result.failures] == [400]
 
 
@@ -693,6 +698,152 @@ def test_a_batch_is_not_paid_twice_when_the_run_was_killed(make: str, when: str)
         subprocess.run([*command, "whole"], cwd=ROOT, check=True, timeout=60)
         assert len(model.batches) == 1 and set(model.paid.values()) == {1}
         assert not list(Path(os.environ["BEZOAR_WORK"]).glob("batches/*.json"))
+
+
+@pytest.mark.parametrize(("make", "opened"), [(openai, 3), (anthropic, 2)])
+def test_a_batch_that_is_too_large_goes_in_smaller_parts_one_by_one(
+    make: Any, opened: int, quick: None, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with serving(batch_limit=30) as (model, url):
+        assert run(make(url, mode="batch"), PROMPTS).done == RIGHT
+    sizes = [len(batch["requests"]) for batch in model.batches.values()]
+    assert len(sizes) == opened and sizes[-2:] == [30, 30] and not model.statuses
+    assert set(model.paid.values()) == {1}
+    assert "in batches of 30, one by one" in capfd.readouterr().err
+
+
+def test_a_request_that_is_too_large_for_any_batch_stops_the_stage(quick: None) -> None:
+    with serving(batch_limit=0) as (model, url):
+        for make, words in ((openai, "token_limit_exceeded Enqueued"), (anthropic, "413")):
+            with pytest.raises(BadInput, match=words):
+                run(make(url, mode="batch"), ["a", "b", "c"])
+        assert not model.paid and not model.statuses
+
+
+@pytest.mark.parametrize(
+    ("make", "end", "words"),
+    [
+        (openai, "failed", "of 60 requests: failed: mismatched_model one model a batch"),
+        (openai, "cancelled", "cancelled"),
+        (anthropic, "cancelled", "it was cancelled"),
+    ],
+)
+def test_a_batch_that_fails_as_a_whole_stops_the_stage_with_the_providers_words(
+    make: Any, end: str, words: str, quick: None
+) -> None:
+    with serving(batch_end=end) as (model, url):
+        with pytest.raises(BadInput, match=words) as raised:
+            run(make(url, mode="batch"), PROMPTS)
+        assert "Traceback" not in str(raised.value) and not model.statuses, "nothing live"
+        assert len(model.batches) == 1 and len(model.paid) == (30 if end == "cancelled" else 0)
+        model.batch_end = ""
+        assert run(make(url, mode="batch"), PROMPTS).done == RIGHT
+        assert set(model.paid.values()) == {1}
+
+
+@pytest.mark.parametrize("make", [openai, anthropic])
+def test_a_batch_that_expired_is_opened_again_and_twice_is_enough(
+    make: Any, quick: None, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with serving(batch_late=1) as (model, url):
+        assert run(make(url, mode="batch"), PROMPTS).done == RIGHT
+        assert len(model.batches) == 2 and not model.statuses
+    assert "left 60 of 60 requests unanswered: asked in another batch" in capfd.readouterr().err
+    with serving(batch_late=9) as (model, url):
+        with pytest.raises(BadInput, match="60 of 60 requests unanswered, as the one before"):
+            run(make(url, mode="batch"), PROMPTS)
+        assert len(model.batches) == 2 and not model.paid
+
+
+def test_a_single_expired_item_is_asked_live_and_that_is_said(
+    quick: None, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with serving(batch_faults={"only": "expired"}) as (model, url):
+        assert run(openai(url, mode="batch"), ["only"]).done == [("only", reply_to("only"))]
+    assert model.statuses == {"200": 1}
+    assert (
+        "left 1 of 1 requests unanswered: asked live, at the full price" in capfd.readouterr().err
+    )
+
+
+def journal(work: Path, **changed: Any) -> Path:
+    """What a killed run left of a batch."""
+    path = work / "batches" / "0123.json"
+    content = {"url": "", "keys": ["ab" * 32], "opened": 0.0, "id": "batch_9"}
+    files.write_json(path, {**content, **changed})
+    return path
+
+
+@pytest.mark.parametrize("make", [openai, anthropic])
+def test_a_batch_that_the_provider_no_longer_knows_is_said_and_asked_anew(
+    make: Any, quick: None, work: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with serving() as (model, url):
+        endpoint = make(url, mode="batch")
+        with connected(endpoint) as ask:
+            key = request_key(ask.wire, encode(ask.wire.body(user("p"))), 0)
+            left = journal(work, url=ask.wire.url, keys=[key])
+        assert run(endpoint, ["p", "q"]).done == [("p", reply_to("p")), ("q", reply_to("q"))]
+        assert "batch batch_9 of 1 requests is not known to the provider" in capfd.readouterr().err
+        assert not left.exists() and set(model.paid.values()) == {1} and not model.statuses
+
+
+@pytest.mark.parametrize(
+    "spoilt",
+    [b"", b"{}", b"[1]", b'{"url": 3}', b"\xff\xfe", b'{"url": "http://elsewhere/v1"'],
+)
+def test_a_journal_that_is_none_stops_nobody(spoilt: bytes, quick: None, work: Path) -> None:
+    journal(work).write_bytes(spoilt)
+    with serving() as (_, url):
+        assert run(openai(url, mode="batch"), PROMPTS).done == RIGHT
+
+
+def test_batches_of_a_chain_are_as_many_as_its_steps(quick: None) -> None:
+    """Though jobs have one to four steps, retries come late, and items expire."""
+
+    def chain(job: str, ask: Ask) -> str:
+        text = ask(user(job)).text
+        for step in range(int(job.split()[1]) % 4):
+            text = ask(user(f"{job} step {step}"), sample=0).text
+            if (int(job.split()[1]) + step) % 7 == 0:  # a reply of no use is asked for again
+                text = ask(user(f"{job} step {step}"), sample=1).text
+        return text
+
+    jobs = [f"job {n}" for n in range(200)]
+    fates = {f"job {n}": "expired" for n in (3, 77, 150)} | {"job 91 step 1": "error"}
+    with (
+        serving(Faults(latency=0.05), batch_faults=fates) as (model, url),
+        connected(endpoint := openai(url, mode="batch", again={"temperature": 1})) as ask,
+    ):
+        result = llm.each(chain, jobs, ask, endpoint, where="test", name=str)
+    assert len(result.done) == 200 and set(model.paid.values()) <= {1, 2}
+    assert len(model.batches) <= 7, (
+        "a wave for each step, and one for each retry on the longest way"
+    )
+    assert model.statuses == {"200": 4}
+
+
+BATCH_PAIR = """
+import sys
+from tests import test_client as t
+from bezoar.llm import batch, elsewhere
+batch.POLL, batch.LINGER, elsewhere.LOOK = 0.05, 0.05, 0.05
+assert t.run(t.openai(sys.argv[1], mode="batch"), t.PROMPTS).done == t.RIGHT
+"""
+
+
+@pytest.mark.slow
+def test_who_waits_for_a_killed_process_follows_its_batch() -> None:
+    with serving(batch_polls=40) as (model, url):
+        command = [sys.executable, "-c", BATCH_PAIR, url]
+        with subprocess.Popen(command, cwd=ROOT) as first:
+            while not model.batches:
+                time.sleep(0.001)
+            with subprocess.Popen(command, cwd=ROOT) as second:
+                time.sleep(1.5)
+                first.kill()
+                assert second.wait(60) == 0
+        assert len(model.batches) == 1 and set(model.paid.values()) == {1}
 
 
 def test_a_server_without_batches_is_said(quick: None) -> None:

@@ -10,12 +10,11 @@ from typing import Any
 import pytest
 import yaml
 
-from bezoar import chat, evaluation, files, generation, params, pretraining, work
+from bezoar import chat, evaluation, files, generation, loading, params, pretraining, work
 from bezoar.files import BadInput
 from bezoar.generation import Continuation, Draw
 from bezoar.params import LmEval
 from bezoar.records import Answers, Attempt, Item, Message, Probe, Question, Scored
-from bezoar.training import loading
 from stages import lm_eval as stage
 from stages import mt_answer
 from tests.test_pretraining import CORPUS, NAMES, SIZE

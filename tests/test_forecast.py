@@ -3,6 +3,7 @@
 import socket
 import subprocess
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
@@ -44,13 +45,17 @@ def test_it_says_the_calls_that_the_stages_make(tree: Path, offline: None) -> No
     generate.main("lamini")
     judge.main("lamini")
     assert row(rows, "generate lamini").calls == read("data/generate/lamini/summary.json")["calls"]
-    assert row(rows, "judge lamini").calls == len(lines("data/judge/lamini/verdicts.jsonl"))
+    judged = row(rows, "judge lamini").calls
+    # every sample, and twenty known rows with two answers each
+    assert judged == len(lines("data/judge/lamini/replies.jsonl"))
+    assert judged == len(lines("data/judge/lamini/verdicts.jsonl")) + 2 * 20
     stages = [r.stage for r in rows]
     assert stages[0].startswith("generate ") and stages[-1] == "agreement"
     assert {f"mt_grade {c}" for c in params.load().checkpoints} <= set(stages)
     compared = [row(rows, f"mt_compare {name}").calls for name in params.load().compared]
-    # 16 questions, two turns, two orders, and what states no choice once more
-    assert all(4 * 16 <= calls <= 4 * 16 * 1.1 for calls in compared)
+    # 16 questions, two turns, two orders, twenty known rows in two orders, and what states no
+    # choice once more
+    assert all(4 * 16 + 2 * 20 <= calls <= (4 * 16 + 2 * 20) * 1.1 for calls in compared)
     assert not (tree / "work").exists(), "a forecast writes nothing"
 
 
@@ -84,11 +89,53 @@ def test_an_estimate_of_the_hubs_sources_asks_nobody(tree: Path, offline: None) 
     assert rows == forecast.estimate(params.load(profile="small")), "the same every time"
     judged = row(rows, "judge orca")
     # the judge reads the query, the target and a reply of 250 tokens, each row another text
-    assert judged.tokens_in / judged.calls > (forecast.QUERY + forecast.TARGET) / 4 + 250
+    assert judged.tokens_in / judged.calls > forecast.QUERY / 4 + 250
     # a grading in fifty is asked for once more
     assert row(rows, "agreement").calls == pytest.approx(2.04 * 80 * forecast.MODELS, rel=0.02)
     assert row(rows, "mt_compare sft").calls == 0, "the profile compares nothing"
     assert not (tree / "work").exists()
+
+
+def test_what_does_not_fit_is_no_call_and_is_told_with_what_helps(
+    tree: Path,  # noqa: F811
+    offline: None,
+) -> None:
+    wide, narrow = paid(), paid(context_tokens=145)
+    everything = forecast.forecast(wide, Path("data/fetch"))
+    rows = forecast.forecast(narrow, Path("data/fetch"))
+    said = forecast.table(wide, everything)
+    assert "too long" not in said.lower() and forecast.total(everything).too_long == 0
+    before, after = row(everything, "generate orca"), row(rows, "generate orca")
+    assert after.too_long > 0 and after.calls + after.too_long == before.calls
+    assert after.usd < before.usd and row(rows, "mt_grade base").too_long == 0
+    said = forecast.table(narrow, rows)
+    head = next(line for line in said.splitlines() if line.startswith("stage"))
+    assert head.endswith("too long") and f"{forecast.total(rows).too_long:,}" in said
+    for key in ("context_tokens", "max_tokens", "schemes.lamini.fewer_examples"):
+        assert key in said
+
+
+def test_a_reply_that_fills_the_context_leaves_nothing_to_ask(
+    tree: Path,  # noqa: F811
+    offline: None,
+) -> None:
+    rows = forecast.forecast(paid(context_tokens=64), Path("data/fetch"))
+    assert row(rows, "generate orca").calls == row(rows, "judge orca").calls == 0
+
+
+@pytest.mark.parametrize("named", ["gone.json", "data", "params.yaml"])
+def test_a_tokenizer_that_is_none_stops_the_forecast(tree: Path, named: str) -> None:  # noqa: F811
+    with pytest.raises(BadInput, match="llm: m: tokenizer: "):
+        forecast.forecast(paid(context_tokens=99, tokenizer=named), Path("data/fetch"))
+
+
+def test_lengths_are_drawn_as_the_sources_have_them() -> None:
+    rng = Random(0)
+    drawn = [forecast._length(forecast.CONTEXT_BYTES, rng) for _ in range(20_000)]
+    assert sum(drawn) / len(drawn) == pytest.approx(forecast.CONTEXT, rel=0.03)
+    assert min(drawn) >= 3 and max(drawn) <= 16_937
+    drawn = [forecast._length(forecast.INSTRUCTIONS, rng) for _ in range(20_000)]
+    assert sum(drawn) / len(drawn) == pytest.approx(forecast.INSTRUCTION, rel=0.03)
 
 
 def test_without_seeds_it_says_what_is_missing(tree: Path) -> None:  # noqa: F811

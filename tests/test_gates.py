@@ -94,6 +94,26 @@ def test_markup_that_leaked_is_found(field: str) -> None:
     assert reason(**{field: "Operation: three plus four. An example: <b>."}) is None
 
 
+# --- thoughts ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        ("The tags <think> and </think> mark it.", "thought"),
+        ("It is so. </think> And so.", "thought"),
+        ("It is [THINK] so.", "thought"),
+        ("Use `<think>` there.", None),
+        ("```\n<think>\n</think>\n```", None),
+        ('The mark "<think>" opens it.', None),
+        ("<reasoning>It is so.</reasoning>", None),
+        ("I think so.", None),
+    ],
+)
+def test_marks_of_thoughts_that_were_left_in_are_found(text: str, fault: str | None) -> None:
+    assert reason(response=text) == fault == reason(instruction=text)
+
+
 # --- loops ---------------------------------------------------------------------------------------
 
 

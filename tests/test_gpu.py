@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from bezoar import params
+from bezoar import loading, params
 from bezoar.files import BadInput
-from bezoar.training import batching, fitting, launching, loading, memory
-from bezoar.training.loading import Device
+from bezoar.loading import Device
+from bezoar.training import batching, fitting, launching, memory
 from tests.test_memory import OPENLLAMA_3B
 from tests.test_training import AMOUNT, DPO, SFT, grown
 
@@ -115,7 +115,8 @@ def no(*_, **__): raise AssertionError("asked")
 for name in ("set_device", "is_bf16_supported", "get_device_capability", "mem_get_info"):
     setattr(torch.cuda, name, no)
 torch.cuda._lazy_init = no
-from bezoar.training import batching, fitting, loading
+from bezoar import loading
+from bezoar.training import batching, fitting
 from tests.test_training import AMOUNT, DPO, SFT
 device = loading.device()
 split = batching.split("t", Path("."), device, model=Path("."), kind="all", how=SFT,

@@ -212,6 +212,60 @@ def test_prune_leaves_a_segment_in_use_alone(tmp_path: Path) -> None:
     assert Ledger(tmp_path).get(key(1))
 
 
+def test_what_was_lost_is_charged_and_answers_nothing(tmp_path: Path) -> None:
+    book = Ledger(tmp_path)
+    book.put(key(1), value("x"), BILL, 0.25)
+    book.charge(BILL, 0.5, "lost", "cut short")
+    book.charge(BILL, 1.0, "lost", "its process ended", key=key(7))
+    book.charge(BILL, 1.0, "lost", "its process ended", key=key(7))
+    for found in (book, Ledger(tmp_path)):
+        assert found.spent == {BILL.plain(): 1.75} and found.lost == {BILL.plain(): 1.5}
+        assert len(found) == 1 and found.get(key(7)) is None and key(7) not in found
+        assert [row[0] for row in found.lines()] == [key(1)]
+    shown = module.stats(Ledger(tmp_path))
+    assert (shown["answers"], shown["usd"], shown["usd_lost"]) == (1, 1.75, 1.5)
+    assert shown["usd_lost_by_stage"] == {"generate": 1.5} and shown["usd_by_run"] == {"run": 1.75}
+
+
+def test_losses_are_neither_exported_nor_imported(tmp_path: Path) -> None:
+    segment = filled(tmp_path / "one", 2)
+    book = Ledger(tmp_path / "one")
+    book.charge(BILL, 0.5, "lost", "cut short")
+    book.close()
+    assert module.export(Ledger(tmp_path / "one"), tmp_path / "all") == 2
+    for source in (tmp_path / "all", segment):
+        other = Ledger(tmp_path / f"from {source.name}")
+        assert module.bring(other, [source]) == 2 and sum(other.spent.values()) == 0
+
+
+def test_prune_forgets_answers_and_not_what_they_cost(tmp_path: Path) -> None:
+    filled(tmp_path, 2)
+    other = Bill("run", "judge", "lamini", "m")
+    book = Ledger(tmp_path)
+    for n, payer in ((5, BILL), (6, BILL), (7, other)):
+        book.put(key(n), {**value("old"), "at": 1}, payer, 0.5)
+    book.charge(BILL, 0.125, "lost", "cut short")
+    charged = dict(book.spent)
+    book.close()
+    reader = Ledger(tmp_path)
+    for _again in range(2):
+        module.prune(tmp_path, 1)
+        after = Ledger(tmp_path)
+        assert after.spent == charged and sum(after.lost.values()) == 0.125 and len(after) == 2
+    reader.look()
+    assert reader.spent == charged, "nothing twice where a stage runs meanwhile"
+    assert reader.get(key(5)) is None and reader.get(key(1))
+
+
+@pytest.mark.parametrize("name", ["a/b", 'a"b', "a\\b", "two words", "é", "", "a\nb"])
+def test_any_name_may_be_charged(tmp_path: Path, name: str) -> None:
+    book = Ledger(tmp_path)
+    book.put(key(1), value("x"), Bill(name, name, name, name), 0.5)
+    book.charge(Bill(name, name, name, name), 0.5, "lost", "cut")
+    assert sum(Ledger(tmp_path).spent.values()) == 1.0
+    assert Bill(name, name, name, name).plain() in Ledger(tmp_path).spent
+
+
 def command(tmp_path: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "bezoar.ledger", *arguments],

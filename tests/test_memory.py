@@ -202,7 +202,8 @@ def ready(folder: Path, kind: memory.Kind, compute: int, padded: bool) -> Any:
     """The model at `folder` as a stage gives it to its trainer, with TRL's head."""
     from trl.trainer.utils import add_fused_lm_head
 
-    from bezoar.training import dpo, loading, padding_free, sft
+    from bezoar import loading
+    from bezoar.training import dpo, padding_free, sft
     from tests.test_training import ADAPTER
 
     device = loading.Device("cpu", "bfloat16" if compute == 2 else "float32")

@@ -166,10 +166,10 @@ def test_an_endpoint_hears_its_own_first_answer_before_the_second_turn() -> None
     first = [("user", "One?")]
     assert heard == [first, [*first, ("assistant", "first"), ("user", "Two?")]]
     assert (given.turns, given.finish) == (["first", ""], ["stop", "refused"])
-    # an empty message would be refused by providers: the questions follow each other
+    # providers refuse an empty message, and two of the user in a row
     heard.append([])
     evaluation.interview(question(2), "served", ask)
-    assert heard[-1] == [*first, ("user", "Two?")]
+    assert heard[-1] == [*first, ("assistant", "(no answer)"), ("user", "Two?")]
 
 
 # --- before a run --------------------------------------------------------------------------------

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from bezoar.training import loading, padding_free, sft
+from bezoar import loading
+from bezoar.training import padding_free, sft
 
 pytestmark = pytest.mark.slow
 

@@ -106,13 +106,14 @@ def test_agreement_counts_the_rows_that_both_decide() -> None:
         for who, row in statuses.items()
     }
     spent = [Spending(model="", calls=0, tokens_in=0, tokens_out=0, usd=0.0)] * 3
-    found = panel.measure(votes, {"a": 0, "b": 0, "c": 8}, spent)
+    found = panel.measure(votes, {who: {} for who in votes}, {"a": 0, "b": 0, "c": 8}, spent)
     pair = found["pairs"]["a, b"]
     assert (pair["n"], pair["agreement"]) == (6, 4 / 6)
     # by hand: a says a 4/6, b says a 2/6, so chance is 8/36 + 8/36
     assert pair["kappa"] == pytest.approx((4 / 6 - 16 / 36) / (1 - 16 / 36))
     assert found["pairs"]["a, c"] == {"agreement": None, "kappa": None, "n": 0}
     assert found["unanimous"] == 0 and found["members"]["c"]["failed"] == 8
+    assert [member["read"] for member in found["members"].values()] == [7 / 8, 7 / 8, 0]
     assert list(found["pairs"]) == ["a, b", "a, c", "b, c"]
 
 
@@ -175,7 +176,9 @@ def test_a_panels_votes_are_kept_and_combined(samples: list[dict[str, Any]]) -> 
     for who, member in found["members"].items():
         its = Counter(v.status for v in votes if v.judge == who)
         assert {s: member[s] for s in ("accepted", "rejected", "undecided")} == its
-    assert len(lines("data/judge/lamini/replies.jsonl")) == 3 * len(samples)
+    replies = lines("data/judge/lamini/replies.jsonl")
+    own = [reply for reply in replies if not reply["job"].startswith("known/")]
+    assert len(own) == 3 * len(samples) and len(replies) == len(own) + 3 * 2 * 20
 
 
 def test_the_mean_is_another_panel(samples: list[dict[str, Any]]) -> None:
@@ -374,8 +377,9 @@ def test_the_forecast_counts_every_judge(samples: list[dict[str, Any]]) -> None:
     ]
     rows = forecast.forecast(panel_of(*members), Path("data/fetch"))
     ours = [row for row in rows if row.stage == "judge lamini"]
-    assert [(row.model, row.calls) for row in ours] == [("a", len(samples)), ("b", len(samples))]
-    assert [row.tokens_out for row in ours] == [10 * len(samples), 30 * len(samples)]
+    calls = len(samples) + 2 * 20  # twenty known rows, each with two answers
+    assert [(row.model, row.calls) for row in ours] == [("a", calls), ("b", calls)]
+    assert [row.tokens_out for row in ours] == [10 * calls, 30 * calls]
     assert (
         forecast.total(rows).usd == pytest.approx(sum(row.usd for row in rows)) and ours[1].usd > 0
     )

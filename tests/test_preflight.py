@@ -3,7 +3,9 @@ up by the test. Nothing is generated, and no check reads more than it must."""
 
 import json
 import os
+import re
 import shutil
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -21,13 +23,14 @@ from bezoar.forecast import Row
 from bezoar.ledger import Bill, Ledger
 from bezoar.params import Endpoint, Endpoints, Params
 from bezoar.preflight import __main__ as command
-from bezoar.preflight import checks, data, disk, endpoints, expected, gpu, machine
+from bezoar.preflight import checks, data, disk, endpoints, expected, gpu, machine, rehearsal, web
 from bezoar.preflight.findings import Finding
 from bezoar.preflight.machine import Cache, Gpu, Machine, Volume
 from tests.conftest import ROOT, environment
 from tests.hub import Hub, Repo, serve
 from tests.servers import serving
 from tests.test_client import KEY, anthropic, openai
+from tests.test_replies import chat, refusing
 
 GIB = 2**30
 LLAMA_3B = {  # openlm-research/open_llama_3b_v2
@@ -172,13 +175,61 @@ def test_a_key_that_is_not_set_is_named_and_nobody_is_asked(
         assert "export TEST_KEY=..." in found.do and not server.bodies
 
 
-def test_a_model_in_this_process_wants_its_folder(tmp_path: Path) -> None:
-    told = {"provider": "local", "style": "chat", "params": {}, "concurrency": 1, "batch_size": 1}
-    told |= {"terms": "MIT"}
-    endpoint = params.InProcess.model_validate({**told, "model": str(tmp_path / "m")})
-    assert asked(endpoint)[0].level == "stop"
-    config(tmp_path / "m")
-    assert asked(endpoint)[0].level == "ok"
+def free(url: str, **changed: Any) -> Any:
+    price = {"input": 0, "cached": 0, "output": 0, "batch": 1}
+    return openai(url, price=price, api_key_env=None, **changed)
+
+
+def test_a_free_server_is_put_a_short_question_and_a_paid_one_is_not() -> None:
+    with serving(keep_bodies=True) as (server, url):
+        assert [f.level for f in asked(free(url))] == ["ok", "ok"]
+        assert [f.level for f in asked(openai(url, api_key_env=None))] == ["ok"]
+        (body,) = [json.loads(body) for what, _, body in server.bodies if what.startswith("POST")]
+    assert [m["role"] for m in body["messages"]] == ["system", "user"] and body["max_tokens"] == 16
+
+
+@pytest.mark.parametrize(
+    ("changed", "script", "level", "words"),
+    [
+        ({}, refusing("system", 400, "no system role"), "stop", "set system_role: false"),
+        ({"system_role": False}, refusing("system", 400, "no system role"), "ok", ""),
+        (
+            {"structured": True},
+            refusing("response_format", 500, "unknown field"),
+            "stop",
+            "unknown field.*set structured: false",
+        ),
+        ({}, refusing("response_format", 500, "unknown field"), "ok", ""),
+        ({}, lambda *_: (500, {"error": "out of memory"}, ""), "warning", "out of memory"),
+        ({}, lambda *_: (200, chat("blue", None), ""), "stop", "without a finish_reason"),
+        ({}, lambda *_: (200, chat("blue", "abort"), ""), "stop", "abort"),
+        ({}, lambda *_: (200, {"error": {"message": "no"}}, ""), "stop", "an error instead"),
+        ({}, lambda *_: (200, chat("<think>sky</think>blue"), ""), "ok", "thoughts"),
+        ({}, lambda *_: (200, b"<html>", ""), "warning", "broke off"),
+    ],
+)
+def test_what_a_free_server_does_not_know_is_found_by_a_question(
+    changed: dict[str, Any], script: Any, level: str, words: str
+) -> None:
+    with serving(script=script) as (_, url):
+        endpoint = free(url, **changed)
+        found = rehearsal.findings("llm.judge", endpoint)
+    assert [f.level for f in found] == [level] and re.search(words, found[0].text)
+
+
+def test_a_base_url_without_v1_is_told_the_right_one() -> None:
+    with serving() as (_, url):
+        (found,) = asked(free(url, base_url=url))
+    assert found.level == "stop" and found.do == f"base_url: {url}/v1"
+
+
+def test_a_busy_server_is_not_an_absent_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server that computes for a run that was killed takes a connection and says nothing."""
+    monkeypatch.setattr(web.get, "__defaults__", (None, 0.3))
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        (found,) = asked(free(f"http://127.0.0.1:{silent.getsockname()[1]}"))
+    assert found.level == "warning" and "did not answer in time" in found.what
+    assert "busy" in found.do
 
 
 # --- sources --------------------------------------------------------------------------------------
@@ -426,8 +477,15 @@ def test_a_forecast_beside_the_budget(tree: Path) -> None:
     assert [finding.level for finding in expected.money(free, endless)] == ["ok", "ok"]
 
 
+def unbounded(name: str) -> Params:
+    """A profile whose teacher has room for everything."""
+    p = profile(name)
+    teacher = p.llm.teacher.model_copy(update={"context_tokens": None})
+    return p.model_copy(update={"llm": p.llm.model_copy(update={"teacher": teacher})})
+
+
 def test_an_estimate_comes_near_the_papers_counts(tree: Path) -> None:
-    calls = {row.stage: row.calls for row in checks.forecast.estimate(profile("paper"))}
+    calls = {row.stage: row.calls for row in checks.forecast.estimate(unbounded("paper"))}
     # 301 calls and 1,505 answers, less what a teacher spoils (OpenBezoar 2.1)
     assert calls["generate lamini"] == pytest.approx(301 + 1505, rel=0.05)
     # 3 x (1,560 + 193 + 18) + 210: the paper's tasks with fewer rows make 5,507 of it (2.3)
@@ -435,11 +493,33 @@ def test_an_estimate_comes_near_the_papers_counts(tree: Path) -> None:
     # seven categories x 100 x at most two epochs of at most three calls (2.2)
     assert 700 < calls["generate evol_instruct"] <= 7 * 100 * 2 * 3
     # two turns of 80 questions, a grading in fifty once more, and a reference for three of eight
-    # categories (4.2)
-    assert calls["mt_grade sft"] == pytest.approx(160 * 1.02 + 30, rel=0.05)
+    # categories (4.2); the grader is checked on twenty known rows, two answers each
+    assert calls["mt_grade sft"] == pytest.approx(160 * 1.02 + 30 + 2 * 20, rel=0.05)
     small = {row.stage: row.calls for row in checks.forecast.estimate(profile("small"))}
     assert small["generate orca"] == pytest.approx(5523 / 10, rel=0.05)
-    assert small["mt_grade sft"] == pytest.approx(160 * 1.02, rel=0.05), "references are given"
+    few = 160 * 1.02 + 2 * 20
+    assert small["mt_grade sft"] == pytest.approx(few, rel=0.05), "references are given"
+
+
+def test_preflight_tells_what_does_not_fit_the_papers_teacher(
+    tree: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = checks.forecast.estimate(profile("paper"))
+    lamini = next(row for row in rows if row.stage == "generate lamini")
+    # measured: 8-11 % of the calls for instructions and 768 tokens exceed the teacher's 2,048
+    assert 0.07 < lamini.too_long / 301 < 0.14
+    assert sum(row.too_long for row in rows if row.model != lamini.model) == 0
+    found = expected.too_long(rows)
+    assert "generate lamini" in [finding.where for finding in found]
+    for finding in found:
+        assert finding.level == "warning" and "do not fit h2oai/" in finding.what
+        assert "context_tokens" in finding.do and "fewer_examples" in finding.do
+    Console(width=96).print(command._calls(rows))
+    assert "too long" in capsys.readouterr().out
+    fitting = checks.forecast.estimate(unbounded("paper"))
+    assert not expected.too_long(fitting)
+    Console(width=96).print(command._calls(fitting))
+    assert "too long" not in capsys.readouterr().out
 
 
 def test_time_follows_from_the_work_and_the_kind_of_gpu(tree: Path, tmp_path: Path) -> None:

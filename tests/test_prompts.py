@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from bezoar import chat, pairwise, prompts, schemes, verdicts
+from bezoar import chat, evaluation, pairwise, prompts, schemes, verdicts
 from bezoar.files import BadInput
 from bezoar.prompts import ROOT, Prompt, fence
 from bezoar.records import Answers, Job, Message, Question
@@ -77,10 +77,13 @@ RENDERED: dict[str, Callable[[], str]] = {
     "evol_instruct/equality": lambda: asked("evol_instruct", evol_job(), *EVOLVED)[1],
     "evol_instruct/in_breadth": lambda: asked("evol_instruct", evol_job(IN_BREADTH), "")[0],
     "evol_instruct/in_depth": lambda: operation("deepen"),
+    "chat/no_answer": evaluation.NO_ANSWER.fill,
     "evol_instruct/response": lambda: asked("evol_instruct", evol_job(), *EVOLVED)[2],
     "evol_instruct/stop_words": evol_instruct.STOP_WORDS.fill,
-    "judge/explanation": lambda: verdicts.question(sample(expected="Rhine"), 7),
-    "judge/response": lambda: verdicts.question(sample(context="Rhine, Po"), 7),
+    "judge/explanation": lambda: verdicts.question(sample(expected="Rhine"), 7)[1].content,
+    "judge/explanation_system": lambda: verdicts.question(sample(expected="Rhine"), 7)[0].content,
+    "judge/response": lambda: verdicts.question(sample(context="Rhine, Po"), 7)[1].content,
+    "judge/response_system": lambda: verdicts.question(sample(context="Rhine, Po"), 7)[0].content,
     "lamini/example": lambda: asked("lamini", lamini_job(topic_guided=0.0), "")[0],
     "lamini/instructions": lambda: asked("lamini", lamini_job(topic_guided=0.0), "")[0],
     "lamini/response": lambda: asked("lamini", lamini_job(), EXAMPLE, "a b")[1],

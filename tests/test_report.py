@@ -214,7 +214,8 @@ def described(scheme: str, local: bool) -> dict[str, Any]:
 
 def judged(*members: str) -> dict[str, Any]:
     """Metrics of judges of a scheme who were paid nothing."""
-    said = {"accepted": 400, "rejected": 90, "undecided": 10, "failed": 0}
+    said = {"accepted": 400, "rejected": 90, "undecided": 10, "failed": 0, "read": 0.98}
+    said |= trusted() | {"known_accepted_own": 0.9, "known_accepted_other": 0.05}
     paid = {"calls": 0, "tokens_in": 0, "tokens_out": 0, "usd": 0.0}
     return {
         "judges": len(members),
@@ -225,6 +226,12 @@ def judged(*members: str) -> dict[str, Any]:
             for a, b in combinations(members, 2)
         },
     }
+
+
+def trusted() -> dict[str, Any]:
+    """Metrics of a judge that is better than a coin."""
+    interval = {"known_auc": 0.9345, "known_auc_low": 0.85, "known_auc_high": 0.99}
+    return {"known_rows": 20, **interval, "known_read": 0.95}
 
 
 def results(point: str, at: int, rng: random.Random, local: bool) -> dict[str, Any]:
@@ -324,7 +331,7 @@ def converse(
     put(root / f"metrics/mt_answer/{checkpoint}.json", counts | more)
     files.write_jsonl(root / f"data/mt_grade/{checkpoint}/grades.jsonl", grades)
     means = [[g.score for g in grades if g.turn == t and g.score is not None] for t in (1, 2)]
-    metrics = {"coverage": sum(map(len, means)) / len(grades), "retried": 2}
+    metrics = {"coverage": sum(map(len, means)) / len(grades), "retried": 2} | trusted()
     for name, scores in (
         ("turn_1", means[0]),
         ("turn_2", means[1]),
@@ -344,7 +351,8 @@ def contest(wins: int | None) -> dict[str, float | int | None]:
         for turn in ("", "_turn_1", "_lc")
         for end in ("", "_low", "_high")
     }
-    return {**counts, **rates, "coverage": 1.0, "characters": 81.4, "characters_baseline": 64.0}
+    return {**counts, **rates, "coverage": 1.0, "characters": 81.4, "characters_baseline": 64.0,
+            **trusted(), "known_order": 0.35}  # fmt: skip
 
 
 def agreement(root: Path, local: bool) -> None:
@@ -792,6 +800,63 @@ def test_a_panel_is_shown_by_member_and_by_pair(tree: Path) -> None:
     assert page.count("<h3>How far the judges of the panel agree</h3>") == 1
     assert set(found["panels"]) == {"lamini", "orca"} and len(found["panels"]["orca"]["pairs"]) == 3
     assert found["spending"]["judge"]["orca"]["usd"] == 1.75
+
+
+def test_what_a_judges_word_is_worth_stands_beside_its_verdicts(tree: Path) -> None:
+    found, page = render()
+    words = Outline(page).words().replace(" ", "")
+    assert "LaMiniworld-judge(simulated)0.930.85–0.99,n2090%5%95%" in words
+    assert "Singlegradesworld-judge(simulated)0.930.85–0.99,n20–95%" in words
+    assert "Pairsworld-judge(simulated)0.930.85–0.99,n2035%95%" in words
+    assert "belowtheline" not in words and "nobetterthanacoin" not in words
+    assert found["known"]["orca"]["world-judge"]["known_auc"] == 0.9345
+    files.write_json("metrics/report/summary.json", found)
+    shown = "Right answers told from wrong ones (AUC, a coin 0.50): judge 0.93, grader 0.93"
+    assert shown in printed(tree)
+    assert found["mt_bench"]["base"]["known_auc"] == 0.9345
+
+
+def test_a_judge_below_the_line_is_marked(tree: Path) -> None:
+    members = ("open <1>", "b")
+    files.write_json("metrics/judge/lamini.json", judged(*members))
+    weak = {"known_auc": 0.6, "known_auc_low": 0.55, "known_auc_high": 0.66}
+    coin = {"known_auc": 0.52, "known_auc_low": 0.4, "known_auc_high": 0.63}
+    for who, values in zip(members, (weak, coin), strict=True):
+        edit("metrics/judge/lamini.json", lambda v, w=who, x=values: v["members"][w].update(x))
+    edit(f"metrics/mt_grade/{CHECKPOINTS[1]}.json", lambda v: v.update(coin))
+    words = Outline(render()[1]).words().replace(" ", "")
+    assert "LaMiniopen<1>(simulated)0.600.55–0.66,n20belowtheline" in words
+    assert "LaMinib(simulated)0.520.40–0.63,n20nobetterthanacoin" in words
+    assert f"Singlegrades,{CHECKPOINTS[1]}world-judge(simulated)0.520.40–0.63,n20nobetter" in words
+
+
+@pytest.mark.parametrize(
+    ("trust", "shown"),
+    [
+        ({"known_rows": 3}, "not checked: 3 rows of the seeds will do, too few"),
+        ({"known_rows": None}, "nothing says whether the judge is better than a coin"),
+    ],
+)
+def test_a_judge_that_was_not_checked_is_told(
+    tree: Path, trust: dict[str, Any], shown: str
+) -> None:
+    unasked = dict.fromkeys(("known_auc", "known_auc_low", "known_auc_high", "known_read"))
+    for scheme in paper.SAMPLING:
+        edit(
+            f"metrics/judge/{scheme}.json",
+            lambda v: v["members"]["world-judge"].update(unasked | trust),
+        )
+    assert shown in Outline(render()[1]).words()
+
+
+def test_a_run_from_before_the_check_is_shown(tree: Path) -> None:
+    paths = [*Path("metrics/judge").glob("*.json"), *Path("metrics/mt_grade").glob("*.json")]
+    for path in [*paths, *Path("metrics/mt_compare").glob("*.json")]:
+        text = re.sub(r'"known_\w+": [\d.]+,? ?', "", path.read_text(encoding="utf-8"))
+        path.write_text(text.replace(", }", "}"), encoding="utf-8")
+    words = Outline(render()[1]).words()
+    assert words.count("so nothing says whether the judge is better") == 1
+    assert words.count("so nothing says whether the grader is better") == 1
 
 
 def test_who_is_real_is_not_called_simulated(tree: Path) -> None:

@@ -145,7 +145,7 @@ def test_what_cannot_be_read_is_counted_by_replies() -> None:
     assert (counts.calls, counts.asked, counts.parsed) == (7, 20, 3)
     assert counts.replies_read == 3 / 5, "two requests got no reply"
     assert schemes.shortfall(counts).startswith("3 of the 20 instructions asked for")
-    assert schemes.examples(outcomes)[:2] == ["", "No examples today."]
+    assert [reply.text for reply in schemes.telling(outcomes)[:2]] == ["", "No examples today."]
     assert schemes.why(outcomes[1:3]) == "no_examples 1, failed 1"
 
 
@@ -159,12 +159,6 @@ def test_a_yield_under_half_is_said(parsed: int, share: float, says: str) -> Non
     )
     found = schemes.shortfall(counts)
     assert found.startswith(says) and bool(found) == bool(says)
-
-
-def test_a_reply_is_shown_raw_and_shortened() -> None:
-    thought = said("So.").model_copy(update={"raw": "<think>hm</think>\nSo. " + "x" * 400})
-    shown = schemes.examples([schemes.attempt("lamini", lamini_job(), Scripted([thought]))])
-    assert shown[0].startswith("<think>hm</think> So. xxx") and len(shown[0]) < 310
 
 
 # --- LaMini --------------------------------------------------------------------------------------

@@ -21,14 +21,14 @@ from urllib.parse import quote
 import pytest
 import yaml
 
-from bezoar import files, llm, params, report
+from bezoar import files, llm, loading, params, report
 from bezoar.cards import dataset, model
 from bezoar.files import BadInput
-from bezoar.llm.client import Failed
+from bezoar.llm.client import Stopped
 from bezoar.params import InProcess, Repository
 from bezoar.records import Message
 from bezoar.sources import hub, link, local, weights
-from bezoar.training import fitting, loading, merge
+from bezoar.training import fitting, merge
 from tests.conftest import BIN, ROOT, environment
 from tests.hub import Hub, Repo, serve
 from tests.servers import Faults, serving
@@ -246,7 +246,7 @@ def test_code_that_a_model_brings_is_not_run(
     with_code(tmp_path / "model", mark)
     # as at a terminal, where transformers asks whether to run it unless told that it must not
     monkeypatch.setattr("builtins.input", lambda *_: "y")
-    with pytest.raises((BadInput, ValueError, OSError, KeyError, Failed)):
+    with pytest.raises((BadInput, ValueError, OSError, KeyError, Stopped)):
         load(tmp_path / "model")
 
 

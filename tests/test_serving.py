@@ -97,7 +97,7 @@ def test_a_model_in_this_process_over_the_same_ledger(base: Path) -> None:
     endpoint = InProcess(
         provider="local", model=str(base), style="completion", concurrency=4, batch_size=3,
         terms="MIT",
-        params={"max_new_tokens": 12, "do_sample": False},
+        params={"max_new_tokens": 12},
     )  # fmt: skip
     ask = llm.connect(endpoint)
     first = llm.each(say, PROMPTS, ask, endpoint, where="test", name=str)

@@ -13,11 +13,11 @@ from typing import Any
 
 import pytest
 
-from bezoar import chat, files, params, pretraining, work
+from bezoar import chat, files, loading, params, pretraining, work
 from bezoar.files import BadInput
 from bezoar.params import Dpo, Link, Preference, Sft, Training
 from bezoar.records import Message
-from bezoar.training import dpo, fitting, loading, sft
+from bezoar.training import dpo, fitting, sft
 from tests.test_pretraining import CORPUS, NAMES, SIZE
 
 pytestmark = pytest.mark.slow

@@ -151,11 +151,24 @@ def test_the_scale_is_the_one_asked_for() -> None:
     judge = Scripted([stated(rating="3"), stated(rating="4")])
     assert verdicts.judge(sample(), 3, judge).status == "accepted"
     assert verdicts.judge(sample(), 3, judge).status == "undecided"
-    assert "from 1 (worst) to 3 (best)" in judge.prompts[0]
+    assert "from 1 (worst) to 3 (best)" in judge.messages[0][0].content
+
+
+@pytest.mark.parametrize("expected", ["", "Rhine"])
+def test_the_criterion_is_a_system_message_and_the_row_a_user_message(expected: str) -> None:
+    row = sample(expected=expected)
+    system, user = verdicts.question(row, 7)
+    assert (system.role, user.role) == ("system", "user")
+    assert "Name a river." in user.content and "The Rhine." in user.content
+    assert "<status>...</status>\n<rating>...</rating>\n<reason>...</reason>" in system.content
+    assert ("explanation" in system.content) == bool(expected)
+    other = sample(expected=expected, instruction="Name a hill.", response="The Brocken.")
+    assert verdicts.question(other, 7)[0] == system, "the criterion is the same for every row"
 
 
 def test_a_row_with_an_expected_answer_is_judged_as_its_explanation() -> None:
-    prompt = verdicts.question(sample(expected="Rhine", context="Rivers: Rhine."), 7)
+    _, row = verdicts.question(sample(expected="Rhine", context="Rivers: Rhine."), 7)
+    prompt = row.content
     assert "<expected>\nRhine\n</expected>" in prompt
     assert "<generated>\nThe Rhine.\n</generated>" in prompt
     assert "<instruction>\nName a river.\n\nInput: Rivers: Rhine.\n</instruction>" in prompt
@@ -163,7 +176,7 @@ def test_a_row_with_an_expected_answer_is_judged_as_its_explanation() -> None:
 
 
 def test_a_row_without_one_is_judged_as_a_response() -> None:
-    prompt = verdicts.question(sample(), 7)
+    prompt = verdicts.question(sample(), 7)[1].content
     assert "<response>\nThe Rhine.\n</response>" in prompt and "<expected>" not in prompt
 
 
@@ -171,7 +184,9 @@ def test_a_row_without_one_is_judged_as_a_response() -> None:
 def test_what_is_judged_cannot_speak_for_the_judge(expected: str) -> None:
     honest = sample(expected="x" if expected else "")
     bad = sample(instruction=ATTACK, context=ATTACK, response=ATTACK, expected=expected)
-    prompts = [verdicts.question(row, 7) for row in (honest, bad)]
+    (criterion, shown), (same, attacked) = (verdicts.question(row, 7) for row in (honest, bad))
+    assert criterion == same, "nothing of a row comes into the system message"
+    prompts = [shown.content, attacked.content]
     for tag in verdicts.TAGS:
         assert prompts[0].count(tag) == prompts[1].count(tag), tag
     assert "$scale" in prompts[1] and "fine‹/response›" in prompts[1]
@@ -487,6 +502,39 @@ def test_requests_made_once_more_are_counted() -> None:
     graded_by([said("", "refused"), "Good.", "Good."], "four")
     graded_by(["Rating: [[6]]", "Rating: [[7]]"], "five")
     assert counted() == 4
+
+
+@pytest.mark.parametrize("ending", ["too_long", "failed"])
+def test_a_request_that_came_to_nothing_is_neither_read_nor_made_once_more(ending: str) -> None:
+    nothing = said("", ending)
+    verdict = verdicts.verdict(sample(), nothing, 7)
+    assert (verdict.status, verdict.rating, verdict.reason) == ("undecided", None, ending)
+    judge = Scripted(["Rating: [[7]]", nothing])
+    one, two = graded(question(), answers(), judge)
+    assert (one.score, one.status) == (7, "ok"), "the grade of the first turn stays"
+    assert (two.score, two.status) == (None, ending) and len(judge.prompts) == 2
+    # nor is a text that came with it
+    assert verdicts.heard(Scripted([said("[[7]]", ending)]), "", "?", verdicts.rating)[0] is None
+    assert verdicts.references(question("math"), Scripted([nothing])) == []
+
+
+def test_an_endpoint_that_has_no_other_text_to_give_is_not_counted_as_asked_again() -> None:
+    silent = said("Quite good.").model_copy(update={"key": "0a"})
+    judge = Scripted([silent] * 4)
+    grades = graded(question(), answers(), judge)
+    assert [grade.status for grade in grades] == ["unparsed", "unparsed"]
+
+    def exchanges(*replies: Reply) -> list[Exchange]:
+        return [
+            Exchange(job="1", step=step, messages=judge.messages[0], reply=reply)
+            for step, reply in enumerate(replies)
+        ]
+
+    assert verdicts.retried(exchanges(silent, silent), verdicts.rating) == 0
+    other = silent.model_copy(update={"key": "0b"})
+    assert verdicts.retried(exchanges(silent, other), verdicts.rating) == 1
+    unkept = silent.model_copy(update={"key": ""})  # a simulated one is in no ledger
+    assert verdicts.retried(exchanges(unkept, unkept), verdicts.rating) == 1
 
 
 def test_what_is_graded_cannot_speak_for_the_grader() -> None:

@@ -90,6 +90,7 @@ def card(name: str, params: Params, folder: Path) -> str:
         },
         asked_with=_asked_with,
         prompts=_prompts(name),
+        trust=_trust(name),
         contamination=cards.findings(folder / "contamination.jsonl"),
         others=[
             path
@@ -97,6 +98,13 @@ def card(name: str, params: Params, folder: Path) -> str:
             if (folder / path).exists()
         ],
     )
+
+
+def _trust(name: str) -> dict[str, Any]:
+    """By judge how it did on rows whose answers are known; empty where none was asked."""
+    path = Path("data/judge", name, "known.json")
+    by_judge: Any = read_json(path) if path.exists() else {}
+    return {who: trust for who, trust in by_judge.items() if trust["known_rows"] is not None}
 
 
 def _asked_with(endpoint: Endpoint) -> str:

@@ -1,13 +1,16 @@
 """Anthropic's Messages API."""
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any
 
-from bezoar.llm.wire import Parsed, Unusable, count, first, sendable
+from bezoar.llm.wire import Doubt, Finish, Parsed, Unusable, count, ending, first, varied
 from bezoar.params import Anthropic
 from bezoar.records import Message
 
-FINISH: dict[str, Literal["length", "refused"]] = {
+# Not here: tool_use and pause_turn, which are no end of an answer
+FINISH: dict[str, Finish] = {
+    "end_turn": "stop",
+    "stop_sequence": "stop",
     "max_tokens": "length",
     "model_context_window_exceeded": "length",
     "refusal": "refused",
@@ -28,35 +31,44 @@ class Wire:
         }
         if key:
             self.headers["Authorization"] = f"Bearer {key}"  # as the anthropic package 2.x does
-        self._static = {"model": endpoint.model, **sendable(endpoint.params)}
+        self._endpoint = endpoint
 
-    def body(self, messages: Sequence[Message]) -> dict[str, Any]:
+    def body(self, messages: Sequence[Message], sample: int = 0) -> dict[str, Any]:
         """The turns, and the system messages as one."""
+        endpoint = self._endpoint
+        static = {"model": endpoint.model, **varied(endpoint.params, endpoint.again, sample)}
         turns = [{"role": m.role, "content": m.content} for m in messages if m.role != "system"]
         system = "\n\n".join(m.content for m in messages if m.role == "system")
-        return {**self._static, "messages": turns, **({"system": system} if system else {})}
+        return {**static, "messages": turns, **({"system": system} if system else {})}
 
     def parse(self, document: Any) -> Parsed:
-        """All text blocks; thinking may come before them."""
+        """All text blocks; the thinking that may come before them is not text."""
         content = first(document, "content")
         if first(document, "type") != "message" or not isinstance(content, list):
             raise Unusable("a reply without content")
         texts = [first(b, "text") for b in content if first(b, "type") == "text"]
         if not all(isinstance(text, str) for text in texts):
             raise Unusable("a text block without a text")
+        finish = ending(FINISH, "stop_reason", first(document, "stop_reason"))
+        thinking = [first(b, "thinking") for b in content if first(b, "type") == "thinking"]
         cached = count(document, "usage", "cache_read_input_tokens") or 0
         written = count(document, "usage", "cache_creation_input_tokens") or 0
         plain = count(document, "usage", "input_tokens")
         return Parsed(
             text="".join(texts),
-            finish=FINISH.get(first(document, "stop_reason") or "", "stop"),
+            thoughts="\n\n".join(words for words in thinking if isinstance(words, str)),
+            finish=finish,
             # the three are billed apart and counted apart
             tokens_in=None if plain is None else plain + written + cached,
             tokens_cached=cached,
             tokens_out=count(document, "usage", "output_tokens"),
-            model=str(first(document, "model") or self._static["model"]),
+            model=str(first(document, "model") or self._endpoint.model),
         )
 
     def hopeless(self, document: Any) -> bool:
         """Anthropic says what is hopeless with a status of its own."""
         return False
+
+    def doubts(self, body: dict[str, Any]) -> list[Doubt]:
+        """None: the system message has a field of its own, and no schema is asked for."""
+        return []

@@ -1,26 +1,31 @@
 """The same `Ask` over the providers' batch APIs: half the price, some hours later.
 
-Requests that wait together become one batch. Before it is opened, a journal file in
-`$BEZOAR_WORK/batches/` names its requests; the provider's id is added as soon as it is known. A
-stage that starts again finds the journal, looks for a batch that was opened but never written down
-(the kill came between), polls on, and joins results to requests by their key. A request that the
-batch did not answer (expired, a server's error) is asked live; one that it refused has failed.
+Requests wait for each other: a batch is opened when nothing is under way that could bring another
+request, or when it is full. Before it is opened its requests are claimed, and a journal file in
+`$BEZOAR_WORK/batches/` names them; the provider's id is added as soon as it is known. A batch
+outlives its process: another that wants one of its requests, or starts, finds the journal, looks
+for a batch that was opened but never written down (the kill came between), polls on, and joins
+results to requests by their key.
+
+What a batch leaves unanswered is asked live where it is little, and in another batch where it is
+much. A batch that fails as a whole ends the stage with the provider's words, but for one that was
+too large, which is opened again in smaller parts, one after the other.
 """
 
 import asyncio
-import fcntl
-import hashlib
 import json
+import re
+import secrets
+import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 from bezoar import files, work
 from bezoar.budget import Purse
 from bezoar.files import BadInput
-from bezoar.ledger import Ledger
+from bezoar.ledger import Bill, Ledger
 from bezoar.llm import client
 from bezoar.llm.client import Call, Stopped
 from bezoar.llm.wire import Unusable, Wire, first
@@ -28,18 +33,28 @@ from bezoar.params import Anthropic, OpenAI
 from bezoar.records import Record
 
 POLL = 30.0  # seconds between two looks at a batch
-LINGER = 0.5  # seconds without a new request after which those that wait become a batch
+LINGER = 0.5  # seconds without a new request after which those that wait may become a batch
 REQUESTS, BYTES = 50_000, 150 * 2**20  # in a batch: below what both providers take
+LINE = 200  # bytes that a request takes in a file beside its body
 SKEW = 300  # seconds by which a provider's clock may differ from ours
+LITTLE = 0.1  # the share of a batch that is asked live where it stays unanswered
+GONE = (404, 410)
+TOO_LARGE = re.compile(
+    r"token_limit|enqueued token|too[ _-]large|too many (requests in|lines|tokens)"
+    r"|(request|size|file|batch)s?_(size_)?limit|maximum (number|size)|exceeds? the (max|limit)",
+    re.IGNORECASE,
+)
 
 
 class Journal(Record):
-    """A batch as far as it is known here."""
+    """A batch as far as it is known here; `bill` is who pays, `usd` the most that it can cost."""
 
     url: str
     keys: list[str]
     opened: float
     id: str | None = None
+    bill: tuple[str, ...] = ()
+    usd: float = 0.0
 
 
 class Result(NamedTuple):
@@ -49,6 +64,15 @@ class Result(NamedTuple):
     document: Any
     reason: str
     refused: bool
+
+
+class Ended(NamedTuple):
+    """A batch that is over: results by key, and where it failed as a whole the provider's words,
+    and whether smaller ones may do."""
+
+    results: dict[str, Result]
+    failure: str = ""
+    too_large: bool = False
 
 
 class Dialect(Protocol):
@@ -62,9 +86,22 @@ class Dialect(Protocol):
         """The id of the batch of this journal, if the provider has it."""
         ...
 
-    async def look(self, batch: str) -> dict[str, Result] | None:
-        """Results by key, None while it runs."""
+    async def look(self, batch: str) -> Ended | None:
+        """How it ended, None while it runs. Refused with one of GONE when it is not known."""
         ...
+
+
+class Refused(Stopped):
+    """The batch API did not do what it was asked for."""
+
+    def __init__(self, words: str, status: int) -> None:
+        super().__init__(words)
+        self.status = status
+        self.too_large = status == 413 or bool(TOO_LARGE.search(words))
+
+
+class Unsure(Exception):
+    """Whether the batch was opened is not known."""
 
 
 class Client(client.Client):
@@ -78,137 +115,318 @@ class Client(client.Client):
         self.dialect: Dialect = (
             OpenAIBatches(self) if isinstance(endpoint, OpenAI) else AnthropicBatches(self)
         )
+        self.over: set[str] = set()  # ids of batches that this process has seen end
         self._waiting: dict[str, Call] = {}
         self._parked: dict[str, Call] = {}  # in a batch
         self._pending: set[str] = set()  # keys of batches that run
+        self._unread: dict[str, Exception] = {}  # keys of batches that could not be read
+        self._tries: dict[str, int] = {}  # batches that left a key unanswered
+        self._journals: set[Path] = set()  # those that were taken up
+        self._most = REQUESTS
+        self._one_by_one = False
         self._running = 0
-        self._linger: asyncio.TimerHandle | None = None
         self._resumed = False
+        self._linger: asyncio.TimerHandle | None = None
+
+    # --- requests that wait ----------------------------------------------------------------------
 
     def _route(self, call: Call) -> None:
         if not self._resumed:
             self._resumed = True
-            for path in sorted(self.folder.glob("*.json")):
-                journal = Journal.model_validate(files.read_json(path))
-                if journal.url == self.wire.url:
-                    self._pending |= set(journal.keys)
-                    self._start(self._guard(self._follow(path, journal)))
-        if call.key in self._pending:
+            self._adopt()
+        if self._stopped:
+            self._finish(call, self._stopped)
+        elif call.key in self._unread:
             self._parked[call.key] = call
-            return
-        self._waiting[call.key] = call
-        self._flush_soon()
+            self._stop(self._unread[call.key])
+        elif call.key in self._pending:
+            self._parked[call.key] = call
+        else:
+            self._waiting[call.key] = call
+            self._flush_soon()
+
+    def _come_back(self, calls: list[Call]) -> None:
+        if any(call.key not in self.ledger for call in calls):
+            self._adopt()  # whoever had them may have left a batch
+        super()._come_back(calls)
+        if self._waiting:
+            self._flush_soon()
+
+    def _finish(self, call: Call, answer: Any) -> None:
+        super()._finish(call, answer)
+        if self._waiting:
+            self._flush_soon()
 
     def _flush_soon(self) -> None:
         if self._linger:
             self._linger.cancel()
         self._linger = self._loop.call_later(LINGER, self._flush)
 
+    def _expecting(self) -> bool:
+        """Whether anything is under way whose end may bring further requests."""
+        live = self.admission.under_way or self._queue or self._resting
+        return bool(self._running or live or len(self.elsewhere))
+
+    def _full(self) -> bool:
+        if self._one_by_one:
+            return False
+        size = sum(len(call.body) + LINE for call in self._waiting.values())
+        return len(self._waiting) >= self._most or size > BYTES
+
     def _flush(self) -> None:
         """Open a batch of what waits, as far as the budget reaches."""
+        self._linger = None
+        if self._waiting:
+            self._adopt()
+        if not self._waiting or (self._expecting() and not self._full()):
+            return  # what is under way comes back here
+        try:
+            with self.purse.claims.held():
+                calls = self._gather()
+        except (OSError, BadInput) as error:
+            self._unwritable(error)
+            return
+        if calls:
+            path = self.folder / f"{secrets.token_hex(8)}.json"
+            self._see_to(path, list(calls), self._open(path, calls))
+        if self._waiting and not self._expecting():
+            self._dear()
+        elif self._waiting and self._full():
+            self._flush_soon()
+
+    def _gather(self) -> dict[str, Call]:
+        """As many calls as a batch takes and the budget allows, claimed and parked."""
         calls: dict[str, Call] = {}
         size = 0
         for key, call in list(self._waiting.items()):
-            size += len(call.body) + 200
-            if len(calls) == REQUESTS or size > BYTES or not self._reserve(call, batch=True):
+            size += len(call.body) + LINE
+            if calls and (len(calls) == self._most or size > BYTES):
                 break
-            calls[key] = self._waiting.pop(key)
-        if calls:
-            self._pending |= set(calls)
-            self._parked |= calls
-            self._start(self._guard(self._open(calls)))
-            if self._waiting:
-                self._flush_soon()
-        elif self._waiting and not self._running and not self.admission.under_way:
-            self._stop(Stopped(self.purse.why()))
+            if key in self._pending:  # of a batch that was taken up meanwhile
+                self._parked[key] = self._waiting.pop(key)
+                continue
+            taken = self._reserve(call, batch=True)
+            if taken == "dear" or self._stopped:
+                break
+            self._waiting.pop(key, None)
+            if taken == "taken":
+                calls[key] = self._parked[key] = call
+        self._pending |= set(calls)
+        return calls
+
+    def _dear(self) -> None:
+        if not self._running:  # a batch may cost less than what is set aside for it
+            super()._dear()
 
     def _stop(self, why: Exception) -> None:
         super()._stop(why)
-        for call in [*self._waiting.values(), *self._parked.values()]:
-            self._finish(call, why)
+        calls = {**self._waiting, **self._parked}
         self._waiting, self._parked = {}, {}
+        for call in calls.values():
+            self._finish(call, why)
 
-    async def _guard(self, work: Any) -> None:
-        """A batch that cannot be opened or read stops the stage, with words."""
+    # --- batches ---------------------------------------------------------------------------------
+
+    def _adopt(self) -> None:
+        """Take up the batches that nobody follows, those of killed runs."""
+        for path in sorted(self.folder.glob("*.json")):
+            if path in self._journals:
+                continue
+            journal = _journal(path)
+            if journal is None or journal.url != self.wire.url:
+                continue
+            ours = journal.bill[:1] == (self.purse.bill.run,)
+            try:
+                adopted = self.purse.adopt(journal.keys, journal.usd if ours else 0.0)
+            except (OSError, BadInput) as error:
+                self._unwritable(error)
+                return
+            if adopted:
+                self._pending |= set(journal.keys)
+                self._see_to(path, journal.keys, self._follow(path, journal))
+
+    def _see_to(self, path: Path, keys: list[str], work: Any) -> None:
         self._running += 1
+        self._journals.add(path)
+        self._start(self._guard(path, keys, work))
+
+    async def _guard(self, path: Path, keys: list[str], work: Any) -> None:
+        """A batch that cannot be opened or read stops the stage with words, if it is wanted."""
         try:
             await work
-        except Stopped as error:
-            self._stop(error)
-        except BadInput as error:
-            self._stop(Stopped(str(error).removeprefix("error: ")))
-        except Exception as error:
-            self._stop(error)
+        except (Exception, BadInput) as error:
+            if not isinstance(error, Stopped):
+                reason = str(error).removeprefix("error: ") or type(error).__name__
+                error = Stopped(f"llm: {self.endpoint.model}: mode: batch: {reason}")
+            self._unread |= dict.fromkeys(keys, error)
+            if any(key in self._parked for key in keys):
+                self._stop(error)
+            else:
+                self._say(f"{error} (a batch of which nothing is wanted so far)")
         finally:
             self._running -= 1
+            self._pending -= set(keys)
+            self._journals.discard(path)
+            if self._queue:
+                self._pump()
             if self._waiting:
                 self._flush_soon()
 
-    async def _open(self, calls: dict[str, Call]) -> None:
+    async def _open(self, path: Path, calls: dict[str, Call]) -> None:
         keys = sorted(calls)
-        name = hashlib.sha256("".join(keys).encode()).hexdigest()[:16]
-        path = self.folder / f"{name}.json"
-        journal = Journal(url=self.wire.url, keys=keys, opened=time.time())
-        with _held(path) as held:
-            if held:
-                files.write_json(path, journal.model_dump())
-                batch = await self.dialect.create(name, {k: calls[k].body for k in keys})
-                journal = journal.model_copy(update={"id": batch})
-                files.write_json(path, journal.model_dump())
+        journal = Journal(
+            url=self.wire.url,
+            keys=keys,
+            opened=time.time(),
+            bill=tuple(self.purse.bill),
+            usd=sum(call.reserved for call in calls.values()),
+        )
+        files.write_json(path, journal.model_dump())
+        try:
+            batch = await self.dialect.create(path.stem, {k: calls[k].body for k in keys})
+        except Refused as error:
+            path.unlink(missing_ok=True)
+            if not error.too_large or len(keys) == 1:
+                raise
+            self._conclude(path, journal, Ended({}, str(error), too_large=True))
+            return
+        journal = journal.model_copy(update={"id": batch})
+        files.write_json(path, journal.model_dump())
         await self._follow(path, journal)
 
     async def _follow(self, path: Path, journal: Journal) -> None:
         """See a batch through to its end, whoever opened it."""
-        while journal.id is None:
-            with _held(path) as held:
-                if held:  # whoever opened it is gone, or has written the id by now
-                    journal = Journal.model_validate(files.read_json(path))
-                    found = journal.id or await self.dialect.find(path.stem, journal)
-                    if found is None:
-                        break
-                    journal = journal.model_copy(update={"id": found})
-                    files.write_json(path, journal.model_dump())
-            if journal.id is None:
-                await asyncio.sleep(POLL)
-        results: dict[str, Result] = {}
-        if journal.id is not None:
-            while (ended := await self.dialect.look(journal.id)) is None:
-                await asyncio.sleep(POLL)
-            results = ended
-        self._pending -= set(journal.keys)
-        for key in journal.keys:
-            self._join(key, results.get(key), opened=journal.id is not None)
-        path.unlink(missing_ok=True)
+        batch = journal.id or await self._found(path, journal)
+        ended = await self._ended(batch) if batch else None
+        if batch and ended is None:
+            self._say(
+                f"batch {batch} of {len(journal.keys)} requests is not known to the provider any "
+                "more (too old, or of another account); what it was to answer is asked anew"
+            )
+        self._conclude(path, journal.model_copy(update={"id": ended and batch}), ended or Ended({}))
 
-    def _join(self, key: str, result: Result | None, opened: bool) -> None:
-        call = self._parked.pop(key, None)
-        wanted = call or Call(key, b"", lambda answer: None)
-        wanted.attempts += opened
-        reason = result.reason if result else "the batch has no result for it"
-        if result and result.document is not None and self.ledger.get(key) is None:
+    async def _found(self, path: Path, journal: Journal) -> str | None:
+        """The batch of a journal without an id, None when it was never opened."""
+        try:
+            batch = await self.dialect.find(path.stem, journal)
+        except Refused as error:
+            if error.status not in GONE:
+                raise
+            return None
+        if batch:
+            files.write_json(path, journal.model_copy(update={"id": batch}).model_dump())
+        return batch
+
+    async def _ended(self, batch: str) -> Ended | None:
+        """How a batch ended, None when the provider says twice that it does not know it."""
+        gone = 0
+        while gone < 2:
             try:
-                self._keep(wanted, self._reply(wanted, result.document, batch=True))
-                return
-            except Unusable as error:
-                reason = str(error)
-        if call is None:
-            return  # not asked for in this run (yet)
-        if result and result.refused:
-            self._fail(call, 400, f"refused in a batch: {reason}")
-            return
-        self.purse.settle(call.reserved, 0.0)
-        call.reserved = 0.0
-        if (value := self.ledger.get(key)) is not None:
-            self._finish(call, client.remembered(key, value))
-        elif opened:
-            super()._route(call)  # live
-        else:
-            self._waiting[key] = call
-            self._flush_soon()
+                if (ended := await self.dialect.look(batch)) is not None:
+                    self.over.add(batch)
+                    return ended
+                gone = 0
+            except Refused as error:
+                if error.status not in GONE:
+                    raise
+                gone += 1
+            await asyncio.sleep(POLL)
+        return None
 
-    async def call(self, method: str, path: str, data: Any = None) -> bytes:
+    def _conclude(self, path: Path, journal: Journal, ended: Ended) -> None:
+        """Keep what was answered, see to the rest, forget the journal. Nobody else looks at claims
+        and journal between."""
+        self._pending -= set(journal.keys)
+        with self.purse.claims.held():
+            left = [key for key in journal.keys if not self._join(key, ended, journal)]
+            path.unlink(missing_ok=True)
+        calls = [call for key in left if (call := self._parked.pop(key, None))]
+        if journal.id is None and not ended.failure:  # it was never opened, or is gone
+            self._wait_anew(calls)
+        elif not ended.failure:
+            self._ask_again(calls, len(left) / len(journal.keys), journal)
+        elif ended.too_large and len(journal.keys) > 1:
+            self._most, self._one_by_one = max(1, len(journal.keys) // 2), True
+            self._say(f"{ended.failure}: opened again in batches of {self._most}, one by one")
+            self._wait_anew(calls)
+        elif calls:
+            self._parked |= {call.key: call for call in calls}
+            raise Stopped(
+                f"llm: {self.endpoint.model}: batch {journal.id} of {len(journal.keys)} requests: "
+                f"{ended.failure}; mend that, or set mode: live"
+            )
+
+    def _wait_anew(self, calls: list[Call]) -> None:
+        self._waiting |= {call.key: call for call in calls}
+
+    def _ask_again(self, calls: list[Call], share: float, journal: Journal) -> None:
+        """What a batch left: live where it is little, in another batch where it is much, and where
+        that leaves much too, no further."""
+        if not calls:
+            return
+        size = f"{len(calls)} of {len(journal.keys)} requests"
+        if len(calls) == 1 or share <= LITTLE:
+            self._say(f"batch {journal.id} left {size} unanswered: asked live, at the full price")
+            for call in calls:
+                super()._route(call)
+            return
+        for call in calls:
+            self._tries[call.key] = self._tries.get(call.key, 0) + 1
+        if max(self._tries[call.key] for call in calls) > 1:
+            self._parked |= {call.key: call for call in calls}
+            raise Stopped(
+                f"llm: {self.endpoint.model}: batch {journal.id} left {size} unanswered, as the "
+                "one before it did; wait until the provider has time, or set mode: live"
+            )
+        self._say(f"batch {journal.id} left {size} unanswered: asked in another batch")
+        self._wait_anew(calls)
+
+    def _join(self, key: str, ended: Ended, journal: Journal) -> bool:
+        """Whether that settles a request: answered, or refused for good."""
+        call = self._parked.get(key)
+        wanted = call or Call(key, b"", lambda answer: None)
+        wanted.claimed = True
+        wanted.attempts += journal.id is not None
+        result = ended.results.get(key)
+        if (value := self.ledger.get(key)) is not None:
+            self._parked.pop(key, None)
+            self._finish(wanted, client.remembered(key, value))
+        elif result and result.refused:
+            self._parked.pop(key, None)
+            self._fail(wanted, 400, f"refused in a batch: {result.reason}")
+        elif not result or result.document is None or not self._answer(wanted, result, journal):
+            if call is None:
+                self.purse.release(key)
+            else:
+                self.purse.rest(key)
+            return False
+        return True
+
+    def _answer(self, call: Call, result: Result, journal: Journal) -> bool:
+        try:
+            reply = self._reply(call, result.document, batch=True)
+        except Unusable as error:
+            call.reserved = call.reserved or journal.usd / len(journal.keys)
+            self._lose(call, str(error), result.document, batch=True)
+            return False
+        self._parked.pop(call.key, None)
+        payer = Bill(*journal.bill) if len(journal.bill) == len(Bill._fields) else None
+        self._keep(call, reply, payer)
+        return True
+
+    def _say(self, words: str) -> None:
+        print(f"llm: {self.endpoint.model}: {words}", file=sys.stderr)
+
+    async def document(self, method: str, path: str, data: Any = None) -> dict[str, Any]:
+        """The JSON object that the batch API answers with."""
+        found: dict[str, Any] = json.loads(await self.call(method, path, data, _is_object))
+        return found
+
+    async def call(
+        self, method: str, path: str, data: Any = None, sound: Any = lambda raw: True
+    ) -> bytes:
         """The body of a 200 of the batch API, `path` on the model's own host; passing troubles are
-        sat out. Stopped on any other answer."""
+        sat out, bodies that are not `sound` among them. Refused on any other answer."""
         url = path if "://" in path else self.wire.url.removesuffix(self.wire.path) + path
         began, attempt = time.monotonic(), 0
         while True:
@@ -217,37 +435,48 @@ class Client(client.Client):
                 status, headers, raw = await self._exchange(
                     method, url, data() if callable(data) else data
                 )
+                if status == 200 and sound(raw):
+                    return raw
                 reason = f"HTTP {status}: {raw[:300].decode('utf-8', 'replace')}"
-                passing = self._may_pass(status, headers, None)
+                passing = status == 200 or self._may_pass(status, headers, None)
             except Exception as error:  # whatever a connection can come to
                 status, passing, reason = 0, True, str(error) or type(error).__name__
-            if status == 200:
-                return raw
-            if not passing or time.monotonic() - began > self.endpoint.patience:
-                raise Stopped(
-                    f"llm: {self.endpoint.model}: mode: batch: {method} {path}: {reason}; mend "
-                    "that, or set mode: live"
-                )
+            words = (
+                f"llm: {self.endpoint.model}: mode: batch: {method} {path}: {reason}; mend that, "
+                "or set mode: live"
+            )
+            refused = Refused(words, status)
+            late = time.monotonic() - began > self.endpoint.patience
+            if not passing or late or (status == 429 and refused.too_large):
+                raise refused
             if method == "POST" and path.endswith("batches"):
                 raise Unsure(reason)
             await asyncio.sleep(client.backoff(attempt))
 
 
-class Unsure(Exception):
-    """Whether the batch was opened is not known."""
+def _is_object(raw: bytes) -> bool:
+    try:
+        return isinstance(json.loads(raw), dict)
+    except (ValueError, RecursionError):
+        return False
 
 
-@contextmanager
-def _held(path: Path) -> Iterator[bool]:
-    """Whether this process alone may open or look for the batch of a journal."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path.with_suffix(".lock"), "w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            yield False
-        else:
-            yield True
+def _journal(path: Path) -> Journal | None:
+    """A journal, None where another process took it away or it cannot be read."""
+    try:
+        return Journal.model_validate_json(path.read_bytes())
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        print(f"{path}: no journal of a batch, left as it is ({error})", file=sys.stderr)
+        return None
+
+
+def _rows(content: bytes) -> Iterator[dict[str, Any]]:
+    """The rows of a results file; one that is torn answers nothing."""
+    for line in filter(None, content.split(b"\n")):
+        if _is_object(line) and isinstance((row := json.loads(line)).get("custom_id"), str):
+            yield row
 
 
 class OpenAIBatches:
@@ -279,7 +508,7 @@ class OpenAIBatches:
             )
             return data
 
-        file = json.loads(await self.client.call("POST", "/files", form))["id"]
+        file = (await self.client.document("POST", "/files", form))["id"]
         request = {
             "input_file_id": file,
             "endpoint": endpoint,
@@ -291,22 +520,24 @@ class OpenAIBatches:
     async def find(self, name: str, journal: Journal | None) -> str | None:
         """The newest batch that carries this name."""
         async for batch in _pages(self.client, "/batches"):
-            if first(batch, "metadata", "bezoar") == name:
+            if first(batch, "metadata", "bezoar") == name and batch["id"] not in self.client.over:
                 return str(batch["id"])
         return None
 
-    async def look(self, batch: str) -> dict[str, Result] | None:
+    async def look(self, batch: str) -> Ended | None:
         """Both files, whatever way the batch ended."""
-        shown = json.loads(await self.client.call("GET", f"/batches/{batch}"))
-        if shown["status"] not in ("completed", "failed", "expired", "cancelled"):
+        shown = await self.client.document("GET", f"/batches/{batch}")
+        status = shown.get("status")
+        if status not in ("completed", "failed", "expired", "cancelled"):
             return None
         results = {}
         for kind in ("output_file_id", "error_file_id"):
             if shown.get(kind):
                 content = await self.client.call("GET", f"/files/{shown[kind]}/content")
-                for row in map(json.loads, filter(None, content.split(b"\n"))):
+                for row in _rows(content):
                     results[row["custom_id"]] = self._result(row)
-        return results
+        words = "" if status in ("completed", "expired") else _failure(shown)
+        return Ended(results, words, bool(TOO_LARGE.search(words)))
 
     def _result(self, row: dict[str, Any]) -> Result:
         status, body = first(row, "response", "status_code"), first(row, "response", "body")
@@ -337,30 +568,47 @@ class AnthropicBatches:
         async for batch in _pages(self.client, "/v1/messages/batches"):
             if _unix(batch.get("created_at")) < journal.opened - SKEW:
                 continue
+            if batch["id"] in self.client.over:
+                continue
             if sum(batch["request_counts"].values()) != len(journal.keys):
                 continue
-            while (results := await self.look(batch["id"])) is None:
+            while (ended := await self.look(batch["id"])) is None:
                 await asyncio.sleep(POLL)
-            if set(results) == set(journal.keys):
+            if set(ended.results) == set(journal.keys):
                 return str(batch["id"])
         return None
 
-    async def look(self, batch: str) -> dict[str, Result] | None:
+    async def look(self, batch: str) -> Ended | None:
         """The results, one line each."""
-        shown = json.loads(await self.client.call("GET", f"/v1/messages/batches/{batch}"))
-        if shown["processing_status"] != "ended":
+        shown = await self.client.document("GET", f"/v1/messages/batches/{batch}")
+        if shown.get("processing_status") != "ended":
             return None
         # the address in results_url, without following it to another host with the key
         content = await self.client.call("GET", f"/v1/messages/batches/{batch}/results")
-        rows = map(json.loads, filter(None, content.split(b"\n")))
-        return {row["custom_id"]: self._result(row["result"]) for row in rows}
+        rows = list(_rows(content))
+        results = {row["custom_id"]: self._result(row.get("result")) for row in rows}
+        cancelled = any(first(row, "result", "type") == "canceled" for row in rows)
+        return Ended(results, "it was cancelled" if cancelled else "")
 
-    def _result(self, result: dict[str, Any]) -> Result:
-        if result["type"] == "succeeded":
-            return Result(result["message"], "", False)
+    def _result(self, result: Any) -> Result:
+        if first(result, "type") == "succeeded":
+            return Result(first(result, "message"), "", False)
         kind = first(result, "error", "error", "type") or first(result, "error", "type")
         said = first(result, "error", "error", "message")
-        return Result(None, f"{result['type']}: {said or kind}", kind == "invalid_request_error")
+        return Result(
+            None, f"{first(result, 'type')}: {said or kind}", kind == "invalid_request_error"
+        )
+
+
+def _failure(shown: dict[str, Any]) -> str:
+    """Why OpenAI's batch came to nothing, in its words."""
+    errors = first(shown, "errors", "data") or []
+    words = [
+        " ".join(str(error[part]) for part in ("code", "message", "line") if error.get(part))
+        for error in errors[:3]
+        if isinstance(error, dict)
+    ]
+    return f"{shown['status']}: {'; '.join(words) or 'the provider does not say why'}"
 
 
 async def _open_once(
@@ -376,7 +624,7 @@ async def _open_once(
     while True:
         attempt += 1
         try:
-            return str(json.loads(await dialect.client.call("POST", path, body))["id"])
+            return str((await dialect.client.document("POST", path, body))["id"])
         except Unsure as error:
             if found := await dialect.find(name, journal):
                 return found
@@ -391,12 +639,13 @@ async def _pages(client: Client, path: str) -> Any:
     while True:
         name = "after_id" if "messages" in path else "after"
         query = f"?limit=100&{name}={after}" if after else "?limit=100"
-        page = json.loads(await client.call("GET", path + query))
-        for batch in page["data"]:
+        page = await client.document("GET", path + query)
+        batches = page.get("data") or []
+        for batch in batches:
             yield batch
-        if not page.get("has_more") or not page["data"]:
+        if not page.get("has_more") or not batches:
             return
-        after = page["data"][-1]["id"]
+        after = batches[-1]["id"]
 
 
 def _unix(stamp: Any) -> float:

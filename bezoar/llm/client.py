@@ -3,6 +3,10 @@
 What happens to a request, all in the background loop's thread: the ledger knows it; or an equal one
 is under way and both get its reply; or it queues until admission lets it out and the budget has
 room, is sent, and is tried again for as long as `patience` says when the failure may pass.
+
+No wait is silent or without an end: a server that asks for more than `patience`, or that says
+nothing for so long, ends what waits for it, and every TELLS seconds a line on standard error says
+what is waited for and until when.
 """
 
 import asyncio
@@ -18,16 +22,30 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from bezoar import budget
-from bezoar.budget import Purse
+from bezoar import budget, claims, thoughts
+from bezoar.budget import Purse, Taken
 from bezoar.files import BadInput
-from bezoar.ledger import Ledger
-from bezoar.llm import background
+from bezoar.ledger import Bill, Ledger
+from bezoar.llm import background, losses
 from bezoar.llm.admission import Admission
+from bezoar.llm.elsewhere import Elsewhere
+from bezoar.llm.mask import Mask
+from bezoar.llm.room import Room
 from bezoar.llm.servers import Servers
-from bezoar.llm.wire import Unusable, Wire, encode, first, request_key
+from bezoar.llm.wire import (
+    Problem,
+    Unusable,
+    Wire,
+    encode,
+    filtered,
+    greedy,
+    no_room,
+    problem,
+    request_key,
+    words_of,
+)
 from bezoar.params import Anthropic, OpenAI
-from bezoar.records import Failure, Message, Reply
+from bezoar.records import Ending, Failure, Message, Reply
 
 if TYPE_CHECKING:
     import aiohttp
@@ -37,6 +55,8 @@ SPOILT = 6  # times that a reply may be broken (each may have been paid) before 
 TELL = 300  # characters of a server's error that a reason quotes
 JSON = {"Content-Type": "application/json"}
 SYNC = 1.0  # seconds between two fsyncs of the ledger
+TELLS = 30.0  # seconds between two lines that say what is waited for
+GRACE = 30.0  # seconds that replies under way may still take once the stage has failed
 
 
 class Failed(Exception):
@@ -58,7 +78,8 @@ class Call:
     """One request on its way, and who waits for it."""
 
     __slots__ = (
-        "attempts", "body", "done", "key", "lost", "reserved", "since", "spoilt", "tokens"
+        "attempts", "body", "claimed", "done", "key", "lost", "reserved", "since", "spoilt",
+        "tokens",
     )  # fmt: skip
 
     def __init__(self, key: str, body: bytes, done: Done) -> None:
@@ -69,6 +90,7 @@ class Call:
         self.attempts = 0
         self.spoilt = 0
         self.tokens = 0
+        self.claimed = False  # by this process; the claim ends with the call
         self.reserved = 0.0  # dollars
         self.lost = 0.0  # dollars that broken replies may have cost
 
@@ -86,7 +108,8 @@ class Client:
         self.ledger = ledger
         self.purse = purse
         self.bought = 0
-        self._secret = secret.encode()
+        self._mask = Mask(secret)
+        self._room = Room(endpoint)
         self._calls: dict[str, Call] = {}
         self._queue: deque[Call] = deque()
         self._resting: dict[Call, asyncio.TimerHandle] = {}  # between two attempts
@@ -94,6 +117,13 @@ class Client:
         self._stopped: Exception | None = None
         self._session: aiohttp.ClientSession | None = None
         self._tasks: set[asyncio.Task[None]] = set()
+        self._house: asyncio.Task[None] | None = None
+        self._proved = False  # whether the server has answered a request
+        self._doubted = False  # whether it was asked what of a request it does not know
+        self._heard = time.monotonic()  # when a reply last came, or the run began
+        self._told = self._heard  # when the user was last told what is waited for
+        self._silent = False  # whether a request has waited for all its patience, and no reply came
+        self._trouble = ""  # why the last attempt came to nothing
         self.admission = Admission(
             endpoint.concurrency,
             endpoint.requests_per_minute and endpoint.requests_per_minute / 60,
@@ -101,12 +131,27 @@ class Client:
         )
         self._loop = background.loop()
         self._most_out = budget.worst_tokens(0, endpoint.params)[1] or 0
+        self.elsewhere = Elsewhere(
+            purse.claims,
+            self._loop,
+            # a model in this process has no patience to lose
+            bound=endpoint.patience + endpoint.timeout if endpoint.patience else float("inf"),
+            back=self._come_back,
+            late=self._too_late,
+            broken=self._unwritable,
+        )
         self._servers = Servers([address + wire.path for address in endpoint.addresses])
 
     def __call__(self, messages: Sequence[Message], sample: int = 0) -> Reply:
         """The reply, bought or remembered; Failed when there will be none, Stopped when nothing
-        more may be bought."""
-        body = encode(self.wire.body(messages))
+        more may be bought. A further `sample` that could not be another reply is the first one. A
+        request that leaves no room for its longest reply is not sent."""
+        if not self._room.fits(messages, sample):
+            return absent("too_long", self.endpoint.model)
+        request = self.wire.body(messages, sample)
+        if sample and greedy(request) and request == self.wire.body(messages):
+            sample = 0
+        body = encode(request)
         key = request_key(self.wire, body, sample)
         answer = background.wait(lambda done: self._submit(key, body, done))
         if isinstance(answer, Exception):
@@ -124,6 +169,10 @@ class Client:
         elif self._stopped:
             done(self._stopped)
         else:
+            if not self._calls:
+                self._heard = self._told = time.monotonic()
+            if self._house is None or self._house.done():
+                self._house = self._start(self._keep_house())
             call = self._calls[key] = Call(key, body, done)
             self._route(call)
 
@@ -145,37 +194,97 @@ class Client:
                         self._timer.cancel()
                     self._timer = self._loop.call_later(pause, self._later)
                 return
-            if not self._reserve(self._queue[0], batch=False):
-                if self.admission.under_way == 0:
-                    self._stop(Stopped(self.purse.why()))
-                return  # what is under way may settle for less than was set aside
             call = self._queue.popleft()
-            self.admission.sent(now, call.tokens)
-            self._start(self._send(call, now))
+            match self._reserve(call, batch=False):
+                case "taken":
+                    self.admission.sent(now, call.tokens)
+                    self._start(self._send(call, now))
+                case "dear":
+                    self._queue.appendleft(call)
+                    if self.admission.under_way == 0:
+                        self._dear()
+                    return  # what is under way may settle for less than was set aside
 
     def _later(self) -> None:
         self._timer = None
         self._pump()
 
-    def _start(self, work: Any) -> None:
-        task = self._loop.create_task(work)
+    def _start(self, work: Any) -> "asyncio.Task[None]":
+        task: asyncio.Task[None] = self._loop.create_task(work)
         self._tasks.add(task)  # the loop itself holds tasks weakly
         task.add_done_callback(self._tasks.discard)
+        return task
 
-    def _reserve(self, call: Call, batch: bool) -> bool:
+    def _reserve(self, call: Call, batch: bool) -> Taken:
+        """Claim a request. One that need not or cannot be sent is seen to, but for a dear one."""
         size = len(call.body)
         call.tokens = size // budget.BYTES_PER_TOKEN + self._most_out
         usd = budget.cost(self.endpoint.price, size, 0, self._most_out, batch)
-        if not self.purse.reserve(usd):
-            return False
-        call.reserved = usd
-        return True
+        try:
+            taken = self.purse.take(call.key, usd, batch)
+        except (OSError, BadInput) as error:
+            self._queue.appendleft(call)
+            self._unwritable(error)
+            return "elsewhere"
+        if taken == "taken":
+            call.claimed, call.reserved = True, usd
+        elif taken == "elsewhere":
+            self.elsewhere.wait(call)
+        elif taken == "known":
+            self._come_back([call])
+        return taken
+
+    def _dear(self) -> None:
+        """A cap forbids the next request, and nothing of this process is under way."""
+        if self.purse.others():
+            self.elsewhere.arm()
+        else:
+            self._stop(Stopped(self.purse.why()))
+
+    def _come_back(self, calls: list[Call]) -> None:
+        """Requests that others had under way are answered, or to be asked here."""
+        for call in calls:
+            if (value := self.ledger.get(call.key)) is not None:
+                self._finish(call, remembered(call.key, value))
+            elif self._stopped:
+                self._finish(call, self._stopped)
+            else:
+                self._route(call)
+        if self._queue and not calls:
+            self._pump()
+
+    def _too_late(self, call: Call, owner: str) -> None:
+        self._fail(
+            call, None, f"process {claims.process(owner)} had it under way for longer than patience"
+        )
+
+    def _unwritable(self, error: OSError | BadInput) -> None:
+        """Nothing is sent whose answer could not be kept."""
+        if isinstance(error, OSError):
+            self._stop(
+                Stopped(
+                    f"{self.ledger.folder}: what is bought cannot be written down "
+                    f"({error.strerror or error}); mend the folder or free some space, or let "
+                    "BEZOAR_WORK name another"
+                )
+            )
+        else:
+            self._stop(Stopped(str(error).removeprefix("error: ")))
+
+    def _lose(self, call: Call, reason: str, document: Any = None, batch: bool = False) -> None:
+        """Charge an attempt that came to nothing and is billed all the same."""
+        usd = losses.cost(document, self.endpoint.price, batch, call.reserved)
+        call.lost += usd
+        try:
+            self.purse.lose(usd, reason)
+        except BadInput as error:
+            self._unwritable(error)
 
     def _stop(self, why: Exception) -> None:
         self._stopped = why
         for timer in self._resting.values():
             timer.cancel()
-        idle = [*self._queue, *self._resting]
+        idle = [*self._queue, *self._resting, *self.elsewhere.clear()]
         self._queue.clear()
         self._resting.clear()
         for call in idle:
@@ -183,7 +292,11 @@ class Client:
 
     def _finish(self, call: Call, answer: Reply | Exception) -> None:
         self._calls.pop(call.key, None)
-        for done in call.done:
+        if call.claimed:
+            self.purse.release(call.key)
+        # once: a reply may still come for a call that was given up
+        waiting, call.done = call.done, []
+        for done in waiting:
             done(answer)
 
     async def _send(self, call: Call, began: float) -> None:
@@ -198,11 +311,13 @@ class Client:
             slow = isinstance(error, asyncio.TimeoutError)
             self.admission.failed(time.monotonic(), slow)
             reason = f"no answer in {self.endpoint.timeout:g} s" if slow else _words(error)
+            if losses.sent(error):
+                self._lose(call, reason)
             self._again(call, None, reason, None)
         else:
             self._servers.give_back(url, time.monotonic(), failed=status >= 500)
             try:
-                self._answered(call, began, status, headers, raw)
+                await self._answered(call, began, status, headers, raw)
             except Exception as error:  # ours: whoever waits must hear of it
                 self._finish(call, error)
         self._pump()
@@ -216,9 +331,7 @@ class Client:
             method, url, data=data, headers=headers, allow_redirects=False
         ) as response:
             raw = await response.read()
-            if self._secret and self._secret in raw:
-                raw = raw.replace(self._secret, b"***")
-            return response.status, response.headers, raw
+            return response.status, response.headers, self._mask.raw(raw)
 
     def _connect(self) -> "aiohttp.ClientSession":
         import aiohttp
@@ -238,45 +351,138 @@ class Client:
             cookie_jar=aiohttp.DummyCookieJar(),
             proxy=proxy,
         )
-        self._start(self._keep_synced())
         return self._session
 
-    async def _keep_synced(self) -> None:
-        while True:
+    async def _keep_house(self) -> None:
+        """While requests are under way: sync the ledger, and say what is waited for."""
+        while self._calls:
             await asyncio.sleep(SYNC)
-            await self._loop.run_in_executor(None, self.ledger.sync)
+            self.purse.flush()
+            if self._calls:
+                await self._loop.run_in_executor(None, self.ledger.sync)
+            now = time.monotonic()
+            if self._calls and now - max(self._heard, self._told) >= TELLS:
+                self._told = now
+                bill = self.purse.bill
+                where = f"{bill.stage}@{bill.label}" if bill.label else bill.stage or "llm"
+                print(f"{where}: {self._waiting_for(now)}", file=sys.stderr, flush=True)
 
-    def _answered(self, call: Call, began: float, status: int, headers: Any, raw: bytes) -> None:
+    def _waiting_for(self, now: float) -> str:
+        """What is waited for, and until when, in words."""
+        sent = [call.since for call in self._calls.values() if call.since is not None]
+        words = f"waiting for {self.admission.under_way} replies of {self.endpoint.model}"
+        if len(self._calls) > self.admission.under_way:
+            words += f", {len(self._calls) - self.admission.under_way} more requests wait"
+        if elsewhere := self.elsewhere.words():
+            words += f"; {elsewhere}"
+        if sent and self.endpoint.patience:
+            end = _clock(min(sent) + self.endpoint.patience + self.endpoint.timeout - now)
+            words += f"; the oldest for {now - min(sent):.0f} s, given up by {end}"
+        if self.admission.resume > now:
+            words += f"; the server asks to wait until {_clock(self.admission.resume - now)}"
+        return words + (f" ({self._trouble})" if self._trouble else "")
+
+    async def _answered(
+        self, call: Call, began: float, status: int, headers: Any, raw: bytes
+    ) -> None:
         now = time.monotonic()
+        document = _document(raw)
+        error = problem(document)
         if status != 200:
-            document = _document(raw)
-            wait = _retry_after(headers)
-            if status in BUSY:
-                self.admission.refused(now, wait)
-            else:
-                self.admission.failed(now, slow=False)
-            reason = f"HTTP {status}: {_tell(document, raw)}"
-            if self._may_pass(status, headers, document):
-                self._again(call, status, reason, wait)
-            else:
-                self._fail(call, status, reason)
-            return
+            error = Problem(status, words_in(raw))
         try:
-            reply = self._reply(call, _document(raw), batch=False)
-        except Unusable as error:
+            if error and error.status is None:
+                raise Unusable(f"an error instead of a reply: {self._cut(error.words)}")
+            if error:
+                await self._refused(call, error, headers, document)
+                return
+            reply = self._reply(call, document, batch=False)
+        except Unusable as unusable:
             self.admission.failed(now, slow=False)
             call.spoilt += 1
-            # what it cost is not known; a cap holds only if it counts as the most it can be
-            call.lost += call.reserved
-            self.purse.lost += call.reserved
+            if losses.billed(status, document):
+                self._lose(call, str(unusable), document)
+            reason = self._mask.text(str(unusable))
             if call.spoilt < SPOILT:
-                self._again(call, status, str(error), None)
+                self._again(call, status, reason, None)
             else:
-                self._fail(call, status, f"{error}, {SPOILT} times")
+                self._fail(call, status, f"{reason}, {SPOILT} times")
             return
+        self._proved, self._silent = True, False
+        self._heard, self._trouble = now, ""
         used = reply.tokens_in + reply.tokens_out
         self.admission.answered(now, now - began, call.tokens, used, reply.tokens_out)
         self._keep(call, reply)
+
+    async def _refused(self, call: Call, error: Problem, headers: Any, document: Any) -> None:
+        """A server states an error, with an HTTP status or inside of a 200."""
+        now, wait, status = time.monotonic(), _retry_after(headers), error.status
+        assert status is not None
+        if status in BUSY:
+            self.admission.refused(now, wait)
+        else:
+            self.admission.failed(now, slow=False)
+        if no_room(status, error.words):
+            self._settle(call)
+            self._finish(call, absent("too_long", self.endpoint.model))
+            return
+        if filtered(status, error.words):
+            refused = absent("refused", self.endpoint.model)
+            self._keep(call, refused.model_copy(update={"key": call.key}))
+            return
+        words = self._cut(error.words)
+        reason = f"HTTP {status}: {words}"
+        if losses.billed(status, document):
+            self._lose(call, reason)
+        if not self._proved and not self._doubted and status not in BUSY:
+            self._doubted = True
+            if parameter := await self._unknown(call):
+                why = f"llm: {self.endpoint.model}: refuses the request as it is ({reason})"
+                self._stop(Stopped(f"{why} and answers it with {parameter}; set that"))
+        if self._stopped:
+            self._settle(call)
+            self._finish(call, self._stopped)
+        elif self._may_pass(status, headers, document):
+            self._again(call, status, reason, wait)
+            self._stop_where_all_wait(reason)
+        else:
+            self._fail(call, status, reason + self._hint(status))
+
+    async def _unknown(self, call: Call) -> str | None:
+        """The parameter that turns off what this server does not know of a request: without that it
+        answers. None where it answers to none of them."""
+        for doubt in self.wire.doubts(json.loads(call.body)):
+            try:
+                status, _, raw = await self._exchange("POST", self.wire.url, encode(doubt.body))
+            except Exception:  # whatever a connection can come to
+                return None
+            if status == 200 and problem(document := _document(raw)) is None:
+                self._lose(call, "asked to find out what the server knows", document)
+                return doubt.parameter
+        return None
+
+    def _hint(self, status: int) -> str:
+        """What is usual behind a 404 at the first request."""
+        openai = isinstance(self.endpoint, OpenAI)
+        versioned = "/v1" in urlsplit(self.endpoint.addresses[0]).path
+        if status not in (404, 405) or self._proved or openai == versioned:
+            return ""
+        return f" (base_url ends with{'out' if openai else ''} /v1; is that right?)"
+
+    def _stop_where_all_wait(self, reason: str) -> None:
+        """End what waits for a server that asks for a longer pause than `patience`."""
+        pause = self.admission.resume - time.monotonic()
+        if pause > self.endpoint.patience:
+            self._stop(
+                Stopped(
+                    f"{self.endpoint.model} asks to wait until {_clock(pause)} ({reason}), longer "
+                    f"than its patience of {self.endpoint.patience:g} s"
+                )
+            )
+
+    def _cut(self, words: str) -> str:
+        """A server's words for a message: short, on one line, without the key."""
+        return " ".join(self._mask.text(words[: 4 * TELL]).split())[:TELL] or "(nothing)"
 
     def _reply(self, call: Call, document: Any, batch: bool) -> Reply:
         if document is None:
@@ -289,29 +495,35 @@ class Client:
             tokens_out = len(parsed.text.encode("utf-8", "replace")) // budget.BYTES_PER_TOKEN
         cached = min(parsed.tokens_cached, tokens_in)
         price = self.endpoint.price
-        return Reply(
-            # half a surrogate pair cannot be written to any file
-            text=parsed.text.encode("utf-8", "replace").decode(),
+        reply = Reply(
+            text=self._written(parsed.text),
             finish_reason=parsed.finish,
             tokens_in=tokens_in,
             tokens_out=tokens_out,
-            model=parsed.model.encode("utf-8", "replace").decode(),
+            model=self._written(parsed.model),
             simulated=False,
             tokens_cached=cached,
             usd=budget.cost(price, tokens_in, cached, tokens_out, batch),
             key=call.key,
+            thoughts=self._written(parsed.thoughts),
         )
+        return spoken(reply)
 
-    def _keep(self, call: Call, reply: Reply) -> None:
-        """Into the ledger, then out of the reservation, then into the hands that wait."""
+    def _written(self, text: str) -> str:
+        """A text of the server's as it may be written to a file: without half surrogate pairs, and
+        without the key."""
+        return self._mask.text(text.encode("utf-8", "replace").decode())
+
+    def _keep(self, call: Call, reply: Reply, payer: Bill | None = None) -> None:
+        """Into the ledger, then out of what is set aside, then into the hands that wait."""
         self.bought += 1
-        value = {"reply": reply.model_dump(exclude={"key"}), "at": int(time.time())}
-        self.purse.settle(call.reserved, reply.usd)
-        call.reserved = 0.0
+        value = {"reply": stored(reply), "at": int(time.time())}
         try:
-            self.ledger.put(call.key, value, self.purse.bill, reply.usd)
+            self.ledger.put(call.key, value, payer or self.purse.bill, reply.usd)
         except BadInput as error:
-            self._stop(Stopped(str(error).removeprefix("error: ")))
+            call.claimed = False  # the claim stays: the next process counts it as lost
+            self._unwritable(error)
+        call.reserved = 0.0
         self._finish(call, reply)
 
     def _may_pass(self, status: int, headers: Any, document: Any) -> bool:
@@ -326,15 +538,23 @@ class Client:
         pause = backoff(call.attempts)
         if wait is not None:
             pause = wait
-        self.purse.settle(call.reserved, 0.0)
-        call.reserved = 0.0
+        self._settle(call)
+        self._trouble = reason
         until = max(time.monotonic() + pause, self.admission.resume)
-        if until - (call.since or until) > self.endpoint.patience:
-            self._fail(call, status, f"{reason} (patience of {self.endpoint.patience:g} s is over)")
+        if self._silent or until - (call.since or until) > self.endpoint.patience:
+            # where one has waited in vain the next would wait as long, and each after it
+            self._silent = self._silent or self._heard <= (call.since or until)
+            over = f"patience of {self.endpoint.patience:g} s is over"
+            self._fail(call, status, f"{reason} ({over})")
         elif self._stopped:
             self._finish(call, self._stopped)
         else:
             self._resting[call] = self._loop.call_later(pause, self._back, call)
+
+    def _settle(self, call: Call) -> None:
+        """An attempt is over: nothing is set aside for it any longer."""
+        self.purse.rest(call.key)
+        call.reserved = 0.0
 
     def _back(self, call: Call) -> None:
         del self._resting[call]
@@ -342,32 +562,116 @@ class Client:
         self._pump()
 
     def _fail(self, call: Call, status: int | None, reason: str) -> None:
-        self.purse.settle(call.reserved, 0.0)
         if status in (401, 403):
             name = self.endpoint.api_key_env
             reason += f" (key from ${name})" if name else " (api_key_env is null: no key was sent)"
         failure = Failure(
-            job="", step=0, reason=reason, status=status, attempts=call.attempts, usd=call.lost
+            job="",
+            step=0,
+            reason=self._mask.text(reason),
+            status=status,
+            attempts=call.attempts,
+            usd=call.lost,
         )
         self._finish(call, Failed(failure))
 
-    async def _close(self) -> None:
-        for task in list(self._tasks):
-            if task is not asyncio.current_task():
-                task.cancel()
+    def stop(self, why: str) -> None:
+        """End what waits: requests that are queued or rest between two attempts. Those under way
+        have GRACE seconds to bring what is paid. From any thread."""
+
+        def end() -> None:
+            if self._stopped is None:
+                self._stop(Stopped(why))
+            self._loop.call_later(min(GRACE, self.endpoint.timeout), self._drop)
+
+        self._loop.call_soon_threadsafe(end)
+
+    def _drop(self) -> None:
+        """Give up the replies that are still under way."""
+        if self._stopped is None:
+            return
+        for call in list(self._calls.values()):
+            if call.reserved:
+                self._lose(call, "given up when the run ended")
+            self._finish(call, self._stopped)
+
+    async def _end(self, close: bool) -> None:
+        ours = [task for task in self._tasks if task is not asyncio.current_task()]
+        for task in ours:
+            task.cancel()
+        await asyncio.gather(*ours, return_exceptions=True)
         if self._session:
             await self._session.close()
             self._session = None
-        self.ledger.close()
+        self.purse.close()
+        self.ledger.sync()
+        if close:
+            self.ledger.close()
+
+    def rest(self) -> None:
+        """Close connections and sync the ledger once a run is over. More may be asked later."""
+        asyncio.run_coroutine_threadsafe(self._end(close=False), self._loop).result()
 
     def close(self) -> None:
-        """End connections, sync the ledger."""
-        asyncio.run_coroutine_threadsafe(self._close(), self._loop).result()
+        """End connections and let go of the ledger."""
+        asyncio.run_coroutine_threadsafe(self._end(close=True), self._loop).result()
+
+
+def absent(why: Ending, model: str) -> Reply:
+    """The reply that did not come."""
+    return Reply(
+        text="", finish_reason=why, tokens_in=0, tokens_out=0, model=model, simulated=False
+    )  # fmt: skip
+
+
+def stored(reply: Reply) -> dict[str, Any]:
+    """A reply as the ledger keeps it: its text as it came, so that what parts thoughts from it can
+    become better without a call."""
+    value = reply.model_dump(exclude={"key", "raw", *({"thoughts"} if not reply.thoughts else ())})
+    return {**value, "text": reply.raw or reply.text}
 
 
 def remembered(key: str, value: dict[str, Any]) -> Reply:
     """A reply as the ledger holds it."""
-    return Reply(**value["reply"], key=key)
+    reply = Reply(**value["reply"], key=key)
+    return spoken(reply.model_copy(update={"text": reply.raw or reply.text, "raw": ""}))
+
+
+def spoken_of(wire: Wire, document: Any) -> Reply:
+    """The reply in a document, outside of any run; Unusable where there is none."""
+    if error := problem(document):
+        raise Unusable(f"an error instead of a reply ({error.words[:TELL]})")
+    parsed = wire.parse(document)
+    reply = absent(parsed.finish, parsed.model)
+    return spoken(reply.model_copy(update={"text": parsed.text, "thoughts": parsed.thoughts}))
+
+
+def words_in(raw: bytes) -> str:
+    """What the body of an error says, for a message."""
+    document = _document(raw)
+    error = problem(document)
+    plain = raw[: 4 * TELL].decode("utf-8", "replace")
+    words = error.words if error else plain if document is None else words_of(document)
+    return " ".join(words[: 4 * TELL].split())[:TELL] or "(nothing)"
+
+
+def spoken(reply: Reply) -> Reply:
+    """The reply with its thoughts parted from its text. One whose thoughts have no end, or that
+    holds nothing else, was cut: its answer never came."""
+    parted = thoughts.part(reply.text)
+    thought = parted.thoughts or reply.thoughts
+    if not thought and parted.text == reply.text:
+        return reply
+    never = not parted.closed or not parted.text.strip()
+    cut = never and reply.finish_reason == "stop"
+    return reply.model_copy(
+        update={
+            "text": parted.text,
+            "thoughts": thought,
+            "raw": reply.text if parted.text != reply.text else "",
+            "finish_reason": "length" if cut else reply.finish_reason,
+        }
+    )
 
 
 def backoff(attempts: int) -> float:
@@ -394,14 +698,6 @@ def _document(raw: bytes) -> Any:
         return None
 
 
-def _tell(document: Any, raw: bytes) -> str:
-    said = (
-        first(document, "error", "message") or first(document, "error") or first(document, "detail")
-    )
-    text = said if isinstance(said, str) else raw[: 4 * TELL].decode("utf-8", "replace")
-    return " ".join(text.split())[:TELL] or "(nothing)"
-
-
 def _words(error: Exception) -> str:
     text = " ".join(str(error).split())[:TELL]
     return f"connection failed: {text or type(error).__name__}"
@@ -421,3 +717,8 @@ def _retry_after(headers: Any) -> float | None:
     except (ValueError, TypeError):
         return None
     return seconds if 0 <= seconds < sys.maxsize else None
+
+
+def _clock(seconds: float) -> str:
+    """The time of day so many seconds from now."""
+    return time.strftime("%H:%M:%S", time.localtime(time.time() + seconds))

@@ -1,166 +1,326 @@
-"""A transformers model in this process, over the same ledger: prompts of like length in a batch."""
+"""A transformers model in this process, over the same ledger.
+
+It stands on the code that answers MT-Bench (bezoar/generation.py). A reply is kept as soon as its
+row has ended, and the next request takes its place: a kill loses no more than what was half
+written. What is drawn follows from the request and its sample number alone. It computes in the type
+that suits the machine (bezoar/loading.py), whatever type its weights are kept in.
+"""
 
 import asyncio
+import contextlib
 import json
-import zlib
+import threading
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, TypeVar
 
-from bezoar import work
+from bezoar import chat, generation, loading, work
 from bezoar.budget import Purse
 from bezoar.files import BadInput
+from bezoar.generation import Batch, Draw
 from bezoar.ledger import Ledger
-from bezoar.llm import client, openai
-from bezoar.llm.admission import Admission
-from bezoar.params import InProcess, OpenAI, Price
+from bezoar.llm import client, openai, room
+from bezoar.llm.client import Call, Stopped
+from bezoar.llm.wire import first
+from bezoar.params import ASKED, MOST, InProcess, OpenAI, Price
 
-LINGER = 0.01  # seconds without a new prompt after which those that wait become a batch
+T = TypeVar("T")
+
 FREE = Price(input=0, cached=0, output=0, batch=1)
+INDEX = "model.safetensors.index.json"
+TOKENIZERS = (room.FILE, "tokenizer.model", "vocab.json")
+
+
+class Request(NamedTuple):
+    """A request that is being answered: its body, and the tokens of its prompt."""
+
+    call: Call
+    body: dict[str, Any]
+    tokens: int
 
 
 class Client(client.Client):
     """A client whose server is a model in this process; requests and replies look like OpenAI's."""
 
     def __init__(self, endpoint: InProcess, ledger: Ledger, purse: Purse) -> None:
-        if not Path(endpoint.model, "config.json").is_file():
-            raise BadInput(
-                f"llm: {endpoint.model}: no config.json in there; model is the folder of a "
-                "transformers model"
-            )
-        if not any(Path(endpoint.model).glob("*.safetensors")):
-            raise BadInput(
-                f"llm: {endpoint.model}: no *.safetensors in there, and pickled weights, which can "
-                "run code when they are loaded, are not; save the model with "
-                "safe_serialization=True"
-            )
-        shape = OpenAI(
-            provider="openai",
-            style=endpoint.style,
-            structured=False,
-            model=endpoint.model,
-            terms=endpoint.terms,
-            # the weights are the address: another folder with the same bytes has said it before
-            base_url=f"http://local/{work.content(endpoint.model)}",
-            api_key_env=None,
-            params=endpoint.params,
-            mode="live",
-            concurrency=endpoint.concurrency,
-            requests_per_minute=None,
-            tokens_per_minute=None,
-            timeout=1,
-            patience=0,
-            max_failed=0,
-            reply_tokens=1,
-            price=FREE,
-        )
-        # not its folder: what was bought under one path is the same under another
-        shape = shape.model_copy(update={"model": Path(endpoint.model).name})
+        check(endpoint)
+        shape = served(endpoint)
         super().__init__(shape, openai.Wire(shape, None), ledger, purse, "")
-        self.admission = Admission(endpoint.concurrency, None, None, adaptive=False)
-        self._folder = endpoint.model
-        self._batch_size = endpoint.batch_size
-        self._prompts: list[tuple[bytes, asyncio.Future[bytes]]] = []
-        self._linger_timer: asyncio.TimerHandle | None = None
-        self._busy = False
-        self._batches = 0
-        self._model: Any = None
+        self._local = endpoint
+        self._loaded: tuple[Any, Batch] | None = None  # the tokenizer, and the model's rows
+        self._taken: dict[str, Call] = {}  # out of the queue, and not answered yet
+        self._answering: dict[int, Request] = {}  # what the rows are, by name; the other thread's
+        self._named = 0
+        self._computing = self._closing = False
 
-    async def _exchange(self, method: str, url: str, data: Any = None) -> tuple[int, Any, bytes]:
-        future: asyncio.Future[bytes] = self._loop.create_future()
-        self._prompts.append((data, future))
-        self._soon()
-        return 200, {}, await future
+    def _pump(self) -> None:
+        if not self._computing and self._queue:
+            self._computing = True
+            self._start(self._compute())
 
-    def _soon(self) -> None:
-        if self._linger_timer:
-            self._linger_timer.cancel()
-        self._linger_timer = self._loop.call_later(LINGER, self._kick)
-
-    def _kick(self) -> None:
-        if not self._busy and self._prompts:
-            self._busy = True
-            # by length, so that little of a batch is padding; then by text, so that the same
-            # prompts make the same batches
-            self._prompts.sort(key=lambda prompt: (len(prompt[0]), prompt[0]))
-            batch = self._prompts[: self._batch_size]
-            self._prompts = self._prompts[self._batch_size :]
-            self._start(self._run(batch))
-
-    async def _run(self, batch: list[tuple[bytes, "asyncio.Future[bytes]"]]) -> None:
-        bodies = [json.loads(body) for body, _ in batch]
+    async def _compute(self) -> None:
+        """Answer what waits, and what comes meanwhile."""
         try:
-            replies = await self._loop.run_in_executor(None, self._generate, bodies)
-        except Exception as error:
-            for _, future in batch:
-                future.set_exception(error)
-        else:
-            for (_, future), reply in zip(batch, replies, strict=True):
-                future.set_result(json.dumps(reply).encode())
-        self._busy = False
-        self._kick()
+            while not self._stopped and (self._queue or self._taken):
+                free = self._loaded[1].free if self._loaded else self._local.batch_size
+                calls = [self._queue.popleft() for _ in range(min(free, len(self._queue)))]
+                self._taken |= {call.key: call for call in calls}
+                for call, document in await self._apart(partial(self._write, calls)):
+                    if self._taken.pop(call.key, None) is None:
+                        continue  # it has heard by now why nothing more comes
+                    if document is None:
+                        self._finish(call, room.too_long(self.endpoint.model))
+                    else:
+                        self._keep(call, self._reply(call, document, batch=False))
+        except Exception as error:  # whoever waits must hear of it
+            self._stop(error)
+        finally:
+            self._computing = False
 
-    def _generate(self, bodies: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        import torch
-        import transformers
+    def _stop(self, why: Exception) -> None:
+        super()._stop(why)
+        for call in self._taken.values():
+            self._finish(call, why)
+        self._taken.clear()
 
-        if self._model is None:
-            tokenizer = transformers.AutoTokenizer.from_pretrained(
-                self._folder, padding_side="left", trust_remote_code=False
-            )
-            tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
-            model = transformers.AutoModelForCausalLM.from_pretrained(
-                self._folder, dtype="auto", trust_remote_code=False, use_safetensors=True
-            )
-            model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
-            self._model = tokenizer, model
-        tokenizer, model = self._model
-        params = {k: v for k, v in bodies[0].items() if k not in ("model", "messages", "prompt")}
-        texts = [
-            body["prompt"]
-            if "prompt" in body
-            else tokenizer.apply_chat_template(
-                body["messages"], tokenize=False, add_generation_prompt=True
-            )
-            for body in bodies
-        ]
-        # a chat template writes the special tokens itself
-        tokens = tokenizer(
-            texts, return_tensors="pt", padding=True, add_special_tokens="prompt" in bodies[0]
-        ).to(model.device)
-        # a further sample of the same prompt must not repeat the first
-        self._batches += 1
-        torch.manual_seed(zlib.crc32("".join(texts).encode()) + self._batches)
-        with torch.inference_mode():
-            out = model.generate(
-                input_ids=tokens["input_ids"],
-                attention_mask=tokens["attention_mask"],
-                pad_token_id=tokenizer.pad_token_id,
-                **params,
-            )
-        ends = model.generation_config.eos_token_id
-        ends = set(ends if isinstance(ends, list) else [ends])
-        width = tokens["input_ids"].shape[1]
-        return [
-            _reply(tokenizer, row[width:].tolist(), int(mask.sum()), ends, body)
-            for row, mask, body in zip(out, tokens["attention_mask"], bodies, strict=True)
-        ]
+    async def _apart(self, work: Callable[[], T]) -> T:
+        """Do work in a thread; one that a process which ends does not wait for. Stopped: there is
+        no going on, for a reason that the user can mend."""
+        future: asyncio.Future[T] = self._loop.create_future()
+
+        def run() -> None:
+            try:
+                tell: Callable[[], None] = partial(future.set_result, work())
+            except BadInput as error:  # which would end the loop, as it ends a stage
+                why = Stopped(str(error).removeprefix("error: "))
+                tell = partial(future.set_exception, why)
+            except Exception as error:
+                tell = partial(future.set_exception, error)
+            with contextlib.suppress(RuntimeError):  # the loop ended with the process
+                self._loop.call_soon_threadsafe(lambda: None if future.done() else tell())
+
+        threading.Thread(target=run, name="local model", daemon=True).start()
+        return await future
+
+    async def _end(self, close: bool) -> None:
+        self._closing = close
+        await super()._end(close)
+
+    # --- below here: the other thread, one at a time ---------------------------------------------
+
+    def _write(self, calls: Sequence[Call]) -> list[tuple[Call, dict[str, Any] | None]]:
+        """Take in requests and write on, until one is answered or others may join: each that is,
+        with its reply; None where it does not fit the model's context."""
+        if self._loaded is None:
+            self._loaded = load(self._local)
+        tokenizer, batch = self._loaded
+        too_long = [call for call in calls if not self._take(call, tokenizer, batch)]
+        if too_long:
+            return [(call, None) for call in too_long]
+        ended: list[generation.Ended] = []
+        while batch and not ended and not (self._queue and batch.free):
+            if self._closing or self._stopped:
+                break
+            ended = self._step(batch)
+        return [self._document(each) for each in ended]
+
+    def _take(self, call: Call, tokenizer: Any, batch: Batch) -> bool:
+        """Let a request be answered; False where the model has no room for the longest reply."""
+        body = json.loads(call.body)
+        ids = prompt_ids(self._local, tokenizer, body)
+        most = max(body.get(name) or 0 for name in MOST)
+        if len(ids) + most > batch.positions:
+            return False
+        self._named += 1
+        self._answering[self._named] = Request(call, body, len(ids))
+        # the key stands for the request, its sample number and the model's bytes
+        batch.add(self._named, ids, most, Draw(float(body.get("temperature") or 0), call.key))
+        return True
+
+    def _step(self, batch: Batch) -> list[generation.Ended]:
+        try:
+            return batch.step()
+        except (RuntimeError, MemoryError) as error:  # torch's own for a GPU is a RuntimeError
+            if "memory" not in str(error) and "allocate" not in str(error):
+                raise
+            raise BadInput(
+                f"llm: {self._local.model}: no memory for {len(self._answering)} requests at "
+                f"once; lower batch_size ({self._local.batch_size})"
+            ) from None
+
+    def _document(self, ended: generation.Ended) -> tuple[Call, dict[str, Any]]:
+        """The reply as a server would send it."""
+        call, body, tokens = self._answering.pop(ended.name)
+        text = ended.said.text
+        choice = {"text": text} if "prompt" in body else {"message": {"content": text}}
+        return call, {
+            "model": body["model"],
+            "choices": [{**choice, "finish_reason": ended.said.finish}],
+            "usage": {"prompt_tokens": tokens, "completion_tokens": ended.tokens},
+        }
 
 
-def _reply(
-    tokenizer: Any, ids: list[int], tokens_in: int, ends: set[int], asked: dict[str, Any]
-) -> dict[str, Any]:
-    stop = next((at for at, token in enumerate(ids) if token in ends), None)
-    text = tokenizer.decode(ids[:stop], skip_special_tokens=True)
-    return {
-        "model": asked["model"],
-        "choices": [
-            {
-                **({"text": text} if "prompt" in asked else {"message": {"content": text}}),
-                "finish_reason": "length" if stop is None else "stop",
-            }
-        ],
-        "usage": {
-            "prompt_tokens": tokens_in,
-            "completion_tokens": len(ids) if stop is None else stop + 1,
-        },
-    }
+def served(endpoint: InProcess) -> OpenAI:
+    """The endpoint as if a server had the model. Its weights are its address: another folder with
+    the same bytes has said the same."""
+    return OpenAI(
+        provider="openai",
+        style=endpoint.style,
+        structured=False,
+        system_role=endpoint.system_role,
+        model=Path(endpoint.model).name,
+        terms=endpoint.terms,
+        base_url=f"http://local/{work.content(endpoint.model)}",
+        api_key_env=None,
+        params=endpoint.params,
+        again=endpoint.again,
+        mode="live",
+        concurrency=endpoint.concurrency,
+        requests_per_minute=None,
+        tokens_per_minute=None,
+        timeout=1,
+        patience=0,
+        max_failed=0,
+        reply_tokens=1,
+        price=FREE,
+    )
+
+
+# --- the model -----------------------------------------------------------------------------------
+
+
+def check(endpoint: InProcess) -> None:
+    """See by its files that the folder holds a model that can be asked; BadInput where not."""
+    folder, where = Path(endpoint.model), f"llm: {endpoint.model}"
+    if folder.is_symlink():
+        raise BadInput(
+            f"{where}: a link to a folder, into which DVC does not look; make a folder of that "
+            "name and link or copy each file (cp -al)"
+        )
+    if loading.is_adapter(folder):
+        raise BadInput(f"{where}: an adapter, where a full model is wanted; merge it first")
+    if not (folder / "config.json").is_file():
+        raise BadInput(
+            f"{where}: no config.json in there; model is the folder of a transformers model, "
+            f"{ASKED}/NAME"
+        )
+    _check_weights(folder, where)
+    if not any((folder / name).is_file() for name in TOKENIZERS):
+        raise BadInput(f"{where}: no tokenizer in there; put tokenizer.json beside the weights")
+    if (positions := room.positions(folder)) is None:
+        raise BadInput(
+            f"{where}: its config.json does not say how many tokens the model takes; add "
+            "max_position_embeddings"
+        )
+    if (most := max(endpoint.most(), endpoint.most(sample=1))) >= positions:
+        raise BadInput(
+            f"{where}: a reply of {most} tokens fills its context of {positions}, which leaves no "
+            f"room for a prompt; lower {MOST[0]} in params"
+        )
+
+
+def _check_weights(folder: Path, where: str) -> None:
+    if not any(folder.glob("*.safetensors")):
+        raise BadInput(
+            f"{where}: no *.safetensors in there, and pickled weights, which can run code when "
+            "they are loaded, are not; save the model with safe_serialization=True"
+        )
+    if (folder / INDEX).is_file():
+        parts = first(_read(folder / INDEX, where), "weight_map")
+        named = set(parts.values()) if isinstance(parts, dict) else set()
+        if missing := sorted(name for name in named if not (folder / str(name)).is_file()):
+            raise BadInput(f"{where}: {missing[0]} is missing, which {INDEX} names; copy it too")
+
+
+def _read(file: Path, where: str) -> Any:
+    try:
+        return json.loads(file.read_bytes())
+    except ValueError:
+        raise BadInput(f"{where}: {file.name} is no JSON; copy it again") from None
+
+
+def prove(endpoint: InProcess) -> None:
+    """See, with its tokenizer loaded, that the model can be asked as stages will ask; BadInput
+    where not. Its weights are not read."""
+    check(endpoint)
+    _tokenizer(endpoint)
+
+
+def load(endpoint: InProcess) -> tuple[Any, Batch]:
+    """The model's tokenizer, and a batch without rows that its requests join."""
+    import torch
+
+    loading.quiet()
+    tokenizer = _tokenizer(endpoint)
+    threads = torch.get_num_threads()
+    device = loading.device()
+    # answers are kept, so they need not be the same bytes on every machine: a large model on a
+    # CPU has all of its cores
+    torch.set_num_threads(threads)
+    folder = Path(endpoint.model)
+    model = _or_bad_input(endpoint, lambda: loading.plain(folder, device.dtype, device).eval())
+    return tokenizer, Batch(model, tokenizer, endpoint.batch_size)
+
+
+def _tokenizer(endpoint: InProcess) -> Any:
+    """The tokenizer, with which a talk was put into the model's chat template to see that it
+    can."""
+    folder, where = Path(endpoint.model), f"llm: {endpoint.model}"
+    tokenizer = _or_bad_input(endpoint, lambda: loading.own_tokenizer(folder))
+    if endpoint.style == "chat":
+        if not tokenizer.chat_template:
+            raise BadInput(
+                f"{where}: its tokenizer has no chat template; style: completion sends the bare "
+                "prompt, or put the model's chat_template.jinja into the folder"
+            )
+        talk = [{"role": "user", "content": "Hello"}]
+        prompt_ids(endpoint, tokenizer, {"messages": talk})
+        if endpoint.system_role:
+            prompt_ids(
+                endpoint,
+                tokenizer,
+                {"messages": [{"role": "system", "content": "Be brief"}, *talk]},
+            )
+    return tokenizer
+
+
+def _or_bad_input(endpoint: InProcess, made: Callable[[], T]) -> T:
+    try:
+        return made()
+    except BadInput:
+        raise
+    except Exception as error:  # transformers, tokenizers and safetensors share no class of errors
+        why = " ".join(str(error).split())[:300] or type(error).__name__
+        raise BadInput(
+            f"llm: {endpoint.model}: transformers cannot load it ({why}); name another model, or "
+            "copy its files again"
+        ) from None
+
+
+def prompt_ids(endpoint: InProcess, tokenizer: Any, body: dict[str, Any]) -> list[int]:
+    """Token ids of a request up to where the model answers; BadInput where its chat template
+    refuses the messages."""
+    if "prompt" in body:
+        [ids] = chat.ids(tokenizer, [room.sound(body["prompt"])])
+    else:
+        messages = [{**turn, "content": room.sound(turn["content"])} for turn in body["messages"]]
+        try:
+            text = tokenizer.apply_chat_template(
+                messages, tokenize=False, add_generation_prompt=True
+            )
+        except Exception as error:  # whatever a template raises, or stumbles over
+            raise BadInput(_refused(endpoint, messages, error)) from None
+        # the template writes the special tokens, BOS among them
+        ids = tokenizer(text, add_special_tokens=False)["input_ids"]
+    begins = tokenizer.bos_token_id
+    return ids or [tokenizer.eos_token_id if begins is None else begins]
+
+
+def _refused(endpoint: InProcess, messages: list[dict[str, str]], error: Exception) -> str:
+    why = " ".join(str(error).split())[:200] or type(error).__name__
+    roles = ", ".join(message["role"] for message in messages)
+    do = "name a model that takes them"
+    if endpoint.system_role and messages[0]["role"] == "system":
+        do = "system_role: false puts a system message before the first user message"
+    return f"llm: {endpoint.model}: its chat template takes no {roles} messages ({why}); {do}"

@@ -1,15 +1,35 @@
 """OpenAI's protocol, as OpenAI, vLLM, SGLang, TGI, Ollama, llama.cpp and transformers speak it."""
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any
 
-from bezoar.llm.wire import Parsed, Unusable, count, first, sendable
+from bezoar.llm.wire import (
+    Doubt,
+    Finish,
+    Parsed,
+    Unusable,
+    count,
+    ending,
+    first,
+    varied,
+)
 from bezoar.params import OpenAI
 from bezoar.records import Message
 
-Finish = Literal["stop", "length", "refused"]
-FINISH: dict[str, Finish] = {"length": "length", "content_filter": "refused"}
+# The words of the servers above, of Mistral's (model_length), Cohere's, Together's and Gemini's
+# OpenAI-compatible addresses, and of the proxies that pass another protocol's words on. Not here:
+# abort, error, tool_calls, null and whatever else is no end of an answer.
+FINISH: dict[str, Finish] = {
+    **dict.fromkeys(("stop", "eos", "eos_token", "stop_sequence", "end_turn", "complete"), "stop"),
+    **dict.fromkeys(("length", "max_tokens", "max_output_tokens", "model_length"), "length"),
+    **dict.fromkeys(("content_filter", "safety", "refusal", "recitation"), "refused"),
+    **dict.fromkeys(("blocklist", "prohibited_content", "spii", "sensitive"), "refused"),
+}
 BROKE = ("insufficient_quota", "billing_hard_limit_reached")
+# where servers put thoughts that they part themselves: DeepSeek, vLLM, SGLang and llama.cpp;
+# OpenRouter and newer vLLM; Ollama
+THOUGHTS = ("reasoning_content", "reasoning", "thinking")
+MAXIMA = {"max_tokens", "max_completion_tokens"}
 
 
 class Wire:
@@ -26,41 +46,89 @@ class Wire:
         self.headers = {"Accept": "application/json", "Content-Type": "application/json"}
         if key:
             self.headers["Authorization"] = f"Bearer {key}"
-        self._static = {"model": endpoint.model, **sendable(endpoint.params)}
+        self._endpoint = endpoint
+        self._static: dict[str, Any] = {"model": endpoint.model}
         if schema and endpoint.structured:
             form = {"name": "reply", "strict": True, "schema": schema}
             self._static["response_format"] = {"type": "json_schema", "json_schema": form}
 
-    def body(self, messages: Sequence[Message]) -> dict[str, Any]:
-        """`messages` as they are, or their texts as one prompt, a blank line between turns."""
-        if self.chat:
-            turns = [{"role": m.role, "content": m.content} for m in messages]
-            return {**self._static, "messages": turns}
-        return {**self._static, "prompt": "\n\n".join(m.content for m in messages)}
+    def body(self, messages: Sequence[Message], sample: int = 0) -> dict[str, Any]:
+        """`messages` as they are (without a system role where the server knows none), or their
+        texts as one prompt, a blank line between turns."""
+        endpoint = self._endpoint
+        static = {**self._static, **varied(endpoint.params, endpoint.again, sample)}
+        if not self.chat:
+            return {**static, "prompt": "\n\n".join(m.content for m in messages)}
+        turns = [{"role": m.role, "content": m.content} for m in messages]
+        return {**static, "messages": turns if endpoint.system_role else folded(turns)}
 
     def parse(self, document: Any) -> Parsed:
         """The first choice."""
         choice = first(document, "choices", 0)
         if not isinstance(choice, dict):
             raise Unusable("a reply without choices")
-        text = first(choice, "message", "content") if self.chat else first(choice, "text")
-        refusal = first(choice, "message", "refusal")
-        finish: Finish = FINISH.get(first(choice, "finish_reason") or "", "stop")
+        finish = ending(FINISH, "finish_reason", choice.get("finish_reason"))
+        message = first(choice, "message") if self.chat else choice
+        text = first(message, "content") if self.chat else first(choice, "text")
+        text, thoughts = _parts(text) if isinstance(text, list) else (text, "")
+        refusal = first(message, "refusal")
         if not text and isinstance(refusal, str) and refusal:
             text, finish = refusal, "refused"
-        if text is None and isinstance(choice.get("message"), dict):
+        if text is None and isinstance(message, dict) and (self.chat or finish == "refused"):
             text = ""  # all its tokens went into thinking, or a filter took the text away
         if not isinstance(text, str):
             raise Unusable("a reply without a text")
+        own = next((t for n in THOUGHTS if isinstance(t := first(message, n), str) and t), "")
         return Parsed(
             text=text,
+            thoughts=thoughts or own,
             finish=finish,
             tokens_in=count(document, "usage", "prompt_tokens"),
             tokens_cached=count(document, "usage", "prompt_tokens_details", "cached_tokens") or 0,
             tokens_out=count(document, "usage", "completion_tokens"),
-            model=str(first(document, "model") or self._static["model"]),
+            model=str(first(document, "model") or self._endpoint.model),
         )
 
     def hopeless(self, document: Any) -> bool:
         """No credit left: OpenAI says so with a 429."""
-        return first(document, "error", "code") in BROKE
+        return (
+            first(document, "error", "code") in BROKE or first(document, "error", "type") in BROKE
+        )
+
+    def doubts(self, body: dict[str, Any]) -> list[Doubt]:
+        """A schema, and a system role."""
+        short: dict[str, Any] = {**body, **dict.fromkeys(MAXIMA & body.keys(), 1)}
+        found = []
+        if "response_format" in short:
+            plain = {name: value for name, value in short.items() if name != "response_format"}
+            found.append(Doubt("structured: false", plain))
+        turns = short.get("messages", [])
+        if any(turn["role"] == "system" for turn in turns):
+            found.append(Doubt("system_role: false", {**short, "messages": folded(turns)}))
+        return found
+
+
+def folded(turns: list[dict[str, str]]) -> list[dict[str, str]]:
+    """The turns with what the system says at the head of the first user message."""
+    system = "\n\n".join(turn["content"] for turn in turns if turn["role"] == "system")
+    talk = [turn for turn in turns if turn["role"] != "system"]
+    if not system:
+        return talk
+    if not talk or talk[0]["role"] != "user":
+        return [{"role": "user", "content": system}, *talk]
+    head = {"role": "user", "content": f"{system}\n\n{talk[0]['content']}"}
+    return [head, *talk[1:]]
+
+
+def _parts(content: list[Any]) -> tuple[str | None, str]:
+    """(text, thoughts) of a content that is a list of parts, as Mistral's reasoning models give."""
+    texts: list[str] = []
+    thoughts: list[str] = []
+    for part in content:
+        kind = first(part, "type")
+        words = part if isinstance(part, str) else first(part, "text") or first(part, "thinking")
+        if isinstance(words, list):
+            words = "".join(str(first(piece, "text") or "") for piece in words)
+        if isinstance(words, str):
+            (thoughts if kind in ("thinking", "reasoning") else texts).append(words)
+    return ("".join(texts) if texts or thoughts else None), "\n\n".join(thoughts)

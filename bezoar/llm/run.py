@@ -1,26 +1,31 @@
 """Many jobs over one model, their results in the order of the jobs, whatever came first."""
 
 import asyncio
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from math import fsum
 from typing import Generic, TypeVar
 
+from bezoar import budget
 from bezoar.files import BadInput
 from bezoar.llm import background
-from bezoar.llm.client import Failed, Stopped
+from bezoar.llm.client import Client, Failed, Stopped, absent
 from bezoar.params import Anthropic, Embedded, Endpoint, InProcess, OpenAI
 from bezoar.records import Ask, Exchange, Failure, Message, Reply
 
 T = TypeVar("T")
 R = TypeVar("R")
 
+AGAIN = "run the same command again to go on: everything bought is kept and not paid again"
 BATCH_JOBS = 20_000  # jobs under way in batch mode: a batch is as large as the jobs that wait
 
 
 @dataclass
 class Run(Generic[T, R]):
     """What a stage's jobs came to, in their order: `done` pairs each job with its result,
-    `exchanges` holds every request and reply, `failures` the jobs whose request failed for good."""
+    `exchanges` holds every request that was answered and its reply, `failures` the requests that
+    came to nothing for good, by the name of their job."""
 
     done: list[tuple[T, R]]
     exchanges: list[Exchange]
@@ -41,9 +46,11 @@ def each(
     error, `name(job)` is what a failure is filed under. Jobs share one thread
     (llm/background.py): a long computation in one holds up the others.
 
-    A request that fails for good ends its job, not the run. BadInput when more than `max_failed` of
-    the jobs fail, as soon as that is certain, and when nothing more may be bought; what was bought
-    is in the ledger by then. Another exception out of `work` ends the run and is raised here.
+    A request that fails for good ends neither the run nor its job, which gets a reply of which
+    finish_reason is "failed". BadInput when more than `max_failed` of the jobs had such a request,
+    as soon as that is certain, and when nothing more may be bought. What was bought is in the
+    ledger by then. Another exception out of `work` ends the run and is raised here; Ctrl-C ends it
+    with one line and exit code 130.
     """
     return _Runner(work, jobs, ask, endpoint, where=where, name=name, advance=advance).run()
 
@@ -64,39 +71,57 @@ class _Runner(Generic[T, R]):
         self.where = where
         self.results: list[R | None] = [None] * len(jobs)
         self.exchanges: list[list[Exchange]] = [[] for _ in jobs]
-        self.failures: dict[int, Failure] = {}
+        self.failures: dict[int, list[Failure]] = {}
         self.error: BaseException | None = None
+        self.completed: list[int] = []  # jobs that came to their end
+        self.ending = False
+        self.model = endpoint.model
         self.next = self.alive = self.finished = 0
         self.width = width(endpoint)
         self.bearable = max_failed(endpoint) * len(jobs)
 
     def run(self) -> Run[T, R]:
         if self.jobs:
-            asyncio.run_coroutine_threadsafe(self._all(), background.loop()).result()
+            try:
+                asyncio.run_coroutine_threadsafe(self._all(), background.loop()).result()
+            except KeyboardInterrupt:
+                print(f"error: {self._interrupted()}", file=sys.stderr)
+                sys.exit(130)
+            finally:
+                if isinstance(self.ask, Client):
+                    self.ask.rest()
+        if len(self.failures) > self.bearable:
+            raise BadInput(self._too_many())
         if isinstance(self.error, Stopped):
             raise BadInput(self._stopped())
         if self.error:
             raise self.error
-        if len(self.failures) > self.bearable:
-            raise BadInput(self._too_many())
         order = range(len(self.jobs))
         return Run(
-            done=[(self.jobs[i], self.results[i]) for i in order if i not in self.failures],  # type: ignore[misc]
+            done=[(self.jobs[i], self.results[i]) for i in order],  # type: ignore[misc]
             exchanges=[exchange for i in order for exchange in self.exchanges[i]],
-            failures=[self.failures[i] for i in sorted(self.failures)],
+            failures=[failure for i in sorted(self.failures) for failure in self.failures[i]],
+        )
+
+    def _left(self) -> str:
+        return f"{len(self.jobs) - self.finished} of {len(self.jobs)} jobs"
+
+    def _interrupted(self) -> str:
+        return (
+            f"{self.where}: interrupted; {self._left()} are not done; {AGAIN}, except for "
+            "the replies that were under way"
         )
 
     def _stopped(self) -> str:
+        # what a job costs is known from those that are done, not from those that began
+        usd = fsum(e.reply.usd for i in self.completed for e in self.exchanges[i])
         missing = len(self.jobs) - self.finished
-        usd = sum(exchange.reply.usd for kept in self.exchanges for exchange in kept)
-        about = f" (about ${missing * usd / self.finished:.2f})" if usd and self.finished else ""
-        return (
-            f"{self.where}: {self.error}; {missing} of {len(self.jobs)} jobs{about} are not done; "
-            "run the same command again to go on: everything bought is kept and not paid again"
-        )
+        each = usd / len(self.completed) if self.completed else 0.0
+        about = f" (about {budget.dollars(missing * each)})" if each else ""
+        return f"{self.where}: {self.error}; {self._left()}{about} are not done; {AGAIN}"
 
     def _too_many(self) -> str:
-        first = self.failures[min(self.failures)]
+        first = self.failures[min(self.failures)][0]
         return (
             f"{self.where}: {len(self.failures)} of {self.finished} jobs failed, more than the "
             f"share max_failed allows; the first, {first.job}: {first.reason}, {first.attempts} "
@@ -120,11 +145,13 @@ class _Runner(Generic[T, R]):
                 self.next += 1
                 self._one(at)
                 self.finished += 1
+                self.completed.append(at)
                 self.advance(1)
         except BaseException as error:
             # the budget's word comes before what it made of other jobs
             self.error = self.error or error
         finally:
+            self._end_early()
             self.alive -= 1
             if self.alive == 0:
                 self.over.set()
@@ -137,18 +164,28 @@ class _Runner(Generic[T, R]):
         kept = self.exchanges[at]
 
         def ask(messages: Sequence[Message], sample: int = 0) -> Reply:
-            reply = self.ask(messages, sample)
-            kept.append(
-                Exchange(job=self.name(job), step=len(kept), messages=list(messages), reply=reply)
-            )
+            try:
+                reply = self.ask(messages, sample)
+            except Failed as failed:
+                where = {"job": self.name(job), "step": len(kept)}
+                failure = failed.failure.model_copy(update=where)
+                self.failures.setdefault(at, []).append(failure)
+                self._end_early()
+                return absent("failed", self.model)
+            if reply.finish_reason != "too_long":  # it was not sent
+                exchange = Exchange(
+                    job=self.name(job), step=len(kept), messages=list(messages), reply=reply
+                )
+                kept.append(exchange)
             return reply
 
-        try:
-            self.results[at] = self.work(job, ask)
-        except Failed as failed:
-            self.failures[at] = failed.failure.model_copy(
-                update={"job": self.name(job), "step": len(kept)}
-            )
+        self.results[at] = self.work(job, ask)
+
+    def _end_early(self) -> None:
+        """Once the run cannot end well, have the client give up what waits."""
+        if self._ended() and not self.ending and isinstance(self.ask, Client):
+            self.ending = True
+            self.ask.stop("the stage has failed")
 
 
 def width(endpoint: Endpoint) -> int:

@@ -106,6 +106,8 @@ def _memory(found: Preflight) -> "Table":
 def _calls(asked: Sequence[Row]) -> "Table":
     rows = [*asked, forecast.total(asked)]
     columns = ["calls", "tokens in", "tokens out", "$", "$ at most"]
+    if rows[-1].too_long:
+        columns.append("too long")
     table = _columns("What models are asked for", ["stage", *columns])
     stages = [row.stage for row in rows]
     for row in rows:
@@ -114,7 +116,8 @@ def _calls(asked: Sequence[Row]) -> "Table":
         if row is rows[-1]:
             table.add_section()
         of_panel = f", {row.model}" * (stages.count(row.stage) > 1)
-        table.add_row(row.stage + of_panel, *counts, f"{row.usd:,.2f}", most)
+        cells = [*counts, f"{row.usd:,.2f}", most, f"{row.too_long:,}"]
+        table.add_row(row.stage + of_panel, *cells[: len(columns)])
     return table
 
 
@@ -137,6 +140,8 @@ def assumptions(found: Preflight) -> list[str]:
     if found.asked:
         rows = "rows as many and long as the sources hold" if found.estimated else "what is fetched"
         lines.append(f"Calls: planned on {rows}, played against the simulated teacher and judge.")
+        # said here alone: the findings name what helps
+        lines += forecast.left_out(found.asked)[1:2]
     if found.asking:
         lines.append(f"Replies: `reply_tokens` long, {expected.STREAM} tokens/s each while live.")
     if found.training:

@@ -1,14 +1,12 @@
 """Models behind HTTP: is the key there, does each address answer, does it serve the model. Only the
-list of models is asked for, which costs nothing."""
+list of models is asked for, which costs nothing. A server that is free is also put one short
+question, in the form that the stages will use, so that what it does not know is found here."""
 
 import http.client
-import json
 import urllib.error
 import urllib.parse
-import urllib.request
 from collections.abc import Mapping, Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from bezoar import ledger
@@ -25,6 +23,7 @@ from bezoar.params import (
     InProcess,
     OpenAI,
 )
+from bezoar.preflight import rehearsal, web
 from bezoar.preflight.findings import SECONDS, Finding, together
 
 SHOWN = 4  # names of models in a message
@@ -46,10 +45,16 @@ def check(llm: Endpoints, models: Mapping[str, Further]) -> list[Finding]:
     for who, endpoint in asked.items():
         users.setdefault(_place(endpoint), []).append(who)
     checks = {
-        whose: partial(_endpoint, _named(whose), asked[whose[0]])
+        whose: partial(_rehearsed, _named(whose), asked[whose[0]], [asked[who] for who in whose])
         for whose in map(tuple, users.values())
     }
-    found = together(checks, lambda whose: [_silent(whose[0], "no answer", "its server")])
+    here = {whose for whose in checks if isinstance(asked[whose[0]], InProcess)}
+    waiting = {whose: check for whose, check in checks.items() if whose not in here}
+    late = rehearsal.SECONDS + 2 * SECONDS
+    found = together(waiting, lambda whose: [_silent(whose[0], "no answer", "its server")], late)
+    # loading a tokenizer takes as long as it takes, and waits for nobody
+    found |= {whose: checks[whose]() for whose in here}
+    found = {whose: found[whose] for whose in checks}
     return [finding for findings in found.values() for finding in findings]
 
 
@@ -63,6 +68,16 @@ def stage(who: str, endpoint: Endpoint, stage: str, label: str) -> list[Finding]
         if any((b.stage, b.label, b.model) == bill for b in bills):
             return [Finding("warning", f.where, f.what, f.do) for f in found if f.level != "ok"]
     return found
+
+
+def _rehearsed(who: str, endpoint: Endpoint, as_used: Sequence[Endpoint]) -> list[Finding]:
+    """The findings of one endpoint, and of a short question put as each of its users will."""
+    found = _endpoint(who, endpoint)
+    if all(finding.level == "ok" for finding in found):
+        forms = {one.structured: one for one in as_used if isinstance(one, OpenAI)}
+        for one in forms.values():
+            found += rehearsal.findings(who, one)
+    return list(dict.fromkeys(found))
 
 
 def _named(whose: Sequence[str]) -> str:
@@ -81,10 +96,13 @@ def _endpoint(who: str, endpoint: Endpoint) -> list[Finding]:
     if isinstance(endpoint, Embedded):
         return [Finding("ok", who, f"{endpoint.model}, simulated in this process")]
     if isinstance(endpoint, InProcess):
-        if (Path(endpoint.model) / "config.json").exists():
-            return [Finding("ok", who, f"{endpoint.model}, run in this process")]
-        do = "put a model folder in Hugging Face format there, or mend `model`"
-        return [Finding("stop", who, f"{endpoint.model}: holds no config.json", do)]
+        from bezoar.llm import local
+
+        try:
+            local.prove(endpoint)
+        except BadInput as error:
+            return [Finding.of(who, error)]
+        return [Finding("ok", who, f"{endpoint.model}, run in this process")]
     try:
         secret = client.secret_of(endpoint)
     except BadInput:
@@ -106,26 +124,48 @@ def _serves(who: str, endpoint: OpenAI | Anthropic, url: str, secret: str) -> Fi
         headers["Authorization"] = f"Bearer {secret}"
     listed = f"{models}?limit={LISTED}" if isinstance(endpoint, Anthropic) else models
     try:
-        served = _names(_get(listed, headers))
-        if endpoint.model in served:
-            return Finding("ok", who, f"{url} serves {endpoint.model}")
-        try:  # an alias is known by its name alone
-            _get(f"{models}/{urllib.parse.quote(endpoint.model, safe='')}", headers)
-            return Finding("ok", who, f"{url} knows {endpoint.model}")
-        except urllib.error.HTTPError as error:
-            if error.code in (401, 403):
-                raise
+        served = _names(web.get(listed, headers))
+        alias = f"{models}/{urllib.parse.quote(endpoint.model, safe='')}"
+        if endpoint.model not in served and not _known(alias, headers):
+            return _others(who, endpoint, url, served)
     except urllib.error.HTTPError as error:
-        return _refused(who, endpoint, url, error.code)
+        return _refused(who, endpoint, url, error.code, headers)
+    except TimeoutError:
+        return Finding("warning", who, *web.busy(url))
     except (OSError, ValueError, http.client.HTTPException) as error:
         reason = getattr(error, "reason", None) or error
         return _silent(who, " ".join(str(reason).split()) or type(error).__name__, url)
+    return Finding("ok", who, f"{url} serves {endpoint.model}")
+
+
+def _known(url: str, headers: dict[str, str]) -> bool:
+    """Whether a model that is not listed is there: an alias is known by its name alone."""
+    try:
+        web.get(url, headers)
+    except urllib.error.HTTPError as error:
+        if error.code in (401, 403):
+            raise
+        return False
+    return True
+
+
+def _others(who: str, endpoint: OpenAI | Anthropic, url: str, served: list[str]) -> Finding:
     shown = ", ".join(served[:SHOWN]) + (f" and {len(served) - SHOWN} more" * (len(served) > SHOWN))
     what = f"{url} serves {shown or 'no model'}; wanted {endpoint.model}"
     return Finding("stop", who, what, "serve that one, or name one that is served in `model`")
 
 
-def _refused(who: str, endpoint: OpenAI | Anthropic, url: str, status: int) -> Finding:
+def _refused(
+    who: str, endpoint: OpenAI | Anthropic, url: str, status: int, headers: dict[str, str]
+) -> Finding:
+    versioned = f"{url}/v1"
+    if (
+        status == 404
+        and isinstance(endpoint, OpenAI)
+        and web.answers(f"{versioned}/models", headers)
+    ):
+        what = f"{url} knows no /models, and {versioned} does"
+        return Finding("stop", who, what, f"base_url: {versioned}")
     if status in (404, 405, 501):
         what = f"{url} answers, and lists no models (HTTP {status})"
         do = f"see for yourself that it serves {endpoint.model}"
@@ -145,21 +185,6 @@ def _refused(who: str, endpoint: OpenAI | Anthropic, url: str, status: int) -> F
 def _silent(who: str, why: str, url: str) -> Finding:
     do = "start the server, mend base_url, or check the network"
     return Finding("stop", who, f"{url} does not answer ({why})", do)
-
-
-class _Stay(urllib.request.HTTPRedirectHandler):
-    """A redirect would carry the key to a host that nobody named."""
-
-    def redirect_request(self, *_: Any) -> None:
-        return None
-
-
-def _get(url: str, headers: dict[str, str]) -> Any:
-    """The JSON document at `url`; OSError (urllib's among them) or ValueError where there is
-    none."""
-    request = urllib.request.Request(url, headers={**headers, "User-Agent": "bezoar"})
-    with urllib.request.build_opener(_Stay).open(request, timeout=SECONDS) as answer:
-        return json.loads(answer.read())
 
 
 def _names(document: Any) -> list[str]:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from bezoar import forecast, lineage
+from bezoar import budget, forecast, lineage
 from bezoar.forecast import Row
 from bezoar.params import Anthropic, Dpo, FurtherServed, OpenAI, Params, Training, World
 from bezoar.preflight import data, gpu
@@ -67,18 +67,36 @@ def money(p: Params, asked: Sequence[Row]) -> list[Finding]:
     found = []
     for name, (cap, usd, at_most, whose) in caps.items():
         key = f"budget_usd.{name}"
-        top = "with no maximum" if at_most is None else f"${at_most:,.2f} at most"
-        what = f"about ${usd:,.2f} for {whose}, {top}" if usd or at_most else "nothing is paid for"
+        top = "with no maximum" if at_most is None else f"{budget.about(at_most)} at most"
+        what = (
+            f"about {budget.about(usd)} for {whose}, {top}"
+            if usd or at_most
+            else "nothing is paid for"
+        )
         if cap is None:
             found.append(Finding("ok", key, f"{what}; no cap is set"))
         elif usd > cap:
             do = f"raise profiles.{p.profile}.{key}, or ask for less"
-            found.append(Finding("stop", key, f"{what}; the cap is ${cap:,.2f}", do))
+            found.append(Finding("stop", key, f"{what}; the cap is {budget.dollars(cap)}", do))
         elif at_most is None or at_most > cap:
             do = "a run that reaches it stops, keeps what it bought and goes on once it is raised"
-            found.append(Finding("warning", key, f"{what}; the cap is ${cap:,.2f}", do))
+            found.append(Finding("warning", key, f"{what}; the cap is {budget.dollars(cap)}", do))
         else:
-            found.append(Finding("ok", key, f"{what}; the cap is ${cap:,.2f}"))
+            found.append(Finding("ok", key, f"{what}; the cap is {budget.dollars(cap)}"))
+    return found
+
+
+def too_long(asked: Sequence[Row]) -> list[Finding]:
+    """A finding for each stage and model with requests that do not fit and will not be sent."""
+    found = []
+    for row in asked:
+        if row.too_long:
+            share = row.too_long / (row.calls + row.too_long)
+            what = (
+                f"about {row.too_long:,} requests ({share:.1%}) do not fit {row.model} with their "
+                "longest reply and will not be sent"
+            )
+            found.append(Finding("warning", row.stage, what, forecast.FIT_MORE))
     return found
 
 

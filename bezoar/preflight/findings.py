@@ -1,6 +1,7 @@
 """What a check comes to, and several checks at once."""
 
 import threading
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal, TypeVar
@@ -35,9 +36,11 @@ class Finding:
         return cls("stop", where, what, do)
 
 
-def together(checks: Mapping[K, Callable[[], T]], late: Callable[[K], T]) -> dict[K, T]:
+def together(
+    checks: Mapping[K, Callable[[], T]], late: Callable[[K], T], seconds: float = 2 * SECONDS
+) -> dict[K, T]:
     """What each check returns, all of them run at once; `late(name)` for one that takes more than
-    twice SECONDS (a name that is looked up minds no timeout)."""
+    `seconds` (a name that is looked up minds no timeout)."""
     results: dict[K, T] = {}
     broken: list[BaseException] = []
 
@@ -51,8 +54,9 @@ def together(checks: Mapping[K, Callable[[], T]], late: Callable[[K], T]) -> dic
     threads = [threading.Thread(target=run, args=item, daemon=True) for item in checks.items()]
     for thread in threads:
         thread.start()
+    end = time.monotonic() + seconds
     for thread in threads:
-        thread.join(2 * SECONDS)
+        thread.join(max(0.0, end - time.monotonic()))
     for error in broken:
         raise error
     return {name: results[name] if name in results else late(name) for name in checks}

@@ -27,6 +27,8 @@ def main() -> None:
         f"DPO, held-out pairs: accuracy {_share(dpo['accuracy_before'])} -> "
         f"{_share(dpo['accuracy'])}, reward margin {dpo['margin']:.3f}"
     )
+    if words := _trust(found):
+        console.print(f"Right answers told from wrong ones (AUC, a coin 0.50): {words}")
     spent = [row for instances in found["spending"].values() for row in instances.values()]
     if calls := sum(row["calls"] for row in spent):
         console.print(f"Bought: {calls:,} answers for ${sum(row['usd'] for row in spent):,.2f}")
@@ -81,6 +83,20 @@ def _funnels(found: dict[str, Any]) -> Any:
     for scheme in found["order"]["schemes"]:
         table.add_row(scheme, *(f"{found['funnel'][scheme][step]:,}" for step in steps))
     return table
+
+
+def _trust(found: dict[str, Any]) -> str:
+    """By who was asked about known rows the lowest AUC; "" where nobody was."""
+    everyone = {
+        "judge": [who for judges in found["known"].values() for who in judges.values()],
+        "grader": list(found["mt_bench"].values()),
+        "grader of pairs": list(found["mt_compare"].values()),
+    }
+    aucs = {
+        who: [value for each in its if (value := each.get("known_auc")) is not None]
+        for who, its in everyone.items()
+    }
+    return ", ".join(f"{who} {min(values):.2f}" for who, values in aucs.items() if values)
 
 
 def _share(value: float | None) -> str:

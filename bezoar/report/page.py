@@ -18,7 +18,7 @@ from markupsafe import Markup
 from bezoar import differences, distributions
 from bezoar.params import PAIRS, Dpo, Further, FurtherHub, FurtherServed
 from bezoar.records import Answers, Grade, Question, Spending
-from bezoar.report import figures, harness, mt_bench, paper
+from bezoar.report import figures, harness, mt_bench, paper, trust
 from bezoar.report.run import Curve, Judging, Link, Run, Tasks
 from bezoar.report.summary import counts, simulated, skills
 
@@ -86,6 +86,9 @@ def page(run: Run, examples: int) -> str:
         skills=_skills(run),
         funnels=_funnels(run),
         distributions=_distributions(run),
+        judges=trust.judges(run),
+        graders=trust.graders(run),
+        least_auc=run.least_auc,
         panels={scheme: found for scheme, found in run.judging.items() if found.judges > 1},
         tasks=_tasks(run),
         lengths=_lengths(run),

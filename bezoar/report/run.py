@@ -49,12 +49,30 @@ class Funnel(Seen):
     distributions: dict[str, dict[str, int]]
 
 
-class Member(Seen):
-    """What one judge said of a scheme's samples, how often it could not be asked, and its pay."""
+class Trust(Seen):
+    """How a judge did on `known_rows` rows whose answers are known (bezoar/known.py): None where it
+    was not asked, no AUC where there were too few. Of its verdicts the share of right and of wrong
+    answers that it accepts, of pairs the share that the order decides."""
+
+    known_rows: int | None = None
+    known_auc: float | None = None
+    known_auc_low: float | None = None
+    known_auc_high: float | None = None
+    known_read: float | None = None
+    known_accepted_own: float | None = None
+    known_accepted_other: float | None = None
+    known_order: float | None = None
+
+
+class Member(Trust):
+    """What one judge said of a scheme's samples, the share that was read, how often a row was too
+    long to be asked about, or it was asked in vain, and its pay."""
 
     accepted: int
     rejected: int
     undecided: int
+    read: float | None = None
+    too_long: int = 0
     failed: int
     calls: int
     tokens_in: int
@@ -262,7 +280,8 @@ class Link:
 class Run:
     """Everything that the report shows. Dicts keep the order of params.yaml. `sft` and `preference`
     are the parameters that `links` and `dpo` were trained by, `scored` has the harness' items by
-    task, `seed` is the bootstrap's over grades. `further` are the models that the recipe did not
+    task, `seed` is the bootstrap's over grades, `least_auc` the line below which a judge is worth
+    little. `further` are the models that the recipe did not
     make, by the names under which `results` and `checkpoints` have them."""
 
     profile: str
@@ -285,6 +304,7 @@ class Run:
     grades: dict[str, list[Grade]]
     mt_bench: dict[str, Metrics]
     seed: int
+    least_auc: float | None
     contests: dict[str, Contest]
     agreement: Metrics
     agreed: list[Agreed]
@@ -342,6 +362,7 @@ def read(params: Params) -> Run:
         grades={c: list(read_jsonl(f"data/mt_grade/{c}/grades.jsonl", Grade)) for c in checkpoints},
         mt_bench={c: _metrics(f"metrics/mt_grade/{c}.json") for c in checkpoints},
         seed=params.mt_grade.seed,
+        least_auc=params.known.least_auc if params.known else None,
         contests={
             name: Contest(c.model, c.baseline, _metrics(f"metrics/mt_compare/{name}.json"))
             for name, c in params.compared.items()

@@ -3,7 +3,7 @@
 from typing import Any
 
 from bezoar.report import harness, mt_bench
-from bezoar.report.run import Funnel, Run
+from bezoar.report.run import Funnel, Run, Trust
 
 COUNTS = (
     "asked",
@@ -19,9 +19,9 @@ COUNTS = (
 
 
 def summary(run: Run) -> dict[str, Any]:
-    """Skills, preferences, harness and MT-Bench with their differences, win rates, panels of
-    judges, distances to the target, funnels and spending as plain JSON; shares to 4 digits, dollars
-    as they are."""
+    """Skills, preferences, harness and MT-Bench with their differences, win rates, what a judge's
+    word is worth, panels of judges, distances to the target, funnels and spending as plain JSON;
+    shares to 4 digits, dollars as they are."""
     rounded: dict[str, Any] = _round(
         {
             "profile": run.profile,
@@ -67,6 +67,13 @@ def summary(run: Run) -> dict[str, Any]:
             },
             "mt_compare": {name: contest.metrics for name, contest in run.contests.items()},
             "agreement": run.agreement,
+            "known": {  # the graders' stand among their metrics
+                scheme: {
+                    who: member.model_dump(include={*Trust.model_fields, "read"})
+                    for who, member in judging.members.items()
+                }
+                for scheme, judging in run.judging.items()
+            },
             "panels": {
                 scheme: judging.model_dump(include={"unanimous", "pairs"})
                 for scheme, judging in run.judging.items()

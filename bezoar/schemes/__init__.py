@@ -38,7 +38,6 @@ UNPARSED = (
 # Reasons that say of the reply before them that nothing could be made of it.
 UNUSED = ("no_examples", "unread", "empty", "truncated", "refusal")
 UNANSWERED = ("too_long", "failed")  # endings of requests that got no reply
-SHOWN, SHORT = 3, 300  # replies that a warning shows, and characters of each
 
 
 class Scheme(Protocol):
@@ -143,14 +142,11 @@ def shortfall(counts: Generated) -> str:
     return ""
 
 
-def examples(outcomes: Sequence[Outcome]) -> list[str]:
-    """Three replies as they came, shortened: of those that could not be read where there are
-    any."""
+def telling(outcomes: Sequence[Outcome]) -> list[Reply]:
+    """The replies that a warning may show: those that could not be read, then all others."""
     unread = [o.exchanges[step] for o in outcomes for step in o.unread]
     others = [e for o in outcomes for n, e in enumerate(o.exchanges) if n not in o.unread]
-    replies = [e.reply for e in [*unread, *others] if _answered(e)]
-    texts = [" ".join((reply.raw or reply.text).split()) for reply in replies[:SHOWN]]
-    return [f"{text[:SHORT]} ..." if len(text) > SHORT else text for text in texts]
+    return [e.reply for e in [*unread, *others] if _answered(e)]
 
 
 def why(outcomes: Sequence[Outcome]) -> str:

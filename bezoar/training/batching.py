@@ -5,10 +5,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from bezoar import files
+from bezoar import files, loading
 from bezoar.files import BadInput
 from bezoar.params import Dpo, Sft, Training
-from bezoar.training import launching, loading, memory
+from bezoar.training import launching, memory
 
 SMALL = 8  # rows at once, at most, where there is no GPU whose memory could tell
 GIB = 2**30

@@ -5,9 +5,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from bezoar import chat, work
+from bezoar import chat, loading, work
 from bezoar.params import Dpo
-from bezoar.training import batching, fitting, launching, loading, padding_free
+from bezoar.training import batching, fitting, launching, padding_free
 
 
 def dpo(

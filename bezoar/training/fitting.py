@@ -13,11 +13,11 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any, TypeVar
 
-from bezoar import chat, files, work
+from bezoar import chat, files, loading, work
 from bezoar.files import BadInput
 from bezoar.params import Dpo, Sft, Training
 from bezoar.progress import bar
-from bezoar.training import batching, launching, loading
+from bezoar.training import batching, launching
 
 R = TypeVar("R")
 LIBRARIES = ("torch", "transformers", "trl", "peft", "bitsandbytes", "accelerate", "datasets")

@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bezoar import files, work
+from bezoar import files, loading, work
 from bezoar.files import BadInput
 from bezoar.params import MergeStage, Sft
-from bezoar.training import fitting, loading
+from bezoar.training import fitting
 
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 # From this cosine on, two weights are so nearly parallel that the sine of their angle is lost in

@@ -10,7 +10,7 @@ import functools
 import types
 from typing import Any
 
-from bezoar.training import loading
+from bezoar import loading
 
 NAME = "rows"  # of the attention, in transformers' registry
 # Decoders whose tokens meet in causal attention alone; a test holds each against its padded batch

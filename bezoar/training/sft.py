@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from bezoar import chat, work
+from bezoar import chat, loading, work
 from bezoar.files import BadInput
 from bezoar.params import Link, Sft, Training
-from bezoar.training import batching, fitting, launching, loading, padding_free
+from bezoar.training import batching, fitting, launching, padding_free
 
 IGNORED = -100  # the label of a token that the loss leaves out (torch's cross-entropy)
 

@@ -159,6 +159,14 @@ def tokenizer(folder: Path, further: bool = False) -> Any:
     """The tokenizer at `folder`, with a pad token, the chat template (that of a `further` model:
     its own, where it has one) and padding on the left; BadInput where there is none or it cannot
     end an answer."""
+    tokenizer = own_tokenizer(folder)
+    if not (further and tokenizer.chat_template):
+        tokenizer.chat_template = chat.TEMPLATE
+    return tokenizer
+
+
+def own_tokenizer(folder: Path) -> Any:
+    """As `tokenizer`, with the chat template that it brings, or none."""
     from transformers import AutoTokenizer
 
     if not any(
@@ -179,8 +187,6 @@ def tokenizer(folder: Path, further: bool = False) -> Any:
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.unk_token or tokenizer.eos_token
     tokenizer.padding_side = "left"  # generation continues the end of a row
-    if not (further and tokenizer.chat_template):
-        tokenizer.chat_template = chat.TEMPLATE
     return tokenizer
 
 

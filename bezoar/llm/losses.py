@@ -1,0 +1,44 @@
+"""What a request that came to nothing may be billed.
+
+A provider bills a reply that it wrote, whether it arrives or not: a connection that ended after the
+request was sent, an attempt that ran out of time, a reply that is cut or garbled. It bills none
+that it refused (400, 429), that failed (5xx), and none that never reached it.
+"""
+
+from typing import Any
+
+from bezoar import budget
+from bezoar.llm.wire import count
+from bezoar.params import Price
+
+LATE = (504, 524)  # a gateway gave up on a server that goes on writing
+
+
+def sent(error: Exception) -> bool:
+    """Whether the server may have had the request when the connection came to `error`."""
+    import aiohttp
+
+    never = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, aiohttp.InvalidURL)
+    return not isinstance(error, never)
+
+
+def billed(status: int, document: Any) -> bool:
+    """Whether an answer that is no reply may be billed: a 200 is, an error in words is not."""
+    if isinstance(document, dict) and document.get("error"):
+        return False
+    return status == 200 or status in LATE
+
+
+def cost(document: Any, price: Price, batch: bool, most: float) -> float:
+    """Dollars for a reply that is of no use: by its own count of tokens, else the `most`."""
+    plain = count(document, "usage", "prompt_tokens")
+    cached = count(document, "usage", "prompt_tokens_details", "cached_tokens") or 0
+    if plain is None and (plain := count(document, "usage", "input_tokens")) is not None:
+        cached = count(document, "usage", "cache_read_input_tokens") or 0
+        plain += cached + (count(document, "usage", "cache_creation_input_tokens") or 0)
+    out = count(document, "usage", "completion_tokens")
+    if out is None:
+        out = count(document, "usage", "output_tokens")
+    if plain is None or out is None:
+        return most
+    return budget.cost(price, plain, min(cached, plain), out, batch)

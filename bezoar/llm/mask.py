@@ -1,0 +1,62 @@
+"""A key that a server repeats is not passed on, however it is written."""
+
+import base64
+import html
+import json
+import re
+import urllib.parse
+from functools import cached_property
+
+MASK = "***"
+_SIGNS = re.compile(r"[\\%&]")  # what every escape opens with
+
+
+class Mask:
+    """What hides one key; "" hides nothing."""
+
+    def __init__(self, secret: str) -> None:
+        self._secret = secret
+
+    def raw(self, body: bytes) -> bytes:
+        """A body without the key as it is."""
+        secret = self._secret.encode()
+        return body.replace(secret, MASK.encode()) if secret and secret in body else body
+
+    def text(self, text: str) -> str:
+        """A decoded text without the key: as it is, in base64, and with any of its characters
+        written as an escape of JSON, of an address, or of HTML."""
+        if not self._secret:
+            return text
+        for plain in self._plain:
+            if plain in text:
+                text = text.replace(plain, MASK)
+        return self._escaped.sub(MASK, text) if _SIGNS.search(text) else text
+
+    @cached_property
+    def _plain(self) -> list[str]:
+        forms = [self._secret]
+        for said in (self._secret, f"Bearer {self._secret}"):
+            for encode in (base64.b64encode, base64.urlsafe_b64encode):
+                forms.append(encode(said.encode()).decode().rstrip("="))
+        # backwards, or in another case, it is still the key to whoever reads it
+        return [*forms, self._secret[::-1]]
+
+    @cached_property
+    def _escaped(self) -> re.Pattern[str]:
+        return re.compile("".join(map(_forms, self._secret)))
+
+
+def _forms(character: str) -> str:
+    """A pattern of one character in every way of writing it."""
+    code = ord(character)
+    escapes = [
+        re.escape(character),
+        re.escape(urllib.parse.quote(character, safe="")),
+        re.escape(html.escape(character)),
+        re.escape(json.dumps(character)[1:-1]),
+        rf"\\{{0,4}}{re.escape(character)}",
+        rf"\\+(?i:u0{{0,4}}{code:x}|x{code:02x}|u\{{0*{code:x}\}})",
+        rf"(?i:%(?:25)*{code:02x})",
+        rf"(?i:&(?:amp;)*#0*{code};?|&(?:amp;)*#x0*{code:x};?)",
+    ]
+    return f"(?:{'|'.join(dict.fromkeys(escapes))})"

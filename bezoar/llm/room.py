@@ -1,0 +1,161 @@
+"""Whether a request fits a model together with its longest reply: measured before it is sent.
+
+`context_tokens` of an endpoint is what a model may have before it, prompt and reply together; null
+says that it is not known, and then everything fits. The reply is counted at its most, as `params`
+say; where they set no maximum one token must be left. Tokens of the prompt are counted with the
+model's tokenizer where one is named, else estimated: BYTES_PER_TOKEN of ASCII are a token, and so
+is each character beyond ASCII. What a server's chat template adds is not known here and has an
+allowance.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from bezoar import budget
+from bezoar.budget import BYTES_PER_TOKEN
+from bezoar.files import BadInput
+from bezoar.llm.wire import first
+from bezoar.params import Anthropic, Endpoint, InProcess, OpenAI
+from bezoar.records import Message, Reply
+
+FILE = "tokenizer.json"
+# Tokens that a chat template writes around a message, and once for a request: a system message of
+# its own and what opens the reply. ours: ChatML takes 5 and 23, Llama 3.1's 5 and 30
+PER_MESSAGE, PER_CHAT = 8, 32
+PER_TEXT = 2  # of a prompt without a template: its first token, a blank line between two
+
+
+class Room:
+    """What one endpoint's model has room for; made once, asked for each request. A model in this
+    process has the context and the tokenizer of its folder, a simulated one takes everything.
+    BadInput where `tokenizer` names a place without one."""
+
+    def __init__(self, endpoint: Endpoint) -> None:
+        self._where = f"llm: {endpoint.model}: tokenizer"
+        self._tokenizer: Any = None  # read when a request is first too large to be told at sight
+        self._file: Path | None = None
+        self._chat = isinstance(endpoint, Anthropic) or getattr(endpoint, "style", "") == "chat"
+        self._longest = self._again = 1
+        self._context: int | None = None
+        match endpoint:
+            case OpenAI() | Anthropic():
+                self._context = endpoint.context_tokens
+                self._longest = longest(endpoint.params)
+                self._again = longest({**endpoint.params, **endpoint.again})
+                if endpoint.tokenizer:
+                    self._file = _file(endpoint.tokenizer, self._where)
+            case InProcess():
+                self._context = positions(Path(endpoint.model))
+                self._longest, self._again = endpoint.most(), endpoint.most(sample=1)
+                file = Path(endpoint.model, FILE)
+                self._file = file if file.is_file() else None
+
+    def fits(self, messages: Sequence[Message], sample: int = 0) -> bool:
+        """Whether the model can take the request and give the longest reply to it."""
+        if self._context is None:
+            return True
+        left = self._context - (self._again if sample else self._longest)
+        if self._file and self.most(messages) <= left:
+            return True  # told by its size; counting takes a thousand times as long
+        return self.tokens(messages) <= left
+
+    def most(self, messages: Sequence[Message]) -> int:
+        """Tokens of a request at most: each stands for one byte at least."""
+        sizes = (len(message.content.encode("utf-8", "replace")) for message in messages)
+        return sum(sizes) + self._around(messages)
+
+    def tokens(self, messages: Sequence[Message]) -> int:
+        """Tokens of a request, counted or estimated."""
+        count = self._counted if self._file else estimated
+        return sum(count(message.content) for message in messages) + self._around(messages)
+
+    def _around(self, messages: Sequence[Message]) -> int:
+        """Tokens that stand between the texts."""
+        if self._chat:
+            return PER_CHAT + PER_MESSAGE * len(messages)
+        return PER_TEXT * len(messages)
+
+    def _counted(self, text: str) -> int:
+        return len(self.tokenizer().encode(sound(text), add_special_tokens=False).ids)
+
+    def tokenizer(self) -> Any:
+        """The tokenizer that the endpoint names; BadInput where its file is none."""
+        assert self._file is not None
+        if self._tokenizer is None:
+            self._tokenizer = _loaded(self._file, self._where)
+        return self._tokenizer
+
+
+def too_long(model: str) -> Reply:
+    """What stands for the reply to a request that does not fit; nothing was sent."""
+    return Reply(
+        text="",
+        finish_reason="too_long",
+        tokens_in=0,
+        tokens_out=0,
+        model=model,
+        simulated=False,
+    )
+
+
+def positions(folder: Path) -> int | None:
+    """Tokens that the model in a folder takes, by its config.json; None where that does not say."""
+    try:
+        config = json.loads((folder / "config.json").read_bytes())
+    except (OSError, ValueError):
+        return None
+    for part in (config, first(config, "text_config")):
+        for name in ("max_position_embeddings", "n_positions", "max_seq_len", "seq_length"):
+            if isinstance(tokens := first(part, name), int) and tokens > 0:
+                return tokens
+    return None
+
+
+def longest(params: Mapping[str, Any]) -> int:
+    """The most tokens that a reply may have by `params`; 1 where they set no maximum."""
+    _, most = budget.worst_tokens(0, params)
+    return max(1, most or 1)  # llama.cpp takes -1 for none
+
+
+def estimated(text: str) -> int:
+    """Tokens of a text, by its bytes and characters alone."""
+    plain = len(text) if text.isascii() else len(text.encode("ascii", "ignore"))
+    return -(-plain // BYTES_PER_TOKEN) + len(text) - plain
+
+
+def sound(text: str) -> str:
+    """The text without halves of characters, which no tokenizer takes."""
+    return text if text.isascii() else text.encode("utf-8", "replace").decode()
+
+
+def _file(named: str, where: str) -> Path:
+    """The tokenizer.json at a path, which is one or a folder that holds one."""
+    path = Path(named).expanduser()
+    file = path / FILE if path.is_dir() else path
+    if not file.is_file():
+        raise BadInput(
+            f"{where}: {named}: no {FILE} there; name the file or the folder that holds it, or "
+            "null: tokens are then estimated"
+        )
+    return file
+
+
+def _loaded(file: Path, where: str) -> Any:
+    from tokenizers import Tokenizer
+
+    try:
+        tokenizer = Tokenizer.from_file(str(file))
+    except Exception as error:  # tokenizers raises no narrower one
+        why = " ".join(str(error).split())[:200]
+        raise BadInput(
+            f"{where}: {file}: no tokenizer ({why}); name the {FILE} that lies beside the model's "
+            "weights, or null: tokens are then estimated"
+        ) from None
+    # a file may ask for its texts to be cut, which would make everything fit
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    # the name of a special token in a text stays text
+    tokenizer.encode_special_tokens = True
+    return tokenizer

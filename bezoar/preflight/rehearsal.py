@@ -1,0 +1,65 @@
+"""One short question to a free server, put as the stages will put theirs: with a system message,
+and with a schema where the endpoint is structured. What the server does not know is found here."""
+
+import urllib.error
+from typing import Any
+
+from bezoar.llm import client, openai
+from bezoar.llm.wire import Unusable, encode
+from bezoar.params import OpenAI
+from bezoar.preflight import web
+from bezoar.preflight.findings import Finding
+from bezoar.records import Message, Reply
+
+SECONDS = 30.0  # that a free server has for a short question: it may be a model on a CPU
+TOKENS = 16  # of the reply at most
+QUESTION = (
+    Message(role="system", content="You answer in one word."),
+    Message(role="user", content="Which colour has the clear sky at noon?"),
+)
+SCHEMA = {
+    "type": "object",
+    "properties": {"word": {"type": "string"}},
+    "required": ["word"],
+    "additionalProperties": False,
+}
+
+
+def findings(who: str, endpoint: OpenAI) -> list[Finding]:
+    """A finding for each address that answers for nothing; a paid one is asked by its stages."""
+    if endpoint.style != "chat" or endpoint.price.input or endpoint.price.output:
+        return []
+    wire = openai.Wire(endpoint, client.secret_of(endpoint), SCHEMA)
+    short = dict.fromkeys(openai.MAXIMA & endpoint.params.keys(), TOKENS)
+    body = {**wire.body(QUESTION), **short}
+    return [_finding(who, wire, url, body) for url in endpoint.addresses]
+
+
+def _finding(who: str, wire: openai.Wire, url: str, body: dict[str, Any]) -> Finding:
+    try:
+        reply = _asked(wire, url, body)
+    except urllib.error.HTTPError as error:
+        return _refused(who, wire, url, body, f"HTTP {error.code}: {client.words_in(error.read())}")
+    except Unusable as error:
+        do = "its stages would ask again and fail; look at the server"
+        return Finding("stop", who, f"{url} gives {error}", do)
+    except TimeoutError:
+        return Finding("warning", who, *web.busy(url))
+    except web.BROKEN as error:
+        return Finding("warning", who, f"{url} broke off a short question ({error})")
+    thinks = ", with thoughts before it, which count against its maximum of tokens"
+    return Finding("ok", who, f"{url} answers a short question" + thinks * bool(reply.thoughts))
+
+
+def _asked(wire: openai.Wire, url: str, body: dict[str, Any]) -> Reply:
+    return client.spoken_of(wire, web.get(url + wire.path, wire.headers, encode(body), SECONDS))
+
+
+def _refused(who: str, wire: openai.Wire, url: str, body: dict[str, Any], reason: str) -> Finding:
+    """What a server refuses of a question, by what it answers when that is left out."""
+    for doubt in wire.doubts(body):
+        if web.answers(url + wire.path, wire.headers, encode(doubt.body), SECONDS):
+            what = f"{url} refuses a short question ({reason}), and answers with {doubt.parameter}"
+            return Finding("stop", who, what, f"set {doubt.parameter}")
+    what = f"{url} refuses a short question ({reason})"
+    return Finding("warning", who, what, "see what its log says")

@@ -1,0 +1,57 @@
+"""How each judge and grader of a run did on rows whose answers are known."""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from bezoar.report.run import Metrics, Run, Trust
+
+
+class Line(NamedTuple):
+    """A line of a table: what was judged, by whom, and what that is worth; `below` the line that
+    params.yaml draws."""
+
+    of: str
+    who: str
+    simulated: bool
+    trust: Trust
+    below: bool
+
+
+def judges(run: Run) -> list[Line]:
+    """A line for each scheme and judge that was asked about known rows, or should have been."""
+    return [
+        _line(run, scheme, who, run.funnels[scheme].simulated_judge, member)
+        for scheme, judging in run.judging.items()
+        for who, member in judging.members.items()
+        if member.known_rows is not None
+    ]
+
+
+def graders(run: Run) -> list[Line]:
+    """The lines of single grades and of pairs. Where all checkpoints' graders said the same, as
+    they do where the ledger answers, they are one line."""
+    everyone = {grade.judge for grades in run.grades.values() for grade in grades} - {"rule"}
+    simulated = any(grade.simulated for grades in run.grades.values() for grade in grades)
+    pairs = {name: contest.metrics for name, contest in run.contests.items()}
+    return [
+        _line(run, of, ", ".join(sorted(everyone)), simulated, trust)
+        for what, found in (("Single grades", run.mt_bench), ("Pairs", pairs))
+        for of, trust in _together(what, found)
+    ]
+
+
+def _together(what: str, found: Mapping[str, Metrics]) -> list[tuple[str, Trust]]:
+    names: dict[Trust, list[str]] = {}
+    for name, metrics in found.items():
+        trust = Trust.model_validate(metrics)
+        if trust.known_rows is not None:
+            names.setdefault(trust, []).append(name)
+    if len(names) == 1:
+        return [(what, trust) for trust in names]
+    return [(f"{what}, {', '.join(same)}", trust) for trust, same in names.items()]
+
+
+def _line(run: Run, of: str, who: str, simulated: bool, trust: Trust) -> Line:
+    auc, least = trust.known_auc, run.least_auc
+    below = auc is not None and least is not None and auc < least
+    return Line(of, who, simulated, trust, below)

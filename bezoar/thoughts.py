@@ -1,0 +1,234 @@
+"""Part a model's thoughts from what it says, before anything reads either.
+
+Reasoning models write their thoughts into the reply, in marks of their own: a pair of tags, a
+channel, or a closing tag alone where the chat template opened the first. `part` knows the marks of
+the open models there are. What stands in a block of code or between backticks is quoted, not
+thought: an answer may speak of such a tag.
+"""
+
+import re
+from typing import NamedTuple
+
+# Tags that stand for thoughts wherever a line or a sentence of the reply begins with them
+PLAIN = ("think", "thinking", "thought", "thoughts", "seed:think", "longcat_think")
+# Tags that a text may have uses of its own for: thoughts only where the reply begins with them
+COMMON = (
+    *("reasoning", "reflection", "analysis", "scratchpad", "rationale", "inner_monologue"),
+    *("internal_monologue", "inner_thoughts", "chain_of_thought", "cot", "reasoning_process"),
+    *("thought_process", "thinking_process"),
+)
+# Marks that are tokens of a model's own, which no text has by chance: (opens, closes)
+TOKENS = (
+    ("[THINK]", "[/THINK]"),  # Magistral
+    ("◁think▷", "◁/think▷"),  # Kimi
+    ("<|START_THINKING|>", "<|END_THINKING|>"),  # Command A
+    ("<|THINK_START|>", "<|THINK_END|>"),  # Step
+    ("<|begin_of_thought|>", "<|end_of_thought|>"),  # OpenThinker, Sky-T1
+    ("<|begin_of_thinking|>", "<|end_of_thinking|>"),
+    ("<|thinking|>", "<|/thinking|>"),
+    ("<|think|>", "<|/think|>"),
+    ("<|open|>think<|sep|>", "<|close|>think<|sep|>"),  # Kimi K3
+    ("<unused94>thought", "<unused95>"),  # MedGemma
+    ("<|channel>thought", "<channel|>"),  # Gemma 4
+)
+# What wraps the answer behind the thoughts, and goes with them
+WRAPS = (
+    ("<|begin_of_solution|>", "<|end_of_solution|>"),
+    ("<|START_RESPONSE|>", "<|END_RESPONSE|>"),
+    ("[BEGIN FINAL RESPONSE]", "[END FINAL RESPONSE]"),
+    ("<answer>", "</answer>"),
+    ("<output>", "</output>"),
+    ("<response>", "</response>"),
+    ("<final_answer>", "</final_answer>"),
+)
+# Sentences that part thoughts from the answer: (opens the reply, opens the answer)
+SENTENCES = (
+    ("Here is my thought process:", "Here is my response:"),  # Granite 3.2
+    ("Here's my thought process:", "Here's my response:"),
+    ("Here are my reasoning steps:", "[BEGIN FINAL RESPONSE]"),  # Apriel
+)
+
+
+class Parted(NamedTuple):
+    """What a reply says, and what was thought before. Not `closed`: the thoughts have no end, so
+    that what was said never came."""
+
+    text: str
+    thoughts: str
+    closed: bool
+
+
+def part(reply: str) -> Parted:
+    """Part the thoughts of `reply` from its text; a reply without any comes back as it is."""
+    # most replies have none of these characters, and a search costs more than all else here
+    if not any(sign in reply for sign in ("<", "[", "◁", "Here")) or not _HINT.search(reply):
+        return Parted(reply, "", True)
+    for way in (_harmony, _sentences, _marks):
+        parted = way(reply)
+        if parted is not None:
+            return parted
+    return Parted(reply, "", True)
+
+
+def left(text: str) -> str | None:
+    """The first mark of thoughts that stands in `text`, neither in code nor quoted; None where none
+    does. Tags that a text may have uses of its own for are none."""
+    mark = next((mark for mark in _unquoted(text) if mark.kind not in COMMON), None)
+    return text[mark.start : mark.end] if mark else None
+
+
+# --- marks ---------------------------------------------------------------------------------------
+
+
+def _tag(slash: str, names: tuple[str, ...]) -> str:
+    listed = "|".join(map(re.escape, names))
+    # with an attribute or two (`<think time="3">`), never with a whole paragraph
+    return rf"<\s?{slash}\s?(?:{listed})(?:\s[^<>\n]{{0,80}})?\s?>"
+
+
+def _any(marks: list[str]) -> str:
+    return "|".join(map(re.escape, marks))
+
+
+_OPENS, _CLOSES = (_any(list(marks)) for marks in zip(*TOKENS, strict=True))
+_MARK = re.compile(
+    rf"(?P<opens>{_tag('', PLAIN)}|{_OPENS})|(?P<closes>{_tag('/', PLAIN)}|{_CLOSES})"
+    rf"|(?P<opens_common>{_tag('', COMMON)})|(?P<closes_common>{_tag('/', COMMON)})",
+    re.IGNORECASE,
+)
+_HINT = re.compile(
+    rf"{_MARK.pattern}|<\|channel\|>|{_any([opens for opens, _ in SENTENCES])}", re.IGNORECASE
+)
+_CODE = re.compile(r"```.*?(?:```|\Z)|~~~.*?(?:~~~|\Z)|`[^`\n]*`", re.DOTALL)
+_OPEN_QUOTES, _CLOSE_QUOTES = "\"'“‘«„(", "\"'”’»“)"
+_SENTENCE_ENDS = ".!?:;>)*_"
+
+
+class _Mark(NamedTuple):
+    start: int
+    end: int
+    opens: bool
+    kind: str  # what closes it: a mark of the same kind
+
+
+def _kind(mark: re.Match[str]) -> str:
+    text = mark[0].casefold()
+    for opens, closes in TOKENS:
+        if text in (opens.casefold(), closes.casefold()):
+            return opens
+    common = mark["opens_common"] or mark["closes_common"]
+    # `<think>` is closed by `</thinking>` too, as some models do
+    return re.sub(r"[^a-z_]", "", text.split()[0]) if common else "think"
+
+
+def _unquoted(reply: str) -> list[_Mark]:
+    """The marks in `reply` that are neither code nor quoted, in their order."""
+    plain = _without_code(reply)
+    marks = []
+    for match in _MARK.finditer(plain):
+        start, end = match.span()
+        quoted = start > 0 and end < len(plain)
+        quoted = quoted and plain[start - 1] in _OPEN_QUOTES and plain[end] in _CLOSE_QUOTES
+        if not quoted:
+            opens = (match["opens"] or match["opens_common"]) is not None
+            marks.append(_Mark(start, end, opens, _kind(match)))
+    return marks
+
+
+def _without_code(text: str) -> str:
+    """`text` with its code blanked out, every other character in its place."""
+    return _CODE.sub(lambda code: code[0] if _runs_on(code[0]) else " " * len(code[0]), text)
+
+
+def _runs_on(code: str) -> bool:
+    """Whether a block of code is none: a fence that was left open inside of thoughts pairs with one
+    behind them, and would hide their end."""
+    if not code.startswith(("```", "~~~")):
+        return False
+    marks = list(_MARK.finditer(code))
+    return bool(marks) and not (marks[0]["opens"] or marks[0]["opens_common"])
+
+
+def _marks(reply: str) -> Parted | None:
+    """Thoughts between marks. One that closes what nothing opened ends thoughts too: the chat
+    template had opened them, and all that came before is thought. None where there are no marks."""
+    text: list[str] = []
+    thoughts: list[str] = []
+    at, opened = 0, ""
+    spoken_of: set[str] = set()  # kinds of marks that opened nothing
+    for mark in _unquoted(reply):
+        if opened:
+            if not mark.opens and mark.kind == opened:
+                thoughts.append(reply[at : mark.start])
+                at, opened = mark.end, ""
+        elif mark.opens:
+            if _begins(mark, reply, at, bool("".join(text).strip())):
+                text.append(reply[at : mark.start])
+                at, opened = mark.end, mark.kind
+            else:
+                spoken_of.add(mark.kind)
+        elif mark.kind not in spoken_of and _ends_alone(mark, reply):
+            thoughts += [*text, reply[at : mark.start]]
+            text, at = [], mark.end
+    if not thoughts and not opened:
+        return None
+    (thoughts if opened else text).append(reply[at:])
+    return _parted(text, thoughts, closed=not opened)
+
+
+def _begins(mark: _Mark, reply: str, at: int, spoke: bool) -> bool:
+    """Whether a mark that opens does open thoughts: `spoke` says that text came before `at`."""
+    if not spoke and not reply[at : mark.start].strip():
+        return True
+    if mark.kind in COMMON:
+        return False
+    line = reply[max(at, reply.rfind("\n", 0, mark.start) + 1) : mark.start].rstrip()
+    # one behind a sentence opens ("Sure. <think>"); one amidst a sentence is only spoken of
+    return not line or line[-1] in _SENTENCE_ENDS
+
+
+def _ends_alone(mark: _Mark, reply: str) -> bool:
+    """Whether a mark that closes what nothing opened ends thoughts, and is not only spoken of."""
+    before, after = reply[max(0, mark.start - 1) : mark.start], reply[mark.end : mark.end + 2]
+    if mark.kind in COMMON:
+        return before in ("", "\n") and after[:1] in ("", "\n")
+    return not (before == " " and after[:1] == " " and after[1:].islower())
+
+
+def _parted(text: list[str], thoughts: list[str], closed: bool) -> Parted:
+    answer = "".join(text).strip()
+    for opens, closes in WRAPS:
+        if answer.startswith(opens) and (not answer.count(closes) or answer.endswith(closes)):
+            answer = answer.removeprefix(opens).removesuffix(closes).strip()
+    return Parted(answer, "\n\n".join(t.strip() for t in thoughts if t.strip()), closed)
+
+
+# --- channels and sentences -----------------------------------------------------------------------
+
+
+_TURN = re.compile(r"(?:<\|start\|>assistant)?<\|channel\|>\s*(\w+)[^<]{0,80}?<\|message\|>")
+_ENDS = re.compile(r"<\|(?:end|return|call)\|>\s*\Z")
+
+
+def _harmony(reply: str) -> Parted | None:
+    """gpt-oss: `<|channel|>analysis<|message|>...<|end|>`, the answer in the channel `final`."""
+    turns = list(_TURN.finditer(reply))
+    if not turns:
+        return None
+    thoughts, answers = [reply[: turns[0].start()]], list[str]()
+    for turn, after in zip(turns, [*turns[1:], None], strict=True):
+        body = _ENDS.sub("", reply[turn.end() : after.start() if after else len(reply)])
+        (answers if turn[1] == "final" else thoughts).append(body)
+    return _parted(answers, thoughts, closed=bool(answers))
+
+
+def _sentences(reply: str) -> Parted | None:
+    """Thoughts that a sentence announces, and a sentence ends."""
+    for opens, closes in SENTENCES:
+        start = reply.lstrip()
+        # without its second sentence the first may be an answer's own
+        if start.startswith(opens) and closes in start:
+            thoughts, _, answer = start[len(opens) :].partition(closes)
+            answer = answer.strip().removesuffix("[END FINAL RESPONSE]")
+            return _parted([answer], [thoughts], closed=True)
+    return None
