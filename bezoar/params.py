@@ -593,6 +593,7 @@ class Lamini(Section):
     topic_subcategories: int
     categories: list[str]
     calls: Count
+    fewer_examples: bool = True  # came later: older files stay valid
 
 
 Operation = Literal[

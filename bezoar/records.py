@@ -262,23 +262,34 @@ class Contamination(Record):
     score: float
 
 
+class Undecided(Record):
+    """Says of the reply before it that it could not be read, and that its job goes on without."""
+
+
 class Outcome(Record):
-    """What one job came to."""
+    """What one job came to. `unread` are the steps of exchanges whose reply could not be read or
+    used, `undecided` how many of them their job went on without."""
 
     samples: list[Sample]
     rejected: list[Rejected]
     exchanges: list[Exchange]
+    unread: list[int] = []
+    undecided: int = 0
 
 
 class Generated(Record):
     """What a scheme asked of the teacher and what was read from its replies; `asked`, `parsed` and
-    `repaired` count instructions, `calls` replies. `simulated`: no language model wrote them."""
+    `repaired` count instructions, `calls` requests. `replies_read` is the share of replies that
+    could be read and used, `undecided_checks` counts those without which their job went on (Evol's
+    checks for equality). `simulated`: no language model wrote them."""
 
     jobs: int
     calls: int
     asked: int
     parsed: int
     repaired: int
+    replies_read: float
+    undecided_checks: int
     teacher: str
     simulated: bool
 

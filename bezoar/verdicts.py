@@ -4,6 +4,7 @@
 import json
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
+from html import unescape
 from itertools import pairwise
 from typing import Any, Literal, TypeVar, get_args
 
@@ -11,6 +12,9 @@ from bezoar import unread
 from bezoar.differences import bootstrap
 from bezoar.files import BadInput
 from bezoar.prompts import Prompt, fence
+from bezoar.reading.closing import CHOICE, RATING, Form, stated
+from bezoar.reading.markup import clean, unfenced
+from bezoar.reading.references import references_in
 from bezoar.records import Answers, Ask, Exchange, Grade, Message, Question, Reply, Sample, Verdict
 
 R = TypeVar("R")
@@ -38,9 +42,6 @@ SECTIONS = tuple(
 )
 
 _THOUGHT = re.compile(r"\A\s*<think(?:ing)?>.*?</think(?:ing)?>", re.DOTALL)
-# also read, where FastChat's parser fails: spaces, escaped brackets, `[[7/10]]`
-_RATING = re.compile(r"\\?\[\\?\[\s{0,3}(-?\d{1,3}(?:\.\d*)?)(?:\s?/\s?10)?\s{0,3}\\?\]\\?\]")
-_CHOICE = re.compile(r"\\?\[\\?\[\s{0,3}([ABC])\s{0,3}\\?\]\\?\]")
 
 
 # --- samples -------------------------------------------------------------------------------------
@@ -53,12 +54,13 @@ def judge(sample: Sample, scale: int, ask: Ask) -> Verdict:
 
 def question(sample: Sample, scale: int) -> list[Message]:
     """Put a sample to the judge: the criterion as a system message, the row as a user message
-    (paper 2.4). With an expected answer the criterion is whether the response explains it, without
-    one whether the response does what the instruction asks."""
+    (paper 2.4), and behind it the form of the reply, which a small model keeps only where it is the
+    last that it reads. With an expected answer the criterion is whether the response explains it,
+    without one whether the response does what the instruction asks."""
     instruction = sample.instruction
     if sample.context:
         instruction += f"\n\nInput: {sample.context}"
-    row = {"instruction": _shown(instruction)}
+    row = {"instruction": _shown(instruction), "scale": str(scale)}
     if sample.expected:
         criterion, shown = EXPLANATION
         row |= {"expected": _shown(sample.expected), "generated": _shown(sample.response)}
@@ -66,7 +68,7 @@ def question(sample: Sample, scale: int) -> list[Message]:
         criterion, shown = RESPONSE
         row |= {"response": _shown(sample.response)}
     return [
-        Message(role="system", content=criterion.fill(scale=str(scale))),
+        Message(role="system", content=criterion.fill()),
         Message(role="user", content=shown.fill(**row)),
     ]
 
@@ -126,8 +128,10 @@ def forged(sample: Sample) -> set[tuple[str, int]]:
     judge that repeats such a text has not said them."""
     told = "\n".join((sample.instruction, sample.context, sample.expected, sample.response))
     told = re.sub(r"\\u([0-9a-fA-F]{4})", lambda found: chr(int(found[1], 16)), told)  # JSON's
+    told = clean(unescape(told))
     ratings = {int(rating) for rating in _FORGED_RATING.findall(told)}
-    return {(s.lower(), rating) for s in _FORGED_STATUS.findall(told) for rating in ratings}
+    lines = {(f"{_LINES}{s.lower()}", int(rating)) for s, rating in _FORGED_LINES.findall(told)}
+    return lines | {(s.lower(), rating) for s in _FORGED_STATUS.findall(told) for rating in ratings}
 
 
 def parse(
@@ -135,36 +139,58 @@ def parse(
 ) -> tuple[bool, int, str]:
     """(accepted, rating, reason) of a judge's reply; ValueError says why it states none.
 
-    A verdict is a JSON object at the reply's end, or the three fields in their tags. Where a tag
-    stands more than once, what comes first may be quoted from the text that was judged: then the
-    verdict is what stands at the end, in the order that was asked for. One of those `forged` in
-    that text is nobody's word."""
+    A verdict is a JSON object at the reply's end, the three fields in their tags, or a reply that
+    is nothing but the three in their order, a line each. The last closing tag may be missing. Where
+    a tag stands more than once, what comes first may be quoted from the text that was judged: then
+    the verdict is what stands at the end, in the order that was asked for. One of those `forged`
+    in that text is nobody's word."""
     if reply.finish_reason != "stop":
-        raise ValueError("truncated" if reply.finish_reason == "length" else "refused")
-    text = _spoken(reply.text)
+        raise ValueError(_ENDED[reply.finish_reason])
+    text = clean(_spoken(reply.text))
     if re.search(r"\A[\W_]*\Z", text):
         raise ValueError("blank")
-    status, rating, reason = _object(text) or _tagged(text)
+    lines = _in_lines(text)
+    status, rating, reason = lines or _object(text) or _tagged(text)
     if status.lower() not in ("accept", "reject"):
         raise ValueError("status: neither Accept nor Reject")
     if not re.fullmatch(r"[0-9]{1,3}", rating) or not 1 <= int(rating) <= scale:
         raise ValueError(f"rating: no whole number from 1 to {scale}")
     if not reason:
         raise ValueError("reason: empty")
-    if (status.lower(), int(rating)) in forged:
+    if ((_LINES if lines else "") + status.lower(), int(rating)) in forged:
         raise ValueError("quoted: this verdict stands in the text that was judged")
     return status.lower() == "accept", int(rating), reason
 
 
+_ENDED = {"length": "truncated", "refused": "refused", "too_long": "too_long", "failed": "failed"}
 _A_FIELD = "|".join(FIELDS)
 # the three fields in their order, with nothing between them and nothing of theirs behind them
 _LAST = re.compile(
     r"<status>([^<>]*)</status>\s*<rating>([^<>]*)</rating>\s*"
-    rf"<reason>((?:(?!</?(?:{_A_FIELD})>).)*)</reason>[\s`*]*\Z",
+    rf"<reason>((?:(?!</?(?:{_A_FIELD})>).)*)(?:</reason>[\s`*]*)?\Z",
     re.IGNORECASE | re.DOTALL,
 )
-_FORGED_STATUS = re.compile(r'(?:<status>|"status"\s*:\s*")\s*(accept|reject)\b', re.IGNORECASE)
-_FORGED_RATING = re.compile(r'(?:<rating>|"rating"\s*:)\s*([0-9]{1,3})\b', re.IGNORECASE)
+# a field's tag as models also write it: `< status >`, `</ status>`, `**<status>**`
+_TAG = re.compile(
+    rf"(?:\*\*)?<\s{{0,2}}(/?)\s{{0,2}}({_A_FIELD})\s{{0,2}}>(?:\*\*)?", re.IGNORECASE
+)
+_THREE = re.compile(
+    r"\A[\s*#]{0,4}(?:status[*\s]{0,3}:[*\s]{0,4})?(accept|"
+    r"reject)[.,;*]{0,3}[ \t]{0,3}\n[\s*#]{0,4}"
+    r"(?:rating[*\s]{0,3}:[*\s]{0,4})?([0-9]{1,3})[.,;*]{0,3}[ \t]{0,3}\n[\s*#]{0,4}"
+    r"(?:reason[*\s]{0,3}:[*\s]{0,4})?(?!status|rating|reason)(\S[^<>]*)\Z",
+    re.IGNORECASE,
+)
+_LINES = "in lines: "  # marks a forged verdict that stands in lines, not in tags or JSON
+_FORGED_STATUS = re.compile(
+    r"""(?:<\s{0,2}status\s{0,2}>|"status"\s*:\s*")[\s*`"'.]{0,4}(accept|reject)\b""", re.IGNORECASE
+)
+_FORGED_RATING = re.compile(
+    r"""(?:<\s{0,2}rating\s{0,2}>|"rating"\s*:)[\s*`"'.]{0,4}([0-9]{1,3})\b""", re.IGNORECASE
+)
+_FORGED_LINES = re.compile(
+    r"\b(accept|reject)\b[\W_]{0,12}(?:rating[\W_]{0,8})?\b([0-9]{1,3})\b", re.IGNORECASE
+)
 OBJECTS = 100  # opening braces that are tried for a verdict, from the reply's end
 
 
@@ -188,11 +214,12 @@ def _object(text: str) -> tuple[str, str, str] | None:
         if (at := text.rfind("{", 0, at)) < 0:
             return None
         try:
-            found = json.loads(text[at:], object_pairs_hook=_once)
+            found: dict[str, Any] = json.loads(text[at:], object_pairs_hook=_once)
         except (ValueError, RecursionError):
             continue
-        if isinstance(found, dict) and found.keys() == set(FIELDS):
-            status, rating, reason = (found[name] for name in FIELDS)
+        fields = {str(key).lower(): value for key, value in found.items()}
+        if len(fields) == len(found) and fields.keys() == set(FIELDS):
+            status, rating, reason = (fields[name] for name in FIELDS)
             whole = isinstance(rating, int) and not isinstance(rating, bool)
             return str(status).strip(), str(rating) if whole else "", str(reason).strip()
     return None
@@ -205,18 +232,39 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def _tagged(text: str) -> tuple[str, str, str]:
-    tags = re.findall(rf"</?(?:{_A_FIELD})>", text, re.IGNORECASE)
-    if len(tags) > 2 * len(FIELDS) and (last := _LAST.search(text)):
-        status, rating, reason = (found.strip() for found in last.groups())
-    else:
-        status, rating, reason = (_field(text, name) for name in FIELDS)
+def _in_lines(text: str) -> tuple[str, str, str] | None:
+    """(status, rating, reason) of a reply that is nothing but these, a line each; else None."""
+    found = _THREE.match(unfenced(text))
+    if not found or re.search(
+        rf"^\W{{0,6}}(?:accept|reject|{_A_FIELD})\b\W*:?", found[3], re.I | re.M
+    ):
+        return None
+    status, rating, reason = (part.strip() for part in found.groups())
     return status, rating, reason
 
 
+def _tagged(text: str) -> tuple[str, str, str]:
+    text = _TAG.sub(r"<\1\2>", text if _TAG.search(text) else unescape(text))
+    tags = re.findall(rf"</?(?:{_A_FIELD})>", text, re.IGNORECASE)
+    if len(tags) >= 2 * len(FIELDS) and (last := _LAST.search(text)):
+        status, rating, reason = (found.strip() for found in last.groups())
+    else:
+        status, rating, reason = (_field(text, name) for name in FIELDS)
+    return status.strip("*`\"'. \n"), rating.strip("*`\"' \n"), reason
+
+
 def _field(text: str, name: str) -> str:
+    """What stands in a field's tags. The last of a reply may lack the closing one, and so may the
+    status and the rating where the next tag opens: neither holds anything but its value."""
     opens = [m.end() for m in re.finditer(f"<{name}>", text, re.IGNORECASE)]
     closes = [m.start() for m in re.finditer(f"</{name}>", text, re.IGNORECASE)]
+    if len(opens) == 1 and not closes:
+        rest = text[opens[0] :]
+        after = re.search(rf"<(/?)(?:{_A_FIELD})>", rest, re.IGNORECASE)
+        if after is None:
+            return rest.strip().strip("`").strip()
+        if name != "reason" and not after[1]:
+            return rest[: after.start()].strip()
     if len(opens) != 1 or len(closes) != 1 or opens[0] > closes[0]:
         raise ValueError(f"{name}: does not stand in its tags exactly once")
     return text[opens[0] : closes[0]].strip()
@@ -263,10 +311,9 @@ def references(question: Question, ask: Ask) -> list[str]:
 def _both(reply: Reply) -> tuple[list[str] | None, str]:
     """(both reference answers, "ok"), or None and why, as `rating`."""
     if reply.finish_reason != "stop":
-        return None, "refused" if reply.finish_reason == "refused" else "truncated"
-    parts = re.split(r"\[/?Reference answer [12]\]", _spoken(reply.text))
-    found = [part.strip() for part in parts if part.strip()]
-    return (found, "ok") if len(found) == 2 else (None, "unparsed")
+        return None, _ENDED[reply.finish_reason]
+    both = references_in(_spoken(reply.text))
+    return (both, "ok") if both else (None, "unparsed")
 
 
 def _grade(
@@ -385,25 +432,27 @@ def share_read(statuses: Sequence[str]) -> float | None:
 
 
 def rating(reply: Reply) -> tuple[float | None, str]:
-    """(grade 1-10, "ok"), or None and why: refused, truncated, unparsed. The number in the last
-    double brackets counts: what stands before it may quote the answer."""
-    last, status = _stated(_RATING, reply)
-    if last is None:
+    """(grade 1-10, "ok"), or None and why: refused, truncated, unparsed. The last number in double
+    brackets behind a label counts: what stands before it may quote the answer. Without brackets a
+    labelled number counts that ends its line, and what says "n/10" in the last sentence."""
+    value, status = _stated(RATING, reply)
+    if value is None:
         return None, status
-    return (float(last), status) if 1 <= float(last) <= 10 else (None, _silent(reply))
+    return (float(value), status) if 1 <= float(value) <= 10 else (None, _silent(reply))
 
 
 def choice(reply: Reply) -> tuple[str | None, str]:
     """(A, B or C for a tie, "ok"), or None and why, as `rating`."""
-    return _stated(_CHOICE, reply)
+    value, status = _stated(CHOICE, reply)
+    return (None if value is None else "C" if value.lower() == "tie" else value.upper()), status
 
 
-def _stated(mark: re.Pattern[str], reply: Reply) -> tuple[str | None, str]:
-    if reply.finish_reason == "refused":
-        return None, "refused"
-    found = mark.findall(_spoken(reply.text))
-    return (found[-1], "ok") if found else (None, _silent(reply))
+def _stated(form: Form, reply: Reply) -> tuple[str | None, str]:
+    if reply.finish_reason in ("refused", "too_long", "failed"):
+        return None, reply.finish_reason
+    value = stated(form, _spoken(reply.text), cut=reply.finish_reason != "stop")
+    return (None, _silent(reply)) if value is None else (value, "ok")
 
 
 def _silent(reply: Reply) -> str:
-    return "truncated" if reply.finish_reason == "length" else "unparsed"
+    return "unparsed" if reply.finish_reason == "stop" else "truncated"

@@ -10,8 +10,8 @@ writes  data/filter/SCHEME/: train.jsonl, eval.jsonl, rejected.jsonl, reported.j
         kept rows' counts),
         distributions.json (kinds of task beside the target, lengths; before and after),
         licences.json (under what the rows stand), README.md (the set's card)
-metrics metrics/filter/SCHEME.json: asked, parsed, accepted_share, rejected_share, undecided_share
-        (of the samples judged), copies, kept, target_distance_before, target_distance_after;
+metrics metrics/filter/SCHEME.json: asked, parsed, replies_read, accepted_share, rejected_share,
+        undecided_share (of the samples judged), copies, kept, target_distance_before, _after;
         metrics/filter/SCHEME_tasks.csv, SCHEME_lengths.csv
 """
 
@@ -24,6 +24,7 @@ from bezoar.files import read_json, read_jsonl, write, write_json, write_jsonl
 from bezoar.records import Generated, Rejected, Sample, Seed, Verdict
 
 TOKENIZER = Path("models/fetch/base/tokenizer.json")
+MEASURED = ("asked", "parsed", "replies_read", "copies", "kept")
 
 
 def main(name: str) -> None:
@@ -61,7 +62,7 @@ def main(name: str) -> None:
     counts = curation.funnel(verdicts, kept, [*unread, *dropped], reported)
     whole = {
         "scheme": name,
-        **summary.model_dump(include={"asked", "calls", "parsed", "repaired", "teacher"}),
+        **summary.model_dump(exclude={"jobs", "simulated"}),
         "simulated_teacher": summary.simulated,
         **counts,
         "train": len(train),
@@ -80,7 +81,7 @@ def main(name: str) -> None:
     apart = {f"target_distance_{k}": found["distance"] for k, found in described["sets"].items()}
     write_json(
         f"metrics/filter/{name}.json",
-        {key: whole[key] for key in ("asked", "parsed", "copies", "kept")} | shares | apart,
+        {key: whole[key] for key in MEASURED} | shares | apart,
     )
     write(f"{out}/README.md", [dataset.card(name, p, Path(out))])
 

@@ -3,16 +3,16 @@
 reads   the scheme's seeds (data/fetch/dolly or data/fetch/flan), data/fetch/topics
 writes  data/generate/SCHEME/: samples.jsonl, rejected.jsonl, replies.jsonl (every exchange, as
         bought), failures.jsonl (jobs whose request failed for good), summary.json (what was asked
-        for and what came back)
+        for and what came back); all of them too where nothing passes, which is an error
 metrics metrics/generate/SCHEME_spending.json: model, calls, tokens_in, tokens_out, usd of replies
 """
 
 import sys
 from random import Random
 
-from bezoar import budget, llm, params, preflight, progress, schemes, work
+from bezoar import budget, llm, params, preflight, progress, schemes, unread, work
 from bezoar.files import BadInput, read_jsonl, write_json, write_jsonl
-from bezoar.records import Ask, Generated, Job, Outcome, Query, Seed, Seeds, Topic
+from bezoar.records import Ask, Job, Outcome, Query, Seed, Seeds, Topic
 
 
 def main(name: str) -> None:
@@ -44,30 +44,25 @@ def main(name: str) -> None:
         )
     done = [outcome for _, outcome in run.done]
     samples = [sample for outcome in done for sample in outcome.samples]
-    rejected = [row for outcome in done for row in outcome.rejected]
-    if not samples:
-        reasons = ", ".join(dict.fromkeys(row.reason for row in rejected))
-        raise BadInput(
-            f"generate@{name}: passes nothing of {len(jobs)} jobs ({reasons}); look at the "
-            f"teacher (llm.teacher) and at prompts/{name}/"
-        )
     out = f"data/generate/{name}"
     write_jsonl(f"{out}/samples.jsonl", samples)
-    write_jsonl(f"{out}/rejected.jsonl", rejected)
+    write_jsonl(f"{out}/rejected.jsonl", (row for outcome in done for row in outcome.rejected))
     write_jsonl(f"{out}/replies.jsonl", run.exchanges)
     write_jsonl(f"{out}/failures.jsonl", run.failures)
-    summary = Generated(
-        jobs=len(jobs),
-        calls=len(run.exchanges),
-        asked=sum(job.asked for job in jobs),
-        parsed=sum(map(schemes.parsed, done)),
-        repaired=sum(map(schemes.repaired, done)),
-        teacher=", ".join(sorted({exchange.reply.model for exchange in run.exchanges})),
-        simulated=any(exchange.reply.simulated for exchange in run.exchanges),
-    )
+    summary = schemes.generated(jobs, done, calls=len(run.exchanges))
     write_json(f"{out}/summary.json", summary.model_dump())
     spent = budget.spending(p.llm.teacher, run.exchanges)
     write_json(f"metrics/generate/{name}_spending.json", spent.model_dump())
+    if (short := schemes.shortfall(summary)) or not samples:
+        short = short or "nothing of what the teacher wrote could be used"
+        print(f"warning: generate@{name}: {short}", file=sys.stderr)
+        for reply in schemes.telling(done)[: unread.SHOWN]:
+            print(f"generate@{name}: a reply: {unread.shown(reply)}", file=sys.stderr)
+    if not samples:
+        raise BadInput(
+            f"generate@{name}: passes nothing of {len(jobs)} jobs ({schemes.why(done)}); look at "
+            f"{out}/replies.jsonl, at the teacher (llm.teacher) and at prompts/{name}/"
+        )
 
 
 def read_seeds(source: str) -> Seeds:

@@ -3,6 +3,7 @@ models, in a folder of their own; and what they say when there is nothing to wor
 
 import json
 import shutil
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from bezoar.llm.client import Failed
 from bezoar.records import Answers, Failure, Item, Sample, Vote
 from stages import agreement, filter, generate, judge, mt_compare, mt_grade
 from tests.conftest import ROOT
-from tests.scripted import Line, Scripted
+from tests.scripted import Line, Scripted, said
 from tests.test_distributions import write_tokenizer
 from tests.test_verdicts import stated
 
@@ -92,6 +93,7 @@ def test_nothing_is_lost_between_what_is_asked_for_and_what_is_kept(
     assert (funnel["teacher"], funnel["judge"]) == ("world-teacher", "world-judge")
     metrics = read(f"metrics/filter/{scheme}.json")
     assert metrics["accepted_share"] == funnel["accepted"] / len(samples)
+    assert metrics["replies_read"] == funnel["replies_read"] == summary["replies_read"] > 0.5
     assert metrics["kept"] == funnel["kept"] and metrics["copies"] == funnel["copies"]
     for counts in funnel["distributions"].values():
         assert 0 < sum(counts.values()) <= len(kept)
@@ -159,7 +161,53 @@ def test_a_teacher_that_says_nothing_usable_is_an_error(
     says(monkeypatch, "")
     with pytest.raises(BadInput, match=rf"generate@{scheme}: passes nothing of \d+ jobs \(empty"):
         generate.main(scheme)
-    assert not Path("data/generate").exists()
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_a_stage_that_passes_nothing_keeps_what_came_and_shows_three_replies(
+    tree: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    scheme: str,
+) -> None:
+    says(monkeypatch, said("I cannot", "refused"))
+    with pytest.raises(BadInput) as stopped:
+        generate.main(scheme)
+    out = f"data/generate/{scheme}"
+    dropped, summary = lines(f"{out}/rejected.jsonl"), read(f"{out}/summary.json")
+    whole = Counter(row["reason"] for row in dropped)
+    assert f"({', '.join(f'{why} {n}' for why, n in whole.most_common())})" in str(stopped.value)
+    assert f"{out}/replies.jsonl" in str(stopped.value)
+    assert lines(f"{out}/samples.jsonl") == [] and lines(f"{out}/failures.jsonl") == []
+    assert len(lines(f"{out}/replies.jsonl")) == summary["calls"] > 0
+    assert summary["replies_read"] == 0
+    assert read(f"metrics/generate/{scheme}_spending.json")["usd"] == 0
+    printed = capsys.readouterr().err
+    assert f"warning: generate@{scheme}: 0" in printed
+    assert printed.count("a reply: [refused] I cannot") == 3
+
+
+def test_a_low_yield_warns_by_name_and_the_stage_goes_on(
+    tree: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    turns = iter(range(10**6))
+
+    def line(prompt: str) -> str:
+        if not prompt.endswith("###RESPONSE:"):
+            return "An answer."
+        return "Let me think." if next(turns) % 4 else "<example>\nName a river.\n</example>"
+
+    monkeypatch.setattr(llm, "connect", lambda endpoint, *_: Scripted(line))
+    generate.main("lamini")
+    printed = capsys.readouterr().err
+    assert "warning: generate@lamini: " in printed and printed.count("a reply: [stop] Let me") == 3
+    assert lines("data/generate/lamini/samples.jsonl")
+    assert 0 < read("data/generate/lamini/summary.json")["replies_read"] < 0.5
+
+
+def test_a_good_yield_is_silent(tree: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    generate.main("lamini")
+    assert "warning" not in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("scheme", "source"), [("lamini", "dolly"), ("orca", "flan")])

@@ -169,6 +169,8 @@ def funnel(scheme: str, rng: random.Random, local: bool) -> dict[str, Any]:
         "calls": asked // 5,
         "parsed": parsed,
         "repaired": 21,
+        "replies_read": 0.964,
+        "undecided_checks": 3 if scheme == "evol_instruct" else 0,
         "copies": 13,
         "equal": 17 if scheme == "evol_instruct" else 0,
         "accepted": accepted,

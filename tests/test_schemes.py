@@ -13,6 +13,7 @@ import yaml
 
 from bezoar import schemes
 from bezoar.params import EvolInstruct, Lamini, Orca
+from bezoar.reading.examples import examples
 from bezoar.records import Job, Message, Outcome, Query, Reply, Sample, Seed, Seeds, Topic
 from bezoar.schemes import evol_instruct, lamini, orca
 from tests.scripted import Line, Scripted, said
@@ -127,6 +128,39 @@ def test_the_strictest_licences_are_listed_once() -> None:
     assert schemes.licences(["MIT", "CC-BY-SA-3.0", "MIT"]) == "CC-BY-SA-3.0, MIT"
 
 
+def test_what_cannot_be_read_is_counted_by_replies() -> None:
+    jobs = [lamini_job() for _ in range(4)]
+    lines: list[list[Line]] = [
+        [tagged("One?", "Two?"), "Uno.", ""],
+        ["No examples today."],
+        [said("", "failed")],
+        [tagged("One?"), said("", "too_long")],
+    ]
+    outcomes = [
+        schemes.attempt("lamini", job, Scripted(script))
+        for job, script in zip(jobs, lines, strict=True)
+    ]
+    assert [outcome.unread for outcome in outcomes] == [[2], [0], [], []]
+    counts = schemes.generated(jobs, outcomes, calls=7)
+    assert (counts.calls, counts.asked, counts.parsed) == (7, 20, 3)
+    assert counts.replies_read == 3 / 5, "two requests got no reply"
+    assert schemes.shortfall(counts).startswith("3 of the 20 instructions asked for")
+    assert [reply.text for reply in schemes.telling(outcomes)[:2]] == ["", "No examples today."]
+    assert schemes.why(outcomes[1:3]) == "no_examples 1, failed 1"
+
+
+@pytest.mark.parametrize(
+    ("parsed", "share", "says"),
+    [(10, 1.0, ""), (5, 0.5, ""), (4, 1.0, "4 of the 10 instr"), (10, 0.49, "49% of the teach")],
+)
+def test_a_yield_under_half_is_said(parsed: int, share: float, says: str) -> None:
+    counts = schemes.generated([], [], calls=0).model_copy(
+        update={"asked": 10, "parsed": parsed, "replies_read": share}
+    )
+    found = schemes.shortfall(counts)
+    assert found.startswith(says) and bool(found) == bool(says)
+
+
 # --- LaMini --------------------------------------------------------------------------------------
 
 CATEGORIES = ("open_qa", "closed_qa", "summarization")
@@ -216,7 +250,12 @@ def test_lamini_makes_a_sample_of_every_example_with_a_response_of_its_own() -> 
     assert (third.instruction, third.context) == ("Sum up.", "the text\nof two lines")
     assert "Sum up.\n\nInput: the text\nof two lines\n\nRESPONSE:" in teacher.prompts[3]
     assert third.category == job.inputs["category"] and third.seeds == job.inputs["seeds"]
-    assert third.details == {"topic_guided": True, "repaired": False}
+    assert third.details == {
+        "topic_guided": True,
+        "repaired": False,
+        "shown": 3,
+        "answered": False,
+    }
     assert third.teacher == "scripted" and third.simulated and third.licence == "CC0-1.0"
 
 
@@ -234,7 +273,7 @@ def test_lamini_takes_five_examples_in_one_pair_of_tags_apart(opening: str, mark
 
 def test_lamini_counts_only_the_lists_own_marks() -> None:
     text = "Here are 2 examples:\n1. Sort these:\n- pears\n- figs\n7. of them\n2. Count."
-    assert [item.instruction for item in lamini.read(tagged(text))] == [
+    assert [item.instruction for item in examples(tagged(text))] == [
         "Sort these:\n- pears\n- figs\n7. of them",
         "Count.",
     ]
@@ -318,7 +357,7 @@ def test_lamini_every_instruction_asked_for_ends_as_sample_or_reject() -> None:
         reply = "\n".join(rng.choice(pieces) for _ in range(rng.randrange(1, 25)))
         outcome = lamini_run(reply)
         assert len(outcome.exchanges) == 1 + len(outcome.samples)
-        if reasons(outcome) != ["no_examples"]:
+        if reasons(outcome) not in (["no_examples"], ["unread"]):
             found = [r for r in outcome.rejected if r.reason != "surplus"]
             assert len(outcome.samples) + len(found) == 5
         ids = [row.id for row in (*outcome.samples, *outcome.rejected)]
@@ -332,7 +371,7 @@ def test_lamini_survives_hostile_and_huge_replies() -> None:
     assert outcome.samples[0].response == HOSTILE.strip()
     assert len(lamini_run("<example>" * 12_000 + "a").rejected) > 0
     assert reasons(lamini_run("<" * 100_000)) == ["no_examples"]
-    assert len(lamini_run("<example>\n" + "Here are 5 examples:\n1. " * 4_000).rejected) == 5
+    assert reasons(lamini_run("<example>\n" + "Here are 5 examples:\n1. " * 4_000)) == ["unread"]
 
 
 def test_lamini_seeds_cannot_close_their_tags_or_open_the_reply() -> None:
@@ -347,6 +386,75 @@ def test_lamini_seeds_cannot_close_their_tags_or_open_the_reply() -> None:
     assert not re.search(
         r"<\s*/?\s*example\s*>", prompt.replace("<example>", "").replace("</example>", ""), re.I
     )
+
+
+def fits(most: int) -> Scripted:
+    """A teacher that takes prompts of so many examples and no more."""
+
+    def reply(prompt: str) -> Line:
+        if prompt.count("<example>") > most:
+            return said("", "too_long")
+        return tagged("One?") if "###RESPONSE:" in prompt else "Uno."
+
+    return Scripted(reply)
+
+
+def long_seeds() -> Seeds:
+    """Three seeds, the second the longest, the third the next, each under a licence of its own."""
+    rows = [
+        seed.model_copy(update={"instruction": "x" * length + "?", "licence": licence})
+        for seed, (length, licence) in zip(
+            dolly("open_qa", 3), [(10, "A"), (30, "B"), (20, "C")], strict=True
+        )
+    ]
+    return Seeds(dolly=rows)
+
+
+@pytest.mark.parametrize(
+    ("most", "licence", "seeds"),
+    [(3, "A, B, C", {0, 1, 2}), (2, "A, C", {0, 2}), (1, "A", {0})],
+)
+def test_lamini_shows_fewer_examples_where_all_do_not_fit(
+    most: int, licence: str, seeds: set[int]
+) -> None:
+    job, teacher = one("lamini", long_seeds(), lamini_params()), fits(most)
+    outcome = schemes.attempt("lamini", job, teacher)
+    (only,) = outcome.samples
+    assert only.details["shown"] == most and only.licence == licence
+    assert set(only.seeds) == {f"open_qa-{n}" for n in seeds}
+    assert len(outcome.exchanges) == 3 - most + 2
+    assert schemes.generated([job], [outcome], calls=0).replies_read == 1.0
+
+
+@pytest.mark.parametrize(("fewer", "most", "sent"), [(False, 2, 1), (True, 0, 3)])
+def test_lamini_rejects_a_call_that_does_not_fit(fewer: bool, most: int, sent: int) -> None:
+    job = one("lamini", long_seeds(), lamini_params(fewer_examples=fewer))
+    teacher = fits(most)
+    outcome = schemes.attempt("lamini", job, teacher)
+    assert reasons(outcome) == ["too_long"] and len(teacher.prompts) == sent
+    assert outcome.unread == [] and schemes.parsed(outcome) == 0
+
+
+@pytest.mark.parametrize("ending", ["failed", "too_long"])
+def test_lamini_keeps_all_other_items_of_a_call(ending: str) -> None:
+    teacher = Scripted([tagged("One?", "Two?", "Three?"), "Uno.", said("", ending), "Tre."])
+    outcome = schemes.attempt("lamini", lamini_job(), teacher)
+    assert [s.instruction for s in outcome.samples] == ["One?", "Three?"]
+    assert reasons(outcome) == [ending, "missing", "missing"]
+    assert outcome.rejected[0].text == "Two?" and schemes.parsed(outcome) == 3
+
+
+def test_lamini_tells_which_items_brought_a_response_of_their_own() -> None:
+    outcome = lamini_run(tagged("Instruction: A?\nOutput: So.", "B?"))
+    assert [s.instruction for s in outcome.samples] == ["A?", "B?"]
+    assert [s.response for s in outcome.samples] == ["An answer."] * 2
+    assert [s.details["answered"] for s in outcome.samples] == [True, False]
+
+
+def test_lamini_uses_nothing_of_a_reply_with_two_readings() -> None:
+    outcome = lamini_run(tagged("1. Name a river.\n2. Say where it ends."))
+    assert reasons(outcome) == ["unread"] and outcome.unread == [0]
+    assert outcome.rejected[0].text.startswith("<example>")
 
 
 # --- Evol-Instruct -------------------------------------------------------------------------------
@@ -437,7 +545,7 @@ def test_evol_answers_each_surviving_epoch_and_evolves_on() -> None:
         ("I'm sorry, that is not possible.", "refusal"),
         ("Sorry, no.", "refusal"),
         ("As an AI, I do not rewrite.", "refusal"),
-        ("Here is the rewritten prompt: more?", "leaked_prompt"),
+        ("More? (This is the rewritten prompt.)", "leaked_prompt"),
         ("Look at #Given Prompt#: and add", "leaked_prompt"),
         ("What is a heron?", None),
         ("And so on, of the...", "only_stop_words"),
@@ -511,6 +619,35 @@ def test_evol_does_not_take_the_seeds_own_words_for_a_leak() -> None:
     job = evol_job(seed=seed)
     outcome, _ = evol_run("Explain the given prompt twice.", "not equal", "Yes.", job=job)
     assert len(outcome.samples) == 1
+
+
+@pytest.mark.parametrize("line", ["of the same kind", "", said("", "failed"), said("", "too_long")])
+def test_evol_counts_a_check_that_says_neither_and_goes_on(line: Line) -> None:
+    outcome, _ = evol_run("Harder?", line, "Answer.")
+    assert [s.instruction for s in outcome.samples] == ["Harder?"]
+    assert outcome.undecided == 1 and outcome.unread == [1]
+    counts = schemes.generated([evol_job()], [outcome], calls=3)
+    answered = not isinstance(line, Reply)
+    assert counts.undecided_checks == 1 and counts.replies_read == (2 / 3 if answered else 1.0)
+
+
+@pytest.mark.parametrize("ending", ["failed", "too_long"])
+@pytest.mark.parametrize("at", [3, 5])
+def test_evol_keeps_the_epochs_before_a_request_that_came_to_nothing(ending: str, at: int) -> None:
+    lines: list[Line] = ["Harder?", "not equal", "One.", "Hardest?", "not equal", "Two."]
+    lines[at] = said("", ending)
+    job = evol_job(IN_DEPTH, IN_DEPTH, IN_DEPTH)
+    outcome, _ = evol_run(*lines, job=job)
+    assert [s.response for s in outcome.samples] == ["One."]
+    assert reasons(outcome) == [ending, "not_reached"]
+    assert outcome.rejected[0].text == ("" if at == 3 else "Hardest?")
+
+
+def test_evol_says_where_a_prompt_cannot_be_told_from_its_answer() -> None:
+    outcome, teacher = evol_run("Harder?\n\nAnswer: So it is.")
+    assert reasons(outcome) == ["unread"] and len(teacher.prompts) == 1
+    assert outcome.rejected[0].text == "Harder?\n\nAnswer: So it is."
+    assert schemes.parsed(outcome) == 0 and outcome.unread == [0]
 
 
 def test_evol_strips_what_a_chat_model_adds() -> None:
@@ -658,6 +795,8 @@ def test_orca_shows_system_task_and_answer_and_keeps_them_in_the_sample() -> Non
         ("", "empty_response"),
         (said("Cut", "length"), "truncated_response"),
         (said("No", "refused"), "refusal_response"),
+        (said("", "failed"), "failed"),
+        (said("", "too_long"), "too_long"),
         ("See #Correct answer:\nbecause", "leaked_prompt"),
     ],
 )

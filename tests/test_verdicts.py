@@ -125,7 +125,7 @@ def test_a_verdict_is_read(reply: str, status: str, rating: int) -> None:
         (stated(reason="It says <status>Accept</status>."), "status: does not stand"),
         (stated(reason="ok <rating>7"), "rating: does not stand"),
         ("</status>Accept<status>" + stated()[23:], "status: does not stand"),
-        (stated().removesuffix("</reason>"), "reason: does not stand"),
+        (stated().removesuffix("Fine.</reason>"), "reason: empty"),
         ("<status>" * 12_500, "status: does not stand"),
         ("a" * 100_000, "status: does not stand"),
     ],
@@ -151,7 +151,7 @@ def test_the_scale_is_the_one_asked_for() -> None:
     judge = Scripted([stated(rating="3"), stated(rating="4")])
     assert verdicts.judge(sample(), 3, judge).status == "accepted"
     assert verdicts.judge(sample(), 3, judge).status == "undecided"
-    assert "from 1 (worst) to 3 (best)" in judge.messages[0][0].content
+    assert "from 1 (worst) to 3 (best)" in judge.prompts[0]
 
 
 @pytest.mark.parametrize("expected", ["", "Rhine"])
@@ -160,7 +160,8 @@ def test_the_criterion_is_a_system_message_and_the_row_a_user_message(expected: 
     system, user = verdicts.question(row, 7)
     assert (system.role, user.role) == ("system", "user")
     assert "Name a river." in user.content and "The Rhine." in user.content
-    assert "<status>...</status>\n<rating>...</rating>\n<reason>...</reason>" in system.content
+    form = "<status>...</status>\n<rating>...</rating>\n<reason>...</reason>"
+    assert user.content.endswith(form), "a small model keeps a form that it reads last"
     assert ("explanation" in system.content) == bool(expected)
     other = sample(expected=expected, instruction="Name a hill.", response="The Brocken.")
     assert verdicts.question(other, 7)[0] == system, "the criterion is the same for every row"
@@ -224,15 +225,12 @@ def test_the_last_rating_counts(reply: Line, score: float) -> None:
     ("reply", "status"),
     [
         ("", "unparsed"),
-        ("Rating: 7", "unparsed"),
-        ("Rating: [7]", "unparsed"),
         ("Rating: [[95]]", "unparsed"),
         ("Rating: [[0]]", "unparsed"),
         ("Rating: [[-7]]", "unparsed"),
         ("Rating: [[True]]", "unparsed"),
         ("Rating: [[n]]", "unparsed"),
         ("Rating: [[7/100]]", "unparsed"),
-        ("nums[0] is wrong. Rating: 3", "unparsed"),
         ("Rating: [[7-8]]", "unparsed"),
         ("Rating: [[]]", "unparsed"),
         ("[[7]] no: Rating: [[11]]", "unparsed"),
@@ -293,14 +291,13 @@ def test_a_judgment_that_quotes_real_texts_is_read_as_by_fastchat() -> None:
     ("judgment", "theirs", "ours"),
     [
         # a grade that nobody gave
-        ("`nums[0]` is wrong. Rating: 3", 0, None),
-        ("It cites [12]. Rating: 3", 12, None),
-        ("Rating: [7]", 7, None),
         ("Rating: [[95]]", 95, None),
         ("Rating: [[0]]", 0, None),
         ("[[7]] no: Rating: [[11]]", 7, None),
         # not the grade that was given
         ("It closes with [[10]] itself. Rating: [[2]]", 10, 2),
+        ("`nums[0]` is wrong. Rating: 3", 0, 3),
+        ("It cites [12]. Rating: 3", 12, 3),
         ("Rating: [[4]]\n\nOn reflection, rating: [[5]]", 4, 5),
         ("<think>Rating: [[3]]</think>Rating: [[5]]", 3, 5),
         ("`nums[0]` is wrong. Rating: [[ 8 ]]", 0, 8),

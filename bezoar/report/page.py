@@ -350,6 +350,10 @@ def _funnels(run: Run) -> list[dict[str, Any]]:
         judged = sum(getattr(funnel, status) for status in STATUSES)
         ours = {s: getattr(funnel, s) / judged if judged else 0.0 for s in STATUSES}
         bars = [("ours", ours)]
+        aside = {step: [percent(share, 1)] for step, share in ours.items() if judged}
+        aside["parsed"] = [f"{percent(funnel.replies_read, 1)} of the replies read"]
+        if funnel.undecided_checks:
+            aside["equal"] = [f"{funnel.undecided_checks:,} checks undecided"]
         beside: dict[str, str] = {}
         if theirs:
             rest = 1 - theirs.accepted_share - theirs.undecided_share
@@ -368,8 +372,7 @@ def _funnels(run: Run) -> list[dict[str, Any]]:
                 "steps": [
                     {
                         "step": STEPS[step],
-                        "ours": f"{n:,}"
-                        + (f" · {percent(ours[step], 1)}" if judged and step in ours else ""),
+                        "ours": " · ".join([f"{n:,}", *aside.get(step, [])]),
                         "paper": beside.get(step, ""),
                     }
                     for step, n in counts(funnel).items()

@@ -32,6 +32,8 @@ class Funnel(Seen):
     asked: int
     parsed: int
     repaired: int
+    replies_read: float
+    undecided_checks: int
     copies: int
     equal: int
     accepted: int

@@ -7,15 +7,18 @@ run(job, ask)             ask it; yield what became of each instruction, or rais
 What `run` needs of the params stands in the job.
 """
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from importlib import import_module
 from pkgutil import iter_modules
 from random import Random
 from typing import Any, Protocol, cast
 
+from bezoar.reading.markup import split_input as split_input
 from bezoar.records import (
     Ask,
     Exchange,
+    Generated,
     Job,
     Message,
     Outcome,
@@ -24,10 +27,17 @@ from bezoar.records import (
     Reply,
     Sample,
     Seeds,
+    Undecided,
 )
 
 # Reasons whose text is no instruction that was asked for, but a whole reply or one too many.
-UNPARSED = ("no_examples", "refusal_reply", "surplus")
+UNPARSED = (
+    *("no_examples", "refusal_reply", "unread", "refusal", "truncated"),
+    *("surplus", "unread_example"),
+)
+# Reasons that say of the reply before them that nothing could be made of it.
+UNUSED = ("no_examples", "unread", "empty", "truncated", "refusal")
+UNANSWERED = ("too_long", "failed")  # endings of requests that got no reply
 
 
 class Scheme(Protocol):
@@ -37,8 +47,9 @@ class Scheme(Protocol):
         """The jobs, in the order in which their samples will stand."""
         ...
 
-    def run(self, job: Job, ask: Ask) -> Iterator[Sample | Rejected]:
-        """Do one job; Reject where nothing of it can be used."""
+    def run(self, job: Job, ask: Ask) -> Iterator[Sample | Rejected | Undecided]:
+        """Do one job; Reject where nothing of it can be used, Undecided where a reply says
+        nothing that can be read and the job goes on without it."""
         ...
 
 
@@ -69,18 +80,79 @@ def attempt(scheme: str, job: Job, ask: Ask) -> Outcome:
 
     samples: list[Sample] = []
     rejected: list[Rejected] = []
+    unread: list[int] = []
+    undecided = 0
     try:
         for row in load(scheme).run(job, recorded):
             if isinstance(row, Sample):
                 samples.append(row)
+            elif isinstance(row, Undecided):
+                unread.append(len(exchanges) - 1)
+                undecided += 1
             else:
                 rejected.append(row)
+                unread += [len(exchanges) - 1] if _unused(row.reason) else []
     except Reject as reject:
         text = exchanges[-1].reply.text if exchanges else ""
+        unread += [len(exchanges) - 1] if exchanges and _unused(str(reject)) else []
         rejected.append(
             Rejected(id=job.id, scheme=scheme, reason=str(reject), text=text, details={})
         )
-    return Outcome(samples=samples, rejected=rejected, exchanges=exchanges)
+    return Outcome(
+        samples=samples,
+        rejected=rejected,
+        exchanges=exchanges,
+        unread=unread,
+        undecided=undecided,
+    )
+
+
+def _unused(reason: str) -> bool:
+    return reason.removesuffix("_reply").removesuffix("_response") in UNUSED
+
+
+def generated(jobs: Sequence[Job], outcomes: Sequence[Outcome], calls: int) -> Generated:
+    """What was asked of the teacher and what was read from its replies."""
+    replies = [e.reply for o in outcomes for e in o.exchanges if _answered(e)]
+    unread = sum(_answered(o.exchanges[step]) for o in outcomes for step in o.unread)
+    return Generated(
+        jobs=len(jobs),
+        calls=calls,
+        asked=sum(job.asked for job in jobs),
+        parsed=sum(map(parsed, outcomes)),
+        repaired=sum(map(repaired, outcomes)),
+        replies_read=(len(replies) - unread) / len(replies) if replies else 0.0,
+        undecided_checks=sum(outcome.undecided for outcome in outcomes),
+        teacher=", ".join(sorted({reply.model for reply in replies})),
+        simulated=any(reply.simulated for reply in replies),
+    )
+
+
+def _answered(exchange: Exchange) -> bool:
+    return exchange.reply.finish_reason not in UNANSWERED
+
+
+def shortfall(counts: Generated) -> str:
+    """What is wrong with a yield under half; "" where nothing is."""
+    if counts.parsed * 2 < counts.asked:
+        share = f"{counts.parsed} of the {counts.asked} instructions asked for"
+        return f"{share} could be read from the teacher's replies"
+    if counts.replies_read < 0.5:
+        return f"{counts.replies_read:.0%} of the teacher's replies could be read"
+    return ""
+
+
+def telling(outcomes: Sequence[Outcome]) -> list[Reply]:
+    """The replies that a warning may show: those that could not be read, then all others."""
+    unread = [o.exchanges[step] for o in outcomes for step in o.unread]
+    others = [e for o in outcomes for n, e in enumerate(o.exchanges) if n not in o.unread]
+    return [e.reply for e in [*unread, *others] if _answered(e)]
+
+
+def why(outcomes: Sequence[Outcome]) -> str:
+    """The reasons of all rejects with their counts, the most frequent first."""
+    reasons = Counter(row.reason for outcome in outcomes for row in outcome.rejected)
+    return ", ".join(f"{reason} {count}" for reason, count in reasons.most_common())
 
 
 def parsed(outcome: Outcome) -> int:
@@ -105,19 +177,23 @@ def with_input(instruction: str, context: str) -> str:
     return f"{instruction}\n\nInput: {context}" if context else instruction
 
 
-def split_input(text: str) -> tuple[str, str]:
-    """(instruction, context): the context opens with the first line that starts with `Input:`."""
-    head, _, tail = f"\n{text.strip()}".partition("\nInput:")
-    return head.strip(), tail.strip()
-
-
 def unfinished(reply: Reply) -> str | None:
-    """Why this reply is no whole answer, or None: `refusal`, `truncated` or `empty`."""
+    """Why this reply is no whole answer, or None: `refusal`, `truncated`, `empty`, or what its
+    request came to, `too_long` or `failed`."""
+    if reply.finish_reason in UNANSWERED:
+        return reply.finish_reason
     if reply.finish_reason == "refused":
         return "refusal"
     if not reply.text.strip():
         return "empty"
     return "truncated" if reply.finish_reason == "length" else None
+
+
+def fault(reply: Reply, role: str) -> str:
+    """Why this reply is no whole `response` (or `reply`), as a reason: `empty_response`; "" where
+    it is one. `too_long` and `failed` say nothing of a reply, and stand alone."""
+    why = unfinished(reply)
+    return why if why in UNANSWERED else f"{why}_{role}" if why else ""
 
 
 def licences(listed: Sequence[str]) -> str:

@@ -7,8 +7,10 @@ from random import Random
 
 from bezoar.params import EvolInstruct
 from bezoar.prompts import Prompt, fence
-from bezoar.records import Ask, Job, Rejected, Reply, Sample, Seed, Seeds
-from bezoar.schemes import say, split_input, unfinished, with_input
+from bezoar.reading.equality import Equality, equality
+from bezoar.reading.evolved import prompt, turn
+from bezoar.records import Ask, Job, Rejected, Reply, Sample, Seed, Seeds, Undecided
+from bezoar.schemes import fault, say, split_input, unfinished, with_input
 
 NAME = "evol_instruct"
 EVOLVE = {"in_depth": Prompt(f"{NAME}/in_depth"), "in_breadth": Prompt(f"{NAME}/in_breadth")}
@@ -24,8 +26,6 @@ FIELDS = (
 MARKERS = ("<human>:", "<bot>:", "Operation:", *FIELDS)
 LEAKS = ("given prompt", "rewritten prompt", "created prompt")
 
-_FIELD = re.compile(r"\A\s*#?(?:rewritten|created) prompt#?:\s*", re.IGNORECASE)
-_EQUAL = re.compile(r"\b(?:(?P<no>not|un|in)[\s-]*)?equal\b", re.IGNORECASE)
 _REFUSING = re.compile(
     r"(?:i['’]?m|i am)?\s*(?:very |so )?sorry\b|as an ai\b"
     r"|i (?:cannot|can['’]t) (?:help|assist|comply|create|do|fulfill?|provide|rewrite)\b"
@@ -52,7 +52,7 @@ def _step(params: EvolInstruct, rng: Random) -> dict[str, str]:
     return {"strategy": "in_depth", "operation": rng.choice(params.operations)}
 
 
-def run(job: Job, ask: Ask) -> Iterator[Sample | Rejected]:
+def run(job: Job, ask: Ask) -> Iterator[Sample | Rejected | Undecided]:
     seed = Seed.model_validate(job.inputs["seed"])
     instruction, context, failed = seed.instruction, seed.context, False
     for epoch, step in enumerate(job.inputs["steps"], 1):
@@ -60,16 +60,22 @@ def run(job: Job, ask: Ask) -> Iterator[Sample | Rejected]:
         if failed:
             yield Rejected(id=id, scheme=NAME, reason="not_reached", text="", details=details)
             continue
-        evolved, added, fault = _evolve(ask, instruction, context, step)
-        if not fault:
+        evolved, added, reason = _evolve(ask, instruction, context, step)
+        if not reason:
+            # the input that both come with would make any two prompts look alike
+            judged = _compare(ask, instruction, evolved if context else with_input(evolved, added))
+            if judged == "undecided":  # does not eliminate
+                yield Undecided()
+            reason = "equal" if judged == "equal" else ""
+        if not reason:
             context = context or added
             shown = fence(with_input(evolved, context), *MARKERS)
             answer = say(ask, RESPONSE.fill(prompt=shown))
-            response = _turn(answer.text)
-            fault = _response_fault(answer, response, job.inputs["refusal"])
-        if fault:
+            response = turn(answer.text)
+            reason = _response_fault(answer, response, job.inputs["refusal"])
+        if reason:
             failed = True
-            yield Rejected(id=id, scheme=NAME, reason=fault, text=evolved, details=details)
+            yield Rejected(id=id, scheme=NAME, reason=reason, text=evolved, details=details)
             continue
         yield Sample(
             id=id,
@@ -98,17 +104,20 @@ def _evolve(ask: Ask, instruction: str, context: str, step: dict[str, str]) -> t
     else:
         asked = EVOLVE["in_breadth"].fill(prompt=given)
     reply = say(ask, asked)
-    # a chat model may repeat the field that the prompt opened, and the input that it was shown
-    evolved, added = split_input(_FIELD.sub("", _turn(reply.text), count=1))
-    fault = unfinished(reply) or _instruction_fault(evolved, instruction)
-    if not fault:
-        # the input that both come with would make any two prompts look alike
-        first = fence(instruction, *MARKERS)
-        second = fence(evolved if context else with_input(evolved, added), *MARKERS)
-        said = _EQUAL.search(say(ask, EQUALITY.fill(first=first, second=second)).text)
-        # a reply that says neither does not eliminate
-        fault = "equal" if said and not said["no"] else ""
-    return evolved, added, fault
+    if why := unfinished(reply):
+        return turn(reply.text), "", why
+    read = prompt(reply.text)
+    if read is None:
+        return turn(reply.text), "", "unread"
+    evolved, added = split_input(read)
+    return evolved, added, _instruction_fault(evolved, instruction)
+
+
+def _compare(ask: Ask, first: str, second: str) -> Equality:
+    """What the teacher says of two prompts; undecided where it did not answer."""
+    texts = {"first": fence(first, *MARKERS), "second": fence(second, *MARKERS)}
+    reply = say(ask, EQUALITY.fill(**texts))
+    return "undecided" if unfinished(reply) else equality(reply.text)
 
 
 def _instruction_fault(evolved: str, given: str) -> str:
@@ -126,16 +135,13 @@ def _instruction_fault(evolved: str, given: str) -> str:
 
 def _response_fault(reply: Reply, response: str, refusal_words: int) -> str:
     """WizardLM's eliminators on the answer; "" where none applies."""
-    if fault := unfinished(reply) or ("" if response else "empty"):
-        return f"{fault}_response"
+    if why := fault(reply, "response"):
+        return why
+    if not response:
+        return "empty_response"
     if "sorry" in response.lower() and len(response.split()) < refusal_words:
         return "refusal_response"
     return "only_stop_words_response" if _only_stop_words(response) else ""
-
-
-def _turn(text: str) -> str:
-    """A reply up to where the model goes on to write the user's next turn."""
-    return text.partition("<human>:")[0].strip()
 
 
 def _only_stop_words(text: str) -> bool:

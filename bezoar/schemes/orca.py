@@ -7,7 +7,7 @@ from random import Random
 from bezoar.params import Orca
 from bezoar.prompts import Prompt, fence
 from bezoar.records import Ask, Job, Mixture, Query, Reject, Rejected, Sample, Seeds
-from bezoar.schemes import say, unfinished
+from bezoar.schemes import fault, say
 
 NAME = "orca"
 RESPONSE = Prompt(f"{NAME}/response")
@@ -65,8 +65,8 @@ def run(job: Job, ask: Ask) -> Iterator[Sample | Rejected]:
             target=fence(query.target, *MARKERS),
         ),
     )
-    if why := unfinished(reply):
-        raise Reject(f"{why}_response")
+    if why := fault(reply, "response"):
+        raise Reject(why)
     if any(marker in reply.text for marker in MARKERS):
         raise Reject("leaked_prompt")
     yield Sample(

@@ -1,0 +1,160 @@
+"""The grade or the choice that a grader's reply states: `Rating: [[7]]`, `Verdict: [[A]]`."""
+
+import re
+from typing import NamedTuple
+
+from bezoar.reading import markup
+
+_OPEN = r"\\?\[ ?\\?\["
+_SHUT = r"\\?\] ?\\?\]"
+LAST = 200  # statements that are looked at, from the reply's end
+_WIDE = str.maketrans("０１２３４５６７８９／ＡＢＣ．：［］【】", "0123456789/ABC.:[][]")
+# a label opens its sentence: "Depth rating:" is the grade of a part
+_OWN = (
+    r"(?:^|(?<=[.!?:;,\n>#*_\"“(\[—–-])|(?<=[。！？；，：]))[ \t]{0,3}[*_#\"“\[ \t]{0,6}"
+    r"(?:(?:so|thus|therefore|hence|in conclusion|overall|finally|and|my|the|our|final|"
+    r"total|general)[,:]?[ \t]{1,2}){0,3}"
+)
+_GRADES = (
+    r"(?:rating|score|grade|mark|overall|bewertung|punktzahl|puntuación|calificación|评分|评级|得分|"
+    r"分数)"
+)
+_CHOICES = r"(?:verdict|winner|decision|judge?ment|urteil|veredicto|判决|结论|裁决)"
+_IS = (
+    r"[ \t]{0,2}[*_]{0,3}(?:[ \t]{0,2}(?:[:：=]|is|are|would be|"
+    r"of)(?![^\W\d_]))[ \t]{0,2}[*_:\"“]{0,4}[ \t]{0,2}"
+)
+_NOT = re.compile(r"\b(?:not|no|never|neither|nor|than|over)\s(?:an? )?[*_]{0,2}\Z", re.IGNORECASE)
+_NUMBER = r"-?[0-9]{1,3}(?:\.[0-9]{0,9})?"
+_TEN = r"(?:[ \t]{0,2}(?:/|out of|von|sur|de)[ \t]{0,2}10(?!\d))?"
+_BEFORE = r"(?:\$?\\boxed\{|\\?[\[(*_]{1,3})?[ \t]{0,2}"  # what may enclose a value: `[7]`, `**7**`
+_BEHIND = r"[ \t]{0,2}(?:\\?[\])*_}\"”$]{1,4})?"
+# a line ends here, perhaps after words in parentheses
+_END = r"(?:[ \t]{0,2}\((?:[^()\d\n]|10){0,60}\))?[.!。]?[ \t*_\"”)\]]{0,4}[.!。]?[ \t*_]{0,3}$"
+
+
+class Form(NamedTuple):
+    """How one kind of closing statement is written."""
+
+    bracketed: re.Pattern[str]  # a value in double brackets, and perhaps a label within
+    labelled: re.Pattern[str]  # what stands right before a bracketed value that has a label
+    plain: re.Pattern[str]  # a labelled value without double brackets, as a whole line or sentence
+    spoken: re.Pattern[str]  # a sentence that states the value in words
+
+
+RATING = Form(
+    bracketed=re.compile(
+        rf"{_OPEN}[\s*_]{{0,3}}(?:{_GRADES}[ \t]?[:：=][\s*_]{{0,3}})?"
+        rf"(?P<value>{_NUMBER}){_TEN}[\s*_]{{0,3}}{_SHUT}",
+        re.IGNORECASE,
+    ),
+    labelled=re.compile(rf"{_OWN}{_GRADES}{_IS}\Z", re.IGNORECASE | re.MULTILINE),
+    plain=re.compile(
+        rf"{_OWN}{_GRADES}{_IS}{_BEFORE}(?P<value>{_NUMBER}){_TEN}{_BEHIND}{_TEN}{_END}",
+        re.IGNORECASE | re.MULTILINE,
+    ),
+    spoken=re.compile(
+        r"(?:(?:so|overall|therefore|thus|in conclusion|in total|based on this|all in all|"
+        r"for these reasons),? )?"
+        r"(?:i(?:'d|’d| would|'ll|’ll| will| can)? (?:therefore |thus )?(?:give|rate|score|"
+        r"grade|mark) "
+        r"(?:it|this|(?:this|the)(?: assistant's| assistant’s| ai's)? (?:answer|response|"
+        r"reply)|the assistant)"
+        r"(?: with)? (?:an? )?(?:(?:score|rating|grade|mark) )?(?:(?:of|as|at) (?:an? )?)?"
+        r"|(?:this|the|it|my|final|overall) ?(?:answer|response|reply|rating|score|grade)? "
+        r"(?:deserves|gets|receives|earns|is worth|is|would be)(?: an?)?(?: (?:score|rating|"
+        r"grade) of)? )?"
+        r"\**(?P<value>[0-9]{1,2}(?:\.[0-9]{0,9})?)(?:[ ]?/[ ]?|[ ]out of[ ])10\**",
+        re.IGNORECASE,
+    ),
+)
+CHOICE = Form(
+    bracketed=re.compile(
+        rf"{_OPEN}[\s*_]{{0,3}}(?:(?:verdict|choice|winner)[ \t]?[:：=][\s*_]{{0,3}})?"
+        rf"(?:(?:assistant|answer|model)[ \t])?(?P<value>[ABC]|tie)[\s*_]{{0,3}}{_SHUT}",
+        re.IGNORECASE,
+    ),
+    labelled=re.compile(rf"{_OWN}{_CHOICES}{_IS}\Z", re.IGNORECASE | re.MULTILINE),
+    plain=re.compile(
+        rf"(?i:{_OWN}{_CHOICES}{_IS}){_BEFORE}(?i:(?:assistant|model|answer|option|response)[ \t])?"
+        rf"(?P<value>[ABC]|[Tt]ie|TIE){_BEHIND}(?: is (?:the )?better(?: answer| one)?)?{_END}",
+        re.MULTILINE,
+    ),
+    spoken=re.compile(r"(?!)"),
+)
+
+
+def stated(form: Form, reply: str, cut: bool = False) -> str | None:
+    """The value that a reply states; None where it states none, or several. What stands in quotes
+    is the answer's. `cut`: only a value in double brackets is whole then."""
+    text = markup.bare(markup.clean(reply)).translate(_WIDE)
+    bracketed = _bracketed(form, text)
+    if form.bracketed.search(text) or cut:
+        return bracketed
+    plain = list(form.plain.finditer(text))[-LAST:]
+    values = [one["value"] for one in plain if not _in_quotes(text, one.start("value"))]
+    return _agreed(values) if values else _spoken(form, text)
+
+
+def _bracketed(form: Form, text: str) -> str | None:
+    """The value in double brackets that has a label, the last of several; without any the one that
+    stands alone in the last line, or all that is said."""
+    found = [one for one in form.bracketed.finditer(text) if not _denied(text, one.start())][-LAST:]
+    unquoted = [one for one in found if not _in_quotes(text, one.start())]
+    if labelled := [one for one in unquoted if _has_label(form, text, one)]:
+        last = labelled[-1]
+        return last["value"] if not _left_open(form, text, last) else None
+    if found and _alone(text, found[-1]):
+        return found[-1]["value"]
+    return _agreed([one["value"] for one in unquoted])
+
+
+def _denied(text: str, at: int) -> bool:
+    return bool(_NOT.search(text, max(0, at - 20), at))
+
+
+def _left_open(form: Form, text: str, found: re.Match[str]) -> bool:
+    """Whether the same sentence states another value behind this one."""
+    line = text[found.end() :].partition("\n")[0]
+    rest = re.split(r"[.!?](?:\s|$)", line, maxsplit=1)[0]
+    others = [
+        one["value"] for one in form.bracketed.finditer(rest) if not _denied(rest, one.start())
+    ]
+    return bool({*others} - {found["value"]})
+
+
+def _alone(text: str, found: re.Match[str]) -> bool:
+    """Whether nothing else stands in the line, and nothing behind it."""
+    before = text[: found.start()].rpartition("\n")[2]
+    return not (before + text[found.end() :]).strip(" *_>#\"'`.()[]{}\n")
+
+
+def _has_label(form: Form, text: str, found: re.Match[str]) -> bool:
+    if any(letter in found[0] for letter in ":：="):
+        return True
+    return bool(form.labelled.search(text, max(0, found.start() - 80), found.start()))
+
+
+def _agreed(values: list[str]) -> str | None:
+    return values[-1] if len(set(values)) == 1 else None
+
+
+def _spoken(form: Form, text: str) -> str | None:
+    """A last sentence, or a line of its own at the end, that states the value in words."""
+    last = text.strip().rpartition("\n")[2].strip(" *_")
+    sentence = re.split(r"(?<=[.!?]) ", last)[-1].strip(" *_").removesuffix(".")
+    found = form.spoken.fullmatch(sentence)
+    others = re.findall(r"\d(?:[ ]?/[ ]?|[ ]out of[ ])10\b", text)
+    return found["value"] if found and len(others) == 1 else None
+
+
+def _in_quotes(text: str, at: int) -> bool:
+    """Whether a place stands inside of quotation marks that open and close on its line."""
+    start = text.rfind("\n", 0, at) + 1
+    end = text.find("\n", at)
+    before, after = text[start:at], text[at : end if end >= 0 else len(text)]
+    straight = before.count('"') % 2 == 1 and '"' in after
+    ticked = before.count("`") % 2 == 1 and "`" in after
+    curly = before.rfind("“") > before.rfind("”") and "”" in after
+    angled = before.rfind("«") > before.rfind("»") and "»" in after
+    return straight or ticked or curly or angled

@@ -1,0 +1,169 @@
+"""Whether a reply calls two prompts equal. Only what says so plainly does: no other word of it may
+leave a doubt, since what is called equal is thrown away."""
+
+import re
+from itertools import pairwise
+from typing import Any, Literal
+
+from bezoar.reading import markup
+
+Equality = Literal["equal", "not equal", "undecided"]
+
+_SAME = r"(?:equal|the same|identical|equivalent)"
+_UNLIKE = r"(?:un|in|non[- ]?)equal|different|differ(?:s|ing)?|distinct|not[-_]equal|dissimilar"
+# what both prompts must share, as the question puts it
+_SHARED = (
+    r"(?:in |with (?:the )?)?(?:(?:both|all|every|each|terms of|their|the|same|respects?|regards?|"
+    r"aspects?|ways?|of|"
+    r"constraints?|requirements?|depths?|breadths?|and|as well as|to each other|"
+    r"with each other|what is asked)[ ,]{0,3})*"
+)
+_SUBJECT = (
+    r"(?:(?:the |these |those |both )?(?:two |given |first and second |2 )*prompts?|they|both|it|"
+    r"(?:the )?(?:first|second) (?:prompt )?and (?:the )?(?:first|second)(?: prompt)?|"
+    r"the first prompt and the second prompt)"
+)
+_BEFORE = (
+    r"(?:(?:yes|sure|so|thus|hence|therefore|overall|indeed|okay|ok|well|i would say|i'd say|"
+    r"i think|"
+    r"i believe|in conclusion|in short|in summary|based on (?:this|that|the above|the comparison)|"
+    r"my answer is|the answer is|answer|verdict|result|conclusion|comparison|output|response|"
+    r"final answer|"
+    r"status|equality|the result is|#?the two prompts are#?|that|say)[ ,:=\-]{1,3})*"
+)
+_PLAINLY = (
+    r"(?:(?:both|all|indeed|exactly|completely|entirely|fully|perfectly|essentially|therefore|"
+    r"thus|absolutely) )*"
+)
+_COPULA = (
+    r"(?:are|is|be|were|can be considered|should be considered|are considered|are found to be)"
+)
+_WHY = r"(?:[, ]{0,2}(?:(?:because|as|since|in that|both|they|this means)\b|[:–-]).*)?"
+_PLAIN = re.compile(
+    rf"{_BEFORE}(?:{_SUBJECT} )?(?:{_COPULA} )?{_PLAINLY}{_SAME}[ ,]{{0,2}}{_SHARED}{_WHY}"
+)
+_PLAIN_UNLIKE = re.compile(
+    rf"{_BEFORE}(?:{_SUBJECT} )?(?:{_COPULA} |do )?{_PLAINLY}(?:very |quite |"
+    rf"clearly )?(?:{_UNLIKE})(?: prompts| things| questions| tasks)?[ ,]{{0,2}}"
+    rf"(?:from each other |from one another )?{_SHARED}{_WHY}"
+)
+_SAYING = re.compile(r"(?:so |thus |therefore )?(?:i would|i'd|i) say (?:that )?")
+_WANTED = re.compile(r"\b(?:constraint|requirement)s?\b")
+_SIZE = re.compile(r"\b(?:depth|breadth)s?\b")
+_NO = (
+    r"not|no|never|neither|hardly|barely|scarcely|nor|without|nothing|none|far from|anything but|"
+    r"no longer|nowhere near|rather than|instead of|cannot|can not|less than"
+)
+# a negation, at most four words away, and no other thing between
+_DENIED = re.compile(
+    rf"\b(?:{_NO})\b(?P<between>(?:[ -][a-z'\"*]+){{0,4}}?)[ -][\"'*_]{{0,2}}(?:equals?|same|"
+    rf"identical|equivalent|equality)\b"
+    r"(?P<behind>[^.;\n]{0,60})"
+)
+_STATED = re.compile(rf"\b(?:equals?|same|identical|equivalent|equality|{_UNLIKE})\b")
+_NEGATION = re.compile(rf"\b(?:{_NO})\b|\b(?:un|in|non[- ]?)equal\b")
+_UNSURE = re.compile(
+    r"\b(?:if|whether|unless|would|could|might|may|when|suppose|or|clear|sure|certain|only)\b"
+)
+_ASIDE = re.compile(
+    r"\b(?:word(?:s|ing|ed)?|phras\w+|styles?|formats?|lengths?|tones?|spell\w+|order|"
+    r"language|in meaning)\b"
+)
+_DOUBT = re.compile(
+    rf"\b(?:but|however|except|although|though|yet|while|whereas|unless|more|deeper|adds?|"
+    rf"added|additional\w*|extra|"
+    rf"partly|partially|almost|nearly|mostly|roughly|similar|further|less|fewer|longer|"
+    rf"{_NO})\b|{_UNLIKE}"
+)
+_HARMLESS = re.compile(r"\b(?:no|without(?: any)?) (?:[a-z]+ )?differences?\b")
+_SHORT = re.compile(r"(?<=[a-z])n't\b")
+_ARE = re.compile(r"(?<=[a-z])'re\b")
+_ANSWERED = re.compile(r"\s*(yes|no)\b")
+
+
+def equality(reply: str) -> Equality:
+    """What a reply says of the two prompts; undecided where it says both, neither, or one of them
+    in part, in doubt or of something else."""
+    text = markup.clean(reply).partition("<human>:")[0].strip()
+    values = markup.values(text)
+    if len(values) == 1 and isinstance(values[0], dict):
+        return _of_json(values[0])
+    clauses = _clauses(_plain(text))
+    readings = {_clause(*pair) for pair in pairwise([*clauses, ""])}
+    if "equal" in readings:
+        doubt = "not equal" in readings or _DOUBT.search(_HARMLESS.sub("", " ".join(clauses)))
+        # of two things that are compared one by one, one alone may be equal
+        part = len(re.findall(r"^\s{0,3}\d[.)]", text, re.MULTILINE)) == 1
+        return "undecided" if doubt or part else "equal"
+    return "not equal" if "not equal" in readings else "undecided"
+
+
+def _of_json(value: dict[str, Any]) -> Equality:
+    flags = [one for key, one in value.items() if isinstance(one, bool) and _named(key) == "equal"]
+    if len(flags) == 1 and len(value) == 1:
+        return "equal" if flags[0] else "not equal"
+    texts = [one for one in value.values() if isinstance(one, str)]
+    return equality(texts[0]) if len(texts) == len(value) == 1 else "undecided"
+
+
+def _named(key: str) -> str:
+    return re.sub(r"\A(?:is|are)[ _]", "", key.strip().lower())
+
+
+def _plain(text: str) -> str:
+    """In lower case, without emphasis, long quotations and short forms."""
+    text = re.sub(r"[\"“„«]([^\"“”„«»\n]{1,400})[\"”“»]", _quoted, text.lower().replace("’", "'"))
+    text = re.sub(r"</?[a-z]{1,12}>|\\boxed|[*`#{}\[\]()]", " ", text.replace("≠", "not equal"))
+    text = re.sub(r"!=", "not equal", text).replace("_", " ")
+    text = re.sub(r"\bnot[ \t]{0,3}\n[ \t]{0,3}", "not ", text)
+    return _ARE.sub(" are", _SHORT.sub(" not", text))
+
+
+def _quoted(found: re.Match[str]) -> str:
+    """A verdict may stand in quotes; what is longer is quoted from the prompts."""
+    return found[1] if len(found[1].split()) <= 3 else "…"
+
+
+def _clauses(text: str) -> list[str]:
+    parts = re.split(r"(?<=[?])|[.;!\n。！；—]|(?<=equal):", text)
+    return [" ".join(part.split()).strip("\"' -:,") for part in parts if part.strip("\"' -:,\t")]
+
+
+def _clause(clause: str, after: str) -> Equality:
+    clause = _SAYING.sub("", clause)
+    if clause.endswith("?"):
+        return _asked(clause, after)
+    if _PLAIN.fullmatch(clause):
+        return "undecided" if _in_part(clause) else "equal"
+    if _ASIDE.search(clause) or _UNSURE.search(_untied(clause)):
+        return "undecided"
+    if _PLAIN_UNLIKE.fullmatch(clause):
+        return "not equal"
+    clause = clause.removeprefix("no, ")
+    denied = _DENIED.search(clause)
+    if denied and len(_NEGATION.findall(clause[: denied.end("between")])) == 1:
+        parted = re.search(r"\b(?:and|but|only)\b", denied["between"])
+        return "undecided" if parted else "not equal"
+    partly = re.search(r"\bequal\b.{0,100}\bbut not\b", clause)
+    return "not equal" if partly and len(_NEGATION.findall(clause)) == 1 else "undecided"
+
+
+def _in_part(clause: str) -> bool:
+    """Whether one of the two things that equal prompts share is named without the other."""
+    return bool(_WANTED.search(clause)) != bool(_SIZE.search(clause))
+
+
+def _untied(clause: str) -> str:
+    """A clause up to where it gives its reason."""
+    return re.split(r"\b(?:because|as|since|so|which)\b|,", clause, maxsplit=1)[0]
+
+
+def _asked(question: str, after: str) -> Equality:
+    """A question that the model puts to itself and answers by yes or no."""
+    answer = _ANSWERED.match(after)
+    plain = question.rstrip("? ")
+    alike = re.fullmatch(rf"(?:(?:are|is) )?(?:{_SUBJECT} )?{_SAME}", plain)
+    unlike = re.fullmatch(rf"(?:(?:are|is|do) )?(?:{_SUBJECT} )?(?:{_UNLIKE})", plain)
+    if not answer or not (alike or unlike):
+        return "undecided"
+    return "equal" if bool(alike) == (answer[1] == "yes") else "not equal"

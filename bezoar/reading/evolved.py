@@ -1,0 +1,195 @@
+"""The prompt in a teacher's reply to Evol-Instruct's questions, and whether it calls two equal."""
+
+import re
+from typing import Any
+
+from bezoar.reading import markup
+
+_NEW = (
+    r"rewritten|created|new|brand-new|evolved|revised|modified|updated|improved|complex|"
+    r"complicated|"
+    r"rewrite|rewording|rarer|enhanced|refined|overhauled|umgeschriebene[rs]?|neue[rs]?|"
+    r"überarbeitete[rs]?|réécrite?|"
+    r"nouveau|nouvelle|reescrit[oa]|nuev[oa]|riscritto|nuovo|novo|重写|改写|新"
+)
+_THING = (
+    r"prompt|version|variant|question|instruction|task|request|fassung|frage|aufforderung|consigne|"
+    r"pregunta|versión|versione|versão|invite|提示|版本|问题"
+)
+_GIVEN = markup.label(
+    r"#?(?:the )?(?:given|original|initial|first|old) (?:prompt|question|instruction)#?"
+)
+_ASIDES = r"(?:[ \t]?\([^()\n]{1,40}\))?"  # "Rewritten prompt (deepen):"
+_NAMED_FIELD = markup.label(
+    rf"#?(?:your |the |my |final )?(?:(?:{_NEW})[ _-])(?:(?:{_NEW}) )?(?:{_THING})#?{_ASIDES}"
+    r"|rewritten|created",
+    numbered=False,
+)
+# with its marks it needs no colon, and a dash is as good as one
+_FIELD = re.compile(
+    rf"{_NAMED_FIELD.pattern}|^[#*_`> \t]{{0,6}}#(?:rewritten|"
+    rf"created) prompt#[*_`]{{0,3}}[ \t]?:?[ \t]*"
+    r"|^[*_]{0,2}(?:rewritten|created) prompt[*_]{0,2}[ \t]?[-–—][ \t]",
+    re.IGNORECASE | re.MULTILINE,
+)
+_TITLE = re.compile(r"\A[*_]{0,2}prompt[*_]{0,2}:[*_]{0,2}[ \t\n]{1,3}", re.IGNORECASE)
+_CHOICES = markup.label(
+    rf"#?(?:option|version|variant|alternative|(?:(?:{_NEW}) )?(?:{_THING}))#? ?#?(?:[1-9]|[ABC])",
+    numbered=False,
+)
+_LEAD = re.compile(
+    r"[*_#\"' \t]{0,4}(?:here(?:'s|’s| is| are)|below is|this is|the following is|hier (?:ist|"
+    r"kommt)|voici|aquí (?:está|tienes)|"
+    r"ecco|aqui está|以下是|这是|下面是)",
+    re.IGNORECASE,
+)
+_IS = re.compile(
+    rf"[*_#\"' \t]{{0,4}}(?:the|my|your|"
+    rf"a) (?:{_NEW}) (?:(?:{_NEW}) )?(?:{_THING})(?: of the [^:]{{0,40}})?"
+    r" (?:is|would be|could be|might be|reads|becomes|now reads)(?: as follows)?[*_ ]{0,3}",
+    re.IGNORECASE,
+)
+_MANY = re.compile(
+    r"\b(?:prompts|versions|variants|options|alternatives|rewrites)\b", re.IGNORECASE
+)
+_FRESH = re.compile(rf"\b(?:{_NEW})\b|重写|改写|新的", re.IGNORECASE)
+_NAMED = re.compile(rf"(?:{_THING}|it\b)", re.IGNORECASE)
+_BOT = re.compile(
+    r"^[ \t]{0,3}(?:<bot>|<assistant>|assistant|bot|ai)[ \t]?:[ \t]*", re.IGNORECASE | re.MULTILINE
+)
+_ASIDE = markup.label(
+    r"(?:(?:brief )?explanation|changes?(?: made)?|what changed|rationale|reason(?:ing)?|comment|"
+    r"modifications?|added constraints?|word count|words added|operation|erklärung|"
+    r"explication|explicación|说明)",
+    numbered=False,
+)
+_NOTE = markup.label(r"(?:note|notes|hinweis|remarque|nota|注)", numbered=False)
+_OWN = re.compile(
+    r"\b(?:i|i've|i’ve|we|original|rewritten|added|adds|prompt|version|words)\b", re.IGNORECASE
+)
+_ABOUT = re.compile(
+    r"(?:this (?:new |rewritten )?|the (?:new |rewritten |revised |created ))"
+    r"(?:version|prompt|rewrite|"
+    r"revision)\b[^\n]{0,80}"
+    r"\b(?:adds?|keeps?|asks?|includes?|introduces?|requires?|maintains?|makes?|is more|now)\b",
+    re.IGNORECASE,
+)
+_ANSWER = markup.label(
+    r"(?:(?:sample|possible|expected) )?(?:response|answer|output|solution|antwort|réponse|"
+    r"respuesta|回答)",
+    numbered=False,
+)
+_KEY = re.compile(rf"(?:(?:{_NEW})[ _-]?)?(?:{_THING})", re.IGNORECASE)
+
+
+def prompt(reply: str) -> str | None:
+    """The new prompt that a reply holds, with its input; "" where it is empty, None where it cannot
+    be told from what stands around it."""
+    text = markup.unruled(turn(markup.clean(reply)))
+    if _announced(text)[:1] in ("{", "[", "`") and (values := markup.values(_announced(text))):
+        return _of_json(values)
+    text = markup.unfenced(text)
+    bot = _BOT.match(text)
+    text = markup.opened(text[bot.end() :] if bot else text)
+    line = text.partition("\n")[0]
+    if len(_CHOICES.findall(text)) > 1 or (_LEAD.match(line) and _MANY.search(line)):
+        return None
+    found = _field(text)
+    return None if found is None else _alone(found)
+
+
+def turn(reply: str) -> str:
+    """A reply up to where the model goes on to write the user's next turn."""
+    return reply.partition("<human>:")[0].strip()
+
+
+def _of_json(values: list[Any]) -> str | None:
+    """The one text under a key that says prompt."""
+    if len(values) != 1 or not isinstance(values[0], dict):
+        return None
+    found = [text for key, text in values[0].items() if _KEY.fullmatch(key.strip(" #:"))]
+    return found[0].strip() if len(found) == 1 and isinstance(found[0], str) else None
+
+
+def _field(text: str) -> str | None:
+    """What stands under the field's own name. Before it may stand the given prompt or a line that
+    announces it; behind it the model may go on with another given prompt."""
+    round = _GIVEN.search(text)
+    before = text[: round.start()] if round else ""
+    if before.strip() and not _FIELD.search(before) and not _announces(before):
+        text = before  # the model went on with another prompt
+    fields = list(_FIELD.finditer(text))
+    if not fields:
+        text = _announced(_TITLE.sub("", text, count=1))
+        return None if _GIVEN.match(text) else _until(_GIVEN, text)
+    before = text[: fields[0].start()].strip()
+    if before and not _GIVEN.match(before) and not _announces(before):
+        return None
+    parts = [
+        text[field.end() : after].strip()
+        for field, after in zip(fields, [*(f.start() for f in fields[1:]), len(text)], strict=True)
+    ]
+    parts = [parts[0], *(part for part in parts[1:] if part)] if parts[0] else parts[1:] or [""]
+    if len(parts) > 1 and not _GIVEN.search(parts[0]):
+        return None
+    text = _until(_GIVEN, parts[0])
+    again = _FIELD.match(text)
+    return _announced(text[again.end() :] if again else text)
+
+
+def _announces(before: str) -> bool:
+    """Whether a text is nothing but the line that announces the prompt."""
+    return _announced(before.strip() + "\n\n.") == "."
+
+
+def _until(label: re.Pattern[str], text: str) -> str:
+    found = label.search(text)
+    return text[: found.start()].strip() if found else text
+
+
+def _announced(text: str) -> str:
+    """A text without the line that announces it: "Here's the rewritten prompt:"."""
+    line, _, rest = text.strip().partition("\n")
+    at = min((at for sign in ":：" if (at := line.find(sign)) >= 0), default=len(line))
+    head, tail = line[:at], line[at + 1 :].strip(" *_")
+    own = _LEAD.match(head) and _NAMED.search(head) and _FRESH.search(head)
+    own = own or _IS.fullmatch(head)
+    if not own or len(head) > 200 or not (tail or rest.strip()):
+        return text.strip()
+    if at == len(line) and not rest.startswith("\n"):  # no colon, and no line between
+        return text.strip()
+    return markup.unruled(markup.opened(f"{tail}\n{rest}" if tail else rest))
+
+
+def _alone(text: str) -> str | None:
+    """The prompt without what the model says about it behind; None where it may be an answer."""
+    text = markup.unruled(_until(_BOT, markup.closed(text)))
+    paragraphs = re.split(r"\n[ \t]{0,9}\n\s{0,9}", text)
+    while len(paragraphs) > 1 and _said_of_it(paragraphs[-1]):
+        paragraphs.pop()
+    text = "\n\n".join(paragraphs).strip()
+    head, *tail = paragraphs[0].split("\n")
+    asides = [n for n, line in enumerate(tail) if _ASIDE.match(line)]
+    if len(paragraphs) == 1 and asides:
+        text = "\n".join([head, *tail[: asides[0]]])
+    found = _ANSWER.search(text)
+    if found and found.start() and text[found.end() :].strip():
+        return None
+    return markup.bare(text)
+
+
+def _said_of_it(paragraph: str) -> bool:
+    """Whether a last paragraph speaks about the prompt: an explanation, a note in the model's own
+    name. A note that is part of what is asked is not."""
+    text = paragraph.strip(" \t*_()\n")
+    if not text.strip("-=*_ \n"):
+        return True
+    if _ASIDE.match(text) or _ABOUT.match(text):
+        return True
+    opens = _NOTE.match(text) or re.match(r"(?:i|i've|i’ve|in this (?:rewritten|new) )", text, re.I)
+    return bool(_NOTE.match(text) and _OWN.search(text)) or bool(
+        opens
+        and re.match(
+            r"(?:I|I've|I’ve) (?:have |also )?(?:added|made|kept|rewrote|changed|tried)\b", text
+        )
+    )

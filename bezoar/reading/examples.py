@@ -1,0 +1,261 @@
+"""The examples in a teacher's reply (LaMini), each with its instruction and its input."""
+
+import re
+from collections.abc import Iterator
+from html import unescape
+from typing import Any, NamedTuple
+
+from bezoar.reading import lists, markup
+from bezoar.reading.markup import INPUT
+
+_TAG = re.compile(
+    r"[<\[＜][ \t]{0,2}(?P<slash>/?)[ \t]{0,2}"
+    r"(?:example|beispiel|exemple|ejemplo|esempio|exemplo|voorbeeld|пример|示例|例子)"
+    r"(?:[ \t_#-]{0,2}\d{1,3}|[ \t][^<>\[\]\n]{0,80})?[ \t]{0,2}[>\]＞]",
+    re.IGNORECASE,
+)
+_PART = re.compile(
+    r"<(?P<slash>/?)(?P<name>instruction|question|prompt|input|context|output|response|answer)>",
+    re.IGNORECASE,
+)
+_NUMBERED = markup.label(lists.NOUN)
+_INSTRUCTION = markup.label(
+    r"(?:the )?(?:instruction|instruktion|question|prompt|task|query|request|anweisung|"
+    r"aufgabe|frage|"
+    r"consigne|instrucción|pregunta|istruzione|instrução|指令|问题|инструкция|задание)"
+)
+_ASIDE = markup.label(r"(?:category|topic|type|title|kategorie|thema|catégorie|categoría|类别)")
+_RESPONSE = markup.label(
+    r"(?:(?:expected|sample|ideal|correct|possible|example|model) )?(?:output|response|answer)|"
+    r"ausgabe|antwort|réponse|sortie|respuesta|salida|resposta|risposta|输出|回答|答案|ответ",
+    numbered=False,
+)
+_ASKED = re.compile(r"Q\d{0,3}[:.][ \t]")
+_ANSWERED = re.compile(r"^A\d{0,3}[:.][ \t]", re.MULTILINE)
+_SHAPE = re.compile(
+    r"example|format|such as|like this|as follows|template|e\.g\.|z\. ?b\.|beispiel|exemple|"
+    r"ejemplo",
+    re.IGNORECASE,
+)
+_NONE = re.compile(r"[\W_]*(?:none|n/?a|no ?input|keine?|aucune?|ninguna|无)?[\W_]*", re.IGNORECASE)
+_KEY = re.compile(
+    r"(?:example|instruction|question|prompt|task|item)?[ _#-]?\d{1,3}", re.IGNORECASE
+)
+ASKS = ("instruction", "question", "prompt", "task", "query", "request", "example", "text")
+GIVES = ("input", "context", "passage")
+ANSWERS = ("output", "response", "answer", "expected_output", "completion")
+
+
+class Item(NamedTuple):
+    """One example. `fault` says why it is none: `unclosed_example`, `unread_example` (several
+    readings), `empty_instruction`. `answered`: a response that stood with it was taken off."""
+
+    instruction: str
+    context: str = ""
+    fault: str = ""
+    repaired: bool = False
+    answered: bool = False
+
+
+def examples(reply: str, cut: bool = False) -> list[Item]:
+    """The examples in a reply, in their order; `cut`: the reply did not end by itself.
+
+    Each stands in a pair of tags of its own, as was asked for. A pair of tags that holds a list of
+    them (paper 2.1: some 53 results did), a list without tags, and JSON are taken apart."""
+    text = markup.clean(reply)
+    text = text if _TAG.search(text) else unescape(text)
+    if (found := _all_json(text)) and (text.lstrip()[:1] in "[{`" or not _TAG.search(text)):
+        return found
+    blocks = list(_blocks(text, cut))
+    if not blocks:
+        return _untagged(text, cut)
+    items: list[Item] = []
+    for block, closed in blocks:
+        items += _in_tags(block, closed, alone=len(blocks) == 1, place=len(items) + 1)
+    return items
+
+
+def _blocks(text: str, cut: bool) -> Iterator[tuple[str, bool]]:
+    """What follows each opening tag, and whether it is whole: a closing tag ends it. Where a reply
+    closes no tag at all, the next one that opens ends it."""
+    tags = list(_TAG.finditer(text))
+    never = not any(tag["slash"] for tag in tags)
+    opened = None
+    for tag in tags:
+        if opened is not None:
+            block = text[opened : tag.start()]
+            if tag["slash"] or block.strip():
+                yield block, bool(tag["slash"]) or never
+        opened = None if tag["slash"] else tag.end()
+    if opened is not None and text[opened:].strip():
+        last = markup.closed(text[opened:])
+        yield last, not cut and _short(last)
+
+
+def _short(text: str) -> bool:
+    """Whether nothing but one instruction, and perhaps its input, can stand here."""
+    instruction, context = markup.split_input(text.strip())
+    return "\n" not in instruction and "\n\n" not in context
+
+
+def _in_tags(block: str, closed: bool, alone: bool, place: int) -> list[Item]:
+    block = markup.unfenced(block)
+    if block.lstrip()[:1] in ("{", "[") and (found := _all_json(block)):
+        return found
+    texts = _split(block, closed, alone)
+    if texts is None:
+        return [Item(block.strip(), fault="unread_example", repaired=True)]
+    if texts == [block]:
+        return [_item(lists.unmarked(block, place), closed)]
+    return [_item(t, closed or n < len(texts), True) for n, t in enumerate(texts, 1)]
+
+
+def _split(block: str, closed: bool, alone: bool) -> list[str] | None:
+    """The entries of a list of examples in one pair of tags, else the block itself; None where it
+    may be either, as an instruction may hold a list to work on."""
+    lead, rest = lists.lead(block)
+    if (records := _records(rest)) or markup.RULE.search(markup.unruled(rest)):
+        return records or None
+    if lead is None:
+        entries = lists.entries(block) if alone else []
+        if entries and len(entries) == 1:
+            return [block]
+        few = entries is None or 0 < len(entries) < 3
+        return None if few or not lists.tidy(entries or []) else entries or [block]
+    entries = lists.entries(rest)
+    if not entries:
+        return None if entries is None else [block] if rest.strip() else []
+    if lead.of and not lists.tidy(entries):
+        return [block]
+    counted = lead.number == len(entries) or not closed
+    sure = counted if lead.of else lists.tidy(entries) or not closed
+    return entries if sure else None
+
+
+def _untagged(text: str, cut: bool) -> list[Item]:
+    """The entries of a list that is the reply: announced, or of two that are numbered at least."""
+    body = markup.opened(markup.closed(re.sub(r"\A\s*#{2,3} ?RESPONSE:", "", text).strip()))
+    body = markup.opened(markup.unfenced(body))
+    lead, rest = lists.lead(body)
+    rest = markup.unfenced(rest.strip())
+    entries = lists.entries(rest) or _records(rest)
+    if entries == [] and lead and lead.number:
+        entries = _counted(rest, lead.number)
+    if not entries or len(entries) < (1 if lead else 2):
+        return []
+    bullets = rest.lstrip()[:1] in "-*•–+·" and not rest.lstrip().startswith("**")
+    if (bullets and not lead and len(entries) < 3) or (lead and lead.of and not lead.number):
+        return []
+    ends = [True] * (len(entries) - 1) + [not cut]
+    items = [_item(t, whole, True) for t, whole in zip(entries, ends, strict=True)]
+    if not lists.tidy(entries) and not cut:  # what stands after the list may be no part of it
+        items[-1] = items[-1]._replace(fault="unread_example")
+    return items
+
+
+def _records(text: str) -> list[str]:
+    """Instructions that follow each other under the same label, without a number; else []."""
+    starts = [found.start() for found in _INSTRUCTION.finditer(text)]
+    if len(starts) < 2 or text[: starts[0]].strip():
+        return []
+    labels = {_INSTRUCTION.match(text[at : at + 80])[0].strip() for at in starts}  # type: ignore[index]
+    ends = [*starts[1:], len(text)]
+    parts = [text[start:end] for start, end in zip(starts, ends, strict=True)]
+    return parts if len(labels) == 1 else []
+
+
+def _counted(text: str, count: int) -> list[str]:
+    """As many paragraphs, or lines, as were announced."""
+    for mark in ("\n---\n", "\n\n", "\n"):
+        parts = [part.strip() for part in text.strip().split(mark) if part.strip()]
+        if len(parts) == count > 1 and not any(INPUT.match(part) for part in parts):
+            return parts
+    return []
+
+
+def _item(text: str, whole: bool, repaired: bool = False) -> Item:
+    """Take an example apart by its labels."""
+    text = markup.unruled(text)
+    text = _parted(markup.bare(text.strip(" \t\n*" if text.count("**") % 2 else None)))
+    if (heading := _NUMBERED.match(text)) and text[heading.end() :].strip():
+        text = text[heading.end() :]
+    aside, label, rest = _at(_INSTRUCTION, text)
+    if label and all(_ASIDE.match(line) or not line.strip() for line in aside.split("\n")):
+        text = rest
+    head, response, tail = _at(_RESPONSE, text)
+    if asks := _ASKED.match(text):  # `Q: ...` and `A: ...`, of which neither is a label alone
+        head, response, tail = _at(_ANSWERED, text[asks.end() :])
+    instruction, context = markup.split_input(head)
+    instruction, context = markup.bare(instruction), markup.unfenced(context)
+    context = "" if _NONE.fullmatch(context) else context
+    fault = ""
+    if not whole:
+        fault = "unclosed_example"
+    elif not any(character.isalnum() for character in instruction):
+        fault, instruction = "empty_instruction", ""
+    elif response and tail.strip() and not _answer(head, tail):
+        fault, instruction, context = "unread_example", text.strip(), ""
+    answered = bool(response and tail.strip())
+    return Item(instruction, context, fault, repaired, answered)
+
+
+def _answer(head: str, tail: str) -> bool:
+    """Whether what stands behind a label is the response, and no part of what is asked: a shape to
+    answer in, or one of several worked examples."""
+    before = head.rstrip().rpartition("\n")[2] if not INPUT.search(head) else ""
+    before = before or INPUT.split(head)[0].rstrip().rpartition("\n")[2]
+    shape = bool(_SHAPE.search(before)) or before.rstrip(" *").endswith((":", "："))
+    again = any(label.search(tail) for label in (_RESPONSE, INPUT, _INSTRUCTION))
+    return not shape and not again
+
+
+def _at(label: re.Pattern[str], text: str) -> tuple[str, bool, str]:
+    """What stands before the first such label, whether there is one, and what stands behind. One
+    in lower case within a text may be code."""
+    for found in label.finditer(text):
+        if not (found.start() and found[0].strip()[0].islower()):
+            return text[: found.start()], True, text[found.end() :]
+    return text, False, ""
+
+
+def _parted(text: str) -> str:
+    """Tags inside of an example (`<instruction>`, `<input>`) as the labels that were asked for."""
+    if not text.startswith("<"):
+        return text
+    return _PART.sub(
+        lambda tag: "\n" if tag["slash"] else f"\n{tag['name'].title()}: ", text
+    ).strip()
+
+
+def _all_json(text: str) -> list[Item]:
+    """The examples of all JSON values that a text consists of."""
+    return [item for value in markup.values(text) for item in _of_json(value)]
+
+
+def _of_json(value: Any) -> list[Item]:
+    """The examples of a JSON value: a string, an object of one, or an object that holds many."""
+    if isinstance(value, str):
+        return [_item(value, True, True)]
+    return _of_object(value) if isinstance(value, dict) else []
+
+
+def _of_object(value: dict[str, Any]) -> list[Item]:
+    many = [inner for inner in value.values() if isinstance(inner, list)]
+    if len(value) == len(many) == 1:
+        return [item for inner in many[0] for item in _of_json(inner)]
+    if len(value) > 1 and all(_KEY.fullmatch(key) for key in value):
+        return [item for inner in value.values() for item in _of_json(inner)]
+    fields = {key.strip().lower().replace(" ", "_"): inner for key, inner in value.items()}
+    asked, given, answered = (
+        [fields[name] for name in names if name in fields] for names in (ASKS, GIVES, ANSWERS)
+    )
+    if len(asked) == 1 and isinstance(asked[0], dict):
+        return _of_json(asked[0])
+    texts = [*asked, *given]
+    if len(asked) != 1 or not all(isinstance(text, str) or text is None for text in texts):
+        return []
+    item = _item(str(asked[0] or ""), True, True)
+    context = "" if not given or given[0] is None or _NONE.fullmatch(given[0]) else given[0].strip()
+    return [
+        item._replace(context=context or item.context, answered=bool(answered) or item.answered)
+    ]

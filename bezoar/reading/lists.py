@@ -1,0 +1,203 @@
+"""Lists as models write them: `1.` `(1)` `**1.**` `Example 1:` or bullets, a line or all in one."""
+
+import re
+from typing import NamedTuple
+
+from bezoar.reading.markup import split_input
+
+# "Example" in the languages that teachers fall into, and what else an example is called.
+NOUN = (
+    r"examples?|beispiele?|exemples?|ejemplos?|esempi(?:o)?|exemplos?|voorbeeld(?:en)?|"
+    r"przykład(?:y|ów)?|"
+    r"пример(?:ы|ов|а)?|示例|例子|例|样例|範例|예시|instructions?|questions?|prompts?|tasks?|queries|"
+    r"query|"
+    r"requests?|items?|fragen?|aufgaben?|anweisung(?:en)?|preguntas?|instrucciones|consignes|"
+    r"指令|问题|任务"
+)
+COUNTS = {
+    word: number
+    for number, words in enumerate(
+        (
+            "two zwei deux dos due dois duas twee два 两 二",
+            "three drei trois tres tre três drie три 三",
+            "four vier quatre cuatro quattro quatro четыре 四",
+            "five fünf cinq cinco cinque vijf pięć пять 五",
+            "six sechs six seis sei zes шесть 六",
+            "seven sieben sept siete sette sete zeven семь 七",
+            "eight acht huit ocho otto oito восемь 八",
+            "nine neun neuf nueve nove negen девять 九",
+            "ten zehn dix diez dieci dez tien десять 十",
+        ),
+        2,
+    )
+    for word in words.split()
+}
+
+_MARK = re.compile(
+    r"^(?P<indent>[ \t]{0,12})(?P<heading>#{1,6}[ \t]{1,2}|>[ \t]?)?(?P<bold>\*\*|__)?(?:"
+    rf"\[?(?P<word>{NOUN})[ \t]{{0,2}}[#№]?[ \t]?(?P<n1>\d{{1,3}})\]?(?P<b1>\*\*|__)?"
+    r"[ \t]?(?:[:：.)]|[\-–—](?=[ \t])|(?=[*_]{0,2}[ \t]*$))"
+    r"|[(\[（](?P<n2>\d{1,3})[)\]）]"
+    r"|#?(?P<n3>\d{1,3})(?P<b3>\*\*|__)?(?P<sign>[.)]|[:：](?=[ \t\n])|[、．])(?![\d])"
+    r"|(?P<letter>[a-z])\)(?=\s)"
+    r"|(?P<bullet>[-*•–+·])(?=[ \t])"
+    r")(?P<b4>\*\*|__)?[ \t]*",
+    re.IGNORECASE | re.MULTILINE,
+)
+_INLINE = re.compile(
+    r"(?:\A|(?<=[\s。！？；]))(?:(?P<paren>[(（](?P<n1>\d{1,3})[)）])|"
+    r"(?P<n2>\d{1,3})(?P<sign>[.)、．])(?!\d)"
+    rf"|(?P<word>{NOUN})[ \t]?[#№]?(?P<n3>\d{{1,3}})[ \t]?[:：.)])[ \t]*",
+    re.IGNORECASE,
+)
+_OPENER = (
+    r"here(?:'s| are| is|’s)?|these|below|(?:the )?following|hier(?: sind| ist| kommen)?|"
+    r"voici|voilà|"
+    r"aqu[ií](?: hay| tienes?| están| estão)?|ecco|oto|вот|以下|下面|这里|這裡|次|다음"
+)
+_LEAD = re.compile(rf"(?:{_OPENER})", re.IGNORECASE)
+_NOUN = re.compile(rf"(?:\b|(?<=\W)|(?<=[^\x00-\x7f]))(?:{NOUN})", re.IGNORECASE)
+# "examples of haiku" announces haiku: text to work on, where "of the same kind" announces examples
+_OF = re.compile(
+    r"\b(?:of|für|von|de|di|da|van)\b(?! (?:the same|this|that|der gleichen|dem gleichen|derselben|"
+    r"la même|la misma|mismo|the kind|instructions?|prompts?|questions?|tasks?|things? to ask))",
+    re.IGNORECASE,
+)
+_HEADING = re.compile(rf"[#*_ \t]{{1,8}}(?:new |neue )?(?:{NOUN})[*_:： \t]{{0,6}}", re.IGNORECASE)
+
+
+class Lead(NamedTuple):
+    """A line that announces a list. `number` is the count that it names, `of` whether it may
+    announce what is to be worked on, and no examples."""
+
+    number: int | None
+    of: bool
+
+
+class Mark(NamedTuple):
+    """What opens an entry: where it stands, its number (0: a bullet), its make, its depth, and the
+    emphasis that it opens and leaves for the entry to close."""
+
+    start: int
+    end: int
+    number: int
+    make: str
+    depth: int
+    open: str
+
+
+def lead(text: str) -> tuple[Lead | None, str]:
+    """The announcement that opens a text, and what follows it."""
+    line, _, rest = text.lstrip().partition("\n")
+    if _HEADING.fullmatch(line) and rest.strip():
+        found, after = lead(rest)
+        return (found, after) if found else (Lead(None, False), rest)
+    head, colon, tail = _colon(line)
+    head = head.strip(" *_#")
+    if len(head) > 200 or not (_LEAD.match(head) and _NOUN.search(head)):
+        return None, text
+    if not colon and (not rest.strip() or re.search(r"[.!?]\W", head)):
+        return None, text
+    after = f"{tail.lstrip(' *_')}\n{rest}" if tail.strip(" *_") else rest
+    return Lead(_count(head), bool(_OF.search(head))), after
+
+
+def _colon(line: str) -> tuple[str, str, str]:
+    at = min((at for sign in ":：" if (at := line.find(sign)) >= 0), default=-1)
+    return (line, "", "") if at < 0 else (line[:at], line[at], line[at + 1 :])
+
+
+def _count(head: str) -> int | None:
+    for word in re.findall(r"\d{1,2}|[^\W\d_]+", head.lower()):
+        if word.isdigit():
+            return int(word)
+        if word in COUNTS:
+            return COUNTS[word]
+    return next((COUNTS[sign] for sign in head if sign in COUNTS), None)
+
+
+def entries(text: str) -> list[str] | None:
+    """The entries of a list that opens the text; [] where none does; None where its entries cannot
+    be told apart from what stands within them."""
+    marks = [_mark(found) for found in _MARK.finditer(text)]
+    if not marks or text[: marks[0].start].strip():
+        return []
+    first = marks[0]
+    like = [mark for mark in marks if mark.make == first.make and mark.depth <= first.depth + 1]
+    if not first.number:
+        return _bulleted(text, like)
+    if first.number != 1:
+        return []
+    taken: list[Mark] = []
+    for mark in like:
+        if mark.number == len(taken) + 1:
+            taken.append(mark)
+    numbers = [mark.number for mark in like]
+    if any(numbers.count(number) > 1 for number in range(1, min(len(taken), 100) + 1)):
+        return None
+    return _inline(text) if len(taken) == 1 else _between(text, taken)
+
+
+def _bulleted(text: str, marks: list[Mark]) -> list[str] | None:
+    """A bullet that ends with a colon may open a list of its own, at the same depth."""
+    found = _between(text, marks)
+    return None if any(entry.rstrip(" *_\n").endswith((":", "：")) for entry in found) else found
+
+
+def _inline(text: str) -> list[str] | None:
+    """`1. one 2. two 3. three`; a number that stands twice may belong to an entry."""
+    marks = list(_INLINE.finditer(text))
+    makes = [_make(mark) for mark in marks]
+    like = [m for m, make in zip(marks, makes, strict=True) if make == makes[0]] if marks else []
+    numbers = [int(mark["n1"] or mark["n2"] or mark["n3"]) for mark in like]
+    if numbers[:2] != [1, 2] or "\n" in text.strip():
+        whole = [_mark(found) for found in _MARK.finditer(text)][:1]
+        return _between(text, whole)
+    if numbers != list(range(1, len(numbers) + 1)):
+        return None
+    ends = [*(mark.start() for mark in like[1:]), len(text)]
+    found = [text[m.end() : end].strip() for m, end in zip(like, ends, strict=True)]
+    return [entry.rstrip(";,|") for entry in found]
+
+
+def _make(mark: re.Match[str]) -> str:
+    return "(" if mark["paren"] else (mark["word"] or mark["sign"]).lower()
+
+
+def _between(text: str, marks: list[Mark]) -> list[str]:
+    ends = [*(mark.start for mark in marks[1:]), len(text)]
+    return [mark.open + text[mark.end : end] for mark, end in zip(marks, ends, strict=True)]
+
+
+def _mark(found: re.Match[str]) -> Mark:
+    number = found["n1"] or found["n2"] or found["n3"]
+    letter = found["letter"]
+    value = int(number) if number else ord(letter.lower()) - 96 if letter else 0
+    make = found["word"] or found["sign"] or found["bullet"] or ("letter" if letter else "paren")
+    shut = found["b1"] or found["b3"] or found["b4"]
+    depth = len(found["indent"].expandtabs(4))
+    spread = "" if shut else found["bold"] or ""
+    return Mark(found.start(), found.end(), value, make.lower(), depth, spread)
+
+
+def unmarked(text: str, place: int) -> str:
+    """Take a mark off that numbers a text by its place among others: `2. Name a river.`"""
+    found = _MARK.match(text.lstrip())
+    if not found:
+        return text
+    mark = _mark(found)
+    if mark.number not in (0, place):
+        return text
+    return mark.open + text.lstrip()[mark.end :]
+
+
+def tidy(found: list[str]) -> bool:
+    """Whether the last entry looks like the others: no line more that may stand after the list."""
+    if len(found) < 2:
+        return True
+    heads = [split_input(entry)[0] for entry in found]
+    shapes = [(head.count("\n\n"), head.count("\n")) for head in heads]
+    return all(
+        last <= most
+        for last, most in zip(shapes[-1], map(max, zip(*shapes[:-1], strict=True)), strict=True)
+    )
