@@ -35,6 +35,7 @@ G = TypeVar("G", Grade, Comparison)
 
 SIDES = ("own", "other")
 PREFIX = "known/"  # of what the questions on a row are filed under
+BELOW = -(10**9)  # the rows as MT-Bench questions have numbers below this, which no other has
 ALIKE = 0.6  # ours: Jaccard index of two texts' words from which they may mean the same
 LONGEST = 2000  # ours: characters of a row, so that the check is cheap and fits any context
 WORDY = 5  # ours: words of an answer that can be complete, or an explanation; shorter come last
@@ -60,14 +61,11 @@ class _Fact(NamedTuple):
 
     def alike(self, other: "_Fact") -> bool:
         """Whether the answer to one may be right for the other."""
-        inside = self.of_answer <= other.of_answer or other.of_answer <= self.of_answer
         return (
-            inside
-            or max(
-                _jaccard(self.of_question, other.of_question),
-                _jaccard(self.of_answer, other.of_answer),
-            )
-            >= ALIKE
+            self.of_answer <= other.of_answer
+            or other.of_answer <= self.of_answer
+            or _jaccard(self.of_answer, other.of_answer) >= ALIKE
+            or _jaccard(self.of_question, other.of_question) >= ALIKE
         )
 
 
@@ -157,11 +155,10 @@ class Check:
 
     @property
     def questions(self) -> dict[int, Question]:
-        """The rows as MT-Bench questions of one turn, by numbers below zero, which none of its own
-        has."""
+        """The rows as MT-Bench questions of one turn."""
         return {
-            -at: Question(question_id=-at, category="known", turns=[row.question, ""], reference=[])
-            for at, row in enumerate(self.rows, 1)
+            id: Question(question_id=id, category="known", turns=[row.question, ""], reference=[])
+            for id, row in self._numbered()
         }
 
     @property
@@ -169,9 +166,12 @@ class Check:
         """Both answers of each row, the own one first. The second turn is empty: a rule decides
         there, and nobody is asked."""
         return [
-            (_answers(-at, "own", row.own), _answers(-at, "other", row.other))
-            for at, row in enumerate(self.rows, 1)
+            (_answers(id, "own", row.own), _answers(id, "other", row.other))
+            for id, row in self._numbered()
         ]
+
+    def _numbered(self) -> list[tuple[int, Row]]:
+        return [(BELOW - at, row) for at, row in enumerate(self.rows, 1)]
 
     @property
     def answers(self) -> list[Answers]:
@@ -313,8 +313,8 @@ def parted(done: Iterable[tuple[object, Sequence[G]]]) -> tuple[list[G], list[G]
     """What a grader said of the rows of a check, and of everything else."""
     everything = [grade for _, grades in done for grade in grades]
     return (
-        [grade for grade in everything if grade.question_id < 0],
-        [grade for grade in everything if grade.question_id >= 0],
+        [grade for grade in everything if grade.question_id < BELOW],
+        [grade for grade in everything if grade.question_id >= BELOW],
     )
 
 
@@ -325,14 +325,16 @@ def apart(exchanges: Iterable[Exchange]) -> list[Exchange]:
 
 def name(answers: Answers) -> str:
     """What a grader's job is filed under: a question's number, or a known row and its side."""
-    id = answers.question_id
-    return _name(-id - 1, answers.model) if id < 0 else str(id)
+    return _filed(answers.question_id, answers.model)
 
 
 def pair_name(pair: Pair) -> str:
     """As `name`, of a comparison."""
-    id = pair[0].question_id
-    return _name(-id - 1, "both") if id < 0 else str(id)
+    return _filed(pair[0].question_id, "both")
+
+
+def _filed(id: int, side: str) -> str:
+    return _name(BELOW - id - 1, side) if id < BELOW else str(id)
 
 
 def _name(at: int, side: str) -> str:

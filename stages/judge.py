@@ -62,8 +62,8 @@ def ask_all(name: str, p: Params, samples: Sequence[Sample], asks: Sequence[Ask]
 def keep(name: str, p: Params, samples: Sequence[Sample], runs: Runs, check: known.Check) -> None:
     """Write what the judges said, then stop where one of them can be neither read nor trusted."""
     judged = {who: panel.by_id(run, who) for who, run in runs.items()}
-    votes = {who: [said[s.id] for s in samples] for who, said in judged.items()}
-    trust = {who: check.of_verdicts(said, p.judge.scale) for who, said in judged.items()}
+    votes = {who: [by_id[s.id] for s in samples] for who, by_id in judged.items()}
+    trust = {who: check.of_verdicts(by_id, p.judge.scale) for who, by_id in judged.items()}
     failures = panel.failures(runs)
     counts = {who: len(its) for who, its in failures.items()}
     spent = [budget.spending(member, runs[member.model].exchanges) for member in p.llm.judges]

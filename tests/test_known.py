@@ -269,6 +269,20 @@ def test_grades_are_asked_for_one_turn() -> None:
     assert others == [] and len(judge.prompts) == 40
     assert check.of_grades(of_rows)["known_auc"] == 1
     assert known.name(check.answers[3]) == "known/1/other"
+    assert known.pair_name(check.pairs[2]) == "known/2/both"
+
+
+def test_a_question_of_any_number_keeps_its_grades() -> None:
+    check = known.of_seeds(numbered(60), "dolly", HOW)
+    asked = {id: world.questions(1, 7)[0].model_copy(update={"question_id": id}) for id in (-3, 0)}
+    grade = verdicts.grader(asked | check.questions, [], Scripted(lambda prompt: "[[5]]"))
+    jobs = [
+        check.answers[0].model_copy(update={"question_id": id, "turns": ["a", "b"]}) for id in asked
+    ]
+    done = [(one, grade(one)) for one in [*check.answers, *jobs]]
+    of_rows, others = known.parted(done)
+    assert [g.question_id for g in others] == [-3, -3, 0, 0] and len(of_rows) == 80
+    assert [known.name(one) for one in jobs] == ["-3", "0"]
 
 
 def test_hostile_seeds_open_and_close_nothing() -> None:
