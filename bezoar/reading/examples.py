@@ -177,6 +177,8 @@ def _item(text: str, whole: bool, repaired: bool = False) -> Item:
     """Take an example apart by its labels."""
     text = markup.unruled(text)
     text = _parted(markup.bare(text.strip(" \t\n*" if text.count("**") % 2 else None)))
+    # where the instruction's label is in lower case the input's may be too
+    lower = text[:1].islower() and bool(_INSTRUCTION.match(text))
     if (heading := _NUMBERED.match(text)) and text[heading.end() :].strip():
         text = text[heading.end() :]
     aside, label, rest = _at(_INSTRUCTION, text)
@@ -185,7 +187,7 @@ def _item(text: str, whole: bool, repaired: bool = False) -> Item:
     head, response, tail = _at(_RESPONSE, text)
     if asks := _ASKED.match(text):  # `Q: ...` and `A: ...`, of which neither is a label alone
         head, response, tail = _at(_ANSWERED, text[asks.end() :])
-    instruction, context = markup.split_input(head)
+    instruction, context = markup.split_input(head, lower=lower)
     instruction, context = markup.bare(instruction), markup.unfenced(context)
     context = "" if _NONE.fullmatch(context) else context
     fault = ""
