@@ -64,7 +64,7 @@ def examples(reply: str, cut: bool = False) -> list[Item]:
     them (paper 2.1: some 53 results did), a list without tags, and JSON are taken apart."""
     text = markup.clean(reply)
     text = text if _TAG.search(text) else unescape(text)
-    if (found := _all_json(text)) and (text.lstrip()[:1] in "[{`" or not _TAG.search(text)):
+    if (found := _all_json(text)) and (text.lstrip()[:1] in "[{`" or not _tags(text)):
         return found
     blocks = list(_blocks(text, cut))
     if not blocks:
@@ -78,7 +78,7 @@ def examples(reply: str, cut: bool = False) -> list[Item]:
 def _blocks(text: str, cut: bool) -> Iterator[tuple[str, bool]]:
     """What follows each opening tag, and whether it is whole: a closing tag ends it. Where a reply
     closes no tag at all, the next one that opens ends it."""
-    tags = list(_TAG.finditer(text))
+    tags = _tags(text)
     never = not any(tag["slash"] for tag in tags)
     opened = None
     for tag in tags:
@@ -90,6 +90,16 @@ def _blocks(text: str, cut: bool) -> Iterator[tuple[str, bool]]:
     if opened is not None and text[opened:].strip():
         last = markup.closed(text[opened:])
         yield last, not cut and _short(last)
+
+
+def _tags(text: str) -> list[re.Match[str]]:
+    """The tags of a reply. Brackets of another kind are some where they open or close a line, and
+    where there are no others: within a line they speak of an example."""
+    tags = list(_TAG.finditer(text))
+    angled = [tag for tag in tags if tag[0].startswith("<")]
+    return angled or [
+        t for t in tags if t["slash"] or text[t.start() - 1 : t.start()] in ("", "\n")
+    ]
 
 
 def _short(text: str) -> bool:
