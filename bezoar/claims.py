@@ -19,17 +19,19 @@ import re
 import secrets
 import sys
 import time
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
+from bezoar.files import BadInput
 from bezoar.ledger import Bill, Ledger, dollars
 
 LINE = re.compile(
-    r"o (?P<new>\S+) (?P<bill>[^/]*/[^/]*/[^/]*/[^/]*)"
-    r"|c (?P<taker>\S+) (?P<taken>[0-9a-f]{64}) (?P<nano>\d{1,18}) (?P<kind>[lb])"
-    r"|r (?P<giver>\S+) (?P<given>[0-9a-f]{64})"
+    r"o (?P<new>\d+-[0-9a-f]{8}) (?P<bill>[^/]*/[^/]*/[^/]*/[^/]*)"
+    r"|c (?P<taker>\d+-[0-9a-f]{8}) (?P<taken>[0-9a-f]{64}) (?P<nano>\d{1,18}) (?P<kind>[lb])"
+    r"|r (?P<giver>\d+-[0-9a-f]{8}) (?P<given>[0-9a-f]{64})"
 )
 LIMIT = 32 * 2**20  # bytes at which the file is written anew with the open claims alone
 LOCKED = 30.0  # seconds after which a lock that is held for microseconds counts as stuck
@@ -66,6 +68,8 @@ class Claims:
         self._torn = False
         self._held = False
         self._living: set[str] = set()  # owners seen alive since `held` began
+        self._taken: list[str] = []  # keys claimed since then
+        _ALL.add(self)
 
     @contextmanager
     def held(self) -> Iterator[None]:
@@ -79,13 +83,19 @@ class Claims:
             self._lock = os.open(self._folder / "lock", os.O_RDWR | os.O_CREAT, 0o600)
         _acquire(self._lock)
         self._held = True
-        self._living = {self.name}
+        self._living, self._taken = {self.name}, []
         try:
             if self._own < 0:
                 self._begin()
             self._read()
             yield
             self._write()
+        except BaseException:
+            # none of it may be sent, so none of it is claimed
+            self._lines = [line for line in self._lines if not line.startswith("c ")]
+            for key in self._taken:
+                self._drop(key)
+            raise
         finally:
             self._held = False
             fcntl.flock(self._lock, fcntl.LOCK_UN)
@@ -105,6 +115,7 @@ class Claims:
     def take(self, key: str, usd: float, batch: bool) -> None:
         """Claim `key`, or set other dollars aside for one that is claimed already."""
         self._put(key, Claim(self.name, round(usd * NANO), batch))
+        self._taken.append(key)
 
     def mine(self, key: str) -> bool:
         """Whether this client has `key` under way."""
@@ -138,7 +149,7 @@ class Claims:
             try:
                 with self.held():
                     pass
-            except OSError:
+            except (OSError, BadInput):
                 pass
 
     def bury(self) -> None:
@@ -166,10 +177,9 @@ class Claims:
 
     def close(self) -> None:
         """End all claims: what is still under way is charged as lost, as after a kill."""
-        if self._own < 0:
-            return
-        with self.held():
-            self._bury(self.name)
+        if self._own >= 0:
+            with self.held():
+                self._bury(self.name)
         self.leave()
 
     def leave(self) -> None:
@@ -350,6 +360,18 @@ class Claims:
 
 def _owner() -> str:
     return f"{os.getpid()}-{secrets.token_hex(4)}"
+
+
+# a child that is forked off owns nothing: what its parent claimed must not outlive the parent
+_ALL: "weakref.WeakSet[Claims]" = weakref.WeakSet()
+
+
+def _leave_all() -> None:
+    for claims in list(_ALL):
+        claims.leave()
+
+
+os.register_at_fork(after_in_child=_leave_all)
 
 
 def process(owner: str) -> str:

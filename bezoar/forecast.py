@@ -21,7 +21,8 @@ from typing import NamedTuple, Protocol, TypeVar
 from bezoar import budget, evaluation, known, pairwise, params, schemes, sources, verdicts
 from bezoar.files import BadInput, read_jsonl
 from bezoar.llm import embedded
-from bezoar.llm.room import Room, too_long
+from bezoar.llm.client import absent
+from bezoar.llm.room import Room
 from bezoar.params import (
     Anthropic,
     Endpoint,
@@ -116,7 +117,7 @@ class Counter:
         """Ask, and count."""
         if not self.room.fits(messages, sample):
             self.too_long += 1
-            return too_long(self.endpoint.model)
+            return absent("too_long", self.endpoint.model)
         reply = self.ask(messages, sample)
         self.calls += 1
         self.bytes_in += sum(len(message.content.encode()) for message in messages)

@@ -54,12 +54,13 @@ def judge(sample: Sample, scale: int, ask: Ask) -> Verdict:
 
 def question(sample: Sample, scale: int) -> list[Message]:
     """Put a sample to the judge: the criterion as a system message, the row as a user message
-    (paper 2.4). With an expected answer the criterion is whether the response explains it, without
-    one whether the response does what the instruction asks."""
+    (paper 2.4), and behind it the form of the reply, which a small model keeps only where it is the
+    last that it reads. With an expected answer the criterion is whether the response explains it,
+    without one whether the response does what the instruction asks."""
     instruction = sample.instruction
     if sample.context:
         instruction += f"\n\nInput: {sample.context}"
-    row = {"instruction": _shown(instruction)}
+    row = {"instruction": _shown(instruction), "scale": str(scale)}
     if sample.expected:
         criterion, shown = EXPLANATION
         row |= {"expected": _shown(sample.expected), "generated": _shown(sample.response)}
@@ -67,7 +68,7 @@ def question(sample: Sample, scale: int) -> list[Message]:
         criterion, shown = RESPONSE
         row |= {"response": _shown(sample.response)}
     return [
-        Message(role="system", content=criterion.fill(scale=str(scale))),
+        Message(role="system", content=criterion.fill()),
         Message(role="user", content=shown.fill(**row)),
     ]
 

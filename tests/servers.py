@@ -406,6 +406,12 @@ def open_batch(model: Model, body: dict[str, Any], anthropic: bool) -> dict[str,
     return shown(batch)
 
 
+BAD = {
+    "long": "This model's maximum context length is 10 tokens",
+    "filtered": "The response was filtered due to the prompt triggering content_filter",
+}
+
+
 def fail_batch(model: Model, batch: dict[str, Any]) -> None:
     """End a batch before any of its requests is looked at."""
     error = {"code": "token_limit_exceeded", "message": "Enqueued token limit reached"}
@@ -452,8 +458,8 @@ def close_batch(  # noqa: PLR0912
             error = {"code": f"batch_{fate}", "message": "too late"}
             bad.append({"custom_id": name, "response": None, "error": error})
         elif fate:
-            status = 400 if fate == "bad" else 500
-            failed = {"error": {"message": "no", "type": "x"}}
+            status = 500 if fate == "error" else 400
+            failed = {"error": {"message": BAD.get(fate, "no"), "type": "x"}}
             response = {"status_code": status, "request_id": "r", "body": failed}
             bad.append({"custom_id": name, "response": response, "error": None})
         else:

@@ -130,12 +130,13 @@ def test_dollars_set_aside_are_everybodys(tmp_path: Path) -> None:
 
 
 SPOILT = {
-    "torn": b"c 1-aa 00",
-    "torn in the middle of a key": b"o 1-aa run/a/b/m\nc 1-aa " + KEYS[3].encode()[:40],
+    "torn": b"c 1-aaaaaaaa 00",
+    "torn in the middle of a key": b"o 1-aaaaaaaa run/a/b/m\nc 1-aaaaaaaa " + KEYS[3].encode()[:40],
     "another program's": b"\xff\xfe\x00 not ours\n{}\n",
-    "no number": f"o 1-aa r/a/b/m\nc 1-aa {KEYS[3]} 1e9 l\nc 1-aa {KEYS[3]} -5 l\n".encode(),
-    "no owner": f"c 9-none {KEYS[3]} 5000000000 l\n".encode(),
-    "a bill of two parts": f"o 1-aa r/a\nc 1-aa {KEYS[3]} 5 l\n".encode(),
+    "no number": f"o 1-aaaaaaaa r/a/b/m\nc 1-aaaaaaaa {KEYS[3]} 1e9 l\n".encode(),
+    "less than nothing": f"o 1-aaaaaaaa r/a/b/m\nc 1-aaaaaaaa {KEYS[3]} -5 l\n".encode(),
+    "no owner": f"c 9-99999999 {KEYS[3]} 5000000000 l\n".encode(),
+    "a bill of two parts": f"o 1-aaaaaaaa r/a\nc 1-aaaaaaaa {KEYS[3]} 5 l\n".encode(),
     "nothing": b"",
     "one long line": b"c" * 1_000_000,
     "zeros, as after a power cut": b"\0" * 5000,
@@ -181,6 +182,36 @@ def test_a_claims_folder_that_cannot_be_written_is_an_error_before_anything_is_s
     (tmp_path / "claims").write_text("a file where the folder should be")
     with pytest.raises(OSError, match="claims"):
         take(claims(tmp_path), KEYS[0])
+
+
+def test_a_claim_that_could_not_be_written_is_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = claims(tmp_path)
+    assert take(one, KEYS[0])
+    real = os.write
+
+    def full(descriptor: int, data: bytes) -> int:
+        if len(data) > 40:
+            return real(descriptor, data[:40])
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module.os, "write", full)
+        with pytest.raises(OSError, match="No space left"):
+            take(one, KEYS[1])
+    other = claims(tmp_path)
+    assert take(other, KEYS[1]) and not take(other, KEYS[0])
+    one.close()
+    assert sum(Ledger(tmp_path).lost.values()) == 0.5, "what was sent, and no more"
+
+
+def test_names_in_a_foreign_file_lead_nowhere(tmp_path: Path) -> None:
+    (tmp_path / "precious.owner").write_text("mine")
+    lines(tmp_path).parent.mkdir()
+    lines(tmp_path).write_text(f"o ../precious r/a/b/m\nc ../precious {KEYS[0]} 5 l\n")
+    assert take(claims(tmp_path), KEYS[0])
+    assert (tmp_path / "precious.owner").exists()
 
 
 def test_a_lock_that_stays_locked_is_an_error_and_no_endless_wait(
@@ -348,6 +379,42 @@ def test_processes_side_by_side_buy_each_request_once(mode: str, count: int) -> 
         assert set(model.paid.values()) == {1} and len(model.paid) == 240
         assert sum(Ledger().spent.values()) == pytest.approx(bill(model, mode == "batch"))
         assert not Ledger().lost
+
+
+FORKING = """
+import os, signal, sys, time
+from tests import test_client as t
+from tests.test_claims import *
+with connected(openai(sys.argv[1], api_key_env=None)) as parent:
+    assert parent(user("one")).text
+    there = claims(Ledger().folder)
+    assert take(there, KEYS[0])
+    child = os.fork()
+    if not child:
+        with connected(openai(sys.argv[1], api_key_env=None)) as ask:
+            assert ask(user("one")).text and ask(user("two")).text
+        time.sleep(60)
+    print(child, flush=True)
+    time.sleep(60)
+"""
+
+
+@pytest.mark.slow
+def test_a_child_that_is_forked_off_asks_for_itself_and_keeps_no_claim_of_its_parents() -> None:
+    with serving() as (model, url):
+        command = [sys.executable, "-c", FORKING, url]
+        with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as parent:
+            assert parent.stdout
+            child = int(parent.stdout.readline())
+            try:
+                while "two" not in model.paid:
+                    time.sleep(0.01)
+                parent.kill()
+                parent.wait()
+                assert take(claims(Ledger().folder), KEYS[0])
+                assert set(model.paid.values()) == {1}
+            finally:
+                os.kill(child, signal.SIGKILL)
 
 
 @pytest.mark.slow

@@ -748,11 +748,37 @@ def test_a_batch_that_expired_is_opened_again_and_twice_is_enough(
     with serving(batch_late=1) as (model, url):
         assert run(make(url, mode="batch"), PROMPTS).done == RIGHT
         assert len(model.batches) == 2 and not model.statuses
-    assert "left 60 of 60 requests unanswered: asked in another batch" in capfd.readouterr().err
+    told = capfd.readouterr().err
+    assert "left 60 of 60 requests unanswered (the first:" in told and "expired" in told
+    assert "asked in another batch" in told
     with serving(batch_late=9) as (model, url):
-        with pytest.raises(BadInput, match="60 of 60 requests unanswered, as the one before"):
+        with pytest.raises(BadInput, match=r"60 of 60 requests unanswered .*, as the one before"):
             run(make(url, mode="batch"), PROMPTS)
         assert len(model.batches) == 2 and not model.paid
+
+
+def test_a_batch_that_runs_for_long_is_told_of(
+    quick: None, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(client, "TELLS", 0.1)
+    monkeypatch.setattr(client, "SYNC", 0.05)
+    with serving(batch_polls=40) as (_, url):
+        assert run(openai(url, mode="batch"), PROMPTS).done == RIGHT
+    assert "waiting for 1 batches of m with 60 requests" in capfd.readouterr().err
+
+
+def test_what_a_batch_refuses_is_told_apart_as_it_is_live(quick: None) -> None:
+    fates = {PROMPTS[3]: "long", PROMPTS[5]: "filtered", PROMPTS[8]: "bad"}
+
+    def ending(prompt: str, ask: Ask) -> str:
+        return ask(user(prompt)).finish_reason
+
+    with serving(batch_faults=fates) as (model, url):
+        with connected(endpoint := openai(url, mode="batch", max_failed=0.1)) as ask:
+            result = llm.each(ending, PROMPTS, ask, endpoint, where="test", name=str)
+        endings = dict(result.done)
+    assert [endings.get(prompt) for prompt in fates] == ["too_long", "refused", "failed"]
+    assert len(result.failures) == 1 and not model.statuses
 
 
 def test_a_single_expired_item_is_asked_live_and_that_is_said(
@@ -761,9 +787,9 @@ def test_a_single_expired_item_is_asked_live_and_that_is_said(
     with serving(batch_faults={"only": "expired"}) as (model, url):
         assert run(openai(url, mode="batch"), ["only"]).done == [("only", reply_to("only"))]
     assert model.statuses == {"200": 1}
-    assert (
-        "left 1 of 1 requests unanswered: asked live, at the full price" in capfd.readouterr().err
-    )
+    told = capfd.readouterr().err
+    assert "left 1 of 1 requests unanswered (the first: batch_expired: too late)" in told
+    assert "asked live, at the full price" in told
 
 
 def journal(work: Path, **changed: Any) -> Path:

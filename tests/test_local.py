@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from benchmarks import local as benchmark
 from bezoar import chat, generation, llm, loading, params, pretraining
 from bezoar.files import BadInput
 from bezoar.ledger import Ledger
@@ -102,6 +103,63 @@ def test_it_says_what_the_code_that_answers_mt_bench_says(grown: Path) -> None:
     assert {reply.model for reply in found} == {"base"}
 
 
+def of_kind(folder: Path, kind: str, **changed: Any) -> Path:
+    """A model of another family with random weights, and this one's tokenizer."""
+    from transformers import AutoConfig, AutoModelForCausalLM, set_seed
+
+    sizes = {
+        "vocab_size": SIZE.vocab_size, "hidden_size": 32, "intermediate_size": 48,
+        "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2,
+        "max_position_embeddings": 128, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0,
+    }  # fmt: skip
+    set_seed(7)
+    model = AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, **{**sizes, **changed}))
+    model.generation_config.eos_token_id = 2
+    for parameter in model.parameters():
+        parameter.data.normal_(0, 0.3)  # far from ties
+    for file in ("model.safetensors", "config.json", "generation_config.json"):
+        (folder / file).unlink(missing_ok=True)
+    model.save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("kind", "changed"),
+    [
+        ("gpt2", {"n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 128}),
+        ("qwen2", {}),
+        ("mistral", {"sliding_window": 8, "head_dim": 8}),
+        ("gemma2", {"sliding_window": 8, "head_dim": 8, "query_pre_attn_scalar": 8}),
+        ("gemma3_text", {"sliding_window": 8, "head_dim": 8, "query_pre_attn_scalar": 8}),
+        ("phi", {}),
+        ("olmo2", {}),
+    ],
+)
+def test_other_kinds_of_models_say_what_transformers_generates(
+    folder: Path, kind: str, changed: dict[str, Any]
+) -> None:
+    import torch
+
+    of_kind(folder, kind, **changed)
+    found = replies(endpoint(folder, params={"max_new_tokens": 20}), PROMPTS[:6])
+    model = loading.plain(folder, "float32", loading.device()).eval()
+    tokenizer = loading.own_tokenizer(folder)
+    for prompt, reply in zip(PROMPTS, found, strict=False):
+        ids = torch.tensor(chat.ids(tokenizer, [prompt]))
+        (written,) = model.generate(
+            ids, max_new_tokens=20, do_sample=False, pad_token_id=0
+        ).tolist()
+        own = written[ids.shape[1] :]
+        assert tokenizer.decode(own, skip_special_tokens=True) == reply.text
+
+
+def test_a_kind_of_model_that_cannot_be_run_here_is_told_with_the_way_out(folder: Path) -> None:
+    of_kind(folder, "mamba", state_size=8)
+    change(folder / "config.json", max_position_embeddings=128)
+    with pytest.raises(BadInput, match=r"kind mamba cannot be run in this process .* serve it"):
+        replies(endpoint(folder), ["The"])
+
+
 @pytest.mark.parametrize("temperature", [0, 1.5])
 def test_a_reply_depends_on_its_request_alone(
     grown: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, temperature: float
@@ -125,12 +183,41 @@ def test_a_further_sample_is_another_draw_and_the_same_one_again(grown: Path) ->
     assert [other(user("The"), sample).text for sample in (2, 0, 1)] == [texts[2], *texts[:2]]
 
 
+@pytest.mark.parametrize("params", [{"max_tokens": 9}, {"max_tokens": 9, "temperature": 0}])
+def test_asking_again_is_done_where_it_can_give_another_text(grown: Path, params: Any) -> None:
+    same = llm.connect(endpoint(grown, params=params))
+    assert same(user("The"), sample=1) == same(user("The"))
+    assert getattr(same, "bought") == 1  # noqa: B009
+    other = llm.connect(endpoint(grown, params=params, again={"temperature": 2}))
+    assert len({other(user("The"), sample).text for sample in (0, 1, 2)}) == 3
+
+
 @pytest.mark.parametrize("text", ["", " ", "\ud83d", "</s>", "\x00", "中文" * 9])
 @pytest.mark.parametrize("style", ["completion", "chat"])
 def test_it_takes_whatever_a_row_holds(folder: Path, text: str, style: str) -> None:
     (folder / "chat_template.jinja").write_text(TEMPLATE)
     (reply,) = replies(endpoint(folder, style=style, params={"max_tokens": 3}), [text])
     assert reply.finish_reason in ("stop", "length") and reply.tokens_out <= 3
+
+
+def test_weights_kept_in_bfloat16_are_computed_in_what_the_machine_is_quick_at(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype="bfloat16")
+    model.save_pretrained(folder)
+    monkeypatch.setenv("BEZOAR_DEVICE", "cpu")
+    _, batch = local.load(endpoint(folder))
+    assert {str(each.dtype) for each in batch._model.parameters()} == {"torch.float32"}
+
+
+def test_the_benchmark_gives_both_sides_the_same_to_say(
+    grown: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(benchmark, "MORE", " saw the sun")  # this model's context is short
+    found = benchmark.measure(grown, rows=6, most=8, size=2, repeats=1)
+    assert found["equal"] == 1 and found["kept_now"] >= 0 and found["speedup"] > 0
 
 
 # --- what it keeps -------------------------------------------------------------------------------
@@ -175,6 +262,19 @@ def test_a_kill_amidst_a_batch_keeps_every_row_that_had_ended(folder: Path, tmp_
     shutil.rmtree(tmp_path / "work")
     clean = llm.each(say, PROMPTS, llm.connect(wanted), wanted, where="test", name=str).exchanges
     assert after == clean
+
+
+def test_two_processes_compute_no_request_twice(folder: Path) -> None:
+    wanted = endpoint(folder, batch_size=len(PROMPTS), concurrency=len(PROMPTS))
+    with subprocess.Popen([sys.executable, "-c", CHILD, str(folder)], cwd=ROOT) as child:
+        until = time.monotonic() + 60
+        while not len(Ledger()) and time.monotonic() < until:
+            time.sleep(0.05)
+        ask = llm.connect(wanted)
+        done = llm.each(say, PROMPTS, ask, wanted, where="test", name=str).done
+        assert child.wait(60) == 0
+    assert len(done) == len(PROMPTS) == len(list(Ledger().lines()))
+    assert getattr(ask, "bought") == 0  # noqa: B009
 
 
 ENDING = """
@@ -371,8 +471,9 @@ def test_a_model_whose_template_takes_no_system_message_is_asked_without_one(fol
     (folder / "chat_template.jinja").write_text(NO_SYSTEM)
     wanted = endpoint(folder, style="chat", system_role=False)
     local.prove(wanted)
-    (reply,) = replies(wanted, ["Hello"])
-    assert reply.tokens_out > 0
+    ask = llm.connect(wanted)
+    system = Message(role="system", content="Be brief.")
+    assert ask([system, *user("The fox is")]) == ask(user("Be brief.\n\nThe fox is"))
 
 
 def test_a_reply_that_fills_the_context_leaves_no_room_to_ask(grown: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from bezoar.files import BadInput
 from bezoar.llm.room import PER_CHAT, PER_MESSAGE, PER_TEXT, Room
-from bezoar.params import Anthropic, OpenAI
+from bezoar.params import Anthropic, Embedded, InProcess, OpenAI
 from bezoar.records import Message
 from tests.test_client import anthropic, openai, user
 
@@ -102,6 +102,49 @@ def test_where_the_context_is_not_known_everything_fits(endpoint: OpenAI | Anthr
 
 def test_a_context_smaller_than_the_reply_has_room_for_nothing() -> None:
     assert not Room(bare(60)).fits(user(""))
+
+
+def config(folder: Path, **told: Any) -> InProcess:
+    """A model's folder as far as a request is measured by it."""
+    folder.mkdir(exist_ok=True)
+    (folder / "config.json").write_text(json.dumps(told))
+    return InProcess(
+        provider="local", model=str(folder), terms="MIT", style="completion",
+        params={"max_new_tokens": 64}, again={"max_tokens": 90}, concurrency=1, batch_size=1,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        {"max_position_embeddings": 200},
+        {"n_positions": 200},
+        {"text_config": {"max_position_embeddings": 200}},
+    ],
+    ids=str,
+)
+def test_a_model_in_this_process_has_the_context_of_its_folder(tmp_path: Path, told: Any) -> None:
+    room = Room(config(tmp_path / "m", **told))
+    fitting = "x" * 4 * (200 - 64 - PER_TEXT)
+    assert room.fits(user(fitting)) and not room.fits(user(fitting + "x"))
+    assert not room.fits(user(fitting), sample=1), "whose reply may be longer"
+
+
+@pytest.mark.parametrize("told", [{}, {"max_position_embeddings": None}, {"n_positions": -1}])
+def test_a_folder_that_does_not_say_holds_nothing_back(tmp_path: Path, told: Any) -> None:
+    assert Room(config(tmp_path / "m", **told)).fits(user("x" * 10**6))
+
+
+def test_a_model_in_this_process_counts_with_its_own_tokenizer(tmp_path: Path) -> None:
+    folder = trained(tmp_path / "m", "extraordinarily")
+    room = Room(config(folder, max_position_embeddings=64 + PER_TEXT + 1 + 2 * 99))
+    assert room.fits(user(" ".join(["extraordinarily"] * 100)))
+    assert not room.fits(user(" ".join(["extraordinarily"] * 101)))
+
+
+def test_a_simulated_model_takes_everything() -> None:
+    simulated = Embedded(provider="embedded", model="world-teacher", terms="MIT", concurrency=1)
+    assert Room(simulated).fits(user("x" * 10**6))
 
 
 @pytest.mark.parametrize("named", ["folder", "file"])

@@ -151,7 +151,7 @@ def test_the_scale_is_the_one_asked_for() -> None:
     judge = Scripted([stated(rating="3"), stated(rating="4")])
     assert verdicts.judge(sample(), 3, judge).status == "accepted"
     assert verdicts.judge(sample(), 3, judge).status == "undecided"
-    assert "from 1 (worst) to 3 (best)" in judge.messages[0][0].content
+    assert "from 1 (worst) to 3 (best)" in judge.prompts[0]
 
 
 @pytest.mark.parametrize("expected", ["", "Rhine"])
@@ -160,7 +160,8 @@ def test_the_criterion_is_a_system_message_and_the_row_a_user_message(expected: 
     system, user = verdicts.question(row, 7)
     assert (system.role, user.role) == ("system", "user")
     assert "Name a river." in user.content and "The Rhine." in user.content
-    assert "<status>...</status>\n<rating>...</rating>\n<reason>...</reason>" in system.content
+    form = "<status>...</status>\n<rating>...</rating>\n<reason>...</reason>"
+    assert user.content.endswith(form), "a small model keeps a form that it reads last"
     assert ("explanation" in system.content) == bool(expected)
     other = sample(expected=expected, instruction="Name a hill.", response="The Brocken.")
     assert verdicts.question(other, 7)[0] == system, "the criterion is the same for every row"

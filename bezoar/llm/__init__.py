@@ -37,7 +37,7 @@ def connect(
     schema: dict[str, Any] | None = None,
 ) -> Ask:
     """The model that `endpoint` names, over the ledger. What it costs is charged to `stage` and
-    `label` (a scheme or checkpoint) of the run that `params` make, and capped by their budget_usd.
+    `label` (a scheme or checkpoint) of the run that `params` name, and capped by their budget_usd.
     `schema` is the JSON schema of every reply, for an endpoint that is `structured`. BadInput when
     the key's variable is not set, or a cap could not be kept."""
     if isinstance(endpoint, Embedded):

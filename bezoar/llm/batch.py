@@ -28,7 +28,7 @@ from bezoar.files import BadInput
 from bezoar.ledger import Bill, Ledger
 from bezoar.llm import client
 from bezoar.llm.client import Call, Stopped
-from bezoar.llm.wire import Unusable, Wire, first
+from bezoar.llm.wire import Unusable, Wire, filtered, first, no_room
 from bezoar.params import Anthropic, OpenAI
 from bezoar.records import Record
 
@@ -344,7 +344,9 @@ class Client(client.Client):
         if journal.id is None and not ended.failure:  # it was never opened, or is gone
             self._wait_anew(calls)
         elif not ended.failure:
-            self._ask_again(calls, len(left) / len(journal.keys), journal)
+            reasons = [ended.results[key].reason for key in left if key in ended.results]
+            why = reasons[0] if reasons else "the batch has no result for it"
+            self._ask_again(calls, len(left) / len(journal.keys), journal, why)
         elif ended.too_large and len(journal.keys) > 1:
             self._most, self._one_by_one = max(1, len(journal.keys) // 2), True
             self._say(f"{ended.failure}: opened again in batches of {self._most}, one by one")
@@ -359,14 +361,15 @@ class Client(client.Client):
     def _wait_anew(self, calls: list[Call]) -> None:
         self._waiting |= {call.key: call for call in calls}
 
-    def _ask_again(self, calls: list[Call], share: float, journal: Journal) -> None:
+    def _ask_again(self, calls: list[Call], share: float, journal: Journal, why: str) -> None:
         """What a batch left: live where it is little, in another batch where it is much, and where
         that leaves much too, no further."""
         if not calls:
             return
-        size = f"{len(calls)} of {len(journal.keys)} requests"
+        left = f"batch {journal.id} left {len(calls)} of {len(journal.keys)} requests unanswered"
+        left += f" (the first: {why})"
         if len(calls) == 1 or share <= LITTLE:
-            self._say(f"batch {journal.id} left {size} unanswered: asked live, at the full price")
+            self._say(f"{left}: asked live, at the full price")
             for call in calls:
                 super()._route(call)
             return
@@ -375,10 +378,10 @@ class Client(client.Client):
         if max(self._tries[call.key] for call in calls) > 1:
             self._parked |= {call.key: call for call in calls}
             raise Stopped(
-                f"llm: {self.endpoint.model}: batch {journal.id} left {size} unanswered, as the "
-                "one before it did; wait until the provider has time, or set mode: live"
+                f"llm: {self.endpoint.model}: {left}, as the one before it did; wait until the "
+                "provider has time, or set mode: live"
             )
-        self._say(f"batch {journal.id} left {size} unanswered: asked in another batch")
+        self._say(f"{left}: asked in another batch")
         self._wait_anew(calls)
 
     def _join(self, key: str, ended: Ended, journal: Journal) -> bool:
@@ -393,7 +396,7 @@ class Client(client.Client):
             self._finish(wanted, client.remembered(key, value))
         elif result and result.refused:
             self._parked.pop(key, None)
-            self._fail(wanted, 400, f"refused in a batch: {result.reason}")
+            self._refuse(wanted, result.reason)
         elif not result or result.document is None or not self._answer(wanted, result, journal):
             if call is None:
                 self.purse.release(key)
@@ -401,6 +404,16 @@ class Client(client.Client):
                 self.purse.rest(key)
             return False
         return True
+
+    def _refuse(self, call: Call, reason: str) -> None:
+        """As live: what does not fit is no failure, and a filter's refusal is an answer."""
+        if no_room(400, reason):
+            self._finish(call, client.absent("too_long", self.endpoint.model))
+        elif filtered(400, reason):
+            refused = client.absent("refused", self.endpoint.model)
+            self._keep(call, refused.model_copy(update={"key": call.key}))
+        else:
+            self._fail(call, 400, f"refused in a batch: {reason}")
 
     def _answer(self, call: Call, result: Result, journal: Journal) -> bool:
         try:
@@ -413,6 +426,17 @@ class Client(client.Client):
         payer = Bill(*journal.bill) if len(journal.bill) == len(Bill._fields) else None
         self._keep(call, reply, payer)
         return True
+
+    def _waiting_for(self, now: float) -> str:
+        if not self._running:
+            return super()._waiting_for(now)
+        words = f"waiting for {self._running} batches of {self.endpoint.model}"
+        words += f" with {len(self._parked)} requests, looked at every {POLL:g} s"
+        if self._waiting:
+            words += f"; {len(self._waiting)} requests wait for the next batch"
+        if elsewhere := self.elsewhere.words():
+            words += f"; {elsewhere}"
+        return words
 
     def _say(self, words: str) -> None:
         print(f"llm: {self.endpoint.model}: {words}", file=sys.stderr)
@@ -545,7 +569,8 @@ class OpenAIBatches:
             return Result(body, "", False)
         said = first(body, "error", "message") or first(row, "error", "message")
         refused = isinstance(status, int) and 400 <= status < 500 and status not in (408, 409, 429)
-        return Result(None, f"HTTP {status}: {said}", refused)
+        code = f"HTTP {status}" if status else first(row, "error", "code")
+        return Result(None, ": ".join(str(word) for word in (code, said) if word), refused)
 
 
 class AnthropicBatches:
@@ -595,9 +620,8 @@ class AnthropicBatches:
             return Result(first(result, "message"), "", False)
         kind = first(result, "error", "error", "type") or first(result, "error", "type")
         said = first(result, "error", "error", "message")
-        return Result(
-            None, f"{first(result, 'type')}: {said or kind}", kind == "invalid_request_error"
-        )
+        words = ": ".join(str(word) for word in (first(result, "type"), said or kind) if word)
+        return Result(None, words, kind == "invalid_request_error")
 
 
 def _failure(shown: dict[str, Any]) -> str:

@@ -293,6 +293,7 @@ class Client:
     def _finish(self, call: Call, answer: Reply | Exception) -> None:
         self._calls.pop(call.key, None)
         if call.claimed:
+            call.claimed = False
             self.purse.release(call.key)
         # once: a reply may still come for a call that was given up
         waiting, call.done = call.done, []

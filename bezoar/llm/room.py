@@ -18,7 +18,7 @@ from bezoar.budget import BYTES_PER_TOKEN
 from bezoar.files import BadInput
 from bezoar.llm.wire import first
 from bezoar.params import Anthropic, Endpoint, InProcess, OpenAI
-from bezoar.records import Message, Reply
+from bezoar.records import Message
 
 FILE = "tokenizer.json"
 # Tokens that a chat template writes around a message, and once for a request: a system message of
@@ -77,6 +77,11 @@ class Room:
             return PER_CHAT + PER_MESSAGE * len(messages)
         return PER_TEXT * len(messages)
 
+    def prove(self) -> None:
+        """Read the tokenizer that the endpoint names; BadInput where its file is none."""
+        if self._file:
+            self.tokenizer()
+
     def _counted(self, text: str) -> int:
         return len(self.tokenizer().encode(sound(text), add_special_tokens=False).ids)
 
@@ -86,18 +91,6 @@ class Room:
         if self._tokenizer is None:
             self._tokenizer = _loaded(self._file, self._where)
         return self._tokenizer
-
-
-def too_long(model: str) -> Reply:
-    """What stands for the reply to a request that does not fit; nothing was sent."""
-    return Reply(
-        text="",
-        finish_reason="too_long",
-        tokens_in=0,
-        tokens_out=0,
-        model=model,
-        simulated=False,
-    )
 
 
 def positions(folder: Path) -> int | None:
