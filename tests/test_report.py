@@ -558,6 +558,15 @@ def test_tasks_and_lengths_are_told_before_and_after(tree: Path) -> None:
     assert whole and "chat 50 % before" in whole[1]  # 900 of 3 x 300 and 900
 
 
+def test_the_share_of_replies_read_stands_beside_what_was_parsed(tree: Path) -> None:
+    _, page = render()
+    assert page.count("96.4 % of the replies read") == 3
+    assert page.count("3 checks undecided") == 1
+    for scheme in ("lamini", "evol_instruct", "orca"):
+        edit(f"data/filter/{scheme}/funnel.json", lambda funnel: funnel.pop("replies_read"))
+    assert "of the replies read" not in render()[1]
+
+
 def test_an_empty_set_has_no_distance_and_no_lengths(local_tree: Path) -> None:
     found, page = render(local=True)
     assert found["target_distance"]["evol_instruct"] == {"before": None, "after": None}

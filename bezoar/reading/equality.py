@@ -58,9 +58,7 @@ _NO = (
 _DENIED = re.compile(
     rf"\b(?:{_NO})\b(?P<between>(?:[ -][a-z'\"*]+){{0,4}}?)[ -][\"'*_]{{0,2}}(?:equals?|same|"
     rf"identical|equivalent|equality)\b"
-    r"(?P<behind>[^.;\n]{0,60})"
 )
-_STATED = re.compile(rf"\b(?:equals?|same|identical|equivalent|equality|{_UNLIKE})\b")
 _NEGATION = re.compile(rf"\b(?:{_NO})\b|\b(?:un|in|non[- ]?)equal\b")
 _UNSURE = re.compile(
     r"\b(?:if|whether|unless|would|could|might|may|when|suppose|or|clear|sure|certain|only)\b"

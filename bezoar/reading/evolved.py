@@ -1,4 +1,4 @@
-"""The prompt in a teacher's reply to Evol-Instruct's questions, and whether it calls two equal."""
+"""The prompt in a teacher's reply to Evol-Instruct's questions, without what stands around it."""
 
 import re
 from typing import Any
@@ -16,12 +16,11 @@ _THING = (
     r"prompt|version|variant|question|instruction|task|request|fassung|frage|aufforderung|consigne|"
     r"pregunta|versión|versione|versão|invite|提示|版本|问题"
 )
-_GIVEN = markup.label(
-    r"#?(?:the )?(?:given|original|initial|first|old) (?:prompt|question|instruction)#?"
-)
-_ASIDES = r"(?:[ \t]?\([^()\n]{1,40}\))?"  # "Rewritten prompt (deepen):"
+_GIVEN = markup.label(r"#?(?:the )?(?:given|original|initial|old) prompt#?")
+_NEXT = markup.label(r"#?given prompt#?")  # the model goes on with another round of the question
+_OPERATION = r"(?:[ \t]?\([^()\n]{1,40}\))?"  # "Rewritten prompt (deepen):"
 _NAMED_FIELD = markup.label(
-    rf"#?(?:your |the |my |final )?(?:(?:{_NEW})[ _-])(?:(?:{_NEW}) )?(?:{_THING})#?{_ASIDES}"
+    rf"#?(?:your |the |my |final )?(?:(?:{_NEW})[ _-])(?:(?:{_NEW}) )?(?:{_THING})#?{_OPERATION}"
     r"|rewritten|created",
     numbered=False,
 )
@@ -74,6 +73,8 @@ _ABOUT = re.compile(
     r"\b(?:adds?|keeps?|asks?|includes?|introduces?|requires?|maintains?|makes?|is more|now)\b",
     re.IGNORECASE,
 )
+_I_DID = re.compile(r"I(?:'ve|’ve)? (?:have |also )?(?:added|made|kept|rewrote|changed|tried)\b")
+_GAP = re.compile(r"\n[ \t]{0,99}\n")
 _ANSWER = markup.label(
     r"(?:(?:sample|possible|expected) )?(?:response|answer|output|solution|antwort|réponse|"
     r"respuesta|回答)",
@@ -113,38 +114,39 @@ def _of_json(values: list[Any]) -> str | None:
 
 def _field(text: str) -> str | None:
     """What stands under the field's own name. Before it may stand the given prompt or a line that
-    announces it; behind it the model may go on with another given prompt."""
-    round = _GIVEN.search(text)
-    before = text[: round.start()] if round else ""
-    if before.strip() and not _FIELD.search(before) and not _announces(before):
-        text = before  # the model went on with another prompt
+    announces it."""
+    text = _first_round(text)
     fields = list(_FIELD.finditer(text))
     if not fields:
         text = _announced(_TITLE.sub("", text, count=1))
-        return None if _GIVEN.match(text) else _until(_GIVEN, text)
+        return None if _GIVEN.match(text) else text
     before = text[: fields[0].start()].strip()
-    if before and not _GIVEN.match(before) and not _announces(before):
+    if before and not _GIVEN.match(_announced(before)) and not _announces(before):
         return None
-    parts = [
-        text[field.end() : after].strip()
-        for field, after in zip(fields, [*(f.start() for f in fields[1:]), len(text)], strict=True)
-    ]
-    parts = [parts[0], *(part for part in parts[1:] if part)] if parts[0] else parts[1:] or [""]
-    if len(parts) > 1 and not _GIVEN.search(parts[0]):
-        return None
-    text = _until(_GIVEN, parts[0])
+    ends = [*(field.start() for field in fields[1:]), len(text)]
+    parts = [text[field.end() : end].strip() for field, end in zip(fields, ends, strict=True)]
+    written = [part for part in parts if part]
+    return _announced(_unnamed(written[0] if written else "")) if len(written) < 2 else None
+
+
+def _first_round(text: str) -> str:
+    """A text up to where the model goes on with another given prompt."""
+    for following in _NEXT.finditer(text):
+        before = text[: following.start()].strip()
+        if before and not _announces(before):
+            return before
+    return text
+
+
+def _unnamed(text: str) -> str:
+    """A text without the field's name, where it stands there a second time."""
     again = _FIELD.match(text)
-    return _announced(text[again.end() :] if again else text)
+    return text[again.end() :] if again else text
 
 
 def _announces(before: str) -> bool:
     """Whether a text is nothing but the line that announces the prompt."""
     return _announced(before.strip() + "\n\n.") == "."
-
-
-def _until(label: re.Pattern[str], text: str) -> str:
-    found = label.search(text)
-    return text[: found.start()].strip() if found else text
 
 
 def _announced(text: str) -> str:
@@ -162,34 +164,37 @@ def _announced(text: str) -> str:
 
 
 def _alone(text: str) -> str | None:
-    """The prompt without what the model says about it behind; None where it may be an answer."""
-    text = markup.unruled(_until(_BOT, markup.closed(text)))
-    paragraphs = re.split(r"\n[ \t]{0,9}\n\s{0,9}", text)
-    while len(paragraphs) > 1 and _said_of_it(paragraphs[-1]):
-        paragraphs.pop()
-    text = "\n\n".join(paragraphs).strip()
-    head, *tail = paragraphs[0].split("\n")
-    asides = [n for n, line in enumerate(tail) if _ASIDE.match(line)]
-    if len(paragraphs) == 1 and asides:
-        text = "\n".join([head, *tail[: asides[0]]])
-    found = _ANSWER.search(text)
-    if found and found.start() and text[found.end() :].strip():
+    """The prompt without what the model says about it behind; None where it may be an answer, or
+    an explanation that goes on."""
+    turned = _BOT.search(text)
+    text = markup.unruled(markup.closed(text[: turned.start()] if turned else text))
+    for gap in reversed(list(_GAP.finditer(text))):
+        if not _said_of_it(text[gap.end() :]):
+            break
+        text = text[: gap.start()].rstrip()
+    lines = text.split("\n")
+    asides = [at for at, line in enumerate(lines) if at and _explains(line)]
+    if asides and asides[0] == len(lines) - 1:
+        text = "\n".join(lines[:-1])
+    elif asides:
+        return None
+    answer = _ANSWER.search(text)
+    if answer and answer.start() and text[answer.end() :].strip():
         return None
     return markup.bare(text)
 
 
 def _said_of_it(paragraph: str) -> bool:
-    """Whether a last paragraph speaks about the prompt: an explanation, a note in the model's own
-    name. A note that is part of what is asked is not."""
+    """Whether a last paragraph speaks about the prompt: an explanation, or a note in the model's
+    own name. A note that is part of what is asked is not."""
     text = paragraph.strip(" \t*_()\n")
-    if not text.strip("-=*_ \n"):
+    if not text.strip("-="):
         return True
-    if _ASIDE.match(text) or _ABOUT.match(text):
-        return True
-    opens = _NOTE.match(text) or re.match(r"(?:i|i've|i’ve|in this (?:rewritten|new) )", text, re.I)
-    return bool(_NOTE.match(text) and _OWN.search(text)) or bool(
-        opens
-        and re.match(
-            r"(?:I|I've|I’ve) (?:have |also )?(?:added|made|kept|rewrote|changed|tried)\b", text
-        )
-    )
+    noted = _NOTE.match(text) and _OWN.search(text)
+    return bool(_explains(text) or _ABOUT.match(text) or _I_DID.match(text) or noted)
+
+
+def _explains(text: str) -> bool:
+    """Whether a text is labelled as an explanation; a label alone is a place for one."""
+    aside = _ASIDE.match(text)
+    return bool(aside and text[aside.end() :].strip())

@@ -64,7 +64,7 @@ def examples(reply: str, cut: bool = False) -> list[Item]:
     them (paper 2.1: some 53 results did), a list without tags, and JSON are taken apart."""
     text = markup.clean(reply)
     text = text if _TAG.search(text) else unescape(text)
-    if (found := _all_json(text)) and (text.lstrip()[:1] in "[{`" or not _TAG.search(text)):
+    if (found := _all_json(text)) and (text.lstrip()[:1] in "[{`" or not _tags(text)):
         return found
     blocks = list(_blocks(text, cut))
     if not blocks:
@@ -78,7 +78,7 @@ def examples(reply: str, cut: bool = False) -> list[Item]:
 def _blocks(text: str, cut: bool) -> Iterator[tuple[str, bool]]:
     """What follows each opening tag, and whether it is whole: a closing tag ends it. Where a reply
     closes no tag at all, the next one that opens ends it."""
-    tags = list(_TAG.finditer(text))
+    tags = _tags(text)
     never = not any(tag["slash"] for tag in tags)
     opened = None
     for tag in tags:
@@ -90,6 +90,16 @@ def _blocks(text: str, cut: bool) -> Iterator[tuple[str, bool]]:
     if opened is not None and text[opened:].strip():
         last = markup.closed(text[opened:])
         yield last, not cut and _short(last)
+
+
+def _tags(text: str) -> list[re.Match[str]]:
+    """The tags of a reply. Brackets of another kind are some where they open or close a line, and
+    where there are no others: within a line they speak of an example."""
+    tags = list(_TAG.finditer(text))
+    angled = [tag for tag in tags if tag[0].startswith("<")]
+    return angled or [
+        t for t in tags if t["slash"] or text[t.start() - 1 : t.start()] in ("", "\n")
+    ]
 
 
 def _short(text: str) -> bool:
@@ -177,6 +187,8 @@ def _item(text: str, whole: bool, repaired: bool = False) -> Item:
     """Take an example apart by its labels."""
     text = markup.unruled(text)
     text = _parted(markup.bare(text.strip(" \t\n*" if text.count("**") % 2 else None)))
+    # where the instruction's label is in lower case the input's may be too
+    lower = text[:1].islower() and bool(_INSTRUCTION.match(text))
     if (heading := _NUMBERED.match(text)) and text[heading.end() :].strip():
         text = text[heading.end() :]
     aside, label, rest = _at(_INSTRUCTION, text)
@@ -185,7 +197,7 @@ def _item(text: str, whole: bool, repaired: bool = False) -> Item:
     head, response, tail = _at(_RESPONSE, text)
     if asks := _ASKED.match(text):  # `Q: ...` and `A: ...`, of which neither is a label alone
         head, response, tail = _at(_ANSWERED, text[asks.end() :])
-    instruction, context = markup.split_input(head)
+    instruction, context = markup.split_input(head, lower=lower)
     instruction, context = markup.bare(instruction), markup.unfenced(context)
     context = "" if _NONE.fullmatch(context) else context
     fault = ""

@@ -22,7 +22,7 @@ OPENING = re.compile(
 )
 
 
-RULE = re.compile(r"(?m)^[ \t]{0,3}(?:-{3,9}|\*{3,9}|={3,9}|_{3,9})[ \t]{0,3}$")
+RULE = re.compile(r"(?m)^[ \t]{0,3}(?:-{3,80}|\*{3,80}|={3,80}|_{3,80})[ \t]{0,3}$")
 
 
 def clean(text: str) -> str:
@@ -42,13 +42,21 @@ def unruled(text: str) -> str:
 
 
 def bare(text: str) -> str:
-    """Take off what encloses all of a text: fences, bold, quotes."""
+    """Take off what encloses all of a text: fences, bold, quotes, and arrows before each line."""
     for _ in range(4):
-        inner = unquoted(unbold(unfenced(text.strip()))).strip()
+        inner = unquoted(unbold(unfenced(unarrowed(text.strip())))).strip()
         if inner == text:
             break
         text = inner
     return text
+
+
+def unarrowed(text: str) -> str:
+    """Take off the arrows that quote each line of a text: `> Name a river.`"""
+    lines = text.split("\n")
+    if not all(line.startswith(">") for line in lines):
+        return text
+    return "\n".join(line[1:].removeprefix(" ") for line in lines)
 
 
 def unfenced(text: str) -> str:
@@ -57,6 +65,8 @@ def unfenced(text: str) -> str:
     mark = text[:3]
     if mark not in ("```", "~~~") or not text.endswith(mark) or text.count(mark) != 2:
         return text
+    if "\n" not in text:
+        return text[3:-3]
     language, _, inside = text[3:-3].partition("\n")
     return inside.strip("\n") if language.strip().lower() in PLAIN else text
 
@@ -101,11 +111,12 @@ def label(names: str, numbered: bool = True) -> re.Pattern[str]:
 INPUT = label(r"(?:input|eingabe|entrée|entrada|输入|ввод)", numbered=False)
 
 
-def split_input(text: str) -> tuple[str, str]:
-    """(instruction, context): the context opens with the first line that is labelled `Input:`."""
+def split_input(text: str, lower: bool = False) -> tuple[str, str]:
+    """(instruction, context): the context opens with the first line that is labelled `Input:`.
+    `lower`: also by `input:`, which may be code."""
     text = text.strip()
     for found in INPUT.finditer(text):
-        if not found[0].strip().startswith("input"):  # in lower case it may be code
+        if lower or not found[0].strip().startswith("input"):
             return text[: found.start()].strip(), text[found.end() :].strip()
     return text, ""
 

@@ -351,7 +351,8 @@ def _funnels(run: Run) -> list[dict[str, Any]]:
         ours = {s: getattr(funnel, s) / judged if judged else 0.0 for s in STATUSES}
         bars = [("ours", ours)]
         aside = {step: [percent(share, 1)] for step, share in ours.items() if judged}
-        aside["parsed"] = [f"{percent(funnel.replies_read, 1)} of the replies read"]
+        if funnel.replies_read is not None:
+            aside["parsed"] = [f"{percent(funnel.replies_read, 1)} of the replies read"]
         if funnel.undecided_checks:
             aside["equal"] = [f"{funnel.undecided_checks:,} checks undecided"]
         beside: dict[str, str] = {}

@@ -32,8 +32,8 @@ class Funnel(Seen):
     asked: int
     parsed: int
     repaired: int
-    replies_read: float
-    undecided_checks: int
+    replies_read: float | None = None  # a run from before they were counted has none
+    undecided_checks: int = 0
     copies: int
     equal: int
     accepted: int
