@@ -19,6 +19,7 @@ import re
 import secrets
 import sys
 import time
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -68,6 +69,7 @@ class Claims:
         self._held = False
         self._living: set[str] = set()  # owners seen alive since `held` began
         self._taken: list[str] = []  # keys claimed since then
+        _ALL.add(self)
 
     @contextmanager
     def held(self) -> Iterator[None]:
@@ -358,6 +360,18 @@ class Claims:
 
 def _owner() -> str:
     return f"{os.getpid()}-{secrets.token_hex(4)}"
+
+
+# a child that is forked off owns nothing: what its parent claimed must not outlive the parent
+_ALL: "weakref.WeakSet[Claims]" = weakref.WeakSet()
+
+
+def _leave_all() -> None:
+    for claims in list(_ALL):
+        claims.leave()
+
+
+os.register_at_fork(after_in_child=_leave_all)
 
 
 def process(owner: str) -> str:

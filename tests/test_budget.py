@@ -16,7 +16,7 @@ from bezoar import budget, llm, params
 from bezoar.budget import Purse
 from bezoar.files import BadInput
 from bezoar.ledger import Bill, Ledger
-from bezoar.llm.client import Client
+from bezoar.llm.client import Client, Stopped
 from bezoar.params import Budget, Params, Price
 from bezoar.records import Exchange, Message, Reply
 from tests.servers import Faults, serving
@@ -258,21 +258,20 @@ def test_losses_stop_a_stage_at_its_cap_after_a_restart_too(
         assert sum(model.paid.values()) == len(book)
 
 
-def test_a_request_given_up_at_the_end_of_a_run_is_counted() -> None:
-    with serving(Faults(latency=0.5)) as (_, url):
+def test_a_request_given_up_at_the_end_of_a_run_is_counted(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("bezoar.llm.client.GRACE", 0.05)
+    with serving(Faults(latency=1.0)) as (_, url), ThreadPoolExecutor(1) as pool:
         ask = llm.connect(openai(url, price=DEAR), capped(None, 9.0), "generate", "lamini")
         assert isinstance(ask, Client)
-        with ThreadPoolExecutor(1) as pool:
-            pool.submit(ask, [Message(role="user", content="p")])
-            time.sleep(0.2)
-            ask.close()
-            assert 0.05 < sum(Ledger().lost.values()) < MOST
-            ask._loop.call_soon_threadsafe(ask._finish, *ask_ended(ask))
-
-
-def ask_ended(ask: Client) -> tuple[Any, Any]:
-    """The one call of a closed client, and an answer that lets its thread go."""
-    return next(iter(ask._calls.values())), RuntimeError("closed")
+        answer = pool.submit(ask, [Message(role="user", content="p")])
+        time.sleep(0.2)
+        ask.stop("interrupted")
+        with pytest.raises(Stopped, match="interrupted"):
+            answer.result(5)
+        ask.close()
+    assert 0.05 < sum(Ledger().lost.values()) < MOST
 
 
 def test_a_cap_of_a_thousandth_is_shown_as_it_was_set() -> None:

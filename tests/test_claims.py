@@ -381,6 +381,42 @@ def test_processes_side_by_side_buy_each_request_once(mode: str, count: int) -> 
         assert not Ledger().lost
 
 
+FORKING = """
+import os, signal, sys, time
+from tests import test_client as t
+from tests.test_claims import *
+with connected(openai(sys.argv[1], api_key_env=None)) as parent:
+    assert parent(user("one")).text
+    there = claims(Ledger().folder)
+    assert take(there, KEYS[0])
+    child = os.fork()
+    if not child:
+        with connected(openai(sys.argv[1], api_key_env=None)) as ask:
+            assert ask(user("one")).text and ask(user("two")).text
+        time.sleep(60)
+    print(child, flush=True)
+    time.sleep(60)
+"""
+
+
+@pytest.mark.slow
+def test_a_child_that_is_forked_off_asks_for_itself_and_keeps_no_claim_of_its_parents() -> None:
+    with serving() as (model, url):
+        command = [sys.executable, "-c", FORKING, url]
+        with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as parent:
+            assert parent.stdout
+            child = int(parent.stdout.readline())
+            try:
+                while "two" not in model.paid:
+                    time.sleep(0.01)
+                parent.kill()
+                parent.wait()
+                assert take(claims(Ledger().folder), KEYS[0])
+                assert set(model.paid.values()) == {1}
+            finally:
+                os.kill(child, signal.SIGKILL)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("mode", "cap"), [("live", 0.012), ("batch", 0.007)])
 def test_one_cap_holds_for_all_processes_of_a_run(mode: str, cap: float) -> None:

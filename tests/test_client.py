@@ -757,6 +757,16 @@ def test_a_batch_that_expired_is_opened_again_and_twice_is_enough(
         assert len(model.batches) == 2 and not model.paid
 
 
+def test_a_batch_that_runs_for_long_is_told_of(
+    quick: None, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(client, "TELLS", 0.1)
+    monkeypatch.setattr(client, "SYNC", 0.05)
+    with serving(batch_polls=40) as (_, url):
+        assert run(openai(url, mode="batch"), PROMPTS).done == RIGHT
+    assert "waiting for 1 batches of m with 60 requests" in capfd.readouterr().err
+
+
 def test_what_a_batch_refuses_is_told_apart_as_it_is_live(quick: None) -> None:
     fates = {PROMPTS[3]: "long", PROMPTS[5]: "filtered", PROMPTS[8]: "bad"}
 

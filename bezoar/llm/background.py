@@ -6,6 +6,7 @@ cost the interpreter lock, and with it two thirds of the throughput.
 """
 
 import asyncio
+import os
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -21,6 +22,10 @@ def loop() -> asyncio.AbstractEventLoop:
     running = asyncio.new_event_loop()
     threading.Thread(target=running.run_forever, name="llm", daemon=True).start()
     return running
+
+
+# the thread does not come along into a child that is forked off
+os.register_at_fork(after_in_child=loop.cache_clear)
 
 
 class Worker(greenlet):  # type: ignore[misc]

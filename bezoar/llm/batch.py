@@ -427,6 +427,17 @@ class Client(client.Client):
         self._keep(call, reply, payer)
         return True
 
+    def _waiting_for(self, now: float) -> str:
+        if not self._running:
+            return super()._waiting_for(now)
+        words = f"waiting for {self._running} batches of {self.endpoint.model}"
+        words += f" with {len(self._parked)} requests, looked at every {POLL:g} s"
+        if self._waiting:
+            words += f"; {len(self._waiting)} requests wait for the next batch"
+        if elsewhere := self.elsewhere.words():
+            words += f"; {elsewhere}"
+        return words
+
     def _say(self, words: str) -> None:
         print(f"llm: {self.endpoint.model}: {words}", file=sys.stderr)
 
