@@ -51,9 +51,9 @@ from bezoar.sources.tables import Tables
 
 R = TypeVar("R", bound=Record)
 
-FIT_MORE = (
-    "raise context_tokens of the endpoint if its server takes more, or lower max_tokens of its "
-    "params; with schemes.lamini.fewer_examples LaMini asks again with an example less"
+TOO_LONG = (
+    "Too long: requests with no room for their longest reply in the model's context. They are "
+    "not sent and cost nothing; what cannot be asked for in fewer words is a reject."
 )
 SAMPLED = 200  # jobs of a scheme that are played; the rest is in proportion
 
@@ -415,19 +415,25 @@ def table(p: Params, rows: Sequence[Row]) -> str:
         f"budget_usd.{name} {'none' if cap is None else budget.dollars(cap)}"
         for name, cap in (("stage", p.budget_usd.stage), ("run", p.budget_usd.run))
     )
-    return "\n".join([f"profile {p.profile}; {caps}", "", *lines, *left_out(rows)])
+    return "\n".join([f"profile {p.profile}; {caps}", "", *lines, *left_out(p, rows)])
 
 
-def left_out(rows: Sequence[Row]) -> list[str]:
+def fit_more(p: Params, stage: str) -> str:
+    """What helps where requests of a stage do not fit their model."""
+    more = "raise context_tokens if its server takes more, or lower max_tokens of its params"
+    if stage != "generate lamini":
+        return more
+    if p.schemes.lamini.fewer_examples:
+        return f"LaMini asks again with an example less (fewer_examples); else {more}"
+    return f"set schemes.lamini.fewer_examples: true, {more}"
+
+
+def left_out(p: Params, rows: Sequence[Row]) -> list[str]:
     """What the column of what is too long says, and what helps: a paragraph, or none."""
-    if not any(row.too_long for row in rows):
+    stages = [row.stage for row in rows if row.too_long]
+    if not stages:
         return []
-    return [
-        "",
-        "Too long: requests with no room for their longest reply in the model's context. They are "
-        "not sent and cost nothing; what cannot be asked for in fewer words is a reject.",
-        f"-> {FIT_MORE}",
-    ]
+    return ["", TOO_LONG, *dict.fromkeys(f"-> {fit_more(p, stage)}" for stage in stages)]
 
 
 def main() -> None:

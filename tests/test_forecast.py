@@ -111,8 +111,13 @@ def test_what_does_not_fit_is_no_call_and_is_told_with_what_helps(
     said = forecast.table(narrow, rows)
     head = next(line for line in said.splitlines() if line.startswith("stage"))
     assert head.endswith("too long") and f"{forecast.total(rows).too_long:,}" in said
-    for key in ("context_tokens", "max_tokens", "schemes.lamini.fewer_examples"):
-        assert key in said
+    assert "context_tokens" in said and "max_tokens" in said
+    lamini = narrow.schemes.lamini.model_copy(update={"fewer_examples": False})
+    schemes = narrow.schemes.model_copy(update={"lamini": lamini})
+    strict = narrow.model_copy(update={"schemes": schemes})
+    only = [before._replace(stage="generate lamini", too_long=1)]
+    assert "-> set schemes.lamini.fewer_examples: true" in forecast.table(strict, only)
+    assert "-> LaMini asks again with an example less" in forecast.table(narrow, only)
 
 
 def test_a_reply_that_fills_the_context_leaves_nothing_to_ask(

@@ -175,6 +175,16 @@ def test_a_key_that_is_not_set_is_named_and_nobody_is_asked(
         assert "export TEST_KEY=..." in found.do and not server.bodies
 
 
+@pytest.mark.parametrize("content", [None, "{}", "binary \x00"])
+def test_a_tokenizer_to_count_by_is_read_before_a_run(tmp_path: Path, content: str | None) -> None:
+    file = tmp_path / "tokenizer.json"
+    if content is not None:
+        file.write_text(content)
+    with serving() as (_, url):
+        (found,) = asked(openai(url, tokenizer=str(file)))
+    assert found.level == "stop" and "tokenizer" in found.what and "or null" in found.do
+
+
 def free(url: str, **changed: Any) -> Any:
     price = {"input": 0, "cached": 0, "output": 0, "batch": 1}
     return openai(url, price=price, api_key_env=None, **changed)
@@ -509,15 +519,16 @@ def test_preflight_tells_what_does_not_fit_the_papers_teacher(
     # measured: 8-11 % of the calls for instructions and 768 tokens exceed the teacher's 2,048
     assert 0.07 < lamini.too_long / 301 < 0.14
     assert sum(row.too_long for row in rows if row.model != lamini.model) == 0
-    found = expected.too_long(rows)
+    found = expected.too_long(profile("paper"), rows)
     assert "generate lamini" in [finding.where for finding in found]
     for finding in found:
         assert finding.level == "warning" and "do not fit h2oai/" in finding.what
-        assert "context_tokens" in finding.do and "fewer_examples" in finding.do
+        assert "context_tokens" in finding.do and "max_tokens" in finding.do
+        assert ("fewer_examples" in finding.do) is (finding.where == "generate lamini")
     Console(width=96).print(command._calls(rows))
     assert "too long" in capsys.readouterr().out
     fitting = checks.forecast.estimate(unbounded("paper"))
-    assert not expected.too_long(fitting)
+    assert not expected.too_long(profile("paper"), fitting)
     Console(width=96).print(command._calls(fitting))
     assert "too long" not in capsys.readouterr().out
 

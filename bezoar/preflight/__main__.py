@@ -140,8 +140,8 @@ def assumptions(found: Preflight) -> list[str]:
     if found.asked:
         rows = "rows as many and long as the sources hold" if found.estimated else "what is fetched"
         lines.append(f"Calls: planned on {rows}, played against the simulated teacher and judge.")
-        # said here alone: the findings name what helps
-        lines += forecast.left_out(found.asked)[1:2]
+        if any(row.too_long for row in found.asked):
+            lines.append(forecast.TOO_LONG)
     if found.asking:
         lines.append(f"Replies: `reply_tokens` long, {expected.STREAM} tokens/s each while live.")
     if found.training:

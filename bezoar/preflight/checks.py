@@ -54,7 +54,7 @@ def preflight(p: Params, here: Machine | None = None) -> Preflight:
         estimated = not all(data.fetched(p, name) for name in ASKED)
         try:
             asked = forecast.estimate(p) if estimated else forecast.forecast(p, data.FETCHED)
-            budget = [*expected.money(p, asked), *expected.too_long(asked)]
+            budget = [*expected.money(p, asked), *expected.too_long(p, asked)]
         except BadInput as error:
             asked, budget = [], [Finding.of("forecast", error)]
         sources = looking.result()

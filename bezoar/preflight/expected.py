@@ -86,7 +86,7 @@ def money(p: Params, asked: Sequence[Row]) -> list[Finding]:
     return found
 
 
-def too_long(asked: Sequence[Row]) -> list[Finding]:
+def too_long(p: Params, asked: Sequence[Row]) -> list[Finding]:
     """A finding for each stage and model with requests that do not fit and will not be sent."""
     found = []
     for row in asked:
@@ -96,7 +96,7 @@ def too_long(asked: Sequence[Row]) -> list[Finding]:
                 f"about {row.too_long:,} requests ({share:.1%}) do not fit {row.model} with their "
                 "longest reply and will not be sent"
             )
-            found.append(Finding("warning", row.stage, what, forecast.FIT_MORE))
+            found.append(Finding("warning", row.stage, what, forecast.fit_more(p, row.stage)))
     return found
 
 
