@@ -368,7 +368,7 @@ def main() -> None:
                 "bucket_s": round(bucket_s, 2),
                 "bucket_429": bucket.statuses["429"],
                 "faults_ok": len(errors.done) == 500 and not errors.failures,
-                "rows_of_500": len(bad.done),
+                "rows_of_500": sum(bool(text) for _, text in bad.done),
                 "failure_rows": len(bad.failures),
                 "peers": {name: row["req_s"] for name, row in peers.items() if row},
             }
