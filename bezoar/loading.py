@@ -118,7 +118,7 @@ def _load(folder: Path, dtype: str, device: Device, **more: Any) -> Any:
         dtype=dtype,
         # what FSDP is to share out, it moves to the GPUs itself, a part to each
         device_map={"": "cpu" if "ACCELERATE_USE_FSDP" in os.environ else device.place},
-        attn_implementation="sdpa",
+        attn_implementation=_attention(folder),
         local_files_only=True,
         trust_remote_code=False,
         use_safetensors=True,
@@ -127,6 +127,16 @@ def _load(folder: Path, dtype: str, device: Device, **more: Any) -> Any:
     if device.name == "cuda":
         pad_heads(model)
     return model
+
+
+def _attention(folder: Path) -> str:
+    """The attention that the kind of model at `folder` has: torch's own, or where that cannot
+    compute it (Gemma 2 caps its scores) one in plain steps."""
+    from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoConfig
+
+    config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    kind = MODEL_FOR_CAUSAL_LM_MAPPING.get(type(config), None)
+    return "sdpa" if kind is None or kind._supports_sdpa else "eager"
 
 
 def pad_heads(model: Any) -> None:

@@ -103,6 +103,63 @@ def test_it_says_what_the_code_that_answers_mt_bench_says(grown: Path) -> None:
     assert {reply.model for reply in found} == {"base"}
 
 
+def of_kind(folder: Path, kind: str, **changed: Any) -> Path:
+    """A model of another family with random weights, and this one's tokenizer."""
+    from transformers import AutoConfig, AutoModelForCausalLM, set_seed
+
+    sizes = {
+        "vocab_size": SIZE.vocab_size, "hidden_size": 32, "intermediate_size": 48,
+        "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2,
+        "max_position_embeddings": 128, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0,
+    }  # fmt: skip
+    set_seed(7)
+    model = AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, **{**sizes, **changed}))
+    model.generation_config.eos_token_id = 2
+    for parameter in model.parameters():
+        parameter.data.normal_(0, 0.3)  # far from ties
+    for file in ("model.safetensors", "config.json", "generation_config.json"):
+        (folder / file).unlink(missing_ok=True)
+    model.save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("kind", "changed"),
+    [
+        ("gpt2", {"n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 128}),
+        ("qwen2", {}),
+        ("mistral", {"sliding_window": 8, "head_dim": 8}),
+        ("gemma2", {"sliding_window": 8, "head_dim": 8, "query_pre_attn_scalar": 8}),
+        ("gemma3_text", {"sliding_window": 8, "head_dim": 8, "query_pre_attn_scalar": 8}),
+        ("phi", {}),
+        ("olmo2", {}),
+    ],
+)
+def test_other_kinds_of_models_say_what_transformers_generates(
+    folder: Path, kind: str, changed: dict[str, Any]
+) -> None:
+    import torch
+
+    of_kind(folder, kind, **changed)
+    found = replies(endpoint(folder, params={"max_new_tokens": 20}), PROMPTS[:6])
+    model = loading.plain(folder, "float32", loading.device()).eval()
+    tokenizer = loading.own_tokenizer(folder)
+    for prompt, reply in zip(PROMPTS, found, strict=False):
+        ids = torch.tensor(chat.ids(tokenizer, [prompt]))
+        (written,) = model.generate(
+            ids, max_new_tokens=20, do_sample=False, pad_token_id=0
+        ).tolist()
+        own = written[ids.shape[1] :]
+        assert tokenizer.decode(own, skip_special_tokens=True) == reply.text
+
+
+def test_a_kind_of_model_that_cannot_be_run_here_is_told_with_the_way_out(folder: Path) -> None:
+    of_kind(folder, "mamba", state_size=8)
+    change(folder / "config.json", max_position_embeddings=128)
+    with pytest.raises(BadInput, match=r"kind mamba cannot be run in this process .* serve it"):
+        replies(endpoint(folder), ["The"])
+
+
 @pytest.mark.parametrize("temperature", [0, 1.5])
 def test_a_reply_depends_on_its_request_alone(
     grown: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, temperature: float

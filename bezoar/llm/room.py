@@ -77,6 +77,11 @@ class Room:
             return PER_CHAT + PER_MESSAGE * len(messages)
         return PER_TEXT * len(messages)
 
+    def prove(self) -> None:
+        """Read the tokenizer that the endpoint names; BadInput where its file is none."""
+        if self._file:
+            self.tokenizer()
+
     def _counted(self, text: str) -> int:
         return len(self.tokenizer().encode(sound(text), add_special_tokens=False).ids)
 

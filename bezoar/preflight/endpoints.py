@@ -12,6 +12,7 @@ from typing import Any
 from bezoar import ledger
 from bezoar.files import BadInput
 from bezoar.llm import client
+from bezoar.llm.room import Room
 from bezoar.llm.wire import first
 from bezoar.params import (
     Anthropic,
@@ -88,7 +89,10 @@ def _named(whose: Sequence[str]) -> str:
 
 def _place(endpoint: Endpoint) -> tuple[object, ...]:
     if isinstance(endpoint, OpenAI | Anthropic):
-        return endpoint.provider, endpoint.model, *endpoint.addresses, endpoint.api_key_env
+        named = endpoint.api_key_env, endpoint.tokenizer
+        return endpoint.provider, endpoint.model, *endpoint.addresses, *named
+    if isinstance(endpoint, InProcess):
+        return (endpoint.model_dump_json(),)
     return endpoint.provider, endpoint.model
 
 
@@ -103,6 +107,10 @@ def _endpoint(who: str, endpoint: Endpoint) -> list[Finding]:
         except BadInput as error:
             return [Finding.of(who, error)]
         return [Finding("ok", who, f"{endpoint.model}, run in this process")]
+    try:
+        Room(endpoint).prove()
+    except BadInput as error:
+        return [Finding.of(who, error)]
     try:
         secret = client.secret_of(endpoint)
     except BadInput:
