@@ -302,8 +302,8 @@ def billed(model: Any) -> float:
 
     price, usd = endpoint("http://127.0.0.1", 1).price, 0.0
     for prompt, times in model.paid.items():
-        asked = {"model": "m", "messages": [{"role": "user", "content": prompt}]}
-        usage = document("/v1/chat/completions", asked, model.speak(prompt))["usage"]
+        request = {"model": "m", "messages": [{"role": "user", "content": prompt}]}
+        usage = document("/v1/chat/completions", request, model.speak(prompt))["usage"]
         read, written = usage["prompt_tokens"], usage["completion_tokens"]
         usd += times * budget.cost(price, read, 0, written, batch=False)
     return usd

@@ -444,8 +444,8 @@ class Client(client.Client):
 
     async def document(self, method: str, path: str, data: Any = None) -> dict[str, Any]:
         """The JSON object that the batch API answers with."""
-        found: dict[str, Any] = json.loads(await self.call(method, path, data, _is_object))
-        return found
+        answer: dict[str, Any] = json.loads(await self.call(method, path, data, _is_object))
+        return answer
 
     async def call(
         self, method: str, path: str, data: Any = None, sound: Any = lambda raw: True
