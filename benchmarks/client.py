@@ -302,8 +302,8 @@ def billed(model: Any) -> float:
 
     price, usd = endpoint("http://127.0.0.1", 1).price, 0.0
     for prompt, times in model.paid.items():
-        asked = {"model": "m", "messages": [{"role": "user", "content": prompt}]}
-        usage = document("/v1/chat/completions", asked, model.speak(prompt))["usage"]
+        request = {"model": "m", "messages": [{"role": "user", "content": prompt}]}
+        usage = document("/v1/chat/completions", request, model.speak(prompt))["usage"]
         read, written = usage["prompt_tokens"], usage["completion_tokens"]
         usd += times * budget.cost(price, read, 0, written, batch=False)
     return usd
@@ -368,7 +368,7 @@ def main() -> None:
                 "bucket_s": round(bucket_s, 2),
                 "bucket_429": bucket.statuses["429"],
                 "faults_ok": len(errors.done) == 500 and not errors.failures,
-                "rows_of_500": len(bad.done),
+                "rows_of_500": sum(bool(text) for _, text in bad.done),
                 "failure_rows": len(bad.failures),
                 "peers": {name: row["req_s"] for name, row in peers.items() if row},
             }

@@ -30,8 +30,8 @@ from bezoar.ledger import Bill, Ledger, dollars
 
 LINE = re.compile(
     r"o (?P<new>\d+-[0-9a-f]{8}) (?P<bill>[^/]*/[^/]*/[^/]*/[^/]*)"
-    r"|c (?P<taker>\d+-[0-9a-f]{8}) (?P<taken>[0-9a-f]{64}) (?P<nano>\d{1,18}) (?P<kind>[lb])"
-    r"|r (?P<giver>\d+-[0-9a-f]{8}) (?P<given>[0-9a-f]{64})"
+    r"|c (?P<taker>\d+-[0-9a-f]{8}) (?P<claimed>[0-9a-f]{64}) (?P<nano>\d{1,18}) (?P<kind>[lb])"
+    r"|r (?P<giver>\d+-[0-9a-f]{8}) (?P<dropped>[0-9a-f]{64})"
 )
 LIMIT = 32 * 2**20  # bytes at which the file is written anew with the open claims alone
 LOCKED = 30.0  # seconds after which a lock that is held for microseconds counts as stuck
@@ -317,13 +317,13 @@ class Claims:
             return
         if match["new"]:
             self._bills[match["new"]] = Bill(*match["bill"].split("/"))
-        elif key := match["taken"]:
+        elif key := match["claimed"]:
             known, taker = self._open.get(key), match["taker"]
             # whoever has it lets go first, or is buried first
             if taker in self._bills and (known is None or known.owner == taker):
                 self._apply_claim(key, Claim(taker, int(match["nano"]), match["kind"] == "b"))
             self.news.add(key)
-        elif key := match["given"]:
+        elif key := match["dropped"]:
             if (known := self._open.get(key)) and known.owner == match["giver"]:
                 self._drop(key)
             self.news.add(key)

@@ -362,8 +362,8 @@ def bill(model: Model, batch: bool) -> float:
     price = Price(input=1.0, cached=0.1, output=2.0, batch=0.5)
     usd = 0.0
     for prompt, times in model.paid.items():
-        asked = {"model": "m", "messages": [{"role": "user", "content": prompt}]}
-        usage = document("/v1/chat/completions", asked, model.speak(prompt))["usage"]
+        body = {"model": "m", "messages": [{"role": "user", "content": prompt}]}
+        usage = document("/v1/chat/completions", body, model.speak(prompt))["usage"]
         tokens = usage["prompt_tokens"], 0, usage["completion_tokens"]
         usd += times * cost(price, *tokens, batch)
     return usd
@@ -422,8 +422,8 @@ def test_a_child_that_is_forked_off_asks_for_itself_and_keeps_no_claim_of_its_pa
 def test_one_cap_holds_for_all_processes_of_a_run(mode: str, cap: float) -> None:
     with serving(Faults(latency=0.02)) as (model, url):
         started = [start(url, mode, str(cap), str(n)) for n in range(3)]
-        told = [process.communicate(timeout=60)[1] for process in started]
-        assert all(f"of budget_usd.run ${cap} are spent" in text for text in told)
+        errors = [process.communicate(timeout=60)[1] for process in started]
+        assert all(f"of budget_usd.run ${cap} are spent" in text for text in errors)
         assert 0.6 * cap < bill(model, mode == "batch") <= cap
         assert set(model.paid.values()) == {1}
 
@@ -441,8 +441,8 @@ def test_kills_neither_lift_a_cap_nor_forget_what_was_lost() -> None:
             started[n % 2].kill()
             started[n % 2].communicate()
             started[n % 2] = start(url, "live", str(cap), str(n))
-        told = [process.communicate(timeout=60)[1] for process in started]
-        assert all("raise budget_usd.run" in text for text in told), told
+        errors = [process.communicate(timeout=60)[1] for process in started]
+        assert all("raise budget_usd.run" in text for text in errors), errors
         assert bill(model, False) <= cap
         book = Ledger()
         assert sum(book.lost.values()) > 0 and sum(book.spent.values()) <= cap
@@ -457,8 +457,8 @@ def test_processes_may_be_killed_at_any_moment_and_the_others_go_on() -> None:
             time.sleep(0.001)
         first.kill()
         first.communicate()
-        _, told = second.communicate(timeout=60)
-        assert second.returncode == 0, told
+        _, errors = second.communicate(timeout=60)
+        assert second.returncode == 0, errors
         assert len(model.paid) == 240 and sum(model.paid.values()) <= 240 + 8
 
 

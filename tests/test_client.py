@@ -814,6 +814,17 @@ def test_a_batch_that_the_provider_no_longer_knows_is_said_and_asked_anew(
         assert not left.exists() and set(model.paid.values()) == {1} and not model.statuses
 
 
+def test_another_stages_batch_that_runs_on_holds_up_nobody(quick: None, work: Path) -> None:
+    with serving() as (model, url):
+        endless = {"id": "batch_9", "status": "in_progress", "polls": -(10**9), "over": False}
+        model.batches["batch_9"] = {**endless, "anthropic": False, "requests": [], "results": []}
+        endpoint = openai(url, mode="batch")
+        with connected(endpoint) as ask:
+            left = journal(work, url=ask.wire.url)
+        assert run(endpoint, PROMPTS).done == RIGHT
+        assert len(model.batches) == 2 and not model.statuses and left.exists()
+
+
 @pytest.mark.parametrize(
     "spoilt",
     [b"", b"{}", b"[1]", b'{"url": 3}', b"\xff\xfe", b'{"url": "http://elsewhere/v1"'],

@@ -163,9 +163,10 @@ class Client(client.Client):
         self._linger = self._loop.call_later(LINGER, self._flush)
 
     def _expecting(self) -> bool:
-        """Whether anything is under way whose end may bring further requests."""
+        """Whether anything is under way whose end may bring further requests. A batch of which
+        nothing is wanted, another stage's, is not."""
         live = self.admission.under_way or self._queue or self._resting
-        return bool(self._running or live or len(self.elsewhere))
+        return bool(self._parked or live or len(self.elsewhere))
 
     def _full(self) -> bool:
         if self._one_by_one:
@@ -443,8 +444,8 @@ class Client(client.Client):
 
     async def document(self, method: str, path: str, data: Any = None) -> dict[str, Any]:
         """The JSON object that the batch API answers with."""
-        found: dict[str, Any] = json.loads(await self.call(method, path, data, _is_object))
-        return found
+        answer: dict[str, Any] = json.loads(await self.call(method, path, data, _is_object))
+        return answer
 
     async def call(
         self, method: str, path: str, data: Any = None, sound: Any = lambda raw: True
