@@ -382,7 +382,20 @@ def test_the_second_turn_sees_the_first_answer(
         "model": "dpo",
         "turns": ["answer 1", "answer 2"],
         "finish": ["stop", "stop"],
+        "raw": [],
     }
+
+
+def test_the_thoughts_of_a_checkpoint_are_no_answer(
+    loaded: tuple[Any, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    texts = iter(["<think>a</think>Paris.", "<think>b"])
+    monkeypatch.setattr(
+        generation, "generate", lambda *_, **__: [Continuation(next(texts), "stop")]
+    )
+    (answers,) = evaluation.converse(*loaded, [question(81, "A?", "B?")], "dpo", TALK)
+    assert (answers.turns, answers.finish) == (["Paris.", ""], ["stop", "length"])
+    assert answers.raw == ["<think>a</think>Paris.", "<think>b"]
 
 
 def test_a_conversation_loses_its_beginning_never_its_question(
