@@ -41,8 +41,6 @@ SECTIONS = tuple(
     for slash in ("", "/")
 )
 
-_THOUGHT = re.compile(r"\A\s*<think(?:ing)?>.*?</think(?:ing)?>", re.DOTALL)
-
 
 # --- samples -------------------------------------------------------------------------------------
 
@@ -146,7 +144,7 @@ def parse(
     in that text is nobody's word."""
     if reply.finish_reason != "stop":
         raise ValueError(_ENDED[reply.finish_reason])
-    text = clean(_spoken(reply.text))
+    text = clean(reply.text)
     if re.search(r"\A[\W_]*\Z", text):
         raise ValueError("blank")
     lines = _in_lines(text)
@@ -196,11 +194,6 @@ OBJECTS = 100  # opening braces that are tried for a verdict, from the reply's e
 
 def _shown(text: str) -> str:
     return fence(text, *TAGS, *TURNS)
-
-
-def _spoken(text: str) -> str:
-    """A reply without the thoughts that some models write first."""
-    return _THOUGHT.sub("", text, count=1)
 
 
 def _object(text: str) -> tuple[str, str, str] | None:
@@ -312,7 +305,7 @@ def _both(reply: Reply) -> tuple[list[str] | None, str]:
     """(both reference answers, "ok"), or None and why, as `rating`."""
     if reply.finish_reason != "stop":
         return None, _ENDED[reply.finish_reason]
-    both = references_in(_spoken(reply.text))
+    both = references_in(reply.text)
     return (both, "ok") if both else (None, "unparsed")
 
 
@@ -450,7 +443,7 @@ def choice(reply: Reply) -> tuple[str | None, str]:
 def _stated(form: Form, reply: Reply) -> tuple[str | None, str]:
     if reply.finish_reason in ("refused", "too_long", "failed"):
         return None, reply.finish_reason
-    value = stated(form, _spoken(reply.text), cut=reply.finish_reason != "stop")
+    value = stated(form, reply.text, cut=reply.finish_reason != "stop")
     return (None, _silent(reply)) if value is None else (value, "ok")
 
 

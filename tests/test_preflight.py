@@ -17,7 +17,7 @@ import pytest
 import yaml
 from rich.console import Console
 
-from bezoar import params, preflight, sources, work
+from bezoar import budget, params, preflight, sources, work
 from bezoar.files import BadInput
 from bezoar.forecast import Row
 from bezoar.ledger import Bill, Ledger
@@ -485,6 +485,17 @@ def test_a_forecast_beside_the_budget(tree: Path) -> None:
     assert "no maximum" in expected.money(p, endless)[0].what
     free = p.model_copy(update={"budget_usd": params.Budget(stage=None, run=None)})
     assert [finding.level for finding in expected.money(free, endless)] == ["ok", "ok"]
+
+
+def test_what_was_spent_under_the_name_counts_against_the_cap_of_a_run(tree: Path) -> None:
+    p = profile("paper").model_copy(update={"budget_usd": params.Budget(stage=None, run=12.0)})
+    rows = [Row("agreement", "m", 1, 1, 1, 5.0, 6.0)]
+    assert expected.money(p, rows)[1].level == "ok"
+    ledger = Ledger()
+    ledger.put("0" * 64, {"at": 0}, Bill(budget.run_id(p), "judge", "lamini", "m"), 6.5)
+    ledger.close()
+    run = expected.money(p, rows)[1]
+    assert run.level == "warning" and "$6.50 are spent under the name 'first'" in run.what
 
 
 def unbounded(name: str) -> Params:

@@ -117,7 +117,7 @@ class _Runner(Generic[T, R]):
         usd = fsum(e.reply.usd for i in self.completed for e in self.exchanges[i])
         missing = len(self.jobs) - self.finished
         each = usd / len(self.completed) if self.completed else 0.0
-        about = f" (about {budget.dollars(missing * each)})" if each else ""
+        about = f" (about {budget.about(missing * each)})" if each else ""
         return f"{self.where}: {self.error}; {self._left()}{about} are not done; {AGAIN}"
 
     def _too_many(self) -> str:

@@ -3,10 +3,12 @@
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import fsum
 from pathlib import Path
 
 from bezoar import budget, forecast, lineage
 from bezoar.forecast import Row
+from bezoar.ledger import Ledger
 from bezoar.params import Anthropic, Dpo, FurtherServed, OpenAI, Params, Training, World
 from bezoar.preflight import data, gpu
 from bezoar.preflight.findings import Finding
@@ -53,37 +55,42 @@ class Duration:
 
 
 def money(p: Params, asked: Sequence[Row]) -> list[Finding]:
-    """What the forecast comes to beside budget_usd: a finding for each cap that it passes."""
+    """What the forecast comes to beside budget_usd, with what was spent under its name before: a
+    finding for each cap that it passes."""
     by_stage: dict[str, list[Row]] = {}
     for row in asked:
         by_stage.setdefault(row.stage, []).append(row)
     stages = [forecast.total(rows)._replace(stage=stage) for stage, rows in by_stage.items()]
     dearest, total = max(stages, key=lambda row: row.usd), forecast.total(asked)
     most = None if total.most is None else max(row.most or 0.0 for row in stages)
-    caps = {
-        "stage": (p.budget_usd.stage, dearest.usd, most, dearest.stage),
-        "run": (p.budget_usd.run, total.usd, total.most, "all stages"),
-    }
-    found = []
-    for name, (cap, usd, at_most, whose) in caps.items():
-        key = f"budget_usd.{name}"
-        top = "with no maximum" if at_most is None else f"{budget.about(at_most)} at most"
-        what = (
-            f"about {budget.about(usd)} for {whose}, {top}"
-            if usd or at_most
-            else "nothing is paid for"
-        )
-        if cap is None:
-            found.append(Finding("ok", key, f"{what}; no cap is set"))
-        elif usd > cap:
-            do = f"raise profiles.{p.profile}.{key}, or ask for less"
-            found.append(Finding("stop", key, f"{what}; the cap is {budget.dollars(cap)}", do))
-        elif at_most is None or at_most > cap:
-            do = "a run that reaches it stops, keeps what it bought and goes on once it is raised"
-            found.append(Finding("warning", key, f"{what}; the cap is {budget.dollars(cap)}", do))
-        else:
-            found.append(Finding("ok", key, f"{what}; the cap is {budget.dollars(cap)}"))
-    return found
+    spent = fsum(usd for bill, usd in Ledger().spent.items() if bill.run == budget.run_id(p))
+    caps = p.budget_usd
+    return [
+        _money(p, "stage", caps.stage, dearest._replace(most=most), 0.0),
+        _money(p, "run", caps.run, total._replace(stage="all stages"), spent),
+    ]
+
+
+def _money(p: Params, name: str, cap: float | None, row: Row, spent: float) -> Finding:
+    """Set what `row` will cost beside one cap, of which `spent` is gone."""
+    key = f"budget_usd.{name}"
+    what = "nothing is paid for"
+    if row.usd or row.most:
+        top = "with no maximum" if row.most is None else f"{budget.about(row.most)} at most"
+        what = f"about {budget.about(row.usd)} for {row.stage}, {top}"
+    if spent:
+        gone = f"{budget.about(spent)} are spent under the name {p.budget_usd.name!r}"
+        what += f"; {gone} (answers that were bought cost nothing again)"
+    if cap is None:
+        return Finding("ok", key, f"{what}; no cap is set")
+    what += f"; the cap is {budget.dollars(cap)}"
+    if row.usd > cap:
+        do = f"raise profiles.{p.profile}.{key}, or ask for less"
+        return Finding("stop", key, what, do)
+    if row.most is None or spent + row.most > cap:
+        do = "a run that reaches it stops, keeps what it bought and goes on once it is raised"
+        return Finding("warning", key, what, do)
+    return Finding("ok", key, what)
 
 
 def too_long(p: Params, asked: Sequence[Row]) -> list[Finding]:
