@@ -52,6 +52,13 @@ def copy(to: Path, source: Path = ROOT) -> Path:
     return to
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Give the tests that look at the finished run to one worker: it is made once."""
+    for item in items:
+        if "runs" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.xdist_group("runs"))
+
+
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
     """A copy of the project in a folder of its own."""
