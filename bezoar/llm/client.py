@@ -663,7 +663,7 @@ def spoken(reply: Reply) -> Reply:
     thought = parted.thoughts or reply.thoughts
     if not thought and parted.text == reply.text:
         return reply
-    never = not parted.closed or not parted.text.strip()
+    never = not parted.closed or (bool(thought) and not parted.text.strip())
     cut = never and reply.finish_reason == "stop"
     return reply.model_copy(
         update={
