@@ -333,6 +333,17 @@ def test_a_system_role_that_the_server_refuses_is_found_at_the_first_reply() -> 
     assert [p for p in model.paid if p == "Be brief.\n\na"]
 
 
+@pytest.mark.parametrize("status", [400, 422])
+def test_what_is_refused_side_by_side_is_no_failure_before_the_server_was_asked_why(
+    status: int,
+) -> None:
+    with serving(script=refusing("system", status, "Template error")) as (_, url):
+        endpoint = openai(url, concurrency=4)
+        with connected(endpoint) as ask, pytest.raises(BadInput, match="system_role: false"):
+            asked = lambda job, ask: ask([Message(role="system", content="s"), *user(job)])  # noqa: E731
+            llm.each(asked, list("abcdefgh"), ask, endpoint, where="x", name=str)
+
+
 def test_a_refused_system_role_is_found_behind_replies_to_requests_without_one() -> None:
     script = refusing("system", 500, "Conversation roles must alternate user/assistant")
     talk = [Message(role="system", content="Be brief."), *user("a")]

@@ -118,10 +118,10 @@ class Client:
         self._session: aiohttp.ClientSession | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._house: asyncio.Task[None] | None = None
-        # forms of requests (with a system message, without) that the server has answered, and those
-        # of which it was asked what it does not know
+        # forms of requests (with a system message, without) that the server has answered, and what
+        # of those that it refused first it does not know
         self._proved: set[bool] = set()
-        self._doubted: set[bool] = set()
+        self._doubts: dict[bool, asyncio.Task[str | None]] = {}
         self._heard = time.monotonic()  # when a reply last came, or the run began
         self._told = self._heard  # when the user was last told what is waited for
         self._silent = False  # whether a request has waited for all its patience, and no reply came
@@ -440,12 +440,9 @@ class Client:
         reason = f"HTTP {status}: {words}"
         if losses.billed(status, document):
             self._lose(call, reason)
-        form = _has_system(call.body)
-        if form not in self._proved | self._doubted and status not in BUSY:
-            self._doubted.add(form)
-            if parameter := await self._unknown(call):
-                why = f"llm: {self.endpoint.model}: refuses the request as it is ({reason})"
-                self._stop(Stopped(f"{why} and answers it with {parameter}; set that"))
+        if status not in BUSY and (parameter := await self._doubt(call)) and not self._stopped:
+            why = f"llm: {self.endpoint.model}: refuses the request as it is ({reason})"
+            self._stop(Stopped(f"{why} and answers it with {parameter}; set that"))
         if self._stopped:
             self._settle(call)
             self._finish(call, self._stopped)
@@ -454,6 +451,16 @@ class Client:
             self._stop_where_all_wait(reason)
         else:
             self._fail(call, status, reason + self._hint(status))
+
+    async def _doubt(self, call: Call) -> str | None:
+        """What of a request that is refused the server does not know. It is asked once for each
+        form of request, and all requests that are refused meanwhile wait for the answer."""
+        form = _has_system(call.body)
+        if form in self._proved:
+            return None
+        if form not in self._doubts:
+            self._doubts[form] = self._loop.create_task(self._unknown(call))
+        return await asyncio.shield(self._doubts[form])
 
     async def _unknown(self, call: Call) -> str | None:
         """The parameter that turns off what this server does not know of a request: without that it
