@@ -39,8 +39,8 @@ _UNMEANT = re.compile(
 )
 # "it would have been [[9]]", "if it had sources: [[9]]": no grade of this answer
 _IF_ONLY = re.compile(
-    r"\b(?:if|unless|had (?:it|the|this)|(?:would|could|might) have|(?:it|that|this|which) (?:would|"
-    r"could|might) be|(?:it|that)['’]d be)\b",
+    r"\b(?:if|unless|had (?:it|the|this)|(?:would|could|might) have|(?:it|that|this|which) "
+    r"(?:would|could|might) be|(?:it|that)['’]d be)\b",
     re.IGNORECASE,
 )
 _CHOOSING = re.compile(
