@@ -59,7 +59,7 @@ SENTENCES = (
 
 
 # One of these stands in every reply that holds a mark
-SIGNS = ("<", "[", "◁", "Here", "Thinking...", "&lt;", "assistant")
+SIGNS = ("<", "[", "◁", "Here", "Thinking...", "&lt;", "assistantfinal")
 
 
 class Parted(NamedTuple):
@@ -120,7 +120,7 @@ _MARK = re.compile(
 )
 _HINT = re.compile(
     rf"{_MARK.pattern}|<\|channel\|>|{_any([opens for opens, _ in SENTENCES])}"
-    r"|&lt;|<details|<think ?/>|assistant(?:commentary.*?assistant)?final",
+    r"|&lt;|<details|<think ?/>|assistantfinal",
     re.IGNORECASE,
 )
 # How some servers hand thoughts on: escaped, folded away, behind a mark that nobody sees
@@ -296,9 +296,7 @@ _TURN = re.compile(
     r"(?:<\|constrain\|>[^<]{0,40})?<\|message\|>"
 )
 # what is left of channels where a server took the marks out
-_BARE = re.compile(
-    r"\s*analysis(?=[A-Z\s\"'(]).*?assistant(?:commentary.*?assistant)?final", re.DOTALL
-)
+_BARE, _BARE_FINAL = re.compile(r"\s{0,9}analysis(?=[A-Z\s\"'(])"), "assistantfinal"
 _ENDS = re.compile(r"<\|(?:end|return|call)\|>\s*\Z")
 
 
@@ -306,8 +304,9 @@ def _harmony(reply: str) -> Parted | None:
     """gpt-oss: `<|channel|>analysis<|message|>...<|end|>`, the answer in the channel `final`."""
     turns = list(_TURN.finditer(reply))
     if not turns:
-        bare = _BARE.match(reply)
-        return _parted([reply[bare.end() :]], [bare[0]], closed=True) if bare else None
+        thoughts, final, answer = reply.partition(_BARE_FINAL)
+        bare = final and _BARE.match(reply)
+        return _parted([answer], [thoughts], closed=True) if bare else None
     thoughts, answers = [reply[: turns[0].start()]], list[str]()
     for turn, after in zip(turns, [*turns[1:], None], strict=True):
         body = _ENDS.sub("", reply[turn.end() : after.start() if after else len(reply)])

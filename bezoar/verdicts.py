@@ -213,9 +213,9 @@ def _spoken(text: str) -> str:
 
 def _own_row(text: str) -> str:
     """A reply up to where its model goes on with a row of its own making, which it judges too."""
-    row = re.search(r"^\s*<instruction>", text, re.MULTILINE)
-    before = text[: row.start()] if row else ""
-    return before if re.search(r"<status>.*<reason>", before, re.DOTALL | re.IGNORECASE) else text
+    before, row, _ = text.partition("\n<instruction>")
+    low = before.lower()
+    return before if row and "<status>" in low and "<reason>" in low else text
 
 
 def _object(text: str) -> tuple[str, str, str] | None:

@@ -38,7 +38,7 @@ _TITLE = re.compile(
     re.IGNORECASE,
 )
 _TAG_END = re.compile(
-    r"\s*</(?:(?:rewritten|created)[ _])?(?:prompt|instruction|question)>\s*\Z", re.IGNORECASE
+    r"</(?:(?:rewritten|created)[ _])?(?:prompt|instruction|question)>\s{0,9}\Z", re.IGNORECASE
 )
 # words that hand the prompt over without naming it
 _HANDED = re.compile(
@@ -136,7 +136,7 @@ def _two(text: str) -> bool:
     """Whether a paragraph offers another prompt instead."""
     return any(
         len(part.split("\n")[0]) < 40 or part.lower().startswith("alternatively")
-        for part in re.split(r"\n\s*\n", text)[1:]
+        for part in text.split("\n\n")[1:]
         if _TWO.match(part + " ")
     )
 
