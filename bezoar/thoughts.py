@@ -7,10 +7,14 @@ thought: an answer may speak of such a tag.
 """
 
 import re
+from html import unescape
 from typing import NamedTuple
 
 # Tags that stand for thoughts wherever a line or a sentence of the reply begins with them
-PLAIN = ("think", "thinking", "thought", "thoughts", "seed:think", "longcat_think")
+PLAIN = (
+    *("think", "thinking", "thought", "thoughts", "seed:think", "longcat_think"),
+    *("antthinking", "ant_thinking", "思考"),
+)
 # Tags that a text may have uses of its own for: thoughts only where the reply begins with them
 COMMON = (
     *("reasoning", "reflection", "analysis", "scratchpad", "rationale", "inner_monologue"),
@@ -26,6 +30,9 @@ TOKENS = (
     ("<|begin_of_thought|>", "<|end_of_thought|>"),  # OpenThinker, Sky-T1
     ("<|begin_of_thinking|>", "<|end_of_thinking|>"),
     ("<|thinking|>", "<|/thinking|>"),
+    ("<|thinking_start|>", "<|thinking_end|>"),
+    ("<START_THINKING>", "<END_THINKING>"),
+    ("[THINKING]", "[/THINKING]"),
     ("<|think|>", "<|/think|>"),
     ("<|open|>think<|sep|>", "<|close|>think<|sep|>"),  # Kimi K3
     ("<unused94>thought", "<unused95>"),  # MedGemma
@@ -40,13 +47,19 @@ WRAPS = (
     ("<output>", "</output>"),
     ("<response>", "</response>"),
     ("<final_answer>", "</final_answer>"),
+    ("<|begin_of_box|>", "<|end_of_box|>"),  # GLM, within <answer>
 )
 # Sentences that part thoughts from the answer: (opens the reply, opens the answer)
 SENTENCES = (
     ("Here is my thought process:", "Here is my response:"),  # Granite 3.2
     ("Here's my thought process:", "Here's my response:"),
     ("Here are my reasoning steps:", "[BEGIN FINAL RESPONSE]"),  # Apriel
+    ("Thinking...", "...done thinking."),  # Ollama's own client
 )
+
+
+# One of these stands in every reply that holds a mark
+SIGNS = ("<", "[", "◁", "Here", "Thinking...", "&lt;", "assistantfinal")
 
 
 class Parted(NamedTuple):
@@ -59,10 +72,18 @@ class Parted(NamedTuple):
 
 
 def part(reply: str) -> Parted:
-    """Part the thoughts of `reply` from its text; a reply without any comes back as it is."""
+    """Part the thoughts of `reply` from its text; a reply without any comes back as it is, up to
+    where a server let its model go on with a turn that is not its own."""
+    parted = _part(reply)
+    text = _own_turn(parted.text)
+    return parted if text == parted.text else parted._replace(text=text)
+
+
+def _part(reply: str) -> Parted:
     # most replies have none of these characters, and a search costs more than all else here
-    if not any(sign in reply for sign in ("<", "[", "◁", "Here")) or not _HINT.search(reply):
+    if not any(sign in reply for sign in SIGNS) or not _HINT.search(reply):
         return Parted(reply, "", True)
+    reply = _unhidden(reply)
     for way in (_harmony, _sentences, _marks):
         parted = way(reply)
         if parted is not None:
@@ -81,9 +102,10 @@ def left(text: str) -> str | None:
 
 
 def _tag(slash: str, names: tuple[str, ...]) -> str:
-    listed = "|".join(map(re.escape, names))
-    # with an attribute or two (`<think time="3">`), never with a whole paragraph
-    return rf"<\s?{slash}\s?(?:{listed})(?:\s[^<>\n]{{0,80}})?\s?>"
+    # one model writes thought_process, another thought-process
+    listed = "|".join(re.escape(name).replace("_", "[-_ ]?") for name in names)
+    # with an attribute or two (`<think time="3">`), never with a paragraph; `<think/>` is none
+    return rf"<\s?{slash}\s?(?:{listed})(?:\s[^<>\n]{{0,80}})?\s?(?<!/)>"
 
 
 def _any(marks: list[str]) -> str:
@@ -97,11 +119,38 @@ _MARK = re.compile(
     re.IGNORECASE,
 )
 _HINT = re.compile(
-    rf"{_MARK.pattern}|<\|channel\|>|{_any([opens for opens, _ in SENTENCES])}", re.IGNORECASE
+    rf"{_MARK.pattern}|<\|channel\|>|{_any([opens for opens, _ in SENTENCES])}"
+    r"|&lt;|<details|<think ?/>|assistantfinal",
+    re.IGNORECASE,
 )
+# How some servers hand thoughts on: escaped, folded away, behind a mark that nobody sees
+_ESCAPED = re.compile(r"\s*&lt;(?:think|thinking|thought|reasoning)&gt;", re.IGNORECASE)
+_FOLDED = re.compile(
+    r"\A\s*<details type=\"reasoning\"[^>]{0,200}>(.*?)</details>", re.DOTALL | re.IGNORECASE
+)
+_EMPTY = re.compile(r"\A\s*<think ?/>", re.IGNORECASE)
+
+
+def _unhidden(reply: str) -> str:
+    """A reply with its thoughts between the marks that `_marks` knows."""
+    reply = reply.lstrip("\ufeff\u200b\u2060")
+    reply = unescape(reply) if _ESCAPED.match(reply) else reply
+    return _EMPTY.sub("", _FOLDED.sub(r"<think>\1</think>", reply))
+
+
 _CODE = re.compile(r"```.*?(?:```|\Z)|~~~.*?(?:~~~|\Z)|`[^`\n]*`", re.DOTALL)
 _OPEN_QUOTES, _CLOSE_QUOTES = "\"'“‘«„(", "\"'”’»“)"
 _SENTENCE_ENDS = ".!?:;>)*_"
+
+
+_SPEAKS_OF = re.compile(
+    r"\b(?:the|an?|and|or|with|of|by|to|its?|this|that|mark|tag|token|closing|use|write|"
+    r"between) \Z",
+    re.IGNORECASE,
+)
+_OF_IT = re.compile(
+    r" (?:tags?|tokens?|marks?|elements?|is|are|ends?|closes|means|and|or|stands)\b"
+)
 
 
 class _Mark(NamedTuple):
@@ -189,24 +238,65 @@ def _begins(mark: _Mark, reply: str, at: int, spoke: bool) -> bool:
 
 def _ends_alone(mark: _Mark, reply: str) -> bool:
     """Whether a mark that closes what nothing opened ends thoughts, and is not only spoken of."""
-    before, after = reply[max(0, mark.start - 1) : mark.start], reply[mark.end : mark.end + 2]
+    before, after = reply[max(0, mark.start - 30) : mark.start], reply[mark.end : mark.end + 30]
     if mark.kind in COMMON:
-        return before in ("", "\n") and after[:1] in ("", "\n")
-    return not (before == " " and after[:1] == " " and after[1:].islower())
+        return before[-1:] in ("", "\n") and after[:1] in ("", "\n")
+    # "They differ. </think> not equal" ends thoughts, "the </think> tag" does not
+    return not (before[-1:] == " " and (_SPEAKS_OF.search(before) or _OF_IT.match(after)))
 
 
 def _parted(text: list[str], thoughts: list[str], closed: bool) -> Parted:
     answer = "".join(text).strip()
     for opens, closes in WRAPS:
-        if answer.startswith(opens) and (not answer.count(closes) or answer.endswith(closes)):
-            answer = answer.removeprefix(opens).removesuffix(closes).strip()
+        low = answer.lower()
+        if low.startswith(opens.lower()) and closes.lower() not in low.removesuffix(closes.lower()):
+            end = len(answer) - len(closes) * low.endswith(closes.lower())
+            answer = answer[len(opens) : end].strip()
     return Parted(answer, "\n\n".join(t.strip() for t in thoughts if t.strip()), closed)
+
+
+# --- turns ---------------------------------------------------------------------------------------
+
+# What chat templates write around turns. A server that does not know the end of a turn passes these
+# on as text, and all that its model makes up behind them.
+_OWN_OPENS = re.compile(
+    r"\A\s*(?:<\|start_header_id\|>assistant<\|end_header_id\|>|<\|im_start\|>assistant\b|"
+    r"<start_of_turn>model\b|<\|assistant\|>)\s*"
+)
+_TURN_ENDS = re.compile(
+    r"<\|(?:im_end|eot_id|eom_id|end|endoftext|end_of_text|end_of_turn|im_start|start_header_id|user|"
+    r"assistant|system)\|>|<(?:start|end)_of_turn>|<｜(?:end▁of▁sentence|User|Assistant)｜>|<eos>|"
+    r"</s>(?=\s*(?:\Z|<s>|\[INST\]|<\|))|"
+    r"\[INST\]"
+)
+_BEHIND = re.compile(r"[ \t]*(?:\Z|\n|<[|｜s/]|<start_of_turn>|\[INST\])")
+
+
+def _own_turn(text: str) -> str:
+    """A text up to the mark that ends its turn; one that is code, quoted or amidst a sentence ends
+    none."""
+    if not any(sign in text for sign in ("<|", "_of_turn>", "<｜", "</s>", "<eos>", "[INST]")):
+        return text
+    text = _OWN_OPENS.sub("", text)
+    plain = _without_code(text)
+    for mark in _TURN_ENDS.finditer(plain):
+        before = plain[: mark.start()]
+        apart = not before.endswith((" ", *_OPEN_QUOTES)) and _BEHIND.match(plain, mark.end())
+        sentence = before.rstrip(" ").endswith((*".!?…\n", "。"))
+        if apart or sentence or not before.strip() or not plain[mark.end() :].strip():
+            return text[: mark.start()].rstrip()
+    return text
 
 
 # --- channels and sentences -----------------------------------------------------------------------
 
 
-_TURN = re.compile(r"(?:<\|start\|>assistant)?<\|channel\|>\s*(\w+)[^<]{0,80}?<\|message\|>")
+_TURN = re.compile(
+    r"(?:<\|start\|>assistant)?<\|channel\|>\s*(\w+)[^<]{0,80}?"
+    r"(?:<\|constrain\|>[^<]{0,40})?<\|message\|>"
+)
+# what is left of channels where a server took the marks out
+_BARE, _BARE_FINAL = re.compile(r"\s{0,9}analysis(?=[A-Z\s\"'(])"), "assistantfinal"
 _ENDS = re.compile(r"<\|(?:end|return|call)\|>\s*\Z")
 
 
@@ -214,7 +304,9 @@ def _harmony(reply: str) -> Parted | None:
     """gpt-oss: `<|channel|>analysis<|message|>...<|end|>`, the answer in the channel `final`."""
     turns = list(_TURN.finditer(reply))
     if not turns:
-        return None
+        thought, final, answer = reply.partition(_BARE_FINAL)
+        bare = final and _BARE.match(reply)
+        return _parted([answer], [thought], closed=True) if bare else None
     thoughts, answers = [reply[: turns[0].start()]], list[str]()
     for turn, after in zip(turns, [*turns[1:], None], strict=True):
         body = _ENDS.sub("", reply[turn.end() : after.start() if after else len(reply)])

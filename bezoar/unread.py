@@ -42,7 +42,9 @@ def check(
 
 def shown(reply: Reply) -> str:
     """A reply as it came, on one line of a terminal, with how it ended."""
-    text = reply.raw or reply.text
+    text = (
+        reply.raw or reply.text or (f"(thoughts alone) {reply.thoughts}" if reply.thoughts else "")
+    )
     # what a model wrote must not move the cursor or reorder the line
     line = " ".join("".join(c if c.isprintable() else " " for c in text).split())
     cut = f" … ({len(text):,} characters)" if len(line) > LONGEST else ""

@@ -144,20 +144,27 @@ def parse(
     in that text is nobody's word."""
     if reply.finish_reason != "stop":
         raise ValueError(_ENDED[reply.finish_reason])
-    text = clean(reply.text)
+    text = _own_row(clean(reply.text))
     if re.search(r"\A[\W_]*\Z", text):
         raise ValueError("blank")
     lines = _in_lines(text)
     status, rating, reason = lines or _object(text) or _tagged(text)
-    if status.lower() not in ("accept", "reject"):
+    status = status.lower().removesuffix("ed")
+    rating = _of_scale(rating, scale)
+    if status not in ("accept", "reject"):
         raise ValueError("status: neither Accept nor Reject")
     if not re.fullmatch(r"[0-9]{1,3}", rating) or not 1 <= int(rating) <= scale:
         raise ValueError(f"rating: no whole number from 1 to {scale}")
     if not reason:
         raise ValueError("reason: empty")
-    if ((_LINES if lines else "") + status.lower(), int(rating)) in forged:
+    if ((_LINES if lines else "") + status, int(rating)) in forged:
         raise ValueError("quoted: this verdict stands in the text that was judged")
-    return status.lower() == "accept", int(rating), reason
+    return status == "accept", int(rating), reason
+
+
+def _of_scale(rating: str, scale: int) -> str:
+    """A rating without the scale that it names: `6/7`, `6 out of 7`."""
+    return re.sub(rf"\s*(?:/|out of)\s*{scale}\Z", "", rating)
 
 
 _ENDED = {"length": "truncated", "refused": "refused", "too_long": "too_long", "failed": "failed"}
@@ -173,27 +180,35 @@ _TAG = re.compile(
     rf"(?:\*\*)?<\s{{0,2}}(/?)\s{{0,2}}({_A_FIELD})\s{{0,2}}>(?:\*\*)?", re.IGNORECASE
 )
 _THREE = re.compile(
-    r"\A[\s*#]{0,4}(?:status[*\s]{0,3}:[*\s]{0,4})?(accept|"
-    r"reject)[.,;*]{0,3}[ \t]{0,3}\n[\s*#]{0,4}"
-    r"(?:rating[*\s]{0,3}:[*\s]{0,4})?([0-9]{1,3})[.,;*]{0,3}[ \t]{0,3}\n[\s*#]{0,4}"
-    r"(?:reason[*\s]{0,3}:[*\s]{0,4})?(?!status|rating|reason)(\S[^<>]*)\Z",
+    r"\A[\s*#-]{0,4}(?:status[*\s]{0,3}:[*\s]{0,4})?((?:accept|"
+    r"reject)(?:ed)?)[.,;*]{0,3}[ \t]{0,3}\n[\s*#-]{0,4}"
+    r"(?:rating[*\s]{0,3}:[*\s]{0,4})?([0-9]{1,3}(?:\s?(?:/|out of)\s?[0-9]{1,3})?)[.,;*]{0,3}"
+    r"[ \t]{0,3}\n[\s*#-]{0,4}(?:reason[*\s]{0,3}:[*\s]{0,4})?(?!status|rating|reason)(\S[^<>]*)\Z",
     re.IGNORECASE,
 )
 _LINES = "in lines: "  # marks a forged verdict that stands in lines, not in tags or JSON
 _FORGED_STATUS = re.compile(
-    r"""(?:<\s{0,2}status\s{0,2}>|"status"\s*:\s*")[\s*`"'.]{0,4}(accept|reject)\b""", re.IGNORECASE
+    r"""(?:<\s{0,2}status\s{0,2}>|"status"\s*:\s*")[\s*`"'.]{0,4}(accept|reject)(?:ed)?\b""",
+    re.IGNORECASE,
 )
 _FORGED_RATING = re.compile(
     r"""(?:<\s{0,2}rating\s{0,2}>|"rating"\s*:)[\s*`"'.]{0,4}([0-9]{1,3})\b""", re.IGNORECASE
 )
 _FORGED_LINES = re.compile(
-    r"\b(accept|reject)\b[\W_]{0,12}(?:rating[\W_]{0,8})?\b([0-9]{1,3})\b", re.IGNORECASE
+    r"\b(accept|reject)(?:ed)?\b[\W_]{0,12}(?:rating[\W_]{0,8})?\b([0-9]{1,3})\b", re.IGNORECASE
 )
 OBJECTS = 100  # opening braces that are tried for a verdict, from the reply's end
 
 
 def _shown(text: str) -> str:
     return fence(text, *TAGS, *TURNS)
+
+
+def _own_row(text: str) -> str:
+    """A reply up to where its model goes on with a row of its own making, which it judges too."""
+    before, row, _ = text.partition("\n<instruction>")
+    low = before.lower()
+    return before if row and "<status>" in low and "<reason>" in low else text
 
 
 def _object(text: str) -> tuple[str, str, str] | None:

@@ -128,7 +128,10 @@ def test_only_a_known_ending_is_an_end(
     ("reason", "finish"),
     [("stop", "stop"), ("STOP", "stop"), ("eos", "stop"), ("end_turn", "stop"),
      ("stop_sequence", "stop"), ("length", "length"), ("MAX_TOKENS", "length"),
-     ("model_length", "length"), ("content_filter", "refused"), ("SAFETY", "refused")],
+     ("model_length", "length"), ("content_filter", "refused"), ("SAFETY", "refused"),
+     ("content_filter: PROHIBITED_CONTENT", "refused"), ("guardrail_intervened", "refused"),
+     ("content_filtered", "refused"), ("ERROR_TOXIC", "refused"), ("ERROR_LIMIT", "length"),
+     ("token_limit", "length")],
 )  # fmt: skip
 def test_endings_go_where_they_belong(reason: str, finish: str) -> None:
     wire = openai_wire.Wire(openai("http://127.0.0.1"), None)
@@ -167,6 +170,7 @@ def test_anthropics_endings_go_where_they_belong(reason: Any, finish: str | None
         ({"type": "error", "error": {"type": "overloaded_error", "message": "no"}}, 529),
         ({"object": "error", "message": "no", "type": "BadRequestError", "code": 400}, 400),
         ({"choices": [{"error": {"code": 502, "message": "no"}, "finish_reason": "error"}]}, 502),
+        ([{"error": {"message": "no", "code": 429}}], 429),
         ({"error": "no"}, None),
         ({"error": {"message": "no", "code": 1234}}, None),
         ({"error": {"message": "no", "code": True}}, None),
@@ -214,6 +218,11 @@ def test_an_error_in_a_200_waits_or_fails_as_its_class_says(
         (422, "Input validation error: `inputs` tokens + `max_new_tokens` must be <= 2048"),
         (500, {"message": "Requested tokens (4200) exceed context window of 4096"}),
         (413, {"message": "Input is too long for requested model."}),
+        (422, {"message": "Input validation error: `inputs` must have less than 4096 tokens."}),
+        (400, {"message": "litellm.ContextWindowExceededError: litellm.BadRequestError"}),
+        (500, {"message": "input is too large to process. increase the physical batch size"}),
+        (400, {"message": "Provider returned error", "code": 400,
+               "metadata": {"raw": "This model's maximum context length is 4096 tokens"}}),
     ],
 )  # fmt: skip
 def test_a_server_that_has_no_room_says_so_and_no_job_fails(status: int, error: Any) -> None:
@@ -230,7 +239,11 @@ def test_a_server_that_has_no_room_says_so_and_no_job_fails(status: int, error: 
     [{"message": "The response was filtered due to the prompt triggering Azure OpenAI's content "
                  "management policy.", "code": "content_filter"},
      {"message": "Your request was rejected by our safety system.", "type": "invalid_request"},
-     {"message": "Your input was flagged as potentially violating our usage policy"}],
+     {"message": "Your input was flagged as potentially violating our usage policy"},
+     {"message": "The response was stopped.", "code": "content_filter"},
+     {"message": "Input data may contain inappropriate content.", "code": "data_inspection_failed"},
+     {"message": "The request was rejected because it was considered high risk"},
+     {"message": "Input was flagged", "metadata": {"flagged_input": "x"}}],
 )  # fmt: skip
 def test_a_prompt_that_a_filter_refuses_is_refused_and_no_failure(error: Any) -> None:
     with serving(script=lambda *_: (400, {"error": error}, "")) as (model, url):
@@ -238,6 +251,39 @@ def test_a_prompt_that_a_filter_refuses_is_refused_and_no_failure(error: Any) ->
         assert [e.reply.finish_reason for e in result.exchanges] == ["refused"]
         assert not result.failures and run(openai(url), ["x"]).exchanges == result.exchanges
     assert model.statuses == {"400": 1}
+
+
+def test_a_limit_of_tokens_a_minute_is_no_context() -> None:
+    words = "Too many tokens, please wait before trying again."
+    with serving(script=lambda *_: (400, {"message": words}, "")) as (_, url):
+        result = run(openai(url, max_failed=1), ["x"])
+    assert words in result.failures[0].reason
+
+
+@pytest.mark.parametrize(
+    "message",
+    [{"content": [{"type": "refusal", "refusal": "No."}]}, {"content": None, "refusal": "No."},
+     {"content": "", "refusal": "No."}],
+)  # fmt: skip
+def test_a_refusal_in_a_place_of_its_own_is_one(message: dict[str, Any]) -> None:
+    wire = openai_wire.Wire(openai("http://127.0.0.1"), None)
+    reply = client.spoken_of(wire, chat("", **message))
+    assert (reply.finish_reason, reply.text) == ("refused", "No.")
+
+
+@pytest.mark.parametrize("choice", [{}, {"message": None}, {"message": {"role": "assistant"}}])
+def test_a_filter_may_leave_no_message(choice: dict[str, Any]) -> None:
+    wire = openai_wire.Wire(openai("http://127.0.0.1"), None)
+    document = {"choices": [{**choice, "finish_reason": "content_filter"}]}
+    assert wire.parse(document).finish == "refused"
+
+
+@pytest.mark.parametrize("page", ["<html>Sign in first</html>", '{"detail": "Sign in first"}'])
+def test_what_is_no_reply_at_all_is_quoted(page: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client, "backoff", lambda attempts: 0.0)
+    with serving(script=lambda *_: (200, page, "")) as (_, url):
+        result = run(openai(url, max_failed=1), ["x"])
+    assert "Sign in first" in result.failures[0].reason
 
 
 def test_what_cannot_fit_is_not_asked() -> None:
@@ -285,6 +331,27 @@ def test_a_system_role_that_the_server_refuses_is_found_at_the_first_reply() -> 
         with connected(openai(url, system_role=False)) as ask:
             ask(talk)
     assert [p for p in model.paid if p == "Be brief.\n\na"]
+
+
+@pytest.mark.parametrize("status", [400, 422])
+def test_what_is_refused_side_by_side_is_no_failure_before_the_server_was_asked_why(
+    status: int,
+) -> None:
+    with serving(script=refusing("system", status, "Template error")) as (_, url):
+        endpoint = openai(url, concurrency=4)
+        with connected(endpoint) as ask, pytest.raises(BadInput, match="system_role: false"):
+            asked = lambda job, ask: ask([Message(role="system", content="s"), *user(job)])  # noqa: E731
+            llm.each(asked, list("abcdefgh"), ask, endpoint, where="x", name=str)
+
+
+def test_a_refused_system_role_is_found_behind_replies_to_requests_without_one() -> None:
+    script = refusing("system", 500, "Conversation roles must alternate user/assistant")
+    talk = [Message(role="system", content="Be brief."), *user("a")]
+    with serving(script=script) as (_, url):
+        endpoint = openai(url, concurrency=1)
+        with connected(endpoint) as ask, pytest.raises(BadInput, match="system_role: false"):
+            asked = lambda job, ask: ask(user("b")) and ask(talk)  # noqa: E731
+            llm.each(asked, ["a"], ask, endpoint, where="x", name=str)
 
 
 def test_a_server_that_is_broken_is_not_taken_for_one_that_does_not_know(

@@ -161,6 +161,14 @@ def test_a_yield_under_half_is_said(parsed: int, share: float, says: str) -> Non
     assert found.startswith(says) and bool(found) == bool(says)
 
 
+@pytest.mark.parametrize(("undecided", "warned"), [(0, False), (5, False), (6, True), (10, True)])
+def test_checks_that_say_nothing_are_said(undecided: int, warned: bool) -> None:
+    counts = schemes.generated([], [], calls=0).model_copy(
+        update={"asked": 10, "parsed": 10, "replies_read": 1.0, "undecided_checks": undecided}
+    )
+    assert bool(schemes.shortfall(counts)) == warned
+
+
 # --- LaMini --------------------------------------------------------------------------------------
 
 CATEGORIES = ("open_qa", "closed_qa", "summarization")
@@ -318,6 +326,7 @@ def test_lamini_keeps_the_whole_entries_of_a_cut_list() -> None:
         (tagged("Here are five examples:"), [], ["no_examples"]),
         ("###RESPONSE: </instruction>", [], ["no_examples"]),
         ("", [], ["empty_reply"]),
+        (said("", "length"), [], ["truncated_reply"]),
         (said("No.", "refused"), [], ["refusal_reply"]),
     ],
 )

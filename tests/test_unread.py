@@ -23,6 +23,10 @@ from tests.test_verdicts import stated
         (said("", "length"), "[length] (empty)"),
         (said("\x1b[2J\x1b]0;x\x07\u202eno\u200b"), "[stop] [2J ]0;x no"),
         (said("", "refused").model_copy(update={"raw": "<think>Hm"}), "[refused] <think>Hm"),
+        (
+            said("", "length").model_copy(update={"thoughts": "Hm"}),
+            "[length] (thoughts alone) Hm",
+        ),
         (said("ab " * 200), "[stop] " + "ab " * 100 + " … (600 characters)"),
     ],
 )

@@ -118,8 +118,10 @@ class Client:
         self._session: aiohttp.ClientSession | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._house: asyncio.Task[None] | None = None
-        self._proved = False  # whether the server has answered a request
-        self._doubted = False  # whether it was asked what of a request it does not know
+        # forms of requests (with a system message, without) that the server has answered, and what
+        # of those that it refused first it does not know
+        self._proved: set[bool] = set()
+        self._doubts: dict[bool, asyncio.Task[str | None]] = {}
         self._heard = time.monotonic()  # when a reply last came, or the run began
         self._told = self._heard  # when the user was last told what is waited for
         self._silent = False  # whether a request has waited for all its patience, and no reply came
@@ -390,7 +392,7 @@ class Client:
         document = _document(raw)
         error = problem(document)
         if status != 200:
-            error = Problem(status, words_in(raw))
+            error = Problem(status, words_in(raw), error.names if error else "")
         try:
             if error and error.status is None:
                 raise Unusable(f"an error instead of a reply: {self._cut(error.words)}")
@@ -404,12 +406,15 @@ class Client:
             if losses.billed(status, document):
                 self._lose(call, str(unusable), document)
             reason = self._mask.text(str(unusable))
+            if not isinstance(document, dict) or not {"choices", "content"} & document.keys():
+                reason += f": {self._cut(raw[: 4 * TELL].decode('utf-8', 'replace'))}"
             if call.spoilt < SPOILT:
                 self._again(call, status, reason, None)
             else:
                 self._fail(call, status, f"{reason}, {SPOILT} times")
             return
-        self._proved, self._silent = True, False
+        self._proved.add(_has_system(call.body))
+        self._silent = False
         self._heard, self._trouble = now, ""
         used = reply.tokens_in + reply.tokens_out
         self.admission.answered(now, now - began, call.tokens, used, reply.tokens_out)
@@ -427,7 +432,7 @@ class Client:
             self._settle(call)
             self._finish(call, absent("too_long", self.endpoint.model))
             return
-        if filtered(status, error.words):
+        if filtered(status, f"{error.words} {error.names}"):
             refused = absent("refused", self.endpoint.model)
             self._keep(call, refused.model_copy(update={"key": call.key}))
             return
@@ -435,11 +440,9 @@ class Client:
         reason = f"HTTP {status}: {words}"
         if losses.billed(status, document):
             self._lose(call, reason)
-        if not self._proved and not self._doubted and status not in BUSY:
-            self._doubted = True
-            if parameter := await self._unknown(call):
-                why = f"llm: {self.endpoint.model}: refuses the request as it is ({reason})"
-                self._stop(Stopped(f"{why} and answers it with {parameter}; set that"))
+        if status not in BUSY and (parameter := await self._doubt(call)) and not self._stopped:
+            why = f"llm: {self.endpoint.model}: refuses the request as it is ({reason})"
+            self._stop(Stopped(f"{why} and answers it with {parameter}; set that"))
         if self._stopped:
             self._settle(call)
             self._finish(call, self._stopped)
@@ -448,6 +451,16 @@ class Client:
             self._stop_where_all_wait(reason)
         else:
             self._fail(call, status, reason + self._hint(status))
+
+    async def _doubt(self, call: Call) -> str | None:
+        """What of a request that is refused the server does not know. It is asked once for each
+        form of request, and all requests that are refused meanwhile wait for the answer."""
+        form = _has_system(call.body)
+        if form in self._proved:
+            return None
+        if form not in self._doubts:
+            self._doubts[form] = self._loop.create_task(self._unknown(call))
+        return await asyncio.shield(self._doubts[form])
 
     async def _unknown(self, call: Call) -> str | None:
         """The parameter that turns off what this server does not know of a request: without that it
@@ -618,6 +631,10 @@ class Client:
         asyncio.run_coroutine_threadsafe(self._end(close=True), self._loop).result()
 
 
+def _has_system(body: bytes) -> bool:
+    return b'"role":"system"' in body
+
+
 def absent(why: Ending, model: str) -> Reply:
     """The reply that did not come."""
     return Reply(
@@ -663,7 +680,7 @@ def spoken(reply: Reply) -> Reply:
     thought = parted.thoughts or reply.thoughts
     if not thought and parted.text == reply.text:
         return reply
-    never = not parted.closed or not parted.text.strip()
+    never = not parted.closed or (bool(thought) and not parted.text.strip())
     cut = never and reply.finish_reason == "stop"
     return reply.model_copy(
         update={

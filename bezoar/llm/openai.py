@@ -22,7 +22,9 @@ from bezoar.records import Message
 FINISH: dict[str, Finish] = {
     **dict.fromkeys(("stop", "eos", "eos_token", "stop_sequence", "end_turn", "complete"), "stop"),
     **dict.fromkeys(("length", "max_tokens", "max_output_tokens", "model_length"), "length"),
+    **dict.fromkeys(("token_limit", "error_limit", "model_context_window_exceeded"), "length"),
     **dict.fromkeys(("content_filter", "safety", "refusal", "recitation"), "refused"),
+    **dict.fromkeys(("content_filtered", "guardrail_intervened", "error_toxic"), "refused"),
     **dict.fromkeys(("blocklist", "prohibited_content", "spii", "sensitive"), "refused"),
 }
 BROKE = ("insufficient_quota", "billing_hard_limit_reached")
@@ -72,9 +74,9 @@ class Wire:
         text = first(message, "content") if self.chat else first(choice, "text")
         text, thoughts = _parts(text) if isinstance(text, list) else (text, "")
         refusal = first(message, "refusal")
-        if not text and isinstance(refusal, str) and refusal:
-            text, finish = refusal, "refused"
-        if text is None and isinstance(message, dict) and (self.chat or finish == "refused"):
+        if refusal := refusal if isinstance(refusal, str) else _refusal(message):
+            text, finish = text or refusal, "refused"
+        if text is None and (finish == "refused" or (self.chat and isinstance(message, dict))):
             text = ""  # all its tokens went into thinking, or a filter took the text away
         if not isinstance(text, str):
             raise Unusable("a reply without a text")
@@ -118,6 +120,14 @@ def folded(turns: list[dict[str, str]]) -> list[dict[str, str]]:
         return [{"role": "user", "content": system}, *talk]
     head = {"role": "user", "content": f"{system}\n\n{talk[0]['content']}"}
     return [head, *talk[1:]]
+
+
+def _refusal(message: Any) -> str:
+    """What a content that is a list of parts says in place of an answer."""
+    content = first(message, "content")
+    parts = content if isinstance(content, list) else []
+    refusals = [first(part, "refusal") for part in parts]
+    return "".join(words for words in refusals if isinstance(words, str))
 
 
 def _parts(content: list[Any]) -> tuple[str | None, str]:

@@ -33,11 +33,12 @@ class Unusable(ValueError):
 
 
 class Problem(NamedTuple):
-    """An error that a server states: the HTTP status that it stands for (None: not known), and the
-    server's words."""
+    """An error that a server states: the HTTP status that it stands for (None: not known), the
+    server's words, and the names that it gives the error ("" for none)."""
 
     status: int | None
     words: str
+    names: str = ""
 
 
 class Doubt(NamedTuple):
@@ -130,7 +131,8 @@ def ending(known: Mapping[str, Finish], name: str, reason: Any) -> Finish:
     that is known: half a sentence must not pass for an answer."""
     if not isinstance(reason, str) or not reason:
         raise Unusable(f"a reply without a {name}")
-    if (finish := known.get(reason.casefold())) is None:
+    # Gemini says why behind a colon: "content_filter: PROHIBITED_CONTENT"
+    if (finish := known.get(reason.casefold().partition(":")[0])) is None:
         raise Unusable(f"a reply that ended with {name} {reason[:60]!r}, which is no known ending")
     return finish
 
@@ -160,13 +162,20 @@ STATUS_OF = {
 def problem(document: Any) -> Problem | None:
     """The error in a decoded document, of whatever HTTP status it came with; None where it holds
     none. A choice may be one too (OpenRouter)."""
+    if isinstance(document, list) and len(document) == 1:
+        (document,) = document  # Gemini
     stated = [first(document, "error"), first(document, "choices", 0, "error")]
     if "error" in (first(document, "type"), first(document, "object")):
         stated.append(document)
     error = next((one for one in stated if one), None)
     if error is None:
         return None
-    return Problem(_status(error) or _status(document), words_of(error))
+    names = [first(error, name) for name in ("code", "type", "status")]
+    return Problem(
+        _status(error) or _status(document),
+        words_of(error),
+        " ".join(name for name in names if isinstance(name, str)),
+    )
 
 
 def _status(error: Any) -> int | None:
@@ -184,7 +193,8 @@ def words_of(error: Any) -> str:
     for path in (("message",), ("error", "message"), ("error",), ("detail",), ("msg",)):
         words = first(error, *path)
         if isinstance(words, str) and words.strip():
-            return words
+            inner = first(error, "metadata", "raw")  # OpenRouter: what the provider said
+            return f"{words}: {inner}" if isinstance(inner, str) and inner.strip() else words
     return error if isinstance(error, str) else json.dumps(error, ensure_ascii=False)
 
 
@@ -192,21 +202,26 @@ def words_of(error: Any) -> str:
 # its Python server, TGI, SGLang, Ollama
 _TOO_LONG = re.compile(
     r"context_length_exceeded|exceed_context_size|maximum context length|(?:max(?:imum)?|model's) "
-    r"(?:model|context|sequence|input) len|context (?:window|size|length)|prompt is too long|"
+    r"(?:model|context|sequence|input) len|context ?(?:window|size|length)|prompt is too long|"
     r"(?:input|prompt)(?: is|'s)? (?:too long|longer than)|too many (?:input )?tokens|"
-    r"inputs?\W{0,2} tokens? \+ |tokens? exceeds?|exceeds? the (?:available |maximum |model)",
+    r"inputs?\W{0,2} tokens? \+ |tokens? exceeds?|exceeds? the (?:available |maximum |model)|"
+    r"must have less than \d+ tokens|input is too large to process",
     re.IGNORECASE,
 )
+# a limit of so many tokens a minute has the same words, and passes
+_RATE = re.compile(r"please wait|try again|per (?:min|day|hour)|\btpm\b|rate.?limit", re.IGNORECASE)
 _FILTERED = re.compile(
     r"content[_ ]?(?:filter|policy|management)|responsible ?ai|safety (?:system|polic|filter)|"
-    r"moderation|flagged (?:as|for|by)|usage polic",
+    r"content.?policy|moderation|flagged (?:as|for|by)|was flagged|usage (?:polic|guideline)|"
+    r"considered high risk|inappropriate content|data_inspection_failed|responsibleaipolicy",
     re.IGNORECASE,
 )
 
 
 def no_room(status: int | None, words: str) -> bool:
     """Whether a server refuses a request because it is too long for the model."""
-    return status in (400, 413, 422, 500) and bool(_TOO_LONG.search(words))
+    fits = not _TOO_LONG.search(words) or _RATE.search(words)
+    return status in (400, 413, 422, 500) and not fits
 
 
 def filtered(status: int | None, words: str) -> bool:

@@ -24,7 +24,37 @@ _IS = (
     r"[ \t]{0,2}[*_]{0,3}(?:[ \t]{0,2}(?:[:：=]|is|are|would be|"
     r"of)(?![^\W\d_]))[ \t]{0,2}[*_:\"“]{0,4}[ \t]{0,2}"
 )
-_NOT = re.compile(r"\b(?:not|no|never|neither|nor|than|over)\s(?:an? )?[*_]{0,2}\Z", re.IGNORECASE)
+_NOT = re.compile(
+    r"\b(?:(?:not|no|never|neither|nor|than|over)\s(?:an? )?|(?:worse|weaker|inferior|poorer|worst|"
+    r"weakest|loser)(?: (?:one|answer|response|reply|assistant))?(?: is)?[:：]?\s)[*_]{0,2}\Z",
+    re.IGNORECASE,
+)
+# what behind a value in double brackets makes it another one: another scale, or a loser
+_UNMEANT = re.compile(
+    r"\d|[ \t]?[%％]|[ \t]?(?:/|out of)[ \t]?(?!10\b)\d|[ \t(,]{0,3}(?:on )?(?:an? |the )?scale "
+    r"(?:of |from )?[01] ?(?:-|–|to) ?(?!10\b)\d|[*_\s]{0,3}or (?:a |it is a )?tie\b"
+    r"|(?:['’]s answer)? ?(?:is|was) (?:the |a )?(?:not|worse|weaker|inferior|poorer|worst|loser)\b"
+    r"|(?:['’]s answer)? (?:loses|lost|lacks|fails|falls short)\b",
+    re.IGNORECASE,
+)
+# "it would have been [[9]]", "if it had sources: [[9]]": no grade of this answer
+_IF_ONLY = re.compile(
+    r"\b(?:if|unless|had (?:it|the|this)|(?:would|could|might) have|(?:it|that|this|which) "
+    r"(?:would|could|might) be|(?:it|that)['’]d be)\b",
+    re.IGNORECASE,
+)
+_CHOOSING = re.compile(
+    r"\b(?:g[ia]ve[ns]?|giving|rat(?:e[ds]?|ing)|scor(?:e[ds]?|ing)|grad(?:e[ds]?|ing)|marks?|"
+    r"settle|deserve[sd]?|assign|award|choose|chose|pick|prefer|vote|verdict|winner|wins?|decide|"
+    r"decision|judge?ment|better|best|conclu\w+|overall|go with|calls?|longer|worth|tie|"
+    r"final|total|bewertung|note|urteil|vergebe|besser|gewinner)\b",
+    re.IGNORECASE,
+)
+# the head of a sheet such as graders are shown
+_SHEET = re.compile(
+    r"^\[(?:Question|Reference answer|Answer)(?: [AB])?(?: [12])?\]|^Grade the assistant",
+    re.MULTILINE,
+)
 _NUMBER = r"-?[0-9]{1,3}(?:\.[0-9]{0,9})?"
 _TEN = r"(?:[ \t]{0,2}(?:/|out of|von|sur|de)[ \t]{0,2}10(?!\d))?"
 _BEFORE = r"(?:\$?\\boxed\{|\\?[\[(*_]{1,3})?[ \t]{0,2}"  # what may enclose a value: `[7]`, `**7**`
@@ -88,38 +118,82 @@ def stated(form: Form, reply: str, cut: bool = False) -> str | None:
     """The value that a reply states; None where it states none, or several. What stands in quotes
     is the answer's. `cut`: only a value in double brackets is whole then."""
     text = markup.bare(markup.clean(reply)).translate(_WIDE)
+    text = _own_sheet(form, text)
     bracketed = _bracketed(form, text)
-    if form.bracketed.search(text) or cut:
+    if bracketed or cut:
         return bracketed
     plain = list(form.plain.finditer(text))[-LAST:]
     values = [one["value"] for one in plain if not _in_quotes(text, one.start("value"))]
+    if form.bracketed.search(text) and not (values and _in_passing(form, text)):
+        return None
     return _agreed(values) if values else _spoken(form, text)
+
+
+def _own_sheet(form: Form, text: str) -> str:
+    """A reply up to where its model goes on with a sheet of its own making, which it grades too."""
+    sheet = next((found for found in _SHEET.finditer(text) if found.start()), None)
+    if sheet is None:
+        return text
+    before = text[: sheet.start()]
+    return before if form.bracketed.search(before) or form.plain.search(before) else text
+
+
+def _in_passing(form: Form, text: str) -> bool:
+    """Whether all values in double brackets stand amidst prose, as numbers of an answer do."""
+    return not any(
+        _has_label(form, text, one) or _alone(text, one) or _denied(text, one)
+        for one in form.bracketed.finditer(text)
+    )
 
 
 def _bracketed(form: Form, text: str) -> str | None:
     """The value in double brackets that has a label, the last of several; without any the one that
     stands alone in the last line, or all that is said."""
-    found = [one for one in form.bracketed.finditer(text) if not _denied(text, one.start())][-LAST:]
+    found = [one for one in form.bracketed.finditer(text) if not _denied(text, one)][-LAST:]
     unquoted = [one for one in found if not _in_quotes(text, one.start())]
     if labelled := [one for one in unquoted if _has_label(form, text, one)]:
         last = labelled[-1]
         return last["value"] if not _left_open(form, text, last) else None
     if found and _alone(text, found[-1]):
         return found[-1]["value"]
+    if not all(_opens(text, one) or _chosen(form, text, one) for one in unquoted):
+        return None
     return _agreed([one["value"] for one in unquoted])
 
 
-def _denied(text: str, at: int) -> bool:
-    return bool(_NOT.search(text, max(0, at - 20), at))
+def _denied(text: str, found: re.Match[str]) -> bool:
+    """Whether a value is one that is not meant: taken back, or "if it had sources: [[9]]"."""
+    return _taken_back(text, found) or bool(_IF_ONLY.search(_sentence_before(text, found.start())))
+
+
+def _taken_back(text: str, found: re.Match[str]) -> bool:
+    """Whether the words around it say no: "not [[7]]", "the worse is [[A]]", "[[4]]/5"."""
+    start, end = found.span()
+    return bool(_NOT.search(text, max(0, start - 40), start) or _UNMEANT.match(text, end))
+
+
+def _sentence_before(text: str, at: int) -> str:
+    """What stands before a place in its sentence, at most 200 characters."""
+    return re.split(r"[.!?](?=\s)|\n", text[max(0, at - 200) : at])[-1]
+
+
+def _opens(text: str, found: re.Match[str]) -> bool:
+    """Whether a value opens its line, or is a sentence of its own."""
+    before = _sentence_before(text, found.start()).strip(" *_>#\"'`([-")
+    return not before
+
+
+def _chosen(form: Form, text: str, found: re.Match[str]) -> bool:
+    """Whether the sentence around a value speaks of a grade or a choice, and of no other thing."""
+    after = re.split(r"[.!?](?:\s|$)|\n", text[found.end() : found.end() + 200], maxsplit=1)[0]
+    return bool(_CHOOSING.search(_sentence_before(text, found.start()) + " " + after))
 
 
 def _left_open(form: Form, text: str, found: re.Match[str]) -> bool:
     """Whether the same sentence states another value behind this one."""
     line = text[found.end() :].partition("\n")[0]
     rest = re.split(r"[.!?](?:\s|$)", line, maxsplit=1)[0]
-    others = [
-        one["value"] for one in form.bracketed.finditer(rest) if not _denied(rest, one.start())
-    ]
+    others = [one["value"] for one in form.bracketed.finditer(rest) if not _taken_back(rest, one)]
     return bool({*others} - {found["value"]})
 
 

@@ -73,6 +73,7 @@ _DOUBT = re.compile(
     rf"partly|partially|almost|nearly|mostly|roughly|similar|further|less|fewer|longer|"
     rf"{_NO})\b|{_UNLIKE}"
 )
+_FIRST, _SECOND = re.compile(r"\bfirst\b"), re.compile(r"\b(?:second|latter)\b")
 _HARMLESS = re.compile(r"\b(?:no|without(?: any)?) (?:[a-z]+ )?differences?\b")
 _SHORT = re.compile(r"(?<=[a-z])n't\b")
 _ARE = re.compile(r"(?<=[a-z])'re\b")
@@ -90,9 +91,11 @@ def equality(reply: str) -> Equality:
     readings = {_clause(*pair) for pair in pairwise([*clauses, ""])}
     if "equal" in readings:
         doubt = "not equal" in readings or _DOUBT.search(_HARMLESS.sub("", " ".join(clauses)))
+        # what is said of one prompt alone is a difference, in whatever words
+        apart = any(bool(_FIRST.search(c)) != bool(_SECOND.search(c)) for c in clauses)
         # of two things that are compared one by one, one alone may be equal
         part = len(re.findall(r"^\s{0,3}\d[.)]", text, re.MULTILINE)) == 1
-        return "undecided" if doubt or part else "equal"
+        return "undecided" if doubt or apart or part else "equal"
     return "not equal" if "not equal" in readings else "undecided"
 
 

@@ -31,7 +31,27 @@ _FIELD = re.compile(
     r"|^[*_]{0,2}(?:rewritten|created) prompt[*_]{0,2}[ \t]?[-–—][ \t]",
     re.IGNORECASE | re.MULTILINE,
 )
-_TITLE = re.compile(r"\A[*_]{0,2}prompt[*_]{0,2}:[*_]{0,2}[ \t\n]{1,3}", re.IGNORECASE)
+_TITLE = re.compile(
+    r"\A[*_]{0,2}(?:final |<)?(?:(?:rewritten|created)[ _])?(?:prompt|instruction|question|user)"
+    r"(?:>|[*_]{0,2}(?::| ->)[*_]{0,2}[ \t\n])[ \t\n]{0,3}",
+    re.IGNORECASE,
+)
+_TAG_END = re.compile(
+    r"</(?:(?:rewritten|created)[ _])?(?:prompt|instruction|question)>\s{0,9}\Z", re.IGNORECASE
+)
+# words that hand the prompt over without naming it
+_HANDED = re.compile(
+    r"[*_ \t]{0,4}(?:here (?:you go|it is)|here(?:'s|’s| is) (?:one|my (?:attempt|version|try)"
+    r"(?: (?:at|of) [^:\n]{1,60})?)|try this(?: one)?|how about(?: this(?: one)?)?|"
+    r"an? (?:more complex|harder|rarer|rewritten|new) (?:version|prompt|one) "
+    r"(?:would|could|might) be)"
+    r"[*_ \t]{0,4}[:：][*_ \t]{0,4}",
+    re.IGNORECASE,
+)
+_TWO = re.compile(
+    r"^[*_ \t]{0,4}(?:alternatively|or|another (?:option|version))\b[,:*_ \t]",
+    re.IGNORECASE | re.MULTILINE,
+)
 _CHOICES = markup.label(
     rf"#?(?:option|version|variant|alternative|(?:(?:{_NEW}) )?(?:{_THING}))#? ?#?(?:[1-9]|[ABC])",
     numbered=False,
@@ -75,6 +95,18 @@ _ABOUT = re.compile(
 )
 _I_DID = re.compile(r"I(?:'ve|’ve)? (?:have |also )?(?:added|made|kept|rewrote|changed|tried)\b")
 _GAP = re.compile(r"\n[ \t]{0,99}\n")
+# "(20 words added)", "[Added 10 words]"; "(at most 50 words)" belongs to what is asked
+_COUNTED = re.compile(
+    r"[(\[][^()\[\]\n]{0,40}\b(?:added|adding|word count|(?:rewritten|original) prompt)\b"
+    r"[^()\[\]\n]{0,80}[)\]]\.?",
+    re.IGNORECASE,
+)
+_EFFECT = re.compile(
+    r"in this version,? (?:i|we|the)\b|the added (?:constraint|requirement|words)\b|"
+    r"by (?:adding|asking|requiring|including) [^.\n]{1,80}, (?:the|this) (?:\w+ )?"
+    r"(?:prompt|version)\b",
+    re.IGNORECASE,
+)
 _ANSWER = markup.label(
     r"(?:(?:sample|possible|expected) )?(?:response|answer|output|solution|antwort|réponse|"
     r"respuesta|回答)",
@@ -95,8 +127,19 @@ def prompt(reply: str) -> str | None:
     line = text.partition("\n")[0]
     if len(_CHOICES.findall(text)) > 1 or (_LEAD.match(line) and _MANY.search(line)):
         return None
+    if (_ANSWER.match(text) and not _FIELD.match(text)) or _two(text):
+        return None
     found = _field(text)
     return None if found is None else _alone(found)
+
+
+def _two(text: str) -> bool:
+    """Whether a paragraph offers another prompt instead."""
+    return any(
+        len(part.split("\n")[0]) < 40 or part.lower().startswith("alternatively")
+        for part in text.split("\n\n")[1:]
+        if _TWO.match(part + " ")
+    )
 
 
 def turn(reply: str) -> str:
@@ -118,7 +161,8 @@ def _field(text: str) -> str | None:
     text = _first_round(text)
     fields = list(_FIELD.finditer(text))
     if not fields:
-        text = _announced(_TITLE.sub("", text, count=1))
+        text = _HANDED.sub("", text, count=1) if _HANDED.match(text) else text
+        text = _announced(_TAG_END.sub("", _TITLE.sub("", text, count=1)))
         return None if _GIVEN.match(text) else text
     before = text[: fields[0].start()].strip()
     if before and not _GIVEN.match(_announced(before)) and not _announces(before):
@@ -189,6 +233,8 @@ def _said_of_it(paragraph: str) -> bool:
     own name. A note that is part of what is asked is not."""
     text = paragraph.strip(" \t*_()\n")
     if not text.strip("-="):
+        return True
+    if _COUNTED.fullmatch(paragraph.strip(" \t*_\n")) or _EFFECT.match(text):
         return True
     noted = _NOTE.match(text) and _OWN.search(text)
     return bool(_explains(text) or _ABOUT.match(text) or _I_DID.match(text) or noted)

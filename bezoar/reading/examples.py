@@ -24,7 +24,13 @@ _INSTRUCTION = markup.label(
     r"aufgabe|frage|"
     r"consigne|instrucción|pregunta|istruzione|instrução|指令|问题|инструкция|задание)"
 )
+# a teacher that writes talks names who speaks instead
+_USER = markup.label(r"(?:user|human)", numbered=False)
+_ASSISTANT = markup.label(r"(?:assistant|ai|bot|chatbot)", numbered=False)
 _ASIDE = markup.label(r"(?:category|topic|type|title|kategorie|thema|catégorie|categoría|类别)")
+_CATEGORY = re.compile(
+    r"\A\s*[*_#]{0,4}category[*_]{0,2}:[*_ \t]{0,4}[a-z_]+[*_]{0,4}\n\s*", re.IGNORECASE
+)
 _RESPONSE = markup.label(
     r"(?:(?:expected|sample|ideal|correct|possible|example|model) )?(?:output|response|answer)|"
     r"ausgabe|antwort|réponse|sortie|respuesta|salida|resposta|risposta|输出|回答|答案|ответ",
@@ -37,7 +43,11 @@ _SHAPE = re.compile(
     r"ejemplo",
     re.IGNORECASE,
 )
-_NONE = re.compile(r"[\W_]*(?:none|n/?a|no ?input|keine?|aucune?|ninguna|无)?[\W_]*", re.IGNORECASE)
+_NONE = re.compile(
+    r"[\W_]*(?:none|n/?a|not (?:applicable|needed|required)|no ?input(?: (?:is )?"
+    r"(?:needed|required|necessary|given|provided))?|keine?|aucune?|ninguna|无)?[\W_]*",
+    re.IGNORECASE,
+)
 _KEY = re.compile(
     r"(?:example|instruction|question|prompt|task|item)?[ _#-]?\d{1,3}", re.IGNORECASE
 )
@@ -95,11 +105,17 @@ def _blocks(text: str, cut: bool) -> Iterator[tuple[str, bool]]:
 def _tags(text: str) -> list[re.Match[str]]:
     """The tags of a reply. Brackets of another kind are some where they open or close a line, and
     where there are no others: within a line they speak of an example."""
-    tags = list(_TAG.finditer(text))
+    # one in ticks or quotes is spoken of
+    tags = [tag for tag in _TAG.finditer(text) if not _named(text, tag)]
     angled = [tag for tag in tags if tag[0].startswith("<")]
     return angled or [
         t for t in tags if t["slash"] or text[t.start() - 1 : t.start()] in ("", "\n")
     ]
+
+
+def _named(text: str, tag: re.Match[str]) -> bool:
+    before, after = text[max(0, tag.start() - 1) : tag.start()], text[tag.end() : tag.end() + 1]
+    return (before, after) in (("`", "`"), ('"', '"'), ("'", "'"), ("“", "”"))
 
 
 def _short(text: str) -> bool:
@@ -194,6 +210,9 @@ def _item(text: str, whole: bool, repaired: bool = False) -> Item:
     aside, label, rest = _at(_INSTRUCTION, text)
     if label and all(_ASIDE.match(line) or not line.strip() for line in aside.split("\n")):
         text = rest
+    elif label and rest.strip() and _input_first(aside):
+        text = f"{rest.strip()}\n{aside.strip()}"
+    text = _talk(_CATEGORY.sub("", text, count=1))
     head, response, tail = _at(_RESPONSE, text)
     if asks := _ASKED.match(text):  # `Q: ...` and `A: ...`, of which neither is a label alone
         head, response, tail = _at(_ANSWERED, text[asks.end() :])
@@ -209,6 +228,20 @@ def _item(text: str, whole: bool, repaired: bool = False) -> Item:
         fault, instruction, context = "unread_example", text.strip(), ""
     answered = bool(response and tail.strip())
     return Item(instruction, context, fault, repaired, answered)
+
+
+def _input_first(aside: str) -> bool:
+    """Whether nothing but an input stands before the label of the instruction."""
+    instruction, context = markup.split_input(aside)
+    return bool(context) and not instruction
+
+
+def _talk(text: str) -> str:
+    """An example that is written as a talk, with the labels that were asked for."""
+    user = _USER.match(text)
+    if user is None or len(_USER.findall(text)) > 1:
+        return text
+    return _ASSISTANT.sub("Response: ", text[user.end() :], count=1).strip()
 
 
 def _answer(head: str, tail: str) -> bool:

@@ -21,6 +21,8 @@ _HEADING = re.compile(
 _QUESTION = re.compile(
     r"\[Question [12]\](?:(?!\[/?Question).){0,20000}\[/Question [12]\]", re.I | re.S
 )
+# where a model goes on with turns that nobody asked for
+_MORE = re.compile(r"\n[*_#]{0,4}\[(?:Question|Reference answer) [3-9]\]", re.IGNORECASE)
 _BEFORE = re.compile(
     r"(?:sure|certainly|of course|okay|here (?:are|is)|below|hier sind|voici|aquí)\b[^\n]{0,200}",
     re.IGNORECASE,
@@ -32,6 +34,7 @@ def references_in(reply: str) -> list[str] | None:
     if (values := markup.values(reply)) and len(values) == 1:
         return _of_json(values[0])
     text = _QUESTION.sub("", markup.unfenced(markup.clean(reply))).strip()
+    text = _MORE.split(text, maxsplit=1)[0].rstrip()
     headings = [found for found in _HEADING.finditer(text) if _heads(text, found)]
     opening = [found for found in headings if not found["shut"]]
     numbers = [_number(found) for found in opening]
@@ -69,7 +72,7 @@ def _answer(part: str, headings: list[re.Match[str]], start: int) -> str:
         found for found in headings if found["shut"] and start <= found.start() < start + len(part)
     ]
     if not shut:
-        return markup.closed(part.strip())
+        return markup.closed(markup.unruled(part))
     if part[shut[-1].end() - start :].strip(" \n*_#`"):
         return ""
     return part[: shut[0].start() - start].strip()

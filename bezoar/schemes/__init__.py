@@ -133,12 +133,17 @@ def _answered(exchange: Exchange) -> bool:
 
 
 def shortfall(counts: Generated) -> str:
-    """What is wrong with a yield under half; "" where nothing is."""
+    """What is wrong with a yield under half, or with checks that say nothing; "" where nothing."""
     if counts.parsed * 2 < counts.asked:
         share = f"{counts.parsed} of the {counts.asked} instructions asked for"
         return f"{share} could be read from the teacher's replies"
     if counts.replies_read < 0.5:
         return f"{counts.replies_read:.0%} of the teacher's replies could be read"
+    if counts.undecided_checks * 2 > counts.parsed:
+        return (
+            f"{counts.undecided_checks} of the teacher's checks could not be read, and eliminate "
+            f"nothing of the {counts.parsed} instructions"
+        )
     return ""
 
 
@@ -184,9 +189,9 @@ def unfinished(reply: Reply) -> str | None:
         return reply.finish_reason
     if reply.finish_reason == "refused":
         return "refusal"
-    if not reply.text.strip():
-        return "empty"
-    return "truncated" if reply.finish_reason == "length" else None
+    if reply.finish_reason == "length":
+        return "truncated"  # though nothing was said: its tokens went into thoughts
+    return None if reply.text.strip() else "empty"
 
 
 def fault(reply: Reply, role: str) -> str:

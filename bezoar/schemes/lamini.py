@@ -49,7 +49,8 @@ def plan(seeds: Seeds, params: Lamini, rng: Random) -> list[Job]:
 
 def run(job: Job, ask: Ask) -> Iterator[Sample | Rejected]:
     shown, reply = _asked(job, ask)
-    if unfinished(reply) not in (None, "truncated"):  # what came before a cut is whole
+    why = unfinished(reply)
+    if why and (why != "truncated" or not reply.text.strip()):  # what came before a cut is whole
         raise Reject(fault(reply, "reply"))
     items = examples(reply.text, cut=reply.finish_reason != "stop")
     if not items:
