@@ -560,11 +560,11 @@ def test_tasks_and_lengths_are_told_before_and_after(tree: Path) -> None:
 
 def test_the_share_of_replies_read_stands_beside_what_was_parsed(tree: Path) -> None:
     _, page = render()
-    assert page.count("96.4 % of the replies read") == 3
-    assert page.count("3 checks undecided") == 1
+    assert page.count('<th scope="row">replies read</th><td>96.4 %</td>') == 3
+    assert "equality undecided" in page
     for scheme in ("lamini", "evol_instruct", "orca"):
         edit(f"data/filter/{scheme}/funnel.json", lambda funnel: funnel.pop("replies_read"))
-    assert "of the replies read" not in render()[1]
+    assert "replies read" not in render()[1]
 
 
 def test_an_empty_set_has_no_distance_and_no_lengths(local_tree: Path) -> None:

@@ -351,10 +351,11 @@ def _funnels(run: Run) -> list[dict[str, Any]]:
         ours = {s: getattr(funnel, s) / judged if judged else 0.0 for s in STATUSES}
         bars = [("ours", ours)]
         aside = {step: [percent(share, 1)] for step, share in ours.items() if judged}
+        below: dict[str, dict[str, str]] = {}
         if funnel.replies_read is not None:
-            aside["parsed"] = [f"{percent(funnel.replies_read, 1)} of the replies read"]
+            below["parsed"] = {"replies read": percent(funnel.replies_read, 1)}
         if funnel.undecided_checks:
-            aside["equal"] = [f"{funnel.undecided_checks:,} checks undecided"]
+            below["equal"] = {"equality undecided": f"{funnel.undecided_checks:,}"}
         beside: dict[str, str] = {}
         if theirs:
             rest = 1 - theirs.accepted_share - theirs.undecided_share
@@ -370,19 +371,29 @@ def _funnels(run: Run) -> list[dict[str, Any]]:
                 "teacher": funnel.teacher,
                 "judge": funnel.judge,
                 "bars": bars,
-                "steps": [
-                    {
-                        "step": STEPS[step],
-                        "ours": " · ".join([f"{n:,}", *aside.get(step, [])]),
-                        "paper": beside.get(step, ""),
-                    }
-                    for step, n in counts(funnel).items()
-                ],
+                "steps": _steps(funnel, aside, below, beside),
                 "reasons": _bars(funnel.reasons),
                 "reported": _bars(funnel.reported),
             }
         )
     return shown
+
+
+def _steps(
+    funnel: Funnel,
+    aside: Mapping[str, list[str]],
+    below: Mapping[str, Mapping[str, str]],
+    beside: Mapping[str, str],
+) -> list[dict[str, str]]:
+    """The rows of a funnel's table: each step's count with what stands `aside` of it, the paper's
+    `beside` it, and further rows `below`."""
+    rows = []
+    for step, count in counts(funnel).items():
+        ours = " · ".join([f"{count:,}", *aside.get(step, [])])
+        rows.append({"step": STEPS[step], "ours": ours, "paper": beside.get(step, "")})
+        for name, value in below.get(step, {}).items():
+            rows.append({"step": name, "ours": value, "paper": ""})
+    return rows
 
 
 def _bars(counted: Mapping[str, int], ordered: bool = False) -> list[dict[str, Any]]:
