@@ -304,9 +304,9 @@ def _harmony(reply: str) -> Parted | None:
     """gpt-oss: `<|channel|>analysis<|message|>...<|end|>`, the answer in the channel `final`."""
     turns = list(_TURN.finditer(reply))
     if not turns:
-        thoughts, final, answer = reply.partition(_BARE_FINAL)
+        head, final, answer = reply.partition(_BARE_FINAL)
         bare = final and _BARE.match(reply)
-        return _parted([answer], [thoughts], closed=True) if bare else None
+        return _parted([answer], [head], closed=True) if bare else None
     thoughts, answers = [reply[: turns[0].start()]], list[str]()
     for turn, after in zip(turns, [*turns[1:], None], strict=True):
         body = _ENDS.sub("", reply[turn.end() : after.start() if after else len(reply)])
