@@ -290,6 +290,15 @@ def interview(question: Question, name: str, ask: Ask) -> Answers:
     )
 
 
+def unsaid(answers: Sequence[Answers]) -> int:
+    """How many turns were cut before they said anything."""
+    return sum(
+        finish == "length" and not turn.strip()
+        for one in answers
+        for turn, finish in zip(one.turns, one.finish, strict=True)
+    )
+
+
 def _where_thought(turns: list[str], raw: list[str]) -> list[str]:
     return raw if raw != turns else []
 

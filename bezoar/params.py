@@ -47,7 +47,10 @@ def _plain_url(url: str) -> str:
         raise ValueError("not an http(s) address")
     if parts.username or parts.password or parts.query or parts.fragment:
         raise ValueError(f"a key has no place in an address; name its variable in {KEY_FIELD}")
-    return url.rstrip("/")
+    url = url.rstrip("/")
+    if end := re.search(r"/(?:chat/completions|completions|messages|models|responses)\Z", url):
+        raise ValueError(f"the address ends before {end[0]}, which the client adds")
+    return url
 
 
 def _plain_urls(urls: str | list[str]) -> str | list[str]:

@@ -269,7 +269,14 @@ _TURN_ENDS = re.compile(
     r"</s>(?=\s*(?:\Z|<s>|\[INST\]|<\|))|"
     r"\[INST\]"
 )
-_BEHIND = re.compile(r"[ \t]*(?:\Z|\n|<[|｜s/]|<start_of_turn>|\[INST\])")
+_BEHIND = re.compile(
+    r"[ \t]*(?:\Z|\n|<[|｜s/]|<start_of_turn>|\[INST\])|(?:user|assistant|system|model|human)\b"
+)
+_STOPS = tuple(".!?…。")
+# "Paris. [INST] And of Italy? [/INST]" goes on, "[INST] opens a turn" speaks of the mark
+_ASKS_ON = re.compile(
+    r" (?!(?:opens|marks?|is|are|and|or|tags?|tokens?|begins|starts|closes|ends)\b)"
+)
 
 
 def _own_turn(text: str) -> str:
@@ -279,13 +286,20 @@ def _own_turn(text: str) -> str:
         return text
     text = _OWN_OPENS.sub("", text)
     plain = _without_code(text)
-    for mark in _TURN_ENDS.finditer(plain):
-        before = plain[: mark.start()]
-        apart = not before.endswith((" ", *_OPEN_QUOTES)) and _BEHIND.match(plain, mark.end())
-        sentence = before.rstrip(" ").endswith((*".!?…\n", "。"))
-        if apart or sentence or not before.strip() or not plain[mark.end() :].strip():
-            return text[: mark.start()].rstrip()
-    return text
+    end = next((mark for mark in _TURN_ENDS.finditer(plain) if _ends_turn(mark, plain)), None)
+    return text[: end.start()].rstrip() if end else text
+
+
+def _ends_turn(mark: re.Match[str], text: str) -> bool:
+    """Whether a mark ends the turn before it, and is not only spoken of."""
+    before = text[: mark.start()]
+    if not before.strip() or not text[mark.end() :].strip():
+        return True
+    if not before.endswith((" ", *_OPEN_QUOTES)) and _BEHIND.match(text, mark.end()):
+        return True
+    if mark[0] == "[INST]":
+        return before.rstrip().endswith(_STOPS) and bool(_ASKS_ON.match(text, mark.end()))
+    return before.endswith(_STOPS)
 
 
 # --- channels and sentences -----------------------------------------------------------------------

@@ -60,8 +60,8 @@ def main(name: str) -> None:
             print(f"generate@{name}: a reply: {unread.shown(reply)}", file=sys.stderr)
     if not samples:
         raise BadInput(
-            f"generate@{name}: passes nothing of {len(jobs)} jobs ({schemes.why(done)}); look at "
-            f"{out}/replies.jsonl, at the teacher (llm.teacher) and at prompts/{name}/"
+            f"generate@{name}: passes nothing of {len(jobs)} jobs ({schemes.why(done)}); "
+            f"{schemes.mend(name, done)}"
         )
 
 

@@ -37,6 +37,12 @@ def main(name: str) -> None:
     files.write_jsonl(out / "answers.jsonl", answers)
     counts = evaluation.counts(answers, tokens, p.mt_answer)
     files.write_json(f"metrics/mt_answer/{name}.json", counts)
+    if unsaid := evaluation.unsaid(answers):
+        print(
+            f"warning: mt_answer@{name}: {unsaid} of {2 * len(answers)} answers were cut before "
+            "they said anything, as thoughts are, and count as empty; allow the model more tokens",
+            file=sys.stderr,
+        )
 
 
 def ask(

@@ -13,7 +13,7 @@ import yaml
 from bezoar import chat, evaluation, forecast, params
 from bezoar.files import BadInput
 from bezoar.preflight import data, endpoints, expected
-from bezoar.records import Message, Question, Reply
+from bezoar.records import Answers, Message, Question, Reply
 from tests.conftest import ROOT, Run
 from tests.hub import Hub, Repo, serve
 from tests.servers import serving
@@ -149,6 +149,17 @@ def test_a_template_of_other_people_is_used_without_our_system_message() -> None
 
 def question(number: int) -> Question:
     return Question(question_id=number, category="math", turns=["One?", "Two?"], reference=[])
+
+
+def test_turns_that_were_cut_before_they_said_anything_are_counted() -> None:
+    ends: list[tuple[str, str]] = [("", "length"), ("Hm", "length"), ("", "stop"), (" ", "length")]
+    answers = [
+        Answers.model_validate(
+            {"question_id": 1, "model": "m", "turns": [text, "x"], "finish": [finish, "stop"]}
+        )
+        for text, finish in ends
+    ]
+    assert evaluation.unsaid(answers) == 2
 
 
 def test_an_endpoint_hears_its_own_first_answer_before_the_second_turn() -> None:

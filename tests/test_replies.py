@@ -253,6 +253,17 @@ def test_a_prompt_that_a_filter_refuses_is_refused_and_no_failure(error: Any) ->
     assert model.statuses == {"400": 1}
 
 
+@pytest.mark.parametrize(
+    "words",
+    ["Your account was flagged for a violation of our usage policies.",
+     "The organization has been disabled by moderation."],
+)  # fmt: skip
+def test_a_refusal_of_the_account_is_no_answer_to_the_prompt(words: str) -> None:
+    with serving(script=lambda *_: (403, {"error": {"message": words}}, "")) as (_, url):
+        result = run(openai(url, max_failed=1), ["x"])
+    assert words in result.failures[0].reason and not result.exchanges
+
+
 def test_a_limit_of_tokens_a_minute_is_no_context() -> None:
     words = "Too many tokens, please wait before trying again."
     with serving(script=lambda *_: (400, {"message": words}, "")) as (_, url):

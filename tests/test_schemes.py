@@ -14,7 +14,18 @@ import yaml
 from bezoar import schemes
 from bezoar.params import EvolInstruct, Lamini, Orca
 from bezoar.reading.examples import examples
-from bezoar.records import Job, Message, Outcome, Query, Reply, Sample, Seed, Seeds, Topic
+from bezoar.records import (
+    Job,
+    Message,
+    Outcome,
+    Query,
+    Rejected,
+    Reply,
+    Sample,
+    Seed,
+    Seeds,
+    Topic,
+)  # fmt: skip
 from bezoar.schemes import evol_instruct, lamini, orca
 from tests.scripted import Line, Scripted, said
 
@@ -154,16 +165,34 @@ def test_what_cannot_be_read_is_counted_by_replies() -> None:
     [(10, 1.0, ""), (5, 0.5, ""), (4, 1.0, "4 of the 10 instr"), (10, 0.49, "49% of the teach")],
 )
 def test_a_yield_under_half_is_said(parsed: int, share: float, says: str) -> None:
-    counts = schemes.generated([], [], calls=0).model_copy(
+    counts = schemes.generated([], [], calls=1).model_copy(
         update={"asked": 10, "parsed": parsed, "replies_read": share}
     )
     found = schemes.shortfall(counts)
     assert found.startswith(says) and bool(found) == bool(says)
 
 
+@pytest.mark.parametrize(
+    ("reasons", "says"),
+    [
+        (["too_long", "not_reached", "not_reached"], "raise context_tokens of llm.teacher"),
+        (["truncated_reply", "truncated_reply", "empty"], "raise max_tokens in the params"),
+        (["no_examples"], "look at data/generate/lamini/replies.jsonl"),
+        ([], "look at data/generate/lamini/replies.jsonl"),
+    ],
+)
+def test_where_nothing_passes_it_is_said_what_to_mend(reasons: list[str], says: str) -> None:
+    rejected = [
+        Rejected(id=str(n), scheme="lamini", reason=reason, text="", details={})
+        for n, reason in enumerate(reasons)
+    ]
+    outcome = Outcome(samples=[], rejected=rejected, exchanges=[], unread=[], undecided=0)
+    assert says in schemes.mend("lamini", [outcome])
+
+
 @pytest.mark.parametrize(("undecided", "warned"), [(0, False), (5, False), (6, True), (10, True)])
 def test_checks_that_say_nothing_are_said(undecided: int, warned: bool) -> None:
-    counts = schemes.generated([], [], calls=0).model_copy(
+    counts = schemes.generated([], [], calls=1).model_copy(
         update={"asked": 10, "parsed": 10, "replies_read": 1.0, "undecided_checks": undecided}
     )
     assert bool(schemes.shortfall(counts)) == warned

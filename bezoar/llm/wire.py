@@ -209,10 +209,11 @@ _TOO_LONG = re.compile(
     re.IGNORECASE,
 )
 # a limit of so many tokens a minute has the same words, and passes
-_RATE = re.compile(r"please wait|try again|per (?:min|day|hour)|\btpm\b|rate.?limit", re.IGNORECASE)
+_RATE = re.compile(r"please wait|per (?:min|day|hour)|\btpm\b|rate.?limit", re.IGNORECASE)
 _FILTERED = re.compile(
     r"content[_ ]?(?:filter|policy|management)|responsible ?ai|safety (?:system|polic|filter)|"
-    r"content.?policy|moderation|flagged (?:as|for|by)|was flagged|usage (?:polic|guideline)|"
+    r"content.?policy|moderation|flagged (?:as|for|by)|(?:input|prompt|content) was flagged|"
+    r"usage (?:polic|guideline)|"
     r"considered high risk|inappropriate content|data_inspection_failed|responsibleaipolicy",
     re.IGNORECASE,
 )
@@ -224,6 +225,13 @@ def no_room(status: int | None, words: str) -> bool:
     return status in (400, 413, 422, 500) and not fits
 
 
+_ACCOUNT = re.compile(
+    r"\b(?:account|organi[sz]ation|project|api key|user) (?:has been|was|is)\b", re.I
+)
+
+
 def filtered(status: int | None, words: str) -> bool:
-    """Whether a filter of the provider's refuses what a request says: that is an answer to it."""
-    return status in (400, 403, 422) and bool(_FILTERED.search(words))
+    """Whether a filter of the provider's refuses what a request says: that is an answer to it. What
+    is said of the account holds for every request, and is none."""
+    says = _FILTERED.search(words) and not _ACCOUNT.search(words)
+    return status in (400, 403, 422) and bool(says)

@@ -19,7 +19,7 @@ from bezoar import differences, distributions
 from bezoar.params import PAIRS, Dpo, Further, FurtherHub, FurtherServed
 from bezoar.records import Answers, Grade, Question, Spending
 from bezoar.report import figures, harness, mt_bench, paper, trust
-from bezoar.report.run import Curve, Judging, Link, Run, Tasks
+from bezoar.report.run import Curve, Funnel, Judging, Link, Run, Tasks
 from bezoar.report.summary import counts, simulated, skills
 
 NAMES = {

@@ -134,6 +134,8 @@ def _answered(exchange: Exchange) -> bool:
 
 def shortfall(counts: Generated) -> str:
     """What is wrong with a yield under half, or with checks that say nothing; "" where nothing."""
+    if not counts.calls:
+        return "no request got a reply"
     if counts.parsed * 2 < counts.asked:
         share = f"{counts.parsed} of the {counts.asked} instructions asked for"
         return f"{share} could be read from the teacher's replies"
@@ -158,6 +160,21 @@ def why(outcomes: Sequence[Outcome]) -> str:
     """The reasons of all rejects with their counts, the most frequent first."""
     reasons = Counter(row.reason for outcome in outcomes for row in outcome.rejected)
     return ", ".join(f"{reason} {count}" for reason, count in reasons.most_common())
+
+
+def mend(scheme: str, outcomes: Sequence[Outcome]) -> str:
+    """What to look at where nothing passes, by the reason that most rejects have."""
+    reasons = Counter(row.reason for outcome in outcomes for row in outcome.rejected)
+    reasons.pop("not_reached", None)
+    most = max(reasons, key=lambda reason: reasons[reason], default="")
+    if most == "too_long":
+        return (
+            "no request fits the teacher: raise context_tokens of llm.teacher, or lower max_tokens"
+        )
+    if most.startswith("truncated"):
+        return "most replies are cut: raise max_tokens in the params of llm.teacher"
+    folder = f"data/generate/{scheme}"
+    return f"look at {folder}/replies.jsonl, at the teacher (llm.teacher) and at prompts/{scheme}/"
 
 
 def parsed(outcome: Outcome) -> int:
