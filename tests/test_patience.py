@@ -180,7 +180,9 @@ def test_a_pause_that_the_server_asks_for_is_said(
 
     with serving(script=script) as (_, url):
         run(openai(url), ["a", "b", "c", "d"])
-    assert re.search(r"until \d\d:\d\d:\d\d \(HTTP 429: slow down\)", capfd.readouterr().err)
+    said = capfd.readouterr().err
+    assert re.search(r"until \d\d:\d\d:\d\d \(HTTP 429: slow down\)", said)
+    assert "llm: 4 requests of m wait; " in said and " 0 replies" not in said
 
 
 # --- a stage's end -------------------------------------------------------------------------------

@@ -385,9 +385,12 @@ class Client:
     def _waiting_for(self, now: float) -> str:
         """What is waited for, and until when, in words."""
         sent = [call.since for call in self._calls.values() if call.since is not None]
-        words = f"waiting for {self.admission.under_way} replies of {self.endpoint.model}"
-        if len(self._calls) > self.admission.under_way:
-            words += f", {len(self._calls) - self.admission.under_way} more requests wait"
+        under_way = self.admission.under_way
+        words = f"waiting for {under_way} replies of {self.endpoint.model}"
+        if not under_way:
+            words = f"{len(self._calls)} requests of {self.endpoint.model} wait"
+        elif len(self._calls) > under_way:
+            words += f", {len(self._calls) - under_way} more requests wait"
         if elsewhere := self.elsewhere.words():
             words += f"; {elsewhere}"
         if sent and self.endpoint.patience:
