@@ -121,6 +121,11 @@ class Purse:
         """Whether another process has dollars of this run set aside, which it may not need."""
         return self.claims.others(self.bill.run)
 
+    @property
+    def spent(self) -> float:
+        """Dollars spent by everybody, as far as the ledger was read."""
+        return fsum(self._ledger.spent.values())
+
     def rest(self, key: str) -> None:
         """The request failed and is tried again later: it stays claimed, with nothing set aside."""
         self.claims.rest(key)

@@ -168,6 +168,10 @@ class Claims:
         aside = self._at_place((run,))
         return any(nano for owner, nano in aside.items() if owner != self.name)
 
+    def batches(self) -> bool:
+        """Whether another owner has a request in a batch, which may take a day."""
+        return any(claim.batch and claim.owner != self.name for claim in self._open.values())
+
     def _at_place(self, place: tuple[str, ...]) -> dict[str, int]:
         return {
             owner: nano

@@ -17,8 +17,8 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import TracebackType
 
+from bezoar import interrupts
 from bezoar.files import BadInput
 
 # A full disk, as Python and safetensors, a quota, and torch.save put it
@@ -107,24 +107,13 @@ def _link(file: str, to: str) -> None:
 def die_with_parent() -> None:
     """Ask the kernel to end this process when dvc ends (Linux): no orphan writes to a stale out.
     Have Ctrl-C end it with a line."""
-    sys.excepthook = _without_traceback
+    interrupts.say_in_a_line()
     if sys.platform == "linux":
         parent = os.getppid()
         ctypes.CDLL(None).prctl(1, signal.SIGTERM)
         if os.getppid() != parent:
             sys.exit(1)
         _die_behind_shell(parent)
-
-
-def _without_traceback(
-    kind: type[BaseException], error: BaseException, trace: TracebackType | None
-) -> None:
-    """Print an error as Python does, and Ctrl-C as a line."""
-    if not issubclass(kind, KeyboardInterrupt):
-        sys.__excepthook__(kind, error, trace)
-        return
-    message = "error: interrupted; run the same command again: it goes on from what is whole"
-    print(message, file=sys.stderr, flush=True)
 
 
 def _die_behind_shell(parent: int) -> None:

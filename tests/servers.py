@@ -76,9 +76,15 @@ class Model:
     alias: str = ""  # a model that is known by this name too, and not listed
     key: str = ""  # the one that is let in; "" for any
     batch_polls: int = 2  # polls until a batch is over
-    batch_faults: dict[str, str] = field(default_factory=dict)  # prompt -> expired | error | bad
+    batch_faults: dict[str, str] = field(
+        default_factory=dict
+    )  # prompt -> expired | error | bad | lost (paid, no result)
     batch_end: str = ""  # failed | cancelled: how every batch ends as a whole
     batch_limit: int | None = None  # requests above which a batch is too large
+    batch_words: str = ""  # what a batch that failed says of that
+    batch_refusal: str = ""  # with what words each batch is refused
+    batch_empty: bool = False  # all that the batch API answers is {}
+    batch_gone: bool = False  # batches are taken in, and not known afterwards
     batch_late: int = 0  # so many batches expire before anything of them is done
 
     def fault(self, prompt: str, attempt: int) -> str | None:
@@ -245,6 +251,9 @@ class Connection(asyncio.Protocol):
             data = b'{"error":{"message":"no such thing"}}' if answer is None else answer
             if answer is None and method == "POST" and path == "/v1/messages/batches":
                 status, data = 413, problem(path, "Request too large", "request_too_large")
+            if model.batch_refusal and method == "POST" and path.endswith("/batches"):
+                words = f'{{"error":{{"message":"for {model.batch_refusal} no batch"}}}}'
+                status, data = 400, words.encode()
             self.send(head(status, len(data)) + data)
 
     def complete(self, path: str, headers: dict[str, str], body: dict[str, Any]) -> None:
@@ -319,7 +328,7 @@ class Connection(asyncio.Protocol):
             asyncio.get_running_loop().call_later(0.2, self.drip, data[1:])
 
 
-def other(  # noqa: PLR0911
+def other(  # noqa: PLR0911, PLR0912
     model: Model, method: str, target: str, headers: dict[str, str], body: bytes
 ) -> bytes | None:
     """Files, batches, books; None: 404."""
@@ -330,6 +339,8 @@ def other(  # noqa: PLR0911
         return json.dumps({"object": "list", "data": rows}).encode()
     if model.alias and path == f"/v1/models/{model.alias}":
         return json.dumps({"id": model.alias, "object": "model"}).encode()
+    if model.batch_empty and ("/files" in path or "/batches" in path):
+        return b"{}"
     if path == "/v1/files" and method == "POST":
         mark = headers["content-type"].split("boundary=")[1].strip('"').encode()
         content = next(p for p in body.split(b"--" + mark) if b'name="file"' in p)
@@ -349,7 +360,7 @@ def other(  # noqa: PLR0911
             return json.dumps({"object": "list", "data": rows, "has_more": False}).encode()
         if path.startswith(top + "/"):
             name, *tail = path.removeprefix(top + "/").split("/")
-            if name not in model.batches:
+            if name not in model.batches or model.batch_gone:
                 return None
             batch = model.batches[name]
             if tail == ["results"]:
@@ -416,7 +427,8 @@ def fail_batch(model: Model, batch: dict[str, Any]) -> None:
     """End a batch before any of its requests is looked at."""
     error = {"code": "token_limit_exceeded", "message": "Enqueued token limit reached"}
     if model.batch_end:
-        error = {"code": "mismatched_model", "message": "one model a batch"}
+        words = model.batch_words or "one model a batch"
+        error = {"code": "mismatched_model", "message": words}
     batch["over"], batch["status"] = True, "failed"
     batch["errors"] = {"object": "list", "data": [{**error, "param": None, "line": None}]}
 
@@ -438,8 +450,10 @@ def close_batch(  # noqa: PLR0912
         fate = "expired" if late else model.batch_faults.get(prompt)
         if end == "cancelled" and len(good) >= len(batch["requests"]) // 2:
             fate = "cancelled"
-        if fate is None:
+        if fate in (None, "lost"):
             model.paid[prompt] += 1
+        if fate == "lost":
+            continue
         if batch["anthropic"]:
             kind = {
                 "expired": "expired",
@@ -454,6 +468,10 @@ def close_batch(  # noqa: PLR0912
             elif kind is None:
                 result["message"] = document(path, body, model.speak(prompt))
             good.append({"custom_id": name, "result": result})
+        elif fate == "blocked":  # an error inside of a 200
+            said = {"error": {"message": "flagged by the content filter", "code": 400}}
+            response = {"status_code": 200, "request_id": "r", "body": said}
+            good.append({"custom_id": name, "response": response, "error": None})
         elif fate in ("expired", "cancelled"):
             error = {"code": f"batch_{fate}", "message": "too late"}
             bad.append({"custom_id": name, "response": None, "error": error})

@@ -18,6 +18,7 @@ import pytest
 
 from bezoar import files, llm
 from bezoar.files import BadInput
+from bezoar.ledger import Ledger
 from bezoar.llm import batch, client
 from bezoar.llm.admission import Admission
 from bezoar.llm.client import Client, Failed
@@ -618,6 +619,12 @@ def test_a_refusal_now_and_then_stops_nobody() -> None:
         ({"Retry-After": "-3"}, None),
         ({"Retry-After": "nan"}, None),
         ({"Retry-After": "1e400"}, None),
+        ({"retry-after-ms": "inf"}, None),
+        ({"retry-after-ms": "-20"}, None),
+        ({"Retry-After": "1e18"}, client.YEAR),
+        ({"Retry-After": "9" * 30}, client.YEAR),
+        ({"Retry-After": "Fri, 31 Dec 9999 23:59:59 GMT"}, client.YEAR),
+        ({"Retry-After": "Fri, 31 Dec 99999 23:59:59 GMT"}, None),
     ],
 )
 def test_what_a_server_asks_to_wait(headers: dict[str, str], seconds: float | None) -> None:
@@ -764,7 +771,9 @@ def test_a_batch_that_runs_for_long_is_told_of(
     monkeypatch.setattr(client, "SYNC", 0.05)
     with serving(batch_polls=40) as (_, url):
         assert run(openai(url, mode="batch"), PROMPTS).done == RIGHT
-    assert "waiting for 1 batches of m with 60 requests" in capfd.readouterr().err
+    lines = capfd.readouterr().err.splitlines()
+    assert lines and lines[0].startswith("llm: waiting for 1 batches of m with 60 requests, looked")
+    assert not any("0 replies" in line for line in lines)
 
 
 def test_what_a_batch_refuses_is_told_apart_as_it_is_live(quick: None) -> None:
@@ -779,6 +788,48 @@ def test_what_a_batch_refuses_is_told_apart_as_it_is_live(quick: None) -> None:
         endings = dict(result.done)
     assert [endings.get(prompt) for prompt in fates] == ["too_long", "refused", "failed"]
     assert len(result.failures) == 1 and not model.statuses
+
+
+def test_an_error_inside_of_a_batchs_200_is_that_error(quick: None, work: Path) -> None:
+    def ending(prompt: str, ask: Ask) -> str:
+        return ask(user(prompt)).finish_reason
+
+    with serving(batch_faults={PROMPTS[3]: "blocked"}) as (model, url):
+        with connected(endpoint := openai(url, mode="batch")) as ask:
+            result = llm.each(ending, PROMPTS, ask, endpoint, where="test", name=str)
+        assert len(model.batches) == 1 and not model.statuses
+    assert dict(result.done)[PROMPTS[3]] == "refused"
+    assert not Ledger().lost, "an error is not billed"
+
+
+@pytest.mark.parametrize("make", [openai, anthropic])
+def test_what_a_batch_did_and_has_no_line_for_is_counted_as_lost(
+    make: Any, quick: None, work: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with serving(batch_faults=dict.fromkeys(PROMPTS[:9], "lost")) as (model, url):
+        endpoint = make(url, mode="batch")
+        with pytest.raises(BadInput, match=r"9 of 9 requests .*no line for it.*as the one before"):
+            run(endpoint, PROMPTS)
+        assert len(model.batches) == 2
+    assert sum(Ledger().lost.values()) > 0
+
+
+@pytest.mark.parametrize("make", [openai, anthropic])
+def test_a_provider_that_forgets_each_batch_is_given_no_third_one(
+    make: Any, quick: None, work: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with serving(batch_gone=True) as (model, url):
+        endpoint = make(url, mode="batch")
+        with pytest.raises(BadInput, match="does not know the batch any more"):
+            run(endpoint, PROMPTS)
+        assert len(model.batches) == 2 and not model.statuses
+    assert sum(Ledger().lost.values()) > 0, "it may bill what it forgot"
+
+
+def test_a_batch_api_that_answers_with_something_else_is_said_in_words(quick: None) -> None:
+    words = "an answer of the batch API lacks what it should hold"
+    with serving(batch_empty=True) as (_, url), pytest.raises(BadInput, match=words):
+        run(openai(url, mode="batch"), ["a", "b"])
 
 
 def test_a_single_expired_item_is_asked_live_and_that_is_said(
@@ -810,7 +861,9 @@ def test_a_batch_that_the_provider_no_longer_knows_is_said_and_asked_anew(
             key = request_key(ask.wire, encode(ask.wire.body(user("p"))), 0)
             left = journal(work, url=ask.wire.url, keys=[key])
         assert run(endpoint, ["p", "q"]).done == [("p", reply_to("p")), ("q", reply_to("q"))]
-        assert "batch batch_9 of 1 requests is not known to the provider" in capfd.readouterr().err
+        said = capfd.readouterr().err
+        assert "batch batch_9 left 1 of 1 requests unanswered" in said
+        assert "the provider does not know the batch any more" in said
         assert not left.exists() and set(model.paid.values()) == {1} and not model.statuses
 
 

@@ -12,9 +12,11 @@ from typing import Any
 import pytest
 
 from bezoar import llm
+from bezoar.budget import Purse
 from bezoar.files import BadInput
-from bezoar.ledger import Ledger
+from bezoar.ledger import Bill, Ledger
 from bezoar.llm import client
+from bezoar.llm import openai as openai_wire
 from bezoar.records import Ask
 from tests.servers import Faults, serving
 from tests.test_client import ROOT, connected, openai, run, say, user, work
@@ -32,6 +34,69 @@ def test_a_pause_longer_than_patience_ends_the_stage_with_the_servers_words() ->
     assert time.monotonic() - began < 10
     message = str(raised.value)
     assert re.search(r"asks to wait until \d\d:\d\d:\d\d .*daily quota.*patience of 1 s", message)
+
+
+def test_a_pause_of_days_is_shown_with_its_date() -> None:
+    def closed(*_: Any) -> Any:
+        return 503, {"error": {"message": "closed"}}, "Retry-After: 259200\r\n"
+
+    with serving(script=closed) as (_, url), pytest.raises(BadInput) as raised:
+        run(openai(url, max_failed=1, patience=1), [f"p{n}" for n in range(200)])
+    assert re.search(r"asks to wait until \d{4}-\d\d-\d\d \d\d:\d\d:\d\d", str(raised.value))
+
+
+@pytest.mark.parametrize("pause", ["Retry-After: 1" + 18 * "0", "retry-after-ms: inf"])
+def test_a_pause_without_an_end_ends_the_stage(pause: str) -> None:
+    def closed(*_: Any) -> Any:
+        return 429, {"error": {"message": "closed"}}, f"{pause}\r\n"
+
+    began = time.monotonic()
+    with serving(script=closed) as (_, url):
+        try:
+            result = run(openai(url, max_failed=1, patience=1), [f"p{n}" for n in range(40)])
+            assert len(result.failures) == 40
+        except BadInput as error:
+            assert "asks to wait until" in str(error)
+    assert time.monotonic() - began < 10
+
+
+def test_one_request_that_is_to_wait_for_an_hour_takes_no_patience_from_the_others(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(client, "backoff", lambda attempts: 0.05)
+    tries: list[str] = []
+
+    def script(prompt: str, _: Any) -> Any:
+        tries.append(prompt)
+        if prompt == "p0":
+            return 429, {"error": {"message": "not you"}}, "Retry-After: 3600\r\n"
+        return (500, {"error": {"message": "hm"}}, "") if tries.count(prompt) < 3 else None
+
+    prompts = [f"p{n}" for n in range(8)]
+    with serving(script=script) as (_, url):
+        result = run(openai(url, max_failed=0.2, patience=30, concurrency=8), prompts)
+    (failure,) = result.failures
+    assert failure.job == "p0" and "the server asks to wait until" in failure.reason
+
+
+def test_the_rest_of_a_cap_that_a_halted_process_holds_is_not_waited_for_longer_than_patience(
+    work: Path,
+) -> None:
+    """Another owner lives, has all but nothing of the cap set aside, and never moves."""
+    with serving() as (model, url):
+        endpoint = openai(url, patience=0.3, timeout=0.3)
+        ledger = Ledger()
+        bill = Bill("run", "generate", "x", "m")
+        halted = Purse(ledger, bill, None, 0.01)
+        assert halted.take("ab" * 32, 0.00999) == "taken"
+        wire = openai_wire.Wire(endpoint, "")
+        ask = client.Client(endpoint, wire, Ledger(), Purse(Ledger(), bill, None, 0.01), "")
+        began = time.monotonic()
+        with pytest.raises(BadInput, match="set aside by other processes that have not moved"):
+            llm.each(say, ["a", "b"], ask, endpoint, where="test", name=str)
+        assert time.monotonic() - began < 10 and not model.attempts
+        ask.close()
+        halted.close()
 
 
 def test_a_server_that_says_nothing_is_waited_for_once(
@@ -115,7 +180,9 @@ def test_a_pause_that_the_server_asks_for_is_said(
 
     with serving(script=script) as (_, url):
         run(openai(url), ["a", "b", "c", "d"])
-    assert re.search(r"until \d\d:\d\d:\d\d \(HTTP 429: slow down\)", capfd.readouterr().err)
+    said = capfd.readouterr().err
+    assert re.search(r"until \d\d:\d\d:\d\d \(HTTP 429: slow down\)", said)
+    assert "llm: 4 requests of m wait; " in said and " 0 replies" not in said
 
 
 # --- a stage's end -------------------------------------------------------------------------------
@@ -170,6 +237,24 @@ def test_ctrl_c_elsewhere_in_a_stage_prints_one_line() -> None:
     assert err.splitlines() == [
         "error: interrupted; run the same command again: it goes on from what is whole"
     ]
+
+
+@pytest.mark.slow
+def test_ctrl_c_while_a_stage_is_imported_prints_one_line(tmp_path: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text(
+        "import sys, os, signal\n"
+        "class Finder:\n"
+        "    def find_spec(self, name, path, target=None):\n"
+        "        if name == 'bezoar.params': os.kill(os.getpid(), signal.SIGINT)\n"
+        "sys.meta_path.insert(0, Finder())\n"
+    )
+    process = subprocess.run(
+        [sys.executable, "-m", "stages.generate", "generate@lamini"],
+        cwd=ROOT, env={**os.environ, "PYTHONPATH": str(tmp_path)}, capture_output=True, text=True,
+        check=False, timeout=60,
+    )  # fmt: skip
+    assert process.returncode and process.stderr.startswith("error: interrupted; run the same")
+    assert len(process.stderr.splitlines()) == 1
 
 
 @pytest.mark.slow

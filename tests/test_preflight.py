@@ -1,6 +1,7 @@
 """What preflight finds before a run: by servers and a hub on loopback, and machines and disks made
 up by the test. Nothing is generated, and no check reads more than it must."""
 
+import contextlib
 import json
 import os
 import re
@@ -240,6 +241,24 @@ def test_a_busy_server_is_not_an_absent_one(monkeypatch: pytest.MonkeyPatch) -> 
         (found,) = asked(free(f"http://127.0.0.1:{silent.getsockname()[1]}"))
     assert found.level == "warning" and "did not answer in time" in found.what
     assert "busy" in found.do
+
+
+def test_a_server_that_is_full_of_connections_is_not_an_absent_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """One that computes one request at a time takes a few connections and lets the next wait."""
+    monkeypatch.setattr(web.get, "__defaults__", (None, 0.3))
+    with (
+        socket.create_server(("127.0.0.1", 0), backlog=0) as silent,
+        contextlib.ExitStack() as all_,
+    ):
+        place = silent.getsockname()
+        for _ in range(4):
+            waiting = all_.enter_context(socket.socket())
+            waiting.setblocking(False)
+            waiting.connect_ex(place)
+        (found,) = asked(free(f"http://127.0.0.1:{place[1]}"))
+    assert found.level == "warning" and "busy" in found.do
 
 
 # --- sources --------------------------------------------------------------------------------------

@@ -28,7 +28,7 @@ from bezoar.files import BadInput
 from bezoar.ledger import Bill, Ledger
 from bezoar.llm import client
 from bezoar.llm.client import Call, Stopped
-from bezoar.llm.wire import Unusable, Wire, filtered, first, no_room
+from bezoar.llm.wire import Unusable, Wire, filtered, first, no_room, problem
 from bezoar.params import Anthropic, OpenAI
 from bezoar.records import Record
 
@@ -39,6 +39,7 @@ LINE = 200  # bytes that a request takes in a file beside its body
 SKEW = 300  # seconds by which a provider's clock may differ from ours
 LITTLE = 0.1  # the share of a batch that is asked live where it stays unanswered
 GONE = (404, 410)
+UNKNOWN = "the provider does not know the batch any more: too old, or of another account"
 TOO_LARGE = re.compile(
     r"token_limit|enqueued token|too[ _-]large|too many (requests in|lines|tokens)"
     r"|(request|size|file|batch)s?_(size_)?limit|maximum (number|size)|exceeds? the (max|limit)",
@@ -68,11 +69,20 @@ class Result(NamedTuple):
 
 class Ended(NamedTuple):
     """A batch that is over: results by key, and where it failed as a whole the provider's words,
-    and whether smaller ones may do."""
+    and whether smaller ones may do. `billed`: the provider counts all of its requests as done, so
+    that it may bill those without a result."""
 
     results: dict[str, Result]
     failure: str = ""
     too_large: bool = False
+    billed: bool = False
+    missing: str = "the results have no line for it"
+
+    def why(self, key: str) -> str:
+        """Why there is no answer to a request."""
+        if result := self.results.get(key):
+            return result.reason
+        return self.missing
 
 
 class Dialect(Protocol):
@@ -258,6 +268,9 @@ class Client(client.Client):
         except (Exception, BadInput) as error:
             if not isinstance(error, Stopped):
                 reason = str(error).removeprefix("error: ") or type(error).__name__
+                if isinstance(error, (LookupError, TypeError, AttributeError)):
+                    reason = f"an answer of the batch API lacks what it should hold ({error!r})"
+                reason = self._mask.text(reason)
                 error = Stopped(f"llm: {self.endpoint.model}: mode: batch: {reason}")
             self._unread |= dict.fromkeys(keys, error)
             if any(key in self._parked for key in keys):
@@ -298,13 +311,8 @@ class Client(client.Client):
     async def _follow(self, path: Path, journal: Journal) -> None:
         """See a batch through to its end, whoever opened it."""
         batch = journal.id or await self._found(path, journal)
-        ended = await self._ended(batch) if batch else None
-        if batch and ended is None:
-            self._say(
-                f"batch {batch} of {len(journal.keys)} requests is not known to the provider any "
-                "more (too old, or of another account); what it was to answer is asked anew"
-            )
-        self._conclude(path, journal.model_copy(update={"id": ended and batch}), ended or Ended({}))
+        ended = await self._ended(batch) if batch else Ended({})
+        self._conclude(path, journal.model_copy(update={"id": batch}), ended)
 
     async def _found(self, path: Path, journal: Journal) -> str | None:
         """The batch of a journal without an id, None when it was never opened."""
@@ -318,8 +326,9 @@ class Client(client.Client):
             files.write_json(path, journal.model_copy(update={"id": batch}).model_dump())
         return batch
 
-    async def _ended(self, batch: str) -> Ended | None:
-        """How a batch ended, None when the provider says twice that it does not know it."""
+    async def _ended(self, batch: str) -> Ended:
+        """How a batch ended; without results where the provider says twice that it does not know
+        it, though it may bill it."""
         gone = 0
         while gone < 2:
             try:
@@ -332,7 +341,7 @@ class Client(client.Client):
                     raise
                 gone += 1
             await asyncio.sleep(POLL)
-        return None
+        return Ended({}, billed=True, missing=UNKNOWN)
 
     def _conclude(self, path: Path, journal: Journal, ended: Ended) -> None:
         """Keep what was answered, see to the rest, forget the journal. Nobody else looks at claims
@@ -345,9 +354,8 @@ class Client(client.Client):
         if journal.id is None and not ended.failure:  # it was never opened, or is gone
             self._wait_anew(calls)
         elif not ended.failure:
-            reasons = [ended.results[key].reason for key in left if key in ended.results]
-            why = reasons[0] if reasons else "the batch has no result for it"
-            self._ask_again(calls, len(left) / len(journal.keys), journal, why)
+            share = len(left) / len(journal.keys)
+            self._ask_again(calls, share, journal, ended.why(left[0]) if left else "")
         elif ended.too_large and len(journal.keys) > 1:
             self._most, self._one_by_one = max(1, len(journal.keys) // 2), True
             self._say(f"{ended.failure}: opened again in batches of {self._most}, one by one")
@@ -356,7 +364,7 @@ class Client(client.Client):
             self._parked |= {call.key: call for call in calls}
             raise Stopped(
                 f"llm: {self.endpoint.model}: batch {journal.id} of {len(journal.keys)} requests: "
-                f"{ended.failure}; mend that, or set mode: live"
+                f"{self._mask.text(ended.failure)}; mend that, or set mode: live"
             )
 
     def _wait_anew(self, calls: list[Call]) -> None:
@@ -368,8 +376,8 @@ class Client(client.Client):
         if not calls:
             return
         left = f"batch {journal.id} left {len(calls)} of {len(journal.keys)} requests unanswered"
-        left += f" (the first: {why})"
-        if len(calls) == 1 or share <= LITTLE:
+        left += f" (the first: {self._mask.text(why)})"
+        if why != UNKNOWN and (len(calls) == 1 or share <= LITTLE):
             self._say(f"{left}: asked live, at the full price")
             for call in calls:
                 super()._route(call)
@@ -398,7 +406,7 @@ class Client(client.Client):
         elif result and result.refused:
             self._parked.pop(key, None)
             self._refuse(wanted, result.reason)
-        elif not result or result.document is None or not self._answer(wanted, result, journal):
+        elif not self._answer(wanted, ended, journal):
             if call is None:
                 self.purse.release(key)
             else:
@@ -416,12 +424,20 @@ class Client(client.Client):
         else:
             self._fail(call, 400, f"refused in a batch: {reason}")
 
-    def _answer(self, call: Call, result: Result, journal: Journal) -> bool:
+    def _answer(self, call: Call, ended: Ended, journal: Journal) -> bool:
+        result = ended.results.get(call.key)
+        if result and result.document is None:
+            return False
         try:
+            if not result:
+                raise Unusable(ended.why(call.key))
             reply = self._reply(call, result.document, batch=True)
         except Unusable as error:
             call.reserved = call.reserved or journal.usd / len(journal.keys)
-            self._lose(call, str(error), result.document, batch=True)
+            if result:
+                ended.results[call.key] = result._replace(reason=str(error))
+            if result or ended.billed:
+                self._lose(call, str(error), result and result.document, batch=True)
             return False
         self._parked.pop(call.key, None)
         payer = Bill(*journal.bill) if len(journal.bill) == len(Bill._fields) else None
@@ -433,6 +449,7 @@ class Client(client.Client):
             return super()._waiting_for(now)
         words = f"waiting for {self._running} batches of {self.endpoint.model}"
         words += f" with {len(self._parked)} requests, looked at every {POLL:g} s"
+        words += "; a provider may take a day"
         if self._waiting:
             words += f"; {len(self._waiting)} requests wait for the next batch"
         if elsewhere := self.elsewhere.words():
@@ -440,7 +457,7 @@ class Client(client.Client):
         return words
 
     def _say(self, words: str) -> None:
-        print(f"llm: {self.endpoint.model}: {words}", file=sys.stderr)
+        print(f"llm: {self.endpoint.model}: {self._mask.text(words)}", file=sys.stderr)
 
     async def document(self, method: str, path: str, data: Any = None) -> dict[str, Any]:
         """The JSON object that the batch API answers with."""
@@ -462,10 +479,11 @@ class Client(client.Client):
                 )
                 if status == 200 and sound(raw):
                     return raw
-                reason = f"HTTP {status}: {raw[:300].decode('utf-8', 'replace')}"
+                reason = self._mask.text(f"HTTP {status}: {raw[:300].decode('utf-8', 'replace')}")
                 passing = status == 200 or self._may_pass(status, headers, None)
             except Exception as error:  # whatever a connection can come to
-                status, passing, reason = 0, True, str(error) or type(error).__name__
+                status, passing = 0, True
+                reason = self._mask.text(str(error)) or type(error).__name__
             words = (
                 f"llm: {self.endpoint.model}: mode: batch: {method} {path}: {reason}; mend that, "
                 "or set mode: live"
@@ -562,12 +580,16 @@ class OpenAIBatches:
                 for row in _rows(content):
                     results[row["custom_id"]] = self._result(row)
         words = "" if status in ("completed", "expired") else _failure(shown)
-        return Ended(results, words, bool(TOO_LARGE.search(words)))
+        if status == "expired":
+            return Ended(results, missing="expired")
+        return Ended(results, words, bool(TOO_LARGE.search(words)), billed=not words)
 
     def _result(self, row: dict[str, Any]) -> Result:
         status, body = first(row, "response", "status_code"), first(row, "response", "body")
         if status == 200:
-            return Result(body, "", False)
+            if (error := problem(body)) is None:
+                return Result(body, "", False)
+            status, body = error.status, {"error": {"message": error.words}}
         said = first(body, "error", "message") or first(row, "error", "message")
         refused = isinstance(status, int) and 400 <= status < 500 and status not in (408, 409, 429)
         code = f"HTTP {status}" if status else first(row, "error", "code")
@@ -614,7 +636,7 @@ class AnthropicBatches:
         rows = list(_rows(content))
         results = {row["custom_id"]: self._result(row.get("result")) for row in rows}
         cancelled = any(first(row, "result", "type") == "canceled" for row in rows)
-        return Ended(results, "it was cancelled" if cancelled else "")
+        return Ended(results, "it was cancelled" if cancelled else "", billed=not cancelled)
 
     def _result(self, result: Any) -> Result:
         if first(result, "type") == "succeeded":

@@ -56,6 +56,8 @@ TELL = 300  # characters of a server's error that a reason quotes
 JSON = {"Content-Type": "application/json"}
 SYNC = 1.0  # seconds between two fsyncs of the ledger
 TELLS = 30.0  # seconds between two lines that say what is waited for
+DOUBTS = 3  # times that a server must refuse a request before that is what it does not know
+YEAR = 365 * 86400.0
 GRACE = 30.0  # seconds that replies under way may still take once the stage has failed
 
 
@@ -125,6 +127,8 @@ class Client:
         self._heard = time.monotonic()  # when a reply last came, or the run began
         self._told = self._heard  # when the user was last told what is waited for
         self._silent = False  # whether a request has waited for all its patience, and no reply came
+        # since when a cap leaves no room but for what others set aside, and what was spent then
+        self._short: tuple[float, float] | None = None
         self._trouble = ""  # why the last attempt came to nothing
         self.admission = Admission(
             endpoint.concurrency,
@@ -230,6 +234,7 @@ class Client:
             return "elsewhere"
         if taken == "taken":
             call.claimed, call.reserved = True, usd
+            self._short = None
         elif taken == "elsewhere":
             self.elsewhere.wait(call)
         elif taken == "known":
@@ -237,11 +242,20 @@ class Client:
         return taken
 
     def _dear(self) -> None:
-        """A cap forbids the next request, and nothing of this process is under way."""
-        if self.purse.others():
-            self.elsewhere.arm()
-        else:
+        """A cap forbids the next request, and nothing of this process is under way. What others
+        have set aside may become free, for as long as they do anything."""
+        now, spent = time.monotonic(), self.purse.spent
+        if self._short is None or self._short[1] != spent:
+            self._short = now, spent
+        halted = now - self._short[0] > self.elsewhere.bound and not self.purse.claims.batches()
+        if not self.purse.others():
             self._stop(Stopped(self.purse.why()))
+        elif halted:
+            whose = "the rest is set aside by other processes that have not moved for longer than"
+            patience = f"patience of {self.endpoint.patience:g} s: end them or have them go on"
+            self._stop(Stopped(f"{self.purse.why()}; {whose} {patience}"))
+        else:
+            self.elsewhere.arm()
 
     def _come_back(self, calls: list[Call]) -> None:
         """Requests that others had under way are answered, or to be asked here."""
@@ -278,7 +292,7 @@ class Client:
         usd = losses.cost(document, self.endpoint.price, batch, call.reserved)
         call.lost += usd
         try:
-            self.purse.lose(usd, reason)
+            self.purse.lose(usd, self._mask.text(reason))
         except BadInput as error:
             self._unwritable(error)
 
@@ -373,9 +387,12 @@ class Client:
     def _waiting_for(self, now: float) -> str:
         """What is waited for, and until when, in words."""
         sent = [call.since for call in self._calls.values() if call.since is not None]
-        words = f"waiting for {self.admission.under_way} replies of {self.endpoint.model}"
-        if len(self._calls) > self.admission.under_way:
-            words += f", {len(self._calls) - self.admission.under_way} more requests wait"
+        under_way = self.admission.under_way
+        words = f"waiting for {under_way} replies of {self.endpoint.model}"
+        if not under_way:
+            words = f"{len(self._calls)} requests of {self.endpoint.model} wait"
+        elif len(self._calls) > under_way:
+            words += f", {len(self._calls) - under_way} more requests wait"
         if elsewhere := self.elsewhere.words():
             words += f"; {elsewhere}"
         if sent and self.endpoint.patience:
@@ -440,7 +457,11 @@ class Client:
         reason = f"HTTP {status}: {words}"
         if losses.billed(status, document):
             self._lose(call, reason)
-        if status not in BUSY and (parameter := await self._doubt(call)) and not self._stopped:
+        if (
+            status not in BUSY
+            and (parameter := await self._doubt(call, status))
+            and not self._stopped
+        ):
             why = f"llm: {self.endpoint.model}: refuses the request as it is ({reason})"
             self._stop(Stopped(f"{why} and answers it with {parameter}; set that"))
         if self._stopped:
@@ -452,28 +473,42 @@ class Client:
         else:
             self._fail(call, status, reason + self._hint(status))
 
-    async def _doubt(self, call: Call) -> str | None:
+    async def _doubt(self, call: Call, status: int) -> str | None:
         """What of a request that is refused the server does not know. It is asked once for each
         form of request, and all requests that are refused meanwhile wait for the answer."""
         form = _has_system(call.body)
         if form in self._proved:
             return None
         if form not in self._doubts:
-            self._doubts[form] = self._loop.create_task(self._unknown(call))
+            self._doubts[form] = self._loop.create_task(self._unknown(call, status))
         return await asyncio.shield(self._doubts[form])
 
-    async def _unknown(self, call: Call) -> str | None:
+    async def _unknown(self, call: Call, status: int) -> str | None:
         """The parameter that turns off what this server does not know of a request: without that it
-        answers. None where it answers to none of them."""
-        for doubt in self.wire.doubts(json.loads(call.body)):
-            try:
-                status, _, raw = await self._exchange("POST", self.wire.url, encode(doubt.body))
-            except Exception:  # whatever a connection can come to
-                return None
-            if status == 200 and problem(document := _document(raw)) is None:
-                self._lose(call, "asked to find out what the server knows", document)
+        answers, and with it it goes on refusing. None where there is no such parameter."""
+        body = json.loads(call.body)
+        short = {**body, **dict.fromkeys(body.keys() & set(budget.MAXIMA), 1)}
+        for doubt in self.wire.doubts(short):
+            if await self._answers(call, doubt.body):
+                # a server that stumbled once knows it all, and answers now
+                for attempt in range(DOUBTS if status >= 500 else 1):
+                    await asyncio.sleep(backoff(attempt) if attempt else 0)
+                    if _has_system(call.body) in self._proved or await self._answers(call, short):
+                        return None
                 return doubt.parameter
         return None
+
+    async def _answers(self, call: Call, body: dict[str, Any]) -> bool:
+        """Whether the server answers to another form of a request, which is charged as lost."""
+        try:
+            status, _, raw = await self._exchange("POST", self.wire.url, encode(body))
+        except Exception:  # whatever a connection can come to
+            return False
+        document = _document(raw)
+        if status != 200 or document is None or problem(document):
+            return False
+        self._lose(call, "asked to find out what the server knows", document)
+        return True
 
     def _hint(self, status: int) -> str:
         """What is usual behind a 404 at the first request."""
@@ -553,12 +588,16 @@ class Client:
         if wait is not None:
             pause = wait
         self._settle(call)
-        self._trouble = reason
+        self._trouble = self._mask.text(reason)
         until = max(time.monotonic() + pause, self.admission.resume)
         if self._silent or until - (call.since or until) > self.endpoint.patience:
-            # where one has waited in vain the next would wait as long, and each after it
-            self._silent = self._silent or self._heard <= (call.since or until)
-            over = f"patience of {self.endpoint.patience:g} s is over"
+            patience = f"patience of {self.endpoint.patience:g} s"
+            over = f"{patience} is over"
+            if pause > self.endpoint.patience:
+                over = f"the server asks to wait until {_clock(pause)}, longer than {patience}"
+            elif self._heard <= (call.since or until):
+                # where one has waited in vain the next would wait as long, and each after it
+                self._silent = True
             self._fail(call, status, f"{reason} ({over})")
         elif self._stopped:
             self._finish(call, self._stopped)
@@ -725,18 +764,21 @@ def _retry_after(headers: Any) -> float | None:
     """Seconds the server asks to wait: retry-after-ms, else Retry-After (seconds or a date)."""
     try:
         if (value := headers.get("retry-after-ms")) is not None:
-            return max(0.0, float(value) / 1000)
-        if (value := headers.get("Retry-After")) is None:
+            seconds = float(value) / 1000
+        elif (value := headers.get("Retry-After")) is None:
             return None
-        try:
-            seconds = float(value)
-        except ValueError:
-            seconds = email.utils.parsedate_to_datetime(value).timestamp() - time.time()
-    except (ValueError, TypeError):
+        else:
+            try:
+                seconds = float(value)
+            except ValueError:
+                seconds = email.utils.parsedate_to_datetime(value).timestamp() - time.time()
+    except (ValueError, TypeError, OverflowError):
         return None
-    return seconds if 0 <= seconds < sys.maxsize else None
+    # nobody waits for a year, and no clock shows what is much longer
+    return min(seconds, YEAR) if 0 <= seconds < float("inf") else None
 
 
 def _clock(seconds: float) -> str:
-    """The time of day so many seconds from now."""
-    return time.strftime("%H:%M:%S", time.localtime(time.time() + seconds))
+    """The time of day so many seconds from now, with its date where that is another."""
+    then, now = time.localtime(time.time() + min(seconds, YEAR)), time.localtime()
+    return time.strftime("%H:%M:%S" if then[:3] == now[:3] else "%Y-%m-%d %H:%M:%S", then)

@@ -29,7 +29,7 @@ class Elsewhere:
         late: Callable[["Call", str], None],
         broken: Callable[[OSError | BadInput], None],
     ) -> None:
-        self._claims, self._loop, self._bound = holds, loop, bound
+        self._claims, self._loop, self.bound = holds, loop, bound
         self._back, self._late, self._broken = back, late, broken
         self._calls: dict[Call, tuple[str, float]] = {}  # the owner, since when it is waited for
         self._timer: asyncio.TimerHandle | None = None
@@ -78,7 +78,7 @@ class Elsewhere:
         for call in free:
             del self._calls[call]
         for call, (owner, since) in list(self._calls.items()):
-            if now - since > self._bound and not self._claims.in_batch(call.key):
+            if now - since > self.bound and not self._claims.in_batch(call.key):
                 del self._calls[call]
                 self._late(call, owner)
         if self._calls:

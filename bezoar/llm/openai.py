@@ -99,14 +99,13 @@ class Wire:
 
     def doubts(self, body: dict[str, Any]) -> list[Doubt]:
         """A schema, and a system role."""
-        short: dict[str, Any] = {**body, **dict.fromkeys(MAXIMA & body.keys(), 1)}
         found = []
-        if "response_format" in short:
-            plain = {name: value for name, value in short.items() if name != "response_format"}
+        if "response_format" in body:
+            plain = {name: value for name, value in body.items() if name != "response_format"}
             found.append(Doubt("structured: false", plain))
-        turns = short.get("messages", [])
+        turns = body.get("messages", [])
         if any(turn["role"] == "system" for turn in turns):
-            found.append(Doubt("system_role: false", {**short, "messages": folded(turns)}))
+            found.append(Doubt("system_role: false", {**body, "messages": folded(turns)}))
         return found
 
 

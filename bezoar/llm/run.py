@@ -123,10 +123,10 @@ class _Runner(Generic[T, R]):
     def _too_many(self) -> str:
         first = self.failures[min(self.failures)][0]
         return (
-            f"{self.where}: {len(self.failures)} of {self.finished} jobs failed, more than the "
-            f"share max_failed allows; the first, {first.job}: {first.reason}, {first.attempts} "
-            "attempts; mend that or raise max_failed, then run the same command again: everything "
-            "bought is kept"
+            f"{self.where}: {len(self.failures)} of {len(self.jobs)} jobs failed so far, more than "
+            f"the share max_failed allows; the first, {first.job}: {first.reason}, "
+            f"{first.attempts} attempts; mend that or raise max_failed, then run the same command "
+            "again: everything bought is kept"
         )
 
     async def _all(self) -> None:

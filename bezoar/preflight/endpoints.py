@@ -5,13 +5,15 @@ question, in the form that the stages will use, so that what it does not know is
 import http.client
 import urllib.error
 import urllib.parse
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 from bezoar import ledger
 from bezoar.files import BadInput
 from bezoar.llm import client
+from bezoar.llm.mask import Mask
 from bezoar.llm.room import Room
 from bezoar.llm.wire import first
 from bezoar.params import (
@@ -77,7 +79,7 @@ def _rehearsed(who: str, endpoint: Endpoint, as_used: Sequence[Endpoint]) -> lis
     if all(finding.level == "ok" for finding in found):
         forms = {one.structured: one for one in as_used if isinstance(one, OpenAI)}
         for one in forms.values():
-            found += rehearsal.findings(who, one)
+            found += _without(client.secret_of(one), rehearsal.findings(who, one))
     return list(dict.fromkeys(found))
 
 
@@ -118,7 +120,13 @@ def _endpoint(who: str, endpoint: Endpoint) -> list[Finding]:
         do = f"export {endpoint.api_key_env}=..., or api_key_env: null where no key is wanted"
         return [Finding("stop", who, what, do)]
     asks = {url: partial(_serves, who, endpoint, url, secret) for url in endpoint.addresses}
-    return list(together(asks, partial(_silent, who, "no answer")).values())
+    return _without(secret, together(asks, partial(_silent, who, "no answer")).values())
+
+
+def _without(secret: str, findings: Iterable[Finding]) -> list[Finding]:
+    """The findings without the key, which a server may have repeated."""
+    mask = Mask(secret)
+    return [replace(finding, what=mask.text(finding.what)) for finding in findings]
 
 
 def _serves(who: str, endpoint: OpenAI | Anthropic, url: str, secret: str) -> Finding:
@@ -142,8 +150,17 @@ def _serves(who: str, endpoint: OpenAI | Anthropic, url: str, secret: str) -> Fi
         return Finding("warning", who, *web.busy(url))
     except (OSError, ValueError, http.client.HTTPException) as error:
         reason = getattr(error, "reason", None) or error
+        if isinstance(reason, TimeoutError) and _here(url):
+            # nothing listens: refused at once; what is full of connections lets one more wait
+            return Finding("warning", who, *web.busy(url))
         return _silent(who, " ".join(str(reason).split()) or type(error).__name__, url)
     return Finding("ok", who, f"{url} serves {endpoint.model}")
+
+
+def _here(url: str) -> bool:
+    """Whether an address is this machine's own."""
+    host = urllib.parse.urlsplit(url).hostname or ""
+    return host in ("localhost", "::1") or host.startswith("127.")
 
 
 def _known(url: str, headers: dict[str, str]) -> bool:

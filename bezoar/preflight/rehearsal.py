@@ -59,6 +59,9 @@ def _refused(who: str, wire: openai.Wire, url: str, body: dict[str, Any], reason
     """What a server refuses of a question, by what it answers when that is left out."""
     for doubt in wire.doubts(body):
         if web.answers(url + wire.path, wire.headers, encode(doubt.body), SECONDS):
+            if web.answers(url + wire.path, wire.headers, encode(body), SECONDS):
+                what = f"{url} refuses a short question at first ({reason}), and answers it then"
+                return Finding("warning", who, what, "a run tries again; see what its log says")
             what = f"{url} refuses a short question ({reason}), and answers with {doubt.parameter}"
             return Finding("stop", who, what, f"set {doubt.parameter}")
     what = f"{url} refuses a short question ({reason})"
