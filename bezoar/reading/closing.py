@@ -46,7 +46,7 @@ _IF_ONLY = re.compile(
 _CHOOSING = re.compile(
     r"\b(?:g[ia]ve[ns]?|giving|rat(?:e[ds]?|ing)|scor(?:e[ds]?|ing)|grad(?:e[ds]?|ing)|marks?|"
     r"settle|deserve[sd]?|assign|award|choose|chose|pick|prefer|vote|verdict|winner|wins?|decide|"
-    r"decision|judge?ment|better|best|conclu\w+|overall|go with|calls?|longer|worth|tie|"
+    r"decision|judge?ment|better|worse|best|conclu\w+|overall|go with|calls?|longer|worth|tie|"
     r"final|total|bewertung|note|urteil|vergebe|besser|gewinner)\b",
     re.IGNORECASE,
 )
