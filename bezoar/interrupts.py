@@ -1,5 +1,6 @@
 """Ctrl-C ends a process with a line instead of a traceback."""
 
+import signal
 import sys
 from types import TracebackType
 
@@ -16,5 +17,12 @@ def _without_traceback(
     if not issubclass(kind, KeyboardInterrupt):
         sys.__excepthook__(kind, error, trace)
         return
-    message = "error: interrupted; run the same command again: it goes on from what is whole"
+    end_with("error: interrupted; run the same command again: it goes on from what is whole")
+
+
+def end_with(message: str) -> None:
+    """Print what Ctrl-C came to. A further one while that is printed does nothing, and afterwards
+    ends the process at once and without a word. For the main thread, which Ctrl-C reaches."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     print(message, file=sys.stderr, flush=True)
+    signal.signal(signal.SIGINT, signal.SIG_DFL)

@@ -113,6 +113,19 @@ def test_a_server_that_says_nothing_is_waited_for_once(
     assert len(result.failures) == 40
 
 
+def test_a_server_that_takes_requests_and_never_answers_is_waited_for_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(client, "backoff", lambda attempts: 0.05)
+    began = time.monotonic()
+    with serving(Faults(latency=60)) as (model, url):
+        endpoint = openai(url, max_failed=1, patience=1, timeout=0.5, concurrency=4)
+        result = run(endpoint, [f"p{n}" for n in range(60)])
+    assert time.monotonic() - began < 8, "half a minute, if each were sent by itself"
+    assert len(result.failures) == 60 and sum(model.attempts.values()) < 30
+    assert any("no reply to anything" in failure.reason for failure in result.failures)
+
+
 def test_past_max_failed_nothing_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     """One request is refused for good while others are asked to come back later."""
     monkeypatch.setattr(client, "GRACE", 0.5)
@@ -220,6 +233,22 @@ def test_ctrl_c_prints_one_line_and_keeps_what_came() -> None:
     (line,) = err.splitlines()
     assert re.match(r"error: generate@x: interrupted; \d+ of 400 jobs are not done; run the", line)
     assert len(Ledger()) >= 8
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("apart", [0.005, 0.02, 0.2])
+def test_ctrl_c_twice_prints_no_traceback(apart: float) -> None:
+    with serving(Faults(latency=0.2)) as (model, url):
+        process = stage(url, 400)
+        while sum(model.paid.values()) < 12:
+            assert process.poll() is None
+            time.sleep(0.01)
+        for _ in range(4):
+            process.send_signal(signal.SIGINT)
+            time.sleep(apart)
+        _, err = process.communicate(timeout=30)
+    assert process.returncode in (130, -signal.SIGINT)
+    assert "Traceback" not in err and len(err.splitlines()) <= 1
 
 
 @pytest.mark.slow

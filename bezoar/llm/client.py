@@ -191,6 +191,11 @@ class Client:
         """Send what may be sent now; come back when more may."""
         while self._queue:
             now = time.monotonic()
+            if self._silent and self.admission.under_way:
+                # one at a time finds out whether the server is back
+                over = f"no reply to anything for patience of {self.endpoint.patience:g} s"
+                self._fail(self._queue.popleft(), None, f"{self._trouble} ({over})")
+                continue
             pause = self.admission.wait(now)
             if pause == float("inf"):
                 return  # a reply will pump

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from math import fsum
 from typing import Generic, TypeVar
 
-from bezoar import budget
+from bezoar import budget, interrupts
 from bezoar.files import BadInput
 from bezoar.llm import background
 from bezoar.llm.client import Client, Failed, Stopped, absent
@@ -85,7 +85,7 @@ class _Runner(Generic[T, R]):
             try:
                 asyncio.run_coroutine_threadsafe(self._all(), background.loop()).result()
             except KeyboardInterrupt:
-                print(f"error: {self._interrupted()}", file=sys.stderr)
+                interrupts.end_with(f"error: {self._interrupted()}")
                 sys.exit(130)
             finally:
                 if isinstance(self.ask, Client):
