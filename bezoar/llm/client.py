@@ -10,6 +10,7 @@ what is waited for and until when.
 """
 
 import asyncio
+import atexit
 import email.utils
 import json
 import os
@@ -95,6 +96,16 @@ class Call:
         self.claimed = False  # by this process; the claim ends with the call
         self.reserved = 0.0  # dollars
         self.lost = 0.0  # dollars that broken replies may have cost
+
+
+_OPEN: "set[Client]" = set()  # those with connections
+
+
+@atexit.register
+def _close_all() -> None:
+    """Close what stages leave open for their next run, while the loop's thread still runs."""
+    for client in list(_OPEN):
+        client.close()
 
 
 class Client:
@@ -373,6 +384,7 @@ class Client:
             cookie_jar=aiohttp.DummyCookieJar(),
             proxy=proxy,
         )
+        _OPEN.add(self)
         return self._session
 
     async def _keep_house(self) -> None:
@@ -658,16 +670,17 @@ class Client:
         for task in ours:
             task.cancel()
         await asyncio.gather(*ours, return_exceptions=True)
-        if self._session:
-            await self._session.close()
-            self._session = None
         self.purse.close()
         self.ledger.sync()
+        if close and self._session:
+            await self._session.close()
+            self._session = None
+            _OPEN.discard(self)
         if close:
             self.ledger.close()
 
     def rest(self) -> None:
-        """Close connections and sync the ledger once a run is over. More may be asked later."""
+        """End what is under way and sync the ledger once a run is over. More may be asked later."""
         asyncio.run_coroutine_threadsafe(self._end(close=False), self._loop).result()
 
     def close(self) -> None:

@@ -53,12 +53,14 @@ class Wire:
         if schema and endpoint.structured:
             form = {"name": "reply", "strict": True, "schema": schema}
             self._static["response_format"] = {"type": "json_schema", "json_schema": form}
+        self._first = {**self._static, **varied(endpoint.params, endpoint.again, 0)}
 
     def body(self, messages: Sequence[Message], sample: int = 0) -> dict[str, Any]:
         """`messages` as they are (without a system role where the server knows none), or their
         texts as one prompt, a blank line between turns."""
-        endpoint = self._endpoint
-        static = {**self._static, **varied(endpoint.params, endpoint.again, sample)}
+        endpoint, static = self._endpoint, self._first
+        if sample:
+            static = {**self._static, **varied(endpoint.params, endpoint.again, sample)}
         if not self.chat:
             return {**static, "prompt": "\n\n".join(m.content for m in messages)}
         turns = [{"role": m.role, "content": m.content} for m in messages]

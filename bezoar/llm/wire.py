@@ -113,9 +113,12 @@ def greedy(body: Mapping[str, Any]) -> bool:
 def first(document: Any, *path: str | int) -> Any:
     """What lies at `path` of a decoded document, None where the path breaks off."""
     for step in path:
-        try:
+        # asked of every reply, a dozen times: an exception would cost more than the look
+        if isinstance(document, dict):
+            document = document.get(step)
+        elif isinstance(document, list) and isinstance(step, int) and step < len(document):
             document = document[step]
-        except (KeyError, IndexError, TypeError):
+        else:
             return None
     return document
 
