@@ -820,7 +820,7 @@ def test_what_a_judges_word_is_worth_stands_beside_its_verdicts(tree: Path) -> N
     assert "belowtheline" not in words and "nobetterthanacoin" not in words
     assert found["known"]["orca"]["world-judge"]["known_auc"] == 0.9345
     files.write_json("metrics/report/summary.json", found)
-    shown = "Right answers told from wrong ones (AUC, a coin 0.50): judge 0.93, grader 0.93"
+    shown = "Right from wrong (AUC, a coin 0.50): judge 0.93, grader 0.93"
     assert shown in printed(tree)
     assert found["mt_bench"]["base"]["known_auc"] == 0.9345
 

@@ -28,7 +28,7 @@ def main() -> None:
         f"{_share(dpo['accuracy'])}, reward margin {dpo['margin']:.3f}"
     )
     if words := _trust(found):
-        console.print(f"Right answers told from wrong ones (AUC, a coin 0.50): {words}")
+        console.print(f"Right from wrong (AUC, a coin 0.50): {words}")
     spent = [row for instances in found["spending"].values() for row in instances.values()]
     if calls := sum(row["calls"] for row in spent):
         console.print(f"Bought: {calls:,} answers for ${sum(row['usd'] for row in spent):,.2f}")
@@ -90,7 +90,7 @@ def _trust(found: dict[str, Any]) -> str:
     everyone = {
         "judge": [who for judges in found["known"].values() for who in judges.values()],
         "grader": list(found["mt_bench"].values()),
-        "grader of pairs": list(found["mt_compare"].values()),
+        "pairs": list(found["mt_compare"].values()),
     }
     aucs = {
         who: [value for each in its if (value := each.get("known_auc")) is not None]
