@@ -19,6 +19,7 @@ from bezoar.files import BadInput, read_jsonl
 from bezoar.pairwise import WORTH, Pair
 from bezoar.params import FEWEST_KNOWN, Known
 from bezoar.records import (
+    UNSAID,
     Answers,
     Comparison,
     Exchange,
@@ -182,9 +183,12 @@ class Check:
         """Metrics of a judge's verdicts, by the ids of `samples`: those of `_ranked`, and the share
         of either side's answers that it accepts. An accepted answer stands above a rejected one,
         then the rating counts."""
-        sides = {
-            side: [judged.get(_name(at, side)) for at in range(len(self.rows))] for side in SIDES
-        }
+        rows = [
+            {side: judged.get(_name(at, side)) for side in SIDES} for at in range(len(self.rows))
+        ]
+        # a row that was not put to the judge says nothing of it
+        put = [row for row in rows if not any(map(_not_put, row.values()))]
+        sides = {side: [row[side] for row in put] for side in SIDES}
         own, other = ([_worth(v, scale) for v in verdicts] for verdicts in sides.values())
         return self._ranked(list(zip(own, other, strict=True))) | {
             f"known_accepted_{side}": _share(
@@ -195,17 +199,26 @@ class Check:
 
     def of_grades(self, grades: Iterable[Grade]) -> Metrics:
         """Metrics of a grader's grades of `answers`: those of `_ranked`."""
-        scores = {(g.question_id, g.model): g.score for g in grades if g.turn == 1}
+        first = [grade for grade in grades if grade.turn == 1]
+        scores = {(grade.question_id, grade.model): grade.score for grade in first}
+        # a row that was not put to the grader says nothing of it
+        left_out = {grade.question_id for grade in first if grade.status in UNSAID}
         return self._ranked(
-            [(scores.get((id, "own")), scores.get((id, "other"))) for id in self.questions]
+            [
+                (scores.get((id, "own")), scores.get((id, "other")))
+                for id in self.questions
+                if id not in left_out
+            ]
         )
 
     def of_comparisons(self, comparisons: Iterable[Comparison]) -> Metrics:
         """Metrics of a grader's comparisons of `pairs`. `known_auc` is how often the own answer
         wins, a tie or what the order decided as a half; `known_order`, how often the order decided,
         of the pairs that were read both ways round."""
-        winners = {c.question_id: c.winner for c in comparisons if c.turn == 1}
-        winners = {id: winners.get(id) for id in self.questions}
+        first = [comparison for comparison in comparisons if comparison.turn == 1]
+        winner_of = {comparison.question_id: comparison.winner for comparison in first}
+        left_out = {comparison.question_id for comparison in first if comparison.status in UNSAID}
+        winners = {id: winner_of.get(id) for id in self.questions if id not in left_out}
         worth = [(id, WORTH[winner or "tie"]) for id, winner in winners.items()]
         decided = [winner for winner in winners.values() if winner]
         mean = sum(w for _, w in worth) / len(worth) if worth else None
@@ -249,11 +262,13 @@ class Check:
         if self.how is None or (value is not None and value >= self.how.least_auc):
             return
         if value is None:
-            print(
-                f"{where}: not checked for being better than a coin: {self.source} has "
-                f"{self.had} rows with answers unlike each other, {FEWEST_KNOWN} are the least",
-                file=sys.stderr,
+            why = (
+                f"none of {self.had} rows of {self.source} could be put to it"
+                if self.rows
+                else f"{self.source} has {self.had} rows with answers unlike each other, "
+                f"{FEWEST_KNOWN} are the least"
             )
+            print(f"{where}: not checked for being better than a coin: {why}", file=sys.stderr)
             return
         message = (
             f"{where}: {self._in_words(metrics)}; below known.least_auc {self.how.least_auc:g} its "
@@ -343,6 +358,11 @@ def _name(at: int, side: str) -> str:
 
 def _answers(id: int, model: str, text: str) -> Answers:
     return Answers(question_id=id, model=model, turns=[text, ""], finish=["stop", "stop"])
+
+
+def _not_put(verdict: Verdict | None) -> bool:
+    """Whether the judge was not asked, or a server gave no reply."""
+    return verdict is not None and verdict.rating is None and verdict.reason.startswith(UNSAID)
 
 
 def _worth(verdict: Verdict | None, scale: int) -> float | None:

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from bezoar import agreement, unread, verdicts
 from bezoar.llm import Run
-from bezoar.records import Failure, Sample, Spending, Verdict
+from bezoar.records import UNSAID, Failure, Sample, Spending, Verdict
 
 DECIDED = ("accepted", "rejected")
 
@@ -92,11 +92,7 @@ def hold(where: str, stated: Sequence[Verdict], run: Judged) -> None:
         "llm.judge",
         len(stated) - len(silent),
         [_reason(verdict) for verdict in silent.values()],
-        [
-            e.reply
-            for e in run.exchanges
-            if e.job in silent and e.reply.finish_reason not in verdicts.UNSAID
-        ],
+        [e.reply for e in run.exchanges if e.job in silent and e.reply.finish_reason not in UNSAID],
     )
 
 

@@ -121,6 +121,7 @@ class Probe(Record):
 
 
 Ending = Literal["stop", "length", "refused", "too_long", "failed"]
+UNSAID = ("too_long", "failed")  # how a reply ends where the model was not asked, or gave none
 
 
 class Reply(Record):

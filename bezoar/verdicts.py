@@ -15,7 +15,18 @@ from bezoar.prompts import Prompt, fence
 from bezoar.reading.closing import CHOICE, RATING, Form, stated
 from bezoar.reading.markup import clean, unfenced
 from bezoar.reading.references import references_in
-from bezoar.records import Answers, Ask, Exchange, Grade, Message, Question, Reply, Sample, Verdict
+from bezoar.records import (
+    UNSAID,
+    Answers,
+    Ask,
+    Exchange,
+    Grade,
+    Message,
+    Question,
+    Reply,
+    Sample,
+    Verdict,
+)
 
 R = TypeVar("R")
 
@@ -350,7 +361,6 @@ def sheet(question: Question, answers: Answers, reference: list[str], turn: int)
     )
 
 
-UNSAID = ("too_long", "failed")  # how a reply ends where the model was not asked, or gave none
 AGAIN = ("unparsed", "truncated")  # a refusal is an answer: asking again would press for another
 
 

@@ -20,6 +20,7 @@ from bezoar import files, llm
 from bezoar.files import BadInput
 from bezoar.ledger import Ledger
 from bezoar.llm import batch, client
+from bezoar.llm import openai as openai_wire
 from bezoar.llm.admission import Admission
 from bezoar.llm.client import Client, Failed
 from bezoar.llm.run import Run
@@ -762,6 +763,19 @@ def test_a_batch_that_expired_is_opened_again_and_twice_is_enough(
         with pytest.raises(BadInput, match=r"60 of 60 requests unanswered .*, as the one before"):
             run(make(url, mode="batch"), PROMPTS)
         assert len(model.batches) == 2 and not model.paid
+
+
+def test_a_batch_that_a_live_run_would_pay_again_is_said(
+    quick: None, work: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with serving() as (_, url):
+        wire = openai_wire.Wire(openai(url), None)
+        journal = batch.Journal(url=wire.url, keys=["0" * 64, "1" * 64], opened=0.0)
+        files.write_json(work / "batches/x.json", journal.model_dump())
+        llm.connect(openai(url, mode="batch"))
+        assert not capfd.readouterr().err
+        llm.connect(openai(url))
+    assert "2 requests are in a batch of another run" in capfd.readouterr().err
 
 
 def test_a_batch_that_runs_for_long_is_told_of(

@@ -207,7 +207,6 @@ ROWS = known.drawn(numbered(60), HOW)
         (oracle(ROWS, stated("Accept", "1"), stated("Reject", "7")), 1, 1, 0, 1),
         (lambda prompt: stated("Accept", "7"), 0.5, 1, 1, 1),
         (lambda prompt: "I like it.", 0.5, 0, 0, 0),
-        (lambda prompt: said("", "failed"), 0.5, 0, 0, 0),
         (oracle(ROWS, stated("Accept", "6"), ""), 0.5, 1, 0, 0.5),
     ],
 )
@@ -219,6 +218,20 @@ def test_what_a_judge_is_worth(
     assert (found["known_accepted_own"], found["known_accepted_other"]) == (own, other)
     assert found["known_read"] == read
     assert found["known_auc_low"] <= auc <= found["known_auc_high"]
+
+
+@pytest.mark.parametrize("why", ["too_long", "failed"])
+def test_rows_that_were_not_put_to_a_judge_say_nothing_of_it(why: str) -> None:
+    knows = oracle(ROWS, stated("Accept", "6"), stated("Reject", "2"))
+    half = {row.question for row in ROWS[::2]}
+
+    def speak(prompt: str) -> Line:
+        return said("", why) if any(question in prompt for question in half) else knows(prompt)
+
+    found = of_judge(speak)
+    assert (found["known_auc"], found["known_read"]) == (1, 1)
+    nothing = of_judge(lambda prompt: said("", why))
+    assert nothing["known_auc"] is None and nothing["known_read"] is None
 
 
 def test_an_explanation_is_held_to_the_rows_own_answer() -> None:

@@ -6,6 +6,7 @@ A stage:
     run = llm.each(work, jobs, ask, params.llm.teacher, where="generate", name=lambda job: job.id)
 """
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -64,5 +65,11 @@ def connect(
         if isinstance(endpoint, Anthropic)
         else openai.Wire(endpoint, secret, schema)
     )
+    if endpoint.mode == "live" and (left := batch.left(wire)):
+        print(
+            f"warning: llm: {endpoint.model}: {left} requests are in a batch of another run; where "
+            "that has ended mode: live pays them again, and mode: batch takes them up",
+            file=sys.stderr,
+        )
     make = batch.Client if endpoint.mode == "batch" else client.Client
     return make(endpoint, wire, ledger, purse, secret)

@@ -504,6 +504,12 @@ def _is_object(raw: bytes) -> bool:
         return False
 
 
+def left(wire: Wire) -> int:
+    """How many requests to this address are in batches that were opened and not read yet."""
+    journals = map(_journal, sorted((work.home() / "batches").glob("*.json")))
+    return sum(len(each.keys) for each in journals if each and each.url == wire.url)
+
+
 def _journal(path: Path) -> Journal | None:
     """A journal, None where another process took it away or it cannot be read."""
     try:
