@@ -52,6 +52,7 @@ def copy(to: Path, source: Path = ROOT) -> Path:
     return to
 
 
+@pytest.hookimpl(tryfirst=True)  # xdist reads the mark in a hook of the same name
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Give the tests that look at the finished run to one worker: it is made once."""
     for item in items:
