@@ -62,10 +62,10 @@ lint: install  ## ruff, mypy --strict and import-linter
 	lint-imports
 
 check: lint  ## what lint does, and the quick tests: before every commit
-	pytest -m "not slow" -n auto --dist loadgroup
+	pytest -m "not slow" -n auto --dist loadscope
 
 test: install  ## all tests, the whole embedded recipe among them
-	pytest -n auto --dist loadgroup
+	pytest -n auto --dist loadscope
 
 format: install  ## sort imports, format, mend what ruff can
 	ruff check --fix .

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -52,12 +53,21 @@ def copy(to: Path, source: Path = ROOT) -> Path:
     return to
 
 
-@pytest.hookimpl(tryfirst=True)  # xdist reads the mark in a hook of the same name
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Give the tests that look at the finished run to one worker: it is made once."""
-    for item in items:
-        if "runs" in getattr(item, "fixturenames", ()):
-            item.add_marker(pytest.mark.xdist_group("runs"))
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Give the files that look at the finished run to one worker: it is made once. (The marks of
+    `--dist loadgroup` do nothing under pytest 9.)"""
+    from xdist.scheduler.loadscope import LoadScopeScheduling
+
+    tests = (ROOT / "tests").glob("test_*.py")
+    looking = {path.name for path in tests if "runs: tuple[Run, Run]" in path.read_text("utf-8")}
+
+    class ByRun(LoadScopeScheduling):  # type: ignore[misc]
+        def _split_scope(self, nodeid: str) -> str:
+            file = nodeid.partition("::")[0].rpartition("/")[2]
+            return "runs" if file in looking else nodeid
+
+    return ByRun(config, log)
 
 
 @pytest.fixture
