@@ -2,7 +2,7 @@
 
 `python -m bezoar.preflight [PROFILE]` (`make preflight PROFILE=paper`) looks at everything a
 profile wants: keys, endpoints, the GPU, disks, the hub, the budget, and says what time and money
-to expect. `stage` looks at what one stage wants, as that stage starts. It changes no result.
+to expect. A server that costs nothing is put one short question. `stage` looks at what one stage wants, as that stage starts. It changes no result.
 """
 
 import os
