@@ -1,8 +1,9 @@
 """What would stop a run, found before it starts: nothing is run, nothing is bought.
 
 `python -m bezoar.preflight [PROFILE]` (`make preflight PROFILE=paper`) looks at everything a
-profile wants: keys, endpoints, the GPU, disks, the hub, the budget, and says what time and money
-to expect. A server that costs nothing is put one short question. `stage` looks at what one stage wants, as that stage starts. It changes no result.
+profile wants: keys, endpoints, the GPU, disks, the hub, the budget. It says what time and money to
+expect. A server that costs nothing is put one short question. `stage` looks at what one stage
+wants, as that stage starts. It changes no result.
 """
 
 import os
