@@ -184,10 +184,10 @@ def test_the_real_folder_is_told_apart(tmp_path: Path, monkeypatch: pytest.Monke
     link.main([str(DATA)])
     counts = {kind: len(paths) for kind, paths in linked().items()}
     assert counts == {
-        "dolly": 1,
+        "dolly": 5,
         "flan": 39,
         "topics": 1,
-        "hh_rlhf": 1,
+        "hh_rlhf": 3,
         "mt_bench": 8,
         "benchmarks": 4,
         "base": 5,

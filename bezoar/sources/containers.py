@@ -139,7 +139,7 @@ def lines(path: Path) -> Iterator[tuple[int, str]]:
                 if line.strip():
                     yield number, line
     except UnicodeDecodeError as error:
-        raise not_text(f"{path}:{number + 1}", error) from None
+        raise NotText(f"{path}:{number + 1}", error) from None
 
 
 @contextmanager
@@ -151,11 +151,13 @@ def text(path: Path) -> Iterator[IO[str]]:
             yield opened
 
 
-def not_text(where: str, error: UnicodeDecodeError) -> BadInput:
-    """The error for bytes that are no text."""
-    if error.encoding.startswith("utf-8"):
-        return BadInput(f"{where}: not UTF-8 ({error.reason}); save the file as UTF-8")
-    return BadInput(f"{where}: broken {error.encoding} ({error.reason}); save the file as UTF-8")
+class NotText(BadInput):
+    """Bytes that are no text in the encoding that a file opens with."""
+
+    def __init__(self, where: str, error: UnicodeDecodeError) -> None:
+        utf8 = error.encoding.startswith("utf-8")
+        kind = "not UTF-8" if utf8 else f"broken {error.encoding}"
+        super().__init__(f"{where}: {kind} ({error.reason}); save the file as UTF-8")
 
 
 class _Bounded(io.RawIOBase):

@@ -16,7 +16,7 @@ from bezoar import files, params
 from bezoar.files import BadInput
 from bezoar.sources import names, weights
 from bezoar.sources.choices import BENCHMARKS, answered
-from bezoar.sources.local import LINKED, LOCAL, found, is_notice
+from bezoar.sources.local import LINKED, LOCAL, found, is_notice, stated
 from bezoar.sources.shapes import Found, Maps, is_rows, recognise, unknown
 
 KINDS = {
@@ -165,7 +165,9 @@ def _tasks(top: Path, items: Mapping[Path, Found], finds: Finds) -> None:
 
 def _notices(top: Path, listed: list[Path], finds: Finds) -> None:
     """The READMEs beside what is used: they may state its licence."""
-    cards = {path.parent: path for path in listed if path.name.lower() == "readme.md"}
+    cards = {
+        path.parent: path for path in listed if path.name.lower() == "readme.md" and stated(path)
+    }
     for path, _, into in list(finds.used):
         if into.parts[0] == "base":
             continue
@@ -236,9 +238,9 @@ def _table(finds: Finds, top: Path) -> str:
     for kind, what in KINDS.items():
         groups: dict[tuple[Path, str], list[Path]] = {}
         for path, name, into in finds.used:
-            if into.parts[0] == kind:
+            if into.parts[0] == kind and not is_notice(path):
                 groups.setdefault((path.parent, name), []).append(path)
-        own = [path for path in found(kind) if LINKED not in path.parts]
+        own = [p for p in found(kind) if LINKED not in p.parts and not is_notice(p)]
         if groups or own:
             lines.append(f"local/{kind}: {what}")
         else:

@@ -72,14 +72,14 @@ def beside(path: Path, top: Path) -> str:
     """The licence that a README states for a file: the nearest one, up to the folder `top`."""
     for folder in path.parents:
         for notice in (folder / name for name in ("README.md", "readme.md")):
-            if notice.is_file() and (stated := _stated(notice)):
-                return stated
+            if notice.is_file() and (licence := stated(notice)):
+                return licence
         if folder == top:
             break
     return NOT_STATED
 
 
-def _stated(notice: Path) -> str:
+def stated(notice: Path) -> str:
     """What the front matter of a data card names as its licence, "" where it names none."""
     import yaml
 

@@ -123,20 +123,16 @@ class _Reader:
         # one file alone is as its owner wants it: what it repeats is meant, or filter finds it
         return Taking(self.account, limit, self.how.take, same if len(files) > 1 else None)
 
-    def rows(self, file: File, found: Found) -> Iterator[Row]:
-        """A file's rows. BadInput for one that is not of its shape."""
+    def each(self, file: File, found: Found, make: Callable[[Row], T]) -> Iterator[T]:
+        """What is made of each row of a file; rows of no use are left out. BadInput for a row that
+        is not of the file's shape."""
+        self.account.open(file)
         for row in found.rows():
             if not found.shape.fits(row.fields):
                 raise BadInput(
                     f"{row.where}: no row of {found.shape.name} as the first ones are; "
                     f"its fields are {', '.join(row.fields)}"
                 )
-            yield row
-
-    def each(self, file: File, found: Found, make: Callable[[Row], T]) -> Iterator[T]:
-        """What is made of each row of a file; rows of no use are left out."""
-        self.account.open(file)
-        for row in self.rows(file, found):
             self.account.read[file.title] += 1
             try:
                 yield make(row)
@@ -260,8 +256,8 @@ def _named(reader: _Reader, file: File) -> Iterator[tuple[str, int | None]]:
         yield from shapes.names(file.path)
         return
     found = reader.found(file)
-    for row in reader.rows(file, found):
-        if found.shape.name == "category tree":
+    for row in found.rows():
+        if found.shape.name == "category tree":  # a branch may be bare
             yield from shapes.categories(row)
         else:
             yield row.text("name"), row.integer("subcategories")

@@ -156,6 +156,10 @@ def table(path: Path, delimiter: str, named: list[str] | None = None) -> Iterato
                     continue
                 if not names and named is None:
                     names = [name.strip() for name in cells]
+                    if twice := [name for name in names if names.count(name) > 1]:
+                        raise BadInput(
+                            f"{path}:{begins}: column {twice[0]} stands there twice; name each once"
+                        )
                     continue
                 names = names or [str(n) for n in range(len(cells))]
                 if len(cells) != len(names):
@@ -174,7 +178,9 @@ def table(path: Path, delimiter: str, named: list[str] | None = None) -> Iterato
             f"{delimiter!r}, a quote or a line break into double quotes"
         ) from None
     except UnicodeDecodeError as error:
-        raise containers.not_text(f"{path}:{number + 1}", error) from None
+        for _ in lines(path):  # it knows the line
+            pass
+        raise containers.NotText(str(path), error) from None
 
 
 def _row(where: str, value: Any) -> Row:

@@ -453,8 +453,8 @@ def _fitting(
     try:
         for row in islice(read(), FIRST):
             probe.append(row.fields)
-    except BadInput:
-        if strict and not probe:
+    except BadInput as error:
+        if not probe and (strict or isinstance(error, containers.NotText)):
             raise
     if not probe:
         return None
@@ -551,8 +551,10 @@ def unknown(path: Path) -> str:
     if not is_rows(path):
         first, *others = [line for _, line in islice(lines(path), 2)]
         cells = max((first.split(delimiter) for delimiter in DELIMITERS), key=len)
-        if len(cells) < 2 or any(len(cell) > 40 for cell in cells):
+        if len(cells) < 2 or any(not 0 < len(cell.strip()) <= 40 for cell in cells):
             return "text that holds no rows"
+        if twice := [cell for cell in cells if cells.count(cell) > 1]:
+            return f"a table in which column {twice[0]} stands there twice; name each once"
         held = "a table of no shape that is known" if others else "a table without a row"
         return f"{held}; its columns are {_few(cells)}"
     row = next(rows(path), None)
