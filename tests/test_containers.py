@@ -1,4 +1,4 @@
-"""Whatever holds the rows: formats, encodings and packings, told by content; and what is refused."""
+"""Whatever holds the rows: formats, encodings and packings, told by content; what is refused."""
 
 import bz2
 import csv
@@ -94,10 +94,10 @@ PLAIN: dict[str, bytes] = {
     "arrow stream": arrow(True, *ROWS),
     "CRLF": TEXT.replace("\n", "\r\n").encode(),
     "CR": TEXT.replace("\n", "\r").encode(),
-    **{name: b"\xef\xbb\xbf" * (name == "utf-8") + ("\ufeff" * (name != "utf-8") + TEXT).encode(name)
+    **{name: ("\ufeff" + TEXT).encode(name)
        for name in ("utf-8", "utf-16-le", "utf-16-be", "utf-32-le")},
     "csv as utf-16": ("\ufeff" + spread(ROWS, "\t")).encode("utf-16-le"),
-    "array as utf-16": ("\ufeff" + json.dumps(ROWS, ensure_ascii=False, indent=1)).encode("utf-16-be"),
+    "array as utf-16": ("\ufeff" + json.dumps(ROWS, indent=1)).encode("utf-16-be"),
 }  # fmt: skip
 PACKED: dict[str, Callable[[bytes], bytes]] = {
     "gzip": gzip.compress,
@@ -180,7 +180,7 @@ REFUSED: dict[str, tuple[bytes, str]] = {
     "rows.h5": (b"\x89HDF\r\n\x1a\n", "an HDF5 file"),
     "rows.7z": (b"7z\xbc\xaf\x27\x1c\0", "a 7z archive"),
     "rows.tar.gz": (gzip.compress(tarred("rows.jsonl", TEXT.encode())), "a tar archive"),
-    "two.zip": (zipped(("a.jsonl", b"{}"), ("b.jsonl", b"{}")), "an archive of 2 files (a.jsonl, b"),
+    "two.zip": (zipped(("a.jsonl", b"{}"), ("b.jsonl", b"{}")), "an archive of 2 files (a.j"),
     "empty.jsonl": (b"", "empty"),
     "blank.jsonl": (b" \n\n", "empty"),
     "wide.jsonl": (TEXT.encode("utf-16-le"), "UTF-16 without a byte order mark"),

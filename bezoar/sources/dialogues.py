@@ -23,7 +23,7 @@ ROLES: dict[str, Literal["system", "user", "assistant"]] = {
     "model": "assistant",
 }
 SPEAKER = re.compile(r"\n\n(Human|Assistant):")
-MARKED = re.compile(r"(?:\A|\s)###\s*(Human|Assistant|User|System):")  # as openassistant-guanaco
+MARKED = re.compile(r"###\s*(Human|Assistant|User|System):")  # as openassistant-guanaco
 KEPT = ("messages", "conversations", "conversation", "dialogue", "dialog", "chat", "data")
 TOOLS = "a dialogue with tools"
 

@@ -549,22 +549,25 @@ def is_rows(path: Path) -> bool:
 def unknown(path: Path) -> str:
     """Why a file that opens is not read: what it holds instead of a shape that is known."""
     if not is_rows(path):
-        first, *others = [line for _, line in islice(lines(path), 2)]
-        cells = max((first.split(delimiter) for delimiter in DELIMITERS), key=len)
-        if len(cells) < 2 or any(not 0 < len(cell.strip()) <= 40 for cell in cells):
-            return "text that holds no rows"
-        if twice := [cell for cell in cells if cells.count(cell) > 1]:
-            return f"a table in which column {twice[0]} stands there twice; name each once"
-        held = "a table of no shape that is known" if others else "a table without a row"
-        return f"{held}; its columns are {_few(cells)}"
-    row = next(rows(path), None)
+        return _unknown_text([line for _, line in islice(lines(path), 2)])
+    row = next(rows(path, lambda fields: dialogues.turns_of(fields) is not None), None)
     if row is None:
-        return "holds no row"
+        return "a table without a row"
     if dialogues.with_tools(row.fields):
         return "dialogues with tools, which no stage learns from"
     if "message_id" in row.fields and "parent_id" in row.fields:
         return "a message a row (OpenAssistant); give it as whole dialogues"
     return f"rows of no shape that is known; their fields are {_few(list(row.fields))}"
+
+
+def _unknown_text(opening: Sequence[str]) -> str:
+    cells = max((opening[0].split(delimiter) for delimiter in DELIMITERS), key=len)
+    if len(cells) < 2 or any(not 0 < len(cell.strip()) <= 40 for cell in cells):
+        return "text that holds no rows"
+    if twice := [cell for cell in cells if cells.count(cell) > 1]:
+        return f"a table in which column {twice[0]} stands there twice; name each once"
+    held = "a table of no shape that is known" if len(opening) > 1 else "a table without a row"
+    return f"{held}; its columns are {_few(cells)}"
 
 
 def _few(names: Sequence[str]) -> str:
