@@ -261,7 +261,9 @@ def _table(finds: Finds, top: Path) -> str:
 
 
 def _named(unused: Unused, top: Path) -> str:
-    return f"{unused.path.relative_to(top)}: {unused.why}"
+    name = str(unused.path.relative_to(top))
+    shown = "".join(c if c.isprintable() else "?" for c in name)  # one line, whatever it is called
+    return f"{shown}: {unused.why}"
 
 
 def maps() -> Maps:
@@ -281,8 +283,7 @@ def main(arguments: list[str]) -> None:
     if not top.is_dir():
         raise BadInput(f"{top}: there is no such folder; give the one that holds your files")
     finds = find(top, maps())
-    names_of_all = [f"{_named(each, top)}\n" for each in finds.unused]
-    files.write(UNREAD, names_of_all)
+    files.write(UNREAD, (f"{_named(each, top)}\n" for each in finds.unused))
     print(_table(finds, top))
     own = [path for path in found("dolly") if LINKED not in path.parts]
     if not own and not any(into.parts[0] == "dolly" for _, _, into in finds.used):
