@@ -26,7 +26,7 @@ def main(name: str) -> None:
     work.die_with_parent()
     fetch = params.load().fetch
     account = base(fetch) if name == "base" else rows(name, fetch)
-    told = {key: value for key, value in account.items() if key != "parts"}
+    told = {key: value for key, value in account.items() if key not in ("parts", "files")}
     print(f"fetch {name}: {json.dumps(told, ensure_ascii=False)}")
     if "stands_in_for" in account:
         print(f"  {account['stands_in_for']} is empty: the project's own stands in for your files")

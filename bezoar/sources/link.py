@@ -136,10 +136,10 @@ def _recognised(path: Path, maps: Maps | None, finds: Finds) -> Found | None:
 
 def _tasks(top: Path, items: Mapping[Path, Found], finds: Finds) -> None:
     """Of each benchmark the split that is evaluated; the others are named with the reason."""
-    titles = {path.relative_to(top).as_posix(): path for path in items}
+    placed = {_place(top, path, "benchmarks").as_posix(): path for path in items}
     groups: dict[tuple[str, str], list[tuple[Path, str]]] = {}
-    for title, name in names.distinct(list(titles)).items():
-        path = titles[title]
+    for title, name in names.distinct(list(placed)).items():
+        path = placed[title]
         groups.setdefault((name.task, items[path].shape.name), []).append((path, name.split))
     for (task, shape), group in groups.items():
         used = ""
