@@ -163,6 +163,7 @@ def _dolly(reader: _Reader, files: Sequence[File], limit: int | None) -> Tables:
                 licence=file.licence,
             )
         )
+    reader.account.categories.update(seed.category for seed in seeds)
     return {"seeds.jsonl": seeds}
 
 
