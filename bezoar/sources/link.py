@@ -240,7 +240,7 @@ def _table(finds: Finds, top: Path) -> str:
         for path, name, into in finds.used:
             if into.parts[0] == kind and not is_notice(path):
                 groups.setdefault((path.parent, name), []).append(path)
-        own = [p for p in found(kind) if LINKED not in p.parts and not is_notice(p)]
+        own = [path for path in found(kind) if LINKED not in path.parts]
         if groups or own:
             lines.append(f"local/{kind}: {what}")
         else:
