@@ -116,11 +116,15 @@ def unpacked(path: Path) -> Iterator["io.BufferedReader[Any]"]:
 
 
 @contextmanager
-def seekable(path: Path) -> Iterator[BinaryIO]:
-    """Open a file for reading back and forth; a packed one is unpacked into a temporary file."""
+def seekable(path: Path) -> Iterator[Any]:
+    """Open a file for pyarrow to read back and forth; a packed one is unpacked into a temporary
+    file."""
+    import pyarrow
+
     with unpacked(path) as source:
-        if source.seekable():
-            yield source
+        if source.seekable():  # not packed
+            with pyarrow.OSFile(str(path)) as whole:
+                yield whole
             return
         with tempfile.TemporaryFile() as whole:
             while chunk := source.read(2**20):
