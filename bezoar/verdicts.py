@@ -1,4 +1,4 @@
-"""What judges are shown and what they said: verdicts on samples (OpenBezoar 2.4), MT-Bench grades
+"""What judges are shown and what they said: verdicts on samples (OpenBezoar 3.2), MT-Bench grades
 (4.2). A reply that is not as asked is undecided or unparsed, with the reason, never a number."""
 
 import json
@@ -63,7 +63,7 @@ def judge(sample: Sample, scale: int, ask: Ask) -> Verdict:
 
 def question(sample: Sample, scale: int) -> list[Message]:
     """Put a sample to the judge: the criterion as a system message, the row as a user message
-    (paper 2.4), and behind it the form of the reply, which a small model keeps only where it is the
+    (paper 3.2), and behind it the form of the reply, which a small model keeps only where it is the
     last that it reads. With an expected answer the criterion is whether the response explains it,
     without one whether the response does what the instruction asks."""
     instruction = sample.instruction

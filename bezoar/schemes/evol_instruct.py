@@ -1,4 +1,4 @@
-"""Evol-Instruct (OpenBezoar 2.2, WizardLM): rewrite seeds into harder or rarer prompts, drop the
+"""Evol-Instruct (OpenBezoar 3.1.2, WizardLM): rewrite seeds into harder or rarer prompts, drop the
 evolutions that failed, answer the others."""
 
 import re
@@ -34,7 +34,7 @@ _REFUSING = re.compile(
 
 def plan(seeds: Seeds, params: EvolInstruct, rng: Random) -> list[Job]:
     """One job a seed. The number of epochs is drawn a category, strategy and operation a category
-    and epoch, so that a whole epoch of a category evolves in one way (paper 2.2)."""
+    and epoch, so that a whole epoch of a category evolves in one way (paper 3.1.2)."""
     jobs: list[Job] = []
     for category in params.categories:
         rows = [seed for seed in seeds.dolly if seed.category == category]

@@ -1,5 +1,5 @@
-"""LaMini (OpenBezoar 2.1, LaMini-LM): show the teacher examples of one category, ask for more like
-them, then have each new instruction answered by a call of its own."""
+"""LaMini (OpenBezoar 3.1.1, LaMini-LM): show the teacher examples of one category, ask for more
+like them, then have each new instruction answered by a call of its own."""
 
 from collections.abc import Iterator
 from random import Random
