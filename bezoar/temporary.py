@@ -29,8 +29,8 @@ def bring_own_files(stage: str) -> None:
         if not os.path.lexists(here):
             here.parent.mkdir(parents=True, exist_ok=True)
             here.symlink_to(path.resolve())
-    if not stage.startswith("fetch"):
-        _refuse_stand_ins()
+    for account in _stand_ins():
+        _refuse_if_needed(account, stage)
 
 
 def _original() -> Path | None:
@@ -47,12 +47,27 @@ def _files(local: Path) -> Iterator[Path]:
         yield from (Path(top, name) for name in sorted([*links, *names]) if name[0] != ".")
 
 
-def _refuse_stand_ins() -> None:
+def _stand_ins() -> Iterator[Path]:
+    """The folders of local/ that hold files, though DVC has data that stood in for them."""
     accounts = [*Path("data/fetch").glob("*/source.json"), Path("models/fetch/base/source.json")]
     for account in filter(Path.exists, accounts):
         folder = json.loads(account.read_text(encoding="utf-8")).get(STANDS_IN)
         if folder and any(_files(Path(folder))):
-            raise BadInput(
-                f"{folder}: holds files of yours, but this temporary copy was given what stood in "
-                "for them; run `dvc repro fetch` in the project itself, then the experiment again"
-            )
+            yield Path(folder)
+
+
+def _refuse_if_needed(folder: Path, stage: str) -> None:
+    """BadInput where `stage` follows the fetch of `folder`. Else DVC has yet to come to it."""
+    import networkx  # type: ignore[import-untyped]
+    from dvc.repo import Repo
+
+    graph = Repo().index.graph
+    before = (node for node in graph if node.addressing == stage)
+    fetch = f"fetch@{folder.name}"
+    if any(
+        each.addressing == fetch for node in before for each in networkx.descendants(graph, node)
+    ):
+        raise BadInput(
+            f"{folder}: holds files of yours, but this temporary copy was given what stood in "
+            "for them; run `dvc repro fetch` in the project itself, then the experiment again"
+        )
