@@ -23,7 +23,7 @@ BASE = Path("models/fetch/base")
 
 
 def main(name: str) -> None:
-    work.die_with_parent()
+    work.begin()
     fetch = params.load().fetch
     account = base(fetch) if name == "base" else rows(name, fetch)
     told = {key: value for key, value in account.items() if key != "parts"}

@@ -28,7 +28,7 @@ MEASURED = ("asked", "parsed", "replies_read", "copies", "kept")
 
 
 def main(name: str) -> None:
-    work.die_with_parent()
+    work.begin()
     p = params.load()
     generated = f"data/generate/{name}"
     samples = list(read_jsonl(f"{generated}/samples.jsonl", Sample))

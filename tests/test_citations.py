@@ -75,6 +75,8 @@ def numbers() -> list[str]:
     """The lines of the recipe's part of params.yaml that hold a number."""
     recipe = (ROOT / "params.yaml").read_text(encoding="utf-8")
     recipe = recipe.partition("# --- the recipe")[2].partition("# --- who and how much")[0]
+    # a list is cited at its key: DVC keeps no comment within one
+    recipe = re.sub(r"(?m)^( *)- .*\n(?:\1 +.*\n)*", "", recipe)
     return re.findall(r"^ +[\w*']+: +(?:-?[\d.]+(?:e-?\d+)?|true|false)\b.*$", recipe, re.MULTILINE)
 
 

@@ -16,7 +16,7 @@ pytestmark = pytest.mark.slow
 # These check, show and resume; they change no result, so no stage declares them.
 EXEMPT = {"bezoar/__init__.py", "bezoar/params.py", "bezoar/progress.py", "bezoar/work.py"}
 EXEMPT |= {"stages/__init__.py", "params.yaml", "bezoar/preflight/__init__.py"}
-EXEMPT |= {"bezoar/interrupts.py"}
+EXEMPT |= {"bezoar/interrupts.py", "bezoar/temporary.py"}
 
 
 def summary(run: Run) -> dict[str, Any]:
