@@ -410,12 +410,28 @@ class World(Section):
     rows: Count
 
 
-class Local(Section):
+AnswerIs = Literal["number_from_0", "number_from_1", "letter", "text", "label"]
+
+
+class Reading(Section):
+    """How files are read as rows. `take`: a limit is spread over the files, or takes the first rows
+    as they stand. `fields`: our names of fields, and what the files call them. `category`: of seeds
+    that name none. `answer_is`: how a benchmark writes its answers, where two readings fit."""
+
+    take: Literal["spread", "first"] = "spread"
+    fields: dict[str, str] = {}
+    category: Annotated[str, Field(min_length=1)] = "open_qa"
+    answer_is: AnswerIs | None = None
+
+
+class Local(Reading):
     """The user's own files in local/NAME/: at most `limit` rows (benchmarks: of a task), null for
-    all. Where there are none `otherwise` stands in; null: there must be some."""
+    all. `licence`: of all of them; null: as a README beside a file states it. Where there are none
+    `otherwise` stands in; null: there must be some."""
 
     source: Literal["local"]
     limit: Count | None
+    licence: Annotated[str, Field(min_length=1)] | None = None
     otherwise: World | None
 
 
@@ -481,8 +497,8 @@ class Files(Repository):
     files: Annotated[list[str], Field(min_length=1)]
 
 
-class Hub(Section):
-    """Rows from the Hugging Face Hub: at most the first `limit`, null for all."""
+class Hub(Reading):
+    """Rows from the Hugging Face Hub: at most `limit`, null for all."""
 
     source: Literal["hub"]
     parts: Annotated[list[Files], Field(min_length=1)]
@@ -571,6 +587,20 @@ Benchmarks = Annotated[World | Local | Harness, Field(discriminator="source")]
 Base = Annotated[GrownBase | LocalBase | HubBase, Field(discriminator="source")]
 
 
+# What `fields` of a source may name.
+FIELDS = {
+    "dolly": ("instruction", "context", "response", "category"),
+    "flan": ("inputs", "targets", "task_name", "prompt", "completion"),
+    "topics": ("name", "subcategories"),
+    "hh_rlhf": ("prompt", "chosen", "rejected", "system"),
+    "mt_bench": (
+        "question_id", "category", "turns", "model_id", "choices", "judge", "model_a", "model_b",
+        "winner", "turn",
+    ),
+    "benchmarks": ("question", "choices", "answer", "context"),
+}  # fmt: skip
+
+
 class Fetch(Section):
     seed: int
     dolly: Rows
@@ -580,6 +610,16 @@ class Fetch(Section):
     mt_bench: Rows
     benchmarks: Benchmarks
     base: Base
+
+    @model_validator(mode="after")
+    def _fields_are_known(self) -> "Fetch":
+        for source, known in FIELDS.items():
+            for name in getattr(getattr(self, source), "fields", {}):
+                if name not in known:
+                    raise ValueError(
+                        f"{source}.fields.{name}: no field of these rows; have {', '.join(known)}"
+                    )
+        return self
 
 
 class Generate(Section):

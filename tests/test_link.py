@@ -19,7 +19,7 @@ DECOYS: dict[str, Any] = {
     "judge_prompts.jsonl": {"name": "pair-v2", "type": "pairwise", "system_prompt": "Judge."},
     "topics.json": ["Travel", "Food"],
     "eval.json": [{"class": "math", "data": "What is 2 + 2?"}],
-    "alpaca.json": [{"instruction": "Hi", "input": "", "output": "Hello"}],
+    "prompts.json": [{"instruction": "Hi", "input": ""}],
     "outline.json": [{"subject": "Water", "level": 1, "children": [{"subject": "Sea"}]}],
     "one_turn.jsonl": {"question_id": 1, "category": "math", "turns": ["2 + 2?"]},
     "unlabelled.jsonl": {"goal": "?", "sol1": "a", "sol2": "b"},
@@ -87,7 +87,7 @@ def test_files_are_told_by_their_content_alone(mine: Path, capsys: Any) -> None:
     assert "other/broken.json: 1: not JSON" in told and "other/latin.csv: 1: not UTF-8" in told
     unused = told.split("not used: ")[1]
     assert unused.startswith(f"{len(DECOYS) + 4} files")
-    assert all(f"other/{name}" in unused for name in ("chat.json", "alpaca.json"))
+    assert all(f"other/{name}" in unused for name in ("chat.json", "prompts.json"))
 
 
 def test_a_new_link_replaces_the_old_ones_and_nothing_else(mine: Path, tmp_path: Path) -> None:
@@ -184,10 +184,10 @@ def test_the_real_folder_is_told_apart(tmp_path: Path, monkeypatch: pytest.Monke
     link.main([str(DATA)])
     counts = {kind: len(paths) for kind, paths in linked().items()}
     assert counts == {
-        "dolly": 1,
+        "dolly": 5,
         "flan": 39,
         "topics": 1,
-        "hh_rlhf": 1,
+        "hh_rlhf": 3,
         "mt_bench": 8,
         "benchmarks": 4,
         "base": 5,

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from bezoar.files import BadInput
-from bezoar.params import Local, World
+from bezoar.params import Local, Reading, World
 from bezoar.records import Message
-from bezoar.sources import collect, embedded, local, shapes, weights
+from bezoar.sources import collect, embedded, local, names, shapes, weights
 from bezoar.sources.tables import Source
 from tests.conftest import DATA
 
@@ -46,8 +46,8 @@ def parquet(*rows: Any) -> bytes:
     return bytes(out.getvalue().to_pybytes())
 
 
-def read(name: str, folder: Path, limit: int | None = None) -> Source:
-    source = local.read(name, limit, 7, folder)
+def read(name: str, folder: Path, limit: int | None = None, **how: Any) -> Source:
+    source = local.read(name, limit, 7, folder, how=Reading(**how))
     assert source is not None
     return source
 
@@ -61,6 +61,16 @@ def fails(name: str, folder: Path) -> str:
         local.read(name, None, 7, folder)
     assert caught.value.code
     return str(caught.value)
+
+
+def adds_up(source: Source) -> None:
+    """Every row that was read is used, left out with a reason, or beyond the limit."""
+    files: Any = source.account["files"]
+    for title, counts in files.items():
+        ends = counts["used"] + counts["left_out"] + counts["beyond_limit"]
+        assert counts["read"] == ends, title
+    reasons: Any = source.account["left_out"]
+    assert sum(counts["left_out"] for counts in files.values()) == sum(reasons.values())
 
 
 # --- the world -----------------------------------------------------------------------------------
@@ -125,12 +135,12 @@ def test_harmless_oddities_of_a_file_are_read(tmp_path: Path, data: bytes) -> No
         (b"\n \n", "a.json: is empty"),
         (b'{"instruction": "x"\n', "a.json:1: not JSON (expecting ',' delimiter, column 20)"),
         (b'[\n{"instruction": "x"},\n{oops}\n]', "a.json:3: not JSON"),
-        (b"instruction,response\n", "a.json:1: not JSON"),
+        (b"instruction,response\n", "a table without a row; its columns are instruction, resp"),
         (b'["a"]', "a.json: item 1: a JSON object is expected, got 'a'"),
-        (b"7", "a.json: a JSON object is expected, got 7"),
+        (b"7", "a.json: is not that (text that holds no rows)"),
         (b"[" * 100_000, "a.json: not JSON (nested too deeply)"),
         (json.dumps(DOLLY).encode() + b'\n{"instruction": "\xe9"}\n', "a.json:2: not UTF-8"),
-        (json.dumps(DOLLY).encode("utf-16"), "a.json:1: not UTF-8"),
+        (json.dumps(DOLLY).encode("utf-16-le"), "a.json: is UTF-16 without a byte order mark"),
         (gzip.compress(json.dumps(DOLLY).encode())[:-9], "a.json: cannot be read"),
         (parquet(DOLLY)[:-9], "a.json: broken after row 0 (Parquet magic bytes not found"),
     ],
@@ -323,8 +333,14 @@ def test_an_outline_is_no_category_tree(tmp_path: Path) -> None:
 
 
 def test_pairs_share_a_prompt_and_are_shuffled_and_split_five_to_four(tmp_path: Path) -> None:
-    long = "\n\nHuman: A?\n\nAssistant: B.\n\nHuman: C?\n\nAssistant:"
-    rows = [{"chosen": f"{long} good {n}", "rejected": f"{long} bad"} for n in range(18)]
+    long = "\n\nHuman: A?\n\nAssistant: B.\n\nHuman: C{n}?\n\nAssistant:"
+    rows = [
+        {
+            "chosen": f"{long} good {n}".replace("{n}", str(n)),
+            "rejected": f"{long} bad".replace("{n}", str(n)),
+        }
+        for n in range(18)
+    ]
     put(tmp_path / "hh_rlhf/a.jsonl", *rows)
     source = read("hh_rlhf", tmp_path)
     train: Any = source.tables["train.jsonl"]
@@ -333,7 +349,7 @@ def test_pairs_share_a_prompt_and_are_shuffled_and_split_five_to_four(tmp_path: 
     assert train[3].prompt == [
         Message(role="user", content="A?"),
         Message(role="assistant", content="B."),
-        Message(role="user", content="C?"),
+        Message(role="user", content=f"C{train[3].chosen.removeprefix('good ')}?"),
     ]
     assert {(p.id, p.chosen, p.rejected) for p in [*train, *test]} == {
         (f"hh-{n + 1:06d}", f"good {n}", "bad") for n in range(18)
@@ -343,17 +359,9 @@ def test_pairs_share_a_prompt_and_are_shuffled_and_split_five_to_four(tmp_path: 
     assert read("hh_rlhf", tmp_path).tables == source.tables
 
 
-def test_the_limit_of_pairs_counts_rows_that_are_read(tmp_path: Path) -> None:
-    good = {
-        "chosen": "\n\nHuman: A?\n\nAssistant: B.",
-        "rejected": "\n\nHuman: A?\n\nAssistant: C.",
-    }
-    put(tmp_path / "hh_rlhf/a.jsonl", good, {**good, "rejected": good["chosen"]}, good)
-    put(tmp_path / "hh_rlhf/b.jsonl", *[good] * 20)
-    source = read("hh_rlhf", tmp_path, limit=10)
-    assert [len(source.tables[f"{part}.jsonl"]) for part in ("train", "test")] == [5, 4]
-    assert source.account["rows"] == {"a.jsonl": 2, "b.jsonl": 7}
-    assert source.account["left_out"] == {"equal answers": 1}
+def pair(question: str, chosen: str = "Yes.", rejected: str = "No.") -> dict[str, str]:
+    asked = f"\n\nHuman: {question}\n\nAssistant: "
+    return {"chosen": asked + chosen, "rejected": asked + rejected}
 
 
 @pytest.mark.parametrize(
@@ -375,7 +383,7 @@ def test_the_limit_of_pairs_counts_rows_that_are_read(tmp_path: Path) -> None:
 def test_useless_pairs_are_left_out_with_the_reason(
     tmp_path: Path, chosen: str, rejected: str, reason: str
 ) -> None:
-    put(tmp_path / "hh_rlhf/a.jsonl", PAIR, {"chosen": chosen, "rejected": rejected}, PAIR)
+    put(tmp_path / "hh_rlhf/a.jsonl", PAIR, {"chosen": chosen, "rejected": rejected}, pair("Z?"))
     source = read("hh_rlhf", tmp_path)
     left_out: Any = source.account["left_out"]
     assert [reason in key for key in left_out] == [True] and sum(left_out.values()) == 1
@@ -424,6 +432,8 @@ def test_questions_answers_references_and_votes_are_told_apart(tmp_path: Path) -
     assert source.account["left_out"] == {
         "an answer that has not two turns": 1,
         "winner error": 1,
+        "a model answered again later": 1,
+        "on a question that is not given": 2,
     }
 
 
@@ -431,7 +441,7 @@ def test_mt_bench_without_questions_or_with_a_strange_row_is_an_error(tmp_path: 
     put(tmp_path / "mt_bench/v.jsonl", vote(1, "tie"))
     assert "holds no questions" in fails("mt_bench", tmp_path)
     put(tmp_path / "mt_bench/q.jsonl", *QUESTIONS, {**QUESTIONS[1], "turns": ["one"]})
-    assert "q.jsonl:3: no row of questions as the first one is" in fails("mt_bench", tmp_path)
+    assert "q.jsonl:3: no row of questions as the first ones are" in fails("mt_bench", tmp_path)
     put(tmp_path / "mt_bench/q.jsonl", *QUESTIONS)
     put(tmp_path / "mt_bench/v.jsonl", vote(1, "tie", 3))
     assert "v.jsonl:1: turn: 1 or 2 is expected, got 3" in fails("mt_bench", tmp_path)
@@ -473,7 +483,7 @@ ITEMS = [
         0,
     ),
     ({"question": "?", "passage": "Read.", "answer": True}, "Read.\n\n?", ["no", "yes"], 1),
-    ({"question": "?", "choices": ["3", "2"], "answer": 1, "subject": "x"}, "?", ["3", "2"], 1),
+    ({"question": "?", "choices": ["3", "2"], "answer": 0, "subject": "x"}, "?", ["3", "2"], 0),
     (
         {"question": "?", "options": ["a", "b"], "answer": "B", "article": "R"},
         "R\n\n?",
@@ -497,7 +507,10 @@ def test_every_benchmark_becomes_items(
 @pytest.mark.parametrize(
     ("row", "said"),
     [
-        ({"question": "?", "choices": FLAT, "answerKey": "9"}, "answerKey: one of 1, 2, 3 is"),
+        (
+            {"question": "?", "choices": FLAT, "answerKey": "9"},
+            "a.jsonl:2: answer: one of 1, 2, 3 is expected, got '9'",
+        ),
         ({"goal": "?", "sol1": "a", "sol2": "b"}, ":2: no row of"),
         ({"question": "?", "choices": ["a", "b"], "answer": 2}, ":2: no row of"),
         ({"question": "?", "choices": {**FLAT, "label": ["1"]}, "answerKey": "1"}, "3 texts and 1"),
@@ -508,41 +521,56 @@ def test_a_benchmark_row_with_no_right_answer_is_named(tmp_path: Path, row: Any,
     assert said in fails("benchmarks", tmp_path)
 
 
-def test_an_unlabelled_split_is_not_taken_for_a_benchmark(tmp_path: Path) -> None:
-    for row in (
-        {**ITEMS[7][0], "answer": ""},
-        {**ITEMS[6][0], "label": ""},
-        {**ITEMS[3][0], "label": -1},
-    ):
-        assert shapes.shape_of(put(tmp_path / "a.jsonl", row)) is None
-
-
 @pytest.mark.parametrize(
-    ("path", "task"),
+    ("path", "task", "split"),
     [
-        ("arc/ARC-Easy-Test.jsonl", ("arc_easy", "test")),
-        ("piqa/validation.head500.jsonl", ("piqa", "validation")),
-        ("My Data/dev.jsonl.gz", ("my_data", "dev")),
-        ("x/task080_piqa_answer.json", ("task080_piqa_answer", "")),
-        ("/test.jsonl", ("task", "test")),
+        ("arc/ARC-Easy-Test.jsonl", "arc_easy", "test"),
+        ("piqa/validation.head500.jsonl", "piqa", "validation"),
+        ("My Data/dev.jsonl.gz", "my_data", "validation"),
+        ("x/task080_piqa_answer.json", "task080_piqa_answer", ""),
+        ("/test.jsonl", "task", "test"),
+        ("ai2_arc/ARC-Challenge/test-00000-of-00001.parquet", "ai2_arc_challenge", "test"),
+        ("openbookqa/additional/test-00000-of-00001.parquet", "openbookqa_additional", "test"),
+        ("openbookqa/main/test-00000-of-00001.parquet", "openbookqa", "test"),
+        ("mmlu/abstract_algebra/dev-00000-of-00001.parquet", "mmlu_abstract_algebra", "validation"),
+        ("winogrande/winogrande_xl/train-00000-of-00001.parquet", "winogrande_xl", "train"),
+        ("winogrande_1.1/train_xl.jsonl", "winogrande_1_1", "train"),
+        ("boolq/data/train-00000-of-00001-a09b74b3ef9c3b56.parquet", "boolq", "train"),
+        (f"datasets--piqa/snapshots/{'0a' * 20}/plain_text/test/0000.parquet", "piqa", "test"),
+        ("sciq/validation/data-00000-of-00001.arrow", "sciq", "validation"),
+        ("cache/hellaswag-validation-00001-of-00002.arrow", "hellaswag", "validation"),
+        ("mmlu/test/abstract_algebra_test.csv", "abstract_algebra", "test"),
+        ("commonsense_qa/dev_rand_split.jsonl", "commonsense_qa", "validation"),
+        ("test_arc.jsonl", "arc", "test"),
+        ("exam_2024.csv", "exam_2024", ""),
     ],
 )
-def test_a_task_is_named_by_its_file_or_its_folder(path: str, task: tuple[str, str]) -> None:
-    assert shapes.task_name(Path(path)) == task
+def test_a_task_is_named_by_its_file_or_its_folders(path: str, task: str, split: str) -> None:
+    assert names.named(path)[:2] == (task, split)
+
+
+def piqa(n: int, label: object = 1) -> dict[str, Any]:
+    return {"goal": f"Goal {n}?", "sol1": "a", "sol2": "b", "label": label}
 
 
 def test_one_split_of_a_benchmark_is_used_and_the_limit_is_a_task_s(tmp_path: Path) -> None:
-    row = ITEMS[3][0]
-    put(tmp_path / "benchmarks/piqa/train.jsonl", *[row] * 5)
-    put(tmp_path / "benchmarks/piqa/valid.jsonl", *[row] * 4)
-    put(tmp_path / "benchmarks/other.jsonl", *[row] * 3)
+    put(tmp_path / "benchmarks/piqa/train.jsonl", *map(piqa, range(10, 15)))
+    put(tmp_path / "benchmarks/piqa/valid.jsonl", *map(piqa, range(20, 24)))
+    put(tmp_path / "benchmarks/piqa/test.jsonl", *[piqa(n, -1) for n in range(30, 37)])
+    put(tmp_path / "benchmarks/other.jsonl", *map(piqa, range(3)))
+    put(tmp_path / "benchmarks/alone/train.jsonl", *map(piqa, range(40, 48)))
     source = read("benchmarks", tmp_path, limit=3)
     assert {name: len(rows) for name, rows in source.tables.items()} == {
         "tasks/other.jsonl": 3,
         "tasks/piqa.jsonl": 3,
         "probes.jsonl": 0,
     }
-    assert source.account["left_out"] == {"piqa/train.jsonl: another split of piqa is used": 1}
+    assert source.account["left_out"] == {
+        "a training split, on which nothing is evaluated": 5 + 8,
+        "a row without its answer, as a hidden test set has": 7,
+    }
+    assert source.account["beyond_limit"] == 1
+    adds_up(source)
 
 
 # --- the base model ------------------------------------------------------------------------------

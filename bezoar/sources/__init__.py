@@ -32,7 +32,7 @@ def collect(name: str, wanted: Wanted, seed: int) -> Source:
 
 
 def _local(name: str, wanted: params.Local, seed: int) -> Source:
-    if source := local.read(name, wanted.limit, seed):
+    if source := local.read(name, wanted.limit, seed, how=wanted, licence=wanted.licence):
         return source
     if wanted.otherwise is None:
         raise BadInput(

@@ -38,7 +38,7 @@ def read(name: str, wanted: Hub, seed: int) -> Source:
         folder = download(part, commit, names)
         files += [File(folder / each, title(part, commit, each), part.licence) for each in names]
         parts.append(account(part, commit, names))
-    source = readers.read(name, files, wanted.limit, seed, f"fetch.{name}")
+    source = readers.read(name, files, wanted.limit, seed, f"fetch.{name}", how=wanted)
     return Source(source.tables, {"source": "hub", "parts": parts, **source.account})
 
 

@@ -7,14 +7,17 @@ an empty one and would miss every change in it.
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
+from bezoar import files, params
 from bezoar.files import BadInput
-from bezoar.sources import weights
-from bezoar.sources.local import LINKED, LOCAL, found
-from bezoar.sources.shapes import shape_of
+from bezoar.sources import names, weights
+from bezoar.sources.choices import BENCHMARKS, answered
+from bezoar.sources.local import LINKED, LOCAL, found, is_notice, stated
+from bezoar.sources.shapes import Found, Maps, is_rows, recognise, unknown
 
 KINDS = {
     "dolly": "seeds",
@@ -27,61 +30,162 @@ KINDS = {
 }
 SEEDS = (
     "a seeds file is JSONL whose rows have the text fields instruction, context, response and "
-    "category (as databricks-dolly-15k.jsonl has)"
+    "category (as databricks-dolly-15k.jsonl has), or another form that local/README.md lists; "
+    "`fields` in params.yaml (profiles.local.fetch.dolly) takes your own names of fields"
 )
+UNREAD = LOCAL / "unread.txt"  # every file that is not used, with the reason
+PICTURES = (".png", ".jpg", ".jpeg", ".gif")
 SHOWN = 12  # unrecognised files named
 FOLDED = 3  # more files of one kind in one folder are one line
 HUGE = 2**28  # bytes; a file as large as this with no line break near its start is no list of rows
 
 
+class Unused(NamedTuple):
+    """A file that is not linked, and why. The lower its `rank`, the likelier it was meant."""
+
+    path: Path
+    why: str
+    rank: int
+
+
 @dataclass
 class Finds:
-    """What lies in a folder: (file, what it is, where its link goes below local/), and the rest
-    with a reason or ""."""
+    """What lies in a folder: (file, what it is, where its link goes below local/), and the rest."""
 
     used: list[tuple[Path, str, Path]] = field(default_factory=list)
-    unused: list[tuple[Path, str]] = field(default_factory=list)
+    unused: list[Unused] = field(default_factory=list)
+
+    def leave(self, path: Path, why: str, rank: int = 1) -> None:
+        """Name a file that is not linked."""
+        self.unused.append(Unused(path, why, rank))
 
 
-def find(top: Path) -> Finds:
-    """Look at every file below `top`, in order of their paths. Hidden ones, this project's own
-    links and what was seen before (a link back up, the store of a download cache) are left out."""
-    finds, files, refused = Finds(), list(_walk(top)), ""
-    models = weights.folders(files)
+def find(top: Path, maps: Maps | None = None) -> Finds:
+    """Look at every file below `top`, in order of their paths; `maps` has the user's own names of
+    fields. Hidden ones, this project's own links and what was seen before (a link back up, the
+    store of a download cache) are left out."""
+    finds, listed = Finds(), list(_walk(top))
+    models = weights.folders(listed)
+    _base(models, finds)
+    items: dict[Path, Found] = {}
+    for path in listed:
+        if path.parent in models:
+            continue
+        if not path.is_file():
+            annex = "annex" in str(path.readlink())
+            finds.leave(
+                path,
+                "a git-annex link without its data; run `git annex get` on it"
+                if annex
+                else "a link to a file that is gone",
+            )
+            continue
+        if is_notice(path):
+            finds.leave(path, "tells of other files", rank=3)
+            continue
+        found = _recognised(path, maps, finds)
+        if found and found.shape.source == "benchmarks":
+            items[path] = found
+        elif found:
+            finds.used.append((path, found.shape.name, _place(top, path, found.shape.source)))
+    _tasks(top, items, finds)
+    _notices(top, listed, finds)
+    if not any(name == "questions" for _, name, _ in finds.used):
+        orphans = [use for use in finds.used if use[2].parts[0] == "mt_bench"]
+        finds.used = [use for use in finds.used if use not in orphans]
+        for path, name, _ in orphans:
+            finds.leave(path, f"{name}, but no questions", rank=0)
+    return finds
+
+
+def _base(models: list[Path], finds: Finds) -> None:
+    """The first usable base model. BadInput: there are some, and none can be used."""
+    refused = ""
     chosen: Path | None = None
     for model in models:
         try:
             parts = weights.model_files(model)
         except BadInput as error:
             refused = refused or str(error).removeprefix("error: ")
-            finds.unused.append((model, str(error).removeprefix("error: ")))
+            finds.leave(model, str(error).removeprefix("error: "), rank=0)
             continue
         if chosen:
-            finds.unused.append((model, f"a second base model; {chosen} is used"))
+            finds.leave(model, f"a second base model; {chosen} is used", rank=0)
             continue
         chosen = model
         into = Path("base", LINKED, model.resolve().name)
         finds.used += [(path, "base model", into / path.name) for path in parts]
     if refused and not chosen:
         raise BadInput(refused)
-    for path in files:
-        if path.parent in models:
+
+
+def _recognised(path: Path, maps: Maps | None, finds: Finds) -> Found | None:
+    """What a file is; where it is nothing that is read, it is named with the reason."""
+    try:
+        if _shapeless(path):
+            finds.leave(path, f"one line of more than {HUGE // 2**20} MiB: no list of rows")
+            return None
+        if found := recognise(path, maps):
+            return found
+        finds.leave(path, unknown(path), rank=2 if is_rows(path) else 3)
+    except BadInput as error:
+        why = str(error).removeprefix(f"error: {path}").strip(": ").removeprefix("is ")
+        finds.leave(path, why, rank=3 if path.suffix.lower() in PICTURES else 1)
+    return None
+
+
+def _tasks(top: Path, items: Mapping[Path, Found], finds: Finds) -> None:
+    """Of each benchmark the split that is evaluated; the others are named with the reason."""
+    titles = {path.relative_to(top).as_posix(): path for path in items}
+    groups: dict[tuple[str, str], list[tuple[Path, str]]] = {}
+    for title, name in names.distinct(list(titles)).items():
+        path = titles[title]
+        groups.setdefault((name.task, items[path].shape.name), []).append((path, name.split))
+    for (task, shape), group in groups.items():
+        used = ""
+        for split in names.EVALUATED:
+            shards = [path for path, each in group if each == split]
+            if used:
+                for path in shards:
+                    finds.leave(path, f"another split of {task} is used ({used})", rank=3)
+                continue
+            for path in shards:
+                try:
+                    given = answered(items[path].rows(), BENCHMARKS[shape])
+                except BadInput:
+                    given = True  # fetch names the line
+                if given:
+                    used = split or "no split named"
+                    finds.used.append((path, shape, _place(top, path, "benchmarks")))
+                else:
+                    finds.leave(path, f"{shape} without its answers, as a hidden test set")
+        for path in (path for path, each in group if each == "train"):
+            finds.leave(path, names.TRAINING)
+
+
+def _notices(top: Path, listed: list[Path], finds: Finds) -> None:
+    """The READMEs beside what is used: they may state its licence."""
+    cards = {
+        path.parent: path for path in listed if path.name.lower() == "readme.md" and stated(path)
+    }
+    for path, _, into in list(finds.used):
+        if into.parts[0] == "base":
             continue
-        try:
-            shape = None if _shapeless(path) else shape_of(path)
-        except BadInput as error:
-            finds.unused.append((path, str(error).removeprefix(f"error: {path}").strip(": ")))
-            continue
-        if shape is None:
-            finds.unused.append((path, ""))
-        else:
-            into = Path(shape.source, LINKED, path.relative_to(top))
-            finds.used.append((path, shape.name, into))
-    if not any(name == "questions" for _, name, _ in finds.used):
-        orphans = [use for use in finds.used if use[2].parts[0] == "mt_bench"]
-        finds.used = [use for use in finds.used if use not in orphans]
-        finds.unused += [(path, f"{name}, but no questions") for path, name, _ in orphans]
-    return finds
+        for folder in path.parents:
+            card = cards.get(folder)
+            place = Path(into.parts[0], LINKED, folder.relative_to(top), "README.md")
+            if card and place not in {into for _, _, into in finds.used}:
+                finds.used.append((card, "what it says of its licence", place))
+                finds.unused = [each for each in finds.unused if each.path != card]
+            if folder == top:
+                break
+
+
+def _place(top: Path, path: Path, source: str) -> Path:
+    inner = path.relative_to(top)
+    if source in ("benchmarks", "flan") and names.named(inner.as_posix()).task == "task":
+        inner = Path(top.resolve().name) / inner  # else nothing names the task
+    return Path(source, LINKED, inner)
 
 
 def link(finds: Finds, local: Path = LOCAL) -> None:
@@ -96,8 +200,8 @@ def link(finds: Finds, local: Path = LOCAL) -> None:
 def clear(local: Path = LOCAL) -> None:
     """Remove the links, and the folders that this leaves empty."""
     for kind in KINDS:
-        for folder, _, names in os.walk(local / kind / LINKED, topdown=False):
-            for path in (Path(folder, name) for name in names):
+        for folder, _, inside in os.walk(local / kind / LINKED, topdown=False):
+            for path in (Path(folder, name) for name in inside):
                 if path.is_symlink():
                     path.unlink()
             if not any(Path(folder).iterdir()):
@@ -107,7 +211,7 @@ def clear(local: Path = LOCAL) -> None:
 def _walk(top: Path) -> Iterator[Path]:
     seen: set[Path] = set()
     own = {(LOCAL / kind / LINKED).resolve() for kind in KINDS}
-    for folder, inner, names in os.walk(top, followlinks=True):
+    for folder, inner, inside in os.walk(top, followlinks=True):
         here = Path(folder).resolve()
         if here in seen or here in own:
             inner.clear()
@@ -116,8 +220,9 @@ def _walk(top: Path) -> Iterator[Path]:
         # a download cache keeps its files, named by hash, beside folders of links to them
         store = {"blobs"} if "snapshots" in inner else set()
         inner[:] = sorted(n for n in inner if not n.startswith(".") and n not in store)
-        for path in (Path(folder, name) for name in sorted(names)):
-            if path.name.startswith(".") or not path.is_file() or path.resolve() in seen:
+        for path in (Path(folder, name) for name in sorted(inside)):
+            odd = not path.is_file() and not path.is_symlink()  # a socket, a pipe
+            if path.name.startswith(".") or odd or path.resolve() in seen:
                 continue
             seen.add(path.resolve())
             yield path
@@ -133,9 +238,9 @@ def _table(finds: Finds, top: Path) -> str:
     for kind, what in KINDS.items():
         groups: dict[tuple[Path, str], list[Path]] = {}
         for path, name, into in finds.used:
-            if into.parts[0] == kind:
+            if into.parts[0] == kind and not is_notice(path):
                 groups.setdefault((path.parent, name), []).append(path)
-        own = [path for path in found(kind) if LINKED not in path.parts]
+        own = [p for p in found(kind) if LINKED not in p.parts and not is_notice(p)]
         if groups or own:
             lines.append(f"local/{kind}: {what}")
         else:
@@ -147,11 +252,24 @@ def _table(finds: Finds, top: Path) -> str:
                 lines.append(f"  {parent.relative_to(top)}/: {len(paths)} files ({name})")
             else:
                 lines += [f"  {path.relative_to(top)} ({name})" for path in paths]
-    odd = [f"  {path.relative_to(top)}" + (f": {why}" if why else "") for path, why in finds.unused]
-    odd.sort(key=lambda line: ": " not in line)  # first those with a reason: they may be meant
-    shown = max(SHOWN, sum(": " in line for line in odd))
+    odd = sorted(finds.unused, key=lambda each: each.rank)
     lines.append(f"not used: {len(odd)} files")
-    return "\n".join([*lines, *odd[:shown], *["  ..."][: len(odd) > shown]])
+    lines += [f"  {_named(each, top)}" for each in odd[:SHOWN]]
+    if len(odd) > SHOWN:
+        lines.append(f"  ... and {len(odd) - SHOWN} more; {UNREAD} names them all")
+    return "\n".join(lines)
+
+
+def _named(unused: Unused, top: Path) -> str:
+    return f"{unused.path.relative_to(top)}: {unused.why}"
+
+
+def maps() -> Maps:
+    """The user's own names of fields, by source, as profile `local` has them."""
+    if not Path("params.yaml").exists():
+        return {}
+    fetch = params.load(profile="local").fetch
+    return {name: getattr(getattr(fetch, name), "fields", {}) for name in params.FIELDS}
 
 
 def main(arguments: list[str]) -> None:
@@ -162,7 +280,9 @@ def main(arguments: list[str]) -> None:
     top = Path(arguments[0])
     if not top.is_dir():
         raise BadInput(f"{top}: there is no such folder; give the one that holds your files")
-    finds = find(top)
+    finds = find(top, maps())
+    names_of_all = [f"{_named(each, top)}\n" for each in finds.unused]
+    files.write(UNREAD, names_of_all)
     print(_table(finds, top))
     own = [path for path in found("dolly") if LINKED not in path.parts]
     if not own and not any(into.parts[0] == "dolly" for _, _, into in finds.used):

@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 from bezoar.files import BadInput
+from bezoar.params import Reading
 from bezoar.sources import readers
 from bezoar.sources.readers import File
 from bezoar.sources.shapes import NOT_STATED
@@ -11,6 +12,7 @@ from bezoar.sources.tables import Source
 
 LOCAL = Path("local")
 LINKED = "linked"  # what link.py makes, below each folder
+NOTICES = ("readme.md", "readme", "readme.txt", "license", "license.txt", "license.md")
 
 
 def found(name: str, folder: Path = LOCAL) -> list[Path]:
@@ -32,15 +34,62 @@ def found(name: str, folder: Path = LOCAL) -> list[Path]:
     return sorted(listed.values())
 
 
-def read(name: str, limit: int | None, seed: int, folder: Path = LOCAL) -> Source | None:
-    """The records of local/NAME/, at most `limit` rows (hh_rlhf: rows read; benchmarks: of a
-    task); None where the folder holds no file. BadInput: as readers.read."""
+def read(
+    name: str,
+    limit: int | None,
+    seed: int,
+    folder: Path = LOCAL,
+    *,
+    how: Reading | None = None,
+    licence: str | None = None,
+) -> Source | None:
+    """The records of local/NAME/, at most `limit` rows (benchmarks: of a task); None where the
+    folder holds no file. `licence` is that of all rows, else a README beside a file states it.
+    BadInput: as readers.read."""
     top = folder / name
+    paths = found(name, folder)
     files = [
-        File(path, path.relative_to(top).as_posix().removeprefix(f"{LINKED}/"), NOT_STATED)
-        for path in found(name, folder)
+        File(
+            path,
+            path.relative_to(top).as_posix().removeprefix(f"{LINKED}/"),
+            licence or beside(path, top),
+        )
+        for path in paths
+        if not is_notice(path)
     ]
     if not files:
         return None
-    source = readers.read(name, files, limit, seed, str(top))
+    source = readers.read(name, files, limit, seed, str(top), how=how)
     return Source(source.tables, {"source": "local", **source.account})
+
+
+def is_notice(path: Path) -> bool:
+    """Whether a file tells of others, and holds no rows itself."""
+    return path.name.lower() in NOTICES
+
+
+def beside(path: Path, top: Path) -> str:
+    """The licence that a README states for a file: the nearest one, up to the folder `top`."""
+    for folder in path.parents:
+        for notice in (folder / name for name in ("README.md", "readme.md")):
+            if notice.is_file() and (licence := stated(notice)):
+                return licence
+        if folder == top:
+            break
+    return NOT_STATED
+
+
+def stated(notice: Path) -> str:
+    """What the front matter of a data card names as its licence, "" where it names none."""
+    import yaml
+
+    head = notice.read_text(encoding="utf-8-sig", errors="replace").replace("\r\n", "\n")
+    if not head.startswith("---\n"):
+        return ""
+    try:
+        card = yaml.safe_load(head[4:].partition("\n---")[0])
+    except yaml.YAMLError:
+        return ""
+    value = card.get("license") if isinstance(card, dict) else None
+    names = value if isinstance(value, list) else [value]
+    return ", ".join(str(name) for name in names if name)

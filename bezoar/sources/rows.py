@@ -1,27 +1,42 @@
-"""A file as rows: JSON lines, a JSON array, or one JSON object, plain or gzipped; or parquet.
+"""A file as rows, whatever holds them: JSON Lines, JSON, a table of text, parquet or Arrow.
 
 Tolerant where nothing can be misread (a byte order mark, CRLF, blank lines, no newline at the end);
 otherwise BadInput names the file and the line.
 """
 
-import gzip
+import ast
+import csv
+import io
 import json
-from collections.abc import Iterator
+import re
+import tokenize
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from bezoar.files import BadInput
+from bezoar.sources import containers
+from bezoar.sources.containers import EMPTY, lines
 
-GZIP = b"\x1f\x8b"
-PARQUET = b"PAR1"
-EMPTY = "is empty; leave the file out, or put rows in it"
+Fields = dict[str, Any]
+# What a cell of a text table stands for, by its column: everything else is text as it stands.
+LISTS = {
+    "choices", "options", "endings", "incorrect_answers", "correct_answers", "mc1_targets", "turns",
+    "messages", "conversations", "conversation", "conversation_a", "conversation_b", "chosen",
+    "rejected",
+}  # fmt: skip
+NUMBERS = {"question_id", "turn", "subcategories"}
+WRAPS = ("data", "rows", "examples", "items", "instances", "records")  # lists of rows in an object
+DELIMITERS = (",", "\t", ";", "|")
+BLANKS = re.compile(r"\s*")
+CELL = 2**24  # ours: characters in a cell
 
 
 class Row(NamedTuple):
     """A JSON object and where it stands ("file:line"), for messages."""
 
     where: str
-    fields: dict[str, Any]
+    fields: Fields
 
     def text(self, key: str) -> str:
         """A field that must be text; BadInput where it is missing, null or something else."""
@@ -56,35 +71,13 @@ class Row(NamedTuple):
         return value
 
 
-def lines(path: Path) -> Iterator[tuple[int, str]]:
-    """Yield (line number from 1, line without its end) of a UTF-8 file; blank lines left out."""
-    number = 0
-    try:
-        with path.open("rb") as probe:
-            zipped = probe.read(2) == GZIP
-        with gzip.open(path) if zipped else path.open("rb") as source:
-            for number, raw in enumerate(source, 1):
-                line = raw.decode("utf-8-sig" if number == 1 else "utf-8").rstrip("\r\n")
-                if line.strip():
-                    yield number, line
-    except UnicodeDecodeError as error:
-        raise BadInput(
-            f"{path}:{number}: not UTF-8 ({error.reason}); save the file as UTF-8"
-        ) from None
-    except FileNotFoundError:
-        raise BadInput(
-            f"{path}: a link to a file that is gone; run `make local DATA=folder` again"
-        ) from None
-    except (OSError, EOFError) as error:
-        raise BadInput(f"{path}: cannot be read ({error})") from None
-
-
 def values(path: Path) -> Iterator[tuple[str, Any]]:
-    """Yield (where, JSON value): the rows of a parquet file, the lines of a JSONL file, or else the
-    items of a JSON array, or else the one value of the file. BadInput: an empty file, a line that
-    is not JSON, or a cut or broken parquet file."""
-    if is_parquet(path):
-        yield from _table(path)
+    """Yield (where, value) of a file that is no text table: the rows of a parquet or Arrow file,
+    the lines of a JSONL file, the items of a JSON array, or else each JSON value. BadInput: an
+    empty file, a line that is not JSON, or a cut or broken table."""
+    kind = containers.kind(path)
+    if kind != "text":
+        yield from _columns(path, kind)
         return
     source = lines(path)
     number, line = next(source, (0, ""))
@@ -106,56 +99,203 @@ def values(path: Path) -> Iterator[tuple[str, Any]]:
                 raise _broken(f"{path}:{number}", error) from None
         return
     whole = _whole(path)
-    if isinstance(whole, list):
-        yield from ((f"{path}: item {n}", value) for n, value in enumerate(whole, 1))
+    if len(whole) == 1 and isinstance(whole[0], list):
+        yield from ((f"{path}: item {n}", value) for n, value in enumerate(whole[0], 1))
+    elif len(whole) == 1:
+        yield str(path), whole[0]
     else:
-        yield str(path), whole
+        yield from ((f"{path}: object {n}", value) for n, value in enumerate(whole, 1))
 
 
-def is_parquet(path: Path) -> bool:
-    """Whether a file opens as parquet does; one that cannot be read does not."""
+def rows(path: Path, known: Callable[[Fields], bool] = bool) -> Iterator[Row]:
+    """Yield the JSON objects of `path`. Where the file is one object that is not `known` as a row
+    and holds a list of objects (`{"data": [...]}`), its items are the rows. BadInput: a value that
+    is no object."""
+    source = values(path)
+    where, value = next(source)
+    following = next(source, None)
+    if following is None and isinstance(value, dict) and not known(value):
+        key = wrap(value)
+        if key:
+            where = f"{where}: {key}"
+            inner = ((f"{where}[{n}]", item) for n, item in enumerate(value[key]))
+            yield from (_row(place, _unboxed(item)) for place, item in inner)
+            return
+    yield _row(where, value)
+    if following is not None:
+        yield _row(*following)
+    for place, item in source:
+        yield _row(place, item)
+
+
+def wrap(fields: Fields) -> str:
+    """The field of an object that holds rows: a name that says so, or its one list of objects; ""
+    where there is none."""
+    holding = [
+        key
+        for key, value in fields.items()
+        if isinstance(value, list) and value and all(isinstance(item, dict) for item in value)
+    ]
+    named = [key for key in WRAPS if key in holding]
+    return named[0] if named else holding[0] if len(holding) == 1 else ""
+
+
+def table(path: Path, delimiter: str, named: list[str] | None = None) -> Iterator[Row]:
+    """Yield the rows of a text table whose first row names its columns. A table without such a row
+    has the names `named`, or numbers where that is empty. BadInput: a row with more or fewer
+    cells, a quote that is not closed, or a cell that is too large."""
+    csv.field_size_limit(CELL)
+    number = 0
     try:
-        with path.open("rb") as probe:
-            return probe.read(len(PARQUET)) == PARQUET
-    except OSError:
-        return False
+        with containers.text(path) as source:
+            reader = csv.reader(source, delimiter=delimiter, strict=True)
+            names = named or []
+            for cells in reader:
+                number, begins = reader.line_num, number + 1
+                if not any(cells):
+                    continue
+                if not names and named is None:
+                    names = [name.strip() for name in cells]
+                    if twice := [name for name in names if names.count(name) > 1]:
+                        raise BadInput(
+                            f"{path}:{begins}: column {twice[0]} stands there twice; name each once"
+                        )
+                    continue
+                names = names or [str(n) for n in range(len(cells))]
+                if len(cells) != len(names):
+                    raise BadInput(
+                        f"{path}:{begins}: {len(names)} cells are expected, as the first row has "
+                        f"names, got {len(cells)}; put a cell that holds {delimiter!r} or a line "
+                        "break into double quotes"
+                    )
+                yield Row(
+                    f"{path}:{begins}",
+                    {name: _cell(name, cell) for name, cell in zip(names, cells, strict=True)},
+                )
+    except csv.Error as error:
+        raise BadInput(
+            f"{path}:{number + 1}: no row of a table ({error}); put a cell that holds "
+            f"{delimiter!r}, a quote or a line break into double quotes"
+        ) from None
+    except UnicodeDecodeError as error:
+        for _ in lines(path):  # it knows the line
+            pass
+        raise containers.NotText(str(path), error) from None
 
 
-def rows(path: Path) -> Iterator[Row]:
-    """Yield the JSON objects of `path`; BadInput where a value is something else."""
-    for where, value in values(path):
-        if not isinstance(value, dict):
-            raise BadInput(f"{where}: a JSON object is expected, got {value!r:.60}")
-        yield Row(where, value)
+def _row(where: str, value: Any) -> Row:
+    if not isinstance(value, dict):
+        raise BadInput(f"{where}: a JSON object is expected, got {value!r:.60}")
+    return Row(where, value)
 
 
-def _table(path: Path) -> Iterator[tuple[str, Any]]:
+def _unboxed(item: Any) -> Any:
+    # the Hub's viewer gives each row in a box with its number
+    if isinstance(item, dict) and isinstance(item.get("row"), dict) and "row_idx" in item:
+        return item["row"]
+    return item
+
+
+def _cell(name: str, cell: str) -> Any:
+    if name in NUMBERS and cell.strip().lstrip("-").isdecimal():
+        return int(cell)
+    if name in LISTS and cell.lstrip()[:1] in ("[", "{", "a"):
+        return _list(cell)
+    return cell
+
+
+def _list(cell: str) -> Any:
+    """A list as JSON, as Python or as NumPy prints it; the text as it is where it is none."""
+    try:
+        return json.loads(cell)
+    except (ValueError, RecursionError):
+        pass
+    text = cell.strip()
+    if text.startswith("array(") or (text.startswith("[") and "{" not in text):
+        return _strings(text) or cell
+    try:
+        value = ast.literal_eval(text)
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        return cell
+    return value if isinstance(value, list | dict) else cell
+
+
+def _strings(text: str) -> list[str]:
+    """The strings of a list; NumPy puts no comma between them, which Python would join."""
+    try:
+        tokens = list(tokenize.generate_tokens(io.StringIO(f"({text})").readline))
+        return [ast.literal_eval(t.string) for t in tokens if t.type == tokenize.STRING]
+    except (tokenize.TokenError, SyntaxError, ValueError):
+        return []
+
+
+def _columns(path: Path, kind: str) -> Iterator[tuple[str, Any]]:
     from pyarrow import ArrowException
-    from pyarrow.parquet import ParquetFile
 
     number = 0
     try:
-        with ParquetFile(path) as table:
-            for batch in table.iter_batches(batch_size=1000):
-                for value in batch.to_pylist():
-                    number += 1
-                    yield f"{path}: row {number}", value
-    except (ArrowException, OSError, UnicodeDecodeError) as error:
+        for batch in _batches(path, kind):
+            for value in batch.to_pylist():
+                number += 1
+                yield f"{path}: row {number}", value
+    except (ArrowException, OSError, UnicodeDecodeError, ValueError) as error:
         why = str(error).partition("\n")[0]
         raise BadInput(f"{path}: broken after row {number} ({why}); fetch it again") from None
 
 
-def _whole(path: Path) -> Any:
+def _batches(path: Path, kind: str) -> Iterator[Any]:
+    from pyarrow import ArrowInvalid, ipc
+    from pyarrow.parquet import ParquetFile
+
+    with containers.seekable(path) as source:
+        if kind == "parquet":
+            with ParquetFile(source) as columns:
+                yield from columns.iter_batches(batch_size=1000)
+            return
+        if kind == "arrow":
+            with ipc.open_file(source) as columns:
+                for number in range(columns.num_record_batches):
+                    yield from _small(columns.get_batch(number))
+            return
+        source.seek(-8, io.SEEK_END)
+        if source.read(8) not in (b"\xff\xff\xff\xff\0\0\0\0", b"\0" * 8):
+            raise ArrowInvalid("the stream's end mark is missing")
+        source.seek(0)
+        with ipc.open_stream(source) as columns:
+            for batch in columns:
+                yield from _small(batch)
+
+
+def _small(batch: Any) -> Iterator[Any]:
+    for start in range(0, batch.num_rows, 1000):
+        yield batch.slice(start, 1000)
+
+
+def _whole(path: Path) -> list[Any]:
     # every line keeps its number: the blank ones that `lines` leaves out are put back
     text: list[str] = []
     for number, line in lines(path):
         text += [""] * (number - 1 - len(text)) + [line]
+    joined, decoder = "\n".join(text), json.JSONDecoder()
+    parsed: list[Any] = []
+    at = _next(joined, 0)
     try:
-        return json.loads("\n".join(text))
+        while at < len(joined):
+            value, end = decoder.raw_decode(joined, at)
+            if parsed and not (isinstance(value, dict) and isinstance(parsed[0], dict)):
+                raise json.JSONDecodeError("Extra data", joined, at)
+            parsed.append(value)
+            at = _next(joined, end)
+        return parsed
     except json.JSONDecodeError as error:
         raise _broken(f"{path}:{error.lineno}", error) from None
     except RecursionError as error:
         raise _broken(str(path), error) from None
+
+
+def _next(text: str, at: int) -> int:
+    blanks = BLANKS.match(text, at)
+    return blanks.end() if blanks else at
 
 
 def _broken(where: str, error: Exception) -> BadInput:

@@ -1,21 +1,25 @@
 """What a row of each kind of file looks like, by its fields alone, and how it becomes records.
 
-`shape_of` tells what a file is, for local.py (which reads it) and link.py (which finds it); a
+`recognise` tells what a file is, for readers.py (which reads it) and link.py (which finds it). A
 file's name is never looked at, except as the name of a task.
 """
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, NamedTuple, get_args
 
 from bezoar.files import BadInput
 from bezoar.records import Message, Mixture
-from bezoar.sources.rows import GZIP, PARQUET, Row, is_parquet, lines, rows
+from bezoar.sources import containers, dialogues
+from bezoar.sources.choices import BENCHMARKS
+from bezoar.sources.containers import lines
+from bezoar.sources.dialogues import SPEAKER, Skipped
+from bezoar.sources.rows import DELIMITERS, Fields, Row, rows, table
 
-Fields = dict[str, Any]
+Maps = Mapping[str, Mapping[str, str]]  # source -> our field -> the user's own name for it
 
 
 @dataclass(frozen=True)
@@ -27,56 +31,241 @@ class Shape:
     fits: Callable[[Fields], bool]
 
 
-class Skipped(Exception):
-    """This row is well-formed but of no use; str(self) is the reason that is counted."""
+class Found(NamedTuple):
+    """What a file is, and its rows, read anew by each call; chains of thought have lines alone."""
+
+    shape: Shape
+    rows: Callable[[], Iterator[Row]]
+    renamed: bool = False  # whether it has the fields that the user names
 
 
 def _has(*names: str) -> Callable[[Fields], bool]:
     return lambda fields: all(isinstance(fields.get(name), str) for name in names)
 
 
-# --- seeds, pairs and topics ---------------------------------------------------------------------
-
 NOT_STATED = "not stated in the file"
-SPEAKER = re.compile(r"\n\n(Human|Assistant):")
+
+# --- seeds ---------------------------------------------------------------------------------------
+
+
+class Told(NamedTuple):
+    """A seed as its row has it; `category` is "" where the row names none. `unused` says what of
+    the row is not used."""
+
+    instruction: str
+    context: str
+    response: str
+    category: str
+    unused: Sequence[str] = ()
+
+
+PAIRED = [  # (question, answer) as text, in the names that people give them
+    (question, answer)
+    for question in ("question", "prompt", "query", "problem", "input")
+    for answer in ("answer", "response", "output", "solution", "completion")
+]
+
+
+def _dolly(row: Row) -> Told:
+    return Told(row.text("instruction"), _context(row, "context"), row.text("response"), "")
+
+
+def _alpaca(row: Row) -> Told:
+    return Told(row.text("instruction"), _context(row, "input"), row.text("output"), "")
+
+
+def _context(row: Row, key: str) -> str:
+    # null is how some exports write "no context"
+    return "" if row.fields.get(key, "") is None else row.text(key) if key in row.fields else ""
+
+
+def _self_instruct(row: Row) -> Told:
+    first = Row(row.where, row.fields["instances"][0])
+    return Told(row.text("instruction"), _context(first, "input"), first.text("output"), "")
+
+
+def _chat(row: Row) -> Told:
+    if row.fields.get("label", row.fields.get("kto_tag", True)) is False:
+        raise Skipped("an answer that is marked as a bad one")
+    question, answer, unused = dialogues.exchange(row)
+    return Told(question, "", answer, "", unused)
+
+
+def _marked(row: Row) -> Told:
+    if not row.fields["label"]:
+        raise Skipped("an answer that is marked as a bad one")
+    return Told(row.text("prompt"), "", row.text("completion"), "")
+
+
+def _question(row: Row) -> Told:
+    question, answer = next(pair for pair in PAIRED if set(pair) <= row.fields.keys())
+    system = any(row.fields.get(key) for key in ("system", "system_prompt"))
+    unused = ["a system message is not used"] if system else []
+    return Told(row.text(question), _context(row, "context"), _plain(row.text(answer)), "", unused)
+
+
+def _plain(answer: str) -> str:
+    """An answer without GSM8K's marks: its calculations in angles, and `####` before the result."""
+    thought, mark, result = re.sub(r"<<[^<>\n]*>>", "", answer).rpartition("\n####")
+    return f"{thought.strip()}\nThe answer is {result.strip()}." if mark else answer
+
+
+def _is_self_instruct(fields: Fields) -> bool:
+    instances = fields.get("instances")
+    return (
+        _has("instruction")(fields)
+        and isinstance(instances, list)
+        and bool(instances)
+        and all(isinstance(i, dict) and {"input", "output"} <= i.keys() for i in instances)
+    )
+
+
+SEEDS: dict[str, tuple[Callable[[Fields], bool], Callable[[Row], Told]]] = {
+    "seeds": (_has("instruction", "response"), _dolly),
+    "instructions with input and output": (_has("instruction", "output"), _alpaca),
+    "instructions with instances": (_is_self_instruct, _self_instruct),
+    "dialogues": (dialogues.is_exchange, _chat),
+    "answers marked good or bad": (
+        lambda f: _has("prompt", "completion")(f) and isinstance(f.get("label"), bool),
+        _marked,
+    ),
+    "questions and answers": (
+        lambda f: any(_has(*pair)(f) for pair in PAIRED),
+        _question,
+    ),
+}
+
+
+def seed(name: str, row: Row) -> Told:
+    """A row of the seeds' shape `name` as its seed. Skipped: an empty instruction or response."""
+    told = SEEDS[name][1](row)
+    if not told.instruction.strip() or not told.response.strip():
+        raise Skipped("empty instruction or response")
+    category = row.fields.get("category")
+    return told._replace(category="" if category is None else row.text("category").strip())
+
+
+# --- pairs ---------------------------------------------------------------------------------------
+
+SIDES = (("chosen", "rejected"), ("chosen_messages", "rejected_messages"))
+ASKED = ("prompt", "question", "instruction", "query", "input")
+
+
+class Answered(NamedTuple):
+    """Names of two answers and of a number, which is below `even` where the first is better."""
+
+    first: str
+    second: str
+    preference: str
+    even: float
+
+
+TWO = (  # HelpSteer2, HelpSteer3, PKU-SafeRLHF
+    Answered("response_1", "response_2", "preference_strength", 0),
+    Answered("response1", "response2", "overall_preference", 0),
+    Answered("response_0", "response_1", "better_response_id", 0.5),
+)
 
 
 def _is_pair(fields: Fields) -> bool:
-    sides = [fields.get("chosen"), fields.get("rejected")]
-    return all(
-        isinstance(s, str) and {"Human", "Assistant"} <= {*SPEAKER.findall(s)} for s in sides
+    asked = any(isinstance(fields.get(key), str) for key in ASKED)
+    before = any(dialogues.is_dialogue(fields.get(key)) for key in (*dialogues.KEPT, "prompt"))
+    for names in SIDES:
+        sides: list[Any] = [fields.get(name) for name in names]
+        if all(isinstance(side, str) for side in sides):
+            marked = all({"Human", "Assistant"} <= {*SPEAKER.findall(side)} for side in sides)
+            return marked or asked or before
+        if all(dialogues.is_dialogue(side) for side in sides):
+            return True
+        if all(dialogues.is_dialogue([side]) for side in sides):
+            return asked or before
+    context = asked or dialogues.is_dialogue(fields.get("context"))
+    return context and any(
+        _has(two.first, two.second)(fields) and isinstance(fields.get(two.preference), int | float)
+        for two in TWO
     )
 
 
 def preference(row: Row) -> tuple[list[Message], str, str]:
-    """(prompt, chosen, rejected) of a row of HH-RLHF: two dialogues that part at the last answer.
+    """(prompt, chosen, rejected) of a preference pair: two dialogues that part at the last answer,
+    or a prompt and two answers.
 
     Skipped, with the reason, where they part earlier, where a turn or an answer is empty, where
     the answers are equal, or where the turns do not alternate.
     """
-    sides = [row.text(key).rpartition("\n\nAssistant:") for key in ("chosen", "rejected")]
+    chosen, rejected = _sides(row)
+    system = str(row.fields.get("system") or row.fields.get("system_prompt") or "")
+    if isinstance(chosen, str) and isinstance(rejected, str):
+        before = _before(row)
+        if not before:
+            return _two_dialogues(chosen, rejected)
+        opening = row.fields.get("prompt")
+        if isinstance(opening, str) and opening.strip():
+            chosen, rejected = (side.removeprefix(opening) for side in (chosen, rejected))
+        return _checked(dialogues.prompt(system, before), chosen, rejected)
+    said = [
+        dialogues.messages(row, side if isinstance(side, list) else [side])
+        for side in (chosen, rejected)
+    ]
+    if any(not side or side[-1].role != "assistant" for side in said):
+        raise Skipped("no answer")
+    whole, other = (side[:-1] for side in said)
+    if whole != other:
+        raise Skipped("the two prompts differ")
+    asked = whole if whole and whole[0].role != "assistant" else [*_before(row), *whole]
+    return _checked(dialogues.prompt(system, asked), said[0][-1].content, said[1][-1].content)
+
+
+def _sides(row: Row) -> tuple[Any, Any]:
+    for chosen, rejected in SIDES:
+        if chosen in row.fields or rejected in row.fields:
+            sides = (row.fields.get(chosen), row.fields.get(rejected))
+            for name, side in zip((chosen, rejected), sides, strict=True):
+                if not isinstance(side, list | dict):
+                    row.checked(name, side)
+            return sides
+    for first, second, preference, even in TWO:
+        value = row.fields.get(preference)
+        if isinstance(value, int | float) and first in row.fields:
+            if value == even:
+                raise Skipped("neither answer is preferred")
+            sides = (row.text(first), row.text(second))
+            return sides if value < even else sides[::-1]
+    raise BadInput(f"{row.where}: chosen, rejected: missing; have {', '.join(row.fields)}")
+
+
+def _before(row: Row) -> list[Message]:
+    for key in (*dialogues.KEPT, "prompt", "context"):
+        if dialogues.is_dialogue(row.fields.get(key)):
+            return dialogues.messages(row, row.fields[key])
+    text = next((row.text(key) for key in ASKED if isinstance(row.fields.get(key), str)), "")
+    if SPEAKER.search(text):
+        return dialogues.marked(text.rstrip().removesuffix("\n\nAssistant:"))
+    return [Message(role="user", content=text.strip())] if text.strip() else []
+
+
+def _two_dialogues(chosen: str, rejected: str) -> tuple[list[Message], str, str]:
+    sides = [side.rpartition("\n\nAssistant:") for side in (chosen, rejected)]
     (asked, mark, chosen), (other, other_mark, rejected) = sides
     if not mark or not other_mark:
         raise Skipped("no answer")
     if asked != other:
         raise Skipped("the two prompts differ")
+    _checked([], chosen, rejected)
+    turns = dialogues.marked(asked)
+    return _checked(dialogues.prompt("", turns), chosen, rejected)
+
+
+def _checked(asked: list[Message], chosen: str, rejected: str) -> tuple[list[Message], str, str]:
     chosen, rejected = chosen.strip(), rejected.strip()
     if not chosen or not rejected:
         raise Skipped("empty answer")
     if chosen == rejected:
         raise Skipped("equal answers")
-    before, *parts = SPEAKER.split(asked)
-    speakers, words = parts[::2], [part.strip() for part in parts[1::2]]
-    wanted = ["Human" if n % 2 == 0 else "Assistant" for n in range(len(speakers))]
-    if before.strip() or speakers != wanted or len(speakers) % 2 == 0:
-        raise Skipped("turns do not alternate")
-    if not all(words):
-        raise Skipped("empty turn")
-    turns = [
-        Message(role="user" if n % 2 == 0 else "assistant", content=text)
-        for n, text in enumerate(words)
-    ]
-    return turns, chosen, rejected
+    return asked, chosen, rejected
+
+
+# --- topics --------------------------------------------------------------------------------------
 
 
 def _is_category_tree(fields: Fields) -> bool:
@@ -159,6 +348,11 @@ def templated(row: Row) -> tuple[Mixture, str, str, str]:
     return mixture, str(task), row.text("inputs").strip(), row.text("targets").strip()
 
 
+def thought(row: Row) -> tuple[str, str]:
+    """(query, target) of a row of GSM8K, in the form of that sub-mixture."""
+    return row.text("question").strip(), _plain(row.text("answer")).strip()
+
+
 def chain(line: str) -> tuple[str, str] | None:
     """(query, target) of a line of a FLAN chain-of-thought table, None where it is no such line.
     The target is the chain, then the answer: what that sub-mixture teaches."""
@@ -197,160 +391,12 @@ def _is_vote(fields: Fields) -> bool:
     return _has(*wanted)(fields) and {"question_id", "turn"} <= fields.keys()
 
 
-# --- multiple choice -----------------------------------------------------------------------------
-
-Asked = tuple[str, list[str], int]  # question, choices, index of the right one
-_LISTS, _ANSWERS = ("choices", "options"), ("answer", "label")
-_PASSAGES = ("article", "passage", "context", "support")
-
-
-def _after(passage: str, question: str) -> str:
-    return f"{passage.strip()}\n\n{question}" if passage.strip() else question
-
-
-def _index(row: Row, key: str, labels: list[str]) -> int:
-    """Where the value of `key` stands in `labels`, compared as text."""
-    value = str(row.fields.get(key)).strip()
-    if value not in labels:
-        raise BadInput(f"{row.where}: {key}: one of {', '.join(labels)} is expected, got {value!r}")
-    return labels.index(value)
-
-
-def _numbers(first: int, count: int) -> list[str]:
-    return [str(n) for n in range(first, first + count)]
-
-
-def _labelled(row: Row) -> Asked:
-    """ARC, OpenBookQA, CommonsenseQA; in AI2's own files `question` holds stem and choices."""
-    asked = row.fields.get("question")
-    if isinstance(asked, dict):
-        inner = Row(row.where, asked)
-        pairs = [Row(row.where, c) for c in asked["choices"] if isinstance(c, dict)]
-        question, texts = inner.text("stem"), [c.text("text") for c in pairs]
-        labels = [c.text("label") for c in pairs]
-    else:
-        question = row.text("question_stem" if "question_stem" in row.fields else "question")
-        inner = Row(row.where, row.fields["choices"])
-        texts, labels = inner.texts("text"), inner.texts("label")
-    if len(texts) != len(labels):
-        raise BadInput(f"{row.where}: choices: {len(texts)} texts and {len(labels)} labels")
-    return question, texts, _index(row, "answerKey", labels)
-
-
-def _is_labelled(fields: Fields) -> bool:
-    asked, choices = fields.get("question"), fields.get("choices")
-    nested = isinstance(asked, dict) and isinstance(asked.get("choices"), list)
-    flat = isinstance(choices, dict) and {"text", "label"} <= choices.keys()
-    return bool(fields.get("answerKey")) and (
-        nested or (flat and bool({"question", "question_stem"} & fields.keys()))
-    )
-
-
-def _physical(row: Row) -> Asked:
-    return row.text("goal"), [row.text("sol1"), row.text("sol2")], _index(row, "label", ["0", "1"])
-
-
-def _truthful(row: Row) -> Asked:
-    """TruthfulQA's mc1: one true answer among the false ones."""
-    targets = row.fields.get("mc1_targets")
-    if isinstance(targets, dict) and {"choices", "labels"} <= targets.keys():
-        choices, right = Row(row.where, targets).texts("choices"), targets["labels"]
-        if right.count(1) != 1 or len(right) != len(choices):
-            raise BadInput(f"{row.where}: mc1_targets: one label 1 is expected, got {right!r:.60}")
-        return row.text("question"), choices, right.index(1)
-    return row.text("question"), [row.text("best_answer"), *row.texts("incorrect_answers")], 0
-
-
-def _ending(row: Row) -> Asked:
-    endings = row.texts("endings")
-    return row.text("ctx"), endings, _index(row, "label", _numbers(0, len(endings)))
-
-
-def _blank(row: Row) -> Asked:
-    """WinoGrande: the sentence up to its blank, and each option with the sentence's rest."""
-    before, mark, after = row.text("sentence").partition("_")
-    if not mark:
-        raise BadInput(f"{row.where}: sentence: a blank `_` is expected")
-    options = [row.text("option1") + after, row.text("option2") + after]
-    return before.strip(), options, _index(row, "answer", ["1", "2"])
-
-
-def _science(row: Row) -> Asked:
-    wrong = [row.text(f"distractor{n}") for n in (1, 2, 3)]
-    question = _after(str(row.fields.get("support") or ""), row.text("question"))
-    return question, [row.text("correct_answer"), *wrong], 0
-
-
-def _yes_or_no(row: Row) -> Asked:
-    return (
-        _after(row.text("passage"), row.text("question")),
-        ["no", "yes"],
-        int(row.fields["answer"]),
-    )
-
-
-def _listed(row: Row) -> Asked:
-    """MMLU, RACE, whatever else lists its choices; the answer is an index, a letter or a text."""
-    choices = row.texts(next(key for key in _LISTS if key in row.fields))
-    passage = next((row.text(key) for key in _PASSAGES if row.fields.get(key)), "")
-    key = next(key for key in _ANSWERS if key in row.fields)
-    letters = [chr(ord("A") + n) for n in range(len(choices))]
-    value, labels = row.fields[key], _numbers(0, len(choices))
-    if isinstance(value, str):
-        labels = next((each for each in (letters, choices) if value.strip() in each), labels)
-    return _after(passage, row.text("question")), choices, _index(row, key, labels)
-
-
-def _is_listed(fields: Fields) -> bool:
-    choices = next((fields[key] for key in _LISTS if key in fields), None)
-    answer = next((fields[key] for key in _ANSWERS if key in fields), None)
-    return (
-        _has("question")(fields)
-        and isinstance(choices, list)
-        and all(isinstance(choice, str) for choice in choices)
-        and isinstance(answer, int | str)
-        and answer != ""
-    )
-
-
-def _is_truthful(fields: Fields) -> bool:
-    return _has("question")(fields) and (
-        isinstance(fields.get("mc1_targets"), dict)
-        or (_has("best_answer")(fields) and isinstance(fields.get("incorrect_answers"), list))
-    )
-
-
-BENCHMARKS: dict[str, tuple[Callable[[Fields], bool], Callable[[Row], Asked]]] = {
-    "labelled choices": (_is_labelled, _labelled),
-    "PIQA": (
-        lambda f: _has("goal", "sol1", "sol2")(f) and f.get("label") in (0, 1, "0", "1"),
-        _physical,
-    ),
-    "TruthfulQA": (_is_truthful, _truthful),
-    "HellaSwag": (
-        lambda f: (
-            _has("ctx")(f)
-            and isinstance(f.get("endings"), list)
-            and f.get("label") not in ("", None)
-        ),
-        _ending,
-    ),
-    "WinoGrande": (
-        lambda f: _has("sentence", "option1", "option2")(f) and bool(f.get("answer")),
-        _blank,
-    ),
-    "SciQ": (
-        _has("question", "correct_answer", "distractor1", "distractor2", "distractor3"),
-        _science,
-    ),
-    "BoolQ": (
-        lambda f: _has("question", "passage")(f) and isinstance(f.get("answer"), bool),
-        _yes_or_no,
-    ),
-    "listed choices": (_is_listed, _listed),
-}
-
 # --- telling them apart --------------------------------------------------------------------------
+
+
+def _is_sum(fields: Fields) -> bool:
+    return _has("question", "answer")(fields) and "\n#### " in fields["answer"]
+
 
 SHAPES = (
     Shape(
@@ -364,48 +410,169 @@ SHAPES = (
         "topics", "topics", lambda f: _has("name")(f) and isinstance(f.get("subcategories"), int)
     ),
     Shape("flan", "natural-instructions task", _is_task),
-    Shape("flan", "prompts and completions", _has("prompt", "completion")),
+    Shape(
+        "flan",
+        "prompts and completions",
+        lambda f: _has("prompt", "completion")(f) and not isinstance(f.get("label"), bool),
+    ),
     Shape("flan", "inputs and targets", _has("inputs", "targets")),
     Shape("mt_bench", "questions", _is_question),
     Shape("mt_bench", "answers", _is_answer),
     Shape("mt_bench", "votes", _is_vote),
-    *(Shape("benchmarks", name, fits) for name, (fits, _) in BENCHMARKS.items()),
+    *(Shape("benchmarks", name, form.fits) for name, form in BENCHMARKS.items()),
+    Shape("flan", "sums with their thoughts", _is_sum),  # GSM8K
+    *(Shape("dolly", name, fits) for name, (fits, _) in SEEDS.items()),  # general ones last
 )
 CHAINS = Shape("flan", "chains of thought", lambda f: False)  # a table: it has lines, not fields
+LETTERED = next(shape for shape in SHAPES if shape.name == "choices in columns")
 FIRST = 5  # rows looked at
 
 
-def shape_of(path: Path) -> Shape | None:
-    """What a file is, by its first rows; None where it is nothing that the pipeline reads.
+def recognise(path: Path, maps: Maps | None = None, source: str | None = None) -> Found | None:
+    """What a file is, by its first rows, for one source or for any; None where it is nothing that
+    the pipeline reads. At least half of the rows must fit, so that the reader can name the odd one.
 
-    The first row and half of the next ones must fit, so that the reader can name the odd one.
-    BadInput: a file that is no text, or opens as JSON does and is none.
+    BadInput: a file that holds no rows, or opens as JSON does and is none.
     """
-    with path.open("rb") as probe:
-        head = probe.read(4096)
-    if b"\0" in head and not head.startswith((GZIP, PARQUET)):
-        return None
-    if not is_rows(path):
-        first = [chain(line) for _, line in islice(lines(path), FIRST)]
-        # a question and a thought are sentences; another table of three columns is not
-        prose = all(c and len(c[0].split()) > 3 and len(c[1].split()) > 6 for c in first)
-        return CHAINS if first and prose else None
-    seen = []
+    maps = maps or {}
+    if containers.kind(path) != "text" or _opens_as_json(path):
+        return _fitting(_reader(path, maps), maps, source)
+    if source in (None, "flan") and _is_chains(path):
+        return Found(CHAINS, lambda: iter(()))
+    for delimiter in DELIMITERS:
+        if found := _fitting(_table(path, delimiter), maps, source, strict=False):
+            return found
+    names = _lettered(path) if source in (None, "benchmarks") else None
+    return Found(LETTERED, _table(path, ",", names)) if names else None
+
+
+def _fitting(
+    read: Callable[[], Iterator[Row]], maps: Maps, source: str | None, strict: bool = True
+) -> Found | None:
+    probe: list[Fields] = []
     try:
-        for row in islice(rows(path), FIRST):
-            seen.append(row.fields)
-    except BadInput:
-        if not seen:
+        for row in islice(read(), FIRST):
+            probe.append(row.fields)
+    except BadInput as error:
+        if not probe and (strict or isinstance(error, containers.NotText)):
             raise
-    fitting = (s for s in SHAPES if s.fits(seen[0]) and 2 * sum(map(s.fits, seen)) >= len(seen))
-    return next(fitting, None)
+    if not probe:
+        return None
+    own = [name for name in maps if maps[name] and _holds(probe[0], maps[name])]
+    shapes = sorted(SHAPES, key=lambda shape: shape.source not in own)  # what the user says first
+    for shape in shapes:
+        names = maps[shape.source] if shape.source in own else {}
+        if source in (None, shape.source):
+            fits = [shape.fits(_renamed(fields, names)) for fields in probe]
+            if 2 * sum(fits) >= len(fits):
+                return Found(shape, _renaming(read, names), bool(names))
+    return None
+
+
+def _reader(path: Path, maps: Maps) -> Callable[[], Iterator[Row]]:
+    def known(fields: Fields) -> bool:
+        views = [fields, *(_renamed(fields, names) for names in maps.values() if names)]
+        return any(shape.fits(view) for shape in SHAPES for view in views)
+
+    return lambda: rows(path, known)
+
+
+def _table(
+    path: Path, delimiter: str, names: list[str] | None = None
+) -> Callable[[], Iterator[Row]]:
+    return lambda: table(path, delimiter, names)
+
+
+def _renaming(
+    read: Callable[[], Iterator[Row]], names: Mapping[str, str]
+) -> Callable[[], Iterator[Row]]:
+    if not names:
+        return read
+    return lambda: (Row(row.where, _renamed(row.fields, names)) for row in read())
+
+
+def _renamed(fields: Fields, names: Mapping[str, str]) -> Fields:
+    """A row with our names of its fields; one inside of another is written with a dot."""
+    if not names:
+        return fields
+    own = {
+        ours: value
+        for ours, theirs in names.items()
+        if (value := _inner(fields, theirs)) is not None
+    }
+    return {**fields, **own}
+
+
+def _holds(fields: Fields, names: Mapping[str, str]) -> bool:
+    return all(_inner(fields, theirs) is not None for theirs in names.values())
+
+
+def _inner(fields: Fields, name: str) -> Any:
+    if name in fields:
+        return fields[name]
+    outer, dot, rest = name.partition(".")
+    inner = fields.get(outer)
+    return _inner(inner, rest) if dot and isinstance(inner, dict) else None
+
+
+def _opens_as_json(path: Path) -> bool:
+    return next((line for _, line in lines(path)), "").lstrip().startswith(("{", "["))
+
+
+def _is_chains(path: Path) -> bool:
+    first = [chain(line) for _, line in islice(lines(path), FIRST)]
+    # a question and a thought are sentences; another table of three columns is not
+    return bool(first) and all(
+        c is not None and len(c[0].split()) > 3 and len(c[1].split()) > 6 for c in first
+    )
+
+
+def _lettered(path: Path) -> list[str] | None:
+    """The columns of a table without names that holds questions, choices and letters, as MMLU's
+    authors write it."""
+    try:
+        first = [list(row.fields.values()) for row in islice(table(path, ",", []), FIRST)]
+    except BadInput:
+        return None
+    count = len(first[0]) - 2 if first else 0
+    letters = [chr(ord("A") + n) for n in range(count)]
+    if not 2 <= count <= 10 or any(cells[-1].strip() not in letters for cells in first):
+        return None
+    return ["question", *letters, "answer"]
 
 
 def is_rows(path: Path) -> bool:
-    """Whether a file holds rows: it is parquet, or opens as JSON does."""
-    if is_parquet(path):
-        return True
-    return next((line for _, line in lines(path)), "").lstrip().startswith(("{", "["))
+    """Whether a file holds rows: it is a table of the data formats, or opens as JSON does."""
+    return containers.kind(path) != "text" or _opens_as_json(path)
+
+
+def unknown(path: Path) -> str:
+    """Why a file that opens is not read: what it holds instead of a shape that is known."""
+    if not is_rows(path):
+        return _unknown_text([line for _, line in islice(lines(path), 2)])
+    row = next(rows(path, lambda fields: dialogues.turns_of(fields) is not None), None)
+    if row is None:
+        return "a table without a row"
+    if dialogues.with_tools(row.fields):
+        return "dialogues with tools, which no stage learns from"
+    if "message_id" in row.fields and "parent_id" in row.fields:
+        return "a message a row (OpenAssistant); give it as whole dialogues"
+    return f"rows of no shape that is known; their fields are {_few(list(row.fields))}"
+
+
+def _unknown_text(opening: Sequence[str]) -> str:
+    cells = max((opening[0].split(delimiter) for delimiter in DELIMITERS), key=len)
+    if len(cells) < 2 or any(not 0 < len(cell.strip()) <= 40 for cell in cells):
+        return "text that holds no rows"
+    if twice := [cell for cell in cells if cells.count(cell) > 1]:
+        return f"a table in which column {twice[0]} stands there twice; name each once"
+    held = "a table of no shape that is known" if len(opening) > 1 else "a table without a row"
+    return f"{held}; its columns are {_few(cells)}"
+
+
+def _few(names: Sequence[str]) -> str:
+    shown = [" ".join(str(name).split())[:30] for name in names[:8]]
+    return ", ".join(shown) + (", ..." if len(names) > 8 else "")
 
 
 def names(path: Path) -> Iterator[tuple[str, int | None]]:
@@ -418,20 +585,3 @@ def names(path: Path) -> Iterator[tuple[str, int | None]]:
                 f"{path}:{number}: a name, or a name, a tab and a number; got {line!r:.60}"
             )
         yield name, int(count) if count else None
-
-
-_SPLITS = {"train", "test", "validation", "valid", "val", "dev", "eval", "data", "questions"}
-
-
-def task_name(path: Path) -> tuple[str, str]:
-    """(task, split) of a file: its stem in [a-z0-9_] without the split's name at its end, or else
-    its folder's name; the split is "" where the file's name tells none."""
-    stem = path.name.lower()
-    for ending in (".gz", ".jsonl", ".json", ".tsv", ".txt"):
-        stem = stem.removesuffix(ending)
-    words, split = [word for word in re.split(r"[^a-z0-9]+", stem) if word], ""
-    while words and (words[-1] in _SPLITS or re.fullmatch(r"head\d+", words[-1])):
-        last = words.pop()
-        split = last if last in _SPLITS else split
-    named = "_".join(words) or "_".join(re.findall(r"[a-z0-9]+", path.parent.name.lower()))
-    return named or "task", split

@@ -1,0 +1,146 @@
+"""The account of what was given: each row of each file is used, left out with a reason, or beyond
+the limit. The numbers of a file add up to the rows that were read of it."""
+
+from collections import Counter
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Generic, Literal, NamedTuple, TypeVar
+
+from bezoar.sources.dialogues import Skipped
+
+T = TypeVar("T")
+TWICE = "given by another file too"
+
+
+class File(NamedTuple):
+    """A file to read; `title` names it in records, the same wherever the project lies."""
+
+    path: Path
+    title: str
+    licence: str
+
+
+@dataclass
+class Account:
+    """Counts by file, and reasons over all files. `partly` counts rows of which a part is not
+    used, with what."""
+
+    read: Counter[str] = field(default_factory=Counter)
+    used: Counter[str] = field(default_factory=Counter)
+    out: Counter[str] = field(default_factory=Counter)
+    beyond: Counter[str] = field(default_factory=Counter)
+    reasons: Counter[str] = field(default_factory=Counter)
+    partly: Counter[str] = field(default_factory=Counter)
+
+    def open(self, file: File) -> None:
+        """Name a file, so that one without a usable row does not vanish."""
+        self.used[file.title] += 0
+
+    def use(self, file: File, count: int = 1) -> None:
+        """Count records that a file gave."""
+        self.used[file.title] += count
+
+    def leave_out(self, file: File, reason: str, count: int = 1) -> None:
+        """Count rows of a file that are of no use."""
+        self.out[file.title] += count
+        self.reasons[reason] += count
+
+    def add(self, other: "Account") -> None:
+        """Add the counts of a part that was accounted for on its own."""
+        for mine, its in zip(self._counts(), other._counts(), strict=True):
+            mine.update(its)
+
+    def _counts(self) -> list[Counter[str]]:
+        return [self.read, self.used, self.out, self.beyond, self.reasons, self.partly]
+
+    def told(self) -> dict[str, object]:
+        """What source.json says."""
+        files = {
+            title: {
+                "read": self.read[title],
+                "used": used,
+                "left_out": self.out[title],
+                "beyond_limit": self.beyond[title],
+            }
+            for title, used in self.used.items()
+        }
+        return {
+            "rows": dict(self.used),
+            "left_out": dict(self.reasons),
+            "beyond_limit": self.beyond.total(),
+            "partly_used": dict(self.partly),
+            "files": files,
+        }
+
+
+class Taking(Generic[T]):
+    """Takes records from files, one file after another, up to a limit. A record that an earlier
+    file gave is left out. Of each file no more is kept than the limit."""
+
+    def __init__(
+        self,
+        account: Account,
+        limit: int | None,
+        take: Literal["spread", "first"],
+        same: Callable[[T], Hashable] | None,
+    ) -> None:
+        self.account, self.limit, self.take, self.same = account, limit, take, same
+        self.kept: list[tuple[File, list[T]]] = []
+        self.seen: dict[Hashable, str] = {}
+        self.read = 0
+
+    def add(self, file: File, made: Iterator[Iterable[T | Skipped]]) -> None:
+        """Take what is made of each row of a file."""
+        self.account.open(file)
+        kept: list[T] = []
+        self.kept.append((file, kept))
+        for records in made:
+            for record in records:
+                self._offer(file, kept, record)
+
+    def full(self, kept: Sequence[T]) -> bool:
+        """Whether no further row counts: its file has given as many as all may, or, where the first
+        rows count, so many were read."""
+        if self.limit is None:
+            return False
+        return self.read >= self.limit if self.take == "first" else len(kept) >= self.limit
+
+    def done(self) -> list[tuple[File, T]]:
+        """The records that the limit allows, in the order of the files."""
+        shares = self._shares([len(kept) for _, kept in self.kept])
+        taken = []
+        for (file, kept), share in zip(self.kept, shares, strict=True):
+            self.account.use(file, share)
+            self.account.beyond[file.title] += len(kept) - share
+            taken += [(file, record) for record in kept[:share]]
+        return taken
+
+    def _offer(self, file: File, kept: list[T], record: T | Skipped) -> None:
+        self.account.read[file.title] += 1
+        if self.full(kept):
+            self.account.beyond[file.title] += 1
+            return
+        self.read += 1
+        if isinstance(record, Skipped):
+            self.account.leave_out(file, str(record))
+        elif self.same and self.seen.setdefault(self.same(record), file.title) != file.title:
+            self.account.leave_out(file, TWICE)
+        else:
+            kept.append(record)
+
+    def _shares(self, sizes: list[int]) -> list[int]:
+        """How many of each file: as even as their sizes allow."""
+        if self.limit is None or self.take == "first" or sum(sizes) <= self.limit:
+            return sizes
+        shares, left = [0] * len(sizes), self.limit
+        order = sorted(range(len(sizes)), key=lambda at: sizes[at])
+        for rank, at in enumerate(order):
+            shares[at] = min(sizes[at], left // (len(order) - rank))
+            left -= shares[at]
+        return shares
+
+
+def plain(*texts: str) -> Hashable:
+    """What equal texts have in common whatever their blanks and their case."""
+    return hash(tuple(" ".join(text.split()).casefold() for text in texts))

@@ -1,0 +1,334 @@
+"""Multiple-choice items in the forms that benchmarks come in, and what their answers mean.
+
+An answer may be a number counted from 0 or from 1, a letter, the text of the choice, or what the
+row calls it. Which one holds is read from the whole file. Where two fit it, that is an error.
+"""
+
+import math
+import re
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
+
+from bezoar.files import BadInput
+from bezoar.params import AnswerIs
+from bezoar.sources.rows import Fields, Row
+
+
+class Asked(NamedTuple):
+    """An item as its row has it; `labels` are the row's own names of its choices."""
+
+    where: str
+    question: str
+    choices: list[str]
+    answer: object
+    labels: list[str]
+
+
+class Benchmark(NamedTuple):
+    """A form of item: a test of a row, its reader, and the readings of its answers. Where
+    `usual` is a reading, it stands wherever it fits a whole file."""
+
+    fits: Callable[[Fields], bool]
+    read: Callable[[Row], Asked]
+    readings: Sequence[AnswerIs]
+    usual: AnswerIs | None
+
+
+HIDDEN = (None, "", -1, "-1", "?")  # how a test set writes the answer that it keeps to itself
+COUNTS: tuple[AnswerIs, ...] = ("number_from_0", "number_from_1")
+ALL: tuple[AnswerIs, ...] = (*COUNTS, "letter", "text")
+SAID = {
+    "number_from_0": "a number counted from 0",
+    "number_from_1": "a number counted from 1",
+    "letter": "a letter",
+    "text": "the text of the choice",
+    "label": "a label",
+}
+_LISTS, _ANSWERS = ("choices", "options"), ("answer", "label", "Answer")
+_PASSAGES = ("article", "passage", "context", "support")
+
+
+def hidden(item: Asked) -> bool:
+    """Whether the row keeps its answer to itself."""
+    answer = item.answer.strip() if isinstance(item.answer, str) else item.answer
+    gap = isinstance(answer, float) and math.isnan(answer)
+    return not isinstance(answer, bool) and (gap or answer in HIDDEN)
+
+
+def labels(items: Sequence[Asked], form: Benchmark, wanted: AnswerIs | None) -> list[int]:
+    """The index of the right choice of every item of a file. `wanted` settles it where several
+    readings fit the whole file. BadInput: several that differ, or none."""
+    fitting = {
+        reading: found
+        for reading in form.readings
+        if None not in (found := [_index(item, reading) for item in items])
+    }
+    for settled in (wanted, form.usual):
+        if settled in fitting:
+            return [index for index in fitting[settled] if index is not None]
+    if not fitting:
+        return _mixed(items, form)
+    (first, found), *others = fitting.items()
+    for other, also in others:
+        for item, one, two in zip(items, found, also, strict=True):
+            if one is not None and two is not None and one != two:
+                raise BadInput(
+                    f"{item.where}: the answers of this file can be read as {SAID[first]} and as "
+                    f"{SAID[other]}: {item.answer!r:.40} is then {item.choices[one]!r:.40} or "
+                    f"{item.choices[two]!r:.40}; say which in params.yaml, answer_is: {first} (or "
+                    f"{other}) in fetch.benchmarks of the profile"
+                )
+    return [index for index in found if index is not None]
+
+
+def _mixed(items: Sequence[Asked], form: Benchmark) -> list[int]:
+    """ARC writes some answers as the row's own labels and some as numbers from 1."""
+    chosen = []
+    for item in items:
+        found = [_index(item, "label"), _index(item, "number_from_1"), _index(item, "letter")]
+        index = next((index for index in found if index is not None), None)
+        if index is None or "label" not in form.readings:
+            raise _unfitting(items, form)
+        chosen.append(index)
+    return chosen
+
+
+def _unfitting(items: Sequence[Asked], form: Benchmark) -> BadInput:
+    """The error for the row that the reading which fits most rows does not fit."""
+    fits = {r: [_index(item, r) is not None for item in items] for r in form.readings}
+    best = max(fits, key=lambda reading: sum(fits[reading]))
+    item = items[fits[best].index(False)]
+    count = len(item.choices)
+    names = {
+        "number_from_0": [str(n) for n in range(count)],
+        "number_from_1": [str(n) for n in range(1, count + 1)],
+        "letter": [chr(ord("A") + n) for n in range(count)],
+        "text": item.choices,
+        "label": item.labels,
+    }[best]
+    return BadInput(
+        f"{item.where}: answer: one of {', '.join(names)} is expected, got {item.answer!r:.60}, "
+        f"for {sum(fits[best])} of {len(items)} rows of the file give {SAID[best]}"
+    )
+
+
+def _index(item: Asked, reading: AnswerIs) -> int | None:
+    """Which choice an answer names in a reading, None where it names none."""
+    answer, count = item.answer, len(item.choices)
+    if isinstance(answer, bool):
+        answer = int(answer)
+    text = str(answer).strip()
+    if reading in COUNTS:
+        number = _number(answer)
+        first = COUNTS.index(reading)
+        return number - first if number is not None and first <= number < count + first else None
+    if reading == "letter":
+        letter = re.fullmatch(r"\(?([A-Za-z])[).:]?", text)
+        place = ord(letter[1].upper()) - ord("A") if letter else count
+        return place if place < count else None
+    names = item.labels if reading == "label" else item.choices
+    if reading == "text" and not isinstance(answer, str):
+        return None
+    stripped = [name.strip() for name in names]
+    return stripped.index(text) if text in stripped else None
+
+
+def _number(answer: object) -> int | None:
+    if isinstance(answer, float):  # a column with gaps
+        return int(answer) if answer.is_integer() else None
+    if isinstance(answer, int):
+        return answer
+    whole = re.fullmatch(r"\s*(\d+)(?:\.0)?\s*", answer) if isinstance(answer, str) else None
+    return int(whole[1]) if whole else None
+
+
+# --- the forms -----------------------------------------------------------------------------------
+
+
+def _has(*names: str) -> Callable[[Fields], bool]:
+    return lambda fields: all(isinstance(fields.get(name), str) for name in names)
+
+
+def _after(passage: str, question: str) -> str:
+    return f"{passage.strip()}\n\n{question}" if passage.strip() else question
+
+
+def _labelled(row: Row) -> Asked:
+    """ARC, OpenBookQA, CommonsenseQA; in AI2's own files `question` holds stem and choices."""
+    asked = row.fields.get("question")
+    if isinstance(asked, dict):
+        inner = Row(row.where, asked)
+        pairs = [Row(row.where, c) for c in asked["choices"] if isinstance(c, dict)]
+        question, texts = inner.text("stem"), [c.text("text") for c in pairs]
+        named = [c.text("label") for c in pairs]
+    else:
+        question = row.text("question_stem" if "question_stem" in row.fields else "question")
+        inner = Row(row.where, row.fields["choices"])
+        texts, named = inner.texts("text"), inner.texts("label")
+    if len(texts) != len(named):
+        raise BadInput(f"{row.where}: choices: {len(texts)} texts and {len(named)} labels")
+    return Asked(row.where, question, texts, row.fields.get("answerKey"), named)
+
+
+def _is_labelled(fields: Fields) -> bool:
+    asked, choices = fields.get("question"), fields.get("choices")
+    nested = isinstance(asked, dict) and isinstance(asked.get("choices"), list)
+    flat = isinstance(choices, dict) and {"text", "label"} <= choices.keys()
+    return "answerKey" in fields and (
+        nested or (flat and bool({"question", "question_stem"} & fields.keys()))
+    )
+
+
+def _physical(row: Row) -> Asked:
+    sides = [row.text("sol1"), row.text("sol2")]
+    return Asked(row.where, row.text("goal"), sides, row.fields.get("label"), [])
+
+
+def _truthful(row: Row) -> Asked:
+    """TruthfulQA's mc1: one true answer among the false ones."""
+    targets = row.fields.get("mc1_targets")
+    if isinstance(targets, dict) and {"choices", "labels"} <= targets.keys():
+        choices, right = Row(row.where, targets).texts("choices"), targets["labels"]
+        if list(right).count(1) != 1 or len(right) != len(choices):
+            raise BadInput(f"{row.where}: mc1_targets: one label 1 is expected, got {right!r:.60}")
+        return Asked(row.where, row.text("question"), choices, right.index(1), [])
+    if isinstance(targets, dict):  # as its authors write it: {answer: 1, other answer: 0}
+        right = list(targets.values())
+        if right.count(1) != 1:
+            raise BadInput(f"{row.where}: mc1_targets: one label 1 is expected, got {right!r:.60}")
+        return Asked(row.where, row.text("question"), list(targets), right.index(1), [])
+    choices = [row.text("best_answer"), *row.texts("incorrect_answers")]
+    return Asked(row.where, row.text("question"), choices, 0, [])
+
+
+def _is_truthful(fields: Fields) -> bool:
+    return _has("question")(fields) and (
+        isinstance(fields.get("mc1_targets"), dict)
+        or (_has("best_answer")(fields) and isinstance(fields.get("incorrect_answers"), list))
+    )
+
+
+def _ending(row: Row) -> Asked:
+    return Asked(row.where, row.text("ctx"), row.texts("endings"), row.fields.get("label"), [])
+
+
+def _blank(row: Row) -> Asked:
+    """WinoGrande: the sentence up to its blank, and each option with the sentence's rest."""
+    before, mark, after = row.text("sentence").partition("_")
+    if not mark:
+        raise BadInput(f"{row.where}: sentence: a blank `_` is expected")
+    options = [row.text("option1") + after, row.text("option2") + after]
+    return Asked(row.where, before.strip(), options, row.fields.get("answer"), [])
+
+
+def _science(row: Row) -> Asked:
+    wrong = [row.text(f"distractor{n}") for n in (1, 2, 3)]
+    question = _after(str(row.fields.get("support") or ""), row.text("question"))
+    return Asked(row.where, question, [row.text("correct_answer"), *wrong], 0, [])
+
+
+def _social(row: Row) -> Asked:
+    """Social IQa: a situation, a question and three answers."""
+    choices = [row.text(f"answer{letter}") for letter in "ABC"]
+    question = _after(row.text("context"), row.text("question"))
+    return Asked(row.where, question, choices, row.fields.get("label"), [])
+
+
+TRUTHS = {"false": 0, "no": 0, "0": 0, "true": 1, "yes": 1, "1": 1}
+
+
+def _yes_or_no(row: Row) -> Asked:
+    value = row.fields.get("answer", row.fields.get("label"))
+    question = _after(row.text("passage"), row.text("question"))
+    item = Asked(row.where, question, ["no", "yes"], value, [])
+    if hidden(item):
+        return item
+    truth = TRUTHS.get(str(value).strip().lower().removesuffix(".0"))
+    if truth is None:
+        raise BadInput(f"{row.where}: answer: true or false is expected, got {value!r:.60}")
+    return item._replace(answer=truth)
+
+
+def _is_yes_or_no(fields: Fields) -> bool:
+    value = fields.get("answer", fields.get("label"))
+    told = isinstance(value, bool) or str(value).strip().lower() in (*TRUTHS, "-1", "none", "")
+    return _has("question", "passage")(fields) and told and not {*_LISTS} & fields.keys()
+
+
+def _listed(row: Row) -> Asked:
+    """MMLU, RACE, whatever else lists its choices."""
+    choices = row.texts(next(key for key in _LISTS if key in row.fields))
+    passage = next((row.text(key) for key in _PASSAGES if row.fields.get(key)), "")
+    answer = row.fields[next(key for key in _ANSWERS if key in row.fields)]
+    return Asked(row.where, _after(passage, row.text("question")), choices, answer, [])
+
+
+def _is_listed(fields: Fields) -> bool:
+    choices = next((fields[key] for key in _LISTS if key in fields), None)
+    answers = [fields[key] for key in _ANSWERS if key in fields]
+    return (
+        _has("question")(fields)
+        and isinstance(choices, list)
+        and all(isinstance(choice, str) for choice in choices)
+        and bool(answers)
+        and isinstance(answers[0], int | float | str | None)
+    )
+
+
+def _in_columns(row: Row) -> Asked:
+    """MMLU as a table: a column a choice, named by its letter."""
+    question = row.text("question" if "question" in row.fields else "Question")
+    letters = [letter for letter in "ABCDEFGHIJ" if row.fields.get(letter) not in (None, "")]
+    answer = row.fields[next(key for key in _ANSWERS if key in row.fields)]
+    choices = [_cell(row, letter) for letter in letters]
+    passage = next((row.text(key) for key in _PASSAGES if row.fields.get(key)), "")
+    return Asked(row.where, _after(passage, question), choices, answer, letters)
+
+
+def _cell(row: Row, key: str) -> str:
+    value = row.fields[key]
+    return str(value) if isinstance(value, int | float) else row.text(key)
+
+
+def _is_in_columns(fields: Fields) -> bool:
+    return (
+        (_has("question")(fields) or _has("Question")(fields))
+        and {"A", "B"} <= fields.keys()
+        and any(key in fields for key in _ANSWERS)
+    )
+
+
+BENCHMARKS: dict[str, Benchmark] = {
+    "labelled choices": Benchmark(_is_labelled, _labelled, ("label", *ALL), "label"),
+    "PIQA": Benchmark(_has("goal", "sol1", "sol2"), _physical, COUNTS, "number_from_0"),
+    "TruthfulQA": Benchmark(_is_truthful, _truthful, COUNTS[:1], None),
+    "HellaSwag": Benchmark(
+        lambda f: _has("ctx")(f) and isinstance(f.get("endings"), list),
+        _ending,
+        COUNTS,
+        "number_from_0",
+    ),
+    "WinoGrande": Benchmark(
+        _has("sentence", "option1", "option2"), _blank, COUNTS, "number_from_1"
+    ),
+    "SciQ": Benchmark(
+        _has("question", "correct_answer", "distractor1", "distractor2", "distractor3"),
+        _science,
+        COUNTS[:1],
+        None,
+    ),
+    "Social IQa": Benchmark(
+        _has("context", "question", "answerA", "answerB", "answerC"),
+        _social,
+        (*COUNTS, "letter"),
+        "number_from_1",
+    ),
+    "BoolQ": Benchmark(_is_yes_or_no, _yes_or_no, COUNTS[:1], None),
+    "listed choices": Benchmark(_is_listed, _listed, ALL, None),
+    "choices in columns": Benchmark(_is_in_columns, _in_columns, ALL, None),
+}
+
+
+def answered(rows: Iterator[Row], form: Benchmark) -> bool:
+    """Whether any row gives its answer."""
+    return any(not hidden(form.read(row)) for row in rows)

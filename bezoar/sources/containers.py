@@ -1,0 +1,268 @@
+"""Any file as bytes or lines of text, told by its first bytes and not by its name.
+
+A packed file (gzip, zstd, xz, bzip2, lz4, zip) is unpacked as it is read. A file that holds no rows
+is refused with what it is and the way out.
+"""
+
+import bz2
+import codecs
+import contextlib
+import gzip
+import io
+import lzma
+import re
+import tempfile
+import zipfile
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any, BinaryIO, Literal
+
+from bezoar.files import BadInput
+
+EMPTY = "is empty; leave the file out, or put rows in it"
+GZIP = b"\x1f\x8b"
+ZIP = b"PK\x03\x04"
+PACKED = {
+    GZIP: "gzip",
+    ZIP: "zip",
+    b"\x28\xb5\x2f\xfd": "zstd",
+    b"\x04\x22\x4d\x18": "lz4",
+    b"\xfd7zXZ\0": "xz",
+    **{b"BZh%d1AY&SY" % level: "bzip2" for level in range(1, 10)},
+}
+TEXTS = {  # by its byte order mark; the longer ones come first, for one begins as another does
+    codecs.BOM_UTF8: "utf-8-sig",
+    codecs.BOM_UTF32_LE: "utf-32",
+    codecs.BOM_UTF32_BE: "utf-32",
+    codecs.BOM_UTF16_LE: "utf-16",
+    codecs.BOM_UTF16_BE: "utf-16",
+}
+UNPACK = "unpack it, and give the folder that holds its files"
+EXPORT = "export its rows as JSON Lines, CSV or parquet"
+REFUSED = {
+    b"version https://git-lfs": (
+        "a Git LFS pointer, not the data it stands for",
+        "run `git lfs pull` in its repository, or download the file itself",
+    ),
+    b"/annex/objects/": ("a git-annex pointer, not the data", "run `git annex get` on it"),
+    b"%PDF": ("a PDF file", "rows cannot be read out of it; " + EXPORT),
+    b"\xd0\xcf\x11\xe0": ("an old Word or Excel file", "save its sheet as CSV (UTF-8)"),
+    b"SQLite format 3": ("an SQLite database", EXPORT),
+    b"\x89HDF": ("an HDF5 file", EXPORT),
+    b"\x93NUMPY": ("a NumPy array", EXPORT),
+    b"Obj\x01": ("an Avro file", EXPORT),
+    b"ORC": ("an ORC file", EXPORT),
+    b"FEA1": ("a Feather file of the first version", EXPORT),
+    b"GGUF": ("GGUF weights", "a base model is a folder with config.json and *.safetensors"),
+    b"7z\xbc\xaf": ("a 7z archive", UNPACK),
+    b"Rar!": ("a RAR archive", UNPACK),
+    b"\x89PNG": ("a picture", "leave it out"),
+    b"\xff\xd8\xff": ("a picture", "leave it out"),
+    b"GIF8": ("a picture", "leave it out"),
+    **{
+        b"\x80" + bytes([protocol]): (
+            "a Python pickle, which can run code when it is loaded",
+            EXPORT,
+        )
+        for protocol in range(2, 6)
+    },
+}
+PAGES = re.compile(rb"\s*(?:<!--.*?-->\s*)*<(?:!doctype html|html|head|body)\b", re.I | re.S)
+UNPACKED, RATIO = 2**28, 250  # ours: bytes and times its size; text seldom shrinks to a fiftieth
+
+Kind = Literal["parquet", "arrow", "stream", "text"]
+TABLES: dict[bytes, Kind] = {b"PAR1": "parquet", b"ARROW1": "arrow", b"\xff\xff\xff\xff": "stream"}
+FAULTS = (
+    OSError, EOFError, zlib.error, lzma.LZMAError, zipfile.BadZipFile, NotImplementedError
+)  # fmt: skip
+
+
+def kind(path: Path) -> Kind:
+    """Say what a file holds. BadInput: no rows, with what it is instead and the way out."""
+    with unpacked(path) as source:
+        head = source.peek(2**16)
+    for magic, table in TABLES.items():
+        if head.startswith(magic):
+            return table
+    _refuse(path, head)
+    return "text"
+
+
+@contextmanager
+def unpacked(path: Path) -> Iterator["io.BufferedReader[Any]"]:
+    """Open a file as the bytes that it holds when it is unpacked. BadInput: what cannot be read, or
+    unpacks to far more than any text does."""
+    try:
+        with contextlib.ExitStack() as opened:
+            source = opened.enter_context(io.BufferedReader(path.open("rb", buffering=0), 2**17))
+            head = source.read(16)
+            source.seek(0)
+            packed = next((name for magic, name in PACKED.items() if head.startswith(magic)), "")
+            if not packed:
+                yield source
+                return
+            inner = opened.enter_context(_unpack(path, source, packed))
+            bounded = _Bounded(path, inner)
+            yield opened.enter_context(io.BufferedReader(bounded, 2**17))
+    except FileNotFoundError:
+        raise BadInput(
+            f"{path}: a link to a file that is gone; run `make local DATA=folder` again"
+        ) from None
+    except FAULTS as error:
+        why = str(error).partition("\n")[0] or type(error).__name__
+        raise BadInput(f"{path}: cannot be read ({why}); fetch it again, or unpack it") from None
+
+
+@contextmanager
+def seekable(path: Path) -> Iterator[BinaryIO]:
+    """Open a file for reading back and forth; a packed one is unpacked into a temporary file."""
+    with unpacked(path) as source:
+        if source.seekable():
+            yield source
+            return
+        with tempfile.TemporaryFile() as whole:
+            while chunk := source.read(2**20):
+                whole.write(chunk)
+            whole.seek(0)
+            yield whole
+
+
+def lines(path: Path) -> Iterator[tuple[int, str]]:
+    """Yield (line number from 1, line without its end) of a text file, blank lines left out. Lines
+    end in LF, CR LF or, in a file without LF, in CR."""
+    number = 0
+    try:
+        with unpacked(path) as source:
+            for number, line in enumerate(_split(source), 1):
+                if line.strip():
+                    yield number, line
+    except UnicodeDecodeError as error:
+        raise NotText(f"{path}:{number + 1}", error) from None
+
+
+@contextmanager
+def text(path: Path) -> Iterator[IO[str]]:
+    """Open a text file with its line ends as they are, as csv wants it."""
+    with unpacked(path) as source:
+        encoding = _encoding(source.peek(4)) or "utf-8"
+        with io.TextIOWrapper(source, encoding=encoding, newline="") as opened:
+            yield opened
+
+
+class NotText(BadInput):
+    """Bytes that are no text in the encoding that a file opens with."""
+
+    def __init__(self, where: str, error: UnicodeDecodeError) -> None:
+        utf8 = error.encoding.startswith("utf-8")
+        kind = "not UTF-8" if utf8 else f"broken {error.encoding}"
+        super().__init__(f"{where}: {kind} ({error.reason}); save the file as UTF-8")
+
+
+class _Bounded(io.RawIOBase):
+    """A stream that ends in an error where it unpacks to more than a file of rows would."""
+
+    def __init__(self, path: Path, source: Any) -> None:
+        self.path, self.source, self.count = path, source, 0
+        self.most = max(UNPACKED, RATIO * path.stat().st_size)
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        chunk = self.source.read(len(buffer))
+        buffer[: len(chunk)] = chunk
+        self.count += len(chunk)
+        if self.count > self.most:
+            raise BadInput(
+                f"{self.path}: unpacks to more than {self.most // 2**20:,} MiB, over {RATIO} times "
+                "its size, as an archive does that is made to fill a disk; if it is meant, unpack "
+                "it yourself"
+            )
+        return len(chunk)
+
+
+def _unpack(path: Path, source: BinaryIO, packed: str) -> Any:
+    if packed == "gzip":
+        return gzip.open(source)
+    if packed == "bzip2":
+        return bz2.open(source)
+    if packed == "xz":
+        return lzma.open(source)
+    if packed == "zip":
+        return _member(path, zipfile.ZipFile(source))
+    import pyarrow
+
+    return pyarrow.CompressedInputStream(pyarrow.PythonFile(source, mode="r"), packed)
+
+
+def _member(path: Path, archive: zipfile.ZipFile) -> IO[bytes]:
+    """The one file of rows in an archive. BadInput: none, several, or an office document."""
+    names = archive.namelist()
+    if "[Content_Types].xml" in names or "mimetype" in names:
+        raise BadInput(
+            f"{path}: is a Word, Excel or other office file; save its sheet as CSV (UTF-8)"
+        )
+    if any(name.endswith("/data.pkl") for name in names):
+        raise BadInput(
+            f"{path}: holds a Python pickle, which can run code when it is loaded; {EXPORT}"
+        )
+    named = [
+        name
+        for name in names
+        if not name.endswith("/")
+        and not re.search(r"(?:^|/)(?:__MACOSX/|\.|readme|license|licence)", name, re.IGNORECASE)
+    ]
+    if len(named) != 1:
+        held = ", ".join(named[:4]) + (", ..." if len(named) > 4 else "")
+        raise BadInput(
+            f"{path}: an archive of {len(named)} files ({held or 'none that holds rows'}); {UNPACK}"
+        )
+    if archive.getinfo(named[0]).flag_bits & 1:
+        raise BadInput(f"{path}: is locked with a password; {UNPACK}")
+    return archive.open(named[0])
+
+
+def _refuse(path: Path, head: bytes) -> None:
+    if not head.strip():
+        raise BadInput(f"{path}: {EMPTY}")
+    said = next((told for magic, told in REFUSED.items() if head.startswith(magic)), None)
+    if head[257:262] == b"ustar":
+        said = ("a tar archive", UNPACK)
+    elif re.match(rb"(?:\.\./)*\.git/annex/objects/", head):
+        said = REFUSED[b"/annex/objects/"]
+    elif PAGES.match(head.removeprefix(codecs.BOM_UTF8)):
+        said = ("a web page (HTML), not the file it tells of", "download the file itself")
+    elif head.startswith(b"<?xml"):
+        said = ("XML, as a server writes it for an error", "download the file itself, or " + EXPORT)
+    elif said is None and b"\0" in head[:4096] and not _encoding(head):
+        utf16 = len(head) > 3 and (head[1] == head[3] == 0 or head[0] == head[2] == 0)
+        said = (
+            ("UTF-16 without a byte order mark", "save the file as UTF-8")
+            if utf16
+            else ("binary data of no kind that is known here", EXPORT)
+        )
+    if said:
+        raise BadInput(f"{path}: is {said[0]}; {said[1]}")
+
+
+def _encoding(head: bytes) -> str:
+    return next((name for mark, name in TEXTS.items() if head.startswith(mark)), "")
+
+
+def _split(source: "io.BufferedReader[Any]") -> Iterator[str]:
+    head = source.peek(2**16)
+    encoding = _encoding(head)
+    old = b"\r" in head and b"\n" not in head  # as a Macintosh ended lines
+    if encoding in ("", "utf-8-sig") and not old:
+        if encoding:
+            source.read(len(codecs.BOM_UTF8))
+        for raw in source:  # three times as fast as a TextIOWrapper, and knows its line
+            yield raw.decode("utf-8").rstrip("\r\n")
+        return
+    # other breaks (U+2028) may stand inside a JSON string
+    end = "\r" if old else "\n"
+    with io.TextIOWrapper(source, encoding=encoding or "utf-8", newline=end) as opened:
+        for line in opened:
+            yield line.rstrip("\r\n")

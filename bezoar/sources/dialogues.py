@@ -1,0 +1,200 @@
+"""Dialogues in the forms that people keep them in, as one exchange or as a preference pair.
+
+Turns are lists of `{role, content}` (chat messages), of `{from, value}` (ShareGPT), of texts by
+turns (UltraChat), or one text with `Human:` and `Assistant:` (HH-RLHF).
+"""
+
+import re
+from collections.abc import Sequence
+from typing import Any, Literal, NamedTuple
+
+from bezoar.records import Message
+from bezoar.sources.rows import Fields, Row
+
+ROLES: dict[str, Literal["system", "user", "assistant"]] = {
+    "system": "system",
+    "user": "user",
+    "human": "user",
+    "prompter": "user",
+    "assistant": "assistant",
+    "gpt": "assistant",
+    "chatgpt": "assistant",
+    "bot": "assistant",
+    "model": "assistant",
+}
+SPEAKER = re.compile(r"\n\n(Human|Assistant):")
+MARKED = re.compile(r"###\s*(Human|Assistant|User|System):")  # as openassistant-guanaco
+KEPT = ("messages", "conversations", "conversation", "dialogue", "dialog", "chat", "data")
+TOOLS = "a dialogue with tools"
+
+
+class Skipped(Exception):
+    """This row is well-formed but of no use; str(self) is the reason that is counted."""
+
+
+class Exchange(NamedTuple):
+    """The first question of a dialogue and its answer, and what of the dialogue is not used."""
+
+    question: str
+    answer: str
+    unused: list[str]
+
+
+def is_dialogue(value: object) -> bool:
+    """Whether a value is a list of turns, by its first ones."""
+    if not isinstance(value, list) or not value:
+        return False
+    return all(
+        isinstance(turn, dict)
+        and _key(turn, ("role", "from")) is not None
+        and ("content" in turn or "value" in turn)
+        for turn in value[:3]
+    )
+
+
+def turns_of(fields: Fields) -> Any:
+    """The list of turns that a row holds, None where it holds none."""
+    for key in KEPT:
+        value = fields.get(key)
+        if is_dialogue(value):
+            return value
+    by_turns = fields.get("data")
+    if (
+        isinstance(by_turns, list)
+        and len(by_turns) > 1
+        and all(isinstance(t, str) for t in by_turns)
+    ):
+        return [
+            {"role": "assistant" if n % 2 else "user", "content": t} for n, t in enumerate(by_turns)
+        ]
+    text = fields.get("text")
+    if isinstance(text, str) and {"Human", "Assistant"} <= {*MARKED.findall(text)}:
+        _, *parts = MARKED.split(text)
+        return [
+            {"role": "user" if who == "Human" else who.lower(), "content": said}
+            for who, said in zip(parts[::2], parts[1::2], strict=True)
+        ]
+    return None
+
+
+def with_tools(fields: Fields) -> bool:
+    """Whether a row offers tools or its turns use some."""
+    offered = fields.get("tools") or fields.get("functions")
+    if offered and str(offered).strip() not in ("[]", "{}"):
+        return True
+    turns = turns_of(fields) or []
+    return any(isinstance(turn, dict) and _uses_tools(turn) for turn in turns)
+
+
+def is_exchange(fields: Fields) -> bool:
+    """Whether a row holds a dialogue of a user and a model, without tools."""
+    turns = turns_of(fields)
+    if turns is None or with_tools(fields):
+        return False
+    roles = [_role(turn) for turn in turns if isinstance(turn, dict)]
+    return "user" in roles and "assistant" in roles[roles.index("user") :]
+
+
+def exchange(row: Row) -> Exchange:
+    """The first exchange of a row's dialogue. Skipped: tools, no answer, no text."""
+    if with_tools(row.fields):
+        raise Skipped(TOOLS)
+    said = messages(row, turns_of(row.fields))
+    unused = ["a system message is not used"] if row.fields.get("system") else []
+    if said and said[0].role == "system":
+        unused, said = ["a system message is not used"], said[1:]
+    if len(said) < 2 or (said[0].role, said[1].role) != ("user", "assistant"):
+        raise Skipped("a dialogue that does not begin with a question and its answer")
+    if len(said) > 2:
+        unused.append("turns after the first exchange are not used")
+    return Exchange(said[0].content, said[1].content, unused)
+
+
+def messages(row: Row, turns: Any) -> list[Message]:
+    """Turns as messages. Skipped: a role that is no user's and no model's, content that is no text,
+    an empty turn."""
+    if not isinstance(turns, list):
+        raise Skipped("no dialogue")
+    return [Message(role=role, content=text) for role, text in (_turn(row, t) for t in turns)]
+
+
+def marked(text: str) -> list[Message]:
+    """The turns of a dialogue as HH-RLHF writes it. Skipped: turns that do not alternate or are
+    empty."""
+    before, *parts = SPEAKER.split(text)
+    speakers, words = parts[::2], [part.strip() for part in parts[1::2]]
+    wanted = ["Human" if n % 2 == 0 else "Assistant" for n in range(len(speakers))]
+    if before.strip() or speakers != wanted:
+        raise Skipped("turns do not alternate")
+    if not all(words):
+        raise Skipped("empty turn")
+    return [
+        Message(role="user" if n % 2 == 0 else "assistant", content=text)
+        for n, text in enumerate(words)
+    ]
+
+
+def prompt(system: str, before: Sequence[Message]) -> list[Message]:
+    """A prompt that ends with the user's turn: a system message stands before the first one.
+    Skipped: turns that do not alternate."""
+    said = list(before)
+    if said and said[0].role == "system":
+        system, said = said[0].content, said[1:]
+    roles = ["user" if n % 2 == 0 else "assistant" for n in range(len(said))]
+    if [turn.role for turn in said] != roles or len(said) % 2 == 0:
+        raise Skipped("turns do not alternate")
+    if system.strip():
+        said[0] = said[0].model_copy(update={"content": f"{system.strip()}\n\n{said[0].content}"})
+    return said
+
+
+def _turn(row: Row, turn: Any) -> tuple[Literal["system", "user", "assistant"], str]:
+    if not isinstance(turn, dict):
+        raise Skipped("a turn that is no message")
+    if _uses_tools(turn):
+        raise Skipped(TOOLS)
+    role = _role(turn)
+    if role is None:
+        raise Skipped(f"a turn of {_key(turn, ('role', 'from'))!s:.20}")
+    content = turn.get("content", turn.get("value"))
+    text = _text(row, content).strip()
+    if not text:
+        raise Skipped("empty turn")
+    return role, text
+
+
+def _text(row: Row, content: Any) -> str:
+    if isinstance(content, list):  # parts, of which a model's reasoning is no part of its answer
+        parts = [part for part in content if isinstance(part, dict)]
+        if any(part.get("type", "text") not in ("text", "reasoning") for part in parts):
+            raise Skipped("content that is not text")
+        texts = [p.get("text", p.get("value")) for p in parts if p.get("type", "text") == "text"]
+        return "\n".join(row.checked("content", text) for text in texts)
+    if content is None:
+        raise Skipped("empty turn")
+    return row.checked("content", content)
+
+
+def _role(turn: Fields) -> Literal["system", "user", "assistant"] | None:
+    return ROLES.get(str(_key(turn, ("role", "from"))).lower())
+
+
+def _key(turn: Fields, names: Sequence[str]) -> Any:
+    return next((turn[name] for name in names if isinstance(turn.get(name), str)), None)
+
+
+def _uses_tools(turn: Fields) -> bool:
+    role = str(_key(turn, ("role", "from"))).lower()
+    used = role in (
+        "tool",
+        "function",
+        "observation",
+        "function_call",
+        "function_response",
+        "ipython",
+    )
+    parts = turn.get("content", turn.get("value"))
+    calls = isinstance(parts, list) and any(
+        isinstance(part, dict) and "tool" in str(part.get("type")) for part in parts
+    )
+    return used or calls or bool(turn.get("tool_calls") or turn.get("function_call"))

@@ -1,0 +1,123 @@
+"""The task and the split of a file, by its name and its folders as people and the Hub have them.
+
+All of these name both: `piqa/validation.parquet`, `arc_easy_dev.jsonl`,
+`ai2_arc/ARC-Challenge/test-00000-of-00001.parquet`, `ARC-Challenge/test/0000.parquet`.
+"""
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import PurePosixPath
+from typing import NamedTuple
+
+SPLITS = {
+    "test": "test",
+    "tests": "test",
+    "testing": "test",
+    "validation": "validation",
+    "valid": "validation",
+    "val": "validation",
+    "dev": "validation",
+    "eval": "validation",
+    "train": "train",
+    "training": "train",
+}
+EVALUATED = ("test", "validation", "")  # the splits that are tasks, the better one first
+TRAINING = "a training split, on which nothing is evaluated"
+ENDINGS = re.compile(
+    r"\.(?:gz|bz2|xz|zst|zstd|lz4|zip|jsonl?|ndjson|csv|tsv|txt|parquet|arrow|feather|ipc)$"
+)
+SHARD = re.compile(
+    r"(?:^|[-_.])(?:\d{3,}[-_]of[-_]\d{3,}(?:[-_][0-9a-f]{16})?|part[-_]?\d+)$|^\d{3,}$"
+)
+# words that say nothing of a task: at the end of a file's name, and as a whole name of a folder
+FILLERS = {"data", "dataset", "questions", "split", "set"}
+SIZES = {"xs", "s", "m", "l", "xl", "debiased", "rand", "random", "full", "public", "labels"}
+PLAIN = {
+    *FILLERS, "default", "main", "plain", "plain_text", "parquet", "jsonl", "json", "csv", "raw",
+    "snapshots", "refs", "convert", "datasets", "benchmarks", "benchmark", "tasks", "evals",
+    "downloads", "hub", "cache", "files", "all", "shards",
+}  # fmt: skip
+COMMIT = re.compile(r"[0-9a-f]{40}")
+
+
+class Name(NamedTuple):
+    """What a file's path says: its task, its split ("" where nothing tells one), and the folder
+    that holds the task."""
+
+    task: str
+    split: str
+    folder: PurePosixPath
+
+
+def named(path: str) -> Name:
+    """The task, in [a-z0-9_], and the split of a file, by its path below the user's folder."""
+    place = PurePosixPath(path)
+    stem = place.name.lower()
+    while ending := ENDINGS.search(stem):
+        stem = stem[: ending.start()]
+    bare = SHARD.sub("", stem)
+    sharded = bare != stem
+    words, split = _without_split(re.findall(r"[a-z0-9]+", bare))
+    folders = list(place.parent.parts)
+    while folders and (folders[-1].lower() in SPLITS or (not words and _is_plain(folders[-1]))):
+        last = folders.pop().lower()
+        split = split or SPLITS.get(last, "")
+    task = "_".join(words)
+    if not task:
+        inner = [name for name in folders if not _is_plain(name)]
+        config = place.parent.name if place.parent.name.lower() not in SPLITS else ""
+        task = _join(inner, hub=sharded and not (config and _is_plain(config)))
+    return Name(task or "task", split, PurePosixPath(*folders))
+
+
+def distinct(paths: Sequence[str]) -> dict[str, Name]:
+    """The names of all files together. Files that stand for the same task in two folders are two
+    tasks, told apart by the folders' names."""
+    names = {path: named(path) for path in paths}
+    folders = {(name.task, name.folder) for name in names.values()}
+    twice = {task for task, count in Counter(task for task, _ in folders).items() if count > 1}
+    return {path: _told_apart(name) if name.task in twice else name for path, name in names.items()}
+
+
+def _told_apart(name: Name) -> Name:
+    words = re.findall(r"[a-z0-9]+", str(name.folder).lower())
+    return name._replace(task=_overlap("_".join(words), name.task))
+
+
+def _without_split(words: list[str]) -> tuple[list[str], str]:
+    """A file's words without its split and what else says nothing, and the split."""
+    kept, split = list(words), ""
+    while kept and (
+        kept[-1] in SPLITS or kept[-1] in FILLERS or re.fullmatch(r"head\d+", kept[-1])
+    ):
+        last = kept.pop()
+        split = split or SPLITS.get(last, "")
+    if not split and kept and kept[0] in SPLITS:
+        split = SPLITS[kept.pop(0)]
+        kept = [] if SIZES.issuperset(kept) else kept  # train_xl, dev_rand_split
+    return kept, split
+
+
+def _is_plain(folder: str) -> bool:
+    name = folder.lower()
+    return name in PLAIN or name in SPLITS or bool(COMMIT.fullmatch(name))
+
+
+def _join(folders: Sequence[str], hub: bool) -> str:
+    """The task out of its folders: the innermost, and in the Hub's layout that of the data set."""
+    slugs = [
+        "_".join(re.findall(r"[a-z0-9]+", name.lower().rpartition("--")[2])) for name in folders
+    ]
+    if hub and len(slugs) > 1:
+        return _overlap(slugs[-2], slugs[-1])
+    return slugs[-1] if slugs else ""
+
+
+def _overlap(first: str, second: str) -> str:
+    """Two names as one, the words in which they meet once: ai2_arc, arc_easy: ai2_arc_easy."""
+    before, after = first.split("_"), second.split("_")
+    met = next(
+        (n for n in range(min(len(before), len(after)), 0, -1) if before[-n:] == after[:n]), 0
+    )
+    return "_".join(word for word in [*before, *after[met:]] if word)
