@@ -15,6 +15,7 @@ import sys
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from bezoar import files, params, pretraining, work, world
 from bezoar.sources import collect, hub, local, tokenizer, weights
@@ -24,12 +25,15 @@ BASE = Path("models/fetch/base")
 
 def main(name: str) -> None:
     work.begin()
-    fetch = params.load().fetch
+    p = params.load()
+    fetch = p.fetch
     account = base(fetch) if name == "base" else rows(name, fetch)
-    told = {key: value for key, value in account.items() if key != "parts"}
+    told = {key: value for key, value in account.items() if key not in ("parts", "files")}
     print(f"fetch {name}: {json.dumps(told, ensure_ascii=False)}")
     if "stands_in_for" in account:
         print(f"  {account['stands_in_for']} is empty: the project's own stands in for your files")
+    if account["source"] == "local" and (undrawn := _undrawn(p, account)):
+        print(f"  no scheme draws from these categories (schemes in params.yaml): {undrawn}")
 
 
 def rows(name: str, fetch: params.Fetch) -> Mapping[str, object]:
@@ -57,6 +61,13 @@ def base(fetch: params.Fetch) -> Mapping[str, object]:
     tokenizer.fast(BASE, f"fetch base ({account['source']})")
     files.write_json(BASE / "source.json", account)
     return account
+
+
+def _undrawn(p: params.Params, account: Mapping[str, Any]) -> str:
+    """The categories of seeds that no scheme names, with their numbers of seeds."""
+    drawn = {*p.schemes.lamini.categories, *p.schemes.evol_instruct.categories}
+    counts: dict[str, int] = account.get("categories", {})
+    return ", ".join(f"{name} ({n})" for name, n in sorted(counts.items()) if name not in drawn)
 
 
 if __name__ == "__main__":

@@ -247,6 +247,25 @@ def test_a_folder_without_seeds_cannot_be_linked(tree: Path, tmp_path: Path) -> 
     assert "no seeds found; a seeds file is JSONL whose rows have" in output
 
 
+def test_seeds_of_a_category_that_no_scheme_draws_from_are_told(tree: Path) -> None:
+    rows = [{**DOLLY, "response": str(n), "category": "poetry"} for n in range(3)]
+    path = put(tree / "local/dolly/own/poems.jsonl", *rows)
+    put(tree / "local/dolly/own/others.jsonl", {"question": "Why?", "answer": "So."})
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", "stages.fetch", "dolly"],
+            cwd=tree, env=environment(tree.parent / "work"), capture_output=True, text=True,
+            check=True,
+        )  # fmt: skip
+        assert "no scheme draws from these categories (schemes in params.yaml): poetry (3)" in (
+            done.stdout
+        )
+        account = json.loads((tree / "data/fetch/dolly/source.json").read_text())
+        assert account["categories"] == {"open_qa": 1, "poetry": 3}
+    finally:
+        shutil.rmtree(path.parent)
+
+
 # --- a full disk ---------------------------------------------------------------------------------
 
 MOUNT = 'mount -t tmpfs -o size=512k none "$1" && cp -r "$2"/. "$1" && shift 2 && "$@"; code=$?'

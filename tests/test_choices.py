@@ -121,6 +121,17 @@ def test_arc_may_mix_letters_and_numbers_in_one_file(tmp_path: Path) -> None:
             {"label": ["1", "2"]},
             [0, 1],
         ),
+        ({"question": "?", "options": {"A": "x", "B": "y"}}, {"answer_idx": ["B", "A"]}, [1, 0]),
+        ({"question": "?", "options": {"A": "x", "B": "y"}}, {"answer": ["x", "y"]}, [0, 1]),
+        ({"question": "?", "options": ["A)1", "B)2"]}, {"correct": ["B", "A"]}, [1, 0]),
+        (
+            {
+                "question": "?",
+                "choices": [{"text": "x", "label": "A"}, {"text": "y", "label": "B"}],
+            },
+            {"answerKey": ["B", "A"]},
+            [1, 0],
+        ),
         ({"question": "?", "A": "a", "B": "b", "C": "c"}, {"answer": ["A", "C"]}, [0, 2]),
         ({"question": "?", "A": "1", "B": "2", "C": "5"}, {"answer": [1, 3]}, [0, 2]),
         ({"question": "?", "options": ["a", "b"], "article": "p"}, {"answer": ["A", "B"]}, [0, 1]),

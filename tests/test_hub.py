@@ -624,7 +624,8 @@ def test_mt_bench(rehearsal: tuple[str, Site]) -> None:
     ]
     assert answers[81, "gpt-4"]["turns"] == ["gpt-4 on 81", "more"]
     assert answers[111, "gpt-4"]["turns"][0] == "another one"  # the first, of three
-    assert account["left_out"] == {"another answer of a model to a question than the first": 2}
+    assert account["left_out"] == {}
+    assert account["partly_used"] == {"another answer of a model to a question than the first": 2}
     votes = site.rows("mt_bench/votes.jsonl")
     assert [(v["judge"], v["turn"], v["winner"]) for v in votes] == [
         ("author_2", 1, "model_b"),
@@ -841,7 +842,7 @@ CAST = vote("expert_1", (81, 1), "a", "b", "tie")
 @pytest.mark.parametrize(
     ("rows", "said_of_it"),
     [
-        ([{**CAST, "judge": ["gpt-4", "pair-v2"]}], "is not that; fetch.mt_bench takes MT-Bench"),
+        ([{**CAST, "judge": ["gpt-4", "pair-v2"]}], "fetch.mt_bench takes MT-Bench questions"),
         (
             [{**CAST, "conversation_b": said(["x", "y"])[:2]}],
             "row 1: conversation_b: four messages",

@@ -47,6 +47,7 @@ STAGES: dict[str, Any] = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages
 
 LOADERS_OF_CODE = {"pickle", "cloudpickle", "dill", "joblib", "marshal", "shelve"}
 ARCHIVES = {"tarfile", "zipfile"}  # whose members name where they go
+STREAMS = "bezoar/sources/containers.py"  # reads the one member of a zip, and extracts none
 ALWAYS = {
     r"Auto\w+\.from_pretrained": {"trust_remote_code": False},
     r"AutoModel\w+\.from_pretrained": {"use_safetensors": True},
@@ -58,11 +59,13 @@ NEVER = r"(eval|exec|os\.system|os\.popen|yaml\.(unsafe|full)_load|shutil\.unpac
 @pytest.mark.parametrize("path", CODE, ids=lambda p: str(p.relative_to(ROOT)))
 def test_nothing_is_loaded_that_could_run(path: Path) -> None:
     text = path.read_text()
+    refused = LOADERS_OF_CODE | (ARCHIVES if str(path.relative_to(ROOT)) != STREAMS else set())
+    assert not re.search(r"\.extract(all)?\(", text)
     assert not re.search(r"\b(Unsafe|Full)Loader\b|yaml\.C?Loader\b", text)
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.Import | ast.ImportFrom):
             names = [alias.name for alias in node.names] + [getattr(node, "module", None) or ""]
-            assert not {n.split(".")[0] for n in names} & (LOADERS_OF_CODE | ARCHIVES)
+            assert not {n.split(".")[0] for n in names} & refused
         if not isinstance(node, ast.Call):
             continue
         called = ast.unparse(node.func)
@@ -301,12 +304,15 @@ def test_a_users_files_may_be_called_anything(
     seed = {"instruction": "Say a.", "context": "", "response": "a", "category": "open_qa"}
     for name in ODD:
         (theirs / name).mkdir(parents=True)
-        (theirs / name / f"{name}.jsonl").write_text(json.dumps(seed) + "\n")
+        row = {**seed, "response": name}
+        (theirs / name / f"{name}.jsonl").write_text(json.dumps(row) + "\n")
+        (theirs / name / f"{name}.txt").write_text("not rows\n")
     here = tmp_path / "project"
     here.mkdir()
     monkeypatch.chdir(here)
     link.main([str(theirs)])
     assert len(local.found("dolly")) == len(ODD)
+    assert len(Path("local/unread.txt").read_text().splitlines()) == len(ODD)
     source = local.read("dolly", None, 1)
     assert source and len(source.tables["seeds.jsonl"]) == len(ODD)
     assert not list(tmp_path.rglob("sprung"))

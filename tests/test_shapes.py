@@ -45,6 +45,7 @@ SEEDS: list[tuple[dict[str, Any], tuple[str, str, str]]] = [
     ({"conversations": SHARED}, ("Hi?", "", "Hello.")),
     ({"conversations": SHARED, "tools": "[]"}, ("Hi?", "", "Hello.")),
     ({"id": "1", "data": ["Hi?", "Hello.", "More?", "No."]}, ("Hi?", "", "Hello.")),
+    ({"conversations": ["Hi?", "Hello."], "source": "x"}, ("Hi?", "", "Hello.")),
     ({"text": "### Human: Hi?### Assistant: Hello.### Human: More?"}, ("Hi?", "", "Hello.")),
     ({"prompt": "Hi?", "completion": "Hello.", "label": True}, ("Hi?", "", "Hello.")),
     ({"messages": CHAT[:2], "label": True}, ("Hi?", "", "Hello.")),
@@ -129,6 +130,7 @@ PAIRS: list[tuple[dict[str, Any], list[tuple[str, str]]]] = [
     ({"instruction": "Hi?", **SIDES}, TALK[:1]),
     ({"system": "Be.", "question": "Hi?", **SIDES}, [("user", "Be.\n\nHi?")]),
     ({"prompt": "\n\nHuman: Hi?\n\nAssistant:", **SIDES}, TALK[:1]),
+    ({"prompt": "Hi?", **pair("Hi?", "Good.", "Bad.")}, TALK[:1]),
     ({"prompt": CHAT[:3], "chosen": ANSWERS[:1], "rejected": ANSWERS[1:]}, TALK[:3]),
     ({"prompt": CHAT[:3], **SIDES}, TALK[:3]),
     (

@@ -24,7 +24,7 @@ class File(NamedTuple):
 @dataclass
 class Account:
     """Counts by file, and reasons over all files. `partly` counts rows of which a part is not
-    used, with what."""
+    used, with what; `categories` those that are used, of seeds."""
 
     read: Counter[str] = field(default_factory=Counter)
     used: Counter[str] = field(default_factory=Counter)
@@ -32,6 +32,7 @@ class Account:
     beyond: Counter[str] = field(default_factory=Counter)
     reasons: Counter[str] = field(default_factory=Counter)
     partly: Counter[str] = field(default_factory=Counter)
+    categories: Counter[str] = field(default_factory=Counter)
 
     def open(self, file: File) -> None:
         """Name a file, so that one without a usable row does not vanish."""
@@ -65,7 +66,9 @@ class Account:
             }
             for title, used in self.used.items()
         }
+        kinds = {"categories": dict(self.categories)} if self.categories else {}
         return {
+            **kinds,
             "rows": dict(self.used),
             "left_out": dict(self.reasons),
             "beyond_limit": self.beyond.total(),

@@ -44,7 +44,8 @@ SAID = {
     "text": "the text of the choice",
     "label": "a label",
 }
-_LISTS, _ANSWERS = ("choices", "options"), ("answer", "label", "Answer")
+_LISTS = ("choices", "options")
+_ANSWERS = ("answer", "label", "Answer", "answerKey", "correct", "answer_idx", "gold")
 _PASSAGES = ("article", "passage", "context", "support")
 
 
@@ -156,27 +157,28 @@ def _after(passage: str, question: str) -> str:
 def _labelled(row: Row) -> Asked:
     """ARC, OpenBookQA, CommonsenseQA; in AI2's own files `question` holds stem and choices."""
     asked = row.fields.get("question")
-    if isinstance(asked, dict):
-        inner = Row(row.where, asked)
-        pairs = [Row(row.where, c) for c in asked["choices"] if isinstance(c, dict)]
-        question, texts = inner.text("stem"), [c.text("text") for c in pairs]
-        named = [c.text("label") for c in pairs]
+    inner = Row(row.where, asked) if isinstance(asked, dict) else row
+    stem = next(key for key in ("stem", "question_stem", "question") if key in inner.fields)
+    choices = inner.fields["choices"]
+    if isinstance(choices, list):
+        pairs = [Row(row.where, choice) for choice in choices if isinstance(choice, dict)]
+        texts, named = [c.text("text") for c in pairs], [c.text("label") for c in pairs]
     else:
-        question = row.text("question_stem" if "question_stem" in row.fields else "question")
-        inner = Row(row.where, row.fields["choices"])
-        texts, named = inner.texts("text"), inner.texts("label")
+        listed = Row(row.where, choices)
+        texts, named = listed.texts("text"), listed.texts("label")
     if len(texts) != len(named):
         raise BadInput(f"{row.where}: choices: {len(texts)} texts and {len(named)} labels")
-    return Asked(row.where, question, texts, row.fields.get("answerKey"), named)
+    return Asked(row.where, inner.text(stem), texts, row.fields.get("answerKey"), named)
 
 
 def _is_labelled(fields: Fields) -> bool:
-    asked, choices = fields.get("question"), fields.get("choices")
-    nested = isinstance(asked, dict) and isinstance(asked.get("choices"), list)
-    flat = isinstance(choices, dict) and {"text", "label"} <= choices.keys()
-    return "answerKey" in fields and (
-        nested or (flat and bool({"question", "question_stem"} & fields.keys()))
-    )
+    asked = fields.get("question")
+    inner = asked if isinstance(asked, dict) else fields
+    choices = inner.get("choices")
+    if isinstance(choices, list):
+        choices = choices[0] if choices else None
+    named = isinstance(choices, dict) and {"text", "label"} <= choices.keys()
+    return named and bool({"stem", "question_stem", "question"} & inner.keys())
 
 
 def _physical(row: Row) -> Asked:
@@ -256,20 +258,29 @@ def _is_yes_or_no(fields: Fields) -> bool:
 
 
 def _listed(row: Row) -> Asked:
-    """MMLU, RACE, whatever else lists its choices."""
-    choices = row.texts(next(key for key in _LISTS if key in row.fields))
+    """MMLU, RACE, whatever else lists its choices, or names them by letters."""
+    key = next(key for key in _LISTS if key in row.fields)
+    choices, named = row.fields[key], list[str]()
+    if isinstance(choices, dict):
+        named = [name for name, text in choices.items() if text is not None]
+        choices = [row.checked(key, choices[name]) for name in named]
+    else:
+        choices = row.texts(key)
     passage = next((row.text(key) for key in _PASSAGES if row.fields.get(key)), "")
     answer = row.fields[next(key for key in _ANSWERS if key in row.fields)]
-    return Asked(row.where, _after(passage, row.text("question")), choices, answer, [])
+    return Asked(row.where, _after(passage, row.text("question")), choices, answer, named)
 
 
 def _is_listed(fields: Fields) -> bool:
     choices = next((fields[key] for key in _LISTS if key in fields), None)
     answers = [fields[key] for key in _ANSWERS if key in fields]
+    if isinstance(choices, dict):
+        choices = list(choices.values()) if all(len(str(key)) == 1 for key in choices) else None
     return (
         _has("question")(fields)
         and isinstance(choices, list)
-        and all(isinstance(choice, str) for choice in choices)
+        and bool(choices)
+        and all(isinstance(choice, str | None) for choice in choices)
         and bool(answers)
         and isinstance(answers[0], int | float | str | None)
     )
@@ -324,7 +335,7 @@ BENCHMARKS: dict[str, Benchmark] = {
         "number_from_1",
     ),
     "BoolQ": Benchmark(_is_yes_or_no, _yes_or_no, COUNTS[:1], None),
-    "listed choices": Benchmark(_is_listed, _listed, ALL, None),
+    "listed choices": Benchmark(_is_listed, _listed, ("label", *ALL), None),
     "choices in columns": Benchmark(_is_in_columns, _in_columns, ALL, None),
 }
 

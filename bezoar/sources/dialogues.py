@@ -55,18 +55,15 @@ def is_dialogue(value: object) -> bool:
 def turns_of(fields: Fields) -> Any:
     """The list of turns that a row holds, None where it holds none."""
     for key in KEPT:
-        value = fields.get(key)
+        value: Any = fields.get(key)
         if is_dialogue(value):
             return value
-    by_turns = fields.get("data")
-    if (
-        isinstance(by_turns, list)
-        and len(by_turns) > 1
-        and all(isinstance(t, str) for t in by_turns)
-    ):
-        return [
-            {"role": "assistant" if n % 2 else "user", "content": t} for n, t in enumerate(by_turns)
-        ]
+        by_turns = isinstance(value, list) and all(isinstance(turn, str) for turn in value)
+        if by_turns and len(value) > 1:  # UltraChat, LIMA
+            return [
+                {"role": "assistant" if n % 2 else "user", "content": turn}
+                for n, turn in enumerate(value)
+            ]
     text = fields.get("text")
     if isinstance(text, str) and {"Human", "Assistant"} <= {*MARKED.findall(text)}:
         _, *parts = MARKED.split(text)

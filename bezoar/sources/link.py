@@ -136,10 +136,10 @@ def _recognised(path: Path, maps: Maps | None, finds: Finds) -> Found | None:
 
 def _tasks(top: Path, items: Mapping[Path, Found], finds: Finds) -> None:
     """Of each benchmark the split that is evaluated; the others are named with the reason."""
-    titles = {path.relative_to(top).as_posix(): path for path in items}
+    placed = {_place(top, path, "benchmarks").as_posix(): path for path in items}
     groups: dict[tuple[str, str], list[tuple[Path, str]]] = {}
-    for title, name in names.distinct(list(titles)).items():
-        path = titles[title]
+    for title, name in names.distinct(list(placed)).items():
+        path = placed[title]
         groups.setdefault((name.task, items[path].shape.name), []).append((path, name.split))
     for (task, shape), group in groups.items():
         used = ""
@@ -240,7 +240,7 @@ def _table(finds: Finds, top: Path) -> str:
         for path, name, into in finds.used:
             if into.parts[0] == kind and not is_notice(path):
                 groups.setdefault((path.parent, name), []).append(path)
-        own = [p for p in found(kind) if LINKED not in p.parts and not is_notice(p)]
+        own = [path for path in found(kind) if LINKED not in path.parts]
         if groups or own:
             lines.append(f"local/{kind}: {what}")
         else:
@@ -261,7 +261,9 @@ def _table(finds: Finds, top: Path) -> str:
 
 
 def _named(unused: Unused, top: Path) -> str:
-    return f"{unused.path.relative_to(top)}: {unused.why}"
+    name = str(unused.path.relative_to(top))
+    shown = "".join(c if c.isprintable() else "?" for c in name)  # one line, whatever it is called
+    return f"{shown}: {unused.why}"
 
 
 def maps() -> Maps:
@@ -281,8 +283,7 @@ def main(arguments: list[str]) -> None:
     if not top.is_dir():
         raise BadInput(f"{top}: there is no such folder; give the one that holds your files")
     finds = find(top, maps())
-    names_of_all = [f"{_named(each, top)}\n" for each in finds.unused]
-    files.write(UNREAD, names_of_all)
+    files.write(UNREAD, (f"{_named(each, top)}\n" for each in finds.unused))
     print(_table(finds, top))
     own = [path for path in found("dolly") if LINKED not in path.parts]
     if not own and not any(into.parts[0] == "dolly" for _, _, into in finds.used):

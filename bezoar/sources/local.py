@@ -16,7 +16,8 @@ NOTICES = ("readme.md", "readme", "readme.txt", "license", "license.txt", "licen
 
 
 def found(name: str, folder: Path = LOCAL) -> list[Path]:
-    """The user's files below local/NAME/, in order of their paths; hidden ones are left out."""
+    """The user's files below local/NAME/, in order of their paths. Hidden ones are left out, and
+    those that tell of others."""
     listed: dict[Path, Path] = {}
     for top, folders, names in os.walk(folder / name):
         folders.sort()
@@ -28,8 +29,8 @@ def found(name: str, folder: Path = LOCAL) -> list[Path]:
                     "`make local DATA=folder`, which links each file, or copy the files"
                 )
         for each in sorted(names):
-            if not each.startswith("."):
-                path = Path(top, each)
+            path = Path(top, each)
+            if not each.startswith(".") and not is_notice(path):
                 listed.setdefault(path.resolve(), path)
     return sorted(listed.values())
 
@@ -47,15 +48,13 @@ def read(
     folder holds no file. `licence` is that of all rows, else a README beside a file states it.
     BadInput: as readers.read."""
     top = folder / name
-    paths = found(name, folder)
     files = [
         File(
             path,
             path.relative_to(top).as_posix().removeprefix(f"{LINKED}/"),
             licence or beside(path, top),
         )
-        for path in paths
-        if not is_notice(path)
+        for path in found(name, folder)
     ]
     if not files:
         return None

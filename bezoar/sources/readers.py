@@ -147,7 +147,7 @@ def _dolly(reader: _Reader, files: Sequence[File], limit: int | None) -> Tables:
     for file in files:
         found = reader.found(file)
         taking.add(file, map(_one(partial(shapes.seed, found.shape.name)), found.rows()))
-    seeds = []
+    seeds: list[Seed] = []
     for n, (file, told) in enumerate(taking.done(), 1):
         reader.account.partly.update(told.unused)
         if not told.category:
@@ -163,6 +163,7 @@ def _dolly(reader: _Reader, files: Sequence[File], limit: int | None) -> Tables:
                 licence=file.licence,
             )
         )
+    reader.account.categories.update(seed.category for seed in seeds)
     return {"seeds.jsonl": seeds}
 
 

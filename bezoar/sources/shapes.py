@@ -196,7 +196,8 @@ def preference(row: Row) -> tuple[list[Message], str, str]:
     chosen, rejected = _sides(row)
     system = str(row.fields.get("system") or row.fields.get("system_prompt") or "")
     if isinstance(chosen, str) and isinstance(rejected, str):
-        before = _before(row)
+        marked = all(SPEAKER.match(side) for side in (chosen, rejected))
+        before = [] if marked else _before(row)
         if not before:
             return _two_dialogues(chosen, rejected)
         opening = row.fields.get("prompt")
