@@ -161,7 +161,8 @@ class Compared(Section):
 
 
 def _one_licence(terms: str) -> str:
-    if "," in terms or not terms.strip():
+    # "Apache License, Version 2.0" is one
+    if "," in re.sub(r",(?=\s*v(ersion)?\b)", "", terms.lower()) or not terms.strip():
         raise ValueError("one licence or one set of terms, such as Apache-2.0 or OpenAI-terms")
     return terms
 
