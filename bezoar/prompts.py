@@ -33,21 +33,21 @@ class Prompt:
 
     @property
     def path(self) -> str:
-        """The file, as messages name it."""
+        """Name the file, as messages do."""
         return f"prompts/{self.name}.txt"
 
     @property
     def text(self) -> str:
-        """The file as it stands, without the line ends around it."""
+        """Read the file, without the line ends around its text."""
         return _read_file(ROOT / f"{self.name}.txt", self.path)
 
     @property
     def blanks(self) -> set[str]:
-        """Every name in the text that would be a blank, if the code filled it."""
+        """List every name in the text that would be a blank, if the code filled it."""
         return {found[2] or found[3] for found in _BLANK.finditer(self.text) if not found[1]}
 
     def holds(self, blank: str) -> bool:
-        """Whether the text has a place for this value."""
+        """Say whether the text has a place for this value."""
         return blank in self.blanks
 
     def require(self, blank: str, otherwise: str = "") -> None:
@@ -61,7 +61,7 @@ class Prompt:
             )
 
     def fill(self, **values: str) -> str:
-        """The prompt with its blanks filled. BadInput: a blank is missing, or misspelt."""
+        """Fill the blanks. BadInput: a blank is missing, or misspelt."""
         for blank in values:
             if blank not in self.optional:
                 self.require(blank)

@@ -37,9 +37,10 @@ _REFUSING = re.compile(
 
 
 def plan(seeds: Seeds, params: EvolInstruct, rng: Random) -> list[Job]:
-    """One job a seed of each iteration. An iteration draws seeds of one category, a strategy, and
-    how many epochs; within it an epoch of in-depth draws one operation (paper 3.1.2). Seeds that no
-    iteration has had come first."""
+    """Plan one job for each seed of each iteration (paper 3.1.2).
+
+    An iteration draws seeds of one category, a strategy, and how many epochs it has. Each of its
+    in-depth epochs draws one operation. Seeds that no iteration has had yet come first."""
     jobs: list[Job] = []
     # Each iteration draws by itself, so that a further one leaves the requests of the others alone.
     draw = rng.random()
@@ -47,9 +48,9 @@ def plan(seeds: Seeds, params: EvolInstruct, rng: Random) -> list[Job]:
         rows = [seed for seed in seeds.dolly if seed.category == category]
         uses: Counter[str] = Counter()
         for iteration in range(1, params.iterations + 1):
-            own = Random(f"{draw}/{category}/{iteration}")
-            steps = _steps(params, own)
-            shuffled = own.sample(rows, len(rows))
+            iteration_rng = Random(f"{draw}/{category}/{iteration}")
+            steps = _steps(params, iteration_rng)
+            shuffled = iteration_rng.sample(rows, len(rows))
             for seed in sorted(shuffled, key=lambda row: uses[row.id])[: params.per_category]:
                 inputs = {
                     "seed": seed.model_dump(),
@@ -65,7 +66,7 @@ def plan(seeds: Seeds, params: EvolInstruct, rng: Random) -> list[Job]:
 
 
 def _steps(params: EvolInstruct, rng: Random) -> list[dict[str, str]]:
-    """The epochs of one iteration, all of one strategy."""
+    """Draw the epochs of one iteration, all of one strategy."""
     in_breadth = rng.random() < params.breadth
     epochs = range(rng.randint(1, params.epochs))
     if in_breadth:
@@ -83,9 +84,12 @@ def run(job: Job, ask: Ask) -> Iterator[Sample | Rejected | Undecided]:
     for epoch, step in enumerate(job.inputs["steps"], 1):
         id = f"{job.id}-{epoch}"
         details = {"iteration": job.inputs["iteration"], **step, "epoch": epoch}
-        lost = {"category": seed.category, **details}  # a sample has a field for its category
+        # A sample has a field for its category, a reject has none.
+        reject_details = {"category": seed.category, **details}
         if failed:
-            yield Rejected(id=id, scheme=NAME, reason="not_reached", text="", details=lost)
+            yield Rejected(
+                id=id, scheme=NAME, reason="not_reached", text="", details=reject_details
+            )
             continue
         evolved, kept, reason = _evolve(say, instruction, context, step)
         if not reason:
@@ -99,7 +103,7 @@ def run(job: Job, ask: Ask) -> Iterator[Sample | Rejected | Undecided]:
             reason = _response_fault(answer, response, job.inputs["refusal"])
         if reason:
             failed = True
-            yield Rejected(id=id, scheme=NAME, reason=reason, text=evolved, details=lost)
+            yield Rejected(id=id, scheme=NAME, reason=reason, text=evolved, details=reject_details)
             continue
         yield Sample(
             id=id,
@@ -120,7 +124,8 @@ def run(job: Job, ask: Ask) -> Iterator[Sample | Rejected | Undecided]:
 
 
 def _evolve(say: Say, instruction: str, context: str, step: dict[str, str]) -> tuple[str, str, str]:
-    """(evolved instruction, input that stands with it, why it is eliminated or "")."""
+    """Return the evolved instruction, the input that stands with it, and why it is eliminated;
+    "" where it is not."""
     given = with_input(instruction, context)
     shown, in_depth = fence(given, *MARKERS), step["strategy"] == "in_depth"
     reply = say(_in_depth(shown, step["operation"]) if in_depth else IN_BREADTH.fill(prompt=shown))
@@ -135,7 +140,7 @@ def _evolve(say: Say, instruction: str, context: str, step: dict[str, str]) -> t
 
 
 def _in_depth(given: str, operation: str) -> str:
-    """The request for one operation: its sentence in the shared prompt, or a prompt of its own."""
+    """Write the request for one operation: its sentence in the shared prompt, or its own prompt."""
     method = Prompt(f"{NAME}/operations/{operation}", "prompt")
     if method.holds("prompt"):
         return method.fill(prompt=given)
@@ -146,8 +151,8 @@ def _in_depth(given: str, operation: str) -> str:
 
 
 def _context(given: str, added: str, step: dict[str, str]) -> str:
-    """The input that stands with an evolved prompt. A created prompt stands alone (paper 3.1.2).
-    A rewritten one keeps its input, which a rewriter may lengthen and must not replace."""
+    """Return the input of an evolved prompt. A created prompt stands alone (paper 3.1.2). A
+    rewritten one keeps its input, which the teacher may lengthen and must not replace."""
     if step["strategy"] == "in_breadth" or not given:
         return added
     longer = " ".join(given.split()) in " ".join(added.split())
@@ -155,8 +160,8 @@ def _context(given: str, added: str, step: dict[str, str]) -> str:
 
 
 def _compare(say: Say, first: tuple[str, str], second: tuple[str, str]) -> Equality:
-    """What the teacher says of two prompts with their inputs; undecided where it did not answer.
-    An input that both come with is left out: it would make any two prompts look alike."""
+    """Ask the teacher whether two prompts are equal; undecided where it does not answer. An input
+    that both come with is left out, for it would make any two prompts look alike."""
     shared = first[1] == second[1]
     texts = [text if shared else with_input(text, context) for text, context in (first, second)]
     old, new = (fence(text, *MARKERS) for text in texts)
@@ -165,8 +170,8 @@ def _compare(say: Say, first: tuple[str, str], second: tuple[str, str]) -> Equal
 
 
 def _prompt_fault(evolved: str, context: str, given: str) -> str:
-    """WizardLM's eliminators that need no second opinion; "" where none applies. `given` is the
-    prompt before, with its input."""
+    """Apply WizardLM's eliminators that need no second opinion; "" where none applies. `given` is
+    the prompt before, with its input."""
     whole = with_input(evolved, context)
     if not evolved:
         return "empty"

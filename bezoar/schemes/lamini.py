@@ -109,8 +109,8 @@ def _row(job: Job, number: int, item: Item, shown: list[int], ask: Ask) -> Sampl
 
 
 def _prompt(job: Job, shown: list[int]) -> str:
-    """The request for new examples. A guided call's topics stand in `$topics` of the shared prompt,
-    or the file of the topics is a whole prompt with `$examples`."""
+    """Write the request for new examples. A guided call's topics go into `$topics` of the shared
+    prompt, unless the file of the topics is a whole prompt with `$examples`."""
     texts = [job.inputs["examples"][at] for at in shown]
     blanks = {
         "asked": str(job.asked),

@@ -237,7 +237,7 @@ def _rewritten(prompt: str, rng: random.Random) -> tuple[str, bool]:
 
 
 def _operation(head: str) -> str:
-    """The operation whose words stand in a prompt; "" where none's do."""
+    """Find the operation whose words stand in a prompt; "" where none's do."""
     for name in PARTS_PHRASINGS:
         words, _, _ = Prompt(f"evol_instruct/operations/{name}").text.partition("#Given Prompt#:")
         if words.strip() and words.strip() in head:
@@ -246,8 +246,8 @@ def _operation(head: str) -> str:
 
 
 def _created(prompt: str, rng: random.Random) -> tuple[str, bool]:
-    """A new prompt of the same kind (in-breadth), which stands alone: where the given one came with
-    an input, it brings its own."""
+    """Write a new prompt of the same kind (in-breadth). It stands alone: where the given one came
+    with an input, it brings its own."""
     given = prompt.partition("#Given Prompt#:")[2].strip()
     fault = _fault(EVOLUTIONS, rng)
     if fault == "equal":
@@ -275,7 +275,7 @@ def _more(reading: Reading, with_input: bool, rng: random.Random) -> tuple[Fact 
 
 
 def _new(reading: Reading, with_input: bool, rng: random.Random) -> str:
-    """A question for other parts, with a text about its animal where it is to have an input."""
+    """Ask for other parts, with a text about their animal where there is to be an input."""
     if not with_input:
         return _ask_for(_other(reading, TAUGHT, rng), rng)
     animal = rng.choice(TAUGHT)
