@@ -653,6 +653,7 @@ class EvolInstruct(Section):
     refusal_words: int
     categories: list[str]
     per_category: Count
+    iterations: Count = 1  # came later: older files stay valid
 
 
 class SystemIds(Section):

@@ -31,7 +31,7 @@ from bezoar.records import (
 R = TypeVar("R")
 
 RESPONSE, EXPLANATION = (
-    (Prompt(f"judge/{criterion}_system"), Prompt(f"judge/{criterion}"))
+    (Prompt(f"judge/{criterion}_system", "scale"), Prompt(f"judge/{criterion}", "scale"))
     for criterion in ("response", "explanation")
 )
 SYSTEM, REFERENCE = Prompt("mt_bench/system"), Prompt("mt_bench/reference")
@@ -77,7 +77,7 @@ def question(sample: Sample, scale: int) -> list[Message]:
         criterion, shown = RESPONSE
         row |= {"response": _shown(sample.response)}
     return [
-        Message(role="system", content=criterion.fill()),
+        Message(role="system", content=criterion.fill(scale=str(scale))),
         Message(role="user", content=shown.fill(**row)),
     ]
 
