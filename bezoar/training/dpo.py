@@ -204,7 +204,7 @@ def starting_model(start: Path, how: Dpo, device: loading.Device) -> Any:
     """The policy before its first step."""
     if how.weights == "all":
         return loading.plain(start, "float32", device)
-    from peft import LoraConfig, get_peft_model
+    from peft import LoraConfig
     from transformers import set_seed
 
     lora = LoraConfig(
@@ -215,7 +215,7 @@ def starting_model(start: Path, how: Dpo, device: loading.Device) -> Any:
     )
     model = loading.plain(start, device.dtype, device)
     set_seed(how.seed)  # the adapter's weights are drawn
-    return get_peft_model(model, lora)
+    return loading.with_lora(model, lora)
 
 
 def _merge(start: Path, final: Path, device: loading.Device) -> None:

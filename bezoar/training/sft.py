@@ -232,7 +232,7 @@ def _neftune(model: Any, alpha: float) -> None:
 def starting_model(link: Link, base: Path, start: Path, how: Sft, device: "loading.Device") -> Any:
     """What a run starts from: the full model at `start`; or the quantised base with a trainable
     adapter, a new one or the one at `start`."""
-    from peft import LoraConfig, get_peft_model
+    from peft import LoraConfig
     from transformers import set_seed
 
     if link.weights == "all":
@@ -248,7 +248,7 @@ def starting_model(link: Link, base: Path, start: Path, how: Sft, device: "loadi
         task_type="CAUSAL_LM",
     )
     set_seed(how.seed)  # the new adapter's weights are drawn
-    return get_peft_model(model, lora)
+    return loading.with_lora(model, lora)
 
 
 def rows(tokenizer: Any, pairs: Sequence[tuple[str, str]], *, limit: int) -> dict[str, list[Any]]:
