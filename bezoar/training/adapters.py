@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+from bezoar import loading
 from bezoar.files import BadInput
 from bezoar.params import ALL_LINEAR, Dpo, Sft
 
@@ -21,7 +22,7 @@ def new(model: Any, how: Sft | Dpo, dropout: float = 0.0) -> Any:
 
     The weights are drawn from `how.seed`. BadInput: as for `layers`.
     """
-    from peft import LoraConfig, get_peft_model
+    from peft import LoraConfig
     from transformers import set_seed
 
     config = LoraConfig(
@@ -32,7 +33,7 @@ def new(model: Any, how: Sft | Dpo, dropout: float = 0.0) -> Any:
         task_type="CAUSAL_LM",
     )
     set_seed(how.seed)
-    return get_peft_model(model, config)
+    return loading.with_lora(model, config)
 
 
 def layers(model: Any, wanted: str | Sequence[str]) -> str | list[str]:
