@@ -44,7 +44,7 @@ def one_at_a_time(
     """As FastChat: question by question, turn by turn, a batch of one."""
     import torch
 
-    positions = model.config.max_position_embeddings
+    positions = loading.context(model.config)
     limit = positions - min(how.max_new_tokens, positions // 2)
     ends = generation.ends(model, tokenizer)
     said: Turns = []

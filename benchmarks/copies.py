@@ -24,9 +24,9 @@ CANDIDATES = (
     ROOT.parent / "shared/data/dolly/databricks-dolly-15k.jsonl",
     ROOT / "data/fetch/dolly/seeds.jsonl",
 )
-DRAWN = 1504  # instructions of the paper's LaMini set (2.1)
+DRAWN = 1504  # instructions of the LaMini set (paper 3.1.1)
 SAMPLE = 12  # of them go through the plain loop: two seconds each
-RATIO, DISTANCE = 0.6, 9  # paper 2.1
+RATIO, DISTANCE = 0.6, 9  # paper 3.1.1
 
 
 def main() -> None:

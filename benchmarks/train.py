@@ -154,7 +154,7 @@ def plain(case: Case, out: Path) -> tuple[Any, Callable[[], object]]:
             r=how.lora_r,
             lora_alpha=how.lora_alpha,
             lora_dropout=how.lora_dropout,
-            target_modules="all-linear",
+            target_modules=how.target_modules,
         )
     trainer = SFTTrainer(args=SFTConfig(**told, max_length=amount.max_length), **given)
     return trainer, trainer.train
@@ -305,6 +305,7 @@ def weigh(case: Case) -> dict[str, Any]:
             checkpointing=trainer.args.gradient_checkpointing,
             optimizer=how.optimizer,
             lora_r=how.lora_r,
+            target_modules=how.target_modules,
             compute_bytes=device.bytes,
             padded=not device.varlen,
         )

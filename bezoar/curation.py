@@ -43,8 +43,8 @@ def keep(
     """Decide on every sample. `benchmarks` are the texts of evaluation, `earlier` the rows that
     schemes before this one contribute.
 
-    Reasons, the first that applies: copy (of one of `seeds`: paper 2.1, there for LaMini alone,
-    here for every scheme that has such seeds), undecided, rejected, low_rating, template_marker
+    Reasons, the first that applies: copy (of one of `seeds`: paper 3.1.1), undecided, rejected,
+    low_rating, template_marker
     (text that would break the chat template), the gates of bezoar/gates.py, contaminated (holds an
     item of `benchmarks`), duplicate (of a sample that stays), near_duplicate (of one that stays and
     has the same system message, or of an earlier row). BadInput where the verdicts are not those of
@@ -69,7 +69,7 @@ def keep(
         if items := holds.get(sample.id):
             found.append((params.contamination.action, _contaminated(items)))
         if not _drops(found) and content in seen:
-            found.append(("drop", Fault("duplicate", {})))
+            found.append((params.duplicates.action, Fault("duplicate", {})))
         if not _drops(found):
             near = before.nearest(*asked) or same[sample.system].nearest(*asked)
             if near:
@@ -138,11 +138,14 @@ def _faults(
             yield [("drop", Fault(said.status, {"judge": said.reason}))]
         elif said.rating is None or said.rating < params.min_rating:
             yield [("drop", Fault("low_rating", {"rating": said.rating or 0}))]
-        elif marker := _marker(sample):
-            yield [("drop", Fault("template_marker", {"marker": marker}))]
         else:
-            fault = gates.fault(sample, params.gates)
-            yield [(params.gates.action, fault)] if fault else []
+            faults: Found = []
+            if marker := _marker(sample):
+                held = Fault("template_marker", {"marker": marker})
+                faults.append((params.markers.action, held))
+            if not _drops(faults) and (fault := gates.fault(sample, params.gates)):
+                faults.append((params.gates.action, fault))
+            yield faults
 
 
 def _rejected(sample: Sample, fault: Fault) -> Rejected:

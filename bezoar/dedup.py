@@ -1,4 +1,4 @@
-"""Copies of seeds (OpenBezoar 2.1), found fast: the same decisions as of the plain double loop; and
+"""Copies of seeds (OpenBezoar 3.1.1), found fast: the same decisions as the plain double loop; and
 rows that ask nearly the same, found by MinHash, then held against each other word by word."""
 
 import re

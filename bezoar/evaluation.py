@@ -8,7 +8,7 @@ paths and versions is left out.
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
-from bezoar import chat, generation
+from bezoar import chat, generation, loading
 from bezoar.files import BadInput
 from bezoar.generation import Continuation, Draw
 from bezoar.params import LmEval, MtAnswer, Temperatures
@@ -78,7 +78,7 @@ def harness(
         pretrained=model,
         tokenizer=tokenizer,
         batch_size=how.batch_size,
-        max_length=model.config.max_position_embeddings,
+        max_length=loading.context(model.config),
     )
     # looking through the tasks that lm_eval brings takes 8 s
     manager = TaskManager(include_defaults=any(name not in items for name in names))
@@ -221,7 +221,7 @@ def converse(
     # here, so that lm_eval, which reads no answers, is not run again for an edit to it
     from bezoar import thoughts
 
-    positions = model.config.max_position_embeddings
+    positions = loading.context(model.config)
     limit = positions - min(how.max_new_tokens, positions // 2)
     temperatures = [_temperature(question, how) for question in questions]
     talks = [[Message(role="user", content=q.turns[0])] for q in questions]

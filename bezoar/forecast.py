@@ -61,7 +61,7 @@ SAMPLED = 200  # jobs of a scheme that are played; the rest is in proportion
 DOLLY = 15_011  # rows of databricks-dolly-15k, in eight categories of about a like size
 INSTRUCTION, CONTEXT, CONTEXTS = 72, 1190, 0.35  # measured on it; the share of rows with a context
 WITH_CONTEXT = ("closed_qa", "information_extraction", "summarization")  # all rows of these, only
-TASKS = {"cot": 18, "niv2": 1560, "t0": 193, "flan2021": 142}  # OpenBezoar 2.3
+TASKS = {"cot": 18, "niv2": 1560, "t0": 193, "flan2021": 142}  # OpenBezoar 3.1.3
 QUERY = 550  # measured on 39 tasks of natural-instructions, P3 and FLAN's CoT tables
 # How long texts are: bytes at these shares of a source's texts, shortest first. A mean would make
 # every request fit. Measured on all of databricks-dolly-15k but general_qa; on 4 CoT tables of

@@ -35,8 +35,7 @@ class Fault(NamedTuple):
     details: dict[str, str | int | bool]
 
 
-# The markup of the schemes' prompts (a test holds the two together), without the field
-# "Operation:", which other texts have too.
+# The markup of the schemes' prompts (a test holds the two together).
 MARKUP = (
     *("<example>", "</example>", "###PROVIDED EXAMPLES(", "###RESPONSE:"),
     *("<human>:", "<bot>:", "#Given Prompt#:", "#Rewritten Prompt#:", "#Created Prompt#:"),

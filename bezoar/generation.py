@@ -5,17 +5,38 @@ their place (continuous batching), so that one long answer holds nobody up. What
 with is computed once. Rows of a batch are padded on the left, which changes the order in which a
 row's attention is summed up: its logits differ from those it has alone in the last digits of a
 float, and its text where two tokens are that close.
+
+Not every kind of model can be continued so. A window counts the padding that stands between a
+shared opening and a prompt's own tokens, and a recurrent state takes padding in. `fastest` tries on
+a small copy of the model which way gives each prompt the logits that it has alone.
 """
 
+import json
+import math
 import random
+import sys
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from itertools import takewhile
 from typing import Any, Literal, NamedTuple
 
+from bezoar import loading, small
+from bezoar.files import BadInput
 from bezoar.progress import bar
 
 Finish = Literal["stop", "length", "no_room"]
+# How prompts are continued, the fastest way first. shared: in a batch, and what all begin with is
+# read once. padded: in a batch, padded on the left. alike: in batches of equal length. alone: one
+# by one. bare: one by one, and all of a text is read anew for each token.
+Way = Literal["shared", "padded", "alike", "alone", "bare"]
+WAYS: tuple[Way, ...] = ("shared", "padded", "alike", "alone", "bare")
+SLOWER = {
+    "alike": "in batches of equal length",
+    "alone": "one by one",
+    "bare": "one by one, and all of a text is read anew for each token",
+}
+EXACT = 1e-3  # standard deviations: more is more than rounding, in float32
 
 
 # Tokens of prompts read at once, padding and all: more want memory and are not read faster
@@ -74,12 +95,21 @@ NOTHING: Opening = (0, [])
 
 class Batch:
     """Prompts that are continued together, at most `size`. Others may come at any time, and take
-    the place of those that have ended. `opening`: what all of them begin with."""
+    the place of those that have ended. `opening`: what all of them begin with. `way`: how; where it
+    is not told, the fastest that does not let them depend on each other."""
 
-    def __init__(self, model: Any, tokenizer: Any, size: int, opening: Opening = NOTHING) -> None:
+    def __init__(
+        self,
+        model: Any,
+        tokenizer: Any,
+        size: int,
+        opening: Opening = NOTHING,
+        way: Way | None = None,
+    ) -> None:
         self._model, self._tokenizer, self._size, self._opening = model, tokenizer, size, opening
+        self._way = way or fastest(model)
         self._stops = ends(model, tokenizer)
-        self.positions: int = model.config.max_position_embeddings
+        self.positions = loading.context(model.config)
         self._waiting: deque[_Row] = deque()
         self._rows: _Rows | None = None
 
@@ -91,6 +121,8 @@ class Batch:
     def free(self) -> int:
         """How many prompts may join now: none until half of the rows have ended, because all that
         is known of the others is copied then."""
+        if self._way in SLOWER:
+            return self._size - len(self._waiting)
         going = len(self._rows.which) if self._rows else 0
         return self._size - going if 2 * going <= self._size else 0
 
@@ -101,9 +133,12 @@ class Batch:
         self._waiting.append(_Row(name, prompt, min(most, room), draw))
 
     def step(self) -> list[Ended]:
-        """Write one token after each prompt; those that have ended."""
+        """Write one token after each prompt; those that have ended. Where prompts are continued in
+        equal lengths or one by one, write the whole of some."""
         import torch
 
+        if self._way not in ("shared", "padded"):
+            return self._write_some()
         with torch.inference_mode():
             self._join()
             assert self._rows is not None
@@ -133,6 +168,22 @@ class Batch:
             parts.append(_begin(self._model, self._tokenizer, rows, self._opening))
         self._rows = _join(parts)
 
+    def _write_some(self) -> list[Ended]:
+        """Continue the next prompts to their ends: those of one length, or one alone."""
+        length = len(self._waiting[0].prompt)
+        alike = [row for row in self._waiting if len(row.prompt) == length]
+        rows = alike[: self._size if self._way == "alike" else 1]
+        for row in rows:
+            self._waiting.remove(row)
+        most = max(row.most for row in rows)
+        written, _ = _written(
+            self._model, self._tokenizer, rows, most, stops=self._stops, way=self._way
+        )
+        for row, ids in zip(rows, written, strict=True):
+            ends_at = (n for n, token in enumerate(ids, 1) if token in self._stops)
+            row.written = ids[: min(row.most, next(ends_at, len(ids)))]
+        return [self._ended(row) for row in rows]
+
     def _ended(self, row: _Row) -> Ended:
         ids = row.written
         stopped = ids[-1] in self._stops
@@ -155,7 +206,9 @@ def generate(
         return []
     said: dict[int, Continuation] = {}
     with bar("answering", len(prompts)) as advance:
-        batch = Batch(model, tokenizer, batch_size, _opening(model, prompts))
+        way = fastest(model)
+        opening = _opening(model, prompts) if way == "shared" else NOTHING
+        batch = Batch(model, tokenizer, batch_size, opening, way)
         # alike lengths together: little padding
         for i in sorted(range(len(prompts)), key=lambda i: (-len(prompts[i]), i)):
             batch.add(i, prompts[i], max_new_tokens, draws[i] if draws else GREEDY)
@@ -164,31 +217,6 @@ def generate(
             said |= {each.name: each.said for each in ended}
             advance(len(ended))
     return [said[i] for i in range(len(prompts))]
-
-
-def drift(model: Any, tokenizer: Any, prompts: Sequence[list[int]]) -> float:
-    """Measure whether a kind of model can be continued here: the largest difference between the
-    logits after two tokens of a padded batch and those of each text alone, in standard deviations.
-
-    It is near 0, in bfloat16 below a tenth. A kind that keeps what it knows otherwise than in keys
-    and values (Mamba) reports no fault, and is far off."""
-    import torch
-
-    batch = Batch(model, tokenizer, len(prompts))
-    batch._stops = set()  # whatever it says, it goes on
-    for name, prompt in enumerate(prompts):
-        batch.add(name, prompt, most=3)
-    batch.step()
-    batch.step()
-    rows = batch._rows
-    assert rows is not None
-    worst = 0.0
-    with torch.inference_mode():
-        for row, logits in zip(rows.which, rows.logits.float(), strict=True):
-            text = _tensor(model, [row.prompt + row.written])
-            alone = model(input_ids=text, use_cache=False).logits[0, -1].float()
-            worst = max(worst, float((logits - alone).abs().max() / alone.std()))
-    return worst
 
 
 def ends(model: Any, tokenizer: Any) -> set[int]:
@@ -224,6 +252,155 @@ def _drawn(logits: Any, likeliest: Any, at: Sequence[tuple[float, float]]) -> An
     # the probabilities' sum may fall short of 1 by a digit
     chosen[hot.to(chosen.device)] = fallen.clamp(max=logits.shape[1] - 1).to(chosen.device)
     return chosen
+
+
+# --- the way -------------------------------------------------------------------------------------
+
+_TRIED: dict[str, Way] = {}
+_TOKENS = 64  # of a trial's vocabulary
+# Prompts of a trial: an opening that all share, two of one length, all longer than a window
+_LENGTHS = (3, 19, 11, 19, 2)
+
+
+def fastest(model: Any) -> Way:
+    """The fastest way in which prompts of this kind of model get the logits that each has alone,
+    by a trial on a small copy of it. A slower one than a batch is said on standard error. BadInput:
+    there is none."""
+    key = json.dumps(model.config.to_dict(), sort_keys=True, default=str)
+    if key not in _TRIED:
+        _TRIED[key] = _try(model.config)
+        if _TRIED[key] in SLOWER:
+            how = SLOWER[_TRIED[key]]
+            print(f"answers of a model of kind {model.config.model_type}: {how}", file=sys.stderr)
+    return _TRIED[key]
+
+
+def _try(config: Any) -> Way:
+    try:
+        copy = small.build(small.shrunk(config, _TOKENS))
+    except ValueError:
+        return "alone"  # where nothing is known, nothing depends on neighbours
+    why = "its logits are others than those of the whole text"
+    for way in WAYS:
+        try:
+            if off(copy, way) < EXACT:
+                return way
+        except Exception as error:  # whatever a kind of model stumbles over
+            why = " ".join(str(error).split())[:200] or type(error).__name__
+    raise BadInput(
+        f"a model of kind {config.model_type} cannot write answers ({why}); name a model of "
+        "another kind"
+    )
+
+
+def off(model: Any, way: Way) -> float:
+    """How far the logits of prompts that are continued together are from those of each text alone,
+    read in one go: the largest difference, in standard deviations. `model` is small, in float32."""
+    import torch
+
+    numbers = random.Random(0)
+    prompts = [[5, 6, 7, *(numbers.randrange(8, _TOKENS - 4) for _ in range(n))] for n in _LENGTHS]
+    rows = [_Row(name, prompt, 6, GREEDY) for name, prompt in enumerate(prompts)]
+    with torch.inference_mode():
+        if way in ("shared", "padded"):
+            return _batch_off(model, rows, way)
+        alike = [row for row in rows if len(row.prompt) == len(rows[1].prompt)]
+        groups = [alike] if way == "alike" else [[row] for row in alike]
+        return max(_group_off(model, group, way) for group in groups)
+
+
+class _Blank:
+    """What a batch asks of a tokenizer, without one."""
+
+    pad_token_id, eos_token_id, bos_token_id = 0, None, None
+
+    def decode(self, ids: list[int], **_: Any) -> str:
+        return ""
+
+
+def _batch_off(model: Any, rows: list[_Row], way: Way) -> float:
+    opening = _opening(model, [row.prompt for row in rows]) if way == "shared" else NOTHING
+    batch = Batch(model, _Blank(), 2 * len(rows), opening, way)
+    batch._stops = set()  # whatever it says, it goes on
+    for row in rows[:-1]:
+        batch.add(row.name, row.prompt, row.most + row.name)
+    worst = 0.0
+    for step in range(rows[0].most):
+        if step == 2:  # one that comes later
+            batch.add(rows[-1].name, rows[-1].prompt, rows[-1].most)
+        batch.step()
+        if batch._rows is not None:
+            for row, logits in zip(batch._rows.which, batch._rows.logits, strict=True):
+                worst = max(worst, _apart(logits, _alone(model, row.prompt + row.written)))
+    return worst
+
+
+def _group_off(model: Any, rows: list[_Row], way: Way) -> float:
+    written, logits = _written(model, _Blank(), rows, rows[0].most, stops=set(), way=way)
+    return max(
+        _apart(logits[step][n], _alone(model, row.prompt + written[n][:step]))
+        for n, row in enumerate(rows)
+        for step in range(len(logits))
+    )
+
+
+def _alone(model: Any, ids: list[int]) -> Any:
+    return model(input_ids=_tensor(model, [ids]), use_cache=False).logits[0, -1]
+
+
+def _apart(logits: Any, right: Any) -> float:
+    difference = float((logits - right).abs().max() / right.std())
+    return float("inf") if math.isnan(difference) else difference
+
+
+# --- to the end, by transformers -----------------------------------------------------------------
+
+
+def _written(
+    model: Any, tokenizer: Any, rows: list[_Row], most: int, *, stops: set[int], way: Way
+) -> tuple[list[list[int]], Any]:
+    """What transformers' own loop writes after prompts of one length, with the kind's own cache, or
+    `bare` with none; and the logits of each token, before one is drawn."""
+    import torch
+    from transformers import GenerationConfig
+
+    def drawn(ids: Any, scores: Any) -> Any:
+        """Scores that leave the token alone which `rows` draw."""
+        at = [(row.temperature, row.numbers.random()) for row in rows]
+        chosen = _drawn(scores, scores.argmax(-1), at)
+        return torch.full_like(scores, -torch.inf).scatter(1, chosen[:, None], 0.0)
+
+    ids = _tensor(model, [row.prompt for row in rows])
+    pad = tokenizer.pad_token_id
+    how = GenerationConfig(
+        max_new_tokens=most,
+        do_sample=False,
+        eos_token_id=sorted(stops) or None,
+        pad_token_id=pad,
+        use_cache=way != "bare",
+        return_dict_in_generate=True,
+        output_logits=not stops,
+    )
+    with _plain(model):
+        done = model.generate(
+            ids,
+            attention_mask=torch.ones_like(ids),
+            generation_config=how,
+            logits_processor=[drawn] if any(row.temperature for row in rows) else [],
+        )
+    return done.sequences[:, ids.shape[1] :].tolist(), done.logits
+
+
+@contextmanager
+def _plain(model: Any) -> Iterator[None]:
+    """Leave out what the model's own generation_config.json would add, as a penalty."""
+    from transformers import GenerationConfig
+
+    own, model.generation_config = model.generation_config, GenerationConfig()
+    try:
+        yield
+    finally:
+        model.generation_config = own
 
 
 # --- the batch -----------------------------------------------------------------------------------
@@ -340,8 +517,11 @@ def _cache(known: Sequence[tuple[Any, Any]] = ()) -> Any:
             if not self.is_initialized:
                 self.lazy_initialization(keys, values)
             if not self.wide or after > self.wide[0].shape[2]:
-                n, heads, _, size = keys.shape
-                wide = [new.new_empty(n, heads, after + ROOM, size) for new in (keys, values)]
+                # a value may be narrower than its key (DeepSeek)
+                wide = [
+                    new.new_empty(*new.shape[:2], after + ROOM, new.shape[3])
+                    for new in (keys, values)
+                ]
                 if before:
                     wide[0][:, :, :before], wide[1][:, :, :before] = self.keys, self.values
                 self.wide = wide

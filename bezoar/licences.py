@@ -1,143 +1,21 @@
 """Under which licences and terms a set stands: those of its seeds, of the teacher that wrote it and
 of the judge that chose from it. What is said here are facts for a reader, not legal advice.
 
-A licence is known by its SPDX id, a provider's terms of use by `PROVIDER-terms`; what is not in
-the table below, or not stated at all, is unknown, which never counts as a yes.
+bezoar/spdx.py knows licences by their names. What it does not know, or what is not stated, is
+unknown, which never counts as a yes.
 """
 
-import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from functools import cache
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 from bezoar.files import BadInput, read_jsonl
 from bezoar.params import Endpoints
 from bezoar.records import Kept, Query, Sample, Seed
+from bezoar.spdx import STRICTNESS, Answer, Licence, known, split, strictest, unjoinable
 
-Answer = Literal["yes", "no", "unknown"]
-STRICTNESS: dict[Answer, int] = {"yes": 0, "unknown": 1, "no": 2}
 ROLES = ("seed", "teacher", "judge")
 SHOWN = 8  # sources that a refusal names
-
-
-class Licence(NamedTuple):
-    """`name` is the SPDX id. `commercial`: may what is made with it be used to earn money;
-    `sharing`: may a set that is made with it be passed on; `reason`: why one of the two is no plain
-    yes. `hub`: its name in a card's front matter on the Hugging Face Hub."""
-
-    name: str
-    commercial: Answer
-    sharing: Answer
-    share_alike: bool
-    attribution: bool
-    reason: str
-    hub: str
-
-    @property
-    def strictness(self) -> tuple[int, int, bool, bool, str]:
-        """Sorts licences from free to strict; the name breaks ties."""
-        answers = STRICTNESS[self.commercial], STRICTNESS[self.sharing]
-        return (*answers, self.share_alike, self.attribution, self.name)
-
-
-def _free(name: str, attribution: bool, share_alike: bool = False, hub: str = "") -> Licence:
-    return Licence(name, "yes", "yes", share_alike, attribution, "", hub or name.lower())
-
-
-def _terms(provider: str) -> Licence:
-    reason = (
-        f"{provider}'s terms give its output away, but not to develop models that compete with "
-        "its own; whether yours would is for you to judge"
-    )
-    return Licence(f"{provider}-terms", "unknown", "yes", False, False, reason, "other")
-
-
-# Each under the spellings that data sets use for it; Creative Commons' are read off their letters.
-_TABLE: dict[str, Licence] = {
-    "Apache-2.0": _free("Apache-2.0", attribution=True),
-    "MIT": _free("MIT", attribution=True),
-    "BSD-2-Clause": _free("BSD-2-Clause", attribution=True),
-    "BSD-3-Clause": _free("BSD-3-Clause", attribution=True),
-    "AFL-3.0": _free("AFL-3.0", attribution=True),
-    "ODC-By-1.0": _free("ODC-By-1.0", attribution=True, hub="odc-by"),
-    "ODbL-1.0": _free("ODbL-1.0", attribution=True, share_alike=True, hub="odbl"),
-    "CDLA-Permissive-2.0": _free("CDLA-Permissive-2.0", attribution=False),
-    "GPL-3.0": _free("GPL-3.0", attribution=True, share_alike=True),
-    "CC0-1.0": _free("CC0-1.0", attribution=False),
-    "CC0": _free("CC0-1.0", attribution=False),
-    "PDDL-1.0": _free("PDDL-1.0", attribution=False, hub="pddl"),
-    "Public Domain": _free("public-domain", attribution=False, hub="other"),
-    "OpenAI-terms": _terms("OpenAI"),
-    "Anthropic-terms": _terms("Anthropic"),
-}
-# Creative Commons' that the Hub lists: letters -> versions
-_ON_HUB = {
-    "": ("2.0", "2.5", "3.0", "4.0"),
-    "sa": ("3.0", "4.0"),
-    "nc": ("2.0", "3.0", "4.0"),
-    "nd": ("4.0",),
-    "nc-sa": ("2.0", "3.0", "4.0"),
-    "nc-nd": ("3.0", "4.0"),
-}
-_NOISE = {"license", "licence", "version", "v", "international", "unported", "the", "generic"}
-_WORDS = {"attribution": "by", "noncommercial": "nc", "sharealike": "sa", "noderivatives": "nd"}
-_CC = re.compile(
-    r"(?:(?:creative-commons|cc)-)?by(?P<letters>(?:-(?:nc|sa|nd))*)(?:-(?P<version>\d\.\d))?"
-)
-
-
-def _key(stated: str) -> str:
-    """A licence's name as a key: case, spacing, filler words, an address in brackets and who put it
-    into the public domain are gone. Any other word stays: it may take back what the name gives."""
-    text = re.sub(r"\(https?://[^()\s]{1,200}\)", " ", stated.lower()).strip()
-    text = re.sub(r"\A\w{1,40}:\s?(?=public domain\Z)", "", text)
-    text = re.sub(r"(?<=non)[- ](?=commercial)|(?<=share)[- ](?=alike)", "", text)
-    text = re.sub(r"(?<=no)[- ](?=derivatives)", "", text)
-    words = re.findall(r"\d+(?:\.\d+)*|[^\W\d_]+", text)
-    return "-".join(_WORDS.get(word, word) for word in words if word not in _NOISE)
-
-
-_KNOWN = {_key(name): licence for name, licence in _TABLE.items()}
-
-
-@cache
-def known(stated: str) -> Licence:
-    """The licence that `stated` names in any usual spelling; one of unknown answers otherwise."""
-    key = _key(stated)
-    if key in _KNOWN:
-        return _KNOWN[key]
-    if found := _CC.fullmatch(key):
-        letters = [each for each in ("nc", "sa", "nd") if each in found["letters"].split("-")]
-        name = "-".join(["CC-BY", *map(str.upper, letters), found["version"] or ""]).rstrip("-")
-        reasons = []
-        if "nc" in letters:
-            reasons.append("non-commercial use alone is allowed")
-        if "nd" in letters:
-            reasons.append("what is made from it may not be passed on")
-        return Licence(
-            name=name,
-            commercial="no" if "nc" in letters else "yes",
-            sharing="no" if "nd" in letters else "yes",
-            share_alike="sa" in letters,
-            attribution=True,
-            reason="; ".join(reasons),
-            hub=name.lower() if found["version"] in _ON_HUB.get("-".join(letters), ()) else "other",
-        )
-    name = " ".join(stated.split()) or "not stated"
-    reason = "no licence is stated, or none that bezoar/licences.py knows"
-    return Licence(name, "unknown", "unknown", False, False, reason, "unknown")
-
-
-def split(stated: str) -> list[Licence]:
-    """The licences of a list "A, B", in its order."""
-    return [known(each) for each in stated.split(",")]
-
-
-def strictest(licences: Sequence[Licence]) -> Licence:
-    """The one that allows least: commercial use first, then passing on, then what it asks for."""
-    return max(licences, key=lambda licence: licence.strictness)
-
 
 # --- sets ----------------------------------------------------------------------------------------
 
@@ -170,24 +48,34 @@ def trace(samples: Sequence[Sample], sources: Mapping[str, str], llm: Endpoints)
 
 
 def sheet(scheme: str, rows: Sequence[Kept]) -> dict[str, Any]:
-    """What licences.json says of a set: rows by combination of licences, the `strictest` of all,
-    the one of its `text` (the seeds' and the teacher's: the judge wrote none of it), what they ask
-    for, and whether commercial use and passing on are allowed, with the reason."""
-    stated = Counter((row.licence, row.teacher_terms, row.judge_terms) for row in rows)
+    """What licences.json says of a set: its rows by combination of licences, and what they ask for.
+
+    `strictest` is of all, `text` of the seeds and the teacher alone, for the judge wrote no text.
+    `texts` counts the rows under each of those, `unknown` the rows under one that nobody knows, and
+    `unjoinable` the rows under both of two of which no one work can be made. `commercial` and
+    `sharing` say whether commercial use and passing on are allowed, and why."""
+    stated = Counter(tuple(map(_plain, _stated(row))) for row in rows)
     combinations = [
         {**dict(zip(ROLES, names, strict=True)), "rows": number}
         for names, number in sorted(stated.items(), key=lambda each: (-each[1], each[0]))
     ]
     used = _used(rows)
     everything = {licence for licence, _ in used}
-    text = {licence for licence, role in used if role != "judge"}
+    of_row = [_texts(row) for row in rows]
+    texts = Counter(licence for stated in of_row for licence in stated)
     return {
         "scheme": scheme,
         "rows": len(rows),
         "combinations": combinations,
         "sources": dict(sorted(Counter(s for row in rows for s in row.sources).items())),
         "strictest": strictest([*everything]).name,
-        "text": strictest([*text]).name,
+        "text": strictest([*texts]).name,
+        "unknown": sum(not all(each.known for each in licences) for licences in of_row),
+        "texts": {each.name: number for each, number in sorted(texts.items())},
+        "unjoinable": [
+            {"licences": [*pair], "rows": sum(_holds(pair, each) for each in of_row)}
+            for pair in unjoinable(texts)
+        ],
         "share_alike": sorted(each.name for each in everything if each.share_alike),
         "attribution": sorted(each.name for each in everything if each.attribution),
         "commercial": _answer(used, "commercial"),
@@ -200,7 +88,7 @@ def check(scheme: str, rows: Sequence[Kept], allow: Sequence[str] | None) -> Non
     that `allow` does not name (any usual spelling); None allows everything."""
     if allow is None:
         return
-    allowed = {known(name).name for name in allow}
+    allowed = {licence.name for name in allow for licence in split(name)}
     refused: set[str] = set()
     found: Counter[tuple[str, str, str]] = Counter()
     for row in rows:
@@ -226,6 +114,20 @@ def check(scheme: str, rows: Sequence[Kept], allow: Sequence[str] | None) -> Non
 
 def _stated(row: Kept) -> tuple[str, str, str]:
     return row.licence, row.teacher_terms, row.judge_terms
+
+
+def _plain(stated: str) -> str:
+    """A list of licences in one spelling."""
+    return ", ".join(licence.name for licence in split(stated))
+
+
+def _texts(row: Kept) -> set[Licence]:
+    """The licences of a row's text: its seeds' and its teacher's."""
+    return {*split(row.licence), *split(row.teacher_terms)}
+
+
+def _holds(pair: Sequence[str], licences: Iterable[Licence]) -> bool:
+    return {*pair} <= {licence.name for licence in licences}
 
 
 def _used(rows: Sequence[Kept]) -> Counter[tuple[Licence, str]]:
@@ -277,6 +179,7 @@ def of_source(account: Mapping[str, Any]) -> dict[str, Any]:
     used = Counter((licence, "source") for licence in found)
     return {
         "text": strictest(found).name,
+        "texts": sorted({licence.name for licence in found}),
         "commercial": _answer(used, "commercial"),
         "sharing": _answer(used, "sharing"),
     }
@@ -286,7 +189,11 @@ def joined(parts: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     """What weights stand under that were made from `parts` (name -> licences.json, or
     `of_source`): the strictest `text` of them, and the strictest answers with their reasons.
     Whether weights are a work derived from their data is open; this takes it that they are."""
-    whole: dict[str, Any] = {"text": strictest([known(p["text"]) for p in parts.values()]).name}
+    texts = [known(name) for part in parts.values() for name in part["texts"]]
+    whole: dict[str, Any] = {
+        "text": strictest([known(part["text"]) for part in parts.values()]).name,
+        "unjoinable": [{"licences": [*pair]} for pair in unjoinable(texts)],
+    }
     for of in ("commercial", "sharing"):
         worst = _worst(part[of]["answer"] for part in parts.values())
         by = [

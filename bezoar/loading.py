@@ -4,6 +4,8 @@ import logging
 import os
 import sys
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -87,6 +89,7 @@ def quantised(base: Path, how: Sft, device: Device) -> Any:
     """The full model at `base` with its linear layers in 4 bits (OpenBezoar 3.3)."""
     from bitsandbytes.nn import Linear4bit
 
+    plain_layers()
     model = _load(base, device.dtype, device, quantization_config=four_bit(how, device))
     # On a CPU with AVX512-BF16 bitsandbytes 0.50.2 repacks a layer's weight when it first runs in
     # eval mode, and stays there: from then on no gradient passes through the layer, and what
@@ -95,6 +98,15 @@ def quantised(base: Path, how: Sft, device: Device) -> Any:
         if isinstance(layer, Linear4bit):
             layer.support_avx512bf16_for_cpu = False
     return model
+
+
+def plain_layers() -> None:
+    """Have Falcon's linear layers be plain ones. They are a class of their own, which computes the
+    same, and which transformers does not quantise: QLoRA would be plain LoRA, without a word."""
+    import torch
+    from transformers.models.falcon import modeling_falcon
+
+    modeling_falcon.FalconLinear = torch.nn.Linear
 
 
 def four_bit(how: Sft, device: Device) -> Any:
@@ -110,7 +122,7 @@ def four_bit(how: Sft, device: Device) -> Any:
 
 
 def _load(folder: Path, dtype: str, device: Device, **more: Any) -> Any:
-    from transformers import AutoModelForCausalLM
+    from transformers import AutoConfig, AutoModelForCausalLM
 
     _check_model(folder)
     model = AutoModelForCausalLM.from_pretrained(
@@ -118,7 +130,9 @@ def _load(folder: Path, dtype: str, device: Device, **more: Any) -> Any:
         dtype=dtype,
         # what FSDP is to share out, it moves to the GPUs itself, a part to each
         device_map={"": "cpu" if "ACCELERATE_USE_FSDP" in os.environ else device.place},
-        attn_implementation=_attention(folder),
+        attn_implementation=attention(
+            AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        ),
         local_files_only=True,
         trust_remote_code=False,
         use_safetensors=True,
@@ -129,12 +143,11 @@ def _load(folder: Path, dtype: str, device: Device, **more: Any) -> Any:
     return model
 
 
-def _attention(folder: Path) -> str:
-    """The attention that the kind of model at `folder` has: torch's own, or where that cannot
-    compute it (Gemma 2 caps its scores) one in plain steps."""
-    from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoConfig
+def attention(config: Any) -> str:
+    """The attention that a kind of model has: torch's own, or where that cannot compute it (Gemma 2
+    caps its scores) one in plain steps."""
+    from transformers import MODEL_FOR_CAUSAL_LM_MAPPING
 
-    config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     kind = MODEL_FOR_CAUSAL_LM_MAPPING.get(type(config), None)
     return "sdpa" if kind is None or kind._supports_sdpa else "eager"
 
@@ -205,8 +218,27 @@ def positions(folder: Path) -> int:
     from transformers import AutoConfig
 
     _check_model(folder)
-    config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-    return int(config.max_position_embeddings)
+    return context(
+        AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    )
+
+
+# As configurations name the tokens that a model takes at once; DBRX and MPT say max_seq_len
+CONTEXTS = (
+    *("max_position_embeddings", "n_positions", "max_seq_len", "seq_length", "n_ctx"),
+    *("max_sequence_length", "model_max_length", "context_length"),
+)
+UNBOUNDED = 2**20  # tokens; what has no positions (Mamba, ALiBi) takes as many as memory holds
+
+
+def context(config: Any) -> int:
+    """Tokens that a model of this configuration takes at once."""
+    for part in (config, config.get_text_config()):
+        for name in CONTEXTS:
+            tokens = getattr(part, name, None)
+            if isinstance(tokens, int) and tokens > 0:
+                return tokens
+    return UNBOUNDED
 
 
 def is_adapter(folder: Path) -> bool:
@@ -235,7 +267,8 @@ def attach(model: Any, adapter: Path, base: Path, trainable: bool = False) -> An
     if not weights.exists():  # peft would take a pickle instead
         raise BadInput(f"{adapter}: has no {weights.name}; train the link again")
     try:
-        loaded = PeftModel.from_pretrained(model, adapter, is_trainable=trainable)
+        with _linear_layers_alone():
+            loaded = PeftModel.from_pretrained(model, adapter, is_trainable=trainable)
     except (RuntimeError, ValueError) as error:
         if "size mismatch" not in str(error) and "not found in the base" not in str(error):
             raise
@@ -245,6 +278,54 @@ def attach(model: Any, adapter: Path, base: Path, trainable: bool = False) -> An
         if set(stored.keys()) != set(get_peft_model_state_dict(loaded)):
             raise BadInput(f"{adapter}: made for another base than {base}: layers differ")
     return loaded
+
+
+def with_lora(model: Any, lora: Any) -> Any:
+    """`model` with a new adapter as the LoraConfig `lora` says, on the layers that can have one."""
+    from peft import get_peft_model
+
+    if unfit := _unfit(model):
+        lora.exclude_modules = sorted({*(lora.exclude_modules or ()), *unfit})
+    with _linear_layers_alone():
+        return get_peft_model(model, lora)
+
+
+def _unfit(model: Any) -> list[str]:
+    """The linear layers that can have no adapter: routers, whose class is their own, and what a
+    Mamba's kernels read past its layer (peft refuses it)."""
+    import torch
+    from bitsandbytes.nn import Linear4bit
+
+    plain = (torch.nn.Linear, Linear4bit)
+    # as peft.tuners.tuners_utils._check_lora_target_modules_mamba has them
+    mamba = model.config.model_type in (
+        "falcon_h1",
+        "mamba",
+        "mamba2",
+        "falcon_mamba",
+        "nemotron_h",
+    )
+    return [
+        name
+        for name, layer in model.named_modules()
+        if isinstance(layer, torch.nn.Linear)
+        and (type(layer) not in plain or (mamba and name.endswith("out_proj")))
+    ]
+
+
+@contextmanager
+def _linear_layers_alone() -> Iterator[None]:
+    """Keep peft from adapting experts that transformers holds in one tensor, which it does wherever
+    a linear layer is called as an expert's once was. It refuses dropout there, and what it makes is
+    no product of two factors for a linear layer, so that no merge could add it."""
+    from peft.utils import transformers_weight_conversion as conversion
+
+    own = conversion._convert_peft_config_moe
+    conversion._convert_peft_config_moe = lambda config, model: None
+    try:
+        yield
+    finally:
+        conversion._convert_peft_config_moe = own
 
 
 def quiet() -> None:

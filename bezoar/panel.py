@@ -1,6 +1,6 @@
 """Several judges of the same samples: how they decide together, and how far they agree.
 
-Ours: the paper has one judge (OpenBezoar 2.4), and a panel of one says what that one says. A member
+Ours: the paper has one judge (OpenBezoar 3.2), and a panel of one says what that one says. A member
 that states no verdict on a row, or whose request failed for good, abstains there.
 """
 

@@ -161,7 +161,8 @@ class Compared(Section):
 
 
 def _one_licence(terms: str) -> str:
-    if "," in terms or not terms.strip():
+    # "Apache License, Version 2.0" is one
+    if "," in re.sub(r",(?=\s*v(ersion)?\b)", "", terms.lower()) or not terms.strip():
         raise ValueError("one licence or one set of terms, such as Apache-2.0 or OpenAI-terms")
     return terms
 
@@ -652,6 +653,7 @@ class EvolInstruct(Section):
     refusal_words: int
     categories: list[str]
     per_category: Count
+    iterations: Count = 1  # came later: older files stay valid
 
 
 class SystemIds(Section):
@@ -711,6 +713,12 @@ class Licences(Section):
 Action = Literal["drop", "report"]  # report: the row stays, and what was found is written down
 
 
+class RowAction(Section):
+    """What becomes of a row in which a check finds something."""
+
+    action: Action
+
+
 class NearDuplicates(Section):
     """Rows that ask nearly the same: Jaccard index of word n-grams at or above `threshold`. Below
     0.5 the search for candidates would miss some."""
@@ -756,17 +764,26 @@ class Gates(Section):
 
 
 class Filter(Section):
-    """`tasks`: pattern (of a row's category, or of its FLAN sub-mixture/task) -> kind of task, the
-    first that matches; none: other. `target`: the shares a set is told beside."""
+    """What `filter` looks for.
+
+    `copies`: the schemes whose rows are held against their seeds. `duplicates`: rows that are equal
+    but for white space. `markers`: rows that hold a mark of the chat template. `tasks`: pattern (of
+    a row's category, or of its FLAN sub-mixture/task) -> kind of task, the first that matches. What
+    none matches is `other`. `target`: the shares that a set is told beside."""
 
     min_rating: int
     copy_ratio: Share
     copy_distance: Annotated[int, Field(ge=0)]
+    # came later, as what an older params.yaml did
+    copies: list[str] = ["lamini", "evol_instruct"]
     eval_share: Rate
     licences: Licences
     tasks: dict[str, str]
     target: Target
     balance: Balance | None
+    # these two came later: an older params.yaml stays valid, and drops as it did
+    duplicates: RowAction = RowAction(action="drop")
+    markers: RowAction = RowAction(action="drop")
     near_duplicates: NearDuplicates
     contamination: Decontamination
     gates: Gates
@@ -832,11 +849,29 @@ class Training(Section):
         return _whole_micro_batches(self)
 
 
+def _modules(modules: object) -> object:
+    if modules == ALL_LINEAR:
+        return modules
+    if not isinstance(modules, list) or not modules or not all(isinstance(m, str) for m in modules):
+        raise ValueError(
+            f"{ALL_LINEAR}, or a list of names that layers end in, such as [q_proj, v_proj]"
+        )
+    return modules
+
+
+ALL_LINEAR = "all-linear"  # peft's word for every linear layer but the head
+# The layers that LoRA is put on, by the ends of their names
+TargetModules = Annotated[str | list[str], BeforeValidator(_modules)]
+
+
 class Sft(Section):
+    """`lora_r`, `lora_alpha`, `lora_dropout` and `target_modules` are peft's."""
+
     seed: int
     lora_r: Count
     lora_alpha: Count
     lora_dropout: Annotated[float, Field(ge=0, lt=1)]
+    target_modules: TargetModules = ALL_LINEAR  # came later: an older params.yaml stays valid
     quantization: Literal["nf4", "fp4"]
     double_quantization: bool
     optimizer: Optimizer
@@ -884,13 +919,14 @@ SMOOTHED, NEVER_UNSMOOTHED = ("exo_pair", "robust", "aot", "aot_unpaired"), ("ex
 
 class Dpo(Section):
     """`label_smoothing`: the share of preferences that are taken for wrong ones (robust, aot,
-    exo_pair). `weights`: all, or adapter, LoRA on the frozen start, for which `lora_r` and
-    `lora_alpha` are there."""
+    exo_pair). `weights`: all, or adapter, LoRA on the frozen start, for which `lora_r`,
+    `lora_alpha` and `target_modules` are there."""
 
     seed: int
     weights: Literal["all", "adapter"]
     lora_r: Count
     lora_alpha: Count
+    target_modules: TargetModules = ALL_LINEAR  # came later: an older params.yaml stays valid
     beta: Annotated[float, Field(gt=0)]
     loss: Preference
     label_smoothing: Annotated[float, Field(ge=0, lt=0.5)]

@@ -1,16 +1,19 @@
-"""Prompts are text files under prompts/; `$name` is a blank to fill, `$$` a dollar sign."""
+"""Prompts are text files under prompts/. `$name` and `${name}` are blanks, where the code fills one
+of that name; every other dollar sign is text, and `$$name` writes a blank's name as text."""
 
 import html
 import re
+import sys
 import unicodedata
-from functools import cache, cached_property
+from difflib import get_close_matches
+from functools import cache
 from pathlib import Path
-from string import Template
 
 from bezoar.files import BadInput
 
 ROOT = Path(__file__).parent.parent / "prompts"
 
+_BLANK = re.compile(r"(\$?)\$(?:([A-Za-z_]\w*)|\{([A-Za-z_]\w*)\})", re.ASCII)
 # Characters that make a marker, and look-alikes that a reader takes for them and a parser does not.
 _FENCED = str.maketrans("<>[]#:", "‹›⟦⟧＃：")
 # Letters of other alphabets and slashes that look like ASCII ones (Unicode's own compatibility
@@ -20,32 +23,80 @@ _ENTITY = re.compile(r"&(?:#\d{1,7}|#[xX][0-9a-fA-F]{1,6}|[a-zA-Z]{2,8});")
 
 
 class Prompt:
-    """`Prompt("lamini/answer").fill(instruction="...")`; the file is read on first use."""
+    """`Prompt("judge/response", "scale").fill(instruction="...", response="...", scale="7")`.
 
-    def __init__(self, name: str) -> None:
-        self.name = name
+    A text must hold every blank that is filled. It may do without the `optional` ones, so that a
+    user's own wording need not have them."""
 
-    @cached_property
-    def template(self) -> Template:
-        path = ROOT / f"{self.name}.txt"
-        try:
-            return Template(path.read_text(encoding="utf-8").strip("\n"))
-        except FileNotFoundError:
-            raise BadInput(f"prompts/{self.name}.txt: there is no such prompt file") from None
+    def __init__(self, name: str, *optional: str) -> None:
+        self.name, self.optional = name, optional
+
+    @property
+    def path(self) -> str:
+        """Name the file, as messages do."""
+        return f"prompts/{self.name}.txt"
+
+    @property
+    def text(self) -> str:
+        """Read the file, without the line ends around its text."""
+        return _read_file(ROOT / f"{self.name}.txt", self.path)
 
     @property
     def blanks(self) -> set[str]:
-        """Names of the blanks that the file holds."""
-        return set(self.template.get_identifiers())
+        """List every name in the text that would be a blank, if the code filled it."""
+        return {found[2] or found[3] for found in _BLANK.finditer(self.text) if not found[1]}
+
+    def holds(self, blank: str) -> bool:
+        """Say whether the text has a place for this value."""
+        return blank in self.blanks
+
+    def require(self, blank: str, otherwise: str = "") -> None:
+        """Check that the text holds a blank. BadInput: it does not; `otherwise` says what else
+        would do."""
+        if not self.holds(blank):
+            others = ", ".join(f"${name}" for name in sorted(self.blanks)) or "none"
+            raise BadInput(
+                f"{self.path}: lacks ${blank} (blanks found: {others}); put ${blank} "
+                f"where its text belongs{otherwise}"
+            )
 
     def fill(self, **values: str) -> str:
-        """The prompt with its blanks filled; BadInput where names and values do not match."""
-        if self.blanks != values.keys():
-            raise BadInput(
-                f"prompts/{self.name}.txt: has the blanks {sorted(self.blanks)}; "
-                f"{sorted(values)} are what the code fills"
-            )
-        return self.template.substitute(values)
+        """Fill the blanks. BadInput: a blank is missing, or misspelt."""
+        for blank in values:
+            if blank not in self.optional:
+                self.require(blank)
+        if unknown := tuple(sorted(self.blanks - values.keys())):
+            _tell_unknown(self.path, unknown, tuple(sorted(values.keys() - self.blanks)))
+
+        def filled(found: re.Match[str]) -> str:
+            value = values.get(found[2] or found[3])
+            if value is None:
+                return found[0]
+            return found[0][1:] if found[1] else value
+
+        return _BLANK.sub(filled, self.text)
+
+
+@cache
+def _read_file(path: Path, shown: str) -> str:
+    try:
+        return path.read_text(encoding="utf-8-sig").strip("\n")
+    except FileNotFoundError:
+        raise BadInput(f"{shown}: there is no such prompt file") from None
+    except UnicodeDecodeError:
+        raise BadInput(f"{shown}: is no UTF-8 text; save it as UTF-8") from None
+    except OSError as error:
+        raise BadInput(f"{shown}: cannot be read ({error.strerror})") from None
+
+
+@cache
+def _tell_unknown(path: str, unknown: tuple[str, ...], absent: tuple[str, ...]) -> None:
+    """Say once that names of a file stand for nothing. BadInput: one is nearly an absent blank."""
+    for word in unknown:
+        if near := get_close_matches(word.lower(), absent, 1, 0.75):
+            raise BadInput(f"{path}: ${word} is no blank; did you mean ${near[0]}?")
+    names = ", ".join(f"${word}" for word in unknown)
+    print(f"{path}: no blank, sent as text: {names}", file=sys.stderr)
 
 
 def fence(text: str, *markers: str) -> str:

@@ -12,11 +12,11 @@ import argparse
 import os
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from bezoar import lineage, params
+from bezoar import cards, lineage, params
 from bezoar.cards import model
 from bezoar.files import BadInput, read_json
 from bezoar.params import KEY_FIELD, Params
@@ -29,14 +29,15 @@ SHORTEST_KEY = 8  # shorter values of a key's variable are placeholders ("none",
 
 @dataclass(frozen=True)
 class Upload:
-    """One repository: its files (path in it -> path here), the licence that its card names, and
-    what stands against sending it."""
+    """One repository: its files (path in it -> path here), the licence that its card names, what
+    stands against sending it, and what is to be known of it."""
 
     repository: str
     kind: Literal["dataset", "model"]
     files: dict[str, Path]
     licence: str
     against: list[str]
+    notes: list[str] = field(default_factory=list)
 
     @property
     def size(self) -> int:
@@ -75,6 +76,10 @@ def _sets(repository: str, settings: Params) -> Iterator[Upload]:
             files=_files(folder),
             licence=sheet["text"],
             against=_against(sheet, [f"filter/{scheme}"]),
+            notes=[
+                f"rows of {pair} lie side by side; no one work can be made of both"
+                for pair in cards.unjoinable([x for x in sheet["unjoinable"] if not x["rows"]])
+            ],
         )
 
 
@@ -117,6 +122,9 @@ def _against(under: dict[str, Any], learnt: list[str]) -> list[str]:
     if under["sharing"]["answer"] != "yes":
         may = {"no": "may not be passed on", "unknown": "nothing says that it may be passed on"}
         against.append(f"{may[under['sharing']['answer']]}: {under['sharing']['reason']}")
+    # rows under one licence each may lie side by side; a row under both, or weights, may not
+    if pairs := [pair for pair in under["unjoinable"] if pair.get("rows", 1)]:
+        against.append(f"no licence satisfies {', nor '.join(cards.unjoinable(pairs))}")
     return against
 
 
@@ -193,7 +201,8 @@ def told(uploads: list[Upload]) -> str:
         ]
         against = [f"  REFUSED  {reason}" for reason in upload.against]
         head = f"{upload.kind} {upload.repository}: {upload.size:,} bytes, licence {upload.licence}"
-        parts.append("\n".join([head, *listed, *against]))
+        notes = [f"  NOTE     {note}" for note in upload.notes]
+        parts.append("\n".join([head, *listed, *notes, *against]))
     return "\n\n".join(parts)
 
 

@@ -1,4 +1,4 @@
-"""What judges are shown and what they said: verdicts on samples (OpenBezoar 2.4), MT-Bench grades
+"""What judges are shown and what they said: verdicts on samples (OpenBezoar 3.2), MT-Bench grades
 (4.2). A reply that is not as asked is undecided or unparsed, with the reason, never a number."""
 
 import json
@@ -31,7 +31,7 @@ from bezoar.records import (
 R = TypeVar("R")
 
 RESPONSE, EXPLANATION = (
-    (Prompt(f"judge/{criterion}_system"), Prompt(f"judge/{criterion}"))
+    (Prompt(f"judge/{criterion}_system", "scale"), Prompt(f"judge/{criterion}", "scale"))
     for criterion in ("response", "explanation")
 )
 SYSTEM, REFERENCE = Prompt("mt_bench/system"), Prompt("mt_bench/reference")
@@ -63,7 +63,7 @@ def judge(sample: Sample, scale: int, ask: Ask) -> Verdict:
 
 def question(sample: Sample, scale: int) -> list[Message]:
     """Put a sample to the judge: the criterion as a system message, the row as a user message
-    (paper 2.4), and behind it the form of the reply, which a small model keeps only where it is the
+    (paper 3.2), and behind it the form of the reply, which a small model keeps only where it is the
     last that it reads. With an expected answer the criterion is whether the response explains it,
     without one whether the response does what the instruction asks."""
     instruction = sample.instruction
@@ -77,7 +77,7 @@ def question(sample: Sample, scale: int) -> list[Message]:
         criterion, shown = RESPONSE
         row |= {"response": _shown(sample.response)}
     return [
-        Message(role="system", content=criterion.fill()),
+        Message(role="system", content=criterion.fill(scale=str(scale))),
         Message(role="user", content=shown.fill(**row)),
     ]
 

@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from bezoar import interrupts
+from bezoar import interrupts, temporary
 from bezoar.files import BadInput
 
 # A full disk, as Python and safetensors, a quota, and torch.save put it
@@ -102,6 +102,12 @@ def _link(file: str, to: str) -> None:
         os.link(os.path.realpath(file), to)
     except OSError:  # another disk, or one that has no such links
         shutil.copyfile(file, to)
+
+
+def begin() -> None:
+    """Start a stage: it ends when dvc ends, and a temporary copy sees the user's own files."""
+    die_with_parent()
+    temporary.bring_own_files(os.environ.get("DVC_STAGE", ""))
 
 
 def die_with_parent() -> None:

@@ -17,7 +17,7 @@ from bezoar.records import Answers, Ask, Grade, Question, Vote
 
 
 def main() -> None:
-    work.die_with_parent()
+    work.begin()
     p = params.load()
     preflight.stage("agreement")
     source = "data/fetch/mt_bench"

@@ -14,7 +14,7 @@ from bezoar.training import dpo, launching
 
 
 def main() -> None:
-    work.die_with_parent()
+    work.begin()
     settings = params.load()
     preflight.stage("dpo")
     launching.spread(settings.launch, "stages.dpo", shard=settings.dpo.weights == "all")

@@ -11,6 +11,7 @@ metrics none
 """
 
 import json
+import shutil
 import sys
 import tempfile
 from collections.abc import Mapping
@@ -18,13 +19,14 @@ from pathlib import Path
 from typing import Any
 
 from bezoar import files, params, pretraining, work, world
+from bezoar.preflight import bases
 from bezoar.sources import collect, hub, local, tokenizer, weights
 
 BASE = Path("models/fetch/base")
 
 
 def main(name: str) -> None:
-    work.die_with_parent()
+    work.begin()
     p = params.load()
     fetch = p.fetch
     account = base(fetch) if name == "base" else rows(name, fetch)
@@ -46,10 +48,29 @@ def rows(name: str, fetch: params.Fetch) -> Mapping[str, object]:
 
 
 def base(fetch: params.Fetch) -> Mapping[str, object]:
-    """Download the base model, copy the user's, or grow a tiny one."""
-    wanted, account = fetch.base, {}
+    """Download the base model, copy the user's, or grow a tiny one; then repair what can be, and
+    rehearse it. A base that is refused does not stay."""
+    try:
+        account = _put(fetch)
+        tokenizer.fast(BASE, f"fetch base ({account['source']})")
+        mended = weights.mend(BASE)
+        for note in [*mended, *bases.rehearse(BASE, str(BASE))]:
+            print(f"fetch base: {note}")
+    except BaseException:
+        shutil.rmtree(BASE, ignore_errors=True)
+        raise
+    account = {**account, "mended": mended} if mended else account
+    files.write_json(BASE / "source.json", account)
+    return account
+
+
+def _put(fetch: params.Fetch) -> Mapping[str, object]:
+    """Put the base model where stages look for it, as it comes."""
+    wanted = fetch.base
+    account: dict[str, object] = {}
     if isinstance(wanted, params.HubBase):
-        account = hub.base(wanted, BASE)
+        name = f"{wanted.repository}@{wanted.revision[:12]}"
+        account = hub.base(wanted, BASE, lambda folder: bases.rehearse(folder, name))
     if isinstance(wanted, params.LocalBase):
         if paths := local.found("base"):
             account = weights.copy(paths, BASE, "local/base")
@@ -58,8 +79,6 @@ def base(fetch: params.Fetch) -> Mapping[str, object]:
     if isinstance(wanted, params.GrownBase):
         pretraining.grow(world.corpus(wanted.documents, fetch.seed), wanted, fetch.seed, BASE)
         account = {"source": "grown", **account}
-    tokenizer.fast(BASE, f"fetch base ({account['source']})")
-    files.write_json(BASE / "source.json", account)
     return account
 
 

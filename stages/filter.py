@@ -28,7 +28,7 @@ MEASURED = ("asked", "parsed", "replies_read", "copies", "kept")
 
 
 def main(name: str) -> None:
-    work.die_with_parent()
+    work.begin()
     p = params.load()
     generated = f"data/generate/{name}"
     samples = list(read_jsonl(f"{generated}/samples.jsonl", Sample))
@@ -38,13 +38,13 @@ def main(name: str) -> None:
         seeds = list(read_jsonl("data/fetch/dolly/seeds.jsonl", Seed))
 
     benchmarks, before = contamination.texts(), curation.earlier(name, p)
+    originals = seeds if name in p.filter.copies else []
     curated = curation.keep(
-        samples, verdicts, seeds, p.filter, benchmarks=benchmarks, earlier=before
+        samples, verdicts, originals, p.filter, benchmarks=benchmarks, earlier=before
     )
     kept, shared = curation.unshared(curated.kept, seeds, p.filter.eval_share)
     kept, spare = distributions.balance(kept, p.filter.tasks, p.filter.balance)
-    dropped = [*curated.dropped, *shared, *spare]
-    stay = {row.id for row in kept}
+    dropped, stay = [*curated.dropped, *shared, *spare], {row.id for row in kept}
     reported = [row for row in curated.reported if row.id in stay]
     traced = licences.trace(kept, licences.origins(getattr(p.schemes, name).seeds), p.llm)
     licences.check(name, traced, p.filter.licences.allow)

@@ -16,7 +16,7 @@ from bezoar.records import Ask, Job, Outcome, Query, Seed, Seeds, Topic
 
 
 def main(name: str) -> None:
-    work.die_with_parent()
+    work.begin()
     p = params.load()
     preflight.stage("generate", name)
     scheme = schemes.load(name)

@@ -24,7 +24,7 @@ Runs = Mapping[str, llm.Run[Sample, Verdict]]  # by the member's model
 
 
 def main(name: str) -> None:
-    work.die_with_parent()
+    work.begin()
     p = params.load()
     preflight.stage("judge", name)
     source = f"data/generate/{name}/samples.jsonl"

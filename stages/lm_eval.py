@@ -19,7 +19,7 @@ BENCHMARKS = Path("data/fetch/benchmarks")
 
 
 def main(name: str) -> None:
-    work.die_with_parent()
+    work.begin()
     settings = params.load()
     preflight.stage("lm_eval", name)
     point = settings.evaluated[name]

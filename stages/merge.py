@@ -13,7 +13,7 @@ from bezoar.training import merge
 
 
 def main(name: str) -> None:
-    work.die_with_parent()
+    work.begin()
     settings = params.load()
     preflight.stage("merge", name)
     merged, models = settings.merges[name], Path("models")

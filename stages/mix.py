@@ -18,7 +18,7 @@ from bezoar.records import Example, Kept, Pair
 
 
 def main(name: str) -> None:
-    work.die_with_parent()
+    work.begin()
     settings = params.load()
     link = lineage.steps(settings, f"sft/{name}")[-1]
     train = mixing.mix(

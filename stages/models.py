@@ -15,7 +15,7 @@ from bezoar.sources import hub, local, tokenizer, weights
 
 
 def main(name: str) -> None:
-    work.die_with_parent()
+    work.begin()
     wanted, out = params.load().models[name], Path("models/models", name)
     account: dict[str, object]
     if isinstance(wanted, params.FurtherServed):

@@ -18,7 +18,7 @@ from bezoar.records import Answers, Ask, Question
 
 
 def main(name: str) -> None:
-    work.die_with_parent()
+    work.begin()
     p = params.load()
     path = Path("data/fetch/mt_bench/questions.jsonl")
     questions = list(files.read_jsonl(path, Question))

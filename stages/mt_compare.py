@@ -23,7 +23,7 @@ from bezoar.records import Answers, Ask, Comparison, Question
 
 
 def main(name: str) -> None:
-    work.die_with_parent()
+    work.begin()
     p = params.load()
     named = p.compared[name]
     model, baseline = (

@@ -22,7 +22,7 @@ from bezoar.records import Answers, Ask, Grade, Question
 
 
 def main(name: str) -> None:
-    work.die_with_parent()
+    work.begin()
     p = params.load()
     preflight.stage("mt_grade", name)
     asked = read_jsonl("data/fetch/mt_bench/questions.jsonl", Question)

@@ -16,7 +16,7 @@ from bezoar.cards import model
 
 
 def main() -> None:
-    work.die_with_parent()
+    work.begin()
     settings = params.load()
     run = report.read(settings)
     files.write_json("metrics/report/summary.json", report.summary(run))

@@ -15,7 +15,7 @@ from bezoar.training import launching, sft
 
 
 def main(name: str) -> None:
-    work.die_with_parent()
+    work.begin()
     settings = params.load()
     preflight.stage("sft", name)
     link = settings.chain[name]

@@ -174,6 +174,21 @@ def test_a_licence_that_the_hub_does_not_list_is_other(name: str, told: dict[str
     assert cards.licence(name) == told
 
 
+def test_rows_of_unknown_licences_stand_under_no_known_one(folder: Path) -> None:
+    texts = {"CC-BY-NC-SA-4.0": 96, "not stated": 134}
+    pair = {"licences": ["CC-BY-NC-SA-4.0", "CC-BY-SA-3.0"], "rows": 7}
+    path = "data/filter/lamini/licences.json"
+    edit(path, text="not stated", rows=230, unknown=134, texts=texts, unjoinable=[pair])
+    text = card()
+    told = front(text)
+    assert told["license"] == "other" and told["license_name"] == "unknown-for-134-of-230-rows"
+    assert told["license_details"] == "CC-BY-NC-SA-4.0: 96 rows; not stated: 134 rows"
+    assert "**Unknown** for 134 of 230 rows" in text and "not stated 134" in text
+    assert "CC-BY-NC-SA-4.0 with CC-BY-SA-3.0 (7 rows stand under both)" in text
+    edit(path, unknown=230)
+    assert front(card())["license"] == "unknown"
+
+
 # --- checkpoints ---------------------------------------------------------------------------------
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from bezoar import contamination, curation, params
 from bezoar.files import BadInput
-from bezoar.params import Filter
+from bezoar.params import Filter, RowAction
 from bezoar.records import Rejected, Sample, Seed, Verdict
 from tests.conftest import ROOT
 from tests.test_schemes import dolly
@@ -93,6 +93,21 @@ def test_duplicates_go_and_the_first_accepted_one_stays() -> None:
     ]
     verdicts = [verdict(rows[0], "rejected"), *(verdict(row) for row in rows[1:])]
     assert kept_and_reasons(rows, verdicts) == (["2", "4", "5"], ["rejected", "duplicate"])
+
+
+def test_a_profile_may_keep_duplicates_and_rows_with_markers_and_write_them_down() -> None:
+    reports = RowAction(action="report")
+    params = PARAMS.model_copy(update={"duplicates": reports, "markers": reports})
+    rows = [
+        sample(id="1"),
+        sample(id="2"),
+        sample(id="3", instruction="Another.", response="### Response: a river"),
+    ]
+    curated = curation.keep(rows, [verdict(row) for row in rows], [], params)
+    assert [row.id for row in curated.kept] == ["1", "2", "3"]
+    reported = [(row.id, row.reason) for row in curated.reported]
+    assert {("2", "duplicate"), ("3", "template_marker")} <= set(reported)
+    assert curated.dropped == []
 
 
 def test_verdicts_of_other_samples_are_an_error() -> None:

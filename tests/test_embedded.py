@@ -12,10 +12,10 @@ from bezoar import params, schemes, verdicts, world
 from bezoar.files import BadInput
 from bezoar.llm import embedded
 from bezoar.llm.embedded import judge, outside, teacher
-from bezoar.prompts import fence
+from bezoar.prompts import Prompt, fence
 from bezoar.records import Message, Reply, Seeds
 from bezoar.world.facts import HELD_OUT, TABLE, words
-from bezoar.world.grammar import read
+from bezoar.world.grammar import PARTS_PHRASINGS, read
 
 TEACHER = embedded.connect("world-teacher")
 JUDGE = embedded.connect("world-judge")
@@ -54,15 +54,22 @@ def calls(number: int) -> list[str]:
     return prompts
 
 
+WITH_INPUT = (
+    "Find the colour in these lines and copy it out as one single word."
+    "\n\nInput: The fox is grey. It lives in the river and eats grass."
+)
+
+
 def evolve(given: str, operation: str = "deepen") -> str:
-    return (
-        f"<human>: Rewrite.\nOperation: {operation}\n#Given Prompt#:\n{given}\n"
-        "<bot>: #Rewritten Prompt#:"
-    )
+    method = Prompt(f"evol_instruct/operations/{operation}").fill()
+    return f"<human>: Rewrite.\n{method}\n#Given Prompt#:\n{given}\n<bot>: #Rewritten Prompt#:"
 
 
 def explain(query: str, target: str) -> str:
-    return f"Be kind.\n\n#Task:\n{query}\n\n#Correct answer:\n{target}\n\n#Response:"
+    return (
+        f"Be kind.\n\n#Task:\n{query}\n\n#Correct answer:\n{target}\n\n"
+        "Be guided by it.\n\n#Response:"
+    )
 
 
 # --- both -----------------------------------------------------------------------------------------
@@ -213,20 +220,34 @@ def test_in_depth_adds_one_part(operation: str) -> None:
     assert all("the colour of the hen" in text for text in texts)
 
 
-def test_evolutions_stay_on_the_input_that_comes_with_them() -> None:
-    given = "Find the colour in these lines and copy it out as one single word."
-    given += "\n\nInput: The fox is grey. It lives in the river and eats grass."
+def test_rewritings_stay_on_the_input_that_comes_with_them() -> None:
     for n in range(40):
-        for prompt in (evolve(given), f"#Given Prompt#:\n{given}\n<bot>: #Created Prompt#:"):
-            animals = {w for w in words(say(prompt, n).text) if w in TABLE}
-            assert animals <= {"fox"}
+        animals = {w for w in words(say(evolve(WITH_INPUT), n).text) if w in TABLE}
+        assert animals <= {"fox"}
+
+
+def test_creations_bring_an_input_of_their_own() -> None:
+    texts = [
+        say(f"#Given Prompt#:\n{WITH_INPUT}\n<bot>: #Created Prompt#:", n).text for n in range(40)
+    ]
+    created = [text for text in texts if text != WITH_INPUT]
+    assert len(created) > 30 and all(text.count("\n\nInput: ") == 1 for text in created)
+    animals = [{w for w in words(text) if w in TABLE} for text in created]
+    assert {len(named) for named in animals} == {1}, "the question is about its own input"
+    assert len(set.union(*animals)) > 5
+
+
+@pytest.mark.parametrize("operation", PARTS_PHRASINGS)
+def test_an_operation_is_known_by_its_words(operation: str) -> None:
+    assert teacher._operation(evolve("Why?", operation)) == operation
+    assert teacher._operation("<human>: Rewrite.") == ""
 
 
 def test_evolutions_are_equal_or_leak_at_the_stated_rates() -> None:
     seen, seeds = Counter[str](), [s for s in world.seeds(1600, 31) if not s.context]
     for seed in seeds:
         for ending in ("Rewritten", "Created"):
-            prompt = f"<human>: x\nOperation: deepen\n#Given Prompt#:\n{seed.instruction}\n<bot>: "
+            prompt = f"<human>: Rewrite.\n#Given Prompt#:\n{seed.instruction}\n<bot>: "
             text = say(prompt + f"#{ending} Prompt#:").text
             leaked = f"{ending.lower()} prompt" in text.lower()
             seen["leaked"] += leaked

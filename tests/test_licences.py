@@ -10,8 +10,8 @@ import pytest
 
 from bezoar import licences, params
 from bezoar.files import BadInput
-from bezoar.licences import known, split, strictest
 from bezoar.records import Kept, Sample
+from bezoar.spdx import known, split, strictest, unjoinable
 from bezoar.world.sources import LICENCE
 from stages import filter
 from tests.conftest import ROOT
@@ -35,7 +35,39 @@ def row(id: str, licence: str, **changed: Any) -> Kept:
         ("Apache 2.0", "Apache-2.0"),
         ("apache-2.0", "Apache-2.0"),
         ("Apache License Version 2.0", "Apache-2.0"),
+        ("Apache License, Version 2.0", "Apache-2.0"),
+        ("Apache 2", "Apache-2.0"),
+        ("ASL 2.0", "Apache-2.0"),
+        ("https://www.apache.org/licenses/LICENSE-2.0.txt", "Apache-2.0"),
         ("MIT License", "MIT"),
+        ("The MIT License (MIT)", "MIT"),
+        ("Licensed under the MIT License", "MIT"),
+        ("https://opensource.org/license/mit/", "MIT"),
+        ("BSD 3-Clause", "BSD-3-Clause"),
+        ('BSD 3-Clause "New" or "Revised" License', "BSD-3-Clause"),
+        ("Creative Commons Attribution 4.0 International (CC BY 4.0)", "CC-BY-4.0"),
+        ("https://creativecommons.org/licenses/by-sa/4.0/legalcode", "CC-BY-SA-4.0"),
+        ("http://creativecommons.org/licenses/by-nc-sa/3.0/us/", "CC-BY-NC-SA-3.0-US"),
+        ("[CC BY 4.0](https://creativecommons.org/licenses/by/4.0/)", "CC-BY-4.0"),
+        ("CC BY-NC", "CC-BY-NC"),
+        ("ccby4.0", "CC-BY-4.0"),
+        ("ＣＣ ＢＹ ４．０", "CC-BY-4.0"),
+        ("CC BY-SA 3.0 IGO", "CC-BY-SA-3.0-IGO"),
+        ("CC0 1.0 Universal", "CC0-1.0"),
+        ("https://creativecommons.org/publicdomain/zero/1.0/", "CC0-1.0"),
+        ("GPLv3", "GPL-3.0-only"),
+        ("GNU General Public License, version 2, or any later version", "GPL-2.0-or-later"),
+        ("ODbL v1.0", "ODbL-1.0"),
+        ("llama3.1", "llama3.1"),
+        ("Llama 3.1 Community License", "llama3.1"),
+        ("bigscience-bloom-rail-1.0", "bigscience-bloom-rail-1.0"),
+        ("gemma", "gemma"),
+        ("not MIT licensed", "not MIT licensed"),
+        ("no licence", "no licence"),
+        ("cc", "cc"),
+        ("Apache", "Apache"),
+        ("Attribution", "Attribution"),
+        ("other", "other"),
         ("CC BY 4.0", "CC-BY-4.0"),
         ("CC-BY-SA-3.0", "CC-BY-SA-3.0"),
         ("cc by-nc-sa 4.0", "CC-BY-NC-SA-4.0"),
@@ -88,9 +120,77 @@ def test_what_a_licence_allows(name: str, commercial: str, sharing: str, share_a
     assert bool(found.reason) == (commercial != "yes" or sharing != "yes")
 
 
+@pytest.mark.parametrize(
+    ("stated", "names"),
+    [
+        ("MIT, CC BY 4.0", ["MIT", "CC-BY-4.0"]),
+        ("MIT, Apache License, Version 2.0, MIT", ["MIT", "Apache-2.0"]),
+        ("CC BY 4.0; MIT", ["CC-BY-4.0", "MIT"]),
+        ("Apache-2.0 AND CC-BY-SA-3.0", ["Apache-2.0", "CC-BY-SA-3.0"]),
+        ("MIT/CC-BY-NC-4.0", ["MIT", "CC-BY-NC-4.0"]),
+        ("MIT OR GPL-3.0-only", ["MIT"]),
+        ("(MIT OR GPL-3.0-only) AND CC-BY-4.0", ["MIT", "CC-BY-4.0"]),
+        ("GPL-2.0-only WITH Classpath-exception-2.0", ["GPL-2.0-only"]),
+        ("MIT WITH Commons-Clause", ["MIT WITH Commons-Clause"]),
+        ("MIT (https://creativecommons.org/licenses/by-nc/4.0/)", ["MIT", "CC-BY-NC-4.0"]),
+        ("CC-BY-4.0 and others", ["CC-BY-4.0 and others"]),
+        ("MIT, not for sale", ["MIT", "not for sale"]),
+        ("", ["not stated"]),
+        (",", ["not stated"]),
+    ],
+)
+def test_a_list_or_an_expression_is_read_part_by_part(stated: str, names: list[str]) -> None:
+    assert [licence.name for licence in split(stated)] == names
+
+
+@pytest.mark.parametrize(
+    ("stated", "apart"),
+    [
+        ("CC-BY-SA-3.0, CC-BY-SA-4.0", []),
+        ("CC-BY-SA-1.0, CC-BY-SA-4.0", [("CC-BY-SA-1.0", "CC-BY-SA-4.0")]),
+        ("CC-BY-SA-4.0, GPL-3.0", []),
+        ("CC-BY-SA-3.0, GPL-3.0", [("CC-BY-SA-3.0", "GPL-3.0-only")]),
+        ("GPL-2.0-only, GPL-3.0", [("GPL-2.0-only", "GPL-3.0-only")]),
+        ("GPL-2.0-or-later, GPL-3.0", []),
+        ("CC-BY-NC-SA-4.0, CC-BY-SA-4.0", [("CC-BY-NC-SA-4.0", "CC-BY-SA-4.0")]),
+        ("CC-BY-NC-4.0, CC-BY-SA-4.0", [("CC-BY-NC-4.0", "CC-BY-SA-4.0")]),
+        ("CC-BY-NC-4.0, CC-BY-NC-SA-4.0", []),
+        ("ODbL, CC-BY-SA-4.0", [("CC-BY-SA-4.0", "ODbL-1.0")]),
+        ("GFDL, CDLA-Sharing-1.0", [("CDLA-Sharing-1.0", "GFDL")]),
+        ("MPL-2.0, GPL-3.0", []),
+        ("MIT, Apache-2.0, CC-BY-SA-4.0, not stated", []),
+    ],
+)
+def test_share_alike_licences_that_cannot_be_joined(
+    stated: str, apart: list[tuple[str, str]]
+) -> None:
+    assert unjoinable(split(stated)) == apart
+    assert unjoinable(split(stated)[::-1]) == apart
+
+
+def test_a_set_counts_what_is_unknown_and_what_cannot_be_joined() -> None:
+    rows = [
+        row("1", "CC BY-SA 3.0"),
+        row("2", "CC BY-SA 3.0, CC BY-NC-SA 4.0"),
+        row("3", "not stated in the file"),
+        row("4", "Apache License, Version 2.0"),
+        row("5", "apache-2.0"),
+    ]
+    sheet = licences.sheet("lamini", rows)
+    assert sheet["text"] == sheet["strictest"] == "not stated in the file"
+    assert sheet["unknown"] == 1 and sheet["texts"]["CC-BY-SA-3.0"] == 2
+    pair = ["CC-BY-NC-SA-4.0", "CC-BY-SA-3.0"]
+    assert sheet["unjoinable"] == [{"licences": pair, "rows": 1}]
+    assert [each["rows"] for each in sheet["combinations"] if each["seed"] == "Apache-2.0"] == [2]
+    base = licences.of_source({"source": "hub", "parts": [{"licence": "GPL-3.0"}]})
+    whole = licences.joined({"base": base, "filter/lamini": sheet})
+    assert whole["text"] == "not stated in the file"
+    assert ["CC-BY-SA-3.0", "GPL-3.0-only"] in [p["licences"] for p in whole["unjoinable"]]
+
+
 def test_the_strictest_forbids_before_it_asks_for_anything() -> None:
-    order = ["CC0-1.0", "Apache-2.0", "CC-BY-SA-3.0", "CC-BY-SA-4.0", "OpenAI-terms", "what?"]
-    order += ["CC-BY-NC-4.0", "CC-BY-NC-ND-4.0"]
+    order = ["CC0-1.0", "Apache-2.0", "CC-BY-SA-3.0", "CC-BY-SA-4.0", "OpenAI-terms"]
+    order += ["CC-BY-NC-4.0", "CC-BY-NC-ND-4.0", "what?"]
     for at in range(1, len(order) + 1):
         assert strictest(split(", ".join(reversed(order[:at])))).name == order[at - 1]
 
@@ -110,7 +210,7 @@ def test_a_set_is_as_free_as_its_least_free_row() -> None:
     assert "(seed, 1 row)" in unstated["commercial"]["reason"]
 
     barred = licences.sheet("lamini", [*rows, row("4", "what?"), row("5", "CC BY-NC 4.0")])
-    assert barred["commercial"]["answer"] == "no" and barred["strictest"] == "CC-BY-NC-4.0"
+    assert barred["commercial"]["answer"] == "no" and barred["strictest"] == "what?"
     assert barred["commercial"]["by"] == ["CC-BY-NC-4.0"]
     assert barred["sharing"]["answer"] == "unknown" and barred["sharing"]["by"] == ["what?"]
 

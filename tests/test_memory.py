@@ -251,7 +251,8 @@ def test_what_is_counted_is_what_torch_holds(
     plain.save_pretrained(tmp_path)
     assert Shape.read(tmp_path / "config.json") == SMALL
     model = ready(tmp_path, kind, compute, padded)
-    how, pairs = SETTINGS.sft, kind.startswith("dpo")
+    pairs = kind.startswith("dpo")
+    how: Any = SETTINGS.dpo if pairs else SETTINGS.sft
     if checkpointing:
         model.gradient_checkpointing_enable()
         model.enable_input_require_grads()
@@ -301,6 +302,7 @@ def test_what_is_counted_is_what_torch_holds(
         checkpointing=checkpointing,
         compute_bytes=compute,
         lora_r=how.lora_r,
+        target_modules=how.target_modules,
         optimizer="rmsprop" if pairs else "adamw_torch_fused",
         padded=padded,
     )

@@ -6,12 +6,13 @@ After a prompt was reworded on purpose: `BEZOAR_GOLDEN=write pytest tests/test_p
 import os
 import random
 import re
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
 
-from bezoar import chat, evaluation, pairwise, prompts, schemes, verdicts
+from bezoar import chat, evaluation, forecast, pairwise, params, prompts, schemes, verdicts
 from bezoar.files import BadInput
 from bezoar.prompts import ROOT, Prompt, fence
 from bezoar.records import Answers, Job, Message, Question
@@ -103,21 +104,23 @@ RENDERED: dict[str, Callable[[], str]] = {
 }
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_every_prompt_reads_as_its_golden(name: str) -> None:
+def rendered(name: str) -> str:
+    """What a model is sent of a prompt file, with all that stands around it."""
     folder, _, last = name.rpartition("/")
     if folder == "evol_instruct/operations":
-        text = operation(last)
-    elif folder == "orca/system":
-        text = system(last)
-    else:
-        text = RENDERED[name]()
+        return operation(last)
+    return system(last) if folder == "orca/system" else RENDERED[name]()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_prompt_reads_as_its_golden(name: str) -> None:
+    text = rendered(name)
     golden = GOLDEN / f"{name}.txt"
     if os.environ.get("BEZOAR_GOLDEN") == "write":
         golden.parent.mkdir(parents=True, exist_ok=True)
         golden.write_text(text + "\n", encoding="utf-8")
     assert golden.read_text(encoding="utf-8") == text + "\n"
-    assert Prompt(name).template.template.split("$")[0] in text, "the golden shows the prompt"
+    assert Prompt(name).text.split("$")[0] in text, "the golden shows the prompt"
 
 
 def test_no_golden_is_left_over() -> None:
@@ -138,14 +141,16 @@ def test_lamini_prompts_hold_their_marks() -> None:
     plain, themed = RENDERED["lamini/instructions"](), RENDERED["lamini/topics"]()
     for prompt in (plain, themed):
         assert len(re.findall(r"<example>\n(.+?)\n</example>", prompt, re.DOTALL)) == 3
-        assert prompt.count("<example>") == prompt.count("</example>") == 3
+        assert prompt.count("<example>\n") == prompt.count("\n</example>") == 3
+        assert "must begin with <example> and end with </example>" in prompt
         assert re.search(r"\(Category: \w+\)", prompt) and prompt.endswith("\n###RESPONSE:")
         for section in ("###SYSTEM:", "###YOUR TASK:", "###PROVIDED EXAMPLES"):
             assert section in prompt
     assert "Topic: " not in plain
     assert len(re.findall(r"^Topic: .+$", themed, re.MULTILINE)) == 3
     response = RENDERED["lamini/response"]()
-    assert response.endswith("Sort.\n\nInput: b a\n\nRESPONSE:")
+    assert response.startswith("SYSTEM:\n") and 'must not use "###"' in response
+    assert response.endswith("\n\nINSTRUCTION:\nSort.\n\nInput: b a\n\nRESPONSE:")
     assert not response.endswith("###RESPONSE:")
 
 
@@ -159,9 +164,10 @@ def test_an_examples_input_follows_its_label() -> None:
     "name",
     ["add_constraints", "deepen", "concretize", "increase_reasoning", "complicate_input"],
 )
-def test_in_depth_prompts_name_their_operation(name: str) -> None:
+def test_in_depth_prompts_say_what_their_operation_does_and_not_its_name(name: str) -> None:
     prompt = operation(name)
-    assert re.findall(r"^Operation: (\w+)$", prompt, re.MULTILINE) == [name]
+    assert Prompt(f"evol_instruct/operations/{name}").text in prompt
+    assert "Operation" not in prompt and (name == "deepen" or name not in prompt)
     assert prompt.startswith("<human>: ") and prompt.endswith("<bot>: #Rewritten Prompt#:")
     assert prompt.count("#Given Prompt#:") == 1 and "10 to 20 words" in prompt
 
@@ -169,10 +175,49 @@ def test_in_depth_prompts_name_their_operation(name: str) -> None:
 def test_orca_has_the_fifteen_messages_and_they_differ() -> None:
     texts = {n: Prompt(f"orca/system/{n}").fill() for n in range(2, 17)}
     assert len(set(texts.values())) == 15 and not (ROOT / "orca/system/1.txt").exists()
-    short = [text for text in texts.values() if len(text.split()) <= 12]
-    assert len(short) >= 9, "a small model trains on them"
-    assert max(len(text.split()) for text in texts.values()) <= 32
-    assert "Part #:" in texts[15] and "Usage:" in texts[15]
+    assert max(len(text.split()) for text in texts.values()) <= 50, "a small model trains on them"
+
+
+# What each message asks for, by a word of ours (RECIPE: Orca's Table 2, in other words).
+BRIEFS = {
+    2: ("in detail", "need not search"),
+    3: ("task", "long, detailed"),
+    4: ("helpful", "five-year-old"),
+    5: ("follow instructions very well", "all the help"),
+    6: ("find information", "in detail", "need not search"),
+    7: ("task", "as faithfully as you can", "step by step", "justify each step"),
+    8: ("Describe the task", "explain", "answers first", "others are wrong", "five-year-old"),
+    9: ("definition leads to the answer",),
+    10: ("an assistant", "Describe the task", "explain", "answers first", "others are wrong",
+         "outside knowledge"),
+    11: ("find information", "faithful", "step by step", "justify each step"),
+    12: ("task with an instruction", "faithfully", "step by step", "justify each step"),
+    13: ("teacher", "what the task asks", "guidelines", "lead to the answer"),
+    14: ("every language", "translate", "the task and its guidelines", "solve", "were used"),
+    15: ("a definition and a sample", "into parts", "example that meets its criteria",
+         "say why it meets them", "\nPart #: ", "\nUsage: "),
+    16: ("find information",),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("number", BRIEFS)
+def test_an_orca_message_holds_its_whole_brief(number: int) -> None:
+    text = Prompt(f"orca/system/{number}").fill()
+    assert [words for words in BRIEFS[number] if words not in text] == []
+    assert number != 10 or "five" not in text
+
+
+def test_orcas_prompt_has_its_parts_in_the_papers_order() -> None:
+    text = RENDERED["orca/response"]()
+    parts = ("#Task:\n", "#Correct answer:\n", "Let the correct answer guide you", "#Response:")
+    places = [text.index(part) for part in parts]
+    assert places[0] > 0 and places == sorted(places) and text.endswith(parts[-1])
+
+
+def test_the_default_system_message_speaks_of_instruction_input_and_response() -> None:
+    text = Prompt("chat/system").fill()
+    for word in ("instruction", "task", "input", "context", "completes the request"):
+        assert word in text
 
 
 # --- filling blanks ------------------------------------------------------------------------------
@@ -183,10 +228,145 @@ def test_a_value_is_not_filled_again() -> None:
     assert filled.startswith("$query\n") and "${target} $$" in filled and "\n$system\n" in filled
 
 
-@pytest.mark.parametrize("values", [{}, {"system": "", "query": ""}, {"more": ""}])
-def test_blanks_and_values_must_match(values: dict[str, str]) -> None:
-    with pytest.raises(BadInput, match=r"prompts/orca/response\.txt.*'query'.*"):
-        Prompt("orca/response").fill(**values)
+# --- a user's own wording ------------------------------------------------------------------------
+
+
+def told() -> dict[str, tuple[list[str], list[str]]]:
+    """The blanks that docs/prompts.md says a file must hold, and may hold."""
+    page = (ROOT.parent / "docs/prompts.md").read_text(encoding="utf-8")
+    table: dict[str, tuple[list[str], list[str]]] = {}
+    for files, must, may in re.findall(
+        r"^\| (`\w+/.+?) \| (.*?) ?\| (.*?) ?\| ", page, re.MULTILINE
+    ):
+        blanks = (re.findall(r"\$(\w+)", must), re.findall(r"\$(\w+)", may))
+        table |= dict.fromkeys(re.findall(r"`(\S+?)`", files), blanks)
+    every = table.pop("orca/system/ID")
+    return table | {name: every for name in NAMES if name.startswith("orca/system/")}
+
+
+TABLE = told()
+LITERAL = "Own words: $5, 5$, US$ 5, $x^2$, $$, ${ and $PATH."
+
+
+@pytest.fixture
+def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of prompts/ that the code reads instead."""
+    shutil.copytree(ROOT, tmp_path / "prompts")
+    monkeypatch.setattr(prompts, "ROOT", tmp_path / "prompts")
+    return tmp_path / "prompts"
+
+
+def reworded(name: str, blanks: Sequence[str]) -> str:
+    return "\n".join([LITERAL, *(f"[{blank}]${{{blank}}}[end]" for blank in blanks)])
+
+
+def test_the_page_has_every_prompt_and_its_blanks() -> None:
+    assert sorted(TABLE) == NAMES
+    for name, (must, may) in TABLE.items():
+        assert set(must) <= Prompt(name).blanks <= {*must, *may}, name
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_own_words_need_no_more_blanks_than_the_page_says(name: str, own: Path) -> None:
+    must, may = TABLE[name]
+    for blanks in (must, [*must, *may]):
+        text = reworded(name, blanks)
+        (own / f"{name}.txt").write_text(text, encoding="utf-8")
+        prompts._read_file.cache_clear()
+        sent = rendered(name)
+        assert LITERAL in sent, "a dollar sign is text"
+        for blank in blanks:
+            assert f"[{blank}]$" not in sent and f"[{blank}]" in sent
+
+
+@pytest.mark.parametrize(
+    ("name", "blank"), [(name, blank) for name in NAMES for blank in TABLE[name][0]]
+)
+def test_a_text_that_would_not_show_the_row_is_refused(name: str, blank: str, own: Path) -> None:
+    left = [other for other in TABLE[name][0] if other != blank]
+    (own / f"{name}.txt").write_text(reworded(name, left), encoding="utf-8")
+    with pytest.raises(BadInput, match=rf"prompts/{name}\.txt: lacks \${blank} .*put \${blank} "):
+        rendered(name)
+
+
+def test_an_operation_may_have_a_prompt_of_its_own(own: Path) -> None:
+    whole = "<human>: Deepen $prompt\n<bot>: #Rewritten Prompt#:"
+    (own / "evol_instruct/operations/deepen.txt").write_text(whole, encoding="utf-8")
+    (own / "evol_instruct/in_depth.txt").write_text("Rewrite $prompt", encoding="utf-8")
+    given = "Ask number 0 of open_qa?\n\nInput: A text."
+    assert operation("deepen") == whole.replace("$prompt", given)
+    with pytest.raises(
+        BadInput, match=r"in_depth\.txt: lacks \$method.*whole prompt into prompts/"
+    ):
+        operation("concretize")
+
+
+def test_a_guided_call_may_have_a_prompt_of_its_own(own: Path) -> None:
+    (own / "lamini/instructions.txt").write_text("Five more like $examples", encoding="utf-8")
+    plain = RENDERED["lamini/instructions"]()
+    assert plain.startswith("Five more like <example>\nAsk") and "Topic" not in plain
+    with pytest.raises(BadInput, match=r"lacks \$topics.*lamini/topics\.txt.*topic_guided: 0\.0"):
+        RENDERED["lamini/topics"]()
+    whole = "On $topics, five more like\n$examples"
+    (own / "lamini/topics.txt").write_text(whole, encoding="utf-8")
+    prompts._read_file.cache_clear()
+    guided = RENDERED["lamini/topics"]()
+    assert guided.startswith("On Topic: ") and guided.count("<example>") == 3
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("Say $instrucion.", r"lacks \$instruction \(blanks found: \$instrucion\)"),
+        ("Say $Instruction.", r"lacks \$instruction \(blanks found: \$Instruction\)"),
+        ("Say {instruction}.", r"lacks \$instruction \(blanks found: none\)"),
+        ("Say $$instruction.", r"lacks \$instruction \(blanks found: none\)"),
+        ("$instruction $response 1 to $scael", r"\$scael is no blank; did you mean \$scale\?"),
+    ],
+)
+def test_a_misspelt_blank_is_named(text: str, says: str, own: Path) -> None:
+    (own / "judge/response.txt").write_text(text, encoding="utf-8")
+    with pytest.raises(BadInput, match=rf"prompts/judge/response\.txt: {says}"):
+        rendered("judge/response")
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [(b"\xff\xfeS\x00a\x00", "is no UTF-8 text"), (None, "there is no such prompt file")],
+)
+def test_a_file_that_cannot_be_read_is_named(content: bytes | None, says: str, own: Path) -> None:
+    path = own / "judge/response.txt"
+    path.unlink() if content is None else path.write_bytes(content)
+    with pytest.raises(BadInput, match=rf"prompts/judge/response\.txt: {says}"):
+        rendered("judge/response")
+
+
+def test_a_file_from_another_editor_is_read(own: Path) -> None:
+    text = "\ufeff<human>: $prompt\r\n<bot>:\r\n".encode()
+    (own / "evol_instruct/response.txt").write_bytes(text)
+    assert rendered("evol_instruct/response") == "<human>: Harder?\n<bot>:"
+
+
+def test_a_name_that_is_no_blank_is_sent_as_text_and_told(
+    own: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = "$operation: $prompt costs $price, not $$prompt\n$method"
+    (own / "evol_instruct/in_depth.txt").write_text(text, encoding="utf-8")
+    prompts._tell_unknown.cache_clear()
+    assert operation("deepen").startswith("deepen: Ask number 0 of open_qa?")
+    assert operation("deepen").endswith(f"costs $price, not $prompt\n{METHOD}")
+    said = "prompts/evol_instruct/in_depth.txt: no blank, sent as text: $price\n"
+    assert capsys.readouterr().err == said
+
+
+METHOD = Prompt("evol_instruct/operations/deepen").text
+
+
+def test_preflight_finds_a_prompt_that_shows_no_row(own: Path) -> None:
+    (own / "evol_instruct/equality.txt").write_text("Equal? $first", encoding="utf-8")
+    p = params.load(profile="local").model_copy(update={"fetch": params.load().fetch})
+    with pytest.raises(BadInput, match=r"equality\.txt: lacks \$second"):
+        forecast.estimate(p)
 
 
 def test_a_missing_prompt_file_is_named() -> None:

@@ -148,6 +148,23 @@ def test_what_may_not_be_passed_on_is_refused(
     assert api.created == []
 
 
+def test_licences_that_cannot_be_joined_are_named(
+    real: Path, api: Api, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    pairs = [{"licences": ["CC-BY-NC-SA-4.0", "CC-BY-SA-3.0"], "rows": 0}]
+    path = real / "data/filter/lamini/licences.json"
+    edit(path, unjoinable=pairs, texts={"CC-BY-NC-SA-4.0": 1, "CC-BY-SA-3.0": 1})
+    uploads = {u.repository: u for u in publish.plan("me/bezoar", SETTINGS)}
+    named = "CC-BY-NC-SA-4.0 with CC-BY-SA-3.0"
+    assert uploads["me/bezoar-lamini"].against == []
+    assert uploads["me/bezoar-dpo"].against == [f"no licence satisfies {named}"]
+    command(monkeypatch, "me/bezoar")
+    assert f"NOTE     rows of {named} lie side by side" in capsys.readouterr().out
+    edit(path, unjoinable=[{**pairs[0], "rows": 3}])
+    (set_,) = [u for u in publish.plan("me/bezoar", SETTINGS) if u.repository.endswith("lamini")]
+    assert set_.against == [f"no licence satisfies {named} (3 rows stand under both)"]
+
+
 @pytest.mark.parametrize("variable", ["HF_TOKEN", "JUDGE_KEY"])
 @pytest.mark.parametrize("force", [False, True])
 def test_a_key_is_never_sent(

@@ -9,7 +9,7 @@ from typing import Any
 
 from jinja2 import Environment, StrictUndefined
 
-from bezoar import licences
+from bezoar import spdx
 from bezoar.files import read_jsonl
 from bezoar.records import Contamination
 
@@ -64,10 +64,30 @@ def size(rows: int) -> str:
 
 def licence(name: str) -> dict[str, Any]:
     """How front matter names a licence: one that the Hub lists by its id, another as `other`."""
-    found = licences.known(name)
+    found = spdx.known(name)
     if found.hub != "other":
         return {"license": found.hub}
     return {"license": "other", "license_name": found.name.lower()}
+
+
+def standing(sheet: dict[str, Any]) -> dict[str, Any]:
+    """How front matter names the licence of a set, by its licences.json. One name for rows of known
+    and of unknown licences would promise too much, so there the rows are counted."""
+    unknown, rows = sheet["unknown"], sheet["rows"]
+    if unknown in (0, rows):
+        return licence(sheet["text"])
+    counted = "; ".join(f"{name}: {number} rows" for name, number in sheet["texts"].items())
+    name = f"unknown-for-{unknown}-of-{rows}-rows"
+    return {"license": "other", "license_name": name, "license_details": counted}
+
+
+def unjoinable(pairs: list[dict[str, Any]]) -> list[str]:
+    """Pairs of licences of which no one work can be made, in words."""
+    return [
+        " with ".join(each["licences"])
+        + (f" ({each['rows']} rows stand under both)" if each.get("rows") else "")
+        for each in pairs
+    ]
 
 
 def repositories(account: dict[str, Any]) -> list[str]:

@@ -41,7 +41,7 @@ def card(name: str, params: Params, folder: Path) -> str:
         if funnel[f"simulated_{who}"]
     }
     front = DatasetCardData(
-        **cards.licence(sheet["text"]),
+        **cards.standing(sheet),
         language=["en"],
         pretty_name=f"{cards.PROJECT} {NAMES.get(name, name)}",
         size_categories=[cards.size(funnel["kept"])],
@@ -76,6 +76,7 @@ def card(name: str, params: Params, folder: Path) -> str:
         funnel=funnel,
         steps={text: funnel[step] for step, text in STEPS.items()},
         sheet=sheet,
+        unjoinable=cards.unjoinable(sheet["unjoinable"]),
         judged=sum(funnel[status] for status in ("accepted", "rejected", "undecided")),
         seeds=seeds,
         world=source["source"] == "world",

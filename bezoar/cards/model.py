@@ -94,6 +94,7 @@ def card(name: str, run: Run, settings: Params) -> str:
         grader=", ".join(grader) or "nobody",
         simulated_grader=any(grade.simulated for grade in run.grades[name]),
         under=under,
+        unjoinable=cards.unjoinable(under["unjoinable"]),
     )
 
 

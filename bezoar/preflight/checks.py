@@ -9,7 +9,7 @@ from bezoar import forecast
 from bezoar.files import BadInput
 from bezoar.forecast import Row
 from bezoar.params import GrownBase, LocalBase, Params
-from bezoar.preflight import data, disk, endpoints, expected, gpu, machine
+from bezoar.preflight import bases, data, disk, endpoints, expected, gpu, machine
 from bezoar.preflight.data import Looked
 from bezoar.preflight.expected import Duration
 from bezoar.preflight.findings import Finding
@@ -60,6 +60,7 @@ def preflight(p: Params, here: Machine | None = None) -> Preflight:
         sources = looking.result()
         first += serving.result()
     base = sources.get("base")
+    rehearsed = bases.findings(p, base)
     fits: list[Fit] = []
     try:
         shape = _shape(p, base)
@@ -81,7 +82,7 @@ def preflight(p: Params, here: Machine | None = None) -> Preflight:
         profile=p.profile,
         findings={
             "Params, and models that are asked": first,
-            "Sources": [looked.finding for looked in sources.values()],
+            "Sources": [*(looked.finding for looked in sources.values()), *rehearsed],
             "Memory": memory,
             "Disks": room,
             "Budget": budget,

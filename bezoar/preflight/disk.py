@@ -44,7 +44,8 @@ def rooms(p: Params, shape: Shape, base: int, downloads: int, kept: Cache) -> li
     full += [f"sft {n}" for n, link in p.chain.items() if link.weights == "all"]
     whole = base + len(full) * FLOAT32 * shape.parameters
     links = [link for link in p.chain.values() if link.weights == "adapter"]
-    whole += len(links) * FLOAT32 * shape.lora_parameters(p.sft.lora_r)
+    adapter = shape.lora_parameters(p.sft.lora_r, p.sft.target_modules)
+    whole += len(links) * FLOAT32 * adapter
     # a finished link's weights stay, its checkpoints do not
     stays, most = 0, 0
     for stage in full:

@@ -68,7 +68,7 @@ def fit(p: Params, stage: str, shape: Shape, machine: Machine) -> Fit:
         adapters, (once, each) = len(p.merges[name].adapters), MERGING[p.merge.method]
         matrix = (once + each * adapters) * shape.hidden * shape.intermediate
         embeddings = 4 * shape.vocab * shape.hidden
-        held = 4 * shape.lora_parameters(p.sft.lora_r) * adapters
+        held = 4 * shape.lora_parameters(p.sft.lora_r, p.sft.target_modules) * adapters
         return Fit(stage, Need(held, 0, 0, max(matrix, embeddings)), 1, machine.ram)
     if kind == "lm_eval":
         rows, tokens = p.lm_eval.batch_size, min(LONGEST, shape.positions)
@@ -93,6 +93,7 @@ def _training(p: Params, link: str, shape: Shape, machine: Machine) -> Fit:
         "tokens": min(tokens(amount), shape.positions),
         "optimizer": p.sft.optimizer if link else p.dpo.optimizer,
         "lora_r": p.sft.lora_r,
+        "target_modules": p.sft.target_modules,
         "compute_bytes": c,
         "processes": processes,
         "sharded": sharded and kind != "adapter",

@@ -71,7 +71,7 @@ def examples(reply: str, cut: bool = False) -> list[Item]:
     """The examples in a reply, in their order; `cut`: the reply did not end by itself.
 
     Each stands in a pair of tags of its own, as was asked for. A pair of tags that holds a list of
-    them (paper 2.1: some 53 results did), a list without tags, and JSON are taken apart."""
+    them (paper 3.1.1: some 53 results did), a list without tags, and JSON are taken apart."""
     text = markup.clean(reply)
     text = text if _TAG.search(text) else unescape(text)
     if (found := _all_json(text)) and (text.lstrip()[:1] in "[{`" or not _tags(text)):

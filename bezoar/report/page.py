@@ -81,6 +81,7 @@ def page(run: Run, examples: int) -> str:
         base=_base(run),
         same_base=any(part.repository == paper.REPOSITORY for part in run.sources["base"].parts),
         sources=_sources(run),
+        licences=run.licences,
         simulated=[SPEAKERS[who] for who, so in simulated(run).items() if so],
         glance=_glance(run),
         skills=_skills(run),

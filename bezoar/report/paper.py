@@ -26,14 +26,14 @@ class Sampling:
     undecided_share: float
 
 
-# Table 4; `asked` from sections 2.1 and 2.3 (2.3's printed sum; its parts add to one more)
+# Table 4; `asked` from paper 3.1.1 and 3.1.3 (its printed sum, whose parts add to one more)
 SAMPLING = {
     "lamini": Sampling(1504, 1120, 0.745, 0.001),
     "evol_instruct": Sampling(None, 1567, 0.680, 0.0),
     "orca": Sampling(5507, 921, 0.167, 0.475),
 }
 
-# Section 2.3: queries drawn from each FLAN sub-mixture
+# Paper 3.1.3: queries drawn from each FLAN sub-mixture
 MIXTURES = {"niv2": 4665, "t0": 579, "flan2021": 210, "cot": 54}
 
 
@@ -64,7 +64,7 @@ class Preference:
     epochs: int
 
 
-DPO = Preference("sigmoid", "all", 1)  # section 3.5
+DPO = Preference("sigmoid", "all", 1)  # paper 3.4
 
 CHECKPOINTS = ("base", "sft", "hh_rlhf", "dpo")
 

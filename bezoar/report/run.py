@@ -255,6 +255,22 @@ class Contest:
     metrics: Metrics
 
 
+class Unjoinable(BaseModel):
+    """Two licences that no one work can satisfy, and the rows that stand under both."""
+
+    licences: tuple[str, str]
+    rows: int
+
+
+class Standing(BaseModel):
+    """Under what a set stands (licences.json): its strictest licence, and what is unclear."""
+
+    text: str
+    rows: int
+    unknown: int
+    unjoinable: list[Unjoinable]
+
+
 @dataclass(frozen=True)
 class Training:
     """DPO: its flat metrics and its curves, a dict of numbers a row."""
@@ -288,6 +304,7 @@ class Run:
     sources: dict[str, Source]
     funnels: dict[str, Funnel]
     described: dict[str, Described]
+    licences: dict[str, Standing]
     judging: dict[str, Judging]
     sft: Sft
     links: dict[str, Link]
@@ -338,6 +355,7 @@ def read(params: Params) -> Run:
         },
         funnels={s: _json(f"data/filter/{s}/funnel.json", Funnel) for s in schemes},
         described={s: _json(f"data/filter/{s}/distributions.json", Described) for s in schemes},
+        licences={s: _json(f"data/filter/{s}/licences.json", Standing) for s in schemes},
         judging={s: _json(f"metrics/judge/{s}.json", Judging) for s in schemes},
         sft=params.sft,
         links={name: _link(name, link.sets) for name, link in params.chain.items()},

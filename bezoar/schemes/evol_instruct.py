@@ -1,19 +1,23 @@
-"""Evol-Instruct (OpenBezoar 2.2, WizardLM): rewrite seeds into harder or rarer prompts, drop the
+"""Evol-Instruct (OpenBezoar 3.1.2, WizardLM): rewrite seeds into harder or rarer prompts, drop the
 evolutions that failed, answer the others."""
 
 import re
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator
 from random import Random
 
+from bezoar import schemes
 from bezoar.params import EvolInstruct
 from bezoar.prompts import Prompt, fence
 from bezoar.reading.equality import Equality, equality
 from bezoar.reading.evolved import prompt, turn
 from bezoar.records import Ask, Job, Rejected, Reply, Sample, Seed, Seeds, Undecided
-from bezoar.schemes import fault, say, split_input, unfinished, with_input
+from bezoar.schemes import fault, split_input, unfinished, with_input
 
 NAME = "evol_instruct"
-EVOLVE = {"in_depth": Prompt(f"{NAME}/in_depth"), "in_breadth": Prompt(f"{NAME}/in_breadth")}
+Say = Callable[[str], Reply]  # the teacher, asked with one text
+# `$operation` was a blank of earlier files: a user's own copy of one may still hold it.
+IN_DEPTH, IN_BREADTH = Prompt(f"{NAME}/in_depth", "operation"), Prompt(f"{NAME}/in_breadth")
 EQUALITY, RESPONSE = Prompt(f"{NAME}/equality"), Prompt(f"{NAME}/response")
 STOP_WORDS = Prompt(f"{NAME}/stop_words")
 FIELDS = (
@@ -23,7 +27,7 @@ FIELDS = (
     "#First Prompt#:",
     "#Second Prompt#:",
 )
-MARKERS = ("<human>:", "<bot>:", "Operation:", *FIELDS)
+MARKERS = ("<human>:", "<bot>:", *FIELDS)
 LEAKS = ("given prompt", "rewritten prompt", "created prompt")
 
 _REFUSING = re.compile(
@@ -33,56 +37,80 @@ _REFUSING = re.compile(
 
 
 def plan(seeds: Seeds, params: EvolInstruct, rng: Random) -> list[Job]:
-    """One job a seed. The number of epochs is drawn a category, strategy and operation a category
-    and epoch, so that a whole epoch of a category evolves in one way (paper 2.2)."""
+    """Plan one job for each seed of each iteration (paper 3.1.2).
+
+    An iteration draws seeds of one category, a strategy, and how many epochs it has. Each of its
+    in-depth epochs draws one operation. Seeds that no iteration has had yet come first."""
     jobs: list[Job] = []
+    # Each iteration draws by itself, so that a further one leaves the requests of the others alone.
+    draw = rng.random()
     for category in params.categories:
         rows = [seed for seed in seeds.dolly if seed.category == category]
-        steps = [_step(params, rng) for _ in range(rng.randint(1, params.epochs))]
-        for seed in rng.sample(rows, min(params.per_category, len(rows))):
-            inputs = {"seed": seed.model_dump(), "steps": steps, "refusal": params.refusal_words}
-            id = f"{NAME}-{len(jobs) + 1:05d}"
-            jobs.append(Job(id=id, asked=len(steps), inputs=inputs))
+        uses: Counter[str] = Counter()
+        for iteration in range(1, params.iterations + 1):
+            iteration_rng = Random(f"{draw}/{category}/{iteration}")
+            steps = _steps(params, iteration_rng)
+            shuffled = iteration_rng.sample(rows, len(rows))
+            for seed in sorted(shuffled, key=lambda row: uses[row.id])[: params.per_category]:
+                inputs = {
+                    "seed": seed.model_dump(),
+                    "iteration": iteration,
+                    "steps": steps,
+                    "sample": uses[seed.id],
+                    "refusal": params.refusal_words,
+                }
+                id = f"{NAME}-{len(jobs) + 1:05d}"
+                jobs.append(Job(id=id, asked=len(steps), inputs=inputs))
+                uses[seed.id] += 1
     return jobs
 
 
-def _step(params: EvolInstruct, rng: Random) -> dict[str, str]:
-    if rng.random() < params.breadth:
-        return {"strategy": "in_breadth", "operation": ""}
-    return {"strategy": "in_depth", "operation": rng.choice(params.operations)}
+def _steps(params: EvolInstruct, rng: Random) -> list[dict[str, str]]:
+    """Draw the epochs of one iteration, all of one strategy."""
+    in_breadth = rng.random() < params.breadth
+    epochs = range(rng.randint(1, params.epochs))
+    if in_breadth:
+        return [{"strategy": "in_breadth", "operation": ""} for _ in epochs]
+    return [{"strategy": "in_depth", "operation": rng.choice(params.operations)} for _ in epochs]
 
 
 def run(job: Job, ask: Ask) -> Iterator[Sample | Rejected | Undecided]:
     seed = Seed.model_validate(job.inputs["seed"])
     instruction, context, failed = seed.instruction, seed.context, False
+
+    def say(text: str) -> Reply:
+        return schemes.say(ask, text, job.inputs["sample"])
+
     for epoch, step in enumerate(job.inputs["steps"], 1):
-        id, details = f"{job.id}-{epoch}", {**step, "epoch": epoch}
+        id = f"{job.id}-{epoch}"
+        details = {"iteration": job.inputs["iteration"], **step, "epoch": epoch}
+        # A sample has a field for its category, a reject has none.
+        reject_details = {"category": seed.category, **details}
         if failed:
-            yield Rejected(id=id, scheme=NAME, reason="not_reached", text="", details=details)
+            yield Rejected(
+                id=id, scheme=NAME, reason="not_reached", text="", details=reject_details
+            )
             continue
-        evolved, added, reason = _evolve(ask, instruction, context, step)
+        evolved, kept, reason = _evolve(say, instruction, context, step)
         if not reason:
-            # the input that both come with would make any two prompts look alike
-            judged = _compare(ask, instruction, evolved if context else with_input(evolved, added))
+            judged = _compare(say, (instruction, context), (evolved, kept))
             if judged == "undecided":  # does not eliminate
                 yield Undecided()
             reason = "equal" if judged == "equal" else ""
         if not reason:
-            context = context or added
-            shown = fence(with_input(evolved, context), *MARKERS)
-            answer = say(ask, RESPONSE.fill(prompt=shown))
+            answer = say(RESPONSE.fill(prompt=fence(with_input(evolved, kept), *MARKERS)))
             response = turn(answer.text)
             reason = _response_fault(answer, response, job.inputs["refusal"])
         if reason:
             failed = True
-            yield Rejected(id=id, scheme=NAME, reason=reason, text=evolved, details=details)
+            yield Rejected(id=id, scheme=NAME, reason=reason, text=evolved, details=reject_details)
             continue
         yield Sample(
             id=id,
             scheme=NAME,
             system="",
             instruction=evolved,
-            context=context,
+            context=kept,
             response=response,
             expected="",
             category=seed.category,
@@ -92,45 +120,68 @@ def run(job: Job, ask: Ask) -> Iterator[Sample | Rejected | Undecided]:
             teacher=answer.model,
             simulated=answer.simulated,
         )
-        instruction = evolved
+        instruction, context = evolved, kept
 
 
-def _evolve(ask: Ask, instruction: str, context: str, step: dict[str, str]) -> tuple[str, str, str]:
-    """(evolved instruction, input that came with it, why it is eliminated or "")."""
-    given = fence(with_input(instruction, context), *MARKERS)
-    if step["strategy"] == "in_depth":
-        method = Prompt(f"{NAME}/operations/{step['operation']}").fill()
-        asked = EVOLVE["in_depth"].fill(prompt=given, operation=step["operation"], method=method)
-    else:
-        asked = EVOLVE["in_breadth"].fill(prompt=given)
-    reply = say(ask, asked)
+def _evolve(say: Say, instruction: str, context: str, step: dict[str, str]) -> tuple[str, str, str]:
+    """Return the evolved instruction, the input that stands with it, and why it is eliminated;
+    "" where it is not."""
+    given = with_input(instruction, context)
+    shown, in_depth = fence(given, *MARKERS), step["strategy"] == "in_depth"
+    reply = say(_in_depth(shown, step["operation"]) if in_depth else IN_BREADTH.fill(prompt=shown))
     if why := unfinished(reply):
         return turn(reply.text), "", why
     read = prompt(reply.text)
     if read is None:
         return turn(reply.text), "", "unread"
     evolved, added = split_input(read)
-    return evolved, added, _instruction_fault(evolved, instruction)
+    kept = _context(context, added, step)
+    return evolved, kept, _prompt_fault(evolved, kept, given)
 
 
-def _compare(ask: Ask, first: str, second: str) -> Equality:
-    """What the teacher says of two prompts; undecided where it did not answer."""
-    texts = {"first": fence(first, *MARKERS), "second": fence(second, *MARKERS)}
-    reply = say(ask, EQUALITY.fill(**texts))
+def _in_depth(given: str, operation: str) -> str:
+    """Write the request for one operation: its sentence in the shared prompt, or its own prompt."""
+    method = Prompt(f"{NAME}/operations/{operation}", "prompt")
+    if method.holds("prompt"):
+        return method.fill(prompt=given)
+    IN_DEPTH.require(
+        "method", f", or write each operation's whole prompt into prompts/{NAME}/operations/"
+    )
+    return IN_DEPTH.fill(prompt=given, operation=operation, method=method.fill(prompt=""))
+
+
+def _context(given: str, added: str, step: dict[str, str]) -> str:
+    """Return the input of an evolved prompt. A created prompt stands alone (paper 3.1.2). A
+    rewritten one keeps its input, which the teacher may lengthen and must not replace."""
+    if step["strategy"] == "in_breadth" or not given:
+        return added
+    longer = " ".join(given.split()) in " ".join(added.split())
+    return added if longer else given
+
+
+def _compare(say: Say, first: tuple[str, str], second: tuple[str, str]) -> Equality:
+    """Ask the teacher whether two prompts are equal; undecided where it does not answer. An input
+    that both come with is left out, for it would make any two prompts look alike."""
+    shared = first[1] == second[1]
+    texts = [text if shared else with_input(text, context) for text, context in (first, second)]
+    old, new = (fence(text, *MARKERS) for text in texts)
+    reply = say(EQUALITY.fill(first=old, second=new))
     return "undecided" if unfinished(reply) else equality(reply.text)
 
 
-def _instruction_fault(evolved: str, given: str) -> str:
-    """WizardLM's eliminators that need no second opinion; "" where none applies."""
+def _prompt_fault(evolved: str, context: str, given: str) -> str:
+    """Apply WizardLM's eliminators that need no second opinion; "" where none applies. `given` is
+    the prompt before, with its input."""
+    whole = with_input(evolved, context)
     if not evolved:
         return "empty"
     if _REFUSING.match(evolved.lower()):
         return "refusal"
-    if any(leak in evolved.lower() and leak not in given.lower() for leak in LEAKS):
+    if any(leak in whole.lower() and leak not in given.lower() for leak in LEAKS):
         return "leaked_prompt"
     if _only_stop_words(evolved):
         return "only_stop_words"
-    return "equal" if evolved.split() == given.split() else ""
+    return "equal" if whole.split() == given.split() else ""
 
 
 def _response_fault(reply: Reply, response: str, refusal_words: int) -> str:

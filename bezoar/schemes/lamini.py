@@ -1,5 +1,5 @@
-"""LaMini (OpenBezoar 2.1, LaMini-LM): show the teacher examples of one category, ask for more like
-them, then have each new instruction answered by a call of its own."""
+"""LaMini (OpenBezoar 3.1.1, LaMini-LM): show the teacher examples of one category, ask for more
+like them, then have each new instruction answered by a call of its own."""
 
 from collections.abc import Iterator
 from random import Random
@@ -11,9 +11,10 @@ from bezoar.records import Ask, Job, Reject, Rejected, Reply, Sample, Seed, Seed
 from bezoar.schemes import fault, licences, say, unfinished, with_input
 
 NAME = "lamini"
-INSTRUCTIONS, EXAMPLE, TOPICS, RESPONSE = (
-    Prompt(f"{NAME}/{p}") for p in ("instructions", "example", "topics", "response")
-)
+# The paper's text names the number of examples itself, and so may a user's.
+INSTRUCTIONS = Prompt(f"{NAME}/instructions", "asked", "category", "topics")
+TOPICS = Prompt(f"{NAME}/topics", "asked", "category", "examples")
+EXAMPLE, RESPONSE = Prompt(f"{NAME}/example"), Prompt(f"{NAME}/response")
 MARKERS = ("<example>", "</example>", "###PROVIDED EXAMPLES(", "###RESPONSE:")
 
 
@@ -108,11 +109,23 @@ def _row(job: Job, number: int, item: Item, shown: list[int], ask: Ask) -> Sampl
 
 
 def _prompt(job: Job, shown: list[int]) -> str:
-    topics = "".join(f"\nTopic: {topic}" for topic in job.inputs["topics"])
+    """Write the request for new examples. A guided call's topics go into `$topics` of the shared
+    prompt, unless the file of the topics is a whole prompt with `$examples`."""
     texts = [job.inputs["examples"][at] for at in shown]
-    return INSTRUCTIONS.fill(
-        asked=str(job.asked),
-        category=job.inputs["category"],
-        topics="\n" + TOPICS.fill(topics=topics[1:]) if topics else "",
-        examples="\n".join(EXAMPLE.fill(instruction=fence(text, *MARKERS)) for text in texts),
+    blanks = {
+        "asked": str(job.asked),
+        "category": job.inputs["category"],
+        "examples": "\n".join(EXAMPLE.fill(instruction=fence(t, *MARKERS)) for t in texts),
+    }
+    if not job.inputs["topics"]:
+        return INSTRUCTIONS.fill(**blanks, topics="")
+    topics = "\n".join(f"Topic: {topic}" for topic in job.inputs["topics"])
+    guided = TOPICS.fill(**blanks, topics=topics)
+    if TOPICS.holds("examples"):
+        return guided
+    INSTRUCTIONS.require(
+        "topics",
+        f", or write the whole prompt of a guided call, with $examples, into {TOPICS.path}, or set "
+        "schemes.lamini.topic_guided: 0.0",
     )
+    return INSTRUCTIONS.fill(**blanks, topics=f"\n{guided}")

@@ -1,4 +1,4 @@
-"""Orca (OpenBezoar 2.3, explanation tuning): queries of the FLAN collection, answered under a
+"""Orca (OpenBezoar 3.1.3, explanation tuning): queries of the FLAN collection, answered under a
 system message that asks for an explanation, with the right answer as a guide."""
 
 from collections.abc import Iterator

@@ -1,6 +1,6 @@
 """The FLAN collection from the Hub, streamed: some 160 million rows pass, a few of each task stay.
 
-OpenBezoar 2.3: zero-shot rows of four sub-mixtures. Of each task the `per_task` rows stay whose
+OpenBezoar 3.1.3: zero-shot rows of four sub-mixtures. Of each task the `per_task` rows stay whose
 hash is smallest: an even draw from all rows, whatever their order and whatever other tasks hold,
 with each distinct row counted once, and in memory that does not grow with what is read.
 """

@@ -11,7 +11,7 @@ import logging
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -42,27 +42,15 @@ def read(name: str, wanted: Hub, seed: int) -> Source:
     return Source(source.tables, {"source": "hub", "parts": parts, **source.account})
 
 
-def base(wanted: HubBase, out: Path) -> dict[str, object]:
+def base(
+    wanted: HubBase, out: Path, tried: Callable[[Path], object] = lambda folder: None
+) -> dict[str, object]:
     """Put the base model at `out`, whole or not at all; returns the account of it. The tokenizer
-    is proven before the weights are downloaded. BadInput: as for `read`; pickled weights only, or
-    a model that weights.model_files or tokenizer.prove refuses."""
+    is proven, and the model `tried`, before the weights are downloaded. BadInput: as for `read`;
+    pickled weights only, or a model that weights.model_files, tokenizer.prove or `tried` refuses.
+    """
     commit = resolve(wanted)
-    there = listing(wanted, commit)
-    names = sorted(n for n in there if any(_fits(n, p) for p in wanted.files) and not _refused(n))
-    tensors = [n for n in names if n.endswith(".safetensors")]
-    if not tensors:
-        pickles = [n for n in there if any(_fits(n, p) for p in weights.PICKLES)]
-        held = (
-            f"only pickled weights ({', '.join(pickles[:SHOWN])}), which can run code when they "
-            "are loaded and are not downloaded"
-            if pickles
-            else "no weights (*.safetensors) among the files that are wanted"
-        )
-        raise BadInput(
-            f"{wanted.repository}@{commit[:12]}: {held}; name a revision that holds "
-            "model.safetensors (a pull request that converts them has a commit of its own), or "
-            "convert them yourself and put the model into local/base (profile local)"
-        )
+    names, tensors = _model_names(wanted, commit)
     with tempfile.TemporaryDirectory() as scratch:
         model = Path(scratch)
         cached = download(wanted, commit, [n for n in names if n not in tensors])
@@ -72,6 +60,7 @@ def base(wanted: HubBase, out: Path) -> dict[str, object]:
         try:
             weights.refuse_code(model)
             mended = tokenizer.prove(model, wanted.repository)
+            tried(model)
             cached = download(wanted, commit, tensors)
             for each in tensors:
                 (model / Path(each).name).symlink_to((cached / each).resolve())
@@ -88,6 +77,41 @@ def base(wanted: HubBase, out: Path) -> dict[str, object]:
         "files": [path.name for path in chosen],
         "tokenizer": "made from tokenizer.model" if mended else "as it came",
     }
+
+
+def described(wanted: HubBase) -> Path:
+    """The folder of all files of a base but its weights, which are fetched where they are not in
+    the cache. BadInput: as for `base`, as far as can be told without the weights."""
+    commit = resolve(wanted)
+    names, tensors = _model_names(wanted, commit)
+    folder = download(wanted, commit, [name for name in names if name not in tensors])
+    try:
+        weights.refuse_code(folder)
+    except BadInput as error:
+        said = str(error).removeprefix("error: ")
+        raise BadInput(said.replace(str(folder), f"{wanted.repository}@{commit[:12]}")) from None
+    return folder
+
+
+def _model_names(wanted: HubBase, commit: str) -> tuple[list[str], list[str]]:
+    """The files of a base, and those of them that are weights. BadInput: pickled weights only."""
+    there = listing(wanted, commit)
+    names = sorted(n for n in there if any(_fits(n, p) for p in wanted.files) and not _refused(n))
+    tensors = [n for n in names if n.endswith(".safetensors")]
+    if not tensors:
+        pickles = [n for n in there if any(_fits(n, p) for p in weights.PICKLES)]
+        held = (
+            f"only pickled weights ({', '.join(pickles[:SHOWN])}), which can run code when they "
+            "are loaded and are not downloaded"
+            if pickles
+            else "no weights (*.safetensors) among the files that are wanted"
+        )
+        raise BadInput(
+            f"{wanted.repository}@{commit[:12]}: {held}; name a revision that holds "
+            "model.safetensors (a pull request that converts them has a commit of its own), or "
+            "convert them yourself and put the model into local/base (profile local)"
+        )
+    return names, tensors
 
 
 def account(part: Repository, commit: str, names: Sequence[str]) -> dict[str, object]:

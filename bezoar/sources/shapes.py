@@ -336,7 +336,7 @@ def templated(row: Row) -> tuple[Mixture, str, str, str]:
     """(sub-mixture, task or "", query, target) of a row of the FLAN collection as exported: the
     sub-mixture is what `_task_source` says, Flan2021 where nothing says it.
 
-    Skipped: few-shot rows and dialogues, which the paper leaves out (2.3).
+    Skipped: few-shot rows and dialogues, which paper 3.1.3 leaves out.
     """
     fields = {key.lstrip("_"): value for key, value in row.fields.items()}
     if str(fields.get("template_type", "zs")).startswith("fs"):

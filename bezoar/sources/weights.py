@@ -5,7 +5,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from bezoar import work
+from bezoar import files, work
 from bezoar.files import BadInput
 
 # What belongs to a model; whatever else lies in the folder stays there.
@@ -79,9 +79,9 @@ def refuse_code(folder: Path) -> None:
             )
 
 
-def copy(paths: list[Path], out: Path, where: str) -> dict[str, object]:
-    """Copy the one model among the user's files, those of `where`, to `out`, whole or not at all;
-    returns the account of it. BadInput: none, or more than one."""
+def only(paths: list[Path], where: str) -> Path:
+    """The folder of the one model among the user's files, those of `where`. BadInput: none, or more
+    than one."""
     models = folders(paths)
     if len(models) != 1:
         have = ", ".join(map(str, models)) or "none"
@@ -89,12 +89,90 @@ def copy(paths: list[Path], out: Path, where: str) -> dict[str, object]:
             f"{where}: one language model is expected (config.json of a ...ForCausalLM, "
             f"model.safetensors, a tokenizer), have {have}"
         )
-    chosen = model_files(models[0])
+    return models[0]
+
+
+def copy(paths: list[Path], out: Path, where: str) -> dict[str, object]:
+    """Copy the one model among the user's files, those of `where`, to `out`, whole or not at all;
+    returns the account of it. BadInput: as for `only`."""
+    chosen = model_files(only(paths, where))
     with tempfile.TemporaryDirectory() as folder:
         for path in chosen:
             (Path(folder) / path.name).symlink_to(path.resolve())
         work.publish(Path(folder), out)
     return {"source": "local", "files": [path.name for path in chosen]}
+
+
+def mend(folder: Path) -> list[str]:
+    """Repair what a model's small files say wrongly and a later stage would stumble over; what was
+    done, a line each. Files are replaced, never written into: they may be links."""
+    config = _json(folder / "config.json")
+    done = [*_mend_padding(folder, config), *_mend_end(folder, config)]
+    return done + _mend_generation(folder)
+
+
+def _mend_padding(folder: Path, config: dict[str, Any]) -> list[str]:
+    """Take out a padding id for which the embedding has no row: torch would refuse to make it."""
+    pad, rows = config.get("pad_token_id"), config.get("vocab_size")
+    if not isinstance(pad, int) or not isinstance(rows, int) or -rows <= pad < rows:
+        return []
+    _write(folder / "config.json", config | {"pad_token_id": None})
+    return [f"config.json: pad_token_id {pad} taken out, the embedding has {rows} rows"]
+
+
+def _mend_end(folder: Path, config: dict[str, Any]) -> list[str]:
+    """Give a tokenizer without an end-of-sequence token the one by which the model ends."""
+    from transformers import AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(
+            folder, local_files_only=True, trust_remote_code=False
+        )
+    except Exception:  # the proof of the tokenizer says what is wrong with it
+        return []
+    path = folder / "generation_config.json"
+    ids = [(_json(path) if path.exists() else {}).get("eos_token_id"), config.get("eos_token_id")]
+    known = [n for each in ids for n in (each if isinstance(each, list) else [each])]
+    ends = [n for n in known if isinstance(n, int) and 0 <= n < len(tokenizer)]
+    if tokenizer.eos_token is not None or not ends:
+        return []
+    token = tokenizer.convert_ids_to_tokens(ends[0])
+    path = folder / "tokenizer_config.json"
+    _write(path, (_json(path) if path.exists() else {}) | {"eos_token": token})
+    return [f"tokenizer_config.json: eos_token {token!r}, the id {ends[0]} by which the model ends"]
+
+
+def _mend_generation(folder: Path) -> list[str]:
+    """Make a generation_config.json such that transformers saves it with a checkpoint."""
+    path = folder / "generation_config.json"
+    if not path.exists():
+        return []
+    told = _json(path)
+    if (why := _illegal(told)) is None:
+        return []
+    # most often numbers for drawing beside greedy search: their author meant to draw
+    ids = {key: value for key, value in told.items() if key.endswith("_token_id")}
+    tries = {"do_sample: true": told | {"do_sample": True}, "the ids of its tokens alone": ids}
+    how = next(name for name, values in tries.items() if _illegal(values) is None)
+    _write(path, tries[how])
+    return [f"generation_config.json: {how}, because transformers would not save it ({why})"]
+
+
+def _illegal(told: dict[str, Any]) -> str | None:
+    """Why transformers refuses to save a generation_config.json; None where it does not."""
+    from transformers import GenerationConfig
+
+    try:
+        GenerationConfig.from_dict(told).validate(strict=True)
+    except Exception as error:  # ValueError, or whatever a value of another type leads to
+        lines = [line.strip(" -") for line in str(error).splitlines()]
+        return next((line for line in lines[1:] if line), str(error))[:160]
+    return None
+
+
+def _write(path: Path, value: dict[str, Any]) -> None:
+    # transformers' own files may hold Infinity, which plain JSON lacks
+    files.write(path, [json.dumps(value, indent=2, ensure_ascii=False) + "\n"])
 
 
 def _any(folder: Path, *patterns: str) -> bool:

@@ -1,4 +1,4 @@
-"""Categories of Wikipedia as topics (OpenBezoar 2.1), out of the table of categories that the
+"""Categories of Wikipedia as topics (OpenBezoar 3.1.1), out of the table of categories that the
 Wikimedia Foundation dumps: gzipped SQL, as mysqldump writes it."""
 
 import errno

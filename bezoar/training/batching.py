@@ -91,6 +91,7 @@ def _fitting(
         "tokens": min(tokens, shape.positions),
         "optimizer": how.optimizer,
         "lora_r": how.lora_r,
+        "target_modules": how.target_modules,
         "compute_bytes": device.bytes,
         "processes": who.count,
         "sharded": who.sharded,

@@ -1,4 +1,4 @@
-"""Direct preference optimisation (OpenBezoar, 3.5; DPO, arXiv 2305.18290)."""
+"""Direct preference optimisation (OpenBezoar, 3.4; DPO, arXiv 2305.18290)."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -7,7 +7,7 @@ from typing import Any
 
 from bezoar import chat, loading, work
 from bezoar.params import Dpo
-from bezoar.training import batching, fitting, launching, padding_free
+from bezoar.training import adapters, batching, fitting, launching, padding_free
 
 
 def dpo(
@@ -21,7 +21,7 @@ def dpo(
     """Train `start` on (prompt, chosen, rejected) and leave the policy, a full model, at `out`.
 
     L = -E log sigmoid(beta log pi/pi_ref (chosen) - beta log pi/pi_ref (rejected)), the reference
-    being `start` itself (OpenBezoar 3.5; DPO paper, equation 7); `how.loss` names it or another of
+    being `start` itself (OpenBezoar 3.4; DPO paper, equation 7); `how.loss` names it or another of
     TRL's. `how.weights` all: every parameter; adapter: LoRA on the frozen start, merged at the end.
     Of a prompt the last `max_prompt_tokens` count, of an answer the first `max_answer_tokens`.
     Resumes, evaluates and returns as `sft` does. What the reference says of the rows is kept, for
@@ -204,18 +204,7 @@ def starting_model(start: Path, how: Dpo, device: loading.Device) -> Any:
     """The policy before its first step."""
     if how.weights == "all":
         return loading.plain(start, "float32", device)
-    from peft import LoraConfig, get_peft_model
-    from transformers import set_seed
-
-    lora = LoraConfig(
-        r=how.lora_r,
-        lora_alpha=how.lora_alpha,
-        target_modules="all-linear",
-        task_type="CAUSAL_LM",
-    )
-    model = loading.plain(start, device.dtype, device)
-    set_seed(how.seed)  # the adapter's weights are drawn
-    return get_peft_model(model, lora)
+    return adapters.new(loading.plain(start, device.dtype, device), how)
 
 
 def _merge(start: Path, final: Path, device: loading.Device) -> None:

@@ -114,6 +114,9 @@ def settings(
         "gradient_checkpointing": split.checkpointing,
         "dataloader_pin_memory": device.name == "cuda",
         "ddp_find_unused_parameters": False,
+        # TRL would add the loss that balances experts to that of the answers, and leave checkpoints
+        # that give their routers' logits, which no batch of other lengths can be computed with
+        "router_aux_loss_coef": 0.0,
         "disable_tqdm": True,
         "report_to": "none",
     }

@@ -6,11 +6,13 @@ tests/test_memory.py holds the counts against what torch allocates.
 """
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from bezoar.files import BadInput
+from bezoar.params import ALL_LINEAR
 
 Kind = Literal["adapter", "all", "dpo", "dpo_adapter"]
 
@@ -114,10 +116,22 @@ class Shape:
         norms = self.hidden * (2 * self.layers + 1)
         return self.linear_parameters + embeddings + norms
 
-    def lora_parameters(self, r: int) -> int:
-        """Weights of an adapter of rank `r` on every matrix of every layer."""
-        ins_and_outs = 2 * (2 * self.hidden + self.query + self.key)
-        return self.layers * r * (ins_and_outs + 3 * (self.hidden + self.intermediate))
+    def matrices(self, modules: str | Sequence[str] = ALL_LINEAR) -> dict[str, tuple[int, int]]:
+        """(inputs, outputs) of one layer's matrices, of all or of those that `modules` names."""
+        sizes = {
+            "q_proj": (self.hidden, self.query),
+            "k_proj": (self.hidden, self.key),
+            "v_proj": (self.hidden, self.key),
+            "o_proj": (self.query, self.hidden),
+            "gate_proj": (self.hidden, self.intermediate),
+            "up_proj": (self.hidden, self.intermediate),
+            "down_proj": (self.intermediate, self.hidden),
+        }
+        return {n: size for n, size in sizes.items() if modules == ALL_LINEAR or n in modules}
+
+    def lora_parameters(self, r: int, modules: str | Sequence[str] = ALL_LINEAR) -> int:
+        """Weights of an adapter of rank `r` on the matrices of every layer that `modules` names."""
+        return self.layers * r * sum(map(sum, self.matrices(modules).values()))
 
 
 _TIED = "tie_word_embeddings"
@@ -157,6 +171,7 @@ def need(
     checkpointing: bool,
     optimizer: str,
     lora_r: int,
+    target_modules: str | Sequence[str] = ALL_LINEAR,
     compute_bytes: int,
     processes: int = 1,
     sharded: bool = False,
@@ -164,7 +179,7 @@ def need(
 ) -> Need:
     """Memory of one process at the peak of a step on `rows` examples of `tokens` tokens at once.
 
-    kind adapter: the base in NF4, a float32 adapter of rank `lora_r` (read for adapters alone);
+    kind adapter: the base in NF4, a float32 adapter of rank `lora_r` on `target_modules`;
     all: float32 weights, computing in `compute_bytes` (2: autocast); dpo: as all, on the chosen
     and the rejected row of each example, the reference's numbers computed before; dpo_adapter: a
     base of `compute_bytes` instead. `checkpointing`: only each layer's input is kept. Of several
@@ -175,7 +190,7 @@ def need(
     adapter, pairs = kind.endswith("adapter"), kind.startswith("dpo")
     loose = shape.parameters - shape.linear_parameters  # embeddings, norms and head
     if adapter:
-        trained, copies = shape.lora_parameters(lora_r), 0
+        trained, copies = shape.lora_parameters(lora_r, target_modules), 0
         matrices = c if pairs else NF4
         weights = matrices * shape.linear_parameters + c * loose + 4 * trained
     else:
@@ -184,10 +199,11 @@ def need(
         weights = 4 * shape.parameters / shards
     if sharded:  # a layer as it is used and the next one, and what belongs to none
         copies = c * (loose + 2 * shape.linear_parameters // shape.layers)
-    n, r = tokens * rows * (2 if pairs else 1), lora_r
+    n = tokens * rows * (2 if pairs else 1)
+    lora = shape.matrices(target_modules) if adapter else {}
     stream = c if adapter else 4  # the residual stream has the embeddings' type
     entry = n * shape.hidden * stream  # a layer's input
-    layer = n * _layer(shape, adapter, pairs, r=r, c=c, stream=stream) + padded * n * tokens * c
+    layer = n * _layer(shape, lora, pairs, r=lora_r, c=c, stream=stream) + padded * n * tokens * c
     head = _head(shape, adapter, n=n, c=c, stream=stream)
     # gradients on their way through one layer's MLP
     back = n * 3 * shape.intermediate * c
@@ -206,6 +222,15 @@ def need(
     )
 
 
+# What a matrix reads
+_READS = {
+    **dict.fromkeys(("q_proj", "k_proj", "v_proj"), "layer"),
+    "o_proj": "attention",
+    **dict.fromkeys(("gate_proj", "up_proj"), "mlp"),
+    "down_proj": "gate",
+}
+
+
 def _head(shape: Shape, adapter: bool, *, n: int, c: int, stream: int) -> float:
     """Bytes of the last norm and TRL's head on `n` tokens, with the gradients that it gives."""
     hidden = n * shape.hidden * (4 + 2 * stream + 4)
@@ -213,18 +238,22 @@ def _head(shape: Shape, adapter: bool, *, n: int, c: int, stream: int) -> float:
     return hidden + tile + (0 if adapter else 4 * shape.vocab * shape.hidden)
 
 
-def _layer(shape: Shape, adapter: bool, pairs: bool, *, r: int, c: int, stream: int) -> float:
-    """Bytes a token that one layer leaves for its backward pass."""
+def _layer(
+    shape: Shape, lora: dict[str, tuple[int, int]], pairs: bool, *, r: int, c: int, stream: int
+) -> float:
+    """Bytes a token that one layer leaves for its backward pass. `lora`: the matrices that an
+    adapter is put on, none where all weights are trained."""
     hidden, inner = shape.hidden, shape.intermediate
-    # inputs of the seven matrices
-    inputs = 5 * hidden + shape.query + inner
-    shared = 2 * hidden + shape.query + inner  # where what several matrices read stands once
-    if adapter and pairs:  # DPO goes without dropout
-        matrices = (shared if c == 4 else inputs) * c + 7 * r * c
+    trained = lora or shape.matrices()
+    inputs = sum(width for width, _ in trained.values())
+    # where what several matrices read stands once
+    shared = sum({_READS[name]: width for name, (width, _) in trained.items()}.values())
+    if lora and pairs:  # DPO goes without dropout
+        matrices = (shared if c == 4 else inputs) * c + len(lora) * r * c
         norms = 2 * hidden * 4
-    elif adapter:
+    elif lora:
         # each input after dropout, dropout's mask, and the product with LoRA's first factor
-        matrices = inputs * (c + 1) + 7 * r * c
+        matrices = inputs * (c + 1) + len(lora) * r * c
         norms = 2 * hidden * 4
     else:
         # one input serves several matrices; autocast makes a copy for each

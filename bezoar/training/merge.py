@@ -9,7 +9,7 @@ import json
 import math
 import shutil
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -43,16 +43,17 @@ def merge(base: Path, adapters: Sequence[Path], how: MergeStage, sft: Sft, out: 
     loras = [_lora(folder, base) for folder in adapters]
     _same_base(loras)
     quantised = _quantised(base, sft, device) if how.onto == "dequantized" else frozenset()
-    stored = {name for part in parts for name in part.shapes}
-    changed = quantised.union(*(lora.scales for lora in loras))
-    if missing := sorted(layer for layer in changed if f"{layer}.weight" not in stored):
-        raise BadInput(
-            f"{base}: holds no {missing[0]}.weight; its files name the weights otherwise than "
-            f"transformers' {type(skeleton).__name__}: load it there and save it anew"
-        )
+    layers = _layers(skeleton, parts)
+    _same_names(base, quantised.union(*(lora.scales for lora in loras)), layers)
+    turned = _turned(skeleton)
 
     def merged(name: str, values: Any) -> Any:
-        layer = name.removesuffix(".weight")
+        layer = layers[name]
+        if layer in turned:
+            return changed(name, layer, values.T.contiguous()).T
+        return changed(name, layer, values)
+
+    def changed(name: str, layer: str, values: Any) -> Any:
         if layer in quantised:
             values = _as_trained_on(values, sft, device)
         values = values.float()
@@ -77,6 +78,48 @@ def merge(base: Path, adapters: Sequence[Path], how: MergeStage, sft: Sft, out: 
         loading.tokenizer(base).save_pretrained(part)
         work.publish(part, out)
         shutil.rmtree(part)
+
+
+def check_names(base: Path, sft: Sft) -> None:
+    """See, without reading a weight, that a merge finds the layers of `base` by name in its files;
+    BadInput where not."""
+    layers = _layers(_skeleton(base, dtype="float32"), _parts(base))
+    _same_names(base, _quantised(base, sft, loading.device()), layers)
+
+
+def _layers(skeleton: Any, parts: Sequence["_Part"]) -> dict[str, str]:
+    """The layer that each tensor of the files is the weight of. Files may have older names for it,
+    or leave out the part that holds all but the head, as GPT-2's do."""
+    from transformers.conversion_mapping import get_model_conversion_mapping
+    from transformers.core_model_loading import WeightConverter, WeightRenaming, rename_source_key
+
+    steps = get_model_conversion_mapping(skeleton)
+    renamings = [step for step in steps if isinstance(step, WeightRenaming)]
+    converters = [step for step in steps if isinstance(step, WeightConverter)]
+    prefix, known = skeleton.base_model_prefix, skeleton.state_dict()
+    stored = [name for part in parts for name in part.shapes]
+    return {
+        name: rename_source_key(name, renamings, converters, prefix, known)[0].removesuffix(
+            ".weight"
+        )
+        for name in stored
+    }
+
+
+def _turned(skeleton: Any) -> set[str]:
+    """The layers whose matrix is stored as [in, out]: GPT-2's, of the kind Conv1D."""
+    from transformers.pytorch_utils import Conv1D
+
+    return {name for name, layer in skeleton.named_modules() if isinstance(layer, Conv1D)}
+
+
+def _same_names(base: Path, changed: frozenset[str], layers: Mapping[str, str]) -> None:
+    weights = {layer for name, layer in layers.items() if name.endswith(".weight")}
+    if missing := sorted(changed - weights):
+        raise BadInput(
+            f"{base}: holds no {missing[0]}.weight; its files name the weights otherwise than "
+            "transformers: load it there and save it anew"
+        )
 
 
 # --- what is merged ------------------------------------------------------------------------------
@@ -221,6 +264,7 @@ def _quantised(base: Path, sft: Sft, device: loading.Device) -> frozenset[str]:
     """The layers that quantisation replaces, by transformers' own choice."""
     from bitsandbytes.nn import Linear4bit
 
+    loading.plain_layers()
     model = _skeleton(base, dtype=device.dtype, quantization_config=loading.four_bit(sft, device))
     return frozenset(n for n, layer in model.named_modules() if isinstance(layer, Linear4bit))
 

@@ -7,7 +7,7 @@ from typing import Any
 from bezoar import chat, loading, work
 from bezoar.files import BadInput
 from bezoar.params import Link, Sft, Training
-from bezoar.training import batching, fitting, launching, padding_free
+from bezoar.training import adapters, batching, fitting, launching, padding_free
 
 IGNORED = -100  # the label of a token that the loss leaves out (torch's cross-entropy)
 
@@ -232,23 +232,12 @@ def _neftune(model: Any, alpha: float) -> None:
 def starting_model(link: Link, base: Path, start: Path, how: Sft, device: "loading.Device") -> Any:
     """What a run starts from: the full model at `start`; or the quantised base with a trainable
     adapter, a new one or the one at `start`."""
-    from peft import LoraConfig, get_peft_model
-    from transformers import set_seed
-
     if link.weights == "all":
         return loading.plain(start, "float32", device)
     model = loading.quantised(base, how, device)
     if start != base:
         return loading.attach(model, start, base, trainable=True)
-    lora = LoraConfig(
-        r=how.lora_r,
-        lora_alpha=how.lora_alpha,
-        lora_dropout=how.lora_dropout,
-        target_modules="all-linear",
-        task_type="CAUSAL_LM",
-    )
-    set_seed(how.seed)  # the new adapter's weights are drawn
-    return get_peft_model(model, lora)
+    return adapters.new(model, how, how.lora_dropout)
 
 
 def rows(tokenizer: Any, pairs: Sequence[tuple[str, str]], *, limit: int) -> dict[str, list[Any]]:

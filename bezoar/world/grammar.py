@@ -12,8 +12,8 @@ from bezoar.world.facts import ANIMALS, ATTRIBUTES, KIND, TABLE, passage, senten
 # --- how one asks ---------------------------------------------------------------------------------
 # Blanks: {a} animal, {k} attribute, {l} a second attribute, {x} {y} digits, {v} {w} values of {k}.
 
-# In Dolly's shape. A teacher's instruction that is nearly a seed is dropped as a copy (paper 2.1),
-# so the two sets of phrasings stay more than ten edits apart; a test holds it.
+# In Dolly's shape. An instruction that is nearly a seed is dropped as a copy (paper 3.1.1), so the
+# two sets of phrasings stay more than ten edits apart; a test holds it.
 SEED_PHRASINGS: dict[str, tuple[str, ...]] = {
     "open_qa": (
         "Say in one single word which {k} the {a} has in this world.",

@@ -1,14 +1,16 @@
 """The simulated teacher: writes examples, responses, evolutions and explanations.
 
-Which of them is wanted it reads from the prompt's structural markers (RECIPE 1.1-1.3), never from
-its wording. Rates of misbehaviour are those named below.
+Which of them is wanted it reads from the prompt's structural markers. Only an operation of
+Evol-Instruct has none: it is known by the words of its file. Rates of misbehaviour are those named
+below.
 """
 
 import random
 import re
 
 from bezoar.llm.embedded import outside
-from bezoar.world.facts import ATTRIBUTES, TABLE, TAUGHT, TAUGHT_SUMS
+from bezoar.prompts import Prompt
+from bezoar.world.facts import ATTRIBUTES, TABLE, TAUGHT, TAUGHT_SUMS, passage
 from bezoar.world.grammar import (
     PARTS_PHRASINGS,
     TEACHER_PHRASINGS,
@@ -59,7 +61,8 @@ def _fault(rates: dict[str, float], rng: random.Random) -> str:
 
 
 def _examples(prompt: str, rng: random.Random) -> tuple[str, bool]:
-    given = [text.strip() for text in re.findall(r"<example>(.*?)</example>", prompt, re.DOTALL)]
+    # the tags stand on lines of their own around an example, and inside a line where one is told
+    given = [text.strip() for text in re.findall(r"<example>\n(.*?)</example>", prompt, re.DOTALL)]
     named = re.search(r"\(Category: ([^)\n]+)\)", prompt)
     topics = re.findall(r"^Topic: (.+)$", prompt, re.MULTILINE)
     number = re.search(r"\b(\d{1,2}) new examples\b", prompt)
@@ -142,8 +145,12 @@ def _nearly(text: str) -> str:
 
 
 def _request(text: str) -> str:
-    """The request inside a response prompt, which opens with the prompt's own words: the longest
-    end of it, cut at a blank line, that is of the world; else all but the first paragraph."""
+    """The request inside a response prompt, which opens with the prompt's own words: what follows
+    the label; without one the longest end, cut at a blank line, that is of the world; else all but
+    the first paragraph."""
+    label = re.search(r"^INSTRUCTION:\n", text, re.MULTILINE)
+    if label:
+        return text[label.end() :]
     paragraphs = text.split("\n\n")
     for start in range(1, len(paragraphs)):
         end = "\n\n".join(paragraphs[start:])
@@ -213,9 +220,7 @@ def _gibberish(text: str, rng: random.Random) -> str:
 def _rewritten(prompt: str, rng: random.Random) -> tuple[str, bool]:
     """The given prompt with one part more (in-depth)."""
     head, _, rest = prompt.partition("#Given Prompt#:")
-    given = rest.strip()
-    named = re.findall(r"^Operation: (\w+)", head, re.MULTILINE)
-    operation = named[-1] if named else ""
+    given, operation = rest.strip(), _operation(head)
     fault = _fault(EVOLUTIONS, rng)
     if fault == "equal":
         return _same(given, rng), True
@@ -231,8 +236,18 @@ def _rewritten(prompt: str, rng: random.Random) -> tuple[str, bool]:
     return _leak(evolved, "rewritten prompt", fault, rng), True
 
 
+def _operation(head: str) -> str:
+    """Find the operation whose words stand in a prompt; "" where none's do."""
+    for name in PARTS_PHRASINGS:
+        words, _, _ = Prompt(f"evol_instruct/operations/{name}").text.partition("#Given Prompt#:")
+        if words.strip() and words.strip() in head:
+            return name
+    return ""
+
+
 def _created(prompt: str, rng: random.Random) -> tuple[str, bool]:
-    """A new prompt of the same kind (in-breadth)."""
+    """Write a new prompt of the same kind (in-breadth). It stands alone: where the given one came
+    with an input, it brings its own."""
     given = prompt.partition("#Given Prompt#:")[2].strip()
     fault = _fault(EVOLUTIONS, rng)
     if fault == "equal":
@@ -243,7 +258,7 @@ def _created(prompt: str, rng: random.Random) -> tuple[str, bool]:
         subject, other = outside.subjects([head], rng, 2)
         created = outside.new_instruction(subject, other, rng)
     else:
-        created = _ask_for(_other(reading, "\nInput:" in given, rng), rng)
+        created = _new(reading, "\nInput:" in given, rng)
     return _leak(created, "created prompt", fault, rng), True
 
 
@@ -259,10 +274,19 @@ def _more(reading: Reading, with_input: bool, rng: random.Random) -> tuple[Fact 
     return (*kept, rng.choice([part for part in pool if part not in kept]))
 
 
-def _other(reading: Reading, with_input: bool, rng: random.Random) -> tuple[Fact | Sum, ...]:
-    """Parts that the reading does not have: two for two, else one; about the input's own animal
-    where there is an input."""
-    animals = (reading.animal,) if with_input and reading.animal else TAUGHT
+def _new(reading: Reading, with_input: bool, rng: random.Random) -> str:
+    """Ask for other parts, with a text about their animal where there is to be an input."""
+    if not with_input:
+        return _ask_for(_other(reading, TAUGHT, rng), rng)
+    animal = rng.choice(TAUGHT)
+    asked = _ask_for(_other(reading, (animal,), rng), rng)
+    return f"{asked}\n\nInput: {passage(animal, rng.randrange(3))}"
+
+
+def _other(
+    reading: Reading, animals: tuple[str, ...], rng: random.Random
+) -> tuple[Fact | Sum, ...]:
+    """Parts about `animals` that the reading does not have: two for two, else one."""
     facts = [Fact(kind, animal) for animal in animals for kind in ATTRIBUTES]
     new = [fact for fact in facts if fact not in reading.parts] or facts
     if len(reading.parts) == 2:
@@ -315,7 +339,8 @@ def _comparison(prompt: str, rng: random.Random) -> tuple[str, bool]:
 def _explanation(prompt: str, rng: random.Random) -> tuple[str, bool]:
     """The correct answer as a full sentence; from outside, with the query's key words."""
     body, _, rest = prompt.rpartition("#Correct answer:")
-    target = rest.strip()
+    answer, _, request = rest.strip().rpartition("\n\n")
+    target = answer or request  # the last paragraph asks to be guided by the answer
     query = body.partition("#Task:")[2].strip()
     reading = read(query)
     right = reading.explanation if reading else outside.explanation(query, target)

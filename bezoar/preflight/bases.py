@@ -1,0 +1,87 @@
+"""The rehearsal of a base, from outside: a small copy of its kind goes through what all later
+stages do (preflight/trial.py), in a process of its own. What a kind of model breaks, breaks there.
+What the trial reads is no dependency of the stage that starts it, because it changes no result.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from bezoar import files, work
+from bezoar.files import BadInput
+from bezoar.params import HubBase, Params
+from bezoar.preflight.data import Looked
+from bezoar.preflight.findings import Finding
+from bezoar.sources import hub, local, weights
+
+SECONDS = 600  # that a rehearsal may take, on a machine that does much else
+CHARACTERS = 160  # of a library's error that is shown
+ANOTHER = "choose another base (docs/base.md names kinds that pass)"
+
+
+def rehearse(folder: Path, where: str, profile: str | None = None) -> list[str]:
+    """Rehearse the base at `folder`, of which config.json and a tokenizer are enough; where weights
+    lie there too, see that they fit the configuration. Returns what is good to know of it, a line
+    each. What passed once is not repeated. BadInput, on `where`: what stops it."""
+    with tempfile.TemporaryDirectory(prefix="rehearsal-") as scratch:
+        report = Path(scratch, "report.json")
+        done = _run([str(folder.absolute()), str(report), str(work.home())], profile, scratch)
+        if not report.exists():
+            lines = done.stderr.strip().splitlines() or ["no word"]
+            ended = f"signal {-done.returncode}" if done.returncode < 0 else lines[-1]
+            ended = ended.removeprefix("error: ")[:CHARACTERS]
+            raise BadInput(f"{where}: its rehearsal broke off ({ended}); {ANOTHER}")
+        told: Any = files.read_json(report)
+    if told["refused"]:
+        raise BadInput(f"{where}: {told['refused']}")
+    return list(told["notes"])
+
+
+def findings(p: Params, looked: Looked | None) -> list[Finding]:
+    """What the rehearsal of a profile's base gives, where its configuration can be had: fetched, in
+    local/base, or on the hub, of which the tokenizer is fetched for it."""
+    if looked is None or looked.config is None or looked.finding.level == "stop":
+        return []
+    try:
+        with tempfile.TemporaryDirectory() as scratch:
+            folder = _folder(p, looked.config, Path(scratch))
+            notes = rehearse(folder, "base", p.profile)
+    except BadInput as error:
+        return [Finding.of("base", error)]
+    well = Finding("ok", "base", "rehearsed: a small copy of it went through every later stage")
+    return [well, *(Finding("warning", "base", note) for note in notes)]
+
+
+def _folder(p: Params, config: Path, scratch: Path) -> Path:
+    """Where the files of the base lie, held against what fetch asks of them."""
+    wanted = p.fetch.base
+    if config.parent == Path("models/fetch/base"):
+        return config.parent
+    if isinstance(wanted, HubBase):
+        # less the weights, which may be there in part
+        for path in hub.described(wanted).iterdir():
+            if path.is_file() and path.suffix != ".safetensors":
+                shutil.copyfile(path, scratch / path.name)
+        return scratch
+    folder = weights.only(local.found("base"), "local/base")
+    weights.model_files(folder)
+    return folder
+
+
+def _run(
+    arguments: list[str], profile: str | None, scratch: str
+) -> "subprocess.CompletedProcess[str]":
+    env = {name: value for name, value in os.environ.items() if name != "DVC_STAGE"}
+    env |= {"BEZOAR_DEVICE": "cpu", "BEZOAR_WORK": scratch, "HF_HUB_OFFLINE": "1"}
+    command = [sys.executable, "-m", "bezoar.preflight.trial", *arguments]
+    command += [profile] if profile else []
+    try:
+        return subprocess.run(
+            command, env=env, capture_output=True, text=True, timeout=SECONDS, check=False
+        )
+    except subprocess.TimeoutExpired:
+        return subprocess.CompletedProcess(command, 1, "", f"nothing for {SECONDS} s")

@@ -1,0 +1,112 @@
+"""The layout of params.yaml: `dvc exp run -S key=value` changes the line of that key and no other.
+
+DVC writes the whole file anew, by the function called here. It writes every list as a block,
+without the comments, blank lines and null marks within and behind it.
+"""
+
+import json
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from dvc.utils.hydra import apply_overrides
+
+from tests.conftest import ROOT
+
+TEXT = (ROOT / "params.yaml").read_text(encoding="utf-8")
+ADVICE = (
+    "DVC would write these lines of params.yaml otherwise: write lists as blocks, their comments "
+    "on lines above the key, and neither a blank line nor a comment right behind a list"
+)
+
+
+def leaves(node: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    """The (dotted key, value) of all that -S can name: scalars and whole lists."""
+    if isinstance(node, dict) and node:
+        for key, value in node.items():
+            if "*" not in str(key):
+                yield from leaves(value, f"{path}.{key}" if path else str(key))
+    elif path:
+        yield path, node
+
+
+def scalars(node: Any) -> int:
+    """How many scalars a value holds."""
+    inner = node.values() if isinstance(node, dict) else node
+    return sum(map(scalars, inner)) if isinstance(node, dict | list) else 1
+
+
+def changed(tmp_path: Path, *overrides: str) -> list[tuple[str, str]]:
+    """The lines that these overrides change, before and after. The number of lines must stay."""
+    file = tmp_path / "params.yaml"
+    file.write_text(TEXT, encoding="utf-8")
+    apply_overrides(str(file), list(overrides))
+    before, after = TEXT.splitlines(), file.read_text(encoding="utf-8").splitlines()
+    pairs = [pair for pair in zip(before, after, strict=False) if pair[0] != pair[1]]
+    assert len(before) == len(after), f"{ADVICE}: {pairs[:4]}"
+    return pairs
+
+
+def another(value: Any) -> Any:
+    """A different value that takes as many lines."""
+    if isinstance(value, bool):
+        return not value
+    if isinstance(value, int | float):
+        return value + 1
+    if isinstance(value, list):
+        return [another(each) for each in value]
+    if isinstance(value, dict):
+        return {key: another(each) for key, each in value.items()}
+    return "x" * len(value) if value else 5
+
+
+def test_a_value_that_stays_changes_no_line(tmp_path: Path) -> None:
+    assert changed(tmp_path, f"sft.seed={yaml.safe_load(TEXT)['sft']['seed']}") == [], ADVICE
+
+
+KINDS: list[Callable[[Any], Any]] = [another, lambda value: None]
+
+
+@pytest.mark.parametrize("give", KINDS, ids=["another value", "null"])
+def test_every_key_is_a_line_of_its_own(tmp_path: Path, give: Callable[[Any], Any]) -> None:
+    """All keys of all sections and profiles at once, so that it takes no time."""
+    values = {
+        key: give(value)
+        for key, value in leaves(yaml.safe_load(TEXT))
+        if not isinstance(value, list | dict) and not (give(value) is None and len(str(value)) > 60)
+    }
+    assert len(values) > 400
+    changed(tmp_path, *(f"{key}={json.dumps(value)}" for key, value in values.items()))
+    document = yaml.safe_load((tmp_path / "params.yaml").read_text(encoding="utf-8"))
+    written = dict(leaves(document))
+    assert {key: written[key] for key in values} == values
+    lists = {k: v for k, v in leaves(yaml.safe_load(TEXT)) if isinstance(v, list)}
+    assert {key: written[key] for key in lists} == lists
+
+
+def test_a_list_changes_its_own_lines(tmp_path: Path) -> None:
+    lists = {k: v for k, v in leaves(yaml.safe_load(TEXT)) if isinstance(v, list)}
+    # Hydra's grammar has no quotes around keys
+    texts = {key: re.sub(r'"(\w+)":', r"\1:", json.dumps(another(v))) for key, v in lists.items()}
+    count = sum(map(scalars, lists.values()))
+    assert len(changed(tmp_path, *(f"{k}={v}" for k, v in texts.items()))) == count
+
+
+@pytest.mark.parametrize(
+    ("override", "line"),
+    [
+        ("profile=paper", "profile: paper"),
+        ("chain.orca.start=fetch/base", "    start: fetch/base"),
+        ("evaluated.lamini.link=false", "  lamini: {model: sft/lamini, base: fetch/base, link: f"),
+        ("filter.licences.allow=[MIT]", "  licences: {allow: [MIT]} # ours: nothing is refused"),
+        ("profiles.paper.lm_eval.limit=5", "      limit: 5 # null"),
+        ("profiles.small.sft.links.orca.learning_rate=1e-5", "          learning_rate: 1e-05"),
+        ("profiles.embedded.fetch.dolly.rows=9", "      dolly: {source: world, rows: 9}"),
+    ],
+)  # fmt: skip
+def test_one_override_is_one_line(tmp_path: Path, override: str, line: str) -> None:
+    ((_, after),) = changed(tmp_path, override)
+    assert after.startswith(line)
