@@ -655,6 +655,9 @@ def _harness(run: Run) -> dict[str, Any]:
         "points": harness.points(run),
         "rows": rows,
         "average": harness.average(rows),
+        "warnings": dict.fromkeys(
+            line for found in run.results.values() for line in found.warnings
+        ),
         "shared": [row.task for row in rows if row.task in paper.HARNESS],
         "listed": sum(map(len, paper.HARNESS.values())),
         "pooled": [row.task for row in rows if row.task in paper.POOLED],

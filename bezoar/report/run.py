@@ -149,10 +149,11 @@ class Skill(Seen):
 
 
 class Results(Seen):
-    """What the harness stage measured at one point of the chain."""
+    """What the harness stage measured at one point of the chain, and what the harness warned of."""
 
     tasks: dict[str, Score]
     skills: dict[str, Skill]
+    warnings: list[str] = []
 
 
 class Agreed(Seen):
