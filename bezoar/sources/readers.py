@@ -5,6 +5,7 @@ is well-formed but of no use is left out and counted.
 """
 
 import math
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
@@ -13,7 +14,7 @@ from random import Random
 from typing import NamedTuple, TypeVar
 
 from bezoar.files import BadInput
-from bezoar.records import Answers, Item, Pair, Query, Question, Seed, Topic, Vote
+from bezoar.records import Answers, Grade, Item, Pair, Query, Question, Seed, Topic, Vote
 from bezoar.sources import shapes
 from bezoar.sources.rows import EMPTY, Row, is_parquet, lines, rows
 from bezoar.sources.shapes import Shape, Skipped, shape_of
@@ -22,7 +23,7 @@ from bezoar.sources.tables import Source, Tables
 WANTED = {
     "flan": "a natural-instructions task, prompts and completions, or a chain-of-thought table",
     "topics": "a category tree, or names of topics",
-    "mt_bench": "MT-Bench questions, answers or votes",
+    "mt_bench": "MT-Bench questions, answers, votes or single grades",
     "benchmarks": "multiple-choice items",
 }
 T = TypeVar("T")
@@ -260,12 +261,20 @@ def _mt_bench(reader: _Reader, files: Sequence[File], limit: int | None) -> Tabl
             for row in shown:
                 if answers.setdefault((row.question_id, row.model), row).turns != row.turns:
                     reader.left_out["another answer of a model to a question than the first"] += 1
+    grades: dict[tuple[str, int, str, int], Grade] = {}
+    for _, graded in of("single grades", _single_grade):
+        for one in graded:  # a judgement that is run again is appended: the later one stands
+            key = (one.judge, one.question_id, one.model, one.turn)
+            if key in grades:
+                reader.left_out["a single grade before a later one of the same turn"] += 1
+            grades[key] = one
     return {
         "questions.jsonl": [
             asked[n].model_copy(update={"reference": references.get(n, [])}) for n in wanted
         ],
         "answers.jsonl": [row for row in answers.values() if row.question_id in wanted],
         "votes.jsonl": [vote for vote in votes if vote.question_id in wanted],
+        "grades.jsonl": [g for g in grades.values() if g.question_id in wanted],
         "votes.json": {"simulated": False},
     }
 
@@ -308,6 +317,33 @@ def _vote(row: Row) -> Vote:
             "model_a": row.text("model_a"),
             "model_b": row.text("model_b"),
             "winner": winner,
+        }
+    )
+
+
+def _single_grade(row: Row) -> Grade:
+    """A grade that FastChat's judge gave to one answer; the judge `gpt-4` is called gpt4_single.
+    A score of -1 is FastChat's for a reply without one."""
+    turn, score = row.integer("turn"), row.fields["score"]
+    if turn not in (1, 2):
+        raise BadInput(f"{row.where}: turn: 1 or 2 is expected, got {turn}")
+    if isinstance(score, bool) or not isinstance(score, int | float):
+        raise BadInput(f"{row.where}: score: a number is expected, got {score!r:.60}")
+    if score == -1:
+        raise Skipped("a single grade without a score (-1)")
+    if not 1 <= score <= 10:
+        raise Skipped(f"a single grade of {score:g}, which is not from 1 to 10")
+    judge = str(next(iter(row.fields["judge"]), "")).lower()
+    return Grade.model_validate(
+        {
+            "question_id": row.integer("question_id"),
+            "model": row.text("model"),
+            "turn": turn,
+            "score": score,
+            "status": "ok",
+            "reply": "",
+            "judge": f"{re.sub(r'[^a-z0-9]', '', judge) or 'judge'}_single",
+            "simulated": False,
         }
     )
 

@@ -197,6 +197,15 @@ def _is_vote(fields: Fields) -> bool:
     return _has(*wanted)(fields) and {"question_id", "turn"} <= fields.keys()
 
 
+def _is_single_grade(fields: Fields) -> bool:
+    # FastChat's model_judgment/*_single.jsonl; its pairs have model_1 and model_2
+    return (
+        {"question_id", "turn", "score", "judge"} <= fields.keys()
+        and isinstance(fields.get("model"), str)
+        and isinstance(fields["judge"], list)
+    )
+
+
 # --- multiple choice -----------------------------------------------------------------------------
 
 Asked = tuple[str, list[str], int]  # question, choices, index of the right one
@@ -369,6 +378,7 @@ SHAPES = (
     Shape("mt_bench", "questions", _is_question),
     Shape("mt_bench", "answers", _is_answer),
     Shape("mt_bench", "votes", _is_vote),
+    Shape("mt_bench", "single grades", _is_single_grade),
     *(Shape("benchmarks", name, fits) for name, (fits, _) in BENCHMARKS.items()),
 )
 CHAINS = Shape("flan", "chains of thought", lambda f: False)  # a table: it has lines, not fields
