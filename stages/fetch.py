@@ -3,10 +3,10 @@
 reads   local/NAME/ (the user's own files), the Hugging Face Hub or a dump of Wikipedia's, as the
         profile says; what was downloaded is kept outside of the project
 writes  data/fetch/NAME/: dolly seeds.jsonl, flan queries.jsonl, topics topics.jsonl, hh_rlhf
-        train.jsonl and test.jsonl, mt_bench questions.jsonl, answers.jsonl, votes.jsonl and
-        votes.json, benchmarks tasks/TASK.jsonl (of lm_eval: texts/TASK.jsonl) and probes.jsonl;
-        models/fetch/base for base; source.json in each: where the rows come from, which were left
-        out and why
+        train.jsonl and test.jsonl, mt_bench questions.jsonl, answers.jsonl, votes.jsonl,
+        grades.jsonl and votes.json, benchmarks tasks/TASK.jsonl (of lm_eval: texts/TASK.jsonl)
+        and probes.jsonl; models/fetch/base for base; source.json in each: where the rows come
+        from, which were left out and why
 metrics none
 """
 

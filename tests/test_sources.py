@@ -80,7 +80,7 @@ FILES = {
     "flan": {"queries.jsonl"},
     "topics": {"topics.jsonl"},
     "hh_rlhf": {"train.jsonl", "test.jsonl"},
-    "mt_bench": {"questions.jsonl", "answers.jsonl", "votes.jsonl", "votes.json"},
+    "mt_bench": {"questions.jsonl", "answers.jsonl", "votes.jsonl", "votes.json", "grades.jsonl"},
 }
 
 

@@ -98,13 +98,13 @@ def values(path: Path) -> Iterator[tuple[str, Any]]:
             except (ValueError, RecursionError) as error:
                 raise _broken(f"{path}:{number}", error) from None
         return
-    whole = _whole(path)
-    if len(whole) == 1 and isinstance(whole[0], list):
-        yield from ((f"{path}: item {n}", value) for n, value in enumerate(whole[0], 1))
-    elif len(whole) == 1:
-        yield str(path), whole[0]
+    parsed = _whole(path)
+    if len(parsed) == 1 and isinstance(parsed[0], list):
+        yield from ((f"{path}: item {n}", value) for n, value in enumerate(parsed[0], 1))
+    elif len(parsed) == 1:
+        yield str(path), parsed[0]
     else:
-        yield from ((f"{path}: object {n}", value) for n, value in enumerate(whole, 1))
+        yield from ((f"{path}: object {n}", value) for n, value in enumerate(parsed, 1))
 
 
 def rows(path: Path, known: Callable[[Fields], bool] = bool) -> Iterator[Row]:
