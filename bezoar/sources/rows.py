@@ -116,9 +116,9 @@ def rows(path: Path, known: Callable[[Fields], bool] = bool) -> Iterator[Row]:
     following = next(source, None)
     if following is None and isinstance(value, dict) and not known(value):
         key = wrap(value)
-        if key:
-            where = f"{where}: {key}"
-            inner = ((f"{where}[{n}]", item) for n, item in enumerate(value[key]))
+        inside = value[key] if key else _frame(value, known)
+        if inside:
+            inner = ((f"{where}: {key}[{n}]", item) for n, item in enumerate(inside))
             yield from (_row(place, _unboxed(item)) for place, item in inner)
             return
     yield _row(where, value)
@@ -152,7 +152,7 @@ def table(path: Path, delimiter: str, named: list[str] | None = None) -> Iterato
             names = named or []
             for cells in reader:
                 number, begins = reader.line_num, number + 1
-                if not any(cells):
+                if not any(cells) or (not names and cells[0] == "sep="):  # Excel's own first line
                     continue
                 if not names and named is None:
                     names = [name.strip() for name in cells]
@@ -194,6 +194,32 @@ def _unboxed(item: Any) -> Any:
     if isinstance(item, dict) and isinstance(item.get("row"), dict) and "row_idx" in item:
         return item["row"]
     return item
+
+
+def _frame(value: Fields, known: Callable[[Fields], bool]) -> list[Fields]:
+    """The rows of an object as pandas writes a table: by columns, by rows, or split."""
+    columns, data = value.get("columns"), value.get("data")
+    if isinstance(columns, list) and isinstance(data, list):
+        cells = [row for row in data if isinstance(row, list) and len(row) == len(columns)]
+        return [dict(zip(columns, row, strict=True)) for row in cells] if cells == data else []
+    parts = list(value.values())
+    if not parts or not all(isinstance(part, dict) and part for part in parts):
+        return []
+    if known(parts[0]):
+        return parts
+    ids = list(parts[0])
+    if any(list(part) != ids for part in parts):
+        return []
+    return [{name: part[id] for name, part in value.items()} for id in ids]
+
+
+def header(path: Path, delimiter: str) -> list[str]:
+    """The names in the first row of a text table."""
+    with containers.text(path) as source:
+        try:
+            return [name.strip() for name in next(csv.reader(source, delimiter=delimiter), [])]
+        except (csv.Error, UnicodeDecodeError):
+            return []
 
 
 def _cell(name: str, cell: str) -> Any:

@@ -17,7 +17,7 @@ from bezoar.sources import containers, dialogues
 from bezoar.sources.choices import BENCHMARKS
 from bezoar.sources.containers import lines
 from bezoar.sources.dialogues import SPEAKER, Skipped
-from bezoar.sources.rows import DELIMITERS, Fields, Row, rows, table
+from bezoar.sources.rows import DELIMITERS, Fields, Row, header, rows, table
 
 Maps = Mapping[str, Mapping[str, str]]  # source -> our field -> the user's own name for it
 
@@ -85,16 +85,23 @@ def _self_instruct(row: Row) -> RawSeed:
 
 
 def _chat(row: Row) -> RawSeed:
-    if row.fields.get("label", row.fields.get("kto_tag", True)) is False:
+    if _mark(row.fields, numbers=False) is False:
         raise Skipped("an answer that is marked as a bad one")
     question, answer, unused = dialogues.exchange(row)
     return RawSeed(question, "", answer, "", unused)
 
 
 def _marked(row: Row) -> RawSeed:
-    if not row.fields["label"]:
+    if _mark(row.fields) is False:
         raise Skipped("an answer that is marked as a bad one")
     return RawSeed(row.text("prompt"), "", row.text("completion"), "")
+
+
+def _mark(fields: Fields, numbers: bool = True) -> bool | None:
+    """Whether an answer is marked as a good one or a bad one; None where it is not marked."""
+    mark = str(fields.get("label", fields.get("kto_tag"))).strip().lower()
+    marks = {"true": True, "false": False, **({"1": True, "0": False} if numbers else {})}
+    return marks.get(mark)
 
 
 def _question(row: Row) -> RawSeed:
@@ -128,7 +135,7 @@ SEEDS: dict[str, tuple[Callable[[Fields], bool], Callable[[Row], RawSeed]]] = {
     "instructions with instances": (_is_self_instruct, _self_instruct),
     "dialogues": (dialogues.is_exchange, _chat),
     "answers marked good or bad": (
-        lambda f: _has("prompt", "completion")(f) and isinstance(f.get("label"), bool),
+        lambda f: _has("prompt", "completion")(f) and _mark(f) is not None,
         _marked,
     ),
     "questions and answers": (
@@ -427,7 +434,7 @@ SHAPES = (
     Shape(
         "flan",
         "prompts and completions",
-        lambda f: _has("prompt", "completion")(f) and not isinstance(f.get("label"), bool),
+        lambda f: _has("prompt", "completion")(f) and _mark(f) is None,
     ),
     Shape("flan", "inputs and targets", _has("inputs", "targets")),
     Shape("mt_bench", "questions", _is_question),
@@ -455,7 +462,9 @@ def recognise(path: Path, maps: Maps | None = None, source: str | None = None) -
     if source in (None, "flan") and _is_chains(path):
         return Recognised(CHAINS, lambda: iter(()))
     for delimiter in DELIMITERS:
-        if recognised := _fitting(_table(path, delimiter), maps, source, strict=False):
+        named = dict.fromkeys(header(path, delimiter), "")
+        strict = any(shape.fits(_renamed(named, maps.get(shape.source, {}))) for shape in SHAPES)
+        if recognised := _fitting(_table(path, delimiter), maps, source, strict=strict):
             return recognised
     names = _lettered(path) if source in (None, "benchmarks") else None
     return Recognised(LETTERED, _table(path, ",", names)) if names else None
