@@ -57,14 +57,15 @@ def hidden(item: RawItem) -> bool:
 
 
 def labels(items: Sequence[RawItem], form: Benchmark, wanted: AnswerIs | None) -> list[int]:
-    """The index of the right choice of every item of a file. `wanted` settles it where several
-    readings fit the whole file. BadInput: several that differ, or none."""
+    """The index of the right choice of every item of a file. Where several readings fit the whole
+    file, the usual one of its form settles it, else `wanted`. BadInput: several that differ, or
+    none."""
     fitting = {
         reading: indices
         for reading in form.readings
         if None not in (indices := [_index(item, reading) for item in items])
     }
-    for settled in (wanted, form.usual):
+    for settled in (form.usual, wanted):
         if settled in fitting:
             return [index for index in fitting[settled] if index is not None]
     if not fitting:

@@ -170,17 +170,16 @@ def _notices(top: Path, listed: list[Path], finds: Finds) -> None:
     cards = {
         path.parent: path for path in listed if path.name.lower() == "readme.md" and stated(path)
     }
-    for path, _, into in list(finds.used):
-        if into.parts[0] == "base":
-            continue
-        for folder in path.parents:
-            card = cards.get(folder)
-            place = Path(into.parts[0], LINKED, folder.relative_to(top), "README.md")
-            if card and place not in {into for _, _, into in finds.used}:
-                finds.used.append((card, "what it says of its licence", place))
-                finds.unused = [each for each in finds.unused if each.path != card]
+    places: dict[Path, Path] = {}
+    for path, _, into in finds.used:
+        for folder in path.parents if into.parts[0] != "base" else ():
+            if folder in cards:
+                inner = folder.relative_to(top)
+                places[Path(into.parts[0], LINKED, inner, "README.md")] = cards[folder]
             if folder == top:
                 break
+    finds.used += [(card, "what it says of its licence", place) for place, card in places.items()]
+    finds.unused = [each for each in finds.unused if each.path not in {*places.values()}]
 
 
 def _place(top: Path, path: Path, source: str) -> Path:
