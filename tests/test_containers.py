@@ -94,6 +94,7 @@ PLAIN: dict[str, bytes] = {
     "csv as Excel marks it": b"sep=;\r\n" + spread(ROWS, ";").encode(),
     "csv with LF": spread(ROWS, end="\n").encode(),
     "csv with a mark": b"\xef\xbb\xbf" + spread(ROWS).encode(),
+    "csv with titles": spread([{k.title(): v for k, v in row.items()} for row in ROWS]).encode(),
     "semicolons": spread(ROWS, ";").encode(),
     "tabs": spread(ROWS, "\t").encode(),
     "bars": spread(ROWS, "|").encode(),

@@ -12,7 +12,7 @@ from bezoar.records import Message
 from bezoar.sources import link, local, shapes
 from tests.conftest import DATA
 from tests.test_containers import spread
-from tests.test_sources import DOLLY, adds_up, fails, pair, put, read, table
+from tests.test_sources import DOLLY, TASK, adds_up, fails, pair, put, read, table
 
 TALK = [("user", "Hi?"), ("assistant", "Hello."), ("user", "More?"), ("assistant", "No.")]
 CHAT = [{"role": role, "content": text} for role, text in TALK]
@@ -256,6 +256,10 @@ def test_a_licence_of_ones_own_files_stands_on_every_row(tmp_path: Path) -> None
         "b/c/x.jsonl": "cc-by-4.0",
         "x.jsonl": shapes.NOT_STATED,
     }
+    put(tmp_path / "flan/a.json", TASK, {**TASK, "Instance License": []})
+    tasks = local.read("flan", None, 7, tmp_path, licence="CC0-1.0")
+    assert tasks is not None
+    assert [getattr(q, "licence") for q in tasks.tables["queries.jsonl"]] == ["MIT", "CC0-1.0"]  # noqa: B009
     source = local.read("dolly", None, 7, tmp_path, licence="MIT")
     assert source and {getattr(s, "licence") for s in source.tables["seeds.jsonl"]} == {"MIT"}  # noqa: B009
 

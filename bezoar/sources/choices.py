@@ -45,7 +45,7 @@ NAMES = {
     "label": "a label",
 }
 _LISTS = ("choices", "options")
-_ANSWERS = ("answer", "label", "Answer", "answerKey", "correct", "answer_idx", "gold")
+_ANSWERS = ("answer", "label", "answerKey", "correct", "answer_idx", "gold")
 _PASSAGES = ("article", "passage", "context", "support")
 
 
@@ -289,7 +289,7 @@ def _is_listed(fields: Fields) -> bool:
 
 def _in_columns(row: Row) -> RawItem:
     """MMLU as a table: a column a choice, named by its letter."""
-    question = row.text("question" if "question" in row.fields else "Question")
+    question = row.text("question")
     letters = [letter for letter in "ABCDEFGHIJ" if row.fields.get(letter) not in (None, "")]
     answer = row.fields[next(key for key in _ANSWERS if key in row.fields)]
     choices = [_cell(row, letter) for letter in letters]
@@ -304,7 +304,7 @@ def _cell(row: Row, key: str) -> str:
 
 def _is_in_columns(fields: Fields) -> bool:
     return (
-        (_has("question")(fields) or _has("Question")(fields))
+        _has("question")(fields)
         and {"A", "B"} <= fields.keys()
         and any(key in fields for key in _ANSWERS)
     )

@@ -214,7 +214,7 @@ def _queries(file: File, recognised: Recognised, task: str) -> Iterator[list[Que
     for row in recognised.rows():
         if recognised.shape.name == "natural-instructions task":
             yield [
-                query("niv2", task, (question, target), licence)
+                query("niv2", task, (question, target), licence or file.licence)
                 for question, target, licence in shapes.instances(row)
             ]
         elif recognised.shape.name == "prompts and completions":

@@ -25,6 +25,10 @@ LISTS = {
     "messages", "conversations", "conversation", "conversation_a", "conversation_b", "chosen",
     "rejected",
 }  # fmt: skip
+TITLES = {
+    "instruction", "input", "output", "context", "response", "category", "question", "answer",
+    "prompt", "completion", "chosen", "rejected", "choices", "options", "label",
+}  # fmt: skip
 NUMBERS = {"question_id", "turn", "subcategories"}
 WRAPS = ("data", "rows", "examples", "items", "instances", "records")  # lists of rows in an object
 DELIMITERS = (",", "\t", ";", "|")
@@ -155,7 +159,7 @@ def table(path: Path, delimiter: str, named: list[str] | None = None) -> Iterato
                 if not any(cells) or (not names and cells[0] == "sep="):  # Excel's own first line
                     continue
                 if not names and named is None:
-                    names = [name.strip() for name in cells]
+                    names = columns(cells)
                     if twice := [name for name in names if names.count(name) > 1]:
                         raise BadInput(
                             f"{path}:{begins}: column {twice[0]} stands there twice; name each once"
@@ -213,11 +217,17 @@ def _frame(value: Fields, known: Callable[[Fields], bool]) -> list[Fields]:
     return [{name: part[id] for name, part in value.items()} for id in ids]
 
 
+def columns(cells: list[str]) -> list[str]:
+    """The names of a text table's columns: a title such as `Question` is our `question`."""
+    names = [cell.strip() for cell in cells]
+    return [name.lower() if name.lower() in TITLES else name for name in names]
+
+
 def header(path: Path, delimiter: str) -> list[str]:
     """The names in the first row of a text table."""
     with containers.text(path) as source:
         try:
-            return [name.strip() for name in next(csv.reader(source, delimiter=delimiter), [])]
+            return columns(next(csv.reader(source, delimiter=delimiter), []))
         except (csv.Error, UnicodeDecodeError):
             return []
 

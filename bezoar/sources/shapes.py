@@ -319,13 +319,13 @@ def _is_task(fields: Fields) -> bool:
 
 
 def instances(row: Row) -> Iterator[tuple[str, str, str]]:
-    """(query, target, licence) of each instance of a natural-instructions task: the definition,
-    then the input; the first of the outputs, all of which are right."""
+    """(query, target, licence or "") of each instance of a natural-instructions task: the
+    definition, then the input; the first of the outputs, all of which are right."""
     given = row.fields["Definition"]
     definition = "\n".join(
         row.texts("Definition") if isinstance(given, list) else [row.text("Definition")]
     )
-    licence = row.fields.get("Instance License") or [NOT_STATED]
+    licence = row.fields.get("Instance License") or []
     named = ", ".join(licence) if isinstance(licence, list) else str(licence)
     for number, instance in enumerate(row.fields["Instances"]):
         inner = Row(f"{row.where}: Instances[{number}]", instance)
