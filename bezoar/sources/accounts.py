@@ -14,7 +14,7 @@ TWICE = "given by another file too"
 
 
 class File(NamedTuple):
-    """A file to read; `title` names it in records, the same wherever the project lies."""
+    """Name a file to read. Records know it by `title`, the same wherever the project lies."""
 
     path: Path
     title: str
@@ -23,8 +23,8 @@ class File(NamedTuple):
 
 @dataclass
 class Account:
-    """Counts by file, and reasons over all files. `partly` counts rows of which a part is not
-    used, with what; `categories` those that are used, of seeds."""
+    """Count rows by file, and reasons over all files. `partly` counts rows of which a part is not
+    used, and says which. `categories` counts the seeds that are used."""
 
     read: Counter[str] = field(default_factory=Counter)
     used: Counter[str] = field(default_factory=Counter)
@@ -56,7 +56,7 @@ class Account:
         return [self.read, self.used, self.out, self.beyond, self.reasons, self.partly]
 
     def as_json(self) -> dict[str, object]:
-        """What source.json says."""
+        """Return what source.json says."""
         files = {
             title: {
                 "read": self.read[title],
@@ -78,8 +78,8 @@ class Account:
 
 
 class Taking(Generic[T]):
-    """Takes records from files, one file after another, up to a limit. A record that an earlier
-    file gave is left out. Of each file no more is kept than the limit."""
+    """Take records from files, one file after another, up to a limit. A record that an earlier file
+    gave is left out. Of each file no more is kept than the limit."""
 
     def __init__(
         self,
@@ -103,14 +103,14 @@ class Taking(Generic[T]):
                 self._offer(file, kept, record)
 
     def full(self, kept: Sequence[T]) -> bool:
-        """Whether no further row counts: its file has given as many as all may, or, where the first
-        rows count, so many were read."""
+        """Return whether no further row counts. A file has then given as many as all may, or so
+        many rows were read, where the first ones count."""
         if self.limit is None:
             return False
         return self.read >= self.limit if self.take == "first" else len(kept) >= self.limit
 
     def done(self) -> list[tuple[File, T]]:
-        """The records that the limit allows, in the order of the files."""
+        """Return the records that the limit allows, in the order of the files."""
         shares = self._shares([len(kept) for _, kept in self.kept])
         taken = []
         for (file, kept), share in zip(self.kept, shares, strict=True):
@@ -133,7 +133,7 @@ class Taking(Generic[T]):
             kept.append(record)
 
     def _shares(self, sizes: list[int]) -> list[int]:
-        """How many of each file: as even as their sizes allow."""
+        """Return how many records of each file are taken: as even as their sizes allow."""
         if self.limit is None or self.take == "first" or sum(sizes) <= self.limit:
             return sizes
         shares, left = [0] * len(sizes), self.limit
@@ -145,5 +145,5 @@ class Taking(Generic[T]):
 
 
 def plain(*texts: str) -> Hashable:
-    """What equal texts have in common whatever their blanks and their case."""
+    """Return what equal texts have in common, whatever their blanks and their case."""
     return hash(tuple(" ".join(text.split()).casefold() for text in texts))

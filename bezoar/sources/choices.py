@@ -15,7 +15,7 @@ from bezoar.sources.rows import Fields, Row
 
 
 class RawItem(NamedTuple):
-    """An item as its row has it; `labels` are the row's own names of its choices."""
+    """Hold an item as its row has it. `labels` are the row's own names of its choices."""
 
     where: str
     question: str
@@ -25,7 +25,7 @@ class RawItem(NamedTuple):
 
 
 class Benchmark(NamedTuple):
-    """A form of item: a test of a row, its reader, and the readings of its answers. Where
+    """Hold a form of item: a test of a row, its reader, and the readings of its answers. Where
     `usual` is a reading, it stands wherever it fits a whole file."""
 
     fits: Callable[[Fields], bool]
@@ -50,16 +50,16 @@ _PASSAGES = ("article", "passage", "context", "support")
 
 
 def hidden(item: RawItem) -> bool:
-    """Whether the row keeps its answer to itself."""
+    """Return whether the row keeps its answer to itself."""
     answer = item.answer.strip() if isinstance(item.answer, str) else item.answer
     gap = isinstance(answer, float) and math.isnan(answer)
     return not isinstance(answer, bool) and (gap or answer in HIDDEN)
 
 
 def labels(items: Sequence[RawItem], form: Benchmark, wanted: AnswerIs | None) -> list[int]:
-    """The index of the right choice of every item of a file. Where several readings fit the whole
-    file, the usual one of its form settles it, else `wanted`. BadInput: several that differ, or
-    none."""
+    """Return the index of the right choice of every item of a file. Where several readings fit the
+    whole file, the usual one of its form settles it, else `wanted`. BadInput: several that differ,
+    or none."""
     fitting = {
         reading: indices
         for reading in form.readings
@@ -84,7 +84,7 @@ def labels(items: Sequence[RawItem], form: Benchmark, wanted: AnswerIs | None) -
 
 
 def _mixed(items: Sequence[RawItem], form: Benchmark) -> list[int]:
-    """ARC writes some answers as the row's own labels and some as numbers from 1."""
+    """Read labels beside numbers from 1, as ARC writes them in one file."""
     chosen = []
     for item in items:
         indices = [_index(item, "label"), _index(item, "number_from_1"), _index(item, "letter")]
@@ -96,7 +96,7 @@ def _mixed(items: Sequence[RawItem], form: Benchmark) -> list[int]:
 
 
 def _unfitting(items: Sequence[RawItem], form: Benchmark) -> BadInput:
-    """The error for the row that the reading which fits most rows does not fit."""
+    """Make the error for the row that the reading which fits most rows does not fit."""
     fits = {r: [_index(item, r) is not None for item in items] for r in form.readings}
     best = max(fits, key=lambda reading: sum(fits[reading]))
     item = items[fits[best].index(False)]
@@ -115,7 +115,7 @@ def _unfitting(items: Sequence[RawItem], form: Benchmark) -> BadInput:
 
 
 def _index(item: RawItem, reading: AnswerIs) -> int | None:
-    """Which choice an answer names in a reading, None where it names none."""
+    """Return which choice an answer names in a reading, None where it names none."""
     answer, count = item.answer, len(item.choices)
     if isinstance(answer, bool):
         answer = int(answer)
@@ -156,7 +156,7 @@ def _after(passage: str, question: str) -> str:
 
 
 def _labelled(row: Row) -> RawItem:
-    """ARC, OpenBookQA, CommonsenseQA; in AI2's own files `question` holds stem and choices."""
+    """Read ARC, OpenBookQA, CommonsenseQA. In AI2's own files `question` holds all but the key."""
     nested = row.fields.get("question")
     inner = Row(row.where, nested) if isinstance(nested, dict) else row
     stem = next(key for key in ("stem", "question_stem", "question") if key in inner.fields)
@@ -188,7 +188,7 @@ def _physical(row: Row) -> RawItem:
 
 
 def _truthful(row: Row) -> RawItem:
-    """TruthfulQA's mc1: one true answer among the false ones."""
+    """Read TruthfulQA's mc1: one true answer among the false ones."""
     targets = row.fields.get("mc1_targets")
     if isinstance(targets, dict) and {"choices", "labels"} <= targets.keys():
         choices, right = Row(row.where, targets).texts("choices"), targets["labels"]
@@ -216,7 +216,7 @@ def _ending(row: Row) -> RawItem:
 
 
 def _blank(row: Row) -> RawItem:
-    """WinoGrande: the sentence up to its blank, and each option with the sentence's rest."""
+    """Read WinoGrande: the sentence up to its blank, and each option with the sentence's rest."""
     before, mark, after = row.text("sentence").partition("_")
     if not mark:
         raise BadInput(f"{row.where}: sentence: a blank `_` is expected")
@@ -231,7 +231,7 @@ def _science(row: Row) -> RawItem:
 
 
 def _social(row: Row) -> RawItem:
-    """Social IQa: a situation, a question and three answers."""
+    """Read Social IQa: a situation, a question and three answers."""
     choices = [row.text(f"answer{letter}") for letter in "ABC"]
     question = _after(row.text("context"), row.text("question"))
     return RawItem(row.where, question, choices, row.fields.get("label"), [])
@@ -259,7 +259,7 @@ def _is_yes_or_no(fields: Fields) -> bool:
 
 
 def _listed(row: Row) -> RawItem:
-    """MMLU, RACE, whatever else lists its choices, or names them by letters."""
+    """Read MMLU, RACE, and whatever else lists its choices or names them by letters."""
     key = next(key for key in _LISTS if key in row.fields)
     choices, named = row.fields[key], list[str]()
     if isinstance(choices, dict):
@@ -288,7 +288,7 @@ def _is_listed(fields: Fields) -> bool:
 
 
 def _in_columns(row: Row) -> RawItem:
-    """MMLU as a table: a column a choice, named by its letter."""
+    """Read MMLU as a table: a column a choice, named by its letter."""
     question = row.text("question")
     letters = [letter for letter in "ABCDEFGHIJ" if row.fields.get(letter) not in (None, "")]
     answer = row.fields[next(key for key in _ANSWERS if key in row.fields)]
@@ -342,5 +342,5 @@ BENCHMARKS: dict[str, Benchmark] = {
 
 
 def answered(rows: Iterator[Row], form: Benchmark) -> bool:
-    """Whether any row gives its answer."""
+    """Return whether any row gives its answer."""
     return any(not hidden(form.read(row)) for row in rows)

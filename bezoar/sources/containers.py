@@ -117,7 +117,7 @@ def unpacked(path: Path) -> Iterator["io.BufferedReader[Any]"]:
 
 @contextmanager
 def seekable(path: Path) -> Iterator[Any]:
-    """Open a file for pyarrow to read back and forth; a packed one is unpacked into a temporary
+    """Open a file for pyarrow to read back and forth. A packed one is unpacked into a temporary
     file."""
     import pyarrow
 
@@ -156,7 +156,7 @@ def text(path: Path) -> Iterator[IO[str]]:
 
 
 class NotText(BadInput):
-    """Bytes that are no text in the encoding that a file opens with."""
+    """Say that bytes are no text in the encoding that a file opens with."""
 
     def __init__(self, where: str, error: UnicodeDecodeError) -> None:
         utf8 = error.encoding.startswith("utf-8")
@@ -165,7 +165,7 @@ class NotText(BadInput):
 
 
 class _Bounded(io.RawIOBase):
-    """A stream that ends in an error where it unpacks to more than a file of rows would."""
+    """Stop a stream with an error where it unpacks to more than a file of rows would."""
 
     def __init__(self, path: Path, source: Any) -> None:
         self.path, self.source, self.count = path, source, 0
@@ -202,7 +202,7 @@ def _unpack(path: Path, source: BinaryIO, packed: str) -> Any:
 
 
 def _member(path: Path, archive: zipfile.ZipFile) -> IO[bytes]:
-    """The one file of rows in an archive. BadInput: none, several, or an office document."""
+    """Open the one file of rows in an archive. BadInput: none, several, or an office document."""
     names = archive.namelist()
     if "[Content_Types].xml" in names or "mimetype" in names:
         raise BadInput(

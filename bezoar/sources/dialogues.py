@@ -29,11 +29,11 @@ TOOLS = "a dialogue with tools"
 
 
 class Skipped(Exception):
-    """This row is well-formed but of no use; str(self) is the reason that is counted."""
+    """Say that a row is well-formed but of no use. str(self) is the reason that is counted."""
 
 
 class Exchange(NamedTuple):
-    """The first question of a dialogue and its answer, and what of the dialogue is not used."""
+    """Hold the first question of a dialogue, its answer, and what of the dialogue is not used."""
 
     question: str
     answer: str
@@ -41,7 +41,7 @@ class Exchange(NamedTuple):
 
 
 def is_dialogue(value: object) -> bool:
-    """Whether a value is a list of turns, by its first ones."""
+    """Return whether a value is a list of turns, by its first ones."""
     if not isinstance(value, list) or not value:
         return False
     return all(
@@ -53,7 +53,7 @@ def is_dialogue(value: object) -> bool:
 
 
 def turns_of(fields: Fields) -> Any:
-    """The list of turns that a row holds, None where it holds none."""
+    """Return the list of turns that a row holds, None where it holds none."""
     for key in KEPT:
         value: Any = fields.get(key)
         if is_dialogue(value):
@@ -75,7 +75,7 @@ def turns_of(fields: Fields) -> Any:
 
 
 def with_tools(fields: Fields) -> bool:
-    """Whether a row offers tools or its turns use some."""
+    """Return whether a row offers tools or its turns use some."""
     offered = fields.get("tools") or fields.get("functions")
     if offered and str(offered).strip() not in ("[]", "{}"):
         return True
@@ -84,7 +84,7 @@ def with_tools(fields: Fields) -> bool:
 
 
 def is_exchange(fields: Fields) -> bool:
-    """Whether a row holds a dialogue of a user and a model, without tools."""
+    """Return whether a row holds a dialogue of a user and a model, without tools."""
     turns = turns_of(fields)
     if turns is None or with_tools(fields):
         return False
@@ -93,7 +93,7 @@ def is_exchange(fields: Fields) -> bool:
 
 
 def exchange(row: Row) -> Exchange:
-    """The first exchange of a row's dialogue. Skipped: tools, no answer, no text."""
+    """Return the first exchange of a row's dialogue. Skipped: tools, no answer, no text."""
     if with_tools(row.fields):
         raise Skipped(TOOLS)
     turns = messages(row, turns_of(row.fields))
@@ -108,16 +108,16 @@ def exchange(row: Row) -> Exchange:
 
 
 def messages(row: Row, turns: Any) -> list[Message]:
-    """Turns as messages. Skipped: a role that is no user's and no model's, content that is no text,
-    an empty turn."""
+    """Read turns as messages. Skipped: a role that is no user's and no model's, content that is no
+    text, an empty turn."""
     if not isinstance(turns, list):
         raise Skipped("no dialogue")
     return [Message(role=role, content=text) for role, text in (_turn(row, t) for t in turns)]
 
 
 def marked(text: str) -> list[Message]:
-    """The turns of a dialogue as HH-RLHF writes it. Skipped: turns that do not alternate or are
-    empty."""
+    """Read the turns of a dialogue as HH-RLHF writes it. Skipped: turns that do not alternate or
+    are empty."""
     before, *parts = SPEAKER.split(text)
     speakers, words = parts[::2], [part.strip() for part in parts[1::2]]
     wanted = ["Human" if n % 2 == 0 else "Assistant" for n in range(len(speakers))]
@@ -132,7 +132,7 @@ def marked(text: str) -> list[Message]:
 
 
 def prompt(system: str, before: Sequence[Message]) -> list[Message]:
-    """A prompt that ends with the user's turn: a system message stands before the first one.
+    """Make a prompt that ends with the user's turn. A system message goes before the first one.
     Skipped: turns that do not alternate."""
     turns = list(before)
     if turns and turns[0].role == "system":

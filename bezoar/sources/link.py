@@ -41,7 +41,7 @@ HUGE = 2**28  # bytes; a file as large as this with no line break near its start
 
 
 class Unused(NamedTuple):
-    """A file that is not linked, and why. The lower its `rank`, the likelier it was meant."""
+    """Name a file that is not linked, and why. The lower its `rank`, the likelier it was meant."""
 
     path: Path
     why: str
@@ -50,7 +50,8 @@ class Unused(NamedTuple):
 
 @dataclass
 class Finds:
-    """What lies in a folder: (file, what it is, where its link goes below local/), and the rest."""
+    """Hold what lies in a folder: (file, what it is, where its link goes below local/), and the
+    rest."""
 
     used: list[tuple[Path, str, Path]] = field(default_factory=list)
     unused: list[Unused] = field(default_factory=list)
@@ -61,9 +62,9 @@ class Finds:
 
 
 def find(top: Path, maps: Maps | None = None) -> Finds:
-    """Look at every file below `top`, in order of their paths; `maps` has the user's own names of
-    fields. Hidden ones, this project's own links and what was seen before (a link back up, the
-    store of a download cache) are left out."""
+    """Look at every file below `top`, in order of their paths. `maps` has the user's own names of
+    fields. Hidden files and this project's own links are left out. So is what was seen before: a
+    link back up, the store of a download cache."""
     finds, listed = Finds(), list(_walk(top))
     models = weights.folders(listed)
     _base(models, finds)
@@ -101,7 +102,7 @@ def find(top: Path, maps: Maps | None = None) -> Finds:
 
 
 def _base(models: list[Path], finds: Finds) -> None:
-    """The first usable base model. BadInput: there are some, and none can be used."""
+    """Take the first usable base model. BadInput: there are some, and none can be used."""
     refused = ""
     chosen: Path | None = None
     for model in models:
@@ -122,7 +123,7 @@ def _base(models: list[Path], finds: Finds) -> None:
 
 
 def _recognised(path: Path, maps: Maps | None, finds: Finds) -> Recognised | None:
-    """What a file is; where it is nothing that is read, it is named with the reason."""
+    """Recognise a file. One that is not read is named with the reason."""
     try:
         if _shapeless(path):
             finds.leave(path, f"one line of more than {HUGE // 2**20} MiB: no list of rows")
@@ -137,7 +138,7 @@ def _recognised(path: Path, maps: Maps | None, finds: Finds) -> Recognised | Non
 
 
 def _tasks(top: Path, items: Mapping[Path, Recognised], finds: Finds) -> None:
-    """Of each benchmark the split that is evaluated; the others are named with the reason."""
+    """Take the split of each benchmark that is evaluated. The others are named with the reason."""
     placed = {_place(top, path, "benchmarks").as_posix(): path for path in items}
     groups: dict[tuple[str, str], list[tuple[Path, str]]] = {}
     for title, name in names.distinct(list(placed)).items():
@@ -166,7 +167,7 @@ def _tasks(top: Path, items: Mapping[Path, Recognised], finds: Finds) -> None:
 
 
 def _notices(top: Path, listed: list[Path], finds: Finds) -> None:
-    """The READMEs beside what is used: they may state its licence."""
+    """Link the READMEs beside what is used, for they may state its licence."""
     cards = {
         path.parent: path for path in listed if path.name.lower() == "readme.md" and stated(path)
     }
@@ -190,7 +191,7 @@ def _place(top: Path, path: Path, source: str) -> Path:
 
 
 def link(finds: Finds, local: Path = LOCAL) -> None:
-    """Replace the links below `local` by those of `finds`; the user's own files stay."""
+    """Replace the links below `local` by those of `finds`. The user's own files stay."""
     clear(local)
     for path, _, into in finds.used:
         target = local / into
@@ -268,7 +269,7 @@ def _named(unused: Unused, top: Path) -> str:
 
 
 def maps() -> Maps:
-    """The user's own names of fields, by source, as profile `local` has them."""
+    """Return the user's own names of fields, by source, as profile `local` has them."""
     if not Path("params.yaml").exists():
         return {}
     fetch = params.load(profile="local").fetch

@@ -18,8 +18,8 @@ NOTICES = ("readme.md", "readme", "readme.txt", "license", "license.txt", "licen
 
 
 def found(name: str, folder: Path = LOCAL) -> list[Path]:
-    """The user's files below local/NAME/, in order of their paths. Hidden ones are left out, and
-    those that tell of others."""
+    """List the user's files below local/NAME/, in order of their paths. Hidden ones are left out,
+    and those that tell of others."""
     listed: dict[Path, Path] = {}
     for top, folders, names in os.walk(folder / name):
         folders.sort()
@@ -46,9 +46,9 @@ def read(
     how: Reading | None = None,
     licence: str | None = None,
 ) -> Source | None:
-    """The records of local/NAME/, at most `limit` rows (benchmarks: of a task); None where the
-    folder holds no file. `licence` is that of all rows, else a README beside a file states it.
-    BadInput: as readers.read."""
+    """Read the records of local/NAME/, at most `limit` rows (benchmarks: of a task). The result is
+    None where the folder holds no file. `licence` is that of all rows, else a README beside a file
+    states it. BadInput: as readers.read."""
     top = folder / name
     files = [
         File(
@@ -65,19 +65,19 @@ def read(
 
 
 def undrawn(account: Mapping[str, Any], schemes: Schemes) -> str:
-    """The categories of seeds that no scheme draws from, with their numbers of seeds."""
+    """Return the categories of seeds that no scheme draws from, with their numbers of seeds."""
     drawn = {*schemes.lamini.categories, *schemes.evol_instruct.categories}
     counts = sorted(account.get("categories", {}).items())
     return ", ".join(f"{name} ({count})" for name, count in counts if name not in drawn)
 
 
 def is_notice(path: Path) -> bool:
-    """Whether a file tells of others, and holds no rows itself."""
+    """Return whether a file tells of others, and holds no rows itself."""
     return path.name.lower() in NOTICES
 
 
 def beside(path: Path, top: Path) -> str:
-    """The licence that a README states for a file: the nearest one, up to the folder `top`."""
+    """Return the licence that a README states for a file: the nearest one, up to `top`."""
     for folder in path.parents:
         for notice in (folder / name for name in ("README.md", "readme.md")):
             if notice.is_file() and (licence := stated(notice)):
@@ -88,7 +88,7 @@ def beside(path: Path, top: Path) -> str:
 
 
 def stated(notice: Path) -> str:
-    """What the front matter of a data card names as its licence, "" where it names none."""
+    """Return what the front matter of a data card names as its licence, "" where it names none."""
     import yaml
 
     head = notice.read_text(encoding="utf-8-sig", errors="replace").replace("\r\n", "\n")

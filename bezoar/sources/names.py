@@ -42,8 +42,8 @@ COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
 class Name(NamedTuple):
-    """What a file's path says: its task, its split ("" where nothing tells one), and the folder
-    that holds the task."""
+    """Hold what a file's path says: its task, its split ("" where nothing tells one), and the
+    folder that holds the task."""
 
     task: str
     split: str
@@ -51,7 +51,7 @@ class Name(NamedTuple):
 
 
 def named(path: str) -> Name:
-    """The task, in [a-z0-9_], and the split of a file, by its path below the user's folder."""
+    """Return the task, in [a-z0-9_], and the split of a file, by its path below a folder."""
     place = PurePosixPath(path)
     stem = place.name.lower()
     while ending := ENDINGS.search(stem):
@@ -72,8 +72,8 @@ def named(path: str) -> Name:
 
 
 def distinct(paths: Sequence[str]) -> dict[str, Name]:
-    """The names of all files together. Files that stand for the same task in two folders are two
-    tasks, told apart by the folders' names."""
+    """Name all files together. Files that stand for the same task in two folders are two tasks,
+    told apart by the folders' names."""
     names = {path: named(path) for path in paths}
     folders = {(name.task, name.folder) for name in names.values()}
     twice = {task for task, count in Counter(task for task, _ in folders).items() if count > 1}
@@ -86,7 +86,7 @@ def _told_apart(name: Name) -> Name:
 
 
 def _without_split(words: list[str]) -> tuple[list[str], str]:
-    """A file's words without its split and what else says nothing, and the split."""
+    """Return a file's words without its split and what else says nothing, and the split."""
     kept, split = list(words), ""
     while kept and (
         kept[-1] in SPLITS or kept[-1] in FILLERS or re.fullmatch(r"head\d+", kept[-1])
@@ -105,7 +105,8 @@ def _is_plain(folder: str) -> bool:
 
 
 def _join(folders: Sequence[str], hub: bool) -> str:
-    """The task out of its folders: the innermost, and in the Hub's layout that of the data set."""
+    """Make the task out of its folders: the innermost, and in the Hub's layout that of the data
+    set."""
     slugs = [
         "_".join(re.findall(r"[a-z0-9]+", name.lower().rpartition("--")[2])) for name in folders
     ]
@@ -115,7 +116,7 @@ def _join(folders: Sequence[str], hub: bool) -> str:
 
 
 def _overlap(first: str, second: str) -> str:
-    """Two names as one, the words in which they meet once: ai2_arc, arc_easy: ai2_arc_easy."""
+    """Join two names, the words in which they meet once: ai2_arc, arc_easy: ai2_arc_easy."""
     before, after = first.split("_"), second.split("_")
     met = next(
         (n for n in range(min(len(before), len(after)), 0, -1) if before[-n:] == after[:n]), 0

@@ -1,6 +1,6 @@
 """Files of any source as the records that a fetch writes.
 
-Files are told by what is in them. A file that is not what its fetch wants is an error; a row that
+Files are told by what is in them. A file that is not what its fetch wants is an error. A row that
 is well-formed but of no use is left out and counted.
 """
 
@@ -57,9 +57,9 @@ def read(
     *,
     how: Reading | None = None,
 ) -> Source:
-    """The records of one fetch out of `files`, at most `limit` rows (benchmarks: of a task), read
-    as `how` says; `where` names the lot in messages. BadInput: a file that is not what the fetch
-    wants, or no usable row."""
+    """Read the records of one fetch out of `files`, as `how` says: at most `limit` rows
+    (benchmarks: of a task). `where` names the lot in messages. BadInput: a file that is not what
+    the fetch wants, or no usable row."""
     reader = _Reader(name, where, seed, how or Reading())
     tables = READERS[name](reader, files, limit)
     account = reader.account
@@ -76,13 +76,13 @@ def read(
 
 
 def votes(path: Path) -> list[Vote]:
-    """The votes of a file (JSON Lines or parquet), those that name no winner and no tie left out;
-    BadInput for a row that is none."""
+    """Read the votes of a file (JSON Lines or parquet). Those that name no winner and no tie are
+    left out. BadInput: a row that is none."""
     return _all(path, _vote)
 
 
 def answers(path: Path) -> list[Answers]:
-    """A file of models' answers to MT-Bench, two turns each; BadInput for a row that is none."""
+    """Read a file of models' answers to MT-Bench, two turns each. BadInput: a row that is none."""
     return _all(path, _answers)
 
 
@@ -92,7 +92,7 @@ def _all(path: Path, make: Callable[[Row], T]) -> list[T]:
 
 
 def _one(make: Callable[[Row], T]) -> Callable[[Row], list[T | Skipped]]:
-    """A reader of rows, each of which gives one record or the reason why it gives none."""
+    """Make a reader of rows, each of which gives one record or the reason why it gives none."""
 
     def made(row: Row) -> list[T | Skipped]:
         try:
@@ -104,7 +104,7 @@ def _one(make: Callable[[Row], T]) -> Callable[[Row], list[T | Skipped]]:
 
 
 class _Reader:
-    """What one fetch reads: how, and the account of it."""
+    """Hold what one fetch reads: how, and the account of it."""
 
     def __init__(self, source: str, where: str, seed: int, how: Reading) -> None:
         self.source, self.where, self.seed, self.how = source, where, seed, how
@@ -112,7 +112,7 @@ class _Reader:
         self.renamed = False  # whether a file had the fields that the user names
 
     def recognise(self, file: File) -> Recognised:
-        """What the file is; BadInput where its fetch has no use for it."""
+        """Recognise a file. BadInput: its fetch has no use for it."""
         maps = {self.source: self.how.fields}
         recognised = recognise(file.path, maps, self.source)
         if recognised:
@@ -131,13 +131,13 @@ class _Reader:
     def taking(
         self, files: Sequence[File], limit: int | None, same: Callable[[T], Hashable] | None
     ) -> "Taking[T]":
-        """An empty collection of records out of files."""
+        """Make an empty collection of records out of files."""
         # one file alone is as its owner wants it: what it repeats is meant, or filter finds it
         return Taking(self.account, limit, self.how.take, same if len(files) > 1 else None)
 
     def each(self, file: File, recognised: Recognised, make: Callable[[Row], T]) -> Iterator[T]:
-        """What is made of each row of a file; rows of no use are left out. BadInput for a row that
-        is not of the file's shape."""
+        """Yield what is made of each row of a file. Rows of no use are left out. BadInput: a row
+        that is not of the file's shape."""
         self.account.open(file)
         for row in recognised.rows():
             if not recognised.shape.fits(row.fields):
@@ -194,7 +194,7 @@ def _flan(reader: _Reader, files: Sequence[File], limit: int | None) -> Tables:
 
 
 def _queries(file: File, recognised: Recognised, task: str) -> Iterator[list[Query | Skipped]]:
-    """The queries of each row of a file, numbered later."""
+    """Yield the queries of each row of a file, to be numbered later."""
 
     def query(mixture: str, task: str, pair: tuple[str, str], licence: str) -> Query | Skipped:
         if not all(part.strip() for part in pair):
@@ -308,8 +308,8 @@ def _hh_rlhf(reader: _Reader, files: Sequence[File], limit: int | None) -> Table
 
 
 def _parted(pairs: Sequence[Pair], most: int) -> tuple[list[Pair], list[Pair]]:
-    """Pairs for training, `most` at most, and for testing. Pairs whose prompts differ in blanks and
-    case alone stand on one side: else a test asks what training answered."""
+    """Part pairs for training, `most` at most, from those for testing. Pairs whose prompts differ
+    in blanks and case alone stand on one side, or a test would ask what training answered."""
     prompts = [plain(*(turn.content for turn in pair.prompt)) for pair in pairs]
     left, trained = most, {}
     for prompt, count in Counter(prompts).items():
@@ -384,7 +384,7 @@ def _mt_bench(reader: _Reader, files: Sequence[File], limit: int | None) -> Tabl
 
 
 class _Later(Generic[T]):
-    """Rows of which the later one stands where two say the same thing, as FastChat appends them."""
+    """Keep the later of two rows that say the same thing, for FastChat appends them."""
 
     def __init__(self, account: Account, reason: str) -> None:
         self.account, self.reason = account, reason
@@ -392,7 +392,7 @@ class _Later(Generic[T]):
         self.files: dict[Hashable, File] = {}
 
     def add(self, file: File, rows: Sequence[T], key: Callable[[T], Hashable]) -> None:
-        """Take the rows of a file; an earlier one of the same key is left out."""
+        """Take the rows of a file. An earlier one of the same key is left out."""
         for row in rows:
             if earlier := self.files.get(key(row)):
                 self.account.use(earlier, -1)
@@ -413,8 +413,8 @@ def _take_shown(
 def _questions(
     reader: _Reader, given: Sequence[tuple[File, list[Question]]], limit: int | None
 ) -> tuple[dict[int, Question], dict[int, bool]]:
-    """All questions by their numbers, and the numbers of those that are asked. BadInput: none, or
-    two questions of one number."""
+    """Return all questions by their numbers, and whether each is asked. BadInput: none, or two
+    questions of one number."""
     questions: dict[int, Question] = {}
     first: dict[int, File] = {}
     for file, numbered in given:
@@ -446,7 +446,7 @@ Q = TypeVar("Q", Answers, Vote, Grade)
 
 
 def _known(reader: _Reader, file: File, rows: Sequence[Q], wanted: dict[int, bool]) -> list[Q]:
-    """The answers or votes on questions that are asked; the others are counted."""
+    """Return the answers or votes on questions that are asked. The others are counted."""
     for row in rows:
         if row.question_id not in wanted:
             reader.account.leave_out(file, "on a question that is not given")
@@ -579,15 +579,15 @@ def _depth(task: tuple[tuple[str, str], Group]) -> tuple[int, str, str]:
 
 
 class _Tasks:
-    """Makes the tasks of all benchmarks, one after another."""
+    """Make the tasks of all benchmarks, one after another."""
 
     def __init__(self, reader: _Reader, limit: int | None) -> None:
         self.reader, self.limit = reader, limit
         self.earlier: list[set[Hashable]] = []  # the items of each task
 
     def items(self, task: str, group: Group, form: Benchmark) -> list[Item]:
-        """The items of the first split that gives its answers, test before validation before a file
-        that names none. A training split is no task."""
+        """Return the items of the first split that gives its answers: test, then validation, then a
+        file that names none. A training split is no task."""
         used, chosen = "", list[tuple[File, list[RawItem]]]()
         for split in names.EVALUATED:
             shards = [(file, recognised) for file, each, recognised in group if each == split]
@@ -624,8 +624,8 @@ class _Tasks:
     def _labelled(
         self, task: str, taken: Sequence[tuple[File, list[RawItem]]], form: Benchmark
     ) -> list[Item]:
-        """Items with the index of the right choice, as all rows of the task together say. A task
-        all of whose items stand in an earlier one is a copy of it."""
+        """Return items with the index of the right choice, as all rows of the task together say. A
+        task all of whose items stand in an earlier one is a copy of it."""
 
         def same(item: RawItem) -> Hashable:
             return plain(item.question, *item.choices)

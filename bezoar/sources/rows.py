@@ -1,7 +1,7 @@
 """A file as rows, whatever holds them: JSON Lines, JSON, a table of text, parquet or Arrow.
 
-Tolerant where nothing can be misread (a byte order mark, CRLF, blank lines, no newline at the end);
-otherwise BadInput names the file and the line.
+Nothing that cannot be misread stops a file: a byte order mark, CRLF, blank lines, no newline at the
+end. Otherwise BadInput names the file and the line.
 """
 
 import ast
@@ -37,13 +37,13 @@ CELL = 2**24  # ours: characters in a cell
 
 
 class Row(NamedTuple):
-    """A JSON object and where it stands ("file:line"), for messages."""
+    """Hold a JSON object and where it stands ("file:line"), for messages."""
 
     where: str
     fields: Fields
 
     def text(self, key: str) -> str:
-        """A field that must be text; BadInput where it is missing, null or something else."""
+        """Return a field that must be text. BadInput: it is missing, null or something else."""
         if key not in self.fields:
             raise BadInput(
                 f"{self.where}: {key}: missing; the fields here are {', '.join(self.fields)}"
@@ -51,21 +51,21 @@ class Row(NamedTuple):
         return self.checked(key, self.fields[key])
 
     def texts(self, key: str) -> list[str]:
-        """A field that must be a list of text, not empty."""
+        """Return a field that must be a list of text, not empty."""
         values = self.fields.get(key)
         if not isinstance(values, list) or not values:
             raise BadInput(f"{self.where}: {key}: a list of text is expected, got {values!r:.60}")
         return [self.checked(key, value) for value in values]
 
     def integer(self, key: str) -> int:
-        """A field that must be a whole number."""
+        """Return a field that must be a whole number."""
         value = self.fields.get(key)
         if not isinstance(value, int) or isinstance(value, bool):
             raise BadInput(f"{self.where}: {key}: a whole number is expected, got {value!r:.60}")
         return value
 
     def checked(self, key: str, value: object) -> str:
-        """`value` if it is text that UTF-8 can hold (JSON can escape half a surrogate pair)."""
+        """Return `value` if UTF-8 can hold its text. JSON can escape half a surrogate pair."""
         if not isinstance(value, str):
             raise BadInput(f"{self.where}: {key}: text is expected, got {value!r:.60}")
         try:
@@ -133,8 +133,8 @@ def rows(path: Path, known: Callable[[Fields], bool] = bool) -> Iterator[Row]:
 
 
 def wrap(fields: Fields) -> str:
-    """The field of an object that holds rows: a name that says so, or its one list of objects; ""
-    where there is none."""
+    """Return the field of an object that holds rows: a name that says so, or its one list of
+    objects. The result is "" where there is none."""
     holding = [
         key
         for key, value in fields.items()
@@ -201,7 +201,7 @@ def _unboxed(item: Any) -> Any:
 
 
 def _frame(value: Fields, known: Callable[[Fields], bool]) -> list[Fields]:
-    """The rows of an object as pandas writes a table: by columns, by rows, or split."""
+    """Return the rows of an object as pandas writes a table: by columns, by rows, or split."""
     columns, data = value.get("columns"), value.get("data")
     if isinstance(columns, list) and isinstance(data, list):
         cells = [row for row in data if isinstance(row, list) and len(row) == len(columns)]
@@ -218,13 +218,13 @@ def _frame(value: Fields, known: Callable[[Fields], bool]) -> list[Fields]:
 
 
 def columns(cells: list[str]) -> list[str]:
-    """The names of a text table's columns: a title such as `Question` is our `question`."""
+    """Name a text table's columns. A title such as `Question` is our `question`."""
     names = [cell.strip() for cell in cells]
     return [name.lower() if name.lower() in TITLES else name for name in names]
 
 
 def header(path: Path, delimiter: str) -> list[str]:
-    """The names in the first row of a text table."""
+    """Return the names in the first row of a text table."""
     with containers.text(path) as source:
         try:
             return columns(next(csv.reader(source, delimiter=delimiter), []))
@@ -241,7 +241,7 @@ def _cell(name: str, cell: str) -> Any:
 
 
 def _list(cell: str) -> Any:
-    """A list as JSON, as Python or as NumPy prints it; the text as it is where it is none."""
+    """Read a list as JSON, as Python or as NumPy prints it. Other text stays as it is."""
     try:
         return json.loads(cell)
     except (ValueError, RecursionError):
@@ -257,7 +257,7 @@ def _list(cell: str) -> Any:
 
 
 def _strings(text: str) -> list[str]:
-    """The strings of a list; NumPy puts no comma between them, which Python would join."""
+    """Read the strings of a list. NumPy puts no comma between them, and Python would join them."""
     try:
         tokens = list(tokenize.generate_tokens(io.StringIO(f"({text})").readline))
         return [ast.literal_eval(t.string) for t in tokens if t.type == tokenize.STRING]

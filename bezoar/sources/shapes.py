@@ -24,7 +24,7 @@ Maps = Mapping[str, Mapping[str, str]]  # source -> our field -> the user's own 
 
 @dataclass(frozen=True)
 class Shape:
-    """A kind of file: the folder of local/ that it feeds, and a test of one row."""
+    """Name a kind of file: the folder of local/ that it feeds, and a test of one row."""
 
     source: str
     name: str
@@ -32,7 +32,8 @@ class Shape:
 
 
 class Recognised(NamedTuple):
-    """What a file is, and its rows, read anew by each call; chains of thought have lines alone."""
+    """Hold what a file is, and its rows, read anew by each call. Chains of thought have lines
+    alone."""
 
     shape: Shape
     rows: Callable[[], Iterator[Row]]
@@ -49,8 +50,8 @@ NOT_STATED = "not stated in the file"
 
 
 class RawSeed(NamedTuple):
-    """A seed as its row has it; `category` is "" where the row names none. `unused` says what of
-    the row is not used."""
+    """Hold a seed as its row has it. `category` is "" where the row names none. `unused` says what
+    of the row is not used."""
 
     instruction: str
     context: str
@@ -98,7 +99,7 @@ def _marked(row: Row) -> RawSeed:
 
 
 def _mark(fields: Fields, numbers: bool = True) -> bool | None:
-    """Whether an answer is marked as a good one or a bad one; None where it is not marked."""
+    """Return whether an answer is marked as good or as bad, None where it is not marked."""
     mark = str(fields.get("label", fields.get("kto_tag"))).strip().lower()
     marks = {"true": True, "false": False, **({"1": True, "0": False} if numbers else {})}
     return marks.get(mark)
@@ -114,7 +115,7 @@ def _question(row: Row) -> RawSeed:
 
 
 def _plain(answer: str) -> str:
-    """An answer without GSM8K's marks: its calculations in angles, and `####` before the result."""
+    """Return an answer without GSM8K's marks: sums in angles, and `####` before the result."""
     thought, mark, result = re.sub(r"<<[^<>\n]*>>", "", answer).rpartition("\n####")
     return f"{thought.strip()}\nThe answer is {result.strip()}." if mark else answer
 
@@ -146,7 +147,7 @@ SEEDS: dict[str, tuple[Callable[[Fields], bool], Callable[[Row], RawSeed]]] = {
 
 
 def seed(name: str, row: Row) -> RawSeed:
-    """A row of the seeds' shape `name` as its seed. Skipped: an empty instruction or response."""
+    """Read a row of the seeds' shape `name`. Skipped: an empty instruction or response."""
     raw = SEEDS[name][1](row)
     if not raw.instruction.strip() or not raw.response.strip():
         raise Skipped("empty instruction or response")
@@ -161,7 +162,7 @@ ASKED = ("prompt", "question", "instruction", "query", "input")
 
 
 class Answered(NamedTuple):
-    """Names of two answers and of a number, which is below `even` where the first is better."""
+    """Name two answers and a number, which is below `even` where the first is better."""
 
     first: str
     second: str
@@ -196,11 +197,11 @@ def _is_pair(fields: Fields) -> bool:
 
 
 def preference(row: Row) -> tuple[list[Message], str, str]:
-    """(prompt, chosen, rejected) of a preference pair: two dialogues that part at the last answer,
-    or a prompt and two answers.
+    """Return (prompt, chosen, rejected) of a preference pair: two dialogues that part at the last
+    answer, or a prompt and two answers.
 
-    Skipped, with the reason, where they part earlier, where a turn or an answer is empty, where
-    the answers are equal, or where the turns do not alternate.
+    Skipped, with the reason: they part earlier, a turn or an answer is empty, the answers are
+    equal, or the turns do not alternate.
     """
     chosen, rejected = _sides(row)
     system = str(row.fields.get("system") or row.fields.get("system_prompt") or "")
@@ -294,7 +295,7 @@ def _below(node: Fields) -> list[Any]:
 
 
 def categories(row: Row, node: object = None) -> Iterator[tuple[str, int]]:
-    """(name, number of sub-categories) of every node of a Wikipedia category tree."""
+    """Yield (name, number of sub-categories) of every node of a Wikipedia category tree."""
     node = row.fields if node is None else node
     if isinstance(node, str):
         yield row.checked("children", node), 0
@@ -319,8 +320,9 @@ def _is_task(fields: Fields) -> bool:
 
 
 def instances(row: Row) -> Iterator[tuple[str, str, str]]:
-    """(query, target, licence or "") of each instance of a natural-instructions task: the
-    definition, then the input; the first of the outputs, all of which are right."""
+    """Yield (query, target, licence or "") of each instance of a natural-instructions task. The
+    query is the definition, then the input. The target is the first of the outputs, all of which
+    are right."""
     given = row.fields["Definition"]
     definition = "\n".join(
         row.texts("Definition") if isinstance(given, list) else [row.text("Definition")]
@@ -339,7 +341,7 @@ def instances(row: Row) -> Iterator[tuple[str, str, str]]:
 
 
 def completion(row: Row) -> tuple[str, str]:
-    """(query, target) of a rendered P3 prompt."""
+    """Return (query, target) of a rendered P3 prompt."""
     return row.text("prompt").strip(), row.text("completion").removesuffix("<|endoftext|>").strip()
 
 
@@ -361,13 +363,13 @@ def templated(row: Row) -> tuple[Mixture, str, str, str]:
 
 
 def thought(row: Row) -> tuple[str, str]:
-    """(query, target) of a row of GSM8K, in the form of that sub-mixture."""
+    """Return (query, target) of a row of GSM8K, in the form of that sub-mixture."""
     return row.text("question").strip(), _plain(row.text("answer")).strip()
 
 
 def chain(line: str) -> tuple[str, str] | None:
-    """(query, target) of a line of a FLAN chain-of-thought table, None where it is no such line.
-    The target is the chain, then the answer: what that sub-mixture teaches."""
+    """Return (query, target) of a line of a FLAN chain-of-thought table, None where it is no such
+    line. The target is the chain, then the answer: what that sub-mixture teaches."""
     cells = [cell.replace("\\n", "\n").strip() for cell in line.split("\t")]
     if len(cells) != 3 or not all(cells):
         return None
@@ -451,8 +453,9 @@ FIRST = 5  # rows looked at
 
 
 def recognise(path: Path, maps: Maps | None = None, source: str | None = None) -> Recognised | None:
-    """What a file is, by its first rows, for one source or for any; None where it is nothing that
-    the pipeline reads. At least half of the rows must fit, so that the reader can name the odd one.
+    """Recognise a file by its first rows, for one source or for any. The result is None where the
+    pipeline reads no such thing. At least half of the rows must fit, so that the reader can name
+    the odd one.
 
     BadInput: a file that holds no rows, or opens as JSON does and is none.
     """
@@ -516,7 +519,7 @@ def _renaming(
 
 
 def _renamed(fields: Fields, names: Mapping[str, str]) -> Fields:
-    """A row with our names of its fields; one inside of another is written with a dot."""
+    """Return a row with our names of its fields. A dot in the user's name leads inside."""
     if not names:
         return fields
     own = {
@@ -552,8 +555,8 @@ def _is_chains(path: Path) -> bool:
 
 
 def _lettered(path: Path) -> list[str] | None:
-    """The columns of a table without names that holds questions, choices and letters, as MMLU's
-    authors write it."""
+    """Name the columns of a table without names that holds questions, choices and letters, as
+    MMLU's authors write it."""
     try:
         first = [list(row.fields.values()) for row in islice(table(path, ",", []), FIRST)]
     except BadInput:
@@ -566,12 +569,12 @@ def _lettered(path: Path) -> list[str] | None:
 
 
 def is_rows(path: Path) -> bool:
-    """Whether a file holds rows: it is a table of the data formats, or opens as JSON does."""
+    """Return whether a file is a table of the data formats, or opens as JSON does."""
     return containers.kind(path) != "text" or _opens_as_json(path)
 
 
 def unknown(path: Path) -> str:
-    """Why a file that opens is not read: what it holds instead of a shape that is known."""
+    """Say why a file that opens is not read: what it holds instead of a shape that is known."""
     if not is_rows(path):
         return _unknown_text([line for _, line in islice(lines(path), 2)])
     row = next(rows(path, lambda fields: dialogues.turns_of(fields) is not None), None)
@@ -600,8 +603,8 @@ def _few(names: Sequence[str]) -> str:
 
 
 def names(path: Path) -> Iterator[tuple[str, int | None]]:
-    """(name, number of sub-categories or None) of a text file with one topic a line, which a tab
-    and a number may follow."""
+    """Yield (name, number of sub-categories or None) of a text file with one topic a line, which a
+    tab and a number may follow."""
     for number, line in lines(path):
         name, _, count = (part.strip() for part in line.partition("\t"))
         if count and not count.isdecimal():
