@@ -358,7 +358,8 @@ def record(p: Params, *names: str) -> None:
         folder = Path("data/fetch", name)
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "source.json").write_text("{}")
-        section = getattr(p.fetch, name).model_dump()
+        # as DVC records it: what params.yaml leaves to its default is not there
+        section = getattr(p.fetch, name).model_dump(exclude_unset=True)
         key = f"profiles.{p.profile}.fetch.{name}"
         stages[f"fetch@{name}"] = {"params": {"params.yaml": {key: section}}}
     Path("dvc.lock").write_text(yaml.safe_dump({"stages": stages}))

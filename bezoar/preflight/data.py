@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from pydantic import BaseModel, ValidationError
 
 from bezoar.files import BadInput
 from bezoar.params import (
@@ -104,8 +105,16 @@ def made(p: Params, stage: str, section: str, out: Path) -> bool:
         .get("params", {})
         .get("params.yaml", {})
     )
-    told = (recorded.get(key) for key in (f"profiles.{p.profile}.{section}", section))
-    return out.exists() and wanted.model_dump() in told
+    sections = [recorded.get(key) for key in (f"profiles.{p.profile}.{section}", section)]
+    return out.exists() and any(_same(each, wanted) for each in sections)
+
+
+def _same(recorded: Any, wanted: BaseModel) -> bool:
+    """Return whether a section of dvc.lock says what is wanted, its defaults left out or not."""
+    try:
+        return type(wanted).model_validate(recorded) == wanted
+    except ValidationError:
+        return False
 
 
 @cache
