@@ -16,11 +16,10 @@ import sys
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from bezoar import files, params, pretraining, work, world
 from bezoar.preflight import bases
-from bezoar.sources import collect, hub, local, tokenizer, weights
+from bezoar.sources import collect, hub, local, tokenizer, undrawn, weights
 
 BASE = Path("models/fetch/base")
 
@@ -34,8 +33,8 @@ def main(name: str) -> None:
     print(f"fetch {name}: {json.dumps(told, ensure_ascii=False)}")
     if "stands_in_for" in account:
         print(f"  {account['stands_in_for']} is empty: the project's own stands in for your files")
-    if account["source"] == "local" and (undrawn := _undrawn(p, account)):
-        print(f"  no scheme draws from these categories (schemes in params.yaml): {undrawn}")
+    if account["source"] == "local" and (unused := undrawn(p.schemes, account)):
+        print(f"  no scheme draws from these categories (schemes in params.yaml): {unused}")
 
 
 def rows(name: str, fetch: params.Fetch) -> Mapping[str, object]:
@@ -80,13 +79,6 @@ def _put(fetch: params.Fetch) -> Mapping[str, object]:
         pretraining.grow(world.corpus(wanted.documents, fetch.seed), wanted, fetch.seed, BASE)
         account = {"source": "grown", **account}
     return account
-
-
-def _undrawn(p: params.Params, account: Mapping[str, Any]) -> str:
-    """The categories of seeds that no scheme names, with their numbers of seeds."""
-    drawn = {*p.schemes.lamini.categories, *p.schemes.evol_instruct.categories}
-    counts: dict[str, int] = account.get("categories", {})
-    return ", ".join(f"{name} ({n})" for name, n in sorted(counts.items()) if name not in drawn)
 
 
 if __name__ == "__main__":
