@@ -6,7 +6,7 @@ paths and versions is left out.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from bezoar import chat, generation, loading
 from bezoar.files import BadInput
@@ -26,6 +26,9 @@ from bezoar.records import (
     Scored,
 )
 
+if TYPE_CHECKING:
+    from bezoar.lm_harness import Warnings
+
 Scores = dict[str, dict[str, float]]
 
 # How an item is put as plain text, after the harness' ARC and PIQA tasks
@@ -33,11 +36,13 @@ PLAIN = "Question: {{question}}\nAnswer:"
 
 
 class Measured(NamedTuple):
-    """What the harness found: scores by task, every item's, and how many requests were cut."""
+    """What the harness found: scores by task, every item's, how many requests were cut, and what a
+    user must know of the scores."""
 
     scores: Scores
     items: list[Scored]
     cut: int
+    warnings: list[str]
 
 
 # --- LM Evaluation Harness -----------------------------------------------------------------------
@@ -46,19 +51,35 @@ class Measured(NamedTuple):
 def harness(
     model: Any, tokenizer: Any, items: Mapping[str, Sequence[Item]], how: LmEval
 ) -> Measured:
-    """Scores by task (acc, acc_norm and their standard errors, n), the same item by item, and the
-    number of requests that did not fit the model's context and were cut from the left.
+    """Scores by task (acc, acc_norm and their standard errors, n), the same item by item, the
+    number of requests that did not fit the model's context and were cut from the left, and what
+    lm_eval warns of.
 
     `how.tasks` names tasks: those of `items` are made of them, every other name is looked up
     among the tasks that lm_eval brings (their data comes from a hub); None means all of `items`.
-    BadInput: a name that is neither.
+    BadInput: a name that is neither, or a task with too few items for `how.num_fewshot`.
     """
-    import logging
+    # here, so that mt_answer, which has no use for it, is not run again for an edit to it
+    from bezoar import lm_harness
 
-    logging.getLogger("lm_eval").setLevel(logging.ERROR)
+    with lm_harness.heard() as warnings:
+        scores, scored, cut = _evaluate(model, tokenizer, items, how, warnings)
+    return Measured(scores, scored, cut, warnings.lines())
+
+
+def _evaluate(
+    model: Any,
+    tokenizer: Any,
+    items: Mapping[str, Sequence[Item]],
+    how: LmEval,
+    warnings: "Warnings",
+) -> tuple[Scores, list[Scored], int]:
+    """What `harness` returns, but the warnings, which go to `warnings`."""
     from lm_eval import evaluate
     from lm_eval.models.huggingface import HFLM
     from lm_eval.tasks import TaskManager
+
+    from bezoar import lm_harness
 
     class Counting(HFLM):  # type: ignore[misc]
         """Counts the requests that the harness cuts with no more than a warning."""
@@ -88,22 +109,27 @@ def harness(
             f"lm_eval.tasks: {', '.join(unknown)}: neither a file in data/fetch/benchmarks/tasks "
             f"(have {', '.join(sorted(items)) or 'none'}) nor a task of lm_eval"
         )
+    loaded = {
+        name: manager.load([_task(name, items[name], how) if name in items else name])
+        for name in names
+    }
+    tasks = [task for name in names for task in loaded[name]["tasks"].values()]
+    for told in lm_harness.set_shots(tasks, how.num_fewshot):
+        warnings.add(told)
     scores: Scores = {}
     scored: list[Scored] = []
     for name in track(names, "harness", len(names)):
-        loaded = manager.load([_task(name, items[name], how) if name in items else name])
-        for task in loaded["tasks"].values():
-            task.set_config(key="num_fewshot", value=how.num_fewshot)
-            task.set_fewshot_seed(seed=1234)  # the harness' own default
         result: Any = evaluate(
             lm,
-            loaded,
+            loaded[name],
             limit=how.limit,
             bootstrap_iters=1000,
             log_samples=True,
             apply_chat_template=how.chat_template,
             system_instruction=chat.SYSTEM.fill() if how.chat_template and own else None,
         )
+        if notice := lm_harness.left_out(name, list(result["n-samples"].values())):
+            warnings.add(notice)
         counts = {task: n["effective"] for task, n in result["n-samples"].items()}
         # a group (mmlu) has a row of its own beside its tasks, a tag (truthfulqa) has none
         rows = [name] if name in result["results"] else sorted(counts)
@@ -119,7 +145,12 @@ def harness(
             ids = [item.id for item in items[task]] if task in items else None
             row = name if name in rows else task
             scored += _scored(row, task, ids, result["samples"][task])
-    return Measured(scores, scored, lm.cut)
+    if lm.cut:
+        warnings.add(
+            f"{lm.cut:,} requests were longer than the model's {lm.max_length:,} tokens and lost "
+            "their beginning"
+        )
+    return scores, scored, lm.cut
 
 
 def _scored(

@@ -5,20 +5,32 @@ scheme is planned as `generate` plans it and, for up to SAMPLED of its jobs, pla
 embedded teacher, which gives the number of calls a job and the length of prompts. The estimates,
 stated: a token is four bytes of a prompt; a reply has the endpoint's `reply_tokens` (the embedded
 models': what they say), at most the `max_tokens` of its params. Answers that the ledger holds cost
-nothing again; what it holds is not subtracted here. Requests that do not fit the model with their
+nothing again; what it holds is not subtracted here, but that reference answers are bought once for
+all stages is. Requests that do not fit the model with their
 reply (bezoar/llm/room.py) are never sent: they are no calls, and counted apart.
 
 `estimate` does the same before anything is fetched, on rows as many and as long as the sources'.
 """
 
 from bisect import bisect
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from pathlib import Path
 from random import Random
 from typing import NamedTuple, Protocol, TypeVar
 
-from bezoar import budget, evaluation, known, pairwise, params, schemes, sources, verdicts
+from bezoar import (
+    agreement,
+    budget,
+    evaluation,
+    known,
+    pairwise,
+    params,
+    schemes,
+    sources,
+    verdicts,
+)
 from bezoar.files import BadInput, read_jsonl
 from bezoar.llm import embedded
 from bezoar.llm.client import absent
@@ -36,6 +48,7 @@ from bezoar.params import (
 from bezoar.records import (
     Answers,
     Ask,
+    Grade,
     Message,
     Query,
     Question,
@@ -45,11 +58,13 @@ from bezoar.records import (
     Seed,
     Seeds,
     Topic,
+    Vote,
 )
 from bezoar.schemes.orca import MIXTURES
 from bezoar.sources.tables import Tables
 
 R = TypeVar("R", bound=Record)
+J = TypeVar("J")
 
 TOO_LONG = (
     "Too long: requests with no room for their longest reply in the model's context. They are "
@@ -88,6 +103,9 @@ MT_BENCH = (
     "writing", "roleplay", "reasoning", "math", "coding", "extraction", "stem", "humanities",
 )  # fmt: skip
 TURN, REFERENCE, ANSWER, MODELS = 200, 750, 1000, 6
+# Of the 1,200 pairs of answers that GPT-4 compared people voted on 910; it graded five of the six
+# models (the released grades are of another version of Vicuna)
+VOTED_ON, GRADED = 910 / 1200, 5
 
 
 class Row(NamedTuple):
@@ -105,12 +123,16 @@ class Row(NamedTuple):
     too_long: int = 0
 
 
+Bought = set[tuple[str, ...]]  # requests for reference answers: sample index and contents
+
+
 class Counter:
     """Counts what goes through an `Ask` that stands in for the model of `endpoint`, and what that
-    model has no room for."""
+    model has no room for. Reference answers that are `bought` already cost nothing again."""
 
-    def __init__(self, ask: Ask, endpoint: Endpoint) -> None:
+    def __init__(self, ask: Ask, endpoint: Endpoint, bought: Bought | None = None) -> None:
         self.ask, self.endpoint, self.room = ask, endpoint, Room(endpoint)
+        self.bought = bought
         self.calls = self.bytes_in = self.tokens_out = self.too_long = 0
 
     def __call__(self, messages: Sequence[Message], sample: int = 0) -> Reply:
@@ -119,6 +141,11 @@ class Counter:
             self.too_long += 1
             return absent("too_long", self.endpoint.model)
         reply = self.ask(messages, sample)
+        if self.bought is not None and _is_reference(messages):
+            request = (str(sample), *(message.content for message in messages))
+            if request in self.bought:
+                return reply
+            self.bought.add(request)
         self.calls += 1
         self.bytes_in += sum(len(message.content.encode()) for message in messages)
         self.tokens_out += reply.tokens_out
@@ -148,6 +175,8 @@ class Given:
     topics: list[Topic]
     questions: list[Question]
     answers: list[Answers]
+    votes: list[Vote]
+    grades: list[Grade]
 
     def seeds(self, source: str) -> Seeds:
         """What a scheme plans from."""
@@ -190,6 +219,8 @@ def _gather(read: _Read) -> Given:
         topics=read("topics/topics.jsonl", Topic),
         questions=read("mt_bench/questions.jsonl", Question),
         answers=read("mt_bench/answers.jsonl", Answers),
+        votes=read("mt_bench/votes.jsonl", Vote),
+        grades=read("mt_bench/grades.jsonl", Grade),
     )
 
 
@@ -247,6 +278,7 @@ def _tables(p: Params, name: str) -> Tables:
         )
         for number in range(10 * len(MT_BENCH))
     ]
+    voted = any("human" in f for f in files)
     answers = [
         Answers(
             question_id=question.question_id,
@@ -254,10 +286,58 @@ def _tables(p: Params, name: str) -> Tables:
             turns=[_filler(ANSWER, rng)] * 2,
             finish=["stop", "stop"],
         )
-        for n in range(MODELS if any("human" in f for f in files) else 0)
+        for n in range(MODELS if voted else 0)
         for question in questions
     ]
-    return {"questions.jsonl": questions, "answers.jsonl": answers}
+    return {
+        "questions.jsonl": questions,
+        "answers.jsonl": answers,
+        "votes.jsonl": _votes(answers, rng),
+        "grades.jsonl": _graded(answers) if any("single" in f for f in files) else [],
+    }
+
+
+def _votes(answers: Sequence[Answers], rng: Random) -> list[Vote]:
+    """A machine's verdicts on every two answers to a question, and people's on some of them."""
+    pairs = [(a, b) for a, b in combinations(answers, 2) if a.question_id == b.question_id]
+    some = rng.sample(pairs, round(VOTED_ON * len(pairs)))
+    return [
+        Vote.model_validate(
+            {
+                "judge": judge,
+                "question_id": a.question_id,
+                "turn": turn,
+                "model_a": a.model,
+                "model_b": b.model,
+                "winner": "tie",
+            }
+        )
+        for judge, its in (("gpt4_pair", pairs), ("expert_1", some))
+        for a, b in its
+        for turn in (1, 2)
+    ]
+
+
+def _graded(answers: Sequence[Answers]) -> list[Grade]:
+    """A machine's single grades of the answers of some models."""
+    models = sorted({one.model for one in answers})[:GRADED]
+    return [
+        Grade.model_validate(
+            {
+                "question_id": one.question_id,
+                "model": one.model,
+                "turn": turn,
+                "score": 5,
+                "status": "ok",
+                "reply": "",
+                "judge": "gpt4_single",
+                "simulated": False,
+            }
+        )
+        for one in answers
+        if one.model in models
+        for turn in (1, 2)
+    ]
 
 
 _LETTERS = Random(0).choices("abcdefghijklmnoprstuvw", k=20_000)
@@ -296,12 +376,68 @@ def _rows(p: Params, given: Given) -> list[Row]:
     ]
     check = known.of_seeds(given.dolly, "dolly", p.known)
     both = questions | check.questions
+    bought: Bought = set()
     graded = [*check.answers, *answers]
     pairs = pairwise.pairs(answers, answers, p.mt_compare.limit)
     compared = [*check.pairs, *pairs] if pairs else []
-    rows += [_grades(p, f"mt_grade {name}", both, graded) for name in p.checkpoints]
-    rows += [_compares(p, f"mt_compare {name}", both, compared) for name in p.compared]
-    return [*rows, _grades(p, "agreement", questions, given.answers)]
+    wanted = verdicts.referenced(given.questions, p.mt_grade.references)
+    for name in p.checkpoints:
+        judge = _grader(p, bought)
+        grade = verdicts.grader(both, wanted, judge)
+        rows.append(_played(judge, f"mt_grade {name}", grade, graded))
+    for name in p.compared:
+        judge = _grader(p, bought)
+        compare = pairwise.comparer(both, wanted, judge)
+        rows.append(_played(judge, f"mt_compare {name}", compare, compared))
+    return [*rows, _agreement(p, given, questions, wanted, bought)]
+
+
+def _agreement(
+    p: Params,
+    given: Given,
+    questions: dict[int, Question],
+    wanted: frozenset[int],
+    bought: Bought,
+) -> Row:
+    """Of the agreement study: of the pairs, or the answers, that the stage puts to our judge."""
+    others = agreement.given(given.votes, given.grades, p.agreement.tie_margin)
+    among = agreement.records(others, p.agreement.records)
+    puts, _ = agreement.puts(among, given.answers, p.agreement.limit)
+    judge = _grader(p, bought)
+    if p.agreement.verdicts == "single":
+        alone = {(one.question_id, one.model): one for put in puts for one in put.pair}
+        grade = verdicts.grader(questions, wanted, judge)
+        return _played(judge, "agreement", grade, list(alone.values()))
+
+    def compare(put: agreement.Put) -> object:
+        return pairwise.comparer(questions, wanted, judge, put.turns)(put.pair)
+
+    return _played(judge, "agreement", compare, puts)
+
+
+def _grader(p: Params, bought: Bought) -> Counter:
+    """What stands in for the grader; a reference answer of a real one is as long as its replies."""
+    simulated, grader = embedded.connect("world-judge"), p.llm.grader
+    if not isinstance(grader, OpenAI | Anthropic):
+        return Counter(simulated, grader, bought)
+    text = "x" * budget.BYTES_PER_TOKEN * grader.reply_tokens
+
+    def ask(messages: Sequence[Message], sample: int = 0) -> Reply:
+        reply = simulated(messages, sample)
+        return reply.model_copy(update={"text": text}) if _is_reference(messages) else reply
+
+    return Counter(ask, grader, bought)
+
+
+def _is_reference(messages: Sequence[Message]) -> bool:
+    """Whether a grader is asked for a reference answer: it has no instruction to judge then."""
+    return messages[0].role == "user"
+
+
+def _played(judge: Counter, stage: str, do: Callable[[J], object], jobs: Sequence[J]) -> Row:
+    for job in jobs:
+        do(job)
+    return judge.row(stage, 1.0)
 
 
 def _scheme(p: Params, name: str, seeds: Seeds) -> list[Row]:
@@ -353,26 +489,6 @@ def _answers(stage: str, endpoint: OpenAI | Anthropic, questions: Sequence[Quest
     for question in questions:
         evaluation.interview(question, "", model)
     return model.row(stage, 1.0)
-
-
-def _grades(
-    p: Params, stage: str, questions: dict[int, Question], answers: Sequence[Answers]
-) -> Row:
-    judge = Counter(embedded.connect("world-judge"), p.llm.grader)
-    grade = verdicts.grader(questions, p.mt_grade.references, judge)
-    for both in answers:
-        grade(both)
-    return judge.row(stage, 1.0)
-
-
-def _compares(
-    p: Params, stage: str, questions: dict[int, Question], pairs: Sequence[pairwise.Pair]
-) -> Row:
-    judge = Counter(embedded.connect("world-judge"), p.llm.grader)
-    compare = pairwise.comparer(questions, p.mt_grade.references, judge)
-    for pair in pairs:
-        compare(pair)
-    return judge.row(stage, 1.0)
 
 
 def total(rows: Sequence[Row]) -> Row:

@@ -3,7 +3,7 @@ MT-Bench paper's pairwise comparison), and how often one beats a baseline (Alpac
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from math import fsum, log, tanh
 from statistics import stdev
 from typing import Any, Literal, NamedTuple
@@ -52,27 +52,31 @@ def pairs(model: Sequence[Answers], baseline: Sequence[Answers], limit: int | No
 
 
 def comparer(
-    questions: Mapping[int, Question], with_reference: Sequence[str], ask: Ask
+    questions: Mapping[int, Question],
+    with_reference: Collection[int],
+    ask: Ask,
+    turns: Sequence[Literal[1, 2]] = _TURNS,
 ) -> Callable[[Pair], list[Comparison]]:
-    """A function from two models' answers to a comparison of either turn; references are those of
-    verdicts.grader. An empty answer loses without asking, two of them tie."""
+    """A function from two models' answers to a comparison of each of `turns`; references are those
+    of verdicts.grader. An empty answer loses without asking, two of them tie."""
 
     def compare(pair: Pair) -> list[Comparison]:
-        question = questions.get(pair[0].question_id)
-        if question is None:
-            raise BadInput(
-                f"{pair[0].model}: answers question {pair[0].question_id}, which is not among the "
-                "questions of data/fetch/mt_bench; fetch@mt_bench writes both"
-            )
-        wanted = question.category in with_reference
-        reference = verdicts.references(question, ask) if wanted else []
-        return [_compare(question, pair, reference, turn, ask) for turn in _TURNS]
+        question = verdicts.known_question(questions, pair[0])
+        judged = [turn for turn in turns if _both_speak(pair, turn)]
+        shown = verdicts.References()
+        if question.question_id in with_reference and judged:
+            shown = verdicts.references(question, ask, judged[-1])
+        return [_compare(question, pair, shown, turn, ask) for turn in turns]
 
     return compare
 
 
+def _both_speak(pair: Pair, turn: int) -> bool:
+    return all(answers.turns[turn - 1].strip() for answers in pair)
+
+
 def _compare(
-    question: Question, pair: Pair, reference: list[str], turn: Literal[1, 2], ask: Ask
+    question: Question, pair: Pair, shown: verdicts.References, turn: Literal[1, 2], ask: Ask
 ) -> Comparison:
     by_role = dict(zip(ROLES, pair, strict=True))
     found: dict[str, Any] = {
@@ -80,14 +84,15 @@ def _compare(
         "turn": turn,
         **{role: answers.model for role, answers in by_role.items()},
     }
-    spoke = [role for role, answers in by_role.items() if answers.turns[turn - 1].strip()]
-    if len(spoke) < len(ROLES):
+    if not _both_speak(pair, turn):
+        spoke = [role for role, answers in by_role.items() if answers.turns[turn - 1].strip()]
         found |= {"status": "empty_answer", "replies": [], "judge": "rule", "simulated": False}
         return Comparison(**found, winner=spoke[0] if spoke else "tie")
     said, replies = [], []
     for a, b in (ROLES, ROLES[::-1]):
-        text = sheet(question, by_role[a], by_role[b], reference, turn)
-        choice, status, reply = verdicts.heard(ask, SYSTEM.fill(), text, verdicts.choice)
+        text = sheet(question, by_role[a], by_role[b], shown.up_to(turn), turn)
+        messages = verdicts.put(SYSTEM.fill(), text)
+        choice, status, reply = verdicts.heard(ask, messages, verdicts.choice)
         replies.append(reply.text)
         said.append({"A": a, "B": b, "C": "tie", None: None}[choice])
         if choice is None:  # whatever the other order gives, the comparison is left out
@@ -99,6 +104,7 @@ def _compare(
         replies=replies,
         judge=reply.model,
         simulated=reply.simulated,
+        reference=shown.of(turn),
     )
 
 
@@ -141,7 +147,8 @@ def votes(comparisons: Sequence[Comparison]) -> list[Vote]:
 
 def measure(comparisons: Sequence[Comparison], compared: Sequence[Pair], seed: int) -> Metrics:
     """Counts of what the judge said over both turns and of what it left out; `coverage`, the share
-    of the turns compared that have a winner or a tie; `win_rate`, by turn too (turn 1 is
+    of the turns compared that have a winner or a tie; what verdicts.reference_metrics says;
+    `win_rate`, by turn too (turn 1 is
     AlpacaEval's), where a tie and what the order decided count half, with a 95 % bootstrap interval
     over questions; `win_rate_lc`, that of
     `length_controlled`; mean characters of either side's answers. None where nothing was compared.
@@ -157,6 +164,7 @@ def measure(comparisons: Sequence[Comparison], compared: Sequence[Pair], seed: i
         "empty_answer": statuses["empty_answer"],
         **{status: statuses[status] for status in LEFT_OUT},
         "coverage": decided / (len(_TURNS) * len(compared)) if compared else None,
+        **verdicts.reference_metrics(comparisons),
     }
     for end, turns in (("", _TURNS), ("_turn_1", (1,)), ("_turn_2", (2,))):
         worth = [

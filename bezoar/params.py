@@ -1005,7 +1005,9 @@ class MtAnswer(Section):
 
 
 class MtGrade(Section):
-    references: list[str]
+    """`references`: the categories whose questions are judged beside a reference answer."""
+
+    references: Literal["all"] | list[str]
     seed: int
 
 
@@ -1017,11 +1019,18 @@ class MtCompare(Section):
 
 
 class Agreement(Section):
-    """`own`: which model's answers a judge of the given votes may take for its own."""
+    """`verdicts`: our judge compares two answers, or grades each alone. `records`: those on which
+    every set of judgements has a verdict, or all. `limit`: pairs of answers that are put to it,
+    spread over all; null for all, 0 for none. `own`: which model's answers a judge of the given
+    votes may take for its own."""
 
     own: dict[str, str]
     tie_margin: Annotated[float, Field(ge=0)]
     seed: int
+    # came later: older files stay valid
+    verdicts: Literal["pairs", "single"] = "pairs"
+    records: Literal["intersection", "all"] = "intersection"
+    limit: Annotated[int, Field(ge=0)] | None = None
 
 
 FEWEST_KNOWN = 8  # ours: a coin reaches 0.7 on so few one time in ten, on twenty one in seventy

@@ -346,6 +346,11 @@ class Answers(Record):
     raw: list[str] = []
 
 
+# Where the reference answer came from that a judge was shown: from the source, or from the judge
+# itself. `missing`: the recipe wants one and there is none; `not_wanted`: it wants none.
+Referenced = Literal["not_wanted", "given", "asked", "missing"]
+
+
 class Grade(Record):
     """A judge's grade, 1-10, of one turn; None with the reason in `status`."""
 
@@ -357,6 +362,7 @@ class Grade(Record):
     reply: str
     judge: str
     simulated: bool
+    reference: Referenced = "not_wanted"
 
 
 class Comparison(Record):
@@ -373,3 +379,4 @@ class Comparison(Record):
     replies: list[str]
     judge: str
     simulated: bool
+    reference: Referenced = "not_wanted"

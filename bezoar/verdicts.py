@@ -3,10 +3,11 @@
 
 import json
 import re
-from collections.abc import Callable, Collection, Mapping, Sequence
+import sys
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from html import unescape
 from itertools import pairwise
-from typing import Any, Literal, TypeVar, get_args
+from typing import Any, Literal, NamedTuple, TypeVar, get_args
 
 from bezoar import unread
 from bezoar.differences import bootstrap
@@ -14,15 +15,16 @@ from bezoar.files import BadInput
 from bezoar.prompts import Prompt, fence
 from bezoar.reading.closing import CHOICE, RATING, Form, stated
 from bezoar.reading.markup import clean, unfenced
-from bezoar.reading.references import references_in
 from bezoar.records import (
     UNSAID,
     Answers,
     Ask,
+    Comparison,
     Exchange,
     Grade,
     Message,
     Question,
+    Referenced,
     Reply,
     Sample,
     Verdict,
@@ -34,7 +36,7 @@ RESPONSE, EXPLANATION = (
     (Prompt(f"judge/{criterion}_system", "scale"), Prompt(f"judge/{criterion}", "scale"))
     for criterion in ("response", "explanation")
 )
-SYSTEM, REFERENCE = Prompt("mt_bench/system"), Prompt("mt_bench/reference")
+SYSTEM = Prompt("mt_bench/system")
 FIELDS = ("status", "rating", "reason")
 SHOWN = ("instruction", "response", "expected", "generated")
 TAGS = tuple(f"<{slash}{name}>" for name in SHOWN + FIELDS for slash in ("", "/"))
@@ -291,61 +293,117 @@ def _field(text: str, name: str) -> str:
 
 # --- MT-Bench ------------------------------------------------------------------------------------
 
+# What may stand in `mt_grade.references`, whether the questions at hand are of it or not
+CATEGORIES = (
+    *("writing", "roleplay", "reasoning", "math"),
+    *("coding", "extraction", "stem", "humanities"),
+)
+
+
+def referenced(
+    questions: Iterable[Question], wanted: Literal["all"] | Sequence[str]
+) -> frozenset[int]:
+    """The ids of the questions that are judged beside a reference answer: all of them, as in the
+    paper (4.2), or those of some categories. BadInput: a category that is none."""
+    category_of = {question.question_id: question.category for question in questions}
+    if wanted == "all":
+        return frozenset(category_of)
+    known = {*CATEGORIES, *category_of.values()}
+    if unknown := [category for category in wanted if category not in known]:
+        raise BadInput(
+            f"mt_grade.references: {', '.join(unknown)}: no category of the questions; have "
+            f"{', '.join(sorted(known))}, or `all`"
+        )
+    return frozenset(id for id, category in category_of.items() if category in wanted)
+
 
 def grader(
-    questions: Mapping[int, Question], with_reference: Sequence[str], ask: Ask
+    questions: Mapping[int, Question], with_reference: Collection[int], ask: Ask
 ) -> Callable[[Answers], list[Grade]]:
     """A function from a model's answers to their two grades, 1-10, turn 1 then turn 2.
 
-    Questions of the categories `with_reference` are graded beside reference answers, which the
-    judge itself is asked for where none are given (paper 4.2). An empty answer is graded 1 without
-    asking: a grade left out would raise the mean. BadInput: answers to an unknown question."""
+    The questions `with_reference` (ids) are graded beside reference answers, which the judge itself
+    is asked for where none are given (paper 4.2). An empty answer is graded 1 without asking: a
+    grade left out would raise the mean. BadInput: answers to an unknown question."""
 
     def grade(answers: Answers) -> list[Grade]:
-        question = questions.get(answers.question_id)
-        if question is None:
-            raise BadInput(
-                f"{answers.model}: answers question {answers.question_id}, which is not among the "
-                "questions of data/fetch/mt_bench; fetch@mt_bench writes both"
-            )
-        reference = references(question, ask) if question.category in with_reference else []
-        return [_grade(question, answers, reference, turn, ask) for turn in _TURNS]
+        question = known_question(questions, answers)
+        judged = [turn for turn in _TURNS if answers.turns[turn - 1].strip()]
+        shown = References()
+        if question.question_id in with_reference and judged:
+            shown = references(question, ask, judged[-1])
+        return [_grade(question, answers, shown, turn, ask) for turn in _TURNS]
 
     return grade
+
+
+def known_question(questions: Mapping[int, Question], answers: Answers) -> Question:
+    """The question that `answers` are to; BadInput where there is none."""
+    if (question := questions.get(answers.question_id)) is None:
+        raise BadInput(
+            f"{answers.model}: answers question {answers.question_id}, which is not among the "
+            "questions of data/fetch/mt_bench; fetch@mt_bench writes both"
+        )
+    return question
 
 
 _TURNS: tuple[Literal[1], Literal[2]] = (1, 2)
 
 
-def references(question: Question, ask: Ask) -> list[str]:
-    """The question's two reference answers, from the judge where none are given; [] where neither
-    of two replies holds two."""
-    if len(question.reference) == 2:
-        return question.reference
-    first, second = (fence(turn, *SECTIONS, *TURNS) for turn in question.turns)
-    text = REFERENCE.fill(question_1=first, question_2=second)
-    return heard(ask, "", text, _both)[0] or []
+class References(NamedTuple):
+    """A question's reference answers, as far as there are any, and where they came from."""
+
+    texts: list[str] = []  # noqa: RUF012 - nobody writes to it
+    come: Referenced = "not_wanted"
+
+    def up_to(self, turn: int) -> list[str]:
+        """The answers that the sheet of a turn shows: of all turns up to it, or none."""
+        return self.texts[:turn] if len(self.texts) >= turn else []
+
+    def of(self, turn: int) -> Referenced:
+        """Where the reference of a turn came from."""
+        return self.come if self.up_to(turn) or self.come == "not_wanted" else "missing"
 
 
-def _both(reply: Reply) -> tuple[list[str] | None, str]:
-    """(both reference answers, "ok"), or None and why, as `rating`."""
+def references(question: Question, ask: Ask, last: int = 2) -> References:
+    """The question's reference answers up to turn `last`: those given, else the judge's own.
+
+    The judge answers as any model answers MT-Bench: the second turn stands behind the first and
+    what it said there, and each answer has all the tokens that a reply may have. A turn to which
+    two replies give no whole answer has none, and so has the turn after it."""
+    if len(question.reference) == 2 and all(text.strip() for text in question.reference):
+        return References(question.reference, "given")
+    texts: list[str] = []
+    talk: list[Message] = []
+    for turn in question.turns[:last]:
+        talk.append(Message(role="user", content=fence(turn, *SECTIONS, *TURNS)))
+        text, _, _ = heard(ask, talk, _whole)
+        if text is None:
+            break
+        texts.append(text)
+        talk.append(Message(role="assistant", content=text))
+    return References(texts, "asked")
+
+
+def _whole(reply: Reply) -> tuple[str | None, str]:
+    """(a reply's text, "ok"), or None and why: a reply that was cut is no reference."""
     if reply.finish_reason != "stop":
         return None, _ENDED[reply.finish_reason]
-    both = references_in(reply.text)
-    return (both, "ok") if both else (None, "unparsed")
+    return (reply.text.strip(), "ok") if reply.text.strip() else (None, "unparsed")
 
 
 def _grade(
-    question: Question, answers: Answers, reference: list[str], turn: Literal[1, 2], ask: Ask
+    question: Question, answers: Answers, shown: References, turn: Literal[1, 2], ask: Ask
 ) -> Grade:
     who = {"question_id": question.question_id, "model": answers.model, "turn": turn}
     if not answers.turns[turn - 1].strip():
         by_rule = {"score": 1, "status": "empty_answer", "reply": "", "judge": "rule"}
         return Grade.model_validate({**who, **by_rule, "simulated": False})
-    text = sheet(question, answers, reference, turn)
-    score, status, reply = heard(ask, SYSTEM.fill(), text, rating)
+    text = sheet(question, answers, shown.up_to(turn), turn)
+    score, status, reply = heard(ask, put(SYSTEM.fill(), text), rating)
     said = {"reply": reply.text, "judge": reply.model, "simulated": reply.simulated}
-    return Grade.model_validate({**who, **said, "score": score, "status": status})
+    whence = {"reference": shown.of(turn)}
+    return Grade.model_validate({**who, **said, **whence, "score": score, "status": status})
 
 
 def sheet(question: Question, answers: Answers, reference: list[str], turn: int) -> str:
@@ -364,14 +422,17 @@ def sheet(question: Question, answers: Answers, reference: list[str], turn: int)
 AGAIN = ("unparsed", "truncated")  # a refusal is an answer: asking again would press for another
 
 
+def put(system: str, text: str) -> list[Message]:
+    """A judge's instruction and what it is to judge."""
+    return [Message(role="system", content=system), Message(role="user", content=text)]
+
+
 def heard(
-    ask: Ask, system: str, text: str, read: Callable[[Reply], tuple[R | None, str]]
+    ask: Ask, messages: Sequence[Message], read: Callable[[Reply], tuple[R | None, str]]
 ) -> tuple[R | None, str, Reply]:
-    """What `read` finds in the reply to `text`, its status, and the reply; `system` may be "". A
-    reply that states nothing is asked for once more, by another sample index, for which the ledger
-    buys another answer where the endpoint can give one."""
-    opening = [Message(role="system", content=system)] if system else []
-    messages = [*opening, Message(role="user", content=text)]
+    """What `read` finds in the reply to `messages`, its status, and the reply. A reply that states
+    nothing is asked for once more, by another sample index, for which the ledger buys another
+    answer where the endpoint can give one."""
     reply = ask(messages)
     found, status = _read(reply, read)
     if status in AGAIN:
@@ -418,11 +479,37 @@ def hold(
     )
 
 
+def unreferenced(judged: Sequence[Grade | Comparison]) -> list[int]:
+    """The questions of which a turn was judged without the reference answer it should have had."""
+    return sorted({one.question_id for one in judged if one.reference == "missing"})
+
+
+def reference_metrics(judged: Sequence[Grade | Comparison]) -> dict[str, float | int | None]:
+    """`reference_coverage`, the share of the turns that should have been judged beside a reference
+    answer and were (None where none should), and the number of those that were not."""
+    wanted = [one.reference != "missing" for one in judged if one.reference != "not_wanted"]
+    return {
+        "reference_coverage": sum(wanted) / len(wanted) if wanted else None,
+        "without_reference": wanted.count(False),
+    }
+
+
+def tell_unreferenced(where: str, judged: Sequence[Grade | Comparison]) -> None:
+    """Name on stderr the questions that were judged without the reference they should have had."""
+    if questions := unreferenced(judged):
+        print(
+            f"warning: {where}: question {', '.join(map(str, questions))}: judged without the "
+            "reference answer that mt_grade.references wants; two replies to the question held no "
+            "whole answer. Raise max_tokens of llm.grader where they were cut (replies.jsonl)",
+            file=sys.stderr,
+        )
+
+
 def measure(grades: Sequence[Grade], answered: int, seed: int) -> dict[str, float | int | None]:
     """The mean of the grades there are, by turn and over both, each with a 95 % bootstrap interval
     over questions (None where there are too few); `coverage`, the share of the turns of `answered`
     questions that have a grade; `read`, the share of those asked about of which one could be read;
-    how many turns have each status of records.Grade."""
+    what reference_metrics says; how many turns have each status of records.Grade."""
     measured: dict[str, float | int | None] = {}
     for name, turns in (("turn_1", (1,)), ("turn_2", (2,)), ("average", _TURNS)):
         scores = [
@@ -439,6 +526,7 @@ def measure(grades: Sequence[Grade], answered: int, seed: int) -> dict[str, floa
         **measured,
         "coverage": scored / (len(_TURNS) * answered) if answered else None,
         "read": share_read(statuses),
+        **reference_metrics(grades),
         **{s: statuses.count(s) for s in get_args(Grade.model_fields["status"].annotation)},
     }
 

@@ -3,10 +3,10 @@
 reads   local/NAME/ (the user's own files), the Hugging Face Hub or a dump of Wikipedia's, as the
         profile says; what was downloaded is kept outside of the project
 writes  data/fetch/NAME/: dolly seeds.jsonl, flan queries.jsonl, topics topics.jsonl, hh_rlhf
-        train.jsonl and test.jsonl, mt_bench questions.jsonl, answers.jsonl, votes.jsonl and
-        votes.json, benchmarks tasks/TASK.jsonl (of lm_eval: texts/TASK.jsonl) and probes.jsonl;
-        models/fetch/base for base; source.json in each: where the rows come from, which were left
-        out and why
+        train.jsonl and test.jsonl, mt_bench questions.jsonl, answers.jsonl, votes.jsonl,
+        grades.jsonl and votes.json, benchmarks tasks/TASK.jsonl (of lm_eval: texts/TASK.jsonl)
+        and probes.jsonl; models/fetch/base for base; source.json in each: where the rows come
+        from, which were left out and why
 metrics none
 """
 
@@ -19,7 +19,7 @@ from pathlib import Path
 
 from bezoar import files, params, pretraining, work, world
 from bezoar.preflight import bases
-from bezoar.sources import collect, hub, local, tokenizer, undrawn, weights
+from bezoar.sources import collect, hub, local, tokenizer, weights
 
 BASE = Path("models/fetch/base")
 
@@ -33,8 +33,8 @@ def main(name: str) -> None:
     print(f"fetch {name}: {json.dumps(told, ensure_ascii=False)}")
     if "stands_in_for" in account:
         print(f"  {account['stands_in_for']} is empty: the project's own stands in for your files")
-    if account["source"] == "local" and (unused := undrawn(p.schemes, account)):
-        print(f"  no scheme draws from these categories (schemes in params.yaml): {unused}")
+    if account["source"] == "local" and (undrawn := local.undrawn(account, p.schemes)):
+        print(f"  no scheme draws from these categories (schemes in params.yaml): {undrawn}")
 
 
 def rows(name: str, fetch: params.Fetch) -> Mapping[str, object]:

@@ -3,13 +3,15 @@
 reads   models/MODEL and models/BASE of evaluated.POINT in params.yaml,
         data/fetch/benchmarks/tasks/TASK.jsonl, data/fetch/benchmarks/probes.jsonl
 writes  data/lm_eval/POINT/: results.json: scores by task (none for a link between checkpoints),
-        shares by skill; items.jsonl: scores by item; probes.jsonl: every answer to a held-out
-        question. All empty for a model behind an endpoint, which gives no log-probabilities
-metrics metrics/lm_eval/POINT.json
+        shares by skill, what lm_eval warns of; items.jsonl: scores by item; probes.jsonl: every
+        answer to a held-out question. All empty for a model behind an endpoint, which gives no
+        log-probabilities
+metrics metrics/lm_eval/POINT.json: TASK.acc and so on, skill.SKILL, warnings: the texts
 """
 
 import sys
 from pathlib import Path
+from typing import Any
 
 from bezoar import evaluation, files, loading, params, preflight, work
 from bezoar.files import BadInput
@@ -28,7 +30,7 @@ def main(name: str) -> None:
     point = settings.evaluated[name]
     probes = list(files.read_jsonl(BENCHMARKS / "probes.jsonl", Probe))
     tasks = {} if point.link else items()
-    measured, attempts = evaluation.Measured({}, [], 0), []
+    measured, attempts = evaluation.Measured({}, [], 0, []), []
     if probes or not point.link:  # without probes there is nothing to ask of a link
         model, tokenizer = loading.load(
             Path("models", point.model), Path("models", point.base), settings.sft, point.further
@@ -42,11 +44,17 @@ def main(name: str) -> None:
     files.write_jsonl(out / "probes.jsonl", attempts)
     files.write_json(
         out / "results.json",
-        {"tasks": measured.scores, "skills": skills, "truncated": measured.cut},
+        {
+            "tasks": measured.scores,
+            "skills": skills,
+            "truncated": measured.cut,
+            "warnings": measured.warnings,
+        },
     )
-    metrics = {f"skill.{skill}": row["share"] for skill, row in skills.items()}
+    metrics: dict[str, Any] = {f"skill.{skill}": row["share"] for skill, row in skills.items()}
     for task, row in measured.scores.items():
         metrics |= {f"{task}.{key}": row[key] for key in ("acc", "acc_norm") if key in row}
+    metrics["warnings"] = measured.warnings
     files.write_json(f"metrics/lm_eval/{name}.json", metrics)
 
 

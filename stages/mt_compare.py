@@ -37,11 +37,12 @@ def main(name: str) -> None:
     preflight.stage("mt_compare", name)
     ask = llm.connect(p.llm.grader, p, "mt_compare", name)
     check = known.check("dolly", p.known)
-    asked = read_jsonl("data/fetch/mt_bench/questions.jsonl", Question)
+    asked = list(read_jsonl("data/fetch/mt_bench/questions.jsonl", Question))
+    with_reference = verdicts.referenced(asked, p.mt_grade.references)
     questions = {question.question_id: question for question in asked} | check.questions
 
     def compare(pair: pairwise.Pair, ask: Ask) -> list[Comparison]:
-        return pairwise.comparer(questions, p.mt_grade.references, ask)(pair)
+        return pairwise.comparer(questions, with_reference, ask)(pair)
 
     for compared in check.rounds(pairs):
         jobs = [*check.pairs, *compared]
@@ -76,6 +77,7 @@ def keep(
     where = f"mt_compare@{name}, {p.llm.grader.model}"
     statuses = [c.status for c in comparisons or of_rows]
     verdicts.hold(where, statuses, run.exchanges, verdicts.choice)
+    verdicts.tell_unreferenced(where, comparisons)
     check.tell(where, trust)
 
 

@@ -25,7 +25,8 @@ def main(name: str) -> None:
     work.begin()
     p = params.load()
     preflight.stage("mt_grade", name)
-    asked = read_jsonl("data/fetch/mt_bench/questions.jsonl", Question)
+    asked = list(read_jsonl("data/fetch/mt_bench/questions.jsonl", Question))
+    with_reference = verdicts.referenced(asked, p.mt_grade.references)
     source = f"data/mt_answer/{name}/answers.jsonl"
     answers = list(read_jsonl(source, Answers))
     if not answers:
@@ -35,7 +36,7 @@ def main(name: str) -> None:
     questions = {question.question_id: question for question in asked} | check.questions
 
     def grade(one: Answers, ask: Ask) -> list[Grade]:
-        return verdicts.grader(questions, p.mt_grade.references, ask)(one)
+        return verdicts.grader(questions, with_reference, ask)(one)
 
     for graded in check.rounds(answers):
         jobs = [*check.answers, *graded]
@@ -67,6 +68,7 @@ def keep(
     write_json(f"metrics/mt_grade/{name}_spending.json", spent.model_dump())
     where = f"mt_grade@{name}, {p.llm.grader.model}"
     verdicts.hold(where, [g.status for g in grades or of_rows], run.exchanges, verdicts.rating)
+    verdicts.tell_unreferenced(where, grades)
     check.tell(where, trust)
 
 

@@ -192,6 +192,19 @@ def test_what_is_said_on_questions_that_are_not_asked_is_counted(tmp_path: Path)
     }
 
 
+def test_single_grades_of_fastchat_are_read_and_the_later_of_two_stands(tmp_path: Path) -> None:
+    grade = {"question_id": 1, "model": "m", "judge": ["gpt-4", "single-v1"], "turn": 1, "score": 7}
+    put(tmp_path / "mt_bench/q.jsonl", *QUESTIONS)
+    put(
+        tmp_path / "mt_bench/gpt-4_single.jsonl",
+        *[{**grade, "score": score} for score in (3, 9.5, -1)],
+        {**grade, "question_id": 77},
+    )
+    source = read("mt_bench", tmp_path)
+    assert [getattr(g, "score") for g in source.tables["grades.jsonl"]] == [9.5]  # noqa: B009
+    assert counts(source) == {"gpt-4_single.jsonl": 1, "q.jsonl": 2}
+
+
 @pytest.mark.skipif(not DATA.is_dir(), reason=f"the real data is not at {DATA}")
 def test_the_account_of_the_real_folder_adds_up(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch

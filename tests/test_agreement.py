@@ -10,7 +10,7 @@ from benchmarks import agreement as benchmark
 from bezoar import agreement
 from bezoar.agreement import Row
 from bezoar.files import BadInput
-from bezoar.records import Grade, Vote
+from bezoar.records import Answers, Grade, Vote
 from bezoar.sources import readers
 from tests.conftest import DATA
 
@@ -41,7 +41,7 @@ def grade(model: str, score: float | None, question_id: int = 1, turn: int = 1) 
             "score": score,
             "status": "ok" if score else "unparsed",
             "reply": "",
-            "judge": "g",
+            "judge": "grader",
             "simulated": True,
         }
     )
@@ -119,12 +119,12 @@ def test_judges_are_sorted_by_kind(judge: str, kind: str) -> None:
     assert agreement.kind(judge) == kind
 
 
-def test_the_grader_stands_first_then_machines_then_people() -> None:
-    judges = ("expert_1", "grader", "author_1", "zeta", "alpha")
+def test_the_grader_stands_first_then_machines_then_people_as_in_the_paper() -> None:
+    judges = ("expert_1", "grader", "author_1", "gpt4_pair", "gpt4_single")
     found = list(rows(*(vote(judge, "a") for judge in judges)))
     assert found[:4] == [
-        (1, "grader", "alpha"),
-        (1, "grader", "zeta"),
+        (1, "grader", "gpt4_single"),
+        (1, "grader", "gpt4_pair"),
         (1, "grader", "author"),
         (1, "grader", "human"),
     ]
@@ -182,6 +182,88 @@ def test_grades_become_votes() -> None:
         (1, 2, "a", "b", "model_b"),
     }
     assert {v.judge for v in votes} == {"grader"}
+
+
+def test_votes_are_counted_beside_shares() -> None:
+    votes = [vote("gpt", w, q) for q, w in enumerate(["a", "a", "tie", "b"])]
+    votes += [vote("expert_1", w, q) for q, w in enumerate(["a", "b", "tie", "tie"])]
+    row = rows(*votes)[1, "gpt", "human"]
+    assert (row["s1_agree"], row["s1_n"], row["s2_agree"], row["s2_n"]) == (2, 4, 1, 2)
+
+
+def test_the_intersection_is_what_every_set_of_judgements_has() -> None:
+    votes = [vote("gpt4_pair", "a", q) for q in (1, 2, 3)]
+    votes += [vote("gpt4_single", "a", q, models="ba") for q in (1, 2)]
+    # people are one set, whether they wrote the question or not
+    votes += [vote("expert_1", "a", 1), vote("author_1", "b", 2), vote("expert_1", "a", 4)]
+    votes += [vote("expert_1", "a", 1, turn=2)]
+    one = agreement.records(votes, "intersection")
+    assert {(item.key.question_id, item.turn) for item in one} == {(1, 1), (2, 1)}
+    everything = agreement.records(votes, "all")
+    assert {(item.key.question_id, item.turn) for item in everything} == {
+        *((q, 1) for q in (1, 2, 3, 4)),
+        (1, 2),
+    }
+    told = agreement.described(votes, [vote("grader", "a", 1)], one)
+    assert told["records"] == {"1": 2, "2": 0} and told["judged"] == {"1": 1, "2": 0}
+    assert told["votes"] == {"gpt4_single": 2, "gpt4_pair": 2, "author": 1, "human": 1}
+    assert told["models"] == ["a", "b"] and told["absent"] == []
+    alone = votes[:3]
+    assert len(agreement.records(alone, "intersection")) == 3
+    absent = agreement.described(alone, [], agreement.records(alone, "all"))["absent"]
+    assert absent == ["gpt4_single", "author", "human"]
+    assert agreement.records([], "intersection") == frozenset()
+
+
+def test_grades_that_others_gave_count_where_there_are_votes() -> None:
+    single = [
+        grade(model, score, q).model_copy(update={"judge": "gpt4_single"})
+        for q in (1, 2)
+        for model, score in (("a", 9), ("b", 5), ("c", 5))
+    ]
+    votes = [vote("expert_1", "a", 1), vote("expert_1", "b", 1, models="cb")]
+    found = agreement.given(votes, single, 0.1)[2:]
+    assert [(v.judge, v.question_id, v.model_a, v.model_b, v.winner) for v in found] == [
+        ("gpt4_single", 1, "a", "b", "model_a"),
+        ("gpt4_single", 1, "b", "c", "tie"),
+    ]
+    assert len(agreement.given([], single, 0.1)) == 6
+
+
+def test_what_is_put_to_our_judge_is_spread_and_what_has_no_answer_is_counted() -> None:
+    records = agreement.records(
+        [vote("gpt", "a", q) for q in range(10)] + [vote("gpt", "a", 3, turn=2)], "all"
+    )
+    there = [
+        Answers(question_id=q, model=m, turns=["1", "2"], finish=["stop", "stop"])
+        for q in range(8)
+        for m in "ba"
+    ]
+    puts, missing = agreement.puts(records, there, None)
+    assert (len(puts), missing) == (8, 2)
+    assert [put.turns for put in puts] == [(1, 2) if q == 3 else (1,) for q in range(8)]
+    assert all([one.model for one in put.pair] == ["a", "b"] for put in puts)
+    assert puts[3].name == "3/a/b"
+    some, _ = agreement.puts(records, there, 4)
+    assert [put.pair[0].question_id for put in some] == [0, 2, 4, 6]
+    assert agreement.puts(records, there, 0)[0] == []
+
+
+def test_a_breakdown_by_category_and_by_pair_of_models() -> None:
+    votes = [vote("grader", "a", 1), vote("grader", "tie", 2), vote("grader", "a", 2, "ac")]
+    votes += [vote("expert_1", "a", 1), vote("expert_1", "b", 2), vote("expert_1", "a", 2, "ca")]
+    found = agreement.breakdown(votes, {1: "math"})
+    told = {(r["by"], r["of"]): (r["s1_agree"], r["s1_n"], r["s2_agree"], r["s2_n"]) for r in found}
+    assert {(r["a"], r["b"]) for r in found} == {("grader", "human"), ("grader", "human_majority")}
+    assert told["category", "math"] == (1, 1, 1, 1)
+    assert told["category", "unknown"] == (1, 2, 1, 1)
+    assert told["models", "a, b"] == (1, 2, 1, 1) and told["models", "a, c"] == (1, 1, 1, 1)
+
+
+def test_who_saw_an_answer_alone_saw_no_order() -> None:
+    votes = [vote("gpt4_single", "a"), vote("other", "b")]
+    told = agreement.biases(votes, {}, {}, 3, ["gpt4_single"])
+    assert {(row["judge"], row["bias"]) for row in told} == {("other", "first_shown")}
 
 
 def test_metrics_show_the_grader_or_else_the_given_judges() -> None:
@@ -265,6 +347,46 @@ GOLDEN = {
     (2, "human", "human"): (66.6, 707, 81.9, 474),
     (2, "gpt4_pair", "author"): (65.7, 341, 88.3, 205),
 }
+
+
+@pytest.mark.skipif(not VOTES.exists(), reason="needs the votes in ../shared/data/judgments")
+def test_a_judge_that_repeats_gpt_4_agrees_with_it_on_every_released_record(tmp_path: Path) -> None:
+    votes = [v for name in ("human", "gpt4_pair") for v in readers.votes(VOTES / f"{name}.jsonl")]
+    records = agreement.records(votes, "intersection")
+    assert len(records) == 1814 and sum(item.turn == 1 for item in records) == 910
+    ours = [v.model_copy(update={"judge": "grader"}) for v in votes if v.judge == "gpt4_pair"]
+    found = rows(*agreement.only([*votes, *ours], records))
+    for turn, n in ((1, 910), (2, 904)):
+        row = found[turn, "grader", "gpt4_pair"]
+        assert (row["s1"], row["s1_agree"], row["s1_n"], row["s2"]) == (1.0, n, n, 1.0)
+        assert row["s2_agree"] == row["s2_n"]
+        for other in ("author", "human", "human_majority"):
+            key = (turn, "grader", other)
+            assert found[key]["s1_agree"] == found[turn, "gpt4_pair", other]["s1_agree"]
+    told = agreement.described(votes, ours, records)
+    assert told["absent"] == ["gpt4_single"] and len(told["models"]) == 6
+    parts = agreement.breakdown([*votes, *ours], {81: "writing"})
+    pair = [r for r in parts if (r["turn"], r["b"], r["by"]) == (1, "gpt4_pair", "models")]
+    assert len(pair) == 15 and {row["s1_n"] for row in pair} == {80}
+
+
+@pytest.mark.skipif(not VOTES.exists(), reason="needs the votes in ../shared/data/judgments")
+def test_released_single_grades_leave_the_five_models_that_both_have() -> None:
+    """The released grades are of vicuna-13b-v1.3, the votes of v1.2."""
+    votes = [v for name in ("human", "gpt4_pair") for v in readers.votes(VOTES / f"{name}.jsonl")]
+    models = sorted({v.model_a for v in votes} | {v.model_b for v in votes})
+    single = [
+        grade(model.replace("v1.2", "v1.3"), 1 + at, q, turn).model_copy(
+            update={"judge": "gpt4_single"}
+        )
+        for at, model in enumerate(models)
+        for q in range(81, 161)
+        for turn in (1, 2)
+    ]
+    found = agreement.given(votes, single, 0.1)
+    told = agreement.described(found, [], agreement.records(found, "intersection"))
+    assert told["records"] == {"1": 616, "2": 613} and told["absent"] == []
+    assert len(told["models"]) == 5 and not any("vicuna" in model for model in told["models"])
 
 
 def released(inconsistent: str) -> list[Vote]:

@@ -83,9 +83,18 @@ PLAIN: dict[str, bytes] = {
     "the viewer's rows": json.dumps(
         {"features": [{"a": 1}], "rows": [{"row_idx": n, "row": r} for n, r in enumerate(ROWS)]}
     ).encode(),
+    "pandas by columns": json.dumps(
+        {name: {str(n): row[name] for n, row in enumerate(ROWS)} for name in ROWS[0]}
+    ).encode(),
+    "pandas by rows": json.dumps({str(n): row for n, row in enumerate(ROWS)}).encode(),
+    "pandas, split": json.dumps(
+        {"columns": list(ROWS[0]), "index": [], "data": [list(row.values()) for row in ROWS]}
+    ).encode(),
     "csv": spread(ROWS).encode(),
+    "csv as Excel marks it": b"sep=;\r\n" + spread(ROWS, ";").encode(),
     "csv with LF": spread(ROWS, end="\n").encode(),
     "csv with a mark": b"\xef\xbb\xbf" + spread(ROWS).encode(),
+    "csv with titles": spread([{k.title(): v for k, v in row.items()} for row in ROWS]).encode(),
     "semicolons": spread(ROWS, ";").encode(),
     "tabs": spread(ROWS, "\t").encode(),
     "bars": spread(ROWS, "|").encode(),
@@ -150,6 +159,8 @@ def test_a_table_that_is_cut_is_no_shorter_table(tmp_path: Path, name: str, cut:
     [
         (spread(ROWS[:2]).encode() + b"only,three,cells\r\n", "a.csv:8: 4 cells are expected"),
         (spread(ROWS[:2]).encode() + b'"never closed,b,c,d', "a.csv:8: no row of a table"),
+        (b'instruction\tresponse\n"Hi" he said\tHi.\n', "a.csv:2: no row of a table"),
+        (b"instruction,response\nOne, two,three\n", "a.csv:2: 2 cells are expected, as the first"),
         (spread(ROWS[:2]).encode() + b"gr\xfcn,b,c,d\r\n", "a.csv:8: not UTF-8"),
         (
             b"instruction,instruction,response,category\r\na,b,c,d",

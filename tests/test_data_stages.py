@@ -38,7 +38,9 @@ def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     write_jsonl("data/fetch/topics/topics.jsonl", world.topics(40, 7))
     write_jsonl("data/fetch/mt_bench/questions.jsonl", questions)
     write_jsonl("data/fetch/mt_bench/answers.jsonl", answers)
-    write_jsonl("data/fetch/mt_bench/votes.jsonl", world.votes(questions, answers, 7))
+    votes = [*world.votes(questions, answers, 7), *world.pair_votes(questions, answers, 7)]
+    write_jsonl("data/fetch/mt_bench/votes.jsonl", votes)
+    write_jsonl("data/fetch/mt_bench/grades.jsonl", world.grades(questions, answers, 7))
     write_jsonl("data/mt_answer/base/answers.jsonl", answers[:16])
     write_jsonl("data/fetch/benchmarks/probes.jsonl", [])
     write_jsonl("data/fetch/hh_rlhf/test.jsonl", [])
@@ -329,7 +331,11 @@ def test_a_checkpoint_is_compared_with_its_baseline(tree: Path) -> None:
     heard = sum(len(c["replies"]) for c in comparisons)
     assert heard >= 2 * sum(c["status"] == "ok" for c in comparisons)
     replies = lines("data/mt_compare/sft/replies.jsonl")
-    own = [reply for reply in replies if not reply["job"].startswith("known/")]
+    own = [
+        reply
+        for reply in replies
+        if not reply["job"].startswith("known/") and reply["messages"][0]["role"] == "system"
+    ]
     assert len(own) == heard + metrics["retried"] and len(replies) >= len(own) + 2 * 20
     assert metrics["win_rate_lc_low"] < metrics["win_rate_lc"] < metrics["win_rate_lc_high"]
     assert read("metrics/mt_compare/sft_spending.json")["usd"] == 0
@@ -388,9 +394,56 @@ def test_the_grader_is_compared_with_people(tree: Path) -> None:
     metrics = read("metrics/agreement/agreement.json")
     assert metrics["grader_human_s1_turn_1"] == row["s1"]
     assert 0 <= row["s1_low"] <= row["s1"] <= row["s1_high"] <= 1 and row["s1_n"] >= row["s2_n"]
-    assert len(lines("data/agreement/grades.jsonl")) == 2 * len(
-        lines("data/fetch/mt_bench/answers.jsonl")
-    )
+    # six pairs of four models, two turns each, of which every set of judgements has a verdict
+    assert len(lines("data/agreement/comparisons.jsonl")) == 16 * 6 * 2 == metrics["records"]
+    assert lines("data/agreement/grades.jsonl") == []
+    assert (metrics["judged"], metrics["unanswered"]) == (16 * 6 * 2 - unread(), 0)
+    assert metrics["without_reference"] == 0 and metrics["reference_coverage"] == 1
+    study = read("data/agreement/study.json")
+    assert (study["verdicts"], study["which"]) == ("pairs", "intersection")
+    assert study["absent"] == ["gpt4_single", "gpt4_pair"], "simulated ones stand in for them"
+    assert set(study["votes"]) == {"simulated_single", "simulated_pair", "author", "human"}
+    kinds = {row["b"] for row in table if row["a"] == "grader"}
+    assert kinds == {*study["votes"], "human_majority"}
+    parts = json.loads(Path("data/agreement/breakdown.json").read_text(encoding="utf-8"))
+    assert len({part["of"] for part in parts if part["by"] == "category"}) == 8
+    for kind in kinds:
+        its = [p for p in parts if (p["by"], p["turn"], p["b"]) == ("models", 1, kind)]
+        whole = next(r for r in table if (r["turn"], r["a"], r["b"]) == (1, "grader", kind))
+        assert sum(part["s1_agree"] for part in its) == whole["s1_agree"]
+
+
+def unread() -> int:
+    statuses = [row["status"] for row in lines("data/agreement/comparisons.jsonl")]
+    return sum(status not in ("ok", "empty_answer") for status in statuses)
+
+
+def test_the_grader_may_grade_singly_instead(tree: Path) -> None:
+    changed = params.load().agreement.model_copy(update={"verdicts": "single", "limit": 3})
+    settings = params.load().model_copy(update={"agreement": changed})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(params, "load", lambda *_: settings)
+        agreement.main()
+    assert lines("data/agreement/comparisons.jsonl") == []
+    grades = lines("data/agreement/grades.jsonl")
+    assert 2 * 3 <= len(grades) <= 2 * 6, "two turns of the answers of three pairs"
+    assert read("data/agreement/study.json")["verdicts"] == "single"
+    biases = json.loads(Path("data/agreement/biases.json").read_text(encoding="utf-8"))
+    told = {(row["judge"], row["bias"]) for row in biases}
+    assert ("grader", "first_shown") not in told and ("human", "first_shown") in told
+
+
+def test_a_study_that_asks_nothing_needs_no_judge(
+    tree: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    changed = params.load().agreement.model_copy(update={"limit": 0})
+    settings = params.load().model_copy(update={"agreement": changed})
+    monkeypatch.setattr(params, "load", lambda *_: settings)
+    monkeypatch.setattr(llm, "connect", None)
+    agreement.main()
+    metrics = read("metrics/agreement/agreement.json")
+    assert metrics["judged"] == 0 and metrics["read"] is None
+    assert "simulated_pair_human_s1_turn_1" in metrics
 
 
 @pytest.mark.parametrize("emptied", [["answers"], ["votes"], ["answers", "votes"]])
@@ -402,9 +455,8 @@ def test_without_released_answers_or_votes_there_is_less_to_compare(
     agreement.main()
     metrics = read("metrics/agreement/agreement.json")
     if "votes" in emptied:
-        share = metrics.pop("read")
-        assert metrics == {"comparisons": 0} and (share is None) == ("answers" in emptied)
-        assert json.loads(Path("data/agreement/table.json").read_text()) == []
+        assert (metrics["judged"] == 0) == ("answers" in emptied)
+        assert ("grader_simulated_single_s1_turn_1" in metrics) == ("answers" not in emptied)
     else:
         assert metrics["comparisons"] > 0 and "author_human_s1_turn_1" in metrics
         assert not any("grader" in name for name in metrics)

@@ -582,12 +582,9 @@ def test_the_judge_calls_better_what_it_grades_higher(a: str, b: str, chosen: st
 
 
 def test_the_judge_answers_for_reference_as_the_assistant() -> None:
-    asked = "[Question 1]\n{}\n[/Question 1]\n\n[Question 2]\n{}\n[/Question 2]\n\n"
-    text = judged(asked.format("What is 3 plus 4?", COLOUR) + "[Reference answer 1]").text
-    assert text == "3 plus 4 is 7.\n[Reference answer 2]\nThe colour of the fox is grey."
-    text = judged(asked.format(*OTHER[:2]) + "[Reference answer 1]").text
-    first, second = text.split("\n[Reference answer 2]\n")
-    assert "printing" in first and "balcony" in second
+    assert judged("What is 3 plus 4?").text == "3 plus 4 is 7."
+    assert judged(COLOUR).text == "The colour of the fox is grey."
+    assert "printing" in judged(OTHER[0]).text and "balcony" in judged(OTHER[1]).text
 
 
 def test_rules_of_thumb_see_form_and_not_truth() -> None:

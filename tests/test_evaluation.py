@@ -10,7 +10,17 @@ from typing import Any
 import pytest
 import yaml
 
-from bezoar import chat, evaluation, files, generation, loading, params, pretraining, work
+from bezoar import (
+    chat,
+    evaluation,
+    files,
+    generation,
+    lm_harness,
+    loading,
+    params,
+    pretraining,
+    work,
+)
 from bezoar.files import BadInput
 from bezoar.generation import Continuation, Draw
 from bezoar.params import LmEval
@@ -63,7 +73,7 @@ def by_hand(model: Any, tokenizer: Any, prompt: str, choices: Sequence[str]) -> 
 @pytest.mark.parametrize("template", [False, True])
 def test_the_harness_counts_as_a_count_by_hand(loaded: tuple[Any, Any], template: bool) -> None:
     how = PLAIN.model_copy(update={"chat_template": template})
-    scores, items, cut = evaluation.harness(*loaded, {"animals": ITEMS}, how)
+    scores, items, cut, _ = evaluation.harness(*loaded, {"animals": ITEMS}, how)
     right = normed = 0
     for item in ITEMS:
         prompt, choices = f"Question: {item.question}\nAnswer:", [f" {c}" for c in item.choices]
@@ -99,6 +109,117 @@ def test_a_question_stands_in_the_template_of_training(
     evaluation.harness(*loaded, {"animals": ITEMS}, how)
     asked = chat.prompt([Message(role="user", content=ITEMS[0].question)])
     assert seen == [f"<s>{asked}{choice}" for choice in COLOURS]
+
+
+def requests(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The contexts that the harness puts to the model from now on."""
+    from lm_eval.models.huggingface import HFLM
+
+    seen: list[str] = []
+    score = HFLM._loglikelihood_tokens
+
+    def note(self: Any, requests: Any, *args: Any, **more: Any) -> Any:
+        seen.extend(self.tokenizer.decode(context) for _, context, _ in requests)
+        return score(self, requests, *args, **more)
+
+    monkeypatch.setattr(HFLM, "_loglikelihood_tokens", note)
+    return seen
+
+
+def plain(text: str) -> str:
+    return "".join(letter for letter in text.lower() if letter.isalnum() or letter == " ").strip()
+
+
+@pytest.mark.parametrize("template", [False, True])
+def test_no_example_shows_the_item_that_is_asked(
+    loaded: tuple[Any, Any], monkeypatch: pytest.MonkeyPatch, template: bool
+) -> None:
+    seen = requests(monkeypatch)
+    twice = [
+        Item(id="again", question=ITEMS[0].question, choices=COLOURS, label=ITEMS[0].label),
+        Item(id="louder", question=f"{ITEMS[1].question.upper()}?", choices=COLOURS, label=1),
+        Item(id="turned", question=ITEMS[2].question, choices=COLOURS[::-1], label=0),
+    ]
+    how = PLAIN.model_copy(update={"num_fewshot": 2, "chat_template": template})
+    found = evaluation.harness(*loaded, {"animals": [*ITEMS, *twice]}, how)
+    assert len(seen) == 4 * 6
+    for context in seen:
+        asked = [plain(item.question) for item in ITEMS]
+        shown = plain(context)
+        assert sum(shown.count(one) for one in asked) == 3, "two examples and the item"
+        last = max(asked, key=shown.rfind)
+        assert shown.count(last) == 1
+    assert any("never the item that is asked" in line for line in found.warnings)
+
+
+def test_items_that_only_ask_alike_may_show_one_another(loaded: tuple[Any, Any]) -> None:
+    one = Item(id="1", question="Which is a colour?", choices=["red", "dog"], label=0)
+    other = Item(id="2", question="Which is a colour?", choices=["blue", "cow"], label=0)
+    how = PLAIN.model_copy(update={"num_fewshot": 1})
+    assert evaluation.harness(*loaded, {"which": [one, other]}, how).scores["which"]["n"] == 2
+    same = other.model_copy(update={"choices": ["cow", "red"], "label": 1})
+    with pytest.raises(BadInput, match=r"num_fewshot: 1 examples are wanted, and which has 0 that"):
+        evaluation.harness(*loaded, {"which": [one, same]}, how)
+
+
+@pytest.mark.parametrize(
+    ("config", "shots"),
+    [
+        ({"test_split": "test"}, 2),  # as RACE: there is no other split
+        ({"validation_split": "test"}, 2),
+        ({"test_split": "test", "fewshot_split": "test"}, 2),
+        ({"test_split": "test", "fewshot_config": {"sampler": "first_n"}}, 2),
+        ({"test_split": "test", "training_split": "train"}, 2),
+        ({"test_split": "test", "num_fewshot": 0}, 0),  # as TruthfulQA
+        ({"test_split": "test", "num_fewshot": 1}, 2),
+    ],
+)
+def test_tasks_of_lm_eval_show_no_item_to_itself_either(config: dict[str, Any], shots: int) -> None:
+    from datasets import Dataset, DatasetDict
+    from lm_eval.tasks import TaskManager
+
+    def load(**_: Any) -> Any:
+        def rows(word: str) -> Any:
+            return Dataset.from_list(
+                [{"q": f"How {word} is {n}?", "choices": ["no", "so"], "label": 1} for n in "abcd"]
+            )
+
+        return DatasetDict({"test": rows("big"), "train": rows("small")})
+
+    task = {
+        **{"task": "sizes", "custom_dataset": load, "output_type": "multiple_choice"},
+        **{"doc_to_text": "{{q}}", "doc_to_choice": "{{choices}}", "doc_to_target": "label"},
+        "metric_list": [{"metric": "acc", "aggregation": "mean", "higher_is_better": True}],
+    }
+    with lm_harness.heard():
+        manager = TaskManager(include_defaults=False)
+        sizes = manager.load([{**task, **config}])["tasks"]["sizes"]
+        told = lm_harness.set_shots([sizes], 2)
+    for doc in sizes.eval_docs:
+        context = sizes.fewshot_context(doc, sizes.config.num_fewshot)
+        assert context.count("How") == shots + 1 and context.count(doc["q"]) == 1
+        assert ("small" in context) is ("training_split" in config)
+    assert any("sizes: num_fewshot" in line for line in told) is ("num_fewshot" in config)
+
+
+def test_what_the_harness_warns_of_is_said_once_and_kept(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    import logging
+
+    logger = logging.getLogger("lm_eval.models.huggingface")
+    with lm_harness.heard() as warnings:
+        for size in (600, 700):
+            logger.warning(f"Left truncation applied. Original sequence length was {size}")
+        logger.warning("`pretrained` model kwarg is not of type `str`. Many other ...")
+        logger.warning("Label index was not in within range,Sample:\n\n{'q': 'a whole item'}")
+        logger.info("Building contexts")
+    assert warnings.lines() == [
+        "lm_eval: Left truncation applied. Original sequence length was 600 (2 times)",
+        "lm_eval: Label index was not in within range",
+    ]
+    said = capsys.readouterr().err
+    assert said.count("Left truncation") == 1 and "pretrained" not in said
 
 
 def test_new_items_under_an_old_name_are_the_ones_that_count(loaded: tuple[Any, Any]) -> None:
@@ -175,7 +296,7 @@ def test_a_groups_items_stand_under_its_name(
 
     monkeypatch.setattr(lm_eval.tasks, "TaskManager", Theirs)
     how = PLAIN.model_copy(update={"tasks": ["school"]})
-    scores, items, _ = evaluation.harness(*loaded, {}, how)
+    scores, items, *_ = evaluation.harness(*loaded, {}, how)
     assert scores.keys() == {"school"} and scores["school"]["n"] == 3
     assert [(row.task, row.item, row.acc_norm) for row in items] == [
         ("school", item, None) for item in ("art/0", "art/1", "law/0")
@@ -195,7 +316,10 @@ def test_items_without_an_accuracy_are_left_out() -> None:
 
 def test_requests_that_do_not_fit_are_counted(loaded: tuple[Any, Any]) -> None:
     long = Item(id="long", question="fox " * 200, choices=["red", "white"], label=0)
-    assert evaluation.harness(*loaded, {"animals": [*ITEMS, long]}, PLAIN).cut == 2
+    found = evaluation.harness(*loaded, {"animals": [*ITEMS, long]}, PLAIN)
+    assert found.cut == 2
+    (told,) = found.warnings
+    assert told == "2 requests were longer than the model's 128 tokens and lost their beginning"
 
 
 def test_tasks_are_chosen_by_name_and_an_unknown_one_is_said(loaded: tuple[Any, Any]) -> None:
@@ -203,6 +327,7 @@ def test_tasks_are_chosen_by_name_and_an_unknown_one_is_said(loaded: tuple[Any, 
     how = PLAIN.model_copy(update={"tasks": ["two"], "limit": 2})
     found = evaluation.harness(*loaded, own, how)
     assert found.scores.keys() == {"two"} and found.scores["two"]["n"] == 2
+    assert found.warnings == ["two: 2 of 3 items asked (lm_eval.limit); not to be published"]
     assert [(row.task, row.item) for row in found.items] == [("two", i.id) for i in ITEMS[:2]]
     assert evaluation.harness(*loaded, own, PLAIN)[0].keys() == {"one", "two"}
 

@@ -13,13 +13,12 @@ from bezoar.reading.equality import equality
 from bezoar.reading.evolved import prompt
 from bezoar.reading.examples import examples
 from bezoar.reading.markup import split_input
-from bezoar.reading.references import references_in
 from bezoar.records import Reply
 from tests.scripted import said
 from tests.test_verdicts import sample
 
 FORMS = Path(__file__).parent / "forms"
-READERS = ("choice", "equality", "evolved", "examples", "rating", "references", "verdict")
+READERS = ("choice", "equality", "evolved", "examples", "rating", "verdict")
 
 
 def forms(reader: str) -> list[Any]:
@@ -84,12 +83,6 @@ def test_the_examples_of_a_teacher_are_read(row: dict[str, Any]) -> None:
     assert (found if sure else "undecided") == row["reading"]
 
 
-@pytest.mark.parametrize("row", forms("references"))
-def test_two_reference_answers_are_read(row: dict[str, Any]) -> None:
-    found, _ = verdicts._both(ended(row))
-    assert (found or "undecided") == row["reading"]
-
-
 @pytest.mark.parametrize("row", forms("verdict"))
 def test_the_verdict_of_a_judge_is_read(row: dict[str, Any]) -> None:
     judged = sample(**({"response": row["judged"]} if "judged" in row else {}))
@@ -111,7 +104,6 @@ def test_a_reply_of_a_hundred_kilobytes_is_read_at_once(piece: str) -> None:
             "equality": equality,
             "evolved": prompt,
             "examples": examples,
-            "references": references_in,
             "verdict": lambda text: verdicts.verdict(sample(), said(text), 7),
         }.items():
             begun = time.process_time()

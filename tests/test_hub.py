@@ -564,6 +564,8 @@ def test_the_flan_collection(rehearsal: tuple[str, Site]) -> None:
         assert 0 < sum(account["tasks"].values()) < 30
         assert account["left_out"]["a task that was not drawn"] > 0
     assert not any("fsopt" in n or "dialog" in n for n in account["parts"][0]["files"])
+    ends = len(rows) + sum(account["left_out"].values()) + account["beyond_limit"]
+    assert sum(account["read"].values()) == ends and account["beyond_limit"] >= 0
     assert account["left_out"]["few-shot"] > 0
     assert account["left_out"]["empty query or target"] > 0
     tasks = Counter((row["mixture"], row["task"]) for row in rows)

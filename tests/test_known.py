@@ -266,7 +266,7 @@ def test_pairs_are_shown_both_ways(
             return "[[A]]" if first else "[[B]]"
 
     judge = Scripted(speak)
-    compare = pairwise.comparer(check.questions, ["math"], judge)
+    compare = pairwise.comparer(check.questions, [81], judge)
     comparisons = [c for pair in check.pairs for c in compare(pair)]
     found = check.of_comparisons(comparisons)
     assert (found["known_auc"], found["known_order"], found["known_read"]) == (auc, order, read)
@@ -276,7 +276,7 @@ def test_pairs_are_shown_both_ways(
 def test_grades_are_asked_for_one_turn() -> None:
     check = known.of_seeds(numbered(60), "dolly", HOW)
     judge = Scripted(oracle(check.rows, "Rating: [[9]]", "Rating: [[2]]"))
-    grade = verdicts.grader(check.questions, ["math"], judge)
+    grade = verdicts.grader(check.questions, [81], judge)
     done = [(answers, grade(answers)) for answers in check.answers]
     of_rows, others = known.parted(done)
     assert others == [] and len(judge.prompts) == 40

@@ -26,7 +26,7 @@ def compared(
     """Of a question (of maths where there is a reference) and the models new and old."""
     asked = question("math" if reference else "writing", reference)
     pair = answers("new", **turns), answers("old")
-    return pairwise.comparer({81: asked}, ["math"], judge)(pair)
+    return pairwise.comparer({81: asked}, [81] if reference else [], judge)(pair)
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ import pytest
 from bezoar import chat, evaluation, forecast, pairwise, params, prompts, schemes, verdicts
 from bezoar.files import BadInput
 from bezoar.prompts import ROOT, Prompt, fence
-from bezoar.records import Answers, Job, Message, Question
+from bezoar.records import Answers, Job, Message
 from bezoar.schemes import evol_instruct
 from tests.scripted import Scripted
 from tests.test_schemes import (
@@ -63,14 +63,6 @@ def pair(reference: list[str], turn: int) -> str:
     return pairwise.sheet(mt_question(), ANSWERS, other, reference, turn)
 
 
-def reference_request() -> str:
-    judge = Scripted(["", ""])
-    verdicts.references(
-        Question(question_id=1, category="math", turns=["1?", "2?"], reference=[]), judge
-    )
-    return judge.prompts[0]
-
-
 EXAMPLE = "<example>\nSort.\n\nInput: b a\n</example>"
 EVOLVED = ("Harder?", "not equal", "Answer.")
 RENDERED: dict[str, Callable[[], str]] = {
@@ -96,7 +88,6 @@ RENDERED: dict[str, Callable[[], str]] = {
     "mt_bench/pair_system": pairwise.SYSTEM.fill,
     "mt_bench/pair_two_turns": lambda: pair([], 2),
     "mt_bench/pair_two_turns_reference": lambda: pair(["r 1", "r 2"], 2),
-    "mt_bench/reference": reference_request,
     "mt_bench/system": verdicts.SYSTEM.fill,
     "mt_bench/two_turns": lambda: sheet([], 2),
     "mt_bench/two_turns_reference": lambda: sheet(["r 1", "r 2"], 2),

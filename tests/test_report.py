@@ -379,10 +379,12 @@ def agreement(root: Path, local: bool) -> None:
             "a": a,
             "b": b,
             "s1": 0.6 + turn / 100,
+            "s1_agree": 756,
             "s1_n": 1240,
             "s1_low": 0.55,
             "s1_high": 0.68,
             "s2": None if b == "author" else 0.8 + turn / 100,
+            "s2_agree": 0 if b == "author" else 121,
             "s2_n": 0 if b == "author" else 150,
             "s2_low": None if b == "author" else 0.75,
             "s2_high": None if b == "author" else 0.88,
@@ -392,6 +394,13 @@ def agreement(root: Path, local: bool) -> None:
         for a, b in pairs
     ]
     put(root / "data/agreement/table.json", rows)
+    portion = {"turn": 1, "a": pairs[0][0], "b": pairs[0][1]}
+    counted = {"s1": 0.25, "s1_agree": 5, "s1_n": 20, "s2": None, "s2_agree": 0, "s2_n": 0}
+    of = [{"by": "category", "of": "writing"}, {"by": "models", "of": "alpaca, gpt-4"}]
+    put(root / "data/agreement/breakdown.json", [one | portion | counted for one in of])
+    study = {"verdicts": "pairs", "which": "intersection", "models": ["alpaca", "gpt-4"]}
+    study |= {"records": {"1": 616, "2": 613}, "judged": {"1": 600, "2": 613}, "votes": {}}
+    put(root / "data/agreement/study.json", study | {"absent": ["gpt4_single"]})
     leaning = {"share": 0.932, "n": 662, "low": 0.91, "high": 0.954, "people": None, "people_n": 0}
     own = leaning | {"judge": "gpt4_pair", "bias": "self_preference"}
     order = leaning | {"judge": "gpt4_pair", "bias": "inconsistent", "share": 0.158}
@@ -717,15 +726,42 @@ def test_agreement_shows_every_pair_and_the_papers_beside_our_graders(tree: Path
     assert found["agreement"] == {"grader_human_s1_turn_1": 0.6123}
     row = page[page.index("<bdi>grader</bdi> and <bdi>human majority</bdi>") :]
     row = row[: row.index("</tr>")]
-    assert "61 %" in row and "55–68 %" in row and "n 1,240" in row and "0.31" in row
-    assert row.count('class="paper"') == 2 and "88 %" in row  # the paper's turn 1: 61 and 88
+    assert "61 %" in row and "55–68 %" in row and "756 of 1,240" in row and "0.31" in row
+    # the paper's turn 1: 61 % and 88 %, 334 and 308 votes
+    assert row.count('class="paper"') == 2 and "61 %, 334" in row and "88 %, 308" in row
     humans = page[page.index("<bdi>human</bdi> and <bdi>human</bdi>") :]
     assert 'class="paper"' not in humans[: humans.index("</tr>")]
-    assert "the votes are simulated" in page
+    words = Outline(page).words()
+    assert "The votes are simulated." in words and "on 640 records" in words
+    assert "616 of turn 1 and 613 of turn 2, of 2 models (alpaca, gpt-4)" in words
+    assert "our judge has a verdict on 600 and 613" in words
+    assert "this run has no votes of gpt4 single" in words
+    for by in ("category", "models"):
+        part = page.split(f'aria-label="Agreement by {by}"')[1].split("</table>")[0]
+        assert "25 %<small>5 of 20</small></td>" in part
     sways = page[page.index('aria-label="What sways the judges"') :]
     own, order = sways[: sways.index("</tbody>")].split("</tr>")[1:3]
     assert "for its own model" in own and "93 %" in own and "91–95 %" in own and "82 %" in own
     assert "shown in the other order" in order and "16 %" in order and "<td>–</td>" in order
+
+
+def test_single_grades_stand_without_the_papers_pairwise_shares(tree: Path) -> None:
+    edit("data/agreement/study.json", lambda s: s.update(verdicts="single", which="all"))
+    page = render()[1]
+    table = page.split('aria-label="Agreement of judges"')[1].split("</table>")[0]
+    assert "<bdi>grader</bdi>" in table and 'class="paper"' not in table
+    words = Outline(page).words()
+    assert "do not stand beside single grades" in words
+    assert "The records are all that any set of judgements has" in words
+
+
+def test_a_question_graded_without_its_reference_is_counted_and_named(tree: Path) -> None:
+    path = Path(f"data/mt_grade/{CHECKPOINTS[0]}/grades.jsonl")
+    first, *others = files.read_jsonl(path, Grade)
+    files.write_jsonl(path, [first.model_copy(update={"reference": "missing"}), *others])
+    words = Outline(render()[1]).words()
+    assert "1 without a reference" in words
+    assert f"a turn of question {first.question_id} was graded without the reference" in words
 
 
 def test_a_grade_stands_with_its_interval_and_the_difference_to_the_one_before(tree: Path) -> None:
@@ -793,8 +829,8 @@ def test_an_agreement_on_one_question_stands_without_an_interval(tree: Path) -> 
     page = render()[1]
     for table in ("Agreement of judges", "What sways the judges"):
         first, second = page.split(f'aria-label="{table}"')[1].split("<tr>")[2:4]
-        assert "<small>n " in first and not re.search(r"<small>[0-9]+–", first)
-        assert re.search(r"<small>[0-9]+–[0-9.]+ %, n ", second)
+        interval = r"[0-9]+–[0-9.]+ %"
+        assert not re.search(interval, first) and re.search(interval, second)
 
 
 def test_win_rates_stand_with_their_interval_where_something_was_compared(tree: Path) -> None:
@@ -977,7 +1013,7 @@ def test_a_run_on_own_files_says_what_it_has_not(local_tree: Path) -> None:
     found, page = render(local=True)
     words = Outline(page).words()
     assert set(found["skills"]) == set(POINTS) and not any(found["skills"].values())
-    assert "no skills were probed" in words and "Our grader has no row here" in words
+    assert "no skills were probed" in words and "Our judge has no row here" in words
     assert "No row was generated" in words and "None was dropped" in words
     # the same task names as the paper's: its values stand beside ours
     assert "0.6991" in words and "0.7927" in words and "compare the way" in words
@@ -1102,7 +1138,8 @@ def test_no_tasks_no_curves_no_questions_no_grades(tree: Path) -> None:
         put(tree / f"metrics/mt_compare/{name}.json", contest(None))
     Path("data/fetch/mt_bench/questions.jsonl").write_text("")
     Path("data/agreement/table.json").write_text("[]")
-    Path("data/agreement/biases.json").write_text("[]")
+    for name in ("biases", "breakdown"):
+        Path(f"data/agreement/{name}.json").write_text("[]")
     Path("metrics/dpo/train.csv").write_text("step,loss,margin,accuracy,chosen,rejected\n")
     Path("metrics/dpo/eval.csv").write_text("step,loss,margin,accuracy,chosen,rejected\n")
     found, page = render()

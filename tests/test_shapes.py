@@ -11,7 +11,8 @@ from bezoar.files import BadInput
 from bezoar.records import Message
 from bezoar.sources import link, local, shapes
 from tests.conftest import DATA
-from tests.test_sources import DOLLY, adds_up, fails, pair, put, read, table
+from tests.test_containers import spread
+from tests.test_sources import DOLLY, TASK, adds_up, fails, pair, put, read, table
 
 TALK = [("user", "Hi?"), ("assistant", "Hello."), ("user", "More?"), ("assistant", "No.")]
 CHAT = [{"role": role, "content": text} for role, text in TALK]
@@ -101,6 +102,22 @@ def test_what_of_a_dialogue_is_not_used_is_counted(tmp_path: Path) -> None:
         "a system message is not used": 1,
         "no category: taken for open_qa": 2,
     }
+
+
+@pytest.mark.parametrize("marks", [(True, False), ("True", "False"), (1, 0)])
+def test_an_answer_marked_as_bad_is_no_answer(tmp_path: Path, marks: tuple[Any, Any]) -> None:
+    rows = [
+        {"prompt": f"{n}?", "completion": f"{n}.", "label": mark} for n, mark in enumerate(marks)
+    ]
+    put(tmp_path / "dolly/kto.csv", text=spread(rows))
+    put(tmp_path / "dolly/kto.jsonl", *[{**row, "completion": "Another."} for row in rows])
+    for path in (tmp_path / "dolly").iterdir():
+        recognised = shapes.recognise(path)
+        assert recognised and recognised.shape.name == "answers marked good or bad"
+    source = read("dolly", tmp_path)
+    adds_up(source)
+    assert source.account["rows"] == {"kto.csv": 1, "kto.jsonl": 1}
+    assert source.account["left_out"] == {"an answer that is marked as a bad one": 2}
 
 
 def test_gsm8k_is_a_chain_of_thought_and_a_seed_where_it_is_put_among_them(tmp_path: Path) -> None:
@@ -239,6 +256,10 @@ def test_a_licence_of_ones_own_files_stands_on_every_row(tmp_path: Path) -> None
         "b/c/x.jsonl": "cc-by-4.0",
         "x.jsonl": shapes.NOT_STATED,
     }
+    put(tmp_path / "flan/a.json", TASK, {**TASK, "Instance License": []})
+    tasks = local.read("flan", None, 7, tmp_path, licence="CC0-1.0")
+    assert tasks is not None
+    assert [getattr(q, "licence") for q in tasks.tables["queries.jsonl"]] == ["MIT", "CC0-1.0"]  # noqa: B009
     source = local.read("dolly", None, 7, tmp_path, licence="MIT")
     assert source and {getattr(s, "licence") for s in source.tables["seeds.jsonl"]} == {"MIT"}  # noqa: B009
 

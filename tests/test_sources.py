@@ -80,7 +80,7 @@ FILES = {
     "flan": {"queries.jsonl"},
     "topics": {"topics.jsonl"},
     "hh_rlhf": {"train.jsonl", "test.jsonl"},
-    "mt_bench": {"questions.jsonl", "answers.jsonl", "votes.jsonl", "votes.json"},
+    "mt_bench": {"questions.jsonl", "answers.jsonl", "votes.jsonl", "votes.json", "grades.jsonl"},
 }
 
 
@@ -619,6 +619,8 @@ def test_a_base_model_that_cannot_be_used_is_refused(tmp_path: Path) -> None:
     (base / "model.safetensors").write_bytes(whole[:-1])
     refused("holds 3 bytes of tensors, its header says 4; the file is cut")
     (base / "model.safetensors").write_text("version https://git-lfs.github.com/spec/v1\n")
+    refused("is a Git LFS pointer, not the weights; run `git lfs pull`")
+    (base / "model.safetensors").write_text("no weights at all\n")
     refused("is no safetensors file")
     (base / "model.safetensors").unlink()
     refused("pickled weights only, which can run code")

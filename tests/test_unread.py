@@ -94,7 +94,7 @@ READ = {
     "judge@lamini": stated("Accept", "6"),
     "mt_grade@base": "Rating: [[6]]",
     "mt_compare@sft": "Verdict: [[A]]",
-    "agreement": "Rating: [[6]]",
+    "agreement": "Verdict: [[A]]",
 }
 SILENT: list[Line] = [
     "",

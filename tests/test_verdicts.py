@@ -362,7 +362,8 @@ def answers(first: str = "One.", second: str = "Two.") -> Answers:
 
 
 def graded(asked: Question, given: Answers, judge: Scripted) -> list[Grade]:
-    return verdicts.grader({81: asked}, ["math"], judge)(given)
+    wanted = verdicts.referenced([asked], ["math"])
+    return verdicts.grader({81: asked}, wanted, judge)(given)
 
 
 def test_two_grades_the_second_seen_with_the_first_turn() -> None:
@@ -431,43 +432,97 @@ def test_a_given_reference_is_shown_where_the_category_wants_one() -> None:
     assert "r one" not in "".join(other.prompts)
 
 
+REFERENCED = verdicts.References(["r one", "r two"], "asked")
+
+
+@pytest.mark.parametrize("category", ["math", "writing"])
+def test_the_judge_answers_each_turn_in_a_request_of_its_own(category: str) -> None:
+    judge = Scripted(["r one", "r two", "Rating: [[6]]", "Rating: [[7]]"])
+    asked = question(category)
+    wanted = verdicts.referenced([asked], "all")
+    grades = verdicts.grader({81: asked}, wanted, judge)(answers())
+    first, second = judge.messages[:2]
+    assert [(m.role, m.content) for m in first] == [("user", "First?")]
+    assert [(m.role, m.content) for m in second] == [
+        *(("user", "First?"), ("assistant", "r one")),
+        ("user", "Second?"),
+    ]
+    one, two = judge.prompts[2:]
+    assert "[Reference answer]\nr one" in one and "r two" not in one
+    assert "[Reference answer 1]\nr one" in two and "[Reference answer 2]\nr two" in two
+    assert [(g.score, g.reference) for g in grades] == [(6, "asked"), (7, "asked")]
+
+
 @pytest.mark.parametrize(
-    ("reply", "found"),
+    ("replies", "come"),
     [
-        ("r one\n[Reference answer 2]\nr two", ["r one", "r two"]),
-        ("[Reference answer 1]r one[/Reference answer 1]\n[Reference answer 2]r two", None),
-        ("r one, and nothing about the second", []),
-        ("[Reference answer 2]\nr two", []),
-        ("", []),
-        (said("r one\n[Reference answer 2]\nr tw", "length"), []),
+        (["", ""], ["missing", "missing"]),
+        ([said("r o", "length")] * 2, ["missing", "missing"]),
+        ([said("", "refused")], ["missing", "missing"]),
+        (["r one", " ", said("r t", "length")], ["asked", "missing"]),
+        (["", "r one", "r two"], ["asked", "asked"]),
     ],
 )
-def test_a_missing_reference_is_asked_of_the_judge(reply: Line, found: list[str] | None) -> None:
-    judge = Scripted(lambda prompt: reply if "[Answer" not in prompt else "Rating: [[6]]")
+def test_a_turn_without_the_reference_it_should_have_is_counted_and_named(
+    replies: list[Line], come: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    judge = Scripted([*replies, "Rating: [[6]]", "Rating: [[7]]"])
     grades = graded(question("math"), answers(), judge)
-    asked, *again, one, two = judge.prompts
-    assert again == ([asked] if found == [] else []), "asked for once more, then done without"
-    assert "[Question 1]\nFirst?\n[/Question 1]" in asked and "One." not in asked
-    assert "[Question 2]\nSecond?\n[/Question 2]" in asked
-    assert asked.endswith("[Reference answer 1]")
-    shown = ["r one", "r two"] if found is None else found
-    assert ("[Reference answer]" in one) == bool(shown) == ("[Reference answer 2]" in two)
-    assert all(text in two for text in shown)
-    assert [g.status for g in grades] == ["ok", "ok"]
+    assert [g.reference for g in grades] == come and [g.status for g in grades] == ["ok", "ok"]
+    for grade, sheet in zip(grades, judge.prompts[-2:], strict=True):
+        assert ("[Reference answer" in sheet) is (grade.reference == "asked")
+    missing = come.count("missing")
+    measured = verdicts.measure(grades, 1, 3)
+    assert measured["without_reference"] == missing
+    assert measured["reference_coverage"] == (2 - missing) / 2 and measured["coverage"] == 1
+    verdicts.tell_unreferenced("mt_grade@base", grades)
+    told = capsys.readouterr().err
+    assert ("question 81: judged without the reference answer" in told) is bool(missing)
+
+
+def test_where_a_reference_came_from_is_kept() -> None:
+    judge = Scripted(lambda prompt: "Rating: [[6]]")
+    given = graded(question("math", ["r one", "r two"]), answers(), judge)
+    assert [g.reference for g in given] == ["given", "given"]
+    plain = graded(question("writing"), answers(), judge)
+    assert [g.reference for g in plain] == ["not_wanted", "not_wanted"]
+    assert verdicts.measure(plain, 1, 3)["reference_coverage"] is None
+    # half a reference is none: the judge is asked
+    half = graded(question("math", ["r one", " "]), answers(), judge)
+    assert [g.reference for g in half] == ["asked", "asked"]
+
+
+def test_nothing_is_asked_for_answers_that_a_rule_grades() -> None:
+    grades = graded(question("math"), answers(first="", second=" "), Scripted([]))
+    assert [(g.score, g.reference) for g in grades] == [(1, "not_wanted")] * 2
+    judge = Scripted(["r one", "Rating: [[6]]"])
+    one, two = graded(question("math"), answers(second=""), judge)
+    assert (one.reference, two.reference) == ("asked", "not_wanted")
+
+
+def test_references_are_for_all_questions_or_for_those_of_some_categories() -> None:
+    asked = [
+        question(category).model_copy(update={"question_id": id})
+        for id, category in enumerate(["writing", "math", "own"])
+    ]
+    assert verdicts.referenced(asked, "all") == {0, 1, 2}
+    assert verdicts.referenced(asked, ["math", "own", "coding"]) == {1, 2}
+    with pytest.raises(BadInput, match=r"mt_grade.references: maths: no category .* have coding"):
+        verdicts.referenced(asked, ["maths"])
 
 
 def test_a_reference_that_is_not_there_is_asked_for_once_more() -> None:
     samples = []
-    judge = Scripted(["r one, and nothing about the second", "r one\n[Reference answer 2]\nr two"])
+    judge = Scripted(["", "r one", "r two"])
 
     def ask(messages: Sequence[Message], sample: int = 0) -> Reply:
         samples.append(sample)
         return judge(messages, sample)
 
-    assert verdicts.references(question("math"), ask) == ["r one", "r two"]
-    assert samples == [0, 1] and [m.role for m in judge.messages[1]] == ["user"]
+    assert verdicts.references(question("math"), ask) == REFERENCED
+    assert samples == [0, 1, 0]
     refusing = Scripted([said("", "refused")])
-    assert verdicts.references(question("math"), refusing) == []
+    assert verdicts.references(question("math"), refusing).texts == []
 
 
 def test_requests_made_once_more_are_counted() -> None:
@@ -482,7 +537,8 @@ def test_requests_made_once_more_are_counted() -> None:
             exchanges.append(Exchange.model_validate(told))
             return reply
 
-        verdicts.grader({81: question(category)}, ["math"], ask)(answers())
+        wanted = [81] if category == "math" else []
+        verdicts.grader({81: question(category)}, wanted, ask)(answers())
 
     def counted() -> int:
         return verdicts.retried(exchanges, verdicts.rating)
@@ -492,11 +548,16 @@ def test_requests_made_once_more_are_counted() -> None:
     assert counted() == 0
     graded_by(["Good.", "Rating: [[6]]", said("It", "length"), "Good."], "two")
     assert counted() == 2
-    graded_by(["no", "r one\n[Reference answer 2]\nr two", "[[6]]", "[[7]]"], "three", "math")
+    graded_by(["", "r one", "r two", "[[6]]", "[[7]]"], "three", "math")
     assert counted() == 3
     graded_by([said("", "refused"), "Good.", "Good."], "four")
     graded_by(["Rating: [[6]]", "Rating: [[7]]"], "five")
     assert counted() == 4
+
+
+def heard(reply: Reply) -> float | None:
+    messages = [Message(role="user", content="?")]
+    return verdicts.heard(Scripted([reply]), messages, verdicts.rating)[0]
 
 
 @pytest.mark.parametrize("ending", ["too_long", "failed"])
@@ -509,8 +570,8 @@ def test_a_request_that_came_to_nothing_is_neither_read_nor_made_once_more(endin
     assert (one.score, one.status) == (7, "ok"), "the grade of the first turn stays"
     assert (two.score, two.status) == (None, ending) and len(judge.prompts) == 2
     # nor is a text that came with it
-    assert verdicts.heard(Scripted([said("[[7]]", ending)]), "", "?", verdicts.rating)[0] is None
-    assert verdicts.references(question("math"), Scripted([nothing])) == []
+    assert heard(said("[[7]]", ending)) is None
+    assert verdicts.references(question("math"), Scripted([nothing])).texts == []
 
 
 def test_an_endpoint_that_has_no_other_text_to_give_is_not_counted_as_asked_again() -> None:

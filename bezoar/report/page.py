@@ -7,7 +7,7 @@ that can be read, and cleared of characters that could reorder or break the page
 import math
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import groupby, pairwise
 from pathlib import Path
 from typing import Any, Literal
@@ -710,6 +710,9 @@ def _harness(run: Run) -> dict[str, Any]:
         "points": harness.points(run),
         "rows": rows,
         "average": harness.average(rows),
+        "warnings": dict.fromkeys(
+            line for found in run.results.values() for line in found.warnings
+        ),
         "shared": [row.task for row in rows if row.task in paper.HARNESS],
         "listed": sum(map(len, paper.HARNESS.values())),
         "pooled": [row.task for row in rows if row.task in paper.POOLED],
@@ -746,6 +749,8 @@ def _mt_bench(run: Run) -> dict[str, Any]:
                 "moved": next(iter(moved.get(checkpoint, {}).values()), None),
                 "paper": _printed(run, checkpoint),
                 "ungraded": _ungraded(run.grades[checkpoint]),
+                "unreferenced": _unreferenced(run.grades[checkpoint]),
+                "without": sum(g.reference == "missing" for g in run.grades[checkpoint]),
             }
             for checkpoint, metrics in run.mt_bench.items()
         ],
@@ -807,6 +812,11 @@ def _ungraded(grades: Sequence[Grade]) -> dict[str, int]:
     return {status.replace("_", " "): found.count(status) for status in dict.fromkeys(found)}
 
 
+def _unreferenced(grades: Sequence[Grade]) -> list[int]:
+    """The questions of which a turn was graded without the reference it should have had."""
+    return sorted({grade.question_id for grade in grades if grade.reference == "missing"})
+
+
 BIASES = {
     "verbosity": "for the longer answer",
     "self_preference": "for its own model",
@@ -816,13 +826,46 @@ BIASES = {
 
 
 def _agreement(run: Run) -> dict[str, Any]:
-    """A row a turn and two kinds of judges; the paper's shares beside those of our grader."""
+    """A row a turn and two kinds of judges. The paper's shares and votes stand beside those of our
+    judge where it compared pairs too."""
     rows = []
     for agreed in run.agreed:
-        theirs = paper.AGREEMENT[agreed.turn].get(agreed.b) if agreed.a == "grader" else None
-        rows.append({"agreed": agreed, "paper": theirs})
+        ours = agreed.a == "grader" and run.study.verdicts == "pairs"
+        shares = paper.AGREEMENT[agreed.turn].get(agreed.b) if ours else None
+        votes = paper.AGREEING[agreed.turn].get(agreed.b) if ours else None
+        rows.append({"agreed": agreed, "paper": shares, "agreeing": votes})
     leanings = [{"of": leaning, "words": BIASES[leaning.bias]} for leaning in run.leanings]
-    return {"rows": rows, "beside": any(row["paper"] for row in rows), "leanings": leanings}
+    return {
+        "rows": rows,
+        "study": run.study,
+        "beside": any(row["paper"] for row in rows),
+        "portions": _portions(run),
+        "leanings": leanings,
+    }
+
+
+def _portions(run: Run) -> list[dict[str, Any]]:
+    """A table by category and one by pair of models: a row each, a column for two kinds of judges
+    and a turn."""
+    tables = []
+    for by in ("category", "models"):
+        found = [portion for portion in run.portions if portion.by == by]
+        columns = sorted({(p.turn, p.a, p.b) for p in found}, key=_as_in(run))
+        cells = {(p.of, p.turn, p.a, p.b): p for p in found}
+        rows = [
+            {"of": of, "cells": [cells.get((of, *column)) for column in columns]}
+            for of in dict.fromkeys(p.of for p in found)
+        ]
+        tables += [{"by": by, "columns": columns, "rows": rows}] if rows else []
+    return tables
+
+
+def _as_in(run: Run) -> Callable[[tuple[int, str, str]], int]:
+    """The place of two kinds of judges and a turn in the table of agreement."""
+    places: dict[tuple[int, str, str], int] = {
+        (of.turn, of.a, of.b): at for at, of in enumerate(run.agreed)
+    }
+    return lambda column: places.get(column, len(places))
 
 
 def _spending(run: Run) -> dict[str, Any]:

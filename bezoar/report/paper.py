@@ -125,7 +125,8 @@ MT_BENCH_OTHERS = {
     "Phi-2": MtBench(4.43, 2.99, 3.72),
 }
 
-# Section 4, judge agreement: turn -> the other judge -> (S1, S2), shares; 640 overlapping records
+# Appendix D, judge agreement: turn -> the other judge -> (S1, S2), shares of pairwise verdicts;
+# on 640 records that all sets of judgements have
 AGREEMENT = {
     1: {
         "gpt4_single": (0.71, 0.96),
@@ -142,3 +143,21 @@ AGREEMENT = {
         "human_majority": (0.55, 0.85),
     },
 }
+# The same: votes that agree; None where the paper prints none
+AGREEING: dict[int, dict[str, tuple[int | None, int | None]]] = {
+    1: {
+        "gpt4_single": (224, 189),
+        "gpt4_pair": (222, 194),
+        "author": (63, 54),
+        "human": (217, 184),
+        "human_majority": (334, 308),
+    },
+    2: {
+        "gpt4_single": (198, 166),
+        "gpt4_pair": (None, 161),
+        "author": (None, 47),
+        "human": (185, 156),
+        "human_majority": (295, 259),
+    },
+}
+AGREEMENT_RECORDS = 640

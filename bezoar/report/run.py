@@ -155,29 +155,62 @@ class Skill(Seen):
 
 
 class Results(Seen):
-    """What the harness stage measured at one point of the chain."""
+    """What the harness stage measured at one point of the chain, and what the harness warned of."""
 
     tasks: dict[str, Score]
     skills: dict[str, Skill]
+    warnings: list[str] = []
 
 
 class Agreed(Seen):
-    """Two kinds of judges, `a` and `b`, on one turn: the share of comparisons in which they agree,
-    with ties (`s1`) and among those that both decide (`s2`), each with its 95 % interval (None for
-    one question)."""
+    """Two kinds of judges, `a` and `b`, on one turn: the share and number of comparisons in which
+    they agree, with ties (`s1`) and among those that both decide (`s2`), each with its 95 %
+    interval (None for one question)."""
 
     turn: Literal[1, 2]
     a: str
     b: str
     s1: float
+    s1_agree: int
     s1_n: int
     s1_low: float | None
     s1_high: float | None
     s2: float | None
+    s2_agree: int
     s2_n: int
     s2_low: float | None
     s2_high: float | None
     kappa: float | None
+
+
+class Portion(Seen):
+    """Two kinds of judges on one turn of one category (`by`), or of one pair of models."""
+
+    by: Literal["category", "models"]
+    of: str
+    turn: Literal[1, 2]
+    a: str
+    b: str
+    s1: float
+    s1_agree: int
+    s1_n: int
+    s2: float | None
+    s2_agree: int
+    s2_n: int
+
+
+class Study(Seen):
+    """How the agreement study was made: our judge's `verdicts`, `which` records there are of it by
+    turn and how many of them our judge has a verdict on, the models in them, the votes of every
+    kind of judge, and the paper's groups that are `absent`."""
+
+    verdicts: Literal["pairs", "single"]
+    which: Literal["intersection", "all"]
+    records: dict[Literal["1", "2"], int]
+    judged: dict[Literal["1", "2"], int]
+    models: list[str]
+    votes: dict[str, int]
+    absent: list[str]
 
 
 class Leaning(Seen):
@@ -331,6 +364,8 @@ class Run:
     contests: dict[str, Contest]
     agreement: Metrics
     agreed: list[Agreed]
+    study: Study
+    portions: list[Portion]
     leanings: list[Leaning]
     spending: dict[str, dict[str, Spending]]
 
@@ -393,6 +428,8 @@ def read(params: Params) -> Run:
         },
         agreement=_metrics("metrics/agreement/agreement.json"),
         agreed=_json("data/agreement/table.json", list[Agreed]),
+        study=_json("data/agreement/study.json", Study),
+        portions=_json("data/agreement/breakdown.json", list[Portion]),
         leanings=_json("data/agreement/biases.json", list[Leaning]),
         spending={
             "generate": {s: _spending(f"generate/{s}_spending") for s in schemes},

@@ -4,9 +4,6 @@ the Hugging Face Hub (hub.py; flan.py streams what is too large to keep, harness
 fetch its tasks), Wikipedia (wikipedia.py).
 """
 
-from collections.abc import Mapping
-from typing import Any
-
 from bezoar import params
 from bezoar.files import BadInput
 from bezoar.sources import embedded, flan, harness, hub, local, wikipedia
@@ -44,10 +41,3 @@ def _local(name: str, wanted: params.Local, seed: int) -> Source:
         )
     source = embedded.read(name, wanted.otherwise.rows, seed)
     return Source(source.tables, {**source.account, "stands_in_for": f"local/{name}"})
-
-
-def undrawn(schemes: params.Schemes, account: Mapping[str, Any]) -> str:
-    """Name the categories of seeds that no scheme draws from, with their numbers of seeds."""
-    drawn = {*schemes.lamini.categories, *schemes.evol_instruct.categories}
-    counts: dict[str, int] = account.get("categories", {})
-    return ", ".join(f"{name} ({n})" for name, n in sorted(counts.items()) if name not in drawn)

@@ -55,7 +55,7 @@ class Account:
     def _counts(self) -> list[Counter[str]]:
         return [self.read, self.used, self.out, self.beyond, self.reasons, self.partly]
 
-    def told(self) -> dict[str, object]:
+    def as_json(self) -> dict[str, object]:
         """What source.json says."""
         files = {
             title: {

@@ -14,7 +14,7 @@ from bezoar.params import AnswerIs
 from bezoar.sources.rows import Fields, Row
 
 
-class Asked(NamedTuple):
+class RawItem(NamedTuple):
     """An item as its row has it; `labels` are the row's own names of its choices."""
 
     where: str
@@ -29,7 +29,7 @@ class Benchmark(NamedTuple):
     `usual` is a reading, it stands wherever it fits a whole file."""
 
     fits: Callable[[Fields], bool]
-    read: Callable[[Row], Asked]
+    read: Callable[[Row], RawItem]
     readings: Sequence[AnswerIs]
     usual: AnswerIs | None
 
@@ -37,7 +37,7 @@ class Benchmark(NamedTuple):
 HIDDEN = (None, "", -1, "-1", "?")  # how a test set writes the answer that it keeps to itself
 COUNTS: tuple[AnswerIs, ...] = ("number_from_0", "number_from_1")
 ALL: tuple[AnswerIs, ...] = (*COUNTS, "letter", "text")
-SAID = {
+NAMES = {
     "number_from_0": "a number counted from 0",
     "number_from_1": "a number counted from 1",
     "letter": "a letter",
@@ -45,56 +45,57 @@ SAID = {
     "label": "a label",
 }
 _LISTS = ("choices", "options")
-_ANSWERS = ("answer", "label", "Answer", "answerKey", "correct", "answer_idx", "gold")
+_ANSWERS = ("answer", "label", "answerKey", "correct", "answer_idx", "gold")
 _PASSAGES = ("article", "passage", "context", "support")
 
 
-def hidden(item: Asked) -> bool:
+def hidden(item: RawItem) -> bool:
     """Whether the row keeps its answer to itself."""
     answer = item.answer.strip() if isinstance(item.answer, str) else item.answer
     gap = isinstance(answer, float) and math.isnan(answer)
     return not isinstance(answer, bool) and (gap or answer in HIDDEN)
 
 
-def labels(items: Sequence[Asked], form: Benchmark, wanted: AnswerIs | None) -> list[int]:
-    """The index of the right choice of every item of a file. `wanted` settles it where several
-    readings fit the whole file. BadInput: several that differ, or none."""
+def labels(items: Sequence[RawItem], form: Benchmark, wanted: AnswerIs | None) -> list[int]:
+    """The index of the right choice of every item of a file. Where several readings fit the whole
+    file, the usual one of its form settles it, else `wanted`. BadInput: several that differ, or
+    none."""
     fitting = {
-        reading: found
+        reading: indices
         for reading in form.readings
-        if None not in (found := [_index(item, reading) for item in items])
+        if None not in (indices := [_index(item, reading) for item in items])
     }
-    for settled in (wanted, form.usual):
+    for settled in (form.usual, wanted):
         if settled in fitting:
             return [index for index in fitting[settled] if index is not None]
     if not fitting:
         return _mixed(items, form)
-    (first, found), *others = fitting.items()
-    for other, also in others:
-        for item, one, two in zip(items, found, also, strict=True):
+    (first, indices), *others = fitting.items()
+    for other, other_indices in others:
+        for item, one, two in zip(items, indices, other_indices, strict=True):
             if one is not None and two is not None and one != two:
                 raise BadInput(
-                    f"{item.where}: the answers of this file can be read as {SAID[first]} and as "
-                    f"{SAID[other]}: {item.answer!r:.40} is then {item.choices[one]!r:.40} or "
+                    f"{item.where}: the answers of this file can be read as {NAMES[first]} and as "
+                    f"{NAMES[other]}: {item.answer!r:.40} is then {item.choices[one]!r:.40} or "
                     f"{item.choices[two]!r:.40}; say which in params.yaml, answer_is: {first} (or "
                     f"{other}) in fetch.benchmarks of the profile"
                 )
-    return [index for index in found if index is not None]
+    return [index for index in indices if index is not None]
 
 
-def _mixed(items: Sequence[Asked], form: Benchmark) -> list[int]:
+def _mixed(items: Sequence[RawItem], form: Benchmark) -> list[int]:
     """ARC writes some answers as the row's own labels and some as numbers from 1."""
     chosen = []
     for item in items:
-        found = [_index(item, "label"), _index(item, "number_from_1"), _index(item, "letter")]
-        index = next((index for index in found if index is not None), None)
+        indices = [_index(item, "label"), _index(item, "number_from_1"), _index(item, "letter")]
+        index = next((index for index in indices if index is not None), None)
         if index is None or "label" not in form.readings:
             raise _unfitting(items, form)
         chosen.append(index)
     return chosen
 
 
-def _unfitting(items: Sequence[Asked], form: Benchmark) -> BadInput:
+def _unfitting(items: Sequence[RawItem], form: Benchmark) -> BadInput:
     """The error for the row that the reading which fits most rows does not fit."""
     fits = {r: [_index(item, r) is not None for item in items] for r in form.readings}
     best = max(fits, key=lambda reading: sum(fits[reading]))
@@ -109,11 +110,11 @@ def _unfitting(items: Sequence[Asked], form: Benchmark) -> BadInput:
     }[best]
     return BadInput(
         f"{item.where}: answer: one of {', '.join(names)} is expected, got {item.answer!r:.60}, "
-        f"for {sum(fits[best])} of {len(items)} rows of the file give {SAID[best]}"
+        f"for {sum(fits[best])} of {len(items)} rows of the file give {NAMES[best]}"
     )
 
 
-def _index(item: Asked, reading: AnswerIs) -> int | None:
+def _index(item: RawItem, reading: AnswerIs) -> int | None:
     """Which choice an answer names in a reading, None where it names none."""
     answer, count = item.answer, len(item.choices)
     if isinstance(answer, bool):
@@ -139,8 +140,8 @@ def _number(answer: object) -> int | None:
         return int(answer) if answer.is_integer() else None
     if isinstance(answer, int):
         return answer
-    whole = re.fullmatch(r"\s*(\d+)(?:\.0)?\s*", answer) if isinstance(answer, str) else None
-    return int(whole[1]) if whole else None
+    digits = re.fullmatch(r"\s*(\d+)(?:\.0)?\s*", answer) if isinstance(answer, str) else None
+    return int(digits[1]) if digits else None
 
 
 # --- the forms -----------------------------------------------------------------------------------
@@ -154,10 +155,10 @@ def _after(passage: str, question: str) -> str:
     return f"{passage.strip()}\n\n{question}" if passage.strip() else question
 
 
-def _labelled(row: Row) -> Asked:
+def _labelled(row: Row) -> RawItem:
     """ARC, OpenBookQA, CommonsenseQA; in AI2's own files `question` holds stem and choices."""
-    asked = row.fields.get("question")
-    inner = Row(row.where, asked) if isinstance(asked, dict) else row
+    nested = row.fields.get("question")
+    inner = Row(row.where, nested) if isinstance(nested, dict) else row
     stem = next(key for key in ("stem", "question_stem", "question") if key in inner.fields)
     choices = inner.fields["choices"]
     if isinstance(choices, list):
@@ -168,12 +169,12 @@ def _labelled(row: Row) -> Asked:
         texts, named = listed.texts("text"), listed.texts("label")
     if len(texts) != len(named):
         raise BadInput(f"{row.where}: choices: {len(texts)} texts and {len(named)} labels")
-    return Asked(row.where, inner.text(stem), texts, row.fields.get("answerKey"), named)
+    return RawItem(row.where, inner.text(stem), texts, row.fields.get("answerKey"), named)
 
 
 def _is_labelled(fields: Fields) -> bool:
-    asked = fields.get("question")
-    inner = asked if isinstance(asked, dict) else fields
+    nested = fields.get("question")
+    inner = nested if isinstance(nested, dict) else fields
     choices = inner.get("choices")
     if isinstance(choices, list):
         choices = choices[0] if choices else None
@@ -181,26 +182,26 @@ def _is_labelled(fields: Fields) -> bool:
     return named and bool({"stem", "question_stem", "question"} & inner.keys())
 
 
-def _physical(row: Row) -> Asked:
+def _physical(row: Row) -> RawItem:
     sides = [row.text("sol1"), row.text("sol2")]
-    return Asked(row.where, row.text("goal"), sides, row.fields.get("label"), [])
+    return RawItem(row.where, row.text("goal"), sides, row.fields.get("label"), [])
 
 
-def _truthful(row: Row) -> Asked:
+def _truthful(row: Row) -> RawItem:
     """TruthfulQA's mc1: one true answer among the false ones."""
     targets = row.fields.get("mc1_targets")
     if isinstance(targets, dict) and {"choices", "labels"} <= targets.keys():
         choices, right = Row(row.where, targets).texts("choices"), targets["labels"]
         if list(right).count(1) != 1 or len(right) != len(choices):
             raise BadInput(f"{row.where}: mc1_targets: one label 1 is expected, got {right!r:.60}")
-        return Asked(row.where, row.text("question"), choices, right.index(1), [])
+        return RawItem(row.where, row.text("question"), choices, right.index(1), [])
     if isinstance(targets, dict):  # as its authors write it: {answer: 1, other answer: 0}
         right = list(targets.values())
         if right.count(1) != 1:
             raise BadInput(f"{row.where}: mc1_targets: one label 1 is expected, got {right!r:.60}")
-        return Asked(row.where, row.text("question"), list(targets), right.index(1), [])
+        return RawItem(row.where, row.text("question"), list(targets), right.index(1), [])
     choices = [row.text("best_answer"), *row.texts("incorrect_answers")]
-    return Asked(row.where, row.text("question"), choices, 0, [])
+    return RawItem(row.where, row.text("question"), choices, 0, [])
 
 
 def _is_truthful(fields: Fields) -> bool:
@@ -210,39 +211,39 @@ def _is_truthful(fields: Fields) -> bool:
     )
 
 
-def _ending(row: Row) -> Asked:
-    return Asked(row.where, row.text("ctx"), row.texts("endings"), row.fields.get("label"), [])
+def _ending(row: Row) -> RawItem:
+    return RawItem(row.where, row.text("ctx"), row.texts("endings"), row.fields.get("label"), [])
 
 
-def _blank(row: Row) -> Asked:
+def _blank(row: Row) -> RawItem:
     """WinoGrande: the sentence up to its blank, and each option with the sentence's rest."""
     before, mark, after = row.text("sentence").partition("_")
     if not mark:
         raise BadInput(f"{row.where}: sentence: a blank `_` is expected")
     options = [row.text("option1") + after, row.text("option2") + after]
-    return Asked(row.where, before.strip(), options, row.fields.get("answer"), [])
+    return RawItem(row.where, before.strip(), options, row.fields.get("answer"), [])
 
 
-def _science(row: Row) -> Asked:
+def _science(row: Row) -> RawItem:
     wrong = [row.text(f"distractor{n}") for n in (1, 2, 3)]
     question = _after(str(row.fields.get("support") or ""), row.text("question"))
-    return Asked(row.where, question, [row.text("correct_answer"), *wrong], 0, [])
+    return RawItem(row.where, question, [row.text("correct_answer"), *wrong], 0, [])
 
 
-def _social(row: Row) -> Asked:
+def _social(row: Row) -> RawItem:
     """Social IQa: a situation, a question and three answers."""
     choices = [row.text(f"answer{letter}") for letter in "ABC"]
     question = _after(row.text("context"), row.text("question"))
-    return Asked(row.where, question, choices, row.fields.get("label"), [])
+    return RawItem(row.where, question, choices, row.fields.get("label"), [])
 
 
 TRUTHS = {"false": 0, "no": 0, "0": 0, "true": 1, "yes": 1, "1": 1}
 
 
-def _yes_or_no(row: Row) -> Asked:
+def _yes_or_no(row: Row) -> RawItem:
     value = row.fields.get("answer", row.fields.get("label"))
     question = _after(row.text("passage"), row.text("question"))
-    item = Asked(row.where, question, ["no", "yes"], value, [])
+    item = RawItem(row.where, question, ["no", "yes"], value, [])
     if hidden(item):
         return item
     truth = TRUTHS.get(str(value).strip().lower().removesuffix(".0"))
@@ -253,11 +254,11 @@ def _yes_or_no(row: Row) -> Asked:
 
 def _is_yes_or_no(fields: Fields) -> bool:
     value = fields.get("answer", fields.get("label"))
-    told = isinstance(value, bool) or str(value).strip().lower() in (*TRUTHS, "-1", "none", "")
-    return _has("question", "passage")(fields) and told and not {*_LISTS} & fields.keys()
+    truth = isinstance(value, bool) or str(value).strip().lower() in (*TRUTHS, "-1", "none", "")
+    return _has("question", "passage")(fields) and truth and not {*_LISTS} & fields.keys()
 
 
-def _listed(row: Row) -> Asked:
+def _listed(row: Row) -> RawItem:
     """MMLU, RACE, whatever else lists its choices, or names them by letters."""
     key = next(key for key in _LISTS if key in row.fields)
     choices, named = row.fields[key], list[str]()
@@ -268,7 +269,7 @@ def _listed(row: Row) -> Asked:
         choices = row.texts(key)
     passage = next((row.text(key) for key in _PASSAGES if row.fields.get(key)), "")
     answer = row.fields[next(key for key in _ANSWERS if key in row.fields)]
-    return Asked(row.where, _after(passage, row.text("question")), choices, answer, named)
+    return RawItem(row.where, _after(passage, row.text("question")), choices, answer, named)
 
 
 def _is_listed(fields: Fields) -> bool:
@@ -286,14 +287,14 @@ def _is_listed(fields: Fields) -> bool:
     )
 
 
-def _in_columns(row: Row) -> Asked:
+def _in_columns(row: Row) -> RawItem:
     """MMLU as a table: a column a choice, named by its letter."""
-    question = row.text("question" if "question" in row.fields else "Question")
+    question = row.text("question")
     letters = [letter for letter in "ABCDEFGHIJ" if row.fields.get(letter) not in (None, "")]
     answer = row.fields[next(key for key in _ANSWERS if key in row.fields)]
     choices = [_cell(row, letter) for letter in letters]
     passage = next((row.text(key) for key in _PASSAGES if row.fields.get(key)), "")
-    return Asked(row.where, _after(passage, question), choices, answer, letters)
+    return RawItem(row.where, _after(passage, question), choices, answer, letters)
 
 
 def _cell(row: Row, key: str) -> str:
@@ -303,7 +304,7 @@ def _cell(row: Row, key: str) -> str:
 
 def _is_in_columns(fields: Fields) -> bool:
     return (
-        (_has("question")(fields) or _has("Question")(fields))
+        _has("question")(fields)
         and {"A", "B"} <= fields.keys()
         and any(key in fields for key in _ANSWERS)
     )

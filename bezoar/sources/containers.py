@@ -116,17 +116,21 @@ def unpacked(path: Path) -> Iterator["io.BufferedReader[Any]"]:
 
 
 @contextmanager
-def seekable(path: Path) -> Iterator[BinaryIO]:
-    """Open a file for reading back and forth; a packed one is unpacked into a temporary file."""
+def seekable(path: Path) -> Iterator[Any]:
+    """Open a file for pyarrow to read back and forth; a packed one is unpacked into a temporary
+    file."""
+    import pyarrow
+
     with unpacked(path) as source:
-        if source.seekable():
-            yield source
+        if source.seekable():  # not packed
+            with pyarrow.OSFile(str(path)) as plain:
+                yield plain
             return
-        with tempfile.TemporaryFile() as whole:
+        with tempfile.TemporaryFile() as copy:
             while chunk := source.read(2**20):
-                whole.write(chunk)
-            whole.seek(0)
-            yield whole
+                copy.write(chunk)
+            copy.seek(0)
+            yield copy
 
 
 def lines(path: Path) -> Iterator[tuple[int, str]]:
@@ -215,10 +219,8 @@ def _member(path: Path, archive: zipfile.ZipFile) -> IO[bytes]:
         and not re.search(r"(?:^|/)(?:__MACOSX/|\.|readme|license|licence)", name, re.IGNORECASE)
     ]
     if len(named) != 1:
-        held = ", ".join(named[:4]) + (", ..." if len(named) > 4 else "")
-        raise BadInput(
-            f"{path}: an archive of {len(named)} files ({held or 'none that holds rows'}); {UNPACK}"
-        )
+        shown = (", ".join(named[:4]) or "none of rows") + (", ..." if len(named) > 4 else "")
+        raise BadInput(f"{path}: an archive of {len(named)} files ({shown}); {UNPACK}")
     if archive.getinfo(named[0]).flag_bits & 1:
         raise BadInput(f"{path}: is locked with a password; {UNPACK}")
     return archive.open(named[0])
@@ -227,24 +229,27 @@ def _member(path: Path, archive: zipfile.ZipFile) -> IO[bytes]:
 def _refuse(path: Path, head: bytes) -> None:
     if not head.strip():
         raise BadInput(f"{path}: {EMPTY}")
-    said = next((told for magic, told in REFUSED.items() if head.startswith(magic)), None)
+    refusal = next((why for magic, why in REFUSED.items() if head.startswith(magic)), None)
     if head[257:262] == b"ustar":
-        said = ("a tar archive", UNPACK)
+        refusal = ("a tar archive", UNPACK)
     elif re.match(rb"(?:\.\./)*\.git/annex/objects/", head):
-        said = REFUSED[b"/annex/objects/"]
+        refusal = REFUSED[b"/annex/objects/"]
     elif PAGES.match(head.removeprefix(codecs.BOM_UTF8)):
-        said = ("a web page (HTML), not the file it tells of", "download the file itself")
+        refusal = ("a web page (HTML), not the file it tells of", "download the file itself")
     elif head.startswith(b"<?xml"):
-        said = ("XML, as a server writes it for an error", "download the file itself, or " + EXPORT)
-    elif said is None and b"\0" in head[:4096] and not _encoding(head):
+        refusal = (
+            "XML, as a server writes it for an error",
+            "download the file itself, or " + EXPORT,
+        )
+    elif refusal is None and b"\0" in head[:4096] and not _encoding(head):
         utf16 = len(head) > 3 and (head[1] == head[3] == 0 or head[0] == head[2] == 0)
-        said = (
+        refusal = (
             ("UTF-16 without a byte order mark", "save the file as UTF-8")
             if utf16
             else ("binary data of no kind that is known here", EXPORT)
         )
-    if said:
-        raise BadInput(f"{path}: is {said[0]}; {said[1]}")
+    if refusal:
+        raise BadInput(f"{path}: is {refusal[0]}; {refusal[1]}")
 
 
 def _encoding(head: bytes) -> str:

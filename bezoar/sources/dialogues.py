@@ -68,8 +68,8 @@ def turns_of(fields: Fields) -> Any:
     if isinstance(text, str) and {"Human", "Assistant"} <= {*MARKED.findall(text)}:
         _, *parts = MARKED.split(text)
         return [
-            {"role": "user" if who == "Human" else who.lower(), "content": said}
-            for who, said in zip(parts[::2], parts[1::2], strict=True)
+            {"role": "user" if who == "Human" else who.lower(), "content": words}
+            for who, words in zip(parts[::2], parts[1::2], strict=True)
         ]
     return None
 
@@ -96,15 +96,15 @@ def exchange(row: Row) -> Exchange:
     """The first exchange of a row's dialogue. Skipped: tools, no answer, no text."""
     if with_tools(row.fields):
         raise Skipped(TOOLS)
-    said = messages(row, turns_of(row.fields))
+    turns = messages(row, turns_of(row.fields))
     unused = ["a system message is not used"] if row.fields.get("system") else []
-    if said and said[0].role == "system":
-        unused, said = ["a system message is not used"], said[1:]
-    if len(said) < 2 or (said[0].role, said[1].role) != ("user", "assistant"):
+    if turns and turns[0].role == "system":
+        unused, turns = ["a system message is not used"], turns[1:]
+    if len(turns) < 2 or (turns[0].role, turns[1].role) != ("user", "assistant"):
         raise Skipped("a dialogue that does not begin with a question and its answer")
-    if len(said) > 2:
+    if len(turns) > 2:
         unused.append("turns after the first exchange are not used")
-    return Exchange(said[0].content, said[1].content, unused)
+    return Exchange(turns[0].content, turns[1].content, unused)
 
 
 def messages(row: Row, turns: Any) -> list[Message]:
@@ -134,15 +134,17 @@ def marked(text: str) -> list[Message]:
 def prompt(system: str, before: Sequence[Message]) -> list[Message]:
     """A prompt that ends with the user's turn: a system message stands before the first one.
     Skipped: turns that do not alternate."""
-    said = list(before)
-    if said and said[0].role == "system":
-        system, said = said[0].content, said[1:]
-    roles = ["user" if n % 2 == 0 else "assistant" for n in range(len(said))]
-    if [turn.role for turn in said] != roles or len(said) % 2 == 0:
+    turns = list(before)
+    if turns and turns[0].role == "system":
+        system, turns = turns[0].content, turns[1:]
+    roles = ["user" if n % 2 == 0 else "assistant" for n in range(len(turns))]
+    if [turn.role for turn in turns] != roles or len(turns) % 2 == 0:
         raise Skipped("turns do not alternate")
     if system.strip():
-        said[0] = said[0].model_copy(update={"content": f"{system.strip()}\n\n{said[0].content}"})
-    return said
+        turns[0] = turns[0].model_copy(
+            update={"content": f"{system.strip()}\n\n{turns[0].content}"}
+        )
+    return turns
 
 
 def _turn(row: Row, turn: Any) -> tuple[Literal["system", "user", "assistant"], str]:

@@ -32,7 +32,11 @@ def _mt_bench(rows: int, seed: int) -> Tables:
     return {
         "questions.jsonl": questions,
         "answers.jsonl": answers,
-        "votes.jsonl": world.votes(questions, answers, seed),
+        "votes.jsonl": [
+            *world.votes(questions, answers, seed),
+            *world.pair_votes(questions, answers, seed),
+        ],
+        "grades.jsonl": world.grades(questions, answers, seed),
         "votes.json": {"simulated": True},
     }
 

@@ -96,6 +96,7 @@ def read(wanted: HubFlan, seed: int) -> Source:
         "parts": [hub.account(wanted, commit, names)],
         "rows": rows,
         "left_out": left_out,
+        "beyond_limit": sum(d.read for d in drawn.values()) - len(queries) - left_out.total(),
         # the paper's counts: cot 18, niv2 1,560, t0 193, flan2021 142
         "tasks": {mixture: len(draw.kept) for mixture, draw in drawn.items()},
         "read": {mixture: draw.read for mixture, draw in drawn.items()},

@@ -4,7 +4,6 @@ lm_eval finds a task's data on the Hub as it does to evaluate; what is downloade
 of `datasets`, so that the evaluation downloads it no more.
 """
 
-import logging
 import re
 from collections.abc import Sequence
 from itertools import takewhile
@@ -22,7 +21,13 @@ _CLOSES = re.compile(r"\s*^(?:Answer|A):\s*\Z", re.MULTILINE)
 def read(wanted: Harness) -> Source:
     """texts/TASK.jsonl of every task, a group's tasks in one file: the split that is evaluated, all
     of it. BadInput: a name that lm_eval does not know, or data that cannot be loaded."""
-    logging.getLogger("lm_eval").setLevel(logging.ERROR)
+    from bezoar import lm_harness
+
+    with lm_harness.heard():
+        return _read(wanted)
+
+
+def _read(wanted: Harness) -> Source:
     import datasets
     from huggingface_hub.utils.tqdm import disable_progress_bars
     from lm_eval.tasks import TaskManager

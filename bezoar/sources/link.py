@@ -17,7 +17,7 @@ from bezoar.files import BadInput
 from bezoar.sources import names, weights
 from bezoar.sources.choices import BENCHMARKS, answered
 from bezoar.sources.local import LINKED, LOCAL, found, is_notice, stated
-from bezoar.sources.shapes import Found, Maps, is_rows, recognise, unknown
+from bezoar.sources.shapes import Maps, Recognised, is_rows, recognise, unknown
 
 KINDS = {
     "dolly": "seeds",
@@ -67,7 +67,7 @@ def find(top: Path, maps: Maps | None = None) -> Finds:
     finds, listed = Finds(), list(_walk(top))
     models = weights.folders(listed)
     _base(models, finds)
-    items: dict[Path, Found] = {}
+    items: dict[Path, Recognised] = {}
     for path in listed:
         if path.parent in models:
             continue
@@ -83,11 +83,13 @@ def find(top: Path, maps: Maps | None = None) -> Finds:
         if is_notice(path):
             finds.leave(path, "tells of other files", rank=3)
             continue
-        found = _recognised(path, maps, finds)
-        if found and found.shape.source == "benchmarks":
-            items[path] = found
-        elif found:
-            finds.used.append((path, found.shape.name, _place(top, path, found.shape.source)))
+        recognised = _recognised(path, maps, finds)
+        if recognised and recognised.shape.source == "benchmarks":
+            items[path] = recognised
+        elif recognised:
+            finds.used.append(
+                (path, recognised.shape.name, _place(top, path, recognised.shape.source))
+            )
     _tasks(top, items, finds)
     _notices(top, listed, finds)
     if not any(name == "questions" for _, name, _ in finds.used):
@@ -119,14 +121,14 @@ def _base(models: list[Path], finds: Finds) -> None:
         raise BadInput(refused)
 
 
-def _recognised(path: Path, maps: Maps | None, finds: Finds) -> Found | None:
+def _recognised(path: Path, maps: Maps | None, finds: Finds) -> Recognised | None:
     """What a file is; where it is nothing that is read, it is named with the reason."""
     try:
         if _shapeless(path):
             finds.leave(path, f"one line of more than {HUGE // 2**20} MiB: no list of rows")
             return None
-        if found := recognise(path, maps):
-            return found
+        if recognised := recognise(path, maps):
+            return recognised
         finds.leave(path, unknown(path), rank=2 if is_rows(path) else 3)
     except BadInput as error:
         why = str(error).removeprefix(f"error: {path}").strip(": ").removeprefix("is ")
@@ -134,7 +136,7 @@ def _recognised(path: Path, maps: Maps | None, finds: Finds) -> Found | None:
     return None
 
 
-def _tasks(top: Path, items: Mapping[Path, Found], finds: Finds) -> None:
+def _tasks(top: Path, items: Mapping[Path, Recognised], finds: Finds) -> None:
     """Of each benchmark the split that is evaluated; the others are named with the reason."""
     placed = {_place(top, path, "benchmarks").as_posix(): path for path in items}
     groups: dict[tuple[str, str], list[tuple[Path, str]]] = {}
@@ -151,10 +153,10 @@ def _tasks(top: Path, items: Mapping[Path, Found], finds: Finds) -> None:
                 continue
             for path in shards:
                 try:
-                    given = answered(items[path].rows(), BENCHMARKS[shape])
+                    labelled = answered(items[path].rows(), BENCHMARKS[shape])
                 except BadInput:
-                    given = True  # fetch names the line
-                if given:
+                    labelled = True  # fetch names the line
+                if labelled:
                     used = split or "no split named"
                     finds.used.append((path, shape, _place(top, path, "benchmarks")))
                 else:
@@ -168,17 +170,16 @@ def _notices(top: Path, listed: list[Path], finds: Finds) -> None:
     cards = {
         path.parent: path for path in listed if path.name.lower() == "readme.md" and stated(path)
     }
-    for path, _, into in list(finds.used):
-        if into.parts[0] == "base":
-            continue
-        for folder in path.parents:
-            card = cards.get(folder)
-            place = Path(into.parts[0], LINKED, folder.relative_to(top), "README.md")
-            if card and place not in {into for _, _, into in finds.used}:
-                finds.used.append((card, "what it says of its licence", place))
-                finds.unused = [each for each in finds.unused if each.path != card]
+    places: dict[Path, Path] = {}
+    for path, _, into in finds.used:
+        for folder in path.parents if into.parts[0] != "base" else ():
+            if folder in cards:
+                inner = folder.relative_to(top)
+                places[Path(into.parts[0], LINKED, inner, "README.md")] = cards[folder]
             if folder == top:
                 break
+    finds.used += [(card, "what it says of its licence", place) for place, card in places.items()]
+    finds.unused = [each for each in finds.unused if each.path not in {*places.values()}]
 
 
 def _place(top: Path, path: Path, source: str) -> Path:

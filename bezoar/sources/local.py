@@ -1,10 +1,12 @@
 """The user's own files in local/NAME/ (local/README.md)."""
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from bezoar.files import BadInput
-from bezoar.params import Reading
+from bezoar.params import Reading, Schemes
 from bezoar.sources import readers
 from bezoar.sources.readers import File
 from bezoar.sources.shapes import NOT_STATED
@@ -60,6 +62,13 @@ def read(
         return None
     source = readers.read(name, files, limit, seed, str(top), how=how)
     return Source(source.tables, {"source": "local", **source.account})
+
+
+def undrawn(account: Mapping[str, Any], schemes: Schemes) -> str:
+    """The categories of seeds that no scheme draws from, with their numbers of seeds."""
+    drawn = {*schemes.lamini.categories, *schemes.evol_instruct.categories}
+    counts = sorted(account.get("categories", {}).items())
+    return ", ".join(f"{name} ({count})" for name, count in counts if name not in drawn)
 
 
 def is_notice(path: Path) -> bool:

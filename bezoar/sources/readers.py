@@ -4,23 +4,35 @@ Files are told by what is in them. A file that is not what its fetch wants is an
 is well-formed but of no use is left out and counted.
 """
 
+import re
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from random import Random
-from typing import TypeVar
+from typing import Generic, TypeVar
 
 from bezoar.files import BadInput
 from bezoar.params import Reading
-from bezoar.records import Answers, Item, Message, Pair, Query, Question, Seed, Topic, Vote
+from bezoar.records import (
+    Answers,
+    Grade,
+    Item,
+    Message,
+    Pair,
+    Query,
+    Question,
+    Seed,
+    Topic,
+    Vote,
+)  # fmt: skip
 from bezoar.sources import choices, names, shapes
 from bezoar.sources.accounts import TWICE, Account, File, Taking, plain
-from bezoar.sources.choices import Asked, Benchmark
+from bezoar.sources.choices import Benchmark, RawItem
 from bezoar.sources.containers import lines
 from bezoar.sources.dialogues import Skipped
 from bezoar.sources.rows import Row, rows
-from bezoar.sources.shapes import Found, Told, recognise
+from bezoar.sources.shapes import RawSeed, Recognised, recognise
 from bezoar.sources.tables import Source, Tables
 
 __all__ = ["File", "answers", "read", "votes"]
@@ -30,7 +42,7 @@ WANTED = {
     "flan": "a natural-instructions task, prompts and completions, or a chain-of-thought table",
     "topics": "a category tree, or names of topics",
     "hh_rlhf": "preference pairs: a chosen and a rejected answer",
-    "mt_bench": "MT-Bench questions, answers or votes",
+    "mt_bench": "MT-Bench questions, answers, votes or single grades",
     "benchmarks": "multiple-choice items",
 }
 T = TypeVar("T")
@@ -55,12 +67,12 @@ def read(
         reasons = ", ".join(f"{reason}: {n}" for reason, n in sorted(account.reasons.items()))
         raise BadInput(f"{where}: no row is usable ({reasons or 'no row was read'})")
     if reader.how.fields and not reader.renamed:
-        told = ", ".join(reader.how.fields.values())
+        names_given = ", ".join(reader.how.fields.values())
         raise BadInput(
-            f"{where}: no file has the fields {told} that `fields` in params.yaml names; name them "
-            "as the files do"
+            f"{where}: no file has the fields {names_given} that `fields` in params.yaml names; "
+            "name them as the files do"
         )
-    return Source(tables, account.told())
+    return Source(tables, account.as_json())
 
 
 def votes(path: Path) -> list[Vote]:
@@ -99,13 +111,13 @@ class _Reader:
         self.account = Account()
         self.renamed = False  # whether a file had the fields that the user names
 
-    def found(self, file: File) -> Found:
+    def recognise(self, file: File) -> Recognised:
         """What the file is; BadInput where its fetch has no use for it."""
         maps = {self.source: self.how.fields}
-        found = recognise(file.path, maps, self.source)
-        if found:
-            self.renamed = self.renamed or found.renamed
-            return found
+        recognised = recognise(file.path, maps, self.source)
+        if recognised:
+            self.renamed = self.renamed or recognised.renamed
+            return recognised
         other = recognise(file.path)
         held = (
             f"holds {other.shape.name}, which belong in local/{other.shape.source}"
@@ -123,14 +135,14 @@ class _Reader:
         # one file alone is as its owner wants it: what it repeats is meant, or filter finds it
         return Taking(self.account, limit, self.how.take, same if len(files) > 1 else None)
 
-    def each(self, file: File, found: Found, make: Callable[[Row], T]) -> Iterator[T]:
+    def each(self, file: File, recognised: Recognised, make: Callable[[Row], T]) -> Iterator[T]:
         """What is made of each row of a file; rows of no use are left out. BadInput for a row that
         is not of the file's shape."""
         self.account.open(file)
-        for row in found.rows():
-            if not found.shape.fits(row.fields):
+        for row in recognised.rows():
+            if not recognised.shape.fits(row.fields):
                 raise BadInput(
-                    f"{row.where}: no row of {found.shape.name} as the first ones are; "
+                    f"{row.where}: no row of {recognised.shape.name} as the first ones are; "
                     f"its fields are {', '.join(row.fields)}"
                 )
             self.account.read[file.title] += 1
@@ -141,24 +153,24 @@ class _Reader:
 
 
 def _dolly(reader: _Reader, files: Sequence[File], limit: int | None) -> Tables:
-    taking: Taking[Told] = reader.taking(
-        files, limit, lambda told: plain(told.instruction, told.context, told.response)
+    taking: Taking[RawSeed] = reader.taking(
+        files, limit, lambda raw: plain(raw.instruction, raw.context, raw.response)
     )
     for file in files:
-        found = reader.found(file)
-        taking.add(file, map(_one(partial(shapes.seed, found.shape.name)), found.rows()))
+        recognised = reader.recognise(file)
+        taking.add(file, map(_one(partial(shapes.seed, recognised.shape.name)), recognised.rows()))
     seeds: list[Seed] = []
-    for n, (file, told) in enumerate(taking.done(), 1):
-        reader.account.partly.update(told.unused)
-        if not told.category:
+    for n, (file, raw) in enumerate(taking.done(), 1):
+        reader.account.partly.update(raw.unused)
+        if not raw.category:
             reader.account.partly[f"no category: taken for {reader.how.category}"] += 1
         seeds.append(
             Seed(
                 id=f"dolly-{n:05d}",
-                instruction=told.instruction,
-                context=told.context,
-                response=told.response,
-                category=told.category or reader.how.category,
+                instruction=raw.instruction,
+                context=raw.context,
+                response=raw.response,
+                category=raw.category or reader.how.category,
                 source=file.title,
                 licence=file.licence,
             )
@@ -171,8 +183,8 @@ def _flan(reader: _Reader, files: Sequence[File], limit: int | None) -> Tables:
     tasks = names.distinct([file.title for file in files])
     taking: Taking[Query] = reader.taking(files, limit, lambda q: plain(q.query, q.target))
     for file in files:
-        found, task = reader.found(file), tasks[file.title].task
-        taking.add(file, _queries(file, found, task))
+        recognised, task = reader.recognise(file), tasks[file.title].task
+        taking.add(file, _queries(file, recognised, task))
     numbers: Counter[str] = Counter()
     queries = []
     for _, query in taking.done():
@@ -181,16 +193,16 @@ def _flan(reader: _Reader, files: Sequence[File], limit: int | None) -> Tables:
     return {"queries.jsonl": queries}
 
 
-def _queries(file: File, found: Found, task: str) -> Iterator[list[Query | Skipped]]:
+def _queries(file: File, recognised: Recognised, task: str) -> Iterator[list[Query | Skipped]]:
     """The queries of each row of a file, numbered later."""
 
     def query(mixture: str, task: str, pair: tuple[str, str], licence: str) -> Query | Skipped:
         if not all(part.strip() for part in pair):
             return Skipped("empty query or target")
-        told = {"id": "", "mixture": mixture, "task": task, "query": pair[0], "target": pair[1]}
-        return Query.model_validate({**told, "source": file.title, "licence": licence})
+        fields = {"id": "", "mixture": mixture, "task": task, "query": pair[0], "target": pair[1]}
+        return Query.model_validate({**fields, "source": file.title, "licence": licence})
 
-    if found.shape == shapes.CHAINS:
+    if recognised.shape == shapes.CHAINS:
         for number, line in lines(file.path):
             if (pair := shapes.chain(line)) is None:
                 raise BadInput(
@@ -199,23 +211,23 @@ def _queries(file: File, found: Found, task: str) -> Iterator[list[Query | Skipp
                 )
             yield [query("cot", task, pair, file.licence)]
         return
-    for row in found.rows():
-        if found.shape.name == "natural-instructions task":
+    for row in recognised.rows():
+        if recognised.shape.name == "natural-instructions task":
             yield [
-                query("niv2", task, (asked, target), licence)
-                for asked, target, licence in shapes.instances(row)
+                query("niv2", task, (question, target), licence or file.licence)
+                for question, target, licence in shapes.instances(row)
             ]
-        elif found.shape.name == "prompts and completions":
+        elif recognised.shape.name == "prompts and completions":
             yield [query("t0", task, shapes.completion(row), file.licence)]
-        elif found.shape.name == "sums with their thoughts":
+        elif recognised.shape.name == "sums with their thoughts":
             yield [query("cot", task, shapes.thought(row), file.licence)]
         else:
             try:
-                mixture, named, asked, target = shapes.templated(row)
+                mixture, named, question, target = shapes.templated(row)
             except Skipped as reason:
                 yield [reason]
             else:
-                yield [query(mixture, named or task, (asked, target), file.licence)]
+                yield [query(mixture, named or task, (question, target), file.licence)]
 
 
 def _topics(reader: _Reader, files: Sequence[File], limit: int | None) -> Tables:
@@ -252,13 +264,13 @@ def _topics(reader: _Reader, files: Sequence[File], limit: int | None) -> Tables
 
 
 def _named(reader: _Reader, file: File) -> Iterator[tuple[str, int | None]]:
-    found = recognise(file.path, {"topics": reader.how.fields}, "topics")
-    if found is None and not shapes.is_rows(file.path):
+    recognised = recognise(file.path, {"topics": reader.how.fields}, "topics")
+    if recognised is None and not shapes.is_rows(file.path):
         yield from shapes.names(file.path)
         return
-    found = reader.found(file)
-    for row in found.rows():
-        if found.shape.name == "category tree":  # a branch may be bare
+    recognised = reader.recognise(file)
+    for row in recognised.rows():
+        if recognised.shape.name == "category tree":  # a branch may be bare
             yield from shapes.categories(row)
         else:
             yield row.text("name"), row.integer("subcategories")
@@ -269,8 +281,8 @@ def _hh_rlhf(reader: _Reader, files: Sequence[File], limit: int | None) -> Table
         files, limit, lambda pair: plain(*(turn.content for turn in pair[0]), *pair[1:])
     )
     for file in files:
-        found = reader.found(file)
-        taking.add(file, map(_one(shapes.preference), found.rows()))
+        recognised = reader.recognise(file)
+        taking.add(file, map(_one(shapes.preference), recognised.rows()))
     pairs = [
         Pair(
             id=f"hh-{n:06d}",
@@ -314,24 +326,23 @@ REFERENCED = {"math", "reasoning", "coding"}  # MT-Bench has references for thes
 
 
 def _mt_bench(reader: _Reader, files: Sequence[File], limit: int | None) -> Tables:
-    found = [(file, reader.found(file)) for file in files]
+    recognised = [(file, reader.recognise(file)) for file in files]
 
     def of(kind: str, make: Callable[[Row], T]) -> Iterator[tuple[File, list[T]]]:
-        for file, each in found:
+        for file, each in recognised:
             if each.shape.name == kind:
                 yield file, list(reader.each(file, each, make))
 
     questions, wanted = _questions(reader, list(of("questions", _question)), limit)
     references: dict[int, list[str]] = {}
-    answers: dict[tuple[int, str], Answers] = {}
-    givers: dict[tuple[int, str], File] = {}
-    for file, given in of("answers", _answers):
+    later: _Later[Answers] = _Later(reader.account, "a model answered again later")
+    for file, answered in of("answers", _answers):
         about = {
-            questions[row.question_id].category for row in given if row.question_id in questions
+            questions[row.question_id].category for row in answered if row.question_id in questions
         }
-        known = _known(reader, file, given, wanted)
+        known = _known(reader, file, answered, wanted)
         if "reference" in file.title.lower() or (
-            len(given) < len(questions) and about <= REFERENCED
+            len(answered) < len(questions) and about <= REFERENCED
         ):
             for row in known:
                 if references.setdefault(row.question_id, row.turns) is row.turns:
@@ -339,13 +350,8 @@ def _mt_bench(reader: _Reader, files: Sequence[File], limit: int | None) -> Tabl
                 else:
                     reader.account.leave_out(file, "a second reference to a question")
             continue
-        for row in known:  # answered twice: the later answer stands
-            key = (row.question_id, row.model)
-            if key in answers:
-                reader.account.use(givers[key], -1)
-                reader.account.leave_out(givers[key], "a model answered again later")
-            answers[key], givers[key] = row, file
-            reader.account.use(file)
+        later.add(file, known, lambda row: (row.question_id, row.model))
+    answers = later.rows
     votes: list[Vote] = []
     seen: dict[Vote, File] = {}
     for file, ballots in of("votes", lambda row: (_vote(row), _voted_on(row))):
@@ -358,6 +364,12 @@ def _mt_bench(reader: _Reader, files: Sequence[File], limit: int | None) -> Tabl
             votes.append(vote)
             reader.account.use(file)
             _take_shown(reader, answers, shown)
+    grades: _Later[Grade] = _Later(reader.account, "a turn was graded again later")
+    for file, graded in of("single grades", _single_grade):
+        known_grades = _known(reader, file, graded, wanted)
+        grades.add(
+            file, known_grades, lambda row: (row.judge, row.question_id, row.model, row.turn)
+        )
     return {
         "questions.jsonl": [
             questions[n].model_copy(update={"reference": references.get(n, [])})
@@ -366,12 +378,31 @@ def _mt_bench(reader: _Reader, files: Sequence[File], limit: int | None) -> Tabl
         ],
         "answers.jsonl": list(answers.values()),
         "votes.jsonl": votes,
+        "grades.jsonl": list(grades.rows.values()),
         "votes.json": {"simulated": False},
     }
 
 
+class _Later(Generic[T]):
+    """Rows of which the later one stands where two say the same thing, as FastChat appends them."""
+
+    def __init__(self, account: Account, reason: str) -> None:
+        self.account, self.reason = account, reason
+        self.rows: dict[Hashable, T] = {}
+        self.files: dict[Hashable, File] = {}
+
+    def add(self, file: File, rows: Sequence[T], key: Callable[[T], Hashable]) -> None:
+        """Take the rows of a file; an earlier one of the same key is left out."""
+        for row in rows:
+            if earlier := self.files.get(key(row)):
+                self.account.use(earlier, -1)
+                self.account.leave_out(earlier, self.reason)
+            self.rows[key(row)], self.files[key(row)] = row, file
+            self.account.use(file)
+
+
 def _take_shown(
-    reader: _Reader, answers: dict[tuple[int, str], Answers], shown: Sequence[Answers]
+    reader: _Reader, answers: dict[Hashable, Answers], shown: Sequence[Answers]
 ) -> None:
     """Keep the answers that a vote shows, the first of a model to a question."""
     for row in shown:
@@ -411,7 +442,7 @@ def _questions(
     return questions, {n: n in wanted for n in questions}
 
 
-Q = TypeVar("Q", Answers, Vote)
+Q = TypeVar("Q", Answers, Vote, Grade)
 
 
 def _known(reader: _Reader, file: File, rows: Sequence[Q], wanted: dict[int, bool]) -> list[Q]:
@@ -466,6 +497,33 @@ def _vote(row: Row) -> Vote:
     )
 
 
+def _single_grade(row: Row) -> Grade:
+    """A grade that FastChat's judge gave to one answer; the judge `gpt-4` is called gpt4_single.
+    A score of -1 is FastChat's for a reply without one."""
+    turn, score = row.integer("turn"), row.fields["score"]
+    if turn not in (1, 2):
+        raise BadInput(f"{row.where}: turn: 1 or 2 is expected, got {turn}")
+    if isinstance(score, bool) or not isinstance(score, int | float):
+        raise BadInput(f"{row.where}: score: a number is expected, got {score!r:.60}")
+    if score == -1:
+        raise Skipped("a single grade without a score (-1)")
+    if not 1 <= score <= 10:
+        raise Skipped(f"a single grade of {score:g}, which is not from 1 to 10")
+    judge = str(next(iter(row.fields["judge"]), "")).lower()
+    return Grade.model_validate(
+        {
+            "question_id": row.integer("question_id"),
+            "model": row.text("model"),
+            "turn": turn,
+            "score": score,
+            "status": "ok",
+            "reply": "",
+            "judge": f"{re.sub(r'[^a-z0-9]', '', judge) or 'judge'}_single",
+            "simulated": False,
+        }
+    )
+
+
 def _voted_on(row: Row) -> list[Answers]:
     """The two models' answers that a vote is on, where its row holds the conversations: lists of
     four messages, {role, content}, two of the user's and two of the model's."""
@@ -491,16 +549,18 @@ def _voted_on(row: Row) -> list[Answers]:
     return shown
 
 
-Group = Sequence[tuple[File, str, Found]]  # files of a task, each with its split
+Group = Sequence[tuple[File, str, Recognised]]  # files of a task, each with its split
 
 
 def _benchmarks(reader: _Reader, files: Sequence[File], limit: int | None) -> Tables:
-    told = names.distinct([file.title for file in files])
-    groups: dict[tuple[str, str], list[tuple[File, str, Found]]] = {}
+    task_names = names.distinct([file.title for file in files])
+    groups: dict[tuple[str, str], list[tuple[File, str, Recognised]]] = {}
     for file in files:
-        found, name = reader.found(file), told[file.title]
+        recognised, name = reader.recognise(file), task_names[file.title]
         reader.account.open(file)
-        groups.setdefault((name.task, found.shape.name), []).append((file, name.split, found))
+        groups.setdefault((name.task, recognised.shape.name), []).append(
+            (file, name.split, recognised)
+        )
     several = Counter(task for task, _ in groups)
     tables: dict[str, list[Item]] = {}
     tasks = _Tasks(reader, limit)
@@ -528,26 +588,30 @@ class _Tasks:
     def items(self, task: str, group: Group, form: Benchmark) -> list[Item]:
         """The items of the first split that gives its answers, test before validation before a file
         that names none. A training split is no task."""
-        used, chosen = "", list[tuple[File, list[Asked]]]()
+        used, chosen = "", list[tuple[File, list[RawItem]]]()
         for split in names.EVALUATED:
-            shards = [(file, found) for file, each, found in group if each == split]
+            shards = [(file, recognised) for file, each, recognised in group if each == split]
             if used:
                 self._leave_out(shards, f"another split of {task} is used ({used})")
                 continue
-            chosen = [(file, list(self._asked(file, found, form))) for file, found in shards]
-            if any(asked for _, asked in chosen):
+            chosen = [
+                (file, list(self._raw_items(file, recognised, form))) for file, recognised in shards
+            ]
+            if any(items for _, items in chosen):
                 used, taken = split or "no split named", chosen
-        self._leave_out([(f, found) for f, each, found in group if each == "train"], names.TRAINING)
+        self._leave_out(
+            [(f, recognised) for f, each, recognised in group if each == "train"], names.TRAINING
+        )
         return self._labelled(task, taken, form) if used else []
 
-    def _leave_out(self, shards: Sequence[tuple[File, Found]], reason: str) -> None:
-        for file, found in shards:
-            count = sum(1 for _ in found.rows())
+    def _leave_out(self, shards: Sequence[tuple[File, Recognised]], reason: str) -> None:
+        for file, recognised in shards:
+            count = sum(1 for _ in recognised.rows())
             self.reader.account.read[file.title] += count
             self.reader.account.leave_out(file, reason, count)
 
-    def _asked(self, file: File, found: Found, form: Benchmark) -> Iterator[Asked]:
-        def make(row: Row) -> Asked:
+    def _raw_items(self, file: File, recognised: Recognised, form: Benchmark) -> Iterator[RawItem]:
+        def make(row: Row) -> RawItem:
             item = form.read(row)
             if len(item.choices) < 2:
                 raise Skipped("fewer than two choices")
@@ -555,15 +619,15 @@ class _Tasks:
                 raise Skipped("a row without its answer, as a hidden test set has")
             return item
 
-        return self.reader.each(file, found, make)
+        return self.reader.each(file, recognised, make)
 
     def _labelled(
-        self, task: str, taken: Sequence[tuple[File, list[Asked]]], form: Benchmark
+        self, task: str, taken: Sequence[tuple[File, list[RawItem]]], form: Benchmark
     ) -> list[Item]:
         """Items with the index of the right choice, as all rows of the task together say. A task
         all of whose items stand in an earlier one is a copy of it."""
 
-        def same(item: Asked) -> Hashable:
+        def same(item: RawItem) -> Hashable:
             return plain(item.question, *item.choices)
 
         account = self.reader.account
@@ -575,7 +639,7 @@ class _Tasks:
             return []
         self.earlier.append(keys)
         labels = iter(choices.labels(every, form, self.reader.how.answer_is))
-        taking: Taking[tuple[Asked, int]] = Taking(
+        taking: Taking[tuple[RawItem, int]] = Taking(
             Account(), self.limit, self.reader.how.take, lambda each: same(each[0])
         )
         for file, items in taken:

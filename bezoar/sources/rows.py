@@ -25,6 +25,10 @@ LISTS = {
     "messages", "conversations", "conversation", "conversation_a", "conversation_b", "chosen",
     "rejected",
 }  # fmt: skip
+TITLES = {
+    "instruction", "input", "output", "context", "response", "category", "question", "answer",
+    "prompt", "completion", "chosen", "rejected", "choices", "options", "label",
+}  # fmt: skip
 NUMBERS = {"question_id", "turn", "subcategories"}
 WRAPS = ("data", "rows", "examples", "items", "instances", "records")  # lists of rows in an object
 DELIMITERS = (",", "\t", ";", "|")
@@ -98,13 +102,13 @@ def values(path: Path) -> Iterator[tuple[str, Any]]:
             except (ValueError, RecursionError) as error:
                 raise _broken(f"{path}:{number}", error) from None
         return
-    whole = _whole(path)
-    if len(whole) == 1 and isinstance(whole[0], list):
-        yield from ((f"{path}: item {n}", value) for n, value in enumerate(whole[0], 1))
-    elif len(whole) == 1:
-        yield str(path), whole[0]
+    parsed = _whole(path)
+    if len(parsed) == 1 and isinstance(parsed[0], list):
+        yield from ((f"{path}: item {n}", value) for n, value in enumerate(parsed[0], 1))
+    elif len(parsed) == 1:
+        yield str(path), parsed[0]
     else:
-        yield from ((f"{path}: object {n}", value) for n, value in enumerate(whole, 1))
+        yield from ((f"{path}: object {n}", value) for n, value in enumerate(parsed, 1))
 
 
 def rows(path: Path, known: Callable[[Fields], bool] = bool) -> Iterator[Row]:
@@ -116,9 +120,9 @@ def rows(path: Path, known: Callable[[Fields], bool] = bool) -> Iterator[Row]:
     following = next(source, None)
     if following is None and isinstance(value, dict) and not known(value):
         key = wrap(value)
-        if key:
-            where = f"{where}: {key}"
-            inner = ((f"{where}[{n}]", item) for n, item in enumerate(value[key]))
+        inside = value[key] if key else _frame(value, known)
+        if inside:
+            inner = ((f"{where}: {key}[{n}]", item) for n, item in enumerate(inside))
             yield from (_row(place, _unboxed(item)) for place, item in inner)
             return
     yield _row(where, value)
@@ -152,10 +156,10 @@ def table(path: Path, delimiter: str, named: list[str] | None = None) -> Iterato
             names = named or []
             for cells in reader:
                 number, begins = reader.line_num, number + 1
-                if not any(cells):
+                if not any(cells) or (not names and cells[0] == "sep="):  # Excel's own first line
                     continue
                 if not names and named is None:
-                    names = [name.strip() for name in cells]
+                    names = columns(cells)
                     if twice := [name for name in names if names.count(name) > 1]:
                         raise BadInput(
                             f"{path}:{begins}: column {twice[0]} stands there twice; name each once"
@@ -194,6 +198,38 @@ def _unboxed(item: Any) -> Any:
     if isinstance(item, dict) and isinstance(item.get("row"), dict) and "row_idx" in item:
         return item["row"]
     return item
+
+
+def _frame(value: Fields, known: Callable[[Fields], bool]) -> list[Fields]:
+    """The rows of an object as pandas writes a table: by columns, by rows, or split."""
+    columns, data = value.get("columns"), value.get("data")
+    if isinstance(columns, list) and isinstance(data, list):
+        cells = [row for row in data if isinstance(row, list) and len(row) == len(columns)]
+        return [dict(zip(columns, row, strict=True)) for row in cells] if cells == data else []
+    parts = list(value.values())
+    if not parts or not all(isinstance(part, dict) and part for part in parts):
+        return []
+    if known(parts[0]):
+        return parts
+    ids = list(parts[0])
+    if any(list(part) != ids for part in parts):
+        return []
+    return [{name: part[id] for name, part in value.items()} for id in ids]
+
+
+def columns(cells: list[str]) -> list[str]:
+    """The names of a text table's columns: a title such as `Question` is our `question`."""
+    names = [cell.strip() for cell in cells]
+    return [name.lower() if name.lower() in TITLES else name for name in names]
+
+
+def header(path: Path, delimiter: str) -> list[str]:
+    """The names in the first row of a text table."""
+    with containers.text(path) as source:
+        try:
+            return columns(next(csv.reader(source, delimiter=delimiter), []))
+        except (csv.Error, UnicodeDecodeError):
+            return []
 
 
 def _cell(name: str, cell: str) -> Any:

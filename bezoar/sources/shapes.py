@@ -17,7 +17,7 @@ from bezoar.sources import containers, dialogues
 from bezoar.sources.choices import BENCHMARKS
 from bezoar.sources.containers import lines
 from bezoar.sources.dialogues import SPEAKER, Skipped
-from bezoar.sources.rows import DELIMITERS, Fields, Row, rows, table
+from bezoar.sources.rows import DELIMITERS, Fields, Row, header, rows, table
 
 Maps = Mapping[str, Mapping[str, str]]  # source -> our field -> the user's own name for it
 
@@ -31,7 +31,7 @@ class Shape:
     fits: Callable[[Fields], bool]
 
 
-class Found(NamedTuple):
+class Recognised(NamedTuple):
     """What a file is, and its rows, read anew by each call; chains of thought have lines alone."""
 
     shape: Shape
@@ -48,7 +48,7 @@ NOT_STATED = "not stated in the file"
 # --- seeds ---------------------------------------------------------------------------------------
 
 
-class Told(NamedTuple):
+class RawSeed(NamedTuple):
     """A seed as its row has it; `category` is "" where the row names none. `unused` says what of
     the row is not used."""
 
@@ -66,12 +66,12 @@ PAIRED = [  # (question, answer) as text, in the names that people give them
 ]
 
 
-def _dolly(row: Row) -> Told:
-    return Told(row.text("instruction"), _context(row, "context"), row.text("response"), "")
+def _dolly(row: Row) -> RawSeed:
+    return RawSeed(row.text("instruction"), _context(row, "context"), row.text("response"), "")
 
 
-def _alpaca(row: Row) -> Told:
-    return Told(row.text("instruction"), _context(row, "input"), row.text("output"), "")
+def _alpaca(row: Row) -> RawSeed:
+    return RawSeed(row.text("instruction"), _context(row, "input"), row.text("output"), "")
 
 
 def _context(row: Row, key: str) -> str:
@@ -79,29 +79,38 @@ def _context(row: Row, key: str) -> str:
     return "" if row.fields.get(key, "") is None else row.text(key) if key in row.fields else ""
 
 
-def _self_instruct(row: Row) -> Told:
+def _self_instruct(row: Row) -> RawSeed:
     first = Row(row.where, row.fields["instances"][0])
-    return Told(row.text("instruction"), _context(first, "input"), first.text("output"), "")
+    return RawSeed(row.text("instruction"), _context(first, "input"), first.text("output"), "")
 
 
-def _chat(row: Row) -> Told:
-    if row.fields.get("label", row.fields.get("kto_tag", True)) is False:
+def _chat(row: Row) -> RawSeed:
+    if _mark(row.fields, numbers=False) is False:
         raise Skipped("an answer that is marked as a bad one")
     question, answer, unused = dialogues.exchange(row)
-    return Told(question, "", answer, "", unused)
+    return RawSeed(question, "", answer, "", unused)
 
 
-def _marked(row: Row) -> Told:
-    if not row.fields["label"]:
+def _marked(row: Row) -> RawSeed:
+    if _mark(row.fields) is False:
         raise Skipped("an answer that is marked as a bad one")
-    return Told(row.text("prompt"), "", row.text("completion"), "")
+    return RawSeed(row.text("prompt"), "", row.text("completion"), "")
 
 
-def _question(row: Row) -> Told:
+def _mark(fields: Fields, numbers: bool = True) -> bool | None:
+    """Whether an answer is marked as a good one or a bad one; None where it is not marked."""
+    mark = str(fields.get("label", fields.get("kto_tag"))).strip().lower()
+    marks = {"true": True, "false": False, **({"1": True, "0": False} if numbers else {})}
+    return marks.get(mark)
+
+
+def _question(row: Row) -> RawSeed:
     question, answer = next(pair for pair in PAIRED if set(pair) <= row.fields.keys())
     system = any(row.fields.get(key) for key in ("system", "system_prompt"))
     unused = ["a system message is not used"] if system else []
-    return Told(row.text(question), _context(row, "context"), _plain(row.text(answer)), "", unused)
+    return RawSeed(
+        row.text(question), _context(row, "context"), _plain(row.text(answer)), "", unused
+    )
 
 
 def _plain(answer: str) -> str:
@@ -120,13 +129,13 @@ def _is_self_instruct(fields: Fields) -> bool:
     )
 
 
-SEEDS: dict[str, tuple[Callable[[Fields], bool], Callable[[Row], Told]]] = {
+SEEDS: dict[str, tuple[Callable[[Fields], bool], Callable[[Row], RawSeed]]] = {
     "seeds": (_has("instruction", "response"), _dolly),
     "instructions with input and output": (_has("instruction", "output"), _alpaca),
     "instructions with instances": (_is_self_instruct, _self_instruct),
     "dialogues": (dialogues.is_exchange, _chat),
     "answers marked good or bad": (
-        lambda f: _has("prompt", "completion")(f) and isinstance(f.get("label"), bool),
+        lambda f: _has("prompt", "completion")(f) and _mark(f) is not None,
         _marked,
     ),
     "questions and answers": (
@@ -136,13 +145,13 @@ SEEDS: dict[str, tuple[Callable[[Fields], bool], Callable[[Row], Told]]] = {
 }
 
 
-def seed(name: str, row: Row) -> Told:
+def seed(name: str, row: Row) -> RawSeed:
     """A row of the seeds' shape `name` as its seed. Skipped: an empty instruction or response."""
-    told = SEEDS[name][1](row)
-    if not told.instruction.strip() or not told.response.strip():
+    raw = SEEDS[name][1](row)
+    if not raw.instruction.strip() or not raw.response.strip():
         raise Skipped("empty instruction or response")
     category = row.fields.get("category")
-    return told._replace(category="" if category is None else row.text("category").strip())
+    return raw._replace(category="" if category is None else row.text("category").strip())
 
 
 # --- pairs ---------------------------------------------------------------------------------------
@@ -168,18 +177,18 @@ TWO = (  # HelpSteer2, HelpSteer3, PKU-SafeRLHF
 
 
 def _is_pair(fields: Fields) -> bool:
-    asked = any(isinstance(fields.get(key), str) for key in ASKED)
+    question = any(isinstance(fields.get(key), str) for key in ASKED)
     before = any(dialogues.is_dialogue(fields.get(key)) for key in (*dialogues.KEPT, "prompt"))
     for names in SIDES:
         sides: list[Any] = [fields.get(name) for name in names]
         if all(isinstance(side, str) for side in sides):
             marked = all({"Human", "Assistant"} <= {*SPEAKER.findall(side)} for side in sides)
-            return marked or asked or before
+            return marked or question or before
         if all(dialogues.is_dialogue(side) for side in sides):
             return True
         if all(dialogues.is_dialogue([side]) for side in sides):
-            return asked or before
-    context = asked or dialogues.is_dialogue(fields.get("context"))
+            return question or before
+    context = question or dialogues.is_dialogue(fields.get("context"))
     return context and any(
         _has(two.first, two.second)(fields) and isinstance(fields.get(two.preference), int | float)
         for two in TWO
@@ -204,17 +213,19 @@ def preference(row: Row) -> tuple[list[Message], str, str]:
         if isinstance(opening, str) and opening.strip():
             chosen, rejected = (side.removeprefix(opening) for side in (chosen, rejected))
         return _checked(dialogues.prompt(system, before), chosen, rejected)
-    said = [
+    dialogues_of_both = [
         dialogues.messages(row, side if isinstance(side, list) else [side])
         for side in (chosen, rejected)
     ]
-    if any(not side or side[-1].role != "assistant" for side in said):
+    if any(not side or side[-1].role != "assistant" for side in dialogues_of_both):
         raise Skipped("no answer")
-    whole, other = (side[:-1] for side in said)
-    if whole != other:
+    before, other = (side[:-1] for side in dialogues_of_both)
+    if before != other:
         raise Skipped("the two prompts differ")
-    asked = whole if whole and whole[0].role != "assistant" else [*_before(row), *whole]
-    return _checked(dialogues.prompt(system, asked), said[0][-1].content, said[1][-1].content)
+    complete = bool(before) and before[0].role != "assistant"
+    turns = before if complete else [*_before(row), *before]
+    chosen, rejected = (side[-1].content for side in dialogues_of_both)
+    return _checked(dialogues.prompt(system, turns), chosen, rejected)
 
 
 def _sides(row: Row) -> tuple[Any, Any]:
@@ -247,23 +258,23 @@ def _before(row: Row) -> list[Message]:
 
 def _two_dialogues(chosen: str, rejected: str) -> tuple[list[Message], str, str]:
     sides = [side.rpartition("\n\nAssistant:") for side in (chosen, rejected)]
-    (asked, mark, chosen), (other, other_mark, rejected) = sides
+    (before, mark, chosen), (other, other_mark, rejected) = sides
     if not mark or not other_mark:
         raise Skipped("no answer")
-    if asked != other:
+    if before != other:
         raise Skipped("the two prompts differ")
     _checked([], chosen, rejected)
-    turns = dialogues.marked(asked)
+    turns = dialogues.marked(before)
     return _checked(dialogues.prompt("", turns), chosen, rejected)
 
 
-def _checked(asked: list[Message], chosen: str, rejected: str) -> tuple[list[Message], str, str]:
+def _checked(prompt: list[Message], chosen: str, rejected: str) -> tuple[list[Message], str, str]:
     chosen, rejected = chosen.strip(), rejected.strip()
     if not chosen or not rejected:
         raise Skipped("empty answer")
     if chosen == rejected:
         raise Skipped("equal answers")
-    return asked, chosen, rejected
+    return prompt, chosen, rejected
 
 
 # --- topics --------------------------------------------------------------------------------------
@@ -308,13 +319,13 @@ def _is_task(fields: Fields) -> bool:
 
 
 def instances(row: Row) -> Iterator[tuple[str, str, str]]:
-    """(query, target, licence) of each instance of a natural-instructions task: the definition,
-    then the input; the first of the outputs, all of which are right."""
+    """(query, target, licence or "") of each instance of a natural-instructions task: the
+    definition, then the input; the first of the outputs, all of which are right."""
     given = row.fields["Definition"]
     definition = "\n".join(
         row.texts("Definition") if isinstance(given, list) else [row.text("Definition")]
     )
-    licence = row.fields.get("Instance License") or [NOT_STATED]
+    licence = row.fields.get("Instance License") or []
     named = ", ".join(licence) if isinstance(licence, list) else str(licence)
     for number, instance in enumerate(row.fields["Instances"]):
         inner = Row(f"{row.where}: Instances[{number}]", instance)
@@ -392,6 +403,15 @@ def _is_vote(fields: Fields) -> bool:
     return _has(*wanted)(fields) and {"question_id", "turn"} <= fields.keys()
 
 
+def _is_single_grade(fields: Fields) -> bool:
+    # FastChat's model_judgment/*_single.jsonl; its pairs have model_1 and model_2
+    return (
+        {"question_id", "turn", "score", "judge"} <= fields.keys()
+        and isinstance(fields.get("model"), str)
+        and isinstance(fields["judge"], list)
+    )
+
+
 # --- telling them apart --------------------------------------------------------------------------
 
 
@@ -414,12 +434,13 @@ SHAPES = (
     Shape(
         "flan",
         "prompts and completions",
-        lambda f: _has("prompt", "completion")(f) and not isinstance(f.get("label"), bool),
+        lambda f: _has("prompt", "completion")(f) and _mark(f) is None,
     ),
     Shape("flan", "inputs and targets", _has("inputs", "targets")),
     Shape("mt_bench", "questions", _is_question),
     Shape("mt_bench", "answers", _is_answer),
     Shape("mt_bench", "votes", _is_vote),
+    Shape("mt_bench", "single grades", _is_single_grade),
     *(Shape("benchmarks", name, form.fits) for name, form in BENCHMARKS.items()),
     Shape("flan", "sums with their thoughts", _is_sum),  # GSM8K
     *(Shape("dolly", name, fits) for name, (fits, _) in SEEDS.items()),  # general ones last
@@ -429,7 +450,7 @@ LETTERED = next(shape for shape in SHAPES if shape.name == "choices in columns")
 FIRST = 5  # rows looked at
 
 
-def recognise(path: Path, maps: Maps | None = None, source: str | None = None) -> Found | None:
+def recognise(path: Path, maps: Maps | None = None, source: str | None = None) -> Recognised | None:
     """What a file is, by its first rows, for one source or for any; None where it is nothing that
     the pipeline reads. At least half of the rows must fit, so that the reader can name the odd one.
 
@@ -439,17 +460,19 @@ def recognise(path: Path, maps: Maps | None = None, source: str | None = None) -
     if containers.kind(path) != "text" or _opens_as_json(path):
         return _fitting(_reader(path, maps), maps, source)
     if source in (None, "flan") and _is_chains(path):
-        return Found(CHAINS, lambda: iter(()))
+        return Recognised(CHAINS, lambda: iter(()))
     for delimiter in DELIMITERS:
-        if found := _fitting(_table(path, delimiter), maps, source, strict=False):
-            return found
+        named = dict.fromkeys(header(path, delimiter), "")
+        strict = any(shape.fits(_renamed(named, maps.get(shape.source, {}))) for shape in SHAPES)
+        if recognised := _fitting(_table(path, delimiter), maps, source, strict=strict):
+            return recognised
     names = _lettered(path) if source in (None, "benchmarks") else None
-    return Found(LETTERED, _table(path, ",", names)) if names else None
+    return Recognised(LETTERED, _table(path, ",", names)) if names else None
 
 
 def _fitting(
     read: Callable[[], Iterator[Row]], maps: Maps, source: str | None, strict: bool = True
-) -> Found | None:
+) -> Recognised | None:
     probe: list[Fields] = []
     try:
         for row in islice(read(), FIRST):
@@ -466,7 +489,7 @@ def _fitting(
         if source in (None, shape.source):
             fits = [shape.fits(_renamed(fields, names)) for fields in probe]
             if 2 * sum(fits) >= len(fits):
-                return Found(shape, _renaming(read, names), bool(names))
+                return Recognised(shape, _renaming(read, names), bool(names))
     return None
 
 
@@ -567,8 +590,8 @@ def _unknown_text(opening: Sequence[str]) -> str:
         return "text that holds no rows"
     if twice := [cell for cell in cells if cells.count(cell) > 1]:
         return f"a table in which column {twice[0]} stands there twice; name each once"
-    held = "a table of no shape that is known" if len(opening) > 1 else "a table without a row"
-    return f"{held}; its columns are {_few(cells)}"
+    opens_as = "a table of no shape that is known" if len(opening) > 1 else "a table without a row"
+    return f"{opens_as}; its columns are {_few(cells)}"
 
 
 def _few(names: Sequence[str]) -> str:

@@ -192,8 +192,16 @@ def _json(path: Path) -> dict[str, Any]:
 def _whole(path: Path) -> None:
     """A download that was cut, or a Git LFS pointer, shows in the header: its length as eight
     bytes, then JSON that says where each tensor ends."""
+    if not path.is_file():
+        raise BadInput(f"{path}: a link to a file that is gone; fetch it again")
     with path.open("rb") as data:
-        size = int.from_bytes(data.read(8), "little")
+        start = data.read(8)
+        size = int.from_bytes(start, "little")
+        if start == b"version ":
+            raise BadInput(
+                f"{path}: is a Git LFS pointer, not the weights; run `git lfs pull` in its "
+                "repository, or download the file itself"
+            )
         try:
             header = json.loads(data.read(size) if size < 2**27 else b"")
             ends = [t["data_offsets"][1] for n, t in header.items() if n != "__metadata__"]

@@ -4,7 +4,15 @@ Pure: no files, no clock, no global state; equal arguments, equal records. Facts
 facts.py, the ways to ask and the reading of questions in grammar.py.
 """
 
-from bezoar.world.exams import benchmarks, model_answers, probes, questions, votes
+from bezoar.world.exams import (
+    benchmarks,
+    grades,
+    model_answers,
+    pair_votes,
+    probes,
+    questions,
+    votes,
+)
 from bezoar.world.grammar import explain, solve
 from bezoar.world.preferences import pairs
 from bezoar.world.sources import queries, seeds, topics
@@ -14,7 +22,9 @@ __all__ = [
     "benchmarks",
     "corpus",
     "explain",
+    "grades",
     "model_answers",
+    "pair_votes",
     "pairs",
     "probes",
     "queries",

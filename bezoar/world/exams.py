@@ -2,8 +2,9 @@
 
 import random
 from collections.abc import Callable
+from itertools import combinations
 
-from bezoar.records import Answers, Item, Probe, Question, Vote
+from bezoar.records import Answers, Grade, Item, Probe, Question, Vote
 from bezoar.world.facts import (
     ANIMALS,
     ATTRIBUTES,
@@ -165,6 +166,9 @@ EXPERTS = tuple(f"simulated_expert_{n}" for n in range(1, 6))
 AUTHOR = "simulated_author"
 NOISE = {AUTHOR: 0.6, **dict.fromkeys(EXPERTS, 1.2)}  # standard deviation, on a scale of 1-10
 TIE = 1.0
+# Two machines beside people, as GPT-4 is in MT-Bench: one compares, the other grades
+PAIR_JUDGE, SINGLE_JUDGE = "simulated_pair", "simulated_single"
+MACHINE_NOISE = 0.8
 
 
 def questions(rows: int, seed: int) -> list[Question]:
@@ -240,6 +244,54 @@ def votes(questions: list[Question], answers: list[Answers], seed: int) -> list[
                             for model in pair
                         ]
                         made.append(_vote(judge, question.question_id, turn, pair, marks))
+    return made
+
+
+def pair_votes(questions: list[Question], answers: list[Answers], seed: int) -> list[Vote]:
+    """Verdicts of a simulated judge between each two models. It looks twice, in either order; where
+    it does not name the same one twice its verdict is inconsistent."""
+    given = {(a.question_id, a.model): a.turns for a in answers}
+    made = []
+    for question in questions:
+        for turn in (1, 2):
+            for pair in combinations(MODELS, 2):
+                rng = random.Random(f"{seed}-pair-{question.question_id}-{turn}-{'-'.join(pair)}")
+                looks = []
+                for _ in range(2):
+                    marks = [
+                        quality(
+                            question.turns[turn - 1], given[question.question_id, model][turn - 1]
+                        )
+                        + rng.gauss(0, MACHINE_NOISE)
+                        for model in pair
+                    ]
+                    looks.append(_vote(PAIR_JUDGE, question.question_id, turn, list(pair), marks))
+                first, second = looks
+                same = first.winner == second.winner
+                made.append(first if same else first.model_copy(update={"winner": "inconsistent"}))
+    return made
+
+
+def grades(questions: list[Question], answers: list[Answers], seed: int) -> list[Grade]:
+    """Whole grades, 1-10, of a simulated judge that sees one answer at a time."""
+    turns_of = {question.question_id: question.turns for question in questions}
+    made = []
+    for one in answers:
+        for turn, text in enumerate(one.turns, 1):
+            rng = random.Random(f"{seed}-single-{one.question_id}-{turn}-{one.model}")
+            mark = quality(turns_of[one.question_id][turn - 1], text) + rng.gauss(0, MACHINE_NOISE)
+            made.append(
+                Grade(
+                    question_id=one.question_id,
+                    model=one.model,
+                    turn=2 if turn == 2 else 1,
+                    score=min(10, max(1, round(mark))),
+                    status="ok",
+                    reply="",
+                    judge=SINGLE_JUDGE,
+                    simulated=True,
+                )
+            )
     return made
 
 

@@ -54,9 +54,8 @@ def respond(
     opening = _first(prompt, "<instruction>\n", "[Question]\n", "[Question 1]\n")
     if opening == "<instruction>\n":
         return _judged(prompt, rng, least, knows)
-    if prompt.rstrip().endswith("[Reference answer 1]"):
-        first, second = (_section(prompt, f"Question {turn}") for turn in (1, 2))
-        return f"{_full(first)}\n[Reference answer 2]\n{_full(second)}", True
+    if not opening:  # nothing is shown to be judged: the question is put to the judge itself
+        return _full(prompt), True
     turn = " 2" if opening == "[Question 1]\n" else ""
     question, reference = (_section(prompt, f"{s}{turn}") for s in ("Question", "Reference answer"))
     if f"[Answer B{turn}]\n" in prompt:
@@ -197,6 +196,7 @@ def _verdict(seen: Opinion, blank: float, malformed: float, rng: random.Random) 
 
 
 def _full(question: str) -> str:
+    """Answer a question as well as the judge knows, for a reference."""
     reading = read(question)
     return reading.explanation if reading else outside.answer(question, "")
 
