@@ -542,7 +542,7 @@ def test_an_estimate_comes_near_the_papers_counts(tree: Path) -> None:
     assert calls["agreement"] == pytest.approx(2 * (616 + 613) * 1.02, rel=0.05)
     small = {row.stage: row.calls for row in checks.forecast.estimate(profile("small"))}
     assert small["generate orca"] == pytest.approx(5523 / 10, rel=0.05)
-    assert small["mt_grade base"] == pytest.approx(graded + 100, rel=0.1), "30 are given"
+    assert small["mt_grade base"] == pytest.approx(graded + 2 * 50, rel=0.1), "30 are given"
     # 200 pairs of answers, two turns of each in both orders
     assert small["agreement"] == pytest.approx(4 * 200 * 1.02, rel=0.05)
 
