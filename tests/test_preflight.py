@@ -575,13 +575,19 @@ def test_an_estimate_comes_near_the_papers_counts(tree: Path) -> None:
     # and the judge is checked on twenty known rows, two answers each
     assert 2 * 3100 < calls["generate evol_instruct"] < 3 * 3100
     assert calls["judge evol_instruct"] == pytest.approx(2304 + 2 * 20, rel=0.1)
-    # two turns of 80 questions, a grading in fifty once more, and a reference for three of eight
-    # categories (4.2); the grader is checked on twenty known rows, two answers each
-    assert calls["mt_grade sft"] == pytest.approx(160 * 1.02 + 30 + 2 * 20, rel=0.05)
+    # two turns of 80 questions, a grading in fifty once more; the grader is checked on twenty known
+    # rows, two answers each. Its reference answers to all turns are bought once, by the first
+    graded = 160 * 1.02 + 2 * 20
+    assert calls["mt_grade sft"] == pytest.approx(graded, rel=0.05)
+    assert calls["mt_grade base"] == pytest.approx(graded + 160, rel=0.05)
+    # what people, GPT-4's pairs and its single grades have of five models, a turn each in both
+    # orders: 616 and 613 in the released votes (appendix D)
+    assert calls["agreement"] == pytest.approx(2 * (616 + 613) * 1.02, rel=0.05)
     small = {row.stage: row.calls for row in checks.forecast.estimate(profile("small"))}
     assert small["generate orca"] == pytest.approx(5523 / 10, rel=0.05)
-    few = 160 * 1.02 + 2 * 20
-    assert small["mt_grade sft"] == pytest.approx(few, rel=0.05), "references are given"
+    assert small["mt_grade base"] == pytest.approx(graded + 2 * 50, rel=0.1), "30 are given"
+    # 200 pairs of answers, two turns of each in both orders
+    assert small["agreement"] == pytest.approx(4 * 200 * 1.02, rel=0.05)
 
 
 def test_preflight_tells_what_does_not_fit_the_papers_teacher(
