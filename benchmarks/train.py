@@ -195,7 +195,9 @@ def ours(case: Case, out: Path) -> tuple[Any, Callable[[], object]]:
         fitting.table(kept / "eval", device, partial(made, rows[:1])),  # there must be some
     )
     trainer = build(start, tokenizer, tables, how=how, settings=chosen, folder=out, device=device)
-    return trainer, lambda: fitting.fit(trainer, out, case.kind, how.seed, None)
+    return trainer, lambda: fitting.fit(
+        trainer, out, case.kind, seed=how.seed, patience=None, evaluations=how.evaluations
+    )
 
 
 def measure(case: Case, side: str) -> dict[str, Any]:

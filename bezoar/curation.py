@@ -15,7 +15,11 @@ from bezoar.params import Action, Filter, Params
 from bezoar.records import Contamination, Rejected, Sample, Seed, Verdict
 
 # Details of a sample whose distribution the paper shows (figures 7-9) or the recipe draws.
-SHOWN = ("strategy", "operation", "epoch", "mixture", "system_id", "topic_guided")
+SHOWN = (
+    *("strategy", "operation", "iteration", "epoch"),
+    *("mixture", "system_id", "topic_guided"),
+)
+CROSSED = "strategy"  # also counted by category (figure 8)
 
 S = TypeVar("S", bound=Sample)
 
@@ -235,19 +239,20 @@ def _number(text: str) -> float:
 
 
 def funnel(
+    samples: Sequence[Sample],
     verdicts: Sequence[Verdict],
     kept: Sequence[Sample],
     rejected: Sequence[Rejected],
     reported: Sequence[Rejected] = (),
 ) -> dict[str, Any]:
-    """Counts from the judge's word on to the rows kept (the paper's Table 4). `rejected` are those
-    of generation and of `keep`: `copies` are copies of a seed, found in either, and `equal` are
-    evolutions equal to their original. `reported` were found and stay."""
+    """Count from the judge's word on to the rows kept (the paper's Table 4).
+
+    `samples` are the rows generated, all of them judged. `rejected` are those of generation and of
+    `keep`: `copies` are copies of a seed, found in either, and `equal` are evolutions equal to
+    their original. `reported` were found and stay. `distributions` and `by_category` count the rows
+    generated beside the rows kept (figures 7-9)."""
     said = Counter(verdict.status for verdict in verdicts)
     reasons = Counter(row.reason for row in rejected)
-    shown = {name: [s.details[name] for s in kept if name in s.details] for name in SHOWN}
-    shown["category"] = [sample.category for sample in kept]
-    counted = {name: _counts(values) for name, values in shown.items()}
     return {
         "copies": reasons["copy"] + reasons["echo"],
         "equal": reasons["equal"],
@@ -255,9 +260,27 @@ def funnel(
         "kept": len(kept),
         "reasons": dict(reasons),
         "reported": dict(Counter(row.reason for row in reported)),
-        "distributions": {name: counts for name, counts in counted.items() if counts},
+        "distributions": {"generated": distributed(samples), "kept": distributed(kept)},
+        "by_category": {"generated": by_category(samples), "kept": by_category(kept)},
         "judge": ", ".join(sorted({verdict.judge for verdict in verdicts})),
         "simulated_judge": any(verdict.simulated for verdict in verdicts),
+    }
+
+
+def distributed(rows: Sequence[Sample]) -> dict[str, dict[str, int]]:
+    """Count `rows` by category and by each of SHOWN; what none of them has is left out."""
+    values = {name: [row.details[name] for row in rows if name in row.details] for name in SHOWN}
+    values["category"] = [row.category for row in rows]
+    counted = {name: _counts(found) for name, found in values.items()}
+    return {name: counts for name, counts in counted.items() if counts}
+
+
+def by_category(rows: Sequence[Sample]) -> dict[str, dict[str, int]]:
+    """Count the strategies of each category; {} where rows were not made by one."""
+    drawn = [row for row in rows if row.category and CROSSED in row.details]
+    return {
+        category: _counts([row.details[CROSSED] for row in drawn if row.category == category])
+        for category in sorted({row.category for row in drawn})
     }
 
 

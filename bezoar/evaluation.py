@@ -209,14 +209,21 @@ def shares(attempts: Sequence[Attempt]) -> Scores:
 
 
 def converse(
-    model: Any, tokenizer: Any, questions: Sequence[Question], name: str, how: MtAnswer
+    model: Any,
+    tokenizer: Any,
+    questions: Sequence[Question],
+    name: str,
+    how: MtAnswer,
+    *,
+    stop: Sequence[str] = (),
 ) -> list[Answers]:
     """Answer both turns of each question, the second with the model's own first answer before it.
 
     A conversation that leaves less room than an answer may need (`how.max_new_tokens`, at most half
     of the context) loses its beginning, never the turn to answer: where that alone is too long the
     answer is empty and its finish "no_room". What is drawn (`how.temperature`) depends on
-    `how.seed`, the question and the turn alone. BadInput: a category without a temperature.
+    `how.seed`, the question and the turn alone. An answer ends before one of `stop`, with which a
+    model begins the user's next turn by itself. BadInput: a category without a temperature.
     """
     # here, so that lm_eval, which reads no answers, is not run again for an edit to it
     from bezoar import thoughts
@@ -244,6 +251,7 @@ def converse(
         for i, (question, talk) in enumerate(zip(questions, talks, strict=True)):
             answer = answers[i] if i in answers else Continuation("", "no_room")
             raw[i].append(answer.text)
+            answer = _ended(answer, stop)
             parted = thoughts.part(answer.text)
             finish = answer.finish if parted.closed else "length"
             answer = Continuation(parted.text, finish)
@@ -260,6 +268,12 @@ def converse(
         )
         for question, answers, turns in zip(questions, given, raw, strict=True)
     ]
+
+
+def _ended(answer: Continuation, stop: Sequence[str]) -> Continuation:
+    """An answer without what follows the first of `stop`, if one stands in it."""
+    places = [at for mark in stop if (at := answer.text.find(mark)) >= 0]
+    return Continuation(answer.text[: min(places)].rstrip(), "stop") if places else answer
 
 
 NO_ANSWER = Prompt("chat/no_answer")

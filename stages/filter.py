@@ -6,8 +6,8 @@ reads   data/generate/ and data/judge/ (this scheme's, and the earlier ones' to 
         is evaluated on: data/fetch/: benchmarks, mt_bench/questions.jsonl, hh_rlhf/test.jsonl
 writes  data/filter/SCHEME/: train.jsonl, eval.jsonl, rejected.jsonl, reported.jsonl (rows that stay
         though a check found something), contamination.jsonl (every item of a benchmark found),
-        funnel.json (from the instructions asked for to the rows kept, with every reason and the
-        kept rows' counts),
+        funnel.json (from the instructions asked for to the rows kept, with every reason; the rows
+        generated and the rows kept by category, strategy, operation ...),
         distributions.json (kinds of task beside the target, lengths; before and after),
         licences.json (under what the rows stand), README.md (the set's card)
 metrics metrics/filter/SCHEME.json: asked, parsed, replies_read, accepted_share, rejected_share,
@@ -59,7 +59,7 @@ def main(name: str) -> None:
     write_jsonl(f"{out}/contamination.jsonl", curated.contaminations)
     summary = Generated.model_validate(read_json(f"{generated}/summary.json"))
     unread = read_jsonl(f"{generated}/rejected.jsonl", Rejected)
-    counts = curation.funnel(verdicts, kept, [*unread, *dropped], reported)
+    counts = curation.funnel(samples, verdicts, kept, [*unread, *dropped], reported)
     whole = {
         "scheme": name,
         **summary.model_dump(exclude={"jobs", "simulated"}),

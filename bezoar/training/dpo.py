@@ -75,7 +75,14 @@ def dpo(
                         device=device,
                     )
             if not fitting.ended(folder):
-                fitting.fit(to_fit, folder, "dpo", how.seed, None)
+                fitting.fit(
+                    to_fit,
+                    folder,
+                    "dpo",
+                    seed=how.seed,
+                    patience=None,
+                    evaluations=how.evaluations,
+                )
             run = fitting.history(folder)
             fitting.keep(folder, run.checkpoint, tokenizer, start)
             if how.weights == "adapter":
@@ -100,7 +107,7 @@ def _told(run: fitting.History, rows: Sequence[Any]) -> dict[str, Any]:
     }
     curve = [_point(e["step"], e, "{}", "rewards/{}") for e in run.log if "loss" in e]
     held = [_point(0, run.before, "eval_{}", "eval_rewards/{}")]
-    held += [_point(e["step"], e, "eval_{}", "eval_rewards/{}") for e in run.evaluations]
+    held += [_point(e["step"], e, "eval_{}", "eval_rewards/{}") for e in run.evaluated]
     return {"metrics": metrics, "train": curve, "held_out": held}
 
 

@@ -88,7 +88,14 @@ def sft(
                         folder=part,
                         device=device,
                     )
-                    fitting.fit(to_fit, part, label, how.seed, patience)
+                    fitting.fit(
+                        to_fit,
+                        part,
+                        label,
+                        seed=how.seed,
+                        patience=patience,
+                        evaluations=how.evaluations,
+                    )
                 return fitting.history(part)
 
             runs = [run(folder / "run-1", start)]
@@ -134,10 +141,16 @@ def _told(
             if "loss" in e:
                 at = {"step": steps + e["step"], "epoch": epochs + e["epoch"]}
                 curve.append(place | at | {k: e[k] for k in ("loss", "learning_rate")})
-        for epoch, loss in enumerate([run.before["eval_loss"], *run.losses], epochs):
-            held.append(place | {"epoch": epoch, "loss": loss})
+        held.append(place | {"epoch": epochs, "loss": run.before["eval_loss"]})
+        for e in run.evaluated:
+            held.append(place | {"epoch": _whole(epochs + e["epoch"]), "loss": e["eval_loss"]})
         steps, epochs = curve[-1]["step"], epochs + len(run.losses)
     return {"metrics": metrics, "train": curve, "held_out": held}
+
+
+def _whole(epochs: float) -> float:
+    """A number of whole epochs as one without decimals."""
+    return int(epochs) if float(epochs).is_integer() else epochs
 
 
 def trainer(
