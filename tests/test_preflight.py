@@ -483,6 +483,43 @@ def test_room_is_added_up_by_file_system(
     assert [finding.level for finding in disk.check([*rooms.values()], kept)] == ["ok", "ok"]
 
 
+def test_the_models_of_table_8_count_on_disks_and_in_time(
+    tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tree / "params.yaml"
+    on = path.read_text().replace("others: []", "others: [redpajama, minichat, phi_2]")
+    monkeypatch.setattr(machine, "volume", lambda path: Volume(1, 10**12))
+    monkeypatch.setattr(machine, "cache", lambda path: Cache(tmp_path / "cache", "copy"))
+
+    def sources(p: Params) -> dict[str, data.Looked]:
+        there = Finding("ok", "x", "is there")
+        found = {"base": data.Looked(there, 7 * disk.GB, 0, config(tmp_path / "base"))}
+        return found | {
+            f"models/{n}": data.Looked(there, 6 * disk.GB, 6 * disk.GB) for n in p.models
+        }
+
+    monkeypatch.setattr(data, "look", sources)
+
+    def told(p: Params) -> tuple[float, list[str]]:
+        found = checks.preflight(p, H100)
+        (disks,) = [f for f in found.findings["Disks"] if f.where == "disk"]
+        wanted = re.search(r"([\d.]+) wanted", disks.what)
+        assert wanted
+        return float(wanted[1]), [each.stage for each in found.answering]
+
+    ours, answering = told(profile("paper"))
+    assert answering == [f"mt_answer {name}" for name in ("base", "sft", "hh_rlhf", "dpo")]
+    path.write_text(on)
+    params._load.cache_clear()
+    together, more = told(profile("paper"))
+    # the download, the model and DVC's copy of it
+    assert together - ours == pytest.approx(3 * 3 * 6, abs=0.2)
+    assert more == [*answering, *(f"mt_answer {n}" for n in ("redpajama", "minichat", "phi_2"))]
+    said = text(checks.preflight(profile("paper"), H100))
+    assert "mt_answer phi_2 | 160 answers of up to 2,048 tokens | 10 min" in said
+    assert "1.2 h of MT-Bench's answers at most" in said
+
+
 def test_the_cache_is_where_and_how_dvc_is_told(tree: Path, tmp_path: Path) -> None:
     (tree / ".dvc").mkdir()
     (tree / ".dvc/config").write_text("[core]\n    analytics = false\n")
