@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
-from bezoar import chat, evaluation, forecast, generation, params
+from bezoar import chat, evaluation, forecast, generation, loading, params
 from bezoar.files import BadInput
 from bezoar.preflight import data, endpoints, expected
 from bezoar.records import Answers, Message, Question, Reply
@@ -341,7 +341,8 @@ def test_what_a_model_writes_behind_its_turn_is_no_part_of_its_answer(
     written = [generation.Continuation(text, "length") for text in said]
     monkeypatch.setattr(generation, "generate", lambda *_, **__: written)
     settings = params.load(ROOT / "params.yaml").mt_answer
-    model: Any = SimpleNamespace(config=SimpleNamespace(max_position_embeddings=512))
+    monkeypatch.setattr(loading, "context", lambda config: 512)
+    model: Any = SimpleNamespace(config=None)
     found = evaluation.converse(
         model, Tokenizer(), [question(1), question(2)], "m", settings, stop=["<human>:"]
     )
