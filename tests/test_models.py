@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
-from bezoar import chat, evaluation, forecast, generation, params
+from bezoar import chat, evaluation, forecast, generation, loading, params, work
 from bezoar.files import BadInput
 from bezoar.preflight import data, endpoints, expected
 from bezoar.records import Answers, Message, Question, Reply
@@ -179,6 +179,23 @@ def test_an_endpoint_hears_its_own_first_answer_before_the_second_turn() -> None
     assert heard[-1] == [*first, ("assistant", "(no answer)"), ("user", "Two?")]
 
 
+def test_a_model_behind_an_endpoint_has_no_scores_and_the_stage_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from stages import lm_eval
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(work, "begin", lambda: None)
+    shutil.copy(ROOT / "params.yaml", tmp_path)
+    shutil.copytree(ROOT / "launch", "launch")
+    with_models(tmp_path, {"served": {"source": "served", "endpoint": SERVED}})
+    lm_eval.main("served")
+    assert "served is behind an endpoint, which gives no log-prob" in capsys.readouterr().out
+    results = json.loads(Path("data/lm_eval/served/results.json").read_text())
+    assert results == {"tasks": {}, "skills": {}, "truncated": 0}
+    assert Path("metrics/lm_eval/served.json").exists()
+
+
 # --- before a run --------------------------------------------------------------------------------
 
 
@@ -341,7 +358,8 @@ def test_what_a_model_writes_behind_its_turn_is_no_part_of_its_answer(
     written = [generation.Continuation(text, "length") for text in said]
     monkeypatch.setattr(generation, "generate", lambda *_, **__: written)
     settings = params.load(ROOT / "params.yaml").mt_answer
-    model: Any = SimpleNamespace(config=SimpleNamespace(max_position_embeddings=512))
+    monkeypatch.setattr(loading, "context", lambda config: 512)
+    model: Any = SimpleNamespace(config=None)
     found = evaluation.converse(
         model, Tokenizer(), [question(1), question(2)], "m", settings, stop=["<human>:"]
     )

@@ -30,6 +30,9 @@ NAMES = {
     "sft": "SFT",
     "hh_rlhf": "HH-SFT",
     "dpo": "DPO",
+    "redpajama": "RedPajama 3B",
+    "minichat": "MiniChat-2",
+    "phi_2": "Phi-2",
 }
 SPEAKERS = {
     "teacher": "the teacher",
