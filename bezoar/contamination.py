@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from bezoar.files import read_jsonl
-from bezoar.folding import ngrams, script, spaceless, words
+from bezoar.folding import letters_a_word, ngrams, script, spaceless, words
 from bezoar.params import Decontamination, Params, Step
 from bezoar.records import (
     Contamination,
@@ -218,7 +218,7 @@ def _whole(
         fields = [words(field) for field in _fields(sample)]
         for question in dict.fromkeys(held for field in fields for held in places.within(field)):
             enough = not _shared(asked[question], benchmarks) and (
-                len(question) >= params.whole
+                len(question) >= params.whole * letters_a_word(question)
                 or (
                     len(question) >= SENTENCE
                     and _alone(question, sample, benchmarks[asked[question][0]])
@@ -234,7 +234,7 @@ def _short(benchmarks: Sequence[Text], params: Decontamination) -> dict[tuple[st
     asked: dict[tuple[str, ...], list[int]] = defaultdict(list)
     for at, text in enumerate(benchmarks):
         question = tuple(words(text.question))
-        if LEAST <= len(question) < params.ngram:
+        if LEAST <= len(question) < params.ngram * letters_a_word(question):
             asked[question].append(at)
     return asked
 
@@ -284,7 +284,8 @@ def _answered(fields: Sequence[Sequence[str]], choices: Sequence[str]) -> bool:
 def _long(text: str, n: int) -> list[str]:
     """The n-grams of a text that has as many words."""
     tokens = words(text)
-    return ngrams(tokens, n) if len(tokens) >= n else []
+    size = n if text.isascii() else n * letters_a_word(tokens)
+    return ngrams(tokens, size) if len(tokens) >= size else []
 
 
 def _reworded(

@@ -33,6 +33,9 @@ _SPACELESS = (
 )
 _WORD = re.compile(f"[{_SPACELESS}]|[^\\W_{_SPACELESS}]+")
 _CHARACTER = re.compile(f"[{_SPACELESS}]")
+# Letters of scripts without blanks, of which some three make what one ideograph says
+_LETTER = re.compile("[\u0e01-\u0e3a\u0e40-\u0e4e\u0e80-\u0ecd\u1000-\u109f\u1780-\u17d3]")
+LETTERS = 3
 SAMPLED = 200  # characters that tell a text's script
 
 
@@ -59,6 +62,12 @@ def _latin(word: re.Match[str]) -> str:
 def spaceless(word: str) -> bool:
     """True for a character of a script that puts no blanks between words."""
     return _CHARACTER.fullmatch(word) is not None
+
+
+def letters_a_word(tokens: Sequence[str]) -> int:
+    """How many of a text's tokens count as one word: more than one in Thai and its like."""
+    letters = sum(len(token) == 1 and bool(_LETTER.match(token)) for token in tokens)
+    return LETTERS if 2 * letters > len(tokens) else 1
 
 
 def script(text: str) -> str:

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from bezoar import contamination, params
+from bezoar import contamination, curation, params
 from bezoar.contamination import Text
 from bezoar.files import BadInput, write_jsonl
 from bezoar.params import Decontamination
-from bezoar.records import Item, ItemText, Message, Pair, Probe, Question, Sample
+from bezoar.records import Item, ItemText, Message, Pair, Probe, Question, Sample, Seed
 from tests.conftest import DATA, ROOT
 from tests.test_verdicts import sample
 
@@ -214,6 +214,46 @@ def test_odd_texts_break_nothing(text: str) -> None:
     quiz = [*QUIZ, Text("odd", "0", text, (text,))]
     contamination.find([row], quiz, PARAMS)
     contamination.find([row], [Text("odd", "0", text, ())], PARAMS)
+
+
+def test_seeds_that_hold_an_item_are_told_with_their_rows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A short question within a longer instruction of a seed."""
+    monkeypatch.setattr(contamination, "FETCHED", tmp_path)
+    asked = "Which is NOT an example of a chemical change? Go through it in several steps."
+    fields = {"context": "", "response": "Ice that melts.", "category": "open_qa"}
+    told = {**fields, "source": "s", "licence": "MIT"}
+    texts = {"a": asked, "b": "Name a fish.", "unused": asked}
+    seeds = [Seed.model_validate({"id": i, "instruction": t, **told}) for i, t in texts.items()]
+    write_jsonl(tmp_path / "dolly/seeds.jsonl", seeds)
+    question = "Which is NOT an example of a chemical change?"
+    quiz = [Text("arc", "7", question, ("ice melting", "wood burning"))]
+    rows = [
+        sample(id="1", seeds=["a", "b"]),
+        sample(id="2", seeds=["a"]),
+        sample(id="3", seeds=["b"]),
+    ]
+    settings = params.load(ROOT / "params.yaml")
+    (held,) = contamination.in_seeds(rows, "lamini", quiz, settings)
+    assert (held.id, held.benchmark, held.item, held.rows) == ("a", "arc", "7", 2)
+    assert curation.taint(rows, [held]) == {
+        "contaminated_seeds": 1, "rows_of_contaminated_seeds": 2,
+    }  # fmt: skip
+
+
+def test_what_was_not_looked_at_is_counted() -> None:
+    quiz = [
+        *QUIZ,
+        Text("q", "0", "Ice", ("a",)),
+        Text("q", "1", "Why?", ("a",)),
+        Text("q", "2", "下列哪一项是化学变化的例子？", ("a",)),
+    ]
+    told = contamination.compared([sample()], quiz, PARAMS)
+    assert (told["rows"], told["texts"], told["unsought"], told["by_character"]) == (1, 7, 2, 1)
+    assert told["short"] == 1 and told["not_reworded"] == 3
+    assert told["scripts_of_texts"] == {"CJK": 1, "LATIN": 6}
+    assert told["scripts_of_rows"] == {"LATIN": 1}
 
 
 # --- what is looked for --------------------------------------------------------------------------
