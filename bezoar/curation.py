@@ -2,7 +2,7 @@
 
 import hashlib
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import takewhile
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -12,7 +12,7 @@ from bezoar.contamination import Text
 from bezoar.files import BadInput, read_jsonl
 from bezoar.gates import Fault
 from bezoar.params import Action, Filter, Params
-from bezoar.records import Contamination, Rejected, Sample, Seed, Verdict
+from bezoar.records import Contamination, Rejected, Sample, Seed, SeedContamination, Verdict
 
 # Details of a sample whose distribution the paper shows (figures 7-9) or the recipe draws.
 SHOWN = (
@@ -26,13 +26,14 @@ S = TypeVar("S", bound=Sample)
 
 class Curated(NamedTuple):
     """What became of the samples, each list in their order: those that stay, the others with the
-    reason, what was found and drops no row (`action: report`), and every item of a benchmark that
-    was found."""
+    reason, what was found and drops no row (`action: report`), every item of a benchmark that was
+    found, and what was `compared` for it."""
 
     kept: list[Sample]
     dropped: list[Rejected]
     reported: list[Rejected]
     contaminations: list[Contamination]
+    compared: dict[str, Any]
 
 
 def keep(
@@ -57,7 +58,8 @@ def keep(
     passing = [s for s, found in zip(samples, faults, strict=True) if not _drops(found)]
     held = contamination.find(passing, benchmarks, params.contamination)
     holds = {sample.id: items for sample, items in zip(passing, held, strict=True) if items}
-    result = Curated([], [], [], [items for row in held for items in row])
+    compared = contamination.compared(passing, benchmarks, params.contamination)
+    result = Curated([], [], [], [items for row in held for items in row], compared)
     like = params.near_duplicates
     before = dedup.Neighbours(like.ngram, like.threshold)
     for row in earlier:
@@ -164,7 +166,7 @@ def _rejected(sample: Sample, fault: Fault) -> Rejected:
 
 def _contaminated(items: Sequence[Contamination]) -> Fault:
     """The worst of what a row holds; contamination.jsonl has the others."""
-    worst = max(items, key=lambda each: (each.kind == "ngram", each.score))
+    worst = max(items, key=lambda each: (each.kind != "fuzzy", each.score))
     details = {"benchmark": worst.benchmark, "item": worst.item, "kind": worst.kind}
     return Fault("contaminated", {**details, "score": f"{worst.score:.3f}"})
 
@@ -287,3 +289,25 @@ def by_category(rows: Sequence[Sample]) -> dict[str, dict[str, int]]:
 def _counts(values: Sequence[str | int | bool]) -> dict[str, int]:
     named = (str(v).lower() if isinstance(v, bool) else str(v) for v in values)
     return dict(Counter(name for name in named if name))
+
+
+def shares(
+    counts: Mapping[str, Any], samples: int, described: Mapping[str, Any]
+) -> dict[str, float]:
+    """The judge's decisions as shares of all samples, and how far the kinds of task are from the
+    target."""
+    decided = {
+        f"{status}_share": counts[status] / samples
+        for status in ("accepted", "rejected", "undecided")
+    }
+    sets = described["sets"].items()
+    return decided | {f"target_distance_{which}": found["distance"] for which, found in sets}
+
+
+def taint(kept: Sequence[Sample], seeds: Sequence[SeedContamination]) -> dict[str, int]:
+    """How many seeds of the rows that stay hold an item of a benchmark, and those rows."""
+    ids = {seed.id for seed in seeds}
+    return {
+        "contaminated_seeds": len(ids),
+        "rows_of_contaminated_seeds": sum(not ids.isdisjoint(row.seeds) for row in kept),
+    }

@@ -744,10 +744,12 @@ def _falling(steps: list[Step]) -> list[Step]:
 
 
 class Decontamination(Section):
-    """`ngram`: that many words of a benchmark's item in a row. `fuzzy`: from so many different
-    words on (of the shorter text) so high a cosine."""
+    """`ngram`: that many words of a benchmark's item in a row. `whole`: a shorter question of that
+    many words or more, whole. `fuzzy`: from so many different words on (of the shorter text) so
+    high a cosine."""
 
     ngram: Annotated[int, Field(ge=5)]
+    whole: Annotated[int, Field(ge=2)] = 5
     fuzzy: Annotated[list[Step], Field(min_length=1), AfterValidator(_falling)]
     action: Action
 
