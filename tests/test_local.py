@@ -135,8 +135,16 @@ def of_kind(folder: Path, kind: str, **changed: Any) -> Path:
         ("olmo2", {}),
         ("mpt", {"d_model": 32, "n_heads": 4, "n_layers": 2, "max_seq_len": 128}),
         ("mamba", {"state_size": 8}),
-        ("jamba", {"attn_layer_period": 2, "attn_layer_offset": 1, "num_experts": 2,
-                   "mamba_d_state": 8, "mamba_dt_rank": 4}),
+        (
+            "jamba",
+            {
+                "attn_layer_period": 2,
+                "attn_layer_offset": 1,
+                "num_experts": 2,
+                "mamba_d_state": 8,
+                "mamba_dt_rank": 4,
+            },
+        ),
         ("lfm2", {"layer_types": ["conv", "full_attention"]}),
     ],
 )

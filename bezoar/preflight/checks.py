@@ -67,6 +67,8 @@ def preflight(p: Params, here: Machine | None = None) -> Preflight:
     except BadInput as error:
         what = f"what it needs is not known yet ({str(error).removeprefix('error: ')})"
         memory = [Finding("warning", "base", what)]
+        if base and base.config and here.gpu and _auto(p):
+            memory = [Finding.of("base", error)]  # training would ask the same
         room = []
     else:
         needs = gpu.fits(p, shape, here)
@@ -94,6 +96,11 @@ def preflight(p: Params, here: Machine | None = None) -> Preflight:
         asking=expected.asking(p, asked),
         training=expected.training(p, shape, here, fits, asked) if fits and asked else [],
     )
+
+
+def _auto(p: Params) -> bool:
+    """Whether some training is to find out by itself how many rows fit."""
+    return "auto" in (each.micro_batch_size for each in [*p.sft.links.values(), p.dpo])
 
 
 def _shape(p: Params, base: Looked | None) -> Shape:
