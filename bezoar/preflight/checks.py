@@ -100,7 +100,8 @@ def preflight(p: Params, here: Machine | None = None) -> Preflight:
 
 def _auto(p: Params) -> bool:
     """Whether some training is to find out by itself how many rows fit."""
-    return "auto" in (each.micro_batch_size for each in [*p.sft.links.values(), p.dpo])
+    links = [link.micro_batch_size for link in p.sft.links.values()]
+    return "auto" in (*links, p.dpo.micro_batch_size)
 
 
 def _shape(p: Params, base: Looked | None) -> Shape:
