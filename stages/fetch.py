@@ -49,8 +49,8 @@ def rows(name: str, fetch: params.Fetch) -> Mapping[str, object]:
 def base(fetch: params.Fetch) -> Mapping[str, object]:
     """Download the base model, copy the user's, or grow a tiny one; then repair what can be, and
     rehearse it. A base that is refused does not stay."""
+    account = _put(fetch)
     try:
-        account = _put(fetch)
         tokenizer.fast(BASE, f"fetch base ({account['source']})")
         mended = weights.mend(BASE)
         for note in [*mended, *bases.rehearse(BASE, str(BASE))]:

@@ -151,7 +151,7 @@ def llama(folder: Path, words: int) -> None:
         intermediate_size=32,
         num_hidden_layers=1,
         num_attention_heads=2,
-        max_position_embeddings=64,
+        max_position_embeddings=512,
     )
     torch.manual_seed(1)
     LlamaForCausalLM(config).half().save_pretrained(folder)

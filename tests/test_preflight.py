@@ -264,8 +264,23 @@ def test_a_server_that_is_full_of_connections_is_not_an_absent_one(
 # --- sources --------------------------------------------------------------------------------------
 
 COMMIT = "4293833c" + "0" * 32
+
+
+def of_bytes() -> bytes:
+    """A tokenizer.json whose tokens are bytes, and </s>."""
+    from tokenizers import Tokenizer, models, pre_tokenizers
+
+    words = ["</s>", *sorted(pre_tokenizers.ByteLevel.alphabet())]
+    made = Tokenizer(models.BPE({word: n for n, word in enumerate(words)}, []))
+    made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    made.add_special_tokens(["</s>"])
+    return made.to_str().encode()
+
+
 BASE_FILES = {
     "config.json": json.dumps(LLAMA_3B).encode(),
+    "tokenizer.json": of_bytes(),
+    "tokenizer_config.json": b'{"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": "</s>"}',
     "model.safetensors": b"w" * 1000,
     "pytorch_model.bin": b"p" * 5000,
 }
@@ -308,7 +323,7 @@ def test_sources_that_can_be_reached_are_told_with_their_size(online: Hub) -> No
     )
     assert found["hh_rlhf"].fetch == 4 * 40 and found["flan"].fetch == 0, "streamed, not kept"
     sizes = {name: len(content) for name, content in BASE_FILES.items()}
-    assert found["base"].fetch == sizes["config.json"] + sizes["model.safetensors"]
+    assert found["base"].fetch == sum(sizes.values()) - sizes["pytorch_model.bin"]
     assert found["base"].config and found["base"].config.name == "config.json"
     fetched = [path for path in online.fetched if "config.json" not in path]
     assert fetched == [], "nothing is downloaded but the base's configuration"

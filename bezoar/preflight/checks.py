@@ -68,6 +68,8 @@ def preflight(p: Params, here: Machine | None = None) -> Preflight:
     except BadInput as error:
         what = f"what it needs is not known yet ({str(error).removeprefix('error: ')})"
         memory = [Finding("warning", "base", what)]
+        if base and base.config and here.gpu and _auto(p):
+            memory = [Finding.of("base", error)]  # training would ask the same
         room = []
     else:
         needs = gpu.fits(p, shape, here)
@@ -103,6 +105,12 @@ def _others(sources: Mapping[str, Looked]) -> int:
     """Bytes of the models that stand beside ours: of those that lie there already as they are."""
     found = {name: looked for name, looked in sources.items() if name.startswith(FURTHER)}
     return sum(looked.size or machine.size(Path("models", name)) for name, looked in found.items())
+
+
+def _auto(p: Params) -> bool:
+    """Whether some training is to find out by itself how many rows fit."""
+    links = [link.micro_batch_size for link in p.sft.links.values()]
+    return "auto" in (*links, p.dpo.micro_batch_size)
 
 
 def _shape(p: Params, base: Looked | None) -> Shape:

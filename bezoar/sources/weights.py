@@ -166,7 +166,7 @@ def _illegal(told: dict[str, Any]) -> str | None:
         GenerationConfig.from_dict(told).validate(strict=True)
     except Exception as error:  # ValueError, or whatever a value of another type leads to
         lines = [line.strip(" -") for line in str(error).splitlines()]
-        return next((line for line in lines[1:] if line), str(error))[:160]
+        return next((line for line in lines[1:] if line), str(error)).partition(". ")[0][:120]
     return None
 
 
