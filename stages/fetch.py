@@ -53,8 +53,7 @@ def base(fetch: params.Fetch) -> Mapping[str, object]:
             account, wanted = {"stands_in_for": "local/base"}, wanted.otherwise
     if isinstance(wanted, params.GrownBase):
         pretraining.grow(world.corpus(wanted.documents, fetch.seed), wanted, fetch.seed, BASE)
-        account = {"source": "grown", **account}
-    tokenizer.fast(BASE, f"fetch base ({account['source']})")
+        account = {"source": "grown", **account, **tokenizer.account(BASE, "fetch base (grown)")}
     files.write_json(BASE / "source.json", account)
     return account
 

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from bezoar import work
 from bezoar.files import BadInput
-from bezoar.params import Hub, HubBase, Repository
+from bezoar.params import FurtherHub, Hub, HubBase, Repository
 from bezoar.sources import readers, tokenizer, weights
 from bezoar.sources.readers import File
 from bezoar.sources.tables import Source
@@ -45,7 +45,7 @@ def read(name: str, wanted: Hub, seed: int) -> Source:
 def base(wanted: HubBase, out: Path) -> dict[str, object]:
     """Put the base model at `out`, whole or not at all; returns the account of it. The tokenizer
     is proven before the weights are downloaded. BadInput: as for `read`; pickled weights only, or
-    a model that weights.model_files or tokenizer.prove refuses."""
+    a model that weights.model_files or tokenizer.account refuses."""
     commit = resolve(wanted)
     there = listing(wanted, commit)
     names = sorted(n for n in there if any(_fits(n, p) for p in wanted.files) and not _refused(n))
@@ -71,7 +71,7 @@ def base(wanted: HubBase, out: Path) -> dict[str, object]:
                 shutil.copyfile(cached / each, model / Path(each).name)
         try:
             weights.refuse_code(model)
-            mended = tokenizer.prove(model, wanted.repository)
+            told = tokenizer.account(model, wanted.repository, isinstance(wanted, FurtherHub))
             cached = download(wanted, commit, tensors)
             for each in tensors:
                 (model / Path(each).name).symlink_to((cached / each).resolve())
@@ -86,7 +86,7 @@ def base(wanted: HubBase, out: Path) -> dict[str, object]:
         "source": "hub",
         "parts": [account(wanted, commit, names)],
         "files": [path.name for path in chosen],
-        "tokenizer": "made from tokenizer.model" if mended else "as it came",
+        **told,
     }
 
 
