@@ -81,10 +81,38 @@ def _evaluate(
 
     from bezoar import lm_harness
 
-    class Counting(HFLM):  # type: ignore[misc]
-        """Counts the requests that the harness cuts with no more than a warning."""
+    names = sorted(items) if how.tasks is None else how.tasks
+    own = chat.is_ours(tokenizer)
+
+    class Asking(HFLM):  # type: ignore[misc]
+        """Asks with the ids of training, and counts the requests that the harness cuts with no more
+        than a warning."""
 
         cut = 0
+
+        def tok_encode(
+            self,
+            string: str,
+            add_special_tokens: bool | None = None,
+            left_truncate_len: int | None = None,
+            **_: Any,
+        ) -> list[int]:
+            plain = not how.chat_template  # a template writes the special tokens itself
+            tokens: list[int] = self.tokenizer(
+                string,
+                add_special_tokens=plain if add_special_tokens is None else add_special_tokens,
+                split_special_tokens=plain,
+            )["input_ids"]
+            return tokens[-left_truncate_len:] if left_truncate_len else tokens
+
+        def _encode_pair(self, context: str, continuation: str) -> tuple[list[int], list[int]]:
+            if not (own and how.chat_template):
+                pair: tuple[list[int], list[int]] = super()._encode_pair(context, continuation)
+                return pair
+            # lm_eval would give the prompt's last line break to the answer
+            text = chat.opened_by_tokenizer(tokenizer, context)
+            [(prompt, answer)] = chat.answer_ids(tokenizer, [(text, continuation)], "lm_eval")
+            return prompt, answer[:-1]  # an answer's end is not scored
 
         def loglikelihood(self, requests: Any, disable_tqdm: bool = True) -> Any:
             return super().loglikelihood(requests, disable_tqdm=True)
@@ -93,9 +121,7 @@ def _evaluate(
             self.cut += sum(len(c) + len(a) > self.max_length + 1 for _, c, a in requests)
             return super()._loglikelihood_tokens(requests, *args, **more)
 
-    names = sorted(items) if how.tasks is None else how.tasks
-    own = tokenizer.chat_template == chat.TEMPLATE
-    lm = Counting(
+    lm = Asking(
         pretrained=model,
         tokenizer=tokenizer,
         batch_size=how.batch_size,

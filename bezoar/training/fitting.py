@@ -4,6 +4,7 @@ import json
 import math
 import os
 import shutil
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -390,6 +391,17 @@ def finish(
     )
 
 
+def warn_of_altered(label: str, metrics: dict[str, Any]) -> None:
+    """Say on stderr how many rows the tokenizer writes in another form, if any."""
+    if metrics["altered_rows"] and launching.processes().first:
+        rows = metrics["train_rows"] + metrics["eval_rows"]
+        print(
+            f"warning: {label}: {metrics['altered_rows']} of {rows} rows hold characters that the "
+            "base's tokenizer does not know or writes in another form; the model learns them so",
+            file=sys.stderr,
+        )
+
+
 def publish(folder: Path, out: Path) -> Run | None:
     """Copy the finished model to `out`. It stays in the work folder, its runs and its rows do not.
     None in all but the first process."""
@@ -425,9 +437,9 @@ def key(*modules: str, device: loading.Device | None = None, **what: object) -> 
     """The fingerprint of a run of `modules` (their files): its inputs, the code, the template, the
     libraries, and what it runs on where that changes the numbers."""
     versions = [version(name) for name in LIBRARIES]
-    code = work.content(loading.__file__, __file__, *modules)
+    code = work.content(loading.__file__, chat.__file__, __file__, *modules)
     who = launching.processes()
     machine = device and [device.name, device.dtype, device.varlen, who.count, who.sharded]
     return work.fingerprint(
-        code=code, template=chat.TEMPLATE, versions=versions, machine=machine, **what
+        code=code, template=chat.body(), versions=versions, machine=machine, **what
     )
