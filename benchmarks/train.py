@@ -183,11 +183,11 @@ def ours(case: Case, out: Path) -> tuple[Any, Callable[[], object]]:
     if case.kind == "dpo":
         start, build = dpo.starting_model(model, how, device), dpo.trainer
         limits = {"prompt_limit": how.max_prompt_tokens, "answer_limit": how.max_answer_tokens}
-        made = partial(dpo.rows, tokenizer, **limits)
+        made = partial(dpo.rows, tokenizer, **limits, where="rows")
     else:
         link = Link(weights="all" if case.kind == "sft" else "adapter", base="", start="", data="x")
         start, build = sft.starting_model(link, model, model, how, device), sft.trainer
-        made = partial(sft.rows, tokenizer, limit=amount.max_length)
+        made = partial(sft.rows, tokenizer, limit=amount.max_length, where="rows")
     rows = [tuple(row.values()) for row in read(Path(case.rows))]
     kept = Path(case.rows).with_suffix("")
     tables = (
@@ -195,7 +195,9 @@ def ours(case: Case, out: Path) -> tuple[Any, Callable[[], object]]:
         fitting.table(kept / "eval", device, partial(made, rows[:1])),  # there must be some
     )
     trainer = build(start, tokenizer, tables, how=how, settings=chosen, folder=out, device=device)
-    return trainer, lambda: fitting.fit(trainer, out, case.kind, how.seed, None)
+    return trainer, lambda: fitting.fit(
+        trainer, out, case.kind, seed=how.seed, patience=None, evaluations=how.evaluations
+    )
 
 
 def measure(case: Case, side: str) -> dict[str, Any]:
@@ -392,10 +394,12 @@ def drawn(rows: Sequence[Any], tokenizer: Any, amount: Any, count: int) -> list[
             before, after = amount.max_prompt_tokens, amount.max_answer_tokens
             places = slice(1 - before, None), slice(after - 1), slice(after - 1)
             some = [tuple(map(partial(cut, tokenizer), row, places)) for row in some]
-            made = dpo.rows(tokenizer, some, prompt_limit=before, answer_limit=after)
+            limits = {"prompt_limit": before, "answer_limit": after}
+            made = dpo.rows(tokenizer, some, **limits, where="rows")
             fits = [not over for over in made["truncated"]]
         else:
-            fits = [len(ids) < amount.max_length for ids, _ in chat.answer_ids(tokenizer, some)]
+            parted = chat.answer_ids(tokenizer, some, "rows")
+            fits = [len(ids) < amount.max_length for ids, _ in parted]
         kept += [row for row, fit in zip(some, fits, strict=True) if fit]
         if len(kept) >= count:
             return kept[:count]

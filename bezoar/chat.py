@@ -3,23 +3,16 @@
 `### System:` / `### Instruction:` / `### Response:` sections (OpenBezoar, section 3.2).
 """
 
+import json
 from collections.abc import Sequence
+from itertools import takewhile
 from typing import Any
 
+from bezoar.files import BadInput
 from bezoar.prompts import Prompt
 from bezoar.records import Message, Pair, Probe, Sample
 
 SYSTEM = Prompt("chat/system")
-
-# The same layout as Jinja, saved with every checkpoint's tokenizer; a test holds the two together.
-TEMPLATE = (
-    "{% for m in messages %}"
-    "{% if m['role'] == 'system' %}{{ '### System:\n' + m['content'] + '\n\n' }}"
-    "{% elif m['role'] == 'user' %}"
-    "{{ '### Instruction:\n' + m['content'] + '\n\n### Response:\n' }}"
-    "{% else %}{{ m['content'] + ('' if loop.last else '\n\n') }}{% endif %}"
-    "{% endfor %}"
-)
 
 SECTIONS = ("### System:", "### Instruction:", "### Response:")
 SPECIAL = ("<s>", "</s>", "<pad>", "<unk>", "<|")
@@ -68,7 +61,7 @@ def prompts(
     if not talks:
         return []
     told = systems or [""] * len(talks)
-    if tokenizer.chat_template == TEMPLATE:
+    if is_ours(tokenizer):
         texts = [prompt(talk, system) for talk, system in zip(talks, told, strict=True)]
         return ids(tokenizer, texts)
     texts = [
@@ -96,34 +89,180 @@ def ids(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
     return encoded
 
 
+def decoded(tokenizer: Any, rows: Sequence[list[int]]) -> list[str]:
+    """The text of each row of ids, special tokens left out and nothing tidied."""
+    texts: list[str] = tokenizer.batch_decode(
+        rows, skip_special_tokens=True, clean_up_tokenization_spaces=False
+    )
+    return texts
+
+
+def added(tokenizer: Any) -> tuple[list[int], list[int]]:
+    """The ids that the tokenizer adds before a text and behind it."""
+    text = SECTIONS[0]
+    with_added: list[int] = tokenizer(text)["input_ids"]
+    bare: list[int] = tokenizer(text, add_special_tokens=False)["input_ids"]
+    last = len(with_added) - len(bare)
+    start = next((n for n in range(last + 1) if with_added[n : n + len(bare)] == bare), 0)
+    return with_added[:start], with_added[start + len(bare) :]
+
+
+# --- answers -------------------------------------------------------------------------------------
+
+# Texts before which an answer's first token is cut as it is inside of a text. A tokenizer may put
+# a blank before a text, or join an answer's first line break to the prompt's last.
+ANCHORS = ("", "\n", "a", ".", "0")
+
+
 def answer_ids(
-    tokenizer: Any, pairs: Sequence[tuple[str, str]]
+    tokenizer: Any, pairs: Sequence[tuple[str, str]], where: str
 ) -> list[tuple[list[int], list[int]]]:
     """(prompt ids, answer ids) of (prompt, answer) texts: the loss is on the second, which ends in
-    EOS. The two are tokenised as one text, once; a token that spans the prompt's end belongs to
-    the answer, so that an answer's first token is the one that follows the prompt's last."""
-    if not pairs:
-        return []
-    texts = [before + answer for before, answer in pairs]
-    encoded = tokenizer(texts, split_special_tokens=True)
+    EOS. The prompt's ids are those that it has at inference, when no answer follows. BadInput, on
+    `where` and the row: ids that do not give the row's text back."""
+    prompts = ids(tokenizer, [prompt for prompt, _ in pairs])
+    joined = ids(tokenizer, [prompt + answer for prompt, answer in pairs])
     parted = []
-    for row, (whole, (before, _)) in enumerate(zip(encoded["input_ids"], pairs, strict=True)):
-        end = [] if whole[-1] == tokenizer.eos_token_id else [tokenizer.eos_token_id]
-        # a tokenizer may leave out white space, which then stands in no token
-        places = (encoded.char_to_token(row, at) for at in range(len(before), len(texts[row])))
-        first = next((place for place in places if place is not None), len(whole))
-        parted.append((whole[:first], whole[first:] + end))
+    for number, (pair, prompt, both) in enumerate(zip(pairs, prompts, joined, strict=True), 1):
+        answer = _after(tokenizer, pair, prompt, both)
+        if answer is None or (pair[1].strip() and not answer):
+            raise BadInput(_unparted(tokenizer, f"{where}: row {number}", pair, prompt, both))
+        parted.append((prompt, [*answer, tokenizer.eos_token_id]))
     return parted
 
 
+def altered(
+    tokenizer: Any,
+    pairs: Sequence[tuple[str, str]],
+    parted: Sequence[tuple[list[int], list[int]]],
+) -> list[int]:
+    """The places of the rows whose ids give another text back: characters that the tokenizer does
+    not know, or writes in another form."""
+    texts = decoded(tokenizer, [prompt + answer for prompt, answer in parted])
+    return [n for n, text in enumerate(texts) if text != "".join(pairs[n])]
+
+
+def _after(
+    tokenizer: Any, pair: tuple[str, str], prompt: list[int], both: list[int]
+) -> list[int] | None:
+    """The ids of a pair's answer behind those of its prompt. None: there are none that give the
+    text of both back."""
+    if both[: len(prompt)] == prompt:
+        return both[len(prompt) :]
+    [text] = decoded(tokenizer, [both])
+    for anchor in ANCHORS:
+        texts = [anchor, anchor + pair[1]]
+        before, after = tokenizer(texts, add_special_tokens=False, split_special_tokens=True)[
+            "input_ids"
+        ]
+        answer: list[int] = after[len(before) :]
+        if after[: len(before)] == before and decoded(tokenizer, [prompt + answer]) == [text]:
+            return answer
+    return None
+
+
+def _unparted(
+    tokenizer: Any, where: str, pair: tuple[str, str], prompt: list[int], both: list[int]
+) -> str:
+    """Say of a pair that cannot be parted which token stands at its seam."""
+    shared = sum(
+        1 for _ in takewhile(lambda two: two[0] == two[1], zip(prompt, both, strict=False))
+    )
+    tokens = tokenizer.convert_ids_to_tokens(both[shared : shared + 1] or both[-1:])
+    return (
+        f"{where}: the answer {pair[1][:40]!r} has no tokens of its own behind its prompt: they "
+        f"run together in {tokens[0] if tokens else ''!r}; mend or leave out the row, or take a "
+        "base with another tokenizer"
+    )
+
+
 def cut_left(tokenizer: Any, tokens: list[int], limit: int) -> list[int]:
-    """The last `limit` ids; the first of them stays BOS where the text began with it."""
+    """The last `limit` ids. What the tokenizer puts before every text (BOS) stays before them."""
     if len(tokens) <= limit:
         return tokens
-    kept = tokens[len(tokens) - limit :]
-    return [tokens[0], *kept[1:]] if tokens[0] == tokenizer.bos_token_id else kept
+    opening, _ = added(tokenizer)
+    if tokens[: len(opening)] != opening or len(opening) >= limit:
+        opening = []
+    return opening + tokens[len(tokens) - limit + len(opening) :]
 
 
 def marker(text: str) -> str | None:
     """The first template marker or special token inside `text`, which would break the template."""
     return next((m for m in SECTIONS + SPECIAL if m in text), None)
+
+
+# --- the template as Jinja -----------------------------------------------------------------------
+
+_BODY = (
+    "{% if not (messages and messages[0]['role'] == 'system' and messages[0]['content']) %}"
+    "{{ '### System:\n' + SYSTEM + '\n\n' }}{% endif %}"
+    "{% for m in messages %}"
+    "{% if m['role'] == 'system' %}"
+    "{% if m['content'] %}{{ '### System:\n' + m['content'] + '\n\n' }}{% endif %}"
+    "{% elif m['role'] == 'user' %}"
+    "{{ '### Instruction:\n' + m['content'] + '\n\n### Response:\n' }}"
+    "{% elif m['role'] == 'assistant' %}"
+    "{{ m['content'] + (eos_token if loop.last else '\n\n') }}"
+    "{% else %}{{ raise_exception('a role is system, user or assistant') }}"
+    "{% endif %}{% endfor %}"
+)
+
+_PROOF = (
+    [{"role": "user", "content": "Hello."}],
+    [
+        {"role": "system", "content": "Be kind."},
+        {"role": "user", "content": " Hello.\n"},
+        {"role": "assistant", "content": ""},
+        {"role": "user", "content": "And?"},
+        {"role": "assistant", "content": "\n Yes."},
+        {"role": "user", "content": "Why?"},
+    ],
+)
+
+
+def body() -> str:
+    """The layout of `prompt` as Jinja, default system message and all; without BOS."""
+    # a string of JSON is one of Jinja, whatever quotes and braces it holds
+    return _BODY.replace("SYSTEM", json.dumps(SYSTEM.fill(), ensure_ascii=False))
+
+
+def is_ours(tokenizer: Any) -> bool:
+    """Whether the tokenizer's chat template is one of `template`."""
+    return str(tokenizer.chat_template or "").endswith(body())
+
+
+def template(tokenizer: Any) -> str:
+    """The layout as Jinja, for a checkpoint with this tokenizer. What a server makes of a
+    conversation with it are the ids of `prompts`: it writes BOS where the tokenizer adds it.
+    BadInput: none does so."""
+    opening, _ = added(tokenizer)
+    tokens = "".join(tokenizer.convert_ids_to_tokens(opening))
+    written = "bos_token" if tokens == tokenizer.bos_token else json.dumps(tokens)
+    # Some tokenizers put a blank before a text, but not before one that stands behind BOS.
+    starts = [f"{{{{ {written} }}}}", f"{{{{ {written} + ' ' }}}}"] if opening else [""]
+    for start in starts:
+        if _agrees(tokenizer, start + body()):
+            return start + body()
+    raise BadInput(
+        "the tokenizer cuts a prompt otherwise behind the text of its first special token "
+        f"({tokens!r}), so that a server would not ask what was trained; take a base with another "
+        "tokenizer"
+    )
+
+
+def opened_by_tokenizer(tokenizer: Any, rendered: str) -> str:
+    """What `template` rendered, less what it writes in the tokenizer's stead."""
+    return rendered[rendered.index(SECTIONS[0]) :]
+
+
+def _agrees(tokenizer: Any, source: str) -> bool:
+    """Whether `source` renders the proof's conversations to the ids of their prompts."""
+    for talk in _PROOF:
+        system = talk[0]["content"] if talk[0]["role"] == "system" else ""
+        turns = [Message.model_validate(m) for m in talk if m["role"] != "system"]
+        rendered = tokenizer.apply_chat_template(
+            talk, chat_template=source, tokenize=True, add_generation_prompt=True, return_dict=False
+        )
+        if [rendered] != ids(tokenizer, [prompt(turns, system)]):
+            return False
+    return True

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import takewhile
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -12,23 +12,28 @@ from bezoar.contamination import Text
 from bezoar.files import BadInput, read_jsonl
 from bezoar.gates import Fault
 from bezoar.params import Action, Filter, Params
-from bezoar.records import Contamination, Rejected, Sample, Seed, Verdict
+from bezoar.records import Contamination, Rejected, Sample, Seed, SeedContamination, Verdict
 
 # Details of a sample whose distribution the paper shows (figures 7-9) or the recipe draws.
-SHOWN = ("strategy", "operation", "epoch", "mixture", "system_id", "topic_guided")
+SHOWN = (
+    *("strategy", "operation", "iteration", "epoch"),
+    *("mixture", "system_id", "topic_guided"),
+)
+CROSSED = "strategy"  # also counted by category (figure 8)
 
 S = TypeVar("S", bound=Sample)
 
 
 class Curated(NamedTuple):
     """What became of the samples, each list in their order: those that stay, the others with the
-    reason, what was found and drops no row (`action: report`), and every item of a benchmark that
-    was found."""
+    reason, what was found and drops no row (`action: report`), every item of a benchmark that was
+    found, and what was `compared` for it."""
 
     kept: list[Sample]
     dropped: list[Rejected]
     reported: list[Rejected]
     contaminations: list[Contamination]
+    compared: dict[str, Any]
 
 
 def keep(
@@ -53,7 +58,8 @@ def keep(
     passing = [s for s, found in zip(samples, faults, strict=True) if not _drops(found)]
     held = contamination.find(passing, benchmarks, params.contamination)
     holds = {sample.id: items for sample, items in zip(passing, held, strict=True) if items}
-    result = Curated([], [], [], [items for row in held for items in row])
+    compared = contamination.compared(passing, benchmarks, params.contamination)
+    result = Curated([], [], [], [items for row in held for items in row], compared)
     like = params.near_duplicates
     before = dedup.Neighbours(like.ngram, like.threshold)
     for row in earlier:
@@ -160,7 +166,7 @@ def _rejected(sample: Sample, fault: Fault) -> Rejected:
 
 def _contaminated(items: Sequence[Contamination]) -> Fault:
     """The worst of what a row holds; contamination.jsonl has the others."""
-    worst = max(items, key=lambda each: (each.kind == "ngram", each.score))
+    worst = max(items, key=lambda each: (each.kind != "fuzzy", each.score))
     details = {"benchmark": worst.benchmark, "item": worst.item, "kind": worst.kind}
     return Fault("contaminated", {**details, "score": f"{worst.score:.3f}"})
 
@@ -235,19 +241,20 @@ def _number(text: str) -> float:
 
 
 def funnel(
+    samples: Sequence[Sample],
     verdicts: Sequence[Verdict],
     kept: Sequence[Sample],
     rejected: Sequence[Rejected],
     reported: Sequence[Rejected] = (),
 ) -> dict[str, Any]:
-    """Counts from the judge's word on to the rows kept (the paper's Table 4). `rejected` are those
-    of generation and of `keep`: `copies` are copies of a seed, found in either, and `equal` are
-    evolutions equal to their original. `reported` were found and stay."""
+    """Count from the judge's word on to the rows kept (the paper's Table 4).
+
+    `samples` are the rows generated, all of them judged. `rejected` are those of generation and of
+    `keep`: `copies` are copies of a seed, found in either, and `equal` are evolutions equal to
+    their original. `reported` were found and stay. `distributions` and `by_category` count the rows
+    generated beside the rows kept (figures 7-9)."""
     said = Counter(verdict.status for verdict in verdicts)
     reasons = Counter(row.reason for row in rejected)
-    shown = {name: [s.details[name] for s in kept if name in s.details] for name in SHOWN}
-    shown["category"] = [sample.category for sample in kept]
-    counted = {name: _counts(values) for name, values in shown.items()}
     return {
         "copies": reasons["copy"] + reasons["echo"],
         "equal": reasons["equal"],
@@ -255,12 +262,52 @@ def funnel(
         "kept": len(kept),
         "reasons": dict(reasons),
         "reported": dict(Counter(row.reason for row in reported)),
-        "distributions": {name: counts for name, counts in counted.items() if counts},
+        "distributions": {"generated": distributed(samples), "kept": distributed(kept)},
+        "by_category": {"generated": by_category(samples), "kept": by_category(kept)},
         "judge": ", ".join(sorted({verdict.judge for verdict in verdicts})),
         "simulated_judge": any(verdict.simulated for verdict in verdicts),
+    }
+
+
+def distributed(rows: Sequence[Sample]) -> dict[str, dict[str, int]]:
+    """Count `rows` by category and by each of SHOWN; what none of them has is left out."""
+    values = {name: [row.details[name] for row in rows if name in row.details] for name in SHOWN}
+    values["category"] = [row.category for row in rows]
+    counted = {name: _counts(found) for name, found in values.items()}
+    return {name: counts for name, counts in counted.items() if counts}
+
+
+def by_category(rows: Sequence[Sample]) -> dict[str, dict[str, int]]:
+    """Count the strategies of each category; {} where rows were not made by one."""
+    drawn = [row for row in rows if row.category and CROSSED in row.details]
+    return {
+        category: _counts([row.details[CROSSED] for row in drawn if row.category == category])
+        for category in sorted({row.category for row in drawn})
     }
 
 
 def _counts(values: Sequence[str | int | bool]) -> dict[str, int]:
     named = (str(v).lower() if isinstance(v, bool) else str(v) for v in values)
     return dict(Counter(name for name in named if name))
+
+
+def shares(
+    counts: Mapping[str, Any], samples: int, described: Mapping[str, Any]
+) -> dict[str, float]:
+    """The judge's decisions as shares of all samples, and how far the kinds of task are from the
+    target."""
+    decided = {
+        f"{status}_share": counts[status] / samples
+        for status in ("accepted", "rejected", "undecided")
+    }
+    sets = described["sets"].items()
+    return decided | {f"target_distance_{which}": found["distance"] for which, found in sets}
+
+
+def taint(kept: Sequence[Sample], seeds: Sequence[SeedContamination]) -> dict[str, int]:
+    """How many seeds of the rows that stay hold an item of a benchmark, and those rows."""
+    ids = {seed.id for seed in seeds}
+    return {
+        "contaminated_seeds": len(ids),
+        "rows_of_contaminated_seeds": sum(not ids.isdisjoint(row.seeds) for row in kept),
+    }

@@ -1,14 +1,14 @@
 """Copies of seeds (OpenBezoar 3.1.1), found fast: the same decisions as the plain double loop; and
 rows that ask nearly the same, found by MinHash, then held against each other word by word."""
 
-import re
-import unicodedata
 from collections import defaultdict
 from collections.abc import Sequence
 from difflib import SequenceMatcher
 from typing import Any, NamedTuple
 
 import Levenshtein
+
+from bezoar.folding import ngrams, words
 
 
 class Copy(NamedTuple):
@@ -87,7 +87,6 @@ def _bound(a: int, b: int) -> float:
 # 42 bands of 3 hashes: two texts of Jaccard index 0.5 become candidates with a probability of
 # 0.996, of 0.8 all but always. What a candidate is worth is then counted.
 BANDS, ROWS = 42, 3
-_WORD = re.compile(r"[^\W_]+")
 
 
 class Near(NamedTuple):
@@ -149,13 +148,3 @@ def _similarity(one: Lines, other: Lines) -> float:
     a = {gram for line, grams in one.items() if line not in other for gram in grams}
     b = {gram for line, grams in other.items() if line not in one for gram in grams}
     return len(a & b) / len(a | b) if a or b else 1.0
-
-
-def words(text: str) -> list[str]:
-    """The words and numbers of a text, without case, punctuation and typographic variants."""
-    return _WORD.findall(unicodedata.normalize("NFKC", text).casefold())
-
-
-def ngrams(tokens: Sequence[str], n: int) -> list[str]:
-    """Each `n` neighbouring words; all of them as one where there are fewer, none of no words."""
-    return [" ".join(tokens[i : i + n]) for i in range(max(1, len(tokens) - n + 1)) if tokens]

@@ -81,10 +81,38 @@ def _evaluate(
 
     from bezoar import lm_harness
 
-    class Counting(HFLM):  # type: ignore[misc]
-        """Counts the requests that the harness cuts with no more than a warning."""
+    names = sorted(items) if how.tasks is None else how.tasks
+    own = chat.is_ours(tokenizer)
+
+    class Asking(HFLM):  # type: ignore[misc]
+        """Asks with the ids of training, and counts the requests that the harness cuts with no more
+        than a warning."""
 
         cut = 0
+
+        def tok_encode(
+            self,
+            string: str,
+            add_special_tokens: bool | None = None,
+            left_truncate_len: int | None = None,
+            **_: Any,
+        ) -> list[int]:
+            plain = not how.chat_template  # a template writes the special tokens itself
+            tokens: list[int] = self.tokenizer(
+                string,
+                add_special_tokens=plain if add_special_tokens is None else add_special_tokens,
+                split_special_tokens=plain,
+            )["input_ids"]
+            return tokens[-left_truncate_len:] if left_truncate_len else tokens
+
+        def _encode_pair(self, context: str, continuation: str) -> tuple[list[int], list[int]]:
+            if not (own and how.chat_template):
+                pair: tuple[list[int], list[int]] = super()._encode_pair(context, continuation)
+                return pair
+            # lm_eval would give the prompt's last line break to the answer
+            text = chat.opened_by_tokenizer(tokenizer, context)
+            [(prompt, answer)] = chat.answer_ids(tokenizer, [(text, continuation)], "lm_eval")
+            return prompt, answer[:-1]  # an answer's end is not scored
 
         def loglikelihood(self, requests: Any, disable_tqdm: bool = True) -> Any:
             return super().loglikelihood(requests, disable_tqdm=True)
@@ -93,9 +121,7 @@ def _evaluate(
             self.cut += sum(len(c) + len(a) > self.max_length + 1 for _, c, a in requests)
             return super()._loglikelihood_tokens(requests, *args, **more)
 
-    names = sorted(items) if how.tasks is None else how.tasks
-    own = tokenizer.chat_template == chat.TEMPLATE
-    lm = Counting(
+    lm = Asking(
         pretrained=model,
         tokenizer=tokenizer,
         batch_size=how.batch_size,
@@ -240,14 +266,21 @@ def shares(attempts: Sequence[Attempt]) -> Scores:
 
 
 def converse(
-    model: Any, tokenizer: Any, questions: Sequence[Question], name: str, how: MtAnswer
+    model: Any,
+    tokenizer: Any,
+    questions: Sequence[Question],
+    name: str,
+    how: MtAnswer,
+    *,
+    stop: Sequence[str] = (),
 ) -> list[Answers]:
     """Answer both turns of each question, the second with the model's own first answer before it.
 
     A conversation that leaves less room than an answer may need (`how.max_new_tokens`, at most half
     of the context) loses its beginning, never the turn to answer: where that alone is too long the
     answer is empty and its finish "no_room". What is drawn (`how.temperature`) depends on
-    `how.seed`, the question and the turn alone. BadInput: a category without a temperature.
+    `how.seed`, the question and the turn alone. An answer ends before one of `stop`, with which a
+    model begins the user's next turn by itself. BadInput: a category without a temperature.
     """
     # here, so that lm_eval, which reads no answers, is not run again for an edit to it
     from bezoar import thoughts
@@ -275,6 +308,7 @@ def converse(
         for i, (question, talk) in enumerate(zip(questions, talks, strict=True)):
             answer = answers[i] if i in answers else Continuation("", "no_room")
             raw[i].append(answer.text)
+            answer = _ended(answer, stop)
             parted = thoughts.part(answer.text)
             finish = answer.finish if parted.closed else "length"
             answer = Continuation(parted.text, finish)
@@ -291,6 +325,12 @@ def converse(
         )
         for question, answers, turns in zip(questions, given, raw, strict=True)
     ]
+
+
+def _ended(answer: Continuation, stop: Sequence[str]) -> Continuation:
+    """An answer without what follows the first of `stop`, if one stands in it."""
+    places = [at for mark in stop if (at := answer.text.find(mark)) >= 0]
+    return Continuation(answer.text[: min(places)].rstrip(), "stop") if places else answer
 
 
 NO_ANSWER = Prompt("chat/no_answer")

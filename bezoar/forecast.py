@@ -102,6 +102,7 @@ TOPICS = 1000  # more than any plan draws
 MT_BENCH = (
     "writing", "roleplay", "reasoning", "math", "coding", "extraction", "stem", "humanities",
 )  # fmt: skip
+REFERENCED = ("reasoning", "math", "coding")
 TURN, REFERENCE, ANSWER, MODELS = 200, 750, 1000, 6
 # Of the 1,200 pairs of answers that GPT-4 compared people voted on 910; it graded five of the six
 # models (the released grades are of another version of Vicuna)
@@ -269,12 +270,13 @@ def _tables(p: Params, name: str) -> Tables:
     if name == "topics":
         return {"topics.jsonl": [Topic(name=str(n), subcategories=1000) for n in range(TOPICS)]}
     files = [file for part in wanted.parts for file in part.files]
+    given = REFERENCED if any("reference" in f for f in files) else ()
     questions = [
         Question(
             question_id=number,
             category=MT_BENCH[number // 10],
             turns=[_filler(TURN, rng)] * 2,
-            reference=[_filler(REFERENCE, rng)] * 2 if any("reference" in f for f in files) else [],
+            reference=[_filler(REFERENCE, rng)] * 2 if MT_BENCH[number // 10] in given else [],
         )
         for number in range(10 * len(MT_BENCH))
     ]

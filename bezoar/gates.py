@@ -23,7 +23,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from bezoar import thoughts
-from bezoar.dedup import ngrams, words
+from bezoar.folding import ngrams, words
 from bezoar.params import Gates
 from bezoar.records import Sample
 

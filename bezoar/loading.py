@@ -184,7 +184,10 @@ def tokenizer(folder: Path, further: bool = False) -> Any:
     end an answer."""
     tokenizer = own_tokenizer(folder)
     if not (further and tokenizer.chat_template):
-        tokenizer.chat_template = chat.TEMPLATE
+        try:
+            tokenizer.chat_template = chat.template(tokenizer)
+        except BadInput as error:
+            raise BadInput(f"{folder}: {str(error).removeprefix('error: ')}") from None
     return tokenizer
 
 
@@ -210,7 +213,30 @@ def own_tokenizer(folder: Path) -> Any:
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.unk_token or tokenizer.eos_token
     tokenizer.padding_side = "left"  # generation continues the end of a row
+    _end_open(tokenizer, folder)
     return tokenizer
+
+
+def _end_open(tokenizer: Any, folder: Path) -> None:
+    """Have the tokenizer add nothing behind a text. An EOS there would end a prompt before its
+    answer; training puts one behind each answer itself."""
+    before, behind = chat.added(tokenizer)
+    if not behind:
+        return
+    if not tokenizer.is_fast:
+        raise BadInput(
+            f"{folder}: its tokenizer adds {tokenizer.convert_ids_to_tokens(behind)} behind every "
+            "text, and has no fast form in which that could be turned off; save it without"
+        )
+    from tokenizers import processors
+
+    tokens = tokenizer.convert_ids_to_tokens(before)
+    tokenizer.add_eos_token = False  # or it would come back with the next token that is set
+    tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
+        single=[*tokens, "$A"],
+        pair=[*tokens, "$A", "$B"],
+        special_tokens=[*zip(tokens, before, strict=True)],
+    )
 
 
 def positions(folder: Path) -> int:

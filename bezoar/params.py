@@ -555,16 +555,19 @@ class HubBase(Files):
 
 class FurtherHub(HubBase):
     """A further model from the Hub. `chat_template`: how a conversation is put to it, as Jinja;
-    null: as its tokenizer has it, and as this recipe does where it has none."""
+    null: as its tokenizer has it, and as this recipe does where it has none. `stop`: what begins
+    the next turn where the model writes that too; an answer ends before it."""
 
     chat_template: str | None
+    stop: list[Annotated[str, Field(min_length=1)]] = []
 
 
 class FurtherLocal(Section):
-    """A further model in local/models/NAME/. `chat_template` as of FurtherHub."""
+    """A further model in local/models/NAME/. `chat_template` and `stop` as of FurtherHub."""
 
     source: Literal["local"]
     chat_template: str | None
+    stop: list[Annotated[str, Field(min_length=1)]] = []
 
 
 class FurtherServed(Section):
@@ -741,10 +744,12 @@ def _falling(steps: list[Step]) -> list[Step]:
 
 
 class Decontamination(Section):
-    """`ngram`: that many words of a benchmark's item in a row. `fuzzy`: from so many different
-    words on (of the shorter text) so high a cosine."""
+    """`ngram`: that many words of a benchmark's item in a row. `whole`: a shorter question of that
+    many words or more, whole. `fuzzy`: from so many different words on (of the shorter text) so
+    high a cosine."""
 
     ngram: Annotated[int, Field(ge=5)]
+    whole: Annotated[int, Field(ge=2)] = 5
     fuzzy: Annotated[list[Step], Field(min_length=1), AfterValidator(_falling)]
     action: Action
 
@@ -865,9 +870,11 @@ TargetModules = Annotated[str | list[str], BeforeValidator(_modules)]
 
 
 class Sft(Section):
-    """`lora_r`, `lora_alpha`, `lora_dropout` and `target_modules` are peft's."""
+    """`lora_r`, `lora_alpha`, `lora_dropout` and `target_modules` are peft's. `evaluations`: how
+    often a run is evaluated at least, as far as its epochs' ends are not enough."""
 
     seed: int
+    evaluations: Count = 1  # came later: older files stay valid
     lora_r: Count
     lora_alpha: Count
     lora_dropout: Annotated[float, Field(ge=0, lt=1)]
@@ -920,9 +927,10 @@ SMOOTHED, NEVER_UNSMOOTHED = ("exo_pair", "robust", "aot", "aot_unpaired"), ("ex
 class Dpo(Section):
     """`label_smoothing`: the share of preferences that are taken for wrong ones (robust, aot,
     exo_pair). `weights`: all, or adapter, LoRA on the frozen start, for which `lora_r`,
-    `lora_alpha` and `target_modules` are there."""
+    `lora_alpha` and `target_modules` are there. `evaluations`: as of Sft."""
 
     seed: int
+    evaluations: Count = 1  # came later: older files stay valid
     weights: Literal["all", "adapter"]
     lora_r: Count
     lora_alpha: Count
@@ -1047,7 +1055,9 @@ class Report(Section):
 
 class Params(Section):
     """params.yaml as one profile sees it. `launch` names a file of launch/ by which training runs
-    on several processes; null: in one."""
+    on several processes; null: in one. `others` names those of `models` that stand beside our
+    checkpoints; `load` drops the rest of `models`, and adds these to `checkpoints` and, but for
+    those behind an endpoint, to `evaluated`."""
 
     profile: str
     chain: dict[Name, Link]
@@ -1055,6 +1065,7 @@ class Params(Section):
     evaluated: dict[Name, Evaluated]
     checkpoints: dict[Name, Checkpoint]
     models: dict[Name, Further]
+    others: list[Name] = []  # came later: a params.yaml without it stays valid
     compared: Annotated[dict[Name, Compared], Field(min_length=1)]
     llm: Endpoints
     budget_usd: Budget
@@ -1107,6 +1118,8 @@ def _load(path: Path, name: str, wanted: str | None) -> Params:
         except ValidationError as error:
             faults += [_fault(e, profile, scale or {}) for e in error.errors()]
         else:
+            faults += _others(checked[profile])
+            checked[profile] = _with_others(checked[profile])
             faults += _references(checked[profile])
             faults += _merged(checked[profile])
             faults += _links(profile, checked[profile])
@@ -1213,27 +1226,50 @@ def _references(params: Params) -> list[str]:
                 near = difflib.get_close_matches(path, sets, 1)
                 hint = f"did you mean {near[0]!r}?" if near else f"have {', '.join(sets)}"
                 faults.append(f"chain.{name}.data: data/{path} is no set of rows; {hint}")
-    return faults + _further(params) + _compared(params)
+    return faults + _compared(params)
 
 
-def _further(params: Params) -> list[str]:
-    """A further model must be looked at; one behind an endpoint has no log-probabilities to
-    give."""
-    faults = []
-    harness = {e.model for e in params.evaluated.values()}
-    asked = {c.model for c in params.checkpoints.values()}
-    for name, model in params.models.items():
-        if (path := f"{FURTHER}{name}") in harness and isinstance(model, FurtherServed):
-            faults.append(
-                f"models.{name}: behind an endpoint, which the harness cannot score: it stands in "
-                "`checkpoints` alone, not in `evaluated`"
-            )
-        if path not in harness | asked:
-            faults.append(
-                f"models.{name}: nothing looks at it; `checkpoints: {{{name}: {{model: {path}}}}}` "
-                "has it answer MT-Bench, `evaluated` sends it through the harness"
-            )
+def _others(params: Params) -> list[str]:
+    """What stands in `others` must be one of `models`, once, and no checkpoint of ours."""
+    faults, have = [], ", ".join(params.models) or "none"
+    for name in dict.fromkeys(params.others):
+        if name not in params.models:
+            near = difflib.get_close_matches(name, list(params.models), 1)
+            hint = f"did you mean {near[0]!r}?" if near else f"have {have}"
+            faults.append(f"others: {name!r} is none of `models`; {hint}")
+        if params.others.count(name) > 1:
+            faults.append(f"others: {name!r} stands there twice")
+        if name in {**params.checkpoints, **params.evaluated}:
+            faults.append(f"others: {name!r} is a checkpoint of this recipe; rename it in `models`")
+    for key in ("checkpoints", "evaluated"):
+        for name, each in getattr(params, key).items():
+            if each.further:
+                other = each.model.removeprefix(FURTHER)
+                faults.append(
+                    f"{key}.{name}: {each.model} is not made by this recipe; leave the line out, "
+                    f"and name {other} in `others`"
+                )
     return faults
+
+
+def _with_others(params: Params) -> Params:
+    """`params` in which `others` stand beside our checkpoints, and no other model is left."""
+    beside = {name: params.models[name] for name in params.others if name in params.models}
+    places = {name: f"{FURTHER}{name}" for name in beside}
+    answering = {name: Checkpoint(model=place) for name, place in places.items()}
+    # an endpoint has no log-probabilities to give
+    scored = {
+        name: Evaluated(model=place, base=place, link=False)
+        for name, place in places.items()
+        if not isinstance(beside[name], FurtherServed)
+    }
+    return params.model_copy(
+        update={
+            "models": beside,
+            "checkpoints": {**params.checkpoints, **answering},
+            "evaluated": {**params.evaluated, **scored},
+        }
+    )
 
 
 def _compared(params: Params) -> list[str]:

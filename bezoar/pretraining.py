@@ -80,15 +80,16 @@ def _tokenizer(corpus: Sequence[str], size: GrownBase) -> Any:
     tokenizer.post_processor = processors.TemplateProcessing(
         single=f"{BOS} $A", special_tokens=[(BOS, tokenizer.token_to_id(BOS))]
     )
-    return PreTrainedTokenizerFast(
+    made = PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         pad_token=PAD,
         bos_token=BOS,
         eos_token=EOS,
         padding_side="left",
         model_max_length=size.positions,
-        chat_template=chat.TEMPLATE,
     )
+    made.chat_template = chat.template(made)
+    return made
 
 
 def _blocks(tokenizer: Any, corpus: Sequence[str], sequence: int) -> Any:

@@ -254,13 +254,20 @@ class Example(Record):
 
 class Contamination(Record):
     """A sample that holds an item of a benchmark. `ngram`: `score` is the share of the item's
-    n-grams that the sample holds; `fuzzy`: the cosine of the two."""
+    n-grams that the sample holds; `whole`: it holds a short question, the score is 1; `fuzzy`: the
+    cosine of the two."""
 
     id: str
     benchmark: str
     item: str
-    kind: Literal["ngram", "fuzzy"]
+    kind: Literal["ngram", "whole", "fuzzy"]
     score: float
+
+
+class SeedContamination(Contamination):
+    """A seed that holds an item; `rows` of those that stay were made from it."""
+
+    rows: int
 
 
 class Undecided(Record):

@@ -16,6 +16,7 @@ import sys
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from bezoar import files, params, pretraining, work, world
 from bezoar.preflight import bases
@@ -46,27 +47,24 @@ def rows(name: str, fetch: params.Fetch) -> Mapping[str, object]:
     return source.account
 
 
-def base(fetch: params.Fetch) -> Mapping[str, object]:
-    """Download the base model, copy the user's, or grow a tiny one; then repair what can be, and
-    rehearse it. A base that is refused does not stay."""
+def base(fetch: params.Fetch) -> Mapping[str, Any]:
+    """Download the base model, copy the user's, or grow a tiny one. Then rehearse it: a base that
+    is refused does not stay."""
+    account = _put(fetch)
     try:
-        account = _put(fetch)
-        tokenizer.fast(BASE, f"fetch base ({account['source']})")
-        mended = weights.mend(BASE)
-        for note in [*mended, *bases.rehearse(BASE, str(BASE))]:
+        for note in [*account.get("mended", []), *bases.rehearse(BASE, str(BASE))]:
             print(f"fetch base: {note}")
     except BaseException:
         shutil.rmtree(BASE, ignore_errors=True)
         raise
-    account = {**account, "mended": mended} if mended else account
     files.write_json(BASE / "source.json", account)
     return account
 
 
-def _put(fetch: params.Fetch) -> Mapping[str, object]:
-    """Put the base model where stages look for it, as it comes."""
+def _put(fetch: params.Fetch) -> Mapping[str, Any]:
+    """Put the base model where stages look for it, repaired and its tokenizer proven."""
     wanted = fetch.base
-    account: dict[str, object] = {}
+    account: dict[str, Any] = {}
     if isinstance(wanted, params.HubBase):
         name = f"{wanted.repository}@{wanted.revision[:12]}"
         account = hub.base(wanted, BASE, lambda folder: bases.rehearse(folder, name))
@@ -77,7 +75,7 @@ def _put(fetch: params.Fetch) -> Mapping[str, object]:
             account, wanted = {"stands_in_for": "local/base"}, wanted.otherwise
     if isinstance(wanted, params.GrownBase):
         pretraining.grow(world.corpus(wanted.documents, fetch.seed), wanted, fetch.seed, BASE)
-        account = {"source": "grown", **account}
+        account = {"source": "grown", **account, **tokenizer.account(BASE, "fetch base (grown)")}
     return account
 
 

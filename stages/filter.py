@@ -6,12 +6,14 @@ reads   data/generate/ and data/judge/ (this scheme's, and the earlier ones' to 
         is evaluated on: data/fetch/: benchmarks, mt_bench/questions.jsonl, hh_rlhf/test.jsonl
 writes  data/filter/SCHEME/: train.jsonl, eval.jsonl, rejected.jsonl, reported.jsonl (rows that stay
         though a check found something), contamination.jsonl (every item of a benchmark found),
-        funnel.json (from the instructions asked for to the rows kept, with every reason and the
-        kept rows' counts),
+        funnel.json (from the instructions asked for to the rows kept, with every reason; the rows
+        generated and the rows kept by category, strategy, operation ...),
         distributions.json (kinds of task beside the target, lengths; before and after),
-        licences.json (under what the rows stand), README.md (the set's card)
+        licences.json (under what the rows stand), compared.json (what was looked for items of
+        benchmarks, and what was not), contaminated_seeds.jsonl, README.md (the set's card)
 metrics metrics/filter/SCHEME.json: asked, parsed, replies_read, accepted_share, rejected_share,
-        undecided_share (of the samples judged), copies, kept, target_distance_before, _after;
+        undecided_share (of the samples judged), copies, kept, contaminated_seeds (of the rows that
+        stay), rows_of_contaminated_seeds, target_distance_before, _after;
         metrics/filter/SCHEME_tasks.csv, SCHEME_lengths.csv
 """
 
@@ -46,6 +48,7 @@ def main(name: str) -> None:
     kept, spare = distributions.balance(kept, p.filter.tasks, p.filter.balance)
     dropped, stay = [*curated.dropped, *shared, *spare], {row.id for row in kept}
     reported = [row for row in curated.reported if row.id in stay]
+    tainted = contamination.in_seeds(kept, name, benchmarks, p)
     traced = licences.trace(kept, licences.origins(getattr(p.schemes, name).seeds), p.llm)
     licences.check(name, traced, p.filter.licences.allow)
     train, held_out = curation.split(traced, seeds, p.filter.eval_share)
@@ -57,9 +60,11 @@ def main(name: str) -> None:
     write_jsonl(f"{out}/rejected.jsonl", dropped)
     write_jsonl(f"{out}/reported.jsonl", reported)
     write_jsonl(f"{out}/contamination.jsonl", curated.contaminations)
+    write_jsonl(f"{out}/contaminated_seeds.jsonl", tainted)
+    write_json(f"{out}/compared.json", curated.compared)
     summary = Generated.model_validate(read_json(f"{generated}/summary.json"))
     unread = read_jsonl(f"{generated}/rejected.jsonl", Rejected)
-    counts = curation.funnel(verdicts, kept, [*unread, *dropped], reported)
+    counts = curation.funnel(samples, verdicts, kept, [*unread, *dropped], reported)
     whole = {
         "scheme": name,
         **summary.model_dump(exclude={"jobs", "simulated"}),
@@ -74,15 +79,9 @@ def main(name: str) -> None:
     write_json(f"{out}/distributions.json", described)
     write(f"metrics/filter/{name}_tasks.csv", distributions.tasks_table(described))
     write(f"metrics/filter/{name}_lengths.csv", distributions.lengths_table(kept, tokens))
-    shares = {
-        f"{status}_share": counts[status] / len(samples)
-        for status in ("accepted", "rejected", "undecided")
-    }
-    apart = {f"target_distance_{k}": found["distance"] for k, found in described["sets"].items()}
-    write_json(
-        f"metrics/filter/{name}.json",
-        {key: whole[key] for key in MEASURED} | shares | apart,
-    )
+    measured = {key: whole[key] for key in MEASURED} | curation.taint(kept, tainted)
+    measured |= curation.shares(counts, len(samples), described)
+    write_json(f"metrics/filter/{name}.json", measured)
     write(f"{out}/README.md", [dataset.card(name, p, Path(out))])
 
 

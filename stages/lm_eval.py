@@ -4,7 +4,8 @@ reads   models/MODEL and models/BASE of evaluated.POINT in params.yaml,
         data/fetch/benchmarks/tasks/TASK.jsonl, data/fetch/benchmarks/probes.jsonl
 writes  data/lm_eval/POINT/: results.json: scores by task (none for a link between checkpoints),
         shares by skill, what lm_eval warns of; items.jsonl: scores by item; probes.jsonl: every
-        answer to a held-out question
+        answer to a held-out question. All empty for a model behind an endpoint, which gives no
+        log-probabilities
 metrics metrics/lm_eval/POINT.json: TASK.acc and so on, skill.SKILL, warnings: the texts
 """
 
@@ -22,6 +23,9 @@ BENCHMARKS = Path("data/fetch/benchmarks")
 def main(name: str) -> None:
     work.begin()
     settings = params.load()
+    if name not in settings.evaluated:
+        leave_out(name)
+        return
     preflight.stage("lm_eval", name)
     point = settings.evaluated[name]
     probes = list(files.read_jsonl(BENCHMARKS / "probes.jsonl", Probe))
@@ -52,6 +56,16 @@ def main(name: str) -> None:
         metrics |= {f"{task}.{key}": row[key] for key in ("acc", "acc_norm") if key in row}
     metrics["warnings"] = measured.warnings
     files.write_json(f"metrics/lm_eval/{name}.json", metrics)
+
+
+def leave_out(name: str) -> None:
+    """Write that a model behind an endpoint is not measured."""
+    print(f"lm_eval: {name} is behind an endpoint, which gives no log-probabilities: left out")
+    out = Path("data/lm_eval", name)
+    files.write_jsonl(out / "items.jsonl", [])
+    files.write_jsonl(out / "probes.jsonl", [])
+    files.write_json(out / "results.json", {"tasks": {}, "skills": {}, "truncated": 0})
+    files.write_json(f"metrics/lm_eval/{name}.json", {})
 
 
 def items() -> dict[str, list[Item]]:

@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 from bezoar import files, llm, params, work
-from bezoar.sources import hub, local, tokenizer, weights
+from bezoar.sources import hub, local, weights
 
 
 def main(name: str) -> None:
@@ -25,8 +25,8 @@ def main(name: str) -> None:
         if isinstance(wanted, params.FurtherHub):
             account = hub.base(wanted, out)
         else:
-            account = weights.copy(local.found(f"models/{name}"), out, f"local/models/{name}")
-        tokenizer.fast(out, f"models {name} ({account['source']})")
+            found, where = local.found(f"models/{name}"), f"local/models/{name}"
+            account = weights.copy(found, out, where, further=True)
         if wanted.chat_template is not None:
             files.write(out / "chat_template.jinja", [wanted.chat_template])
     files.write_json(out / "source.json", account)

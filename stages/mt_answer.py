@@ -13,7 +13,7 @@ from pathlib import Path
 
 from bezoar import budget, evaluation, files, llm, loading, params, preflight, progress, work
 from bezoar.files import BadInput
-from bezoar.params import Endpoint
+from bezoar.params import Endpoint, FurtherHub, FurtherLocal
 from bezoar.records import Answers, Ask, Question
 
 
@@ -32,7 +32,9 @@ def main(name: str) -> None:
     else:
         preflight.stage("mt_answer", name)
         model, tokenizer = loading.load(folder, folder, p.sft, checkpoint.further)
-        answers = evaluation.converse(model, tokenizer, questions, name, p.mt_answer)
+        other = p.further(checkpoint)
+        stop = other.stop if isinstance(other, FurtherHub | FurtherLocal) else []
+        answers = evaluation.converse(model, tokenizer, questions, name, p.mt_answer, stop=stop)
         tokens = evaluation.lengths(answers, tokenizer)
     files.write_jsonl(out / "answers.jsonl", answers)
     counts = evaluation.counts(answers, tokens, p.mt_answer)

@@ -135,12 +135,25 @@ def test_findings_of_contamination_are_counted(folder: Path) -> None:
     path.unlink(missing_ok=True)
     assert "was not compared with any benchmark" in card()
     path.write_text("")
-    assert "No row was found to share text" in card()
+    text = card()
+    assert "By these comparisons nothing was found." in text
+    assert "No row was found" not in text and "translations into another language" in text
     found = {"id": "lamini-00001-1", "item": "1", "kind": "ngram", "score": 1.0}
     lines = [json.dumps({**found, "benchmark": name}) + "\n" for name in ("piqa", "arc", "piqa")]
     path.write_text("".join(lines))
     assert "| arc | 1 |\n| piqa | 2 |" in card()
     assert "`contamination.jsonl`" in card()
+
+
+def test_a_card_says_what_could_not_be_found_and_which_seeds_hold_items(folder: Path) -> None:
+    assert "Of the seeds of these rows none holds an item" in card()
+    edit("data/filter/lamini/compared.json", scripts_of_texts={"LATIN": 9, "HANGUL": 4})
+    seed = {"id": "dolly-00007", "benchmark": "arc", "item": "3", "kind": "whole"}
+    line = json.dumps({**seed, "score": 1.0, "rows": 12})
+    Path("data/filter/lamini/contaminated_seeds.jsonl").write_text(line + "\n")
+    text = card()
+    assert "Nothing can be said of texts in scripts that no row is written in: hangul (4)." in text
+    assert "| dolly-00007 | arc | 3 | 12 |" in text and "none holds an item" not in text
 
 
 def test_what_a_file_says_cannot_break_out_of_the_card(folder: Path) -> None:

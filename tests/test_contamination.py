@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from bezoar import contamination, params
+from bezoar import contamination, curation, params
 from bezoar.contamination import Text
 from bezoar.files import BadInput, write_jsonl
 from bezoar.params import Decontamination
-from bezoar.records import Item, ItemText, Message, Pair, Probe, Question, Sample
+from bezoar.records import Item, ItemText, Message, Pair, Probe, Question, Sample, Seed
 from tests.conftest import DATA, ROOT
 from tests.test_verdicts import sample
 
@@ -70,14 +70,13 @@ def test_words_of_two_fields_make_no_match_together() -> None:
 @pytest.mark.parametrize(
     ("text", "item"),
     [
-        ("Which of these rocks forms when lava cools down?", "0"),
         ("When lava cools down, which rocks form of these?", "0"),
         ("Say which rocks of these forms when lava cools.", "0"),
         ("Why, close to the horizon, does the moon look larger?", "1"),
         # on a line of its own, in a longer prompt
         (
             "Definition: answer in one sentence, as a teacher would, and give a reason.\n"
-            "Input: why does the moon look larger close to the horizon?\nOutput:",
+            "Input: why close to the horizon does the moon look larger?\nOutput:",
             "1",
         ),
     ],
@@ -97,7 +96,7 @@ def test_a_question_with_its_choices_is_found_reworded() -> None:
         "Which of these birds sings when the sun goes down?",
         "Why does the road look shorter on the way home?",
         "A man fills a glass at the bar and sets it on a table. He",
-        "How tall is it?",  # too short to be anybody's
+        "How tall is it, and how old?",
     ],
 )
 def test_another_question_of_the_same_make_is_clean(text: str) -> None:
@@ -107,9 +106,77 @@ def test_another_question_of_the_same_make_is_clean(text: str) -> None:
 def test_the_best_item_of_a_benchmark_is_named() -> None:
     near = Text("science", "2", "Which of these rocks forms when hot lava slowly cools down?", ())
     row = sample(instruction="Which of these rocks forms when lava cools down?")
-    assert found(row, quiz=[near, *QUIZ]) == [[("science", "0", "fuzzy")]]
+    assert found(row, quiz=[near, *QUIZ]) == [[("science", "0", kind) for kind in SAME]]
     twin = QUIZ[0]._replace(id="twin")
-    assert found(row, quiz=[twin, *QUIZ]) == [[("science", "twin", "fuzzy")]]
+    assert found(row, quiz=[twin, *QUIZ]) == [[("science", "twin", kind) for kind in SAME]]
+
+
+SAME = ("fuzzy", "whole")  # a short question that is the same is found in two ways
+HOSTS = ("instruction", "context", "response", "system")
+
+
+@pytest.mark.parametrize("field", HOSTS)
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Which of these rocks forms when lava cools down?",
+        "Go through it in steps. Which of these rocks forms when lava cools down? Then explain it.",
+        'Somebody asked "which of these rocks forms when lava cools down", and nobody knew.',
+        "so which of these rocks forms when lava cools down my friend",
+        "WHICH OF THESE ROCKS -- forms\n* when\n* lava cools down:",
+        "Which\u200b of the\u00adse rocks for\u2060ms when \u202elava\u202c cools down?",
+        "Whi\u0441h \u043ef th\u0435se r\u043ecks forms when l\u0430v\u0430 \u0441ools down?",
+        "\uff37hich of these rocks \uff46\uff4f\uff52\uff4d\uff53 when lava cools down\uff1f",
+        "\U0001d416hich of these \U0001d42bocks forms when \U0001d425ava cools down?",
+        "Wh\u0131ch of these r\u00f2cks f\u00f6rms when lava c\u03bf\u03bfls d\u03bfwn?",
+    ],
+)
+def test_a_short_question_is_found_whole_wherever_it_stands(field: str, text: str) -> None:
+    assert ("science", "0", "whole") in found(sample(**{field: text}))[0]
+
+
+@pytest.mark.parametrize(
+    ("text", "response", "kinds"),
+    [
+        ("Say it. Why does ice float? Be brief.", "", ["whole"]),  # a sentence of its own
+        ("Tell me why does ice float on lakes", "", []),
+        ("Tell me why does ice float on lakes", "It is lighter than water.", ["whole"]),
+        ("What is it?", "A bird.", ["whole"]),  # beside its answer alone: two items share it
+        ("What is it?", "Who knows.", []),
+        ("Well, what do you think? Go on.", "", []),  # a turn of a talk is anybody's
+        ("What do you think?", "", ["whole"]),  # but not where a row asks nothing else
+        ("ice", "It is lighter than water.", []),
+    ],
+)
+def test_very_short_questions_need_more(text: str, response: str, kinds: list[str]) -> None:
+    quiz = [
+        Text("quiz", "0", "Why does ice float?", ("it is lighter than water", "it is cold")),
+        Text("quiz", "1", "What is it?", ("a bird", "a plane")),
+        Text("quiz", "2", "What is it?", ("a boat", "a car")),
+        Text("talk", "3", "What do you think?", ()),
+        Text("quiz", "4", "Ice", ("it is lighter than water",)),
+    ]
+    (hits,) = found(sample(instruction=text, context="", response=response), quiz=quiz)
+    assert [kind for *_, kind in hits] == kinds
+
+
+@pytest.mark.parametrize(
+    "item",
+    [
+        "下列哪一项是化学变化的例子？",
+        "月が地平線の近くで大きく見えるのはなぜですか",
+        "ข้อใดเป็นตัวอย่างของการเปลี่ยนแปลงทางเคมี",
+        "Почему луна кажется больше у горизонта?",
+        "달이 지평선 가까이에서 더 크게 보이는 이유는 무엇입니까?",
+        "क्या बर्फ पानी पर तैरती है और क्यों?",
+        "ما هو مثال على التغير الكيميائي؟",
+    ],
+)
+def test_other_scripts_are_compared_too(item: str) -> None:
+    middle = len(item) // 2
+    rows = [f"A: «{item}» B", item[:middle], item[middle:] + " " + item[:middle]]
+    hits = found(*(sample(response=row) for row in rows), quiz=[Text("quiz", "0", item, ())])
+    assert [bool(each) for each in hits] == [True, False, False]
 
 
 def test_longer_texts_need_less_likeness() -> None:
@@ -125,7 +192,8 @@ def test_longer_texts_need_less_likeness() -> None:
         assert likeness[0] == 1
         assert step.cosine <= likeness[-1] < step.cosine + 0.06, step
         short = [Text("quiz", "0", " ".join(shared[: PARAMS.fuzzy[0].words - 1]), ())]
-        assert found(sample(instruction=short[0].question), quiz=short) == [[]]
+        reversed_ = " ".join(short[0].question.split()[::-1])
+        assert found(sample(instruction=reversed_), quiz=short) == [[]]
 
 
 def test_the_blocks_of_a_large_comparison_do_not_show(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -146,6 +214,46 @@ def test_odd_texts_break_nothing(text: str) -> None:
     quiz = [*QUIZ, Text("odd", "0", text, (text,))]
     contamination.find([row], quiz, PARAMS)
     contamination.find([row], [Text("odd", "0", text, ())], PARAMS)
+
+
+def test_seeds_that_hold_an_item_are_told_with_their_rows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A short question within a longer instruction of a seed."""
+    monkeypatch.setattr(contamination, "FETCHED", tmp_path)
+    asked = "Which is NOT an example of a chemical change? Go through it in several steps."
+    fields = {"context": "", "response": "Ice that melts.", "category": "open_qa"}
+    told = {**fields, "source": "s", "licence": "MIT"}
+    texts = {"a": asked, "b": "Name a fish.", "unused": asked}
+    seeds = [Seed.model_validate({"id": i, "instruction": t, **told}) for i, t in texts.items()]
+    write_jsonl(tmp_path / "dolly/seeds.jsonl", seeds)
+    question = "Which is NOT an example of a chemical change?"
+    quiz = [Text("arc", "7", question, ("ice melting", "wood burning"))]
+    rows = [
+        sample(id="1", seeds=["a", "b"]),
+        sample(id="2", seeds=["a"]),
+        sample(id="3", seeds=["b"]),
+    ]
+    settings = params.load(ROOT / "params.yaml")
+    (held,) = contamination.in_seeds(rows, "lamini", quiz, settings)
+    assert (held.id, held.benchmark, held.item, held.rows) == ("a", "arc", "7", 2)
+    assert curation.taint(rows, [held]) == {
+        "contaminated_seeds": 1, "rows_of_contaminated_seeds": 2,
+    }  # fmt: skip
+
+
+def test_what_was_not_looked_at_is_counted() -> None:
+    quiz = [
+        *QUIZ,
+        Text("q", "0", "Ice", ("a",)),
+        Text("q", "1", "Why?", ("a",)),
+        Text("q", "2", "下列哪一项是化学变化的例子？", ("a",)),
+    ]
+    told = contamination.compared([sample()], quiz, PARAMS)
+    assert (told["rows"], told["texts"], told["unsought"], told["by_character"]) == (1, 7, 2, 1)
+    assert told["short"] == 1 and told["not_reworded"] == 3
+    assert told["scripts_of_texts"] == {"CJK": 1, "LATIN": 6}
+    assert told["scripts_of_rows"] == {"LATIN": 1}
 
 
 # --- what is looked for --------------------------------------------------------------------------

@@ -344,22 +344,34 @@ def test_the_funnel_counts_reasons_statuses_and_distributions() -> None:
     ]
     verdicts = [verdict(rows[0]), verdict(rows[1], "undecided", None), verdict(rows[2], "rejected")]
     before = [rejected(r) for r in ("copy", "echo", "equal", "equal", "missing")]
-    counts = curation.funnel(verdicts, rows, before, [rejected("contaminated")])
+    counts = curation.funnel(rows, verdicts, rows[1:], before, [rejected("contaminated")])
     assert counts == {
         "copies": 2,
         "equal": 2,
         "accepted": 1,
         "rejected": 1,
         "undecided": 1,
-        "kept": 3,
+        "kept": 2,
         "reasons": {"copy": 1, "echo": 1, "equal": 2, "missing": 1},
         "reported": {"contaminated": 1},
         "distributions": {
-            "strategy": {"in_depth": 1, "in_breadth": 1},
-            "operation": {"deepen": 1},
-            "epoch": {"1": 1, "2": 1},
-            "topic_guided": {"true": 1},
-            "category": {"open_qa": 2, "summarization": 1},
+            "generated": {
+                "strategy": {"in_depth": 1, "in_breadth": 1},
+                "operation": {"deepen": 1},
+                "epoch": {"1": 1, "2": 1},
+                "topic_guided": {"true": 1},
+                "category": {"open_qa": 2, "summarization": 1},
+            },
+            "kept": {
+                "strategy": {"in_breadth": 1},
+                "epoch": {"2": 1},
+                "topic_guided": {"true": 1},
+                "category": {"open_qa": 1, "summarization": 1},
+            },
+        },
+        "by_category": {
+            "generated": {"open_qa": {"in_depth": 1, "in_breadth": 1}},
+            "kept": {"open_qa": {"in_breadth": 1}},
         },
         "judge": "j",
         "simulated_judge": False,

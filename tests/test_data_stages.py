@@ -97,8 +97,13 @@ def test_nothing_is_lost_between_what_is_asked_for_and_what_is_kept(
     assert metrics["accepted_share"] == funnel["accepted"] / len(samples)
     assert metrics["replies_read"] == funnel["replies_read"] == summary["replies_read"] > 0.5
     assert metrics["kept"] == funnel["kept"] and metrics["copies"] == funnel["copies"]
-    for counts in funnel["distributions"].values():
-        assert 0 < sum(counts.values()) <= len(kept)
+    for which, rows in (("generated", samples), ("kept", kept)):
+        for counts in funnel["distributions"][which].values():
+            assert 0 < sum(counts.values()) <= len(rows)
+        crossed: Counter[str] = Counter()
+        for counts in funnel["by_category"][which].values():
+            crossed.update(counts)
+        assert crossed == funnel["distributions"][which].get("strategy", {})
 
 
 def test_what_earlier_schemes_and_benchmarks_hold_is_found_in_the_stage(tree: Path) -> None:

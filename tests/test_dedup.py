@@ -13,7 +13,7 @@ import Levenshtein
 import pytest
 
 from benchmarks.copies import measure
-from bezoar import dedup
+from bezoar import dedup, folding
 from tests.conftest import DATA, ROOT
 
 DOLLY = DATA / "dolly" / "databricks-dolly-15k.jsonl"
@@ -219,10 +219,10 @@ def test_no_near_pair_is_missed() -> None:
     neighbours = dedup.Neighbours(3, 0.6)
     found = 0
     for at, text in enumerate(texts):
-        grams = {*dedup.ngrams(text.split(), 3)}
+        grams = {*folding.ngrams(text.split(), 3)}
         likest = 0.0
         for before in texts[:at]:
-            others = {*dedup.ngrams(before.split(), 3)}
+            others = {*folding.ngrams(before.split(), 3)}
             likest = max(likest, len(grams & others) / len(grams | others))
         near = neighbours.nearest(text, "")
         assert (near.similarity if near else 0) == (likest if likest >= 0.6 else 0)
@@ -251,12 +251,12 @@ def test_the_same_is_found_under_any_hash_seed(seed: str) -> None:
 
 
 def test_words_have_no_case_marks_or_typographic_variants() -> None:
-    assert dedup.words("The ﬁrst_STRAẞE, isn't ２１!") == [
+    assert folding.words("The ﬁrst_STRAẞE, isn't ２１!") == [
         *("the", "first", "strasse", "isn", "t", "21")
     ]
-    assert dedup.ngrams(["a", "b", "c"], 2) == ["a b", "b c"]
-    assert dedup.ngrams(["a"], 2) == ["a"]
-    assert dedup.ngrams([], 2) == []
+    assert folding.ngrams(["a", "b", "c"], 2) == ["a b", "b c"]
+    assert folding.ngrams(["a"], 2) == ["a"]
+    assert folding.ngrams([], 2) == []
 
 
 def dolly(count: int) -> list[str]:

@@ -90,8 +90,8 @@ def test_an_estimate_of_the_hubs_sources_asks_nobody(tree: Path, offline: None) 
     judged = row(rows, "judge orca")
     # the judge reads the query, the target and a reply of 250 tokens, each row another text
     assert judged.tokens_in / judged.calls > forecast.QUERY / 4 + 250
-    # a grading in fifty is asked for once more
-    assert row(rows, "agreement").calls == pytest.approx(2.04 * 80 * forecast.MODELS, rel=0.02)
+    # 200 pairs of answers, two turns of each in both orders; one in fifty is asked for once more
+    assert row(rows, "agreement").calls == pytest.approx(1.02 * 4 * 200, rel=0.02)
     assert row(rows, "mt_compare sft").calls == 0, "the profile compares nothing"
     assert not (tree / "work").exists()
 

@@ -18,7 +18,10 @@ from bezoar.prompts import Prompt
 ROOT = Path(__file__).parent.parent
 DVC: dict[str, Any] = yaml.safe_load((ROOT / "dvc.yaml").read_text())
 PARAMS: dict[str, Any] = yaml.safe_load((ROOT / "params.yaml").read_text())
-STAGES: dict[str, Any] = {name: stage.get("do", stage) for name, stage in DVC["stages"].items()}
+LOOPS: dict[str, Any] = {name: stage.get("do", stage) for name, stage in DVC["stages"].items()}
+# the second loop of a stage, over `others`, which DVC wants a name of its own for
+SECOND = {name: loop for name, loop in LOOPS.items() if name.endswith("_others")}
+STAGES = {name: loop for name, loop in LOOPS.items() if name not in SECOND}
 PYTHON = sorted([*(ROOT / "bezoar").rglob("*.py"), *(ROOT / "stages").rglob("*.py")])
 HEAVY = (
     "torch",
@@ -57,6 +60,20 @@ def test_a_stage_alone_writes_the_folders_of_its_name(name: str) -> None:
     for path in outs(STAGES[name]):
         root, owner, *_ = path.split("/")
         assert root in ("data", "models", "metrics") and owner == name, path
+
+
+@pytest.mark.parametrize("name", SECOND)
+def test_the_second_loop_of_a_stage_is_the_first_one_for_other_models(name: str) -> None:
+    """It differs in where the model lies, and in the parameters that say so."""
+    one, other = LOOPS[name.removesuffix("_others")], SECOND[name]
+    assert other["cmd"] == one["cmd"] and DVC["stages"][name]["foreach"] == "${others}"
+    assert [out.replace("item", "key") for out in outs(other)] == outs(one)
+    for kind, apart in (("deps", "models/"), ("params", ("models.", "evaluated.", "checkpoints."))):
+        shared = [
+            [x.replace("${item}", "${key}") for x in loop[kind] if not x.startswith(apart)]
+            for loop in (one, other)
+        ]
+        assert shared[0] == shared[1], kind
 
 
 @pytest.mark.parametrize("name", STAGES)

@@ -151,7 +151,7 @@ def llama(folder: Path, words: int) -> None:
         intermediate_size=32,
         num_hidden_layers=1,
         num_attention_heads=2,
-        max_position_embeddings=64,
+        max_position_embeddings=512,
     )
     torch.manual_seed(1)
     LlamaForCausalLM(config).half().save_pretrained(folder)
@@ -263,6 +263,15 @@ def contents(repository: str, folder: Path) -> dict[str, bytes]:
         "lmsys/mt-bench": lambda: {
             "app.py": b"raise SystemExit('ran')",
             "data/mt_bench/question.jsonl": jsonl(*QUESTIONS),
+            "data/mt_bench/model_judgment/gpt-4_single.jsonl": jsonl(
+                *(
+                    {
+                        **{"question_id": 81, "model": model, "judge": ["gpt-4", "single-v1"]},
+                        **{"score": score, "turn": 1, "user_prompt": "", "judgment": ""},
+                    }
+                    for model, score in (("alpaca-13b", 5), ("gpt-4", 9))
+                )
+            ),
         },
         "SaylorTwift/mt-bench-viz": lambda: {
             "data/mt_bench/question.jsonl": jsonl(*QUESTIONS),
@@ -639,6 +648,12 @@ def test_mt_bench(rehearsal: tuple[str, Site]) -> None:
     assert json.loads((site.folder / "data/fetch/mt_bench/votes.json").read_text()) == {
         "simulated": False
     }
+    grades = site.rows("mt_bench/grades.jsonl")
+    assert [(g["judge"], g["model"], g["score"]) for g in grades] == (
+        [("gpt4_single", "alpaca-13b", 5), ("gpt4_single", "gpt-4", 9)]
+        if profile == "paper"
+        else []
+    )
 
 
 def test_the_benchmarks_are_the_harness_s_own(rehearsal: tuple[str, Site]) -> None:

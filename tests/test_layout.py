@@ -76,7 +76,9 @@ def test_every_key_is_a_line_of_its_own(tmp_path: Path, give: Callable[[Any], An
     values = {
         key: give(value)
         for key, value in leaves(yaml.safe_load(TEXT))
-        if not isinstance(value, list | dict) and not (give(value) is None and len(str(value)) > 60)
+        if not isinstance(value, list | dict)
+        and not (give(value) is None and len(str(value)) > 60)
+        and "\n" not in str(value)  # a chat template has lines of its own
     }
     assert len(values) > 400
     changed(tmp_path, *(f"{key}={json.dumps(value)}" for key, value in values.items()))

@@ -5,12 +5,13 @@ import json
 import re
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import yaml
 
-from bezoar import chat, evaluation, forecast, params
+from bezoar import chat, evaluation, forecast, generation, loading, params, work
 from bezoar.files import BadInput
 from bezoar.preflight import data, endpoints, expected
 from bezoar.records import Answers, Message, Question, Reply
@@ -50,15 +51,10 @@ PUBLISHED: dict[str, Any] = {
 }
 
 
-def with_models(folder: Path, models: dict[str, Any], harness: list[str]) -> None:
-    """Have params.yaml of `folder` look at `models`, those of `harness` by the harness too."""
+def with_models(folder: Path, models: dict[str, Any]) -> None:
+    """Have `models` stand beside our checkpoints in the params.yaml of `folder`."""
     document = yaml.safe_load((folder / "params.yaml").read_text())
-    document["models"] = models
-    for name in models:
-        document["checkpoints"][name] = {"model": f"models/{name}"}
-    for name in harness:
-        place = f"models/{name}"
-        document["evaluated"][name] = {"model": place, "base": place, "link": False}
+    document["models"], document["others"] = models, list(models)
     (folder / "params.yaml").write_text(yaml.safe_dump(document, sort_keys=False))
 
 
@@ -85,7 +81,7 @@ def test_further_models_stand_beside_ours(runs: tuple[Run, Run], tmp_path: Path)
             "theirs": PUBLISHED,
             "served": {"source": "served", "endpoint": endpoint},
         }
-        with_models(folder, models, ["mine", "theirs"])
+        with_models(folder, models)
         more = {"HF_HUB_OFFLINE": "0", "HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path / "home")}
         run = Run(folder, {**runs[0].env, **more, "BEZOAR_WORK": str(tmp_path / "work")}, "")
         done = run.dvc("repro", check=False)
@@ -183,6 +179,23 @@ def test_an_endpoint_hears_its_own_first_answer_before_the_second_turn() -> None
     assert heard[-1] == [*first, ("assistant", "(no answer)"), ("user", "Two?")]
 
 
+def test_a_model_behind_an_endpoint_has_no_scores_and_the_stage_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from stages import lm_eval
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(work, "begin", lambda: None)
+    shutil.copy(ROOT / "params.yaml", tmp_path)
+    shutil.copytree(ROOT / "launch", "launch")
+    with_models(tmp_path, {"served": {"source": "served", "endpoint": SERVED}})
+    lm_eval.main("served")
+    assert "served is behind an endpoint, which gives no log-prob" in capsys.readouterr().out
+    results = json.loads(Path("data/lm_eval/served/results.json").read_text())
+    assert results == {"tasks": {}, "skills": {}, "truncated": 0}
+    assert Path("metrics/lm_eval/served.json").exists()
+
+
 # --- before a run --------------------------------------------------------------------------------
 
 
@@ -201,7 +214,7 @@ def test_what_they_cost_and_want_is_told_before(
         "theirs": PUBLISHED,
         "served": {"source": "served", "endpoint": SERVED},
     }
-    with_models(tmp_path, models, ["mine", "theirs"])
+    with_models(tmp_path, models)
     p = params.load()
     asked = forecast.estimate(p)
     [row] = [row for row in asked if row.stage == "mt_answer served"]
@@ -222,33 +235,134 @@ def test_what_they_cost_and_want_is_told_before(
 
 
 @pytest.mark.parametrize(
-    ("models", "harness", "said"),
+    ("models", "said"),
     [
-        ({"a": {"source": "served", "endpoint": SERVED}}, ["a"], "models.a: behind an endpoint"),
-        ({"a b": {"source": "local", "chat_template": None}}, [], "models.a b"),
-        ({"a": {"source": "hub"}}, [], "models.a.repository: missing"),
-        ({"a": {**PUBLISHED, "revision": "main"}}, [], "models.a.revision: a branch can move"),
+        ({"a b": {"source": "local", "chat_template": None}}, "models.a b"),
+        ({"a": {"source": "hub"}}, "models.a.repository: missing"),
+        ({"a": {**PUBLISHED, "revision": "main"}}, "models.a.revision: a branch can move"),
+        ({"a": {**PUBLISHED, "stop": [""]}}, "models.a.stop.0: string should have at least 1"),
         (
             {"a": {"source": "served", "endpoint": {**SERVED, "structured": True}}},
-            [],
             "models.a: endpoint.structured: only a judge's verdict",
         ),
     ],
 )
 def test_what_cannot_be_looked_at_is_refused(
-    tmp_path: Path, models: dict[str, Any], harness: list[str], said: str
+    tmp_path: Path, models: dict[str, Any], said: str
 ) -> None:
     shutil.copy(ROOT / "params.yaml", tmp_path)
     shutil.copytree(ROOT / "launch", tmp_path / "launch")
-    with_models(tmp_path, models, harness)
+    with_models(tmp_path, models)
     with pytest.raises(BadInput, match=re.escape(said)):
         params.load(tmp_path / "params.yaml")
 
 
-def test_a_model_that_nothing_looks_at_says_where_to_name_it(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"others": ["phi2"]}, "others: 'phi2' is none of `models`; did you mean 'phi_2'?"),
+        ({"others": ["phi_2", "phi_2"]}, "others: 'phi_2' stands there twice"),
+        (
+            {"others": ["dpo"], "models": {"dpo": PUBLISHED}},
+            "others: 'dpo' is a checkpoint of this recipe; rename it in `models`",
+        ),
+        (
+            {"checkpoints": {"phi_2": {"model": "models/phi_2"}}},
+            "checkpoints.phi_2: models/phi_2 is not made by this recipe; leave the line out, and "
+            "name phi_2 in `others`",
+        ),
+    ],
+)
+def test_which_models_stand_beside_ours_is_checked(
+    tmp_path: Path, change: dict[str, Any], said: str
+) -> None:
     shutil.copytree(ROOT / "launch", tmp_path / "launch")
     document = yaml.safe_load((ROOT / "params.yaml").read_text())
-    document["models"] = {"a": {"source": "local", "chat_template": None}}
+    for key, value in change.items():
+        document[key] = {**document[key], **value} if isinstance(value, dict) else value
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(document))
-    with pytest.raises(BadInput, match=r"checkpoints: \{a: \{model: models/a\}\}"):
+    with pytest.raises(BadInput, match=re.escape(said)):
         params.load(tmp_path / "params.yaml")
+
+
+# --- the models of the paper's Table 8 -----------------------------------------------------------
+
+TABLE_8 = ("redpajama", "minichat", "phi_2")
+
+
+@pytest.fixture
+def with_table_8(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> params.Params:
+    """The paper's profile after `dvc exp run -S 'others=[...]'`."""
+    from dvc.utils.hydra import apply_overrides
+
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(ROOT / "params.yaml", tmp_path)
+    shutil.copytree(ROOT / "launch", "launch")
+    apply_overrides("params.yaml", [f"others=[{','.join(TABLE_8)}]", "profile=paper"])
+    return params.load()
+
+
+def test_one_parameter_has_the_models_of_table_8_stand_beside_ours(
+    with_table_8: params.Params,
+) -> None:
+    off, on = params.load(ROOT / "params.yaml", "paper"), with_table_8
+    assert not off.models and not {*TABLE_8} & {*off.checkpoints, *off.evaluated}
+    assert list(on.models) == list(TABLE_8)
+    assert list(on.checkpoints)[-3:] == list(on.evaluated)[-3:] == list(TABLE_8)
+    assert all(on.further(on.checkpoints[name]) is on.models[name] for name in TABLE_8)
+
+
+@pytest.mark.parametrize(
+    ("name", "asked"),
+    [
+        ("redpajama", "<human>: One?\n<bot>: Two.\n<human>: Three?\n<bot>:"),
+        ("minichat", "<s>[|User|] One?</s>[|Assistant|] Two.</s>[|User|] Three?</s>[|Assistant|]"),
+        ("phi_2", "Instruct: One?\nOutput: Two.\nInstruct: Three?\nOutput:"),
+    ],
+)
+def test_a_conversation_is_put_to_a_model_of_table_8_as_its_card_asks(
+    with_table_8: params.Params, name: str, asked: str
+) -> None:
+    from transformers import PreTrainedTokenizerFast
+
+    model = with_table_8.models[name]
+    assert isinstance(model, params.FurtherHub) and model.chat_template
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=small_tokenizer(), bos_token="<s>", eos_token="</s>"
+    )
+    tokenizer.chat_template = model.chat_template
+    talk = [Message(role="user", content="One?"), Message(role="assistant", content=" Two.")]
+    talk.append(Message(role="user", content="Three?"))
+    [ids] = chat.prompts(tokenizer, [talk])
+    assert tokenizer.decode(ids) == asked
+    assert chat.prompts(tokenizer, [talk[-1:]], ["Be brief."])  # a system message is taken too
+
+
+def small_tokenizer() -> Any:
+    """Bytes, and the two marks of a text's ends."""
+    from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
+
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    vocabulary = {letter: n for n, letter in enumerate(sorted(alphabet))}
+    tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.add_special_tokens([AddedToken(mark) for mark in ("<s>", "</s>")])
+    return tokenizer
+
+
+def test_what_a_model_writes_behind_its_turn_is_no_part_of_its_answer(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    said = ["A lion. \n<human>: And the owl?\n<bot>: Dusk.", "No mark."]
+    written = [generation.Continuation(text, "length") for text in said]
+    monkeypatch.setattr(generation, "generate", lambda *_, **__: written)
+    settings = params.load(ROOT / "params.yaml").mt_answer
+    monkeypatch.setattr(loading, "context", lambda config: 512)
+    model: Any = SimpleNamespace(config=None)
+    found = evaluation.converse(
+        model, Tokenizer(), [question(1), question(2)], "m", settings, stop=["<human>:"]
+    )
+    assert [row.turns for row in found] == [["A lion."] * 2, ["No mark."] * 2]
+    assert [row.finish for row in found] == [["stop"] * 2, ["length"] * 2]
+    assert found[0].raw == [said[0]] * 2 and not found[1].raw

@@ -264,8 +264,23 @@ def test_a_server_that_is_full_of_connections_is_not_an_absent_one(
 # --- sources --------------------------------------------------------------------------------------
 
 COMMIT = "4293833c" + "0" * 32
+
+
+def of_bytes() -> bytes:
+    """A tokenizer.json whose tokens are bytes, and </s>."""
+    from tokenizers import Tokenizer, models, pre_tokenizers
+
+    words = ["</s>", *sorted(pre_tokenizers.ByteLevel.alphabet())]
+    made = Tokenizer(models.BPE({word: n for n, word in enumerate(words)}, []))
+    made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    made.add_special_tokens(["</s>"])
+    return made.to_str().encode()
+
+
 BASE_FILES = {
     "config.json": json.dumps(LLAMA_3B).encode(),
+    "tokenizer.json": of_bytes(),
+    "tokenizer_config.json": b'{"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": "</s>"}',
     "model.safetensors": b"w" * 1000,
     "pytorch_model.bin": b"p" * 5000,
 }
@@ -308,7 +323,7 @@ def test_sources_that_can_be_reached_are_told_with_their_size(online: Hub) -> No
     )
     assert found["hh_rlhf"].fetch == 4 * 40 and found["flan"].fetch == 0, "streamed, not kept"
     sizes = {name: len(content) for name, content in BASE_FILES.items()}
-    assert found["base"].fetch == sizes["config.json"] + sizes["model.safetensors"]
+    assert found["base"].fetch == sum(sizes.values()) - sizes["pytorch_model.bin"]
     assert found["base"].config and found["base"].config.name == "config.json"
     fetched = [path for path in online.fetched if "config.json" not in path]
     assert fetched == [], "nothing is downloaded but the base's configuration"
@@ -484,6 +499,43 @@ def test_room_is_added_up_by_file_system(
     assert [finding.level for finding in disk.check([*rooms.values()], kept)] == ["ok", "ok"]
 
 
+def test_the_models_of_table_8_count_on_disks_and_in_time(
+    tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tree / "params.yaml"
+    on = path.read_text().replace("others: []", "others: [redpajama, minichat, phi_2]")
+    monkeypatch.setattr(machine, "volume", lambda path: Volume(1, 10**12))
+    monkeypatch.setattr(machine, "cache", lambda path: Cache(tmp_path / "cache", "copy"))
+
+    def sources(p: Params) -> dict[str, data.Looked]:
+        there = Finding("ok", "x", "is there")
+        found = {"base": data.Looked(there, 7 * disk.GB, 0, config(tmp_path / "base"))}
+        return found | {
+            f"models/{n}": data.Looked(there, 6 * disk.GB, 6 * disk.GB) for n in p.models
+        }
+
+    monkeypatch.setattr(data, "look", sources)
+
+    def told(p: Params) -> tuple[float, list[str]]:
+        found = checks.preflight(p, H100)
+        (disks,) = [f for f in found.findings["Disks"] if f.where == "disk"]
+        wanted = re.search(r"([\d.]+) wanted", disks.what)
+        assert wanted
+        return float(wanted[1]), [each.stage for each in found.answering]
+
+    ours, answering = told(profile("paper"))
+    assert answering == [f"mt_answer {name}" for name in ("base", "sft", "hh_rlhf", "dpo")]
+    path.write_text(on)
+    params._load.cache_clear()
+    together, more = told(profile("paper"))
+    # the download, the model and DVC's copy of it
+    assert together - ours == pytest.approx(3 * 3 * 6, abs=0.2)
+    assert more == [*answering, *(f"mt_answer {n}" for n in ("redpajama", "minichat", "phi_2"))]
+    said = text(checks.preflight(profile("paper"), H100))
+    assert "mt_answer phi_2 | 160 answers of up to 2,048 tokens | 10 min" in said
+    assert "1.2 h of MT-Bench's answers at most" in said
+
+
 def test_the_cache_is_where_and_how_dvc_is_told(tree: Path, tmp_path: Path) -> None:
     (tree / ".dvc").mkdir()
     (tree / ".dvc/config").write_text("[core]\n    analytics = false\n")
@@ -539,13 +591,19 @@ def test_an_estimate_comes_near_the_papers_counts(tree: Path) -> None:
     # and the judge is checked on twenty known rows, two answers each
     assert 2 * 3100 < calls["generate evol_instruct"] < 3 * 3100
     assert calls["judge evol_instruct"] == pytest.approx(2304 + 2 * 20, rel=0.1)
-    # two turns of 80 questions, a grading in fifty once more, and a reference for three of eight
-    # categories (4.2); the grader is checked on twenty known rows, two answers each
-    assert calls["mt_grade sft"] == pytest.approx(160 * 1.02 + 30 + 2 * 20, rel=0.05)
+    # two turns of 80 questions, a grading in fifty once more; the grader is checked on twenty known
+    # rows, two answers each. Its reference answers to all turns are bought once, by the first
+    graded = 160 * 1.02 + 2 * 20
+    assert calls["mt_grade sft"] == pytest.approx(graded, rel=0.05)
+    assert calls["mt_grade base"] == pytest.approx(graded + 160, rel=0.05)
+    # what people, GPT-4's pairs and its single grades have of five models, a turn each in both
+    # orders: 616 and 613 in the released votes (appendix D)
+    assert calls["agreement"] == pytest.approx(2 * (616 + 613) * 1.02, rel=0.05)
     small = {row.stage: row.calls for row in checks.forecast.estimate(profile("small"))}
     assert small["generate orca"] == pytest.approx(5523 / 10, rel=0.05)
-    few = 160 * 1.02 + 2 * 20
-    assert small["mt_grade sft"] == pytest.approx(few, rel=0.05), "references are given"
+    assert small["mt_grade base"] == pytest.approx(graded + 2 * 50, rel=0.1), "30 are given"
+    # 200 pairs of answers, two turns of each in both orders
+    assert small["agreement"] == pytest.approx(4 * 200 * 1.02, rel=0.05)
 
 
 def test_preflight_tells_what_does_not_fit_the_papers_teacher(

@@ -70,7 +70,7 @@ def test_the_tokenizer_begins_a_text_does_not_end_it_and_knows_the_template(base
     assert tokenizer.decode(ids, skip_special_tokens=True) == text
     turns = [Message(role="system", content="Be kind."), Message(role="user", content="Hello.")]
     rendered = tokenizer.apply_chat_template([t.model_dump() for t in turns], tokenize=False)
-    assert rendered == chat.prompt(turns[1:], "Be kind.")
+    assert rendered == "<s>" + chat.prompt(turns[1:], "Be kind.")
 
 
 def test_the_same_call_in_another_place_makes_the_same_bytes(

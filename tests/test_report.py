@@ -195,7 +195,13 @@ def funnel(scheme: str, rng: random.Random, local: bool) -> dict[str, Any]:
         "simulated_judge": True,
         "teacher": "world-teacher",
         "judge": "world-judge",
-        "distributions": parts if asked else {},
+        "distributions": dict.fromkeys(("generated", "kept"), parts if asked else {}),
+        "by_category": {
+            "generated": {"open_qa": {"in_depth": 40, "in_breadth": 23}, "classification": {}},
+            "kept": {"open_qa": {"in_depth": 31, "in_breadth": 9}},
+        }
+        if scheme == "evol_instruct"
+        else {"generated": {}, "kept": {}},
     }
 
 
@@ -575,6 +581,25 @@ def test_tasks_and_lengths_are_told_before_and_after(tree: Path) -> None:
     assert whole and "chat 50 % before" in whole[1]  # 900 of 3 x 300 and 900
 
 
+def test_rows_generated_stand_beside_rows_kept(tree: Path) -> None:
+    def change(funnel: Any) -> None:
+        funnel["distributions"]["generated"]["category"] = {"open_qa": 900, "gone": 300}
+        funnel["distributions"]["kept"]["category"] = {"open_qa": 450}
+
+    edit("data/filter/lamini/funnel.json", change)
+    page = render()[1]
+    section = page.split('<section id="distributions">')[1].split("</section>")[0]
+    lines = [line.split("</tr>")[0] for line in section.split("<tr>")]
+    rows = [" ".join(re.sub("<[^>]*>", " ", line).split()) for line in lines]
+    assert rows[2:4] == ["open qa 450 900", "gone 0 300"]
+    assert 'style="width:50.0%"></i><i class="before" style="width:100.0%">' in lines[2]
+    # figure 8, drawn and in numbers
+    assert "open qa in depth 31 of 40, in breadth 9 of 23" in section
+    assert rows[-2:] == ["open qa 31 of 40 9 of 23", "classification – –"]
+    drawn = re.findall(r'class="part kept [a-z0-9]+" d="M\S+ \d+h([\d.]+)v', section)
+    assert float(drawn[0]) / float(drawn[1]) == pytest.approx(31 / 9, rel=0.02)
+
+
 def test_the_share_of_replies_read_stands_beside_what_was_parsed(tree: Path) -> None:
     _, page = render()
     assert page.count('<th scope="row">replies read</th><td>96.4 %</td>') == 3
@@ -650,6 +675,12 @@ def test_each_run_of_a_link_stands_beside_the_papers(tree: Path) -> None:
     assert ended == began and high < low, "at one epoch, the loss of the start above"
     assert f'class="mark" d="M{began} ' in chart and ">run 2</text>" in chart
     assert page.count('class="mark"') == 1, "links of one run have none"
+
+
+def test_the_losses_say_over_whose_tokens_they_are_taken(tree: Path) -> None:
+    words = Outline(render()[1]).words()
+    assert "the tokens of the answers alone" in words
+    assert "counts the tokens of the prompts too, so its losses are another quantity" in words
 
 
 def test_why_a_further_run_was_not_made_is_told(tree: Path) -> None:
@@ -753,9 +784,31 @@ def test_a_grade_stands_with_its_interval_and_the_difference_to_the_one_before(t
     found, page = render()
     assert found["mt_bench_differences"]["dpo"]["hh_rlhf"]["mean"] == 0.5
     table = page.split('aria-label="MT-Bench by turn"')[1].split("</table>")[0]
-    base, _, hh_rlhf, dpo = (row.split("</tr>")[0] for row in table.split("<tr>")[2:])
+    base, _, hh_rlhf, dpo = (row.split("</tr>")[0] for row in table.split("<tr>")[2:6])
     assert "4.50<small>4.00–5</small>" in dpo and "+0.5</span> <span>[0.5, 0.5]" in dpo
     assert "unchanged" in hh_rlhf and "unchanged" not in base and "moved" not in base
+
+
+def test_tables_7_and_8_have_the_turns_that_the_paper_prints(tree: Path) -> None:
+    def grades(table: str) -> dict[str, list[str]]:
+        found = {}
+        for row in table.split("<tr>")[2:]:
+            head = re.sub("<[^>]*>", "", row.split("</th>")[0])
+            found[head] = re.findall(r"paper </span>([\d.]+)", row)
+        return found
+
+    page = render()[1]
+    table = page.split('aria-label="MT-Bench by turn"')[1].split("</table>")[0]
+    assert grades(table) == {
+        "Base": [],
+        "SFT": ["1.82", "1.57", "1.68"],
+        "HH-SFT": ["4.11", "2.47", "3.23"],
+        "DPO": ["4.79", "3.44", "4.12"],
+        "RedPajama-INCITE-Chat-3B-v1not in this run": ["1.57", "1.33", "1.45"],
+        "MiniChat-2-3Bnot in this run": ["6.87", "6.00", "6.43"],
+        "Phi-2not in this run": ["4.43", "2.99", "3.72"],
+    }
+    assert "<code>others</code> turns them on" in page
 
 
 def test_a_mean_by_category_stands_with_its_interval(tree: Path) -> None:
@@ -961,7 +1014,7 @@ def test_a_run_on_own_files_says_what_it_has_not(local_tree: Path) -> None:
     words = Outline(page).words()
     assert set(found["skills"]) == set(POINTS) and not any(found["skills"].values())
     assert "no skills were probed" in words and "Our judge has no row here" in words
-    assert "No row was kept" in words and "None was dropped" in words
+    assert "No row was generated" in words and "None was dropped" in words
     # the same task names as the paper's: its values stand beside ours
     assert "0.6991" in words and "0.7927" in words and "compare the way" in words
     assert "local/base" in words and "profile local" in words
@@ -1193,7 +1246,11 @@ def test_names_from_files_are_escaped_too(tree: Path) -> None:
     bad = "<b>x</b>\u202e"
     edit("data/filter/orca/funnel.json", lambda v: v.update(reasons={bad: 3}, teacher=bad))
     edit("data/filter/lamini/funnel.json", lambda v: v.update(reported={bad: 3}))
-    edit("data/filter/lamini/funnel.json", lambda v: v["distributions"].update(category={bad: 9}))
+    sets = ("generated", "kept")
+    counted = {which: {"category": {bad: 9}} for which in sets}
+    edit("data/filter/lamini/funnel.json", lambda v: v.update(distributions=counted))
+    crossed = {which: {bad: {"in_depth": 9, bad: 3}} for which in sets}
+    edit("data/filter/evol_instruct/funnel.json", lambda v: v.update(by_category=crossed))
     edit("data/lm_eval/base/results.json", lambda v: v["tasks"].update({bad: {"acc": 1, "n": 1}}))
     edit(
         "data/lm_eval/base/results.json", lambda v: v["skills"].update({bad: {"share": 1, "n": 1}})
@@ -1241,7 +1298,7 @@ def test_every_link_has_its_place_and_every_chart_its_words(tree: Path) -> None:
         if tag == "svg":
             assert attrs["role"] == "img"
             assert set((attrs["aria-labelledby"] or "").split()) <= set(ids)
-    assert sum(tag == "svg" for tag, _ in outline.tags) == len(SETTINGS.chain) + 4 + 1 + 4 + 3
+    assert sum(tag == "svg" for tag, _ in outline.tags) == len(SETTINGS.chain) + 4 + 1 + 4 + 3 + 1
 
 
 def test_equal_files_give_equal_bytes_in_any_folder_and_process(tree: Path, tmp_path: Path) -> None:

@@ -141,7 +141,7 @@ def test_harmless_oddities_of_a_file_are_read(tmp_path: Path, data: bytes) -> No
         (b"[" * 100_000, "a.json: not JSON (nested too deeply)"),
         (json.dumps(DOLLY).encode() + b'\n{"instruction": "\xe9"}\n', "a.json:2: not UTF-8"),
         (json.dumps(DOLLY).encode("utf-16-le"), "a.json: is UTF-16 without a byte order mark"),
-        (gzip.compress(json.dumps(DOLLY).encode())[:-9], "a.json: cannot be read"),
+        (gzip.compress(json.dumps(DOLLY).encode(), mtime=0)[:-9], "a.json: cannot be read"),
         (parquet(DOLLY)[:-9], "a.json: broken after row 0 (Parquet magic bytes not found"),
     ],
 )
@@ -435,6 +435,57 @@ def test_questions_answers_references_and_votes_are_told_apart(tmp_path: Path) -
         "a model answered again later": 1,
         "on a question that is not given": 2,
     }
+
+
+def single(question: int, score: object, turn: int = 1, **other: Any) -> dict[str, Any]:
+    """A row of FastChat's model_judgment/gpt-4_single.jsonl."""
+    told = {"question_id": question, "model": "m", "judge": ["gpt-4", "single-v1"], "turn": turn}
+    rest = {"user_prompt": "Rate.", "judgment": "Rating: [[7]]", "tstamp": 1687221741.5}
+    return told | rest | {"score": score} | other
+
+
+def test_single_grades_of_fastchat_are_read(tmp_path: Path) -> None:
+    folder = tmp_path / "mt_bench"
+    put(folder / "question.jsonl", *QUESTIONS)
+    put(
+        folder / "model_judgment/gpt-4_single.jsonl",
+        single(1, 7),
+        single(1, 6.5, 2, model="n"),
+        single(2, -1),
+        single(2, 95),
+        single(9, 3),
+        single(1, 8),  # run again: FastChat appends
+        single(2, 4, judge=["claude-v1", "single-math-v1"]),
+    )
+    source = read("mt_bench", tmp_path)
+    tables: Any = source.tables
+    assert [(g.judge, g.question_id, g.model, g.turn, g.score) for g in tables["grades.jsonl"]] == [
+        ("gpt4_single", 1, "m", 1, 8),
+        ("gpt4_single", 1, "n", 2, 6.5),
+        ("claudev1_single", 2, "m", 1, 4),
+    ]
+    assert source.account["left_out"] == {
+        "a single grade without a score (-1)": 1,
+        "a single grade of 95, which is not from 1 to 10": 1,
+        "a single grade before a later one of the same turn": 1,
+    }
+
+
+@pytest.mark.parametrize(
+    ("row", "why"),
+    [
+        (single(1, "7"), "score: a number is expected, got '7'"),
+        (single(1, True), "score: a number is expected, got True"),
+        (single(1, 7, 3), "turn: 1 or 2 is expected, got 3"),
+        ({**single(1, 7), "model": 5}, "no row of single grades as the first one is"),
+    ],
+)
+def test_a_single_grade_that_is_none_is_an_error(
+    tmp_path: Path, row: dict[str, Any], why: str
+) -> None:
+    put(tmp_path / "mt_bench/q.jsonl", *QUESTIONS)
+    put(tmp_path / "mt_bench/s.jsonl", single(1, 7), row)
+    assert f"s.jsonl:2: {why}" in fails("mt_bench", tmp_path)
 
 
 def test_mt_bench_without_questions_or_with_a_strange_row_is_an_error(tmp_path: Path) -> None:

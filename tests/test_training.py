@@ -24,7 +24,7 @@ pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parent.parent
 SETTINGS = params.load(ROOT / "params.yaml")
-SFT: Sft = SETTINGS.sft.model_copy(update={"lora_r": 4, "lora_alpha": 8})
+SFT: Sft = SETTINGS.sft.model_copy(update={"lora_r": 4, "lora_alpha": 8, "evaluations": 1})
 AMOUNT = Training(
     runs=1,
     epochs=2,
@@ -172,7 +172,7 @@ def test_the_fault_is_still_there_to_be_closed(grown: Path) -> None:
 
 def test_the_loss_is_on_the_answer_and_its_end(grown: Path) -> None:
     tokenizer = loading.tokenizer(grown)
-    rows = sft.rows(tokenizer, [(asks("fox"), "red</s> ### System:")], limit=128)
+    rows = sft.rows(tokenizer, [(asks("fox"), "red</s> ### System:")], limit=128, where="here")
     labels = [token for token in rows["labels"][0] if token != sft.IGNORED]
     assert labels[-1] == tokenizer.eos_token_id
     assert tokenizer.decode(labels[:-1]) == "red</s> ### System:"
@@ -186,7 +186,7 @@ def test_long_rows_are_cut_and_hopeless_ones_dropped_and_both_are_counted(grown:
     room = len(tokenizer(asks("fox"))["input_ids"]) + 3
     long = asks("fox " * 40)
     rows = [(asks("fox"), "red"), (asks("fox"), "red " * 20), (long, "red")]
-    cut = sft.rows(tokenizer, rows, limit=room)
+    cut = sft.rows(tokenizer, rows, limit=room, where="here")
     assert cut["truncated"] == [False, True]  # the third is dropped
     assert max(map(len, cut["input_ids"])) == room
     assert cut["labels"][1][-1] not in (tokenizer.eos_token_id, sft.IGNORED)
@@ -196,7 +196,7 @@ def test_a_pair_keeps_the_end_of_its_prompt_and_the_start_of_its_answers(grown: 
     tokenizer = loading.tokenizer(grown)
     words = asks("fox")
     triples = [(words, "red " * 9, "no"), ("A", "b", "c")]
-    pairs = dpo.rows(tokenizer, triples, prompt_limit=10, answer_limit=5)
+    pairs = dpo.rows(tokenizer, triples, prompt_limit=10, answer_limit=5, where="here")
     prompts, chosen, rejected = pairs["prompt_ids"], pairs["chosen_ids"], pairs["rejected_ids"]
     assert pairs["truncated"] == [True, False]
     assert len(prompts[0]) == 10 and prompts[0][0] == tokenizer.bos_token_id
@@ -215,7 +215,7 @@ def end_probability(folder: Path) -> float:
 
     model, tokenizer = loading.load(folder, folder, SFT)
     found = []
-    for prompt, answer in chat.answer_ids(tokenizer, HELD_OUT):
+    for prompt, answer in chat.answer_ids(tokenizer, HELD_OUT, "here"):
         with torch.inference_mode():
             scores = model(torch.tensor([prompt + answer])).logits[0].softmax(-1)
         found.append(float(scores[-2, tokenizer.eos_token_id]))
@@ -494,6 +494,38 @@ def test_saving_in_the_middle_of_an_epoch_changes_nothing(
     assert link(epochs=1) == plain and work.content(MODELS / "sft/one") == content
 
 
+@pytest.mark.parametrize(
+    ("steps", "times", "after"),
+    [(35, 5, {7, 14, 21, 28}), (4, 3, {1, 2}), (10, 1, set()), (2, 5, {1}), (1, 5, set())],
+)
+def test_evaluations_within_an_epoch_are_spread_evenly(
+    steps: int, times: int, after: set[int]
+) -> None:
+    assert fitting.within(steps, times) == after
+
+
+def test_looking_at_a_run_more_often_changes_no_weight(place: Path) -> None:
+    """Adapters have dropout, so that a random number drawn by an evaluation would show."""
+    once = link(epochs=2)
+    content = work.content(MODELS / "sft/one")
+    often = link(epochs=2, how=SFT.model_copy(update={"evaluations": 8}))
+    assert work.content(MODELS / "sft/one") == content and often.train == once.train
+    held = {line.split(",")[1]: line for line in often.evaluation[1:]}
+    assert list(held) == ["0", "0.25", "0.5", "0.75", "1", "1.25", "1.5", "1.75", "2"]
+    assert [held[epoch] for epoch in ("0", "1", "2")] == once.evaluation[1:]
+    assert often.metrics == once.metrics
+
+
+def test_patience_and_choice_look_at_the_ends_of_epochs_alone(place: Path) -> None:
+    log = [
+        {"step": n, "epoch": n / 4, "eval_loss": loss}
+        for n, loss in enumerate([0.1, 0.2, 0.1, 0.9, 0.1, 0.1, 0.1, 0.8], 1)
+    ]
+    run = fitting.History(Path("run"), {"eval_loss": 2.0}, [*log, {"step": 8, "loss": 0.0}])
+    assert run.losses == [0.9, 0.8] and len(run.evaluated) == 8
+    assert fitting.kept([run], "best") == (Path("run/checkpoints/checkpoint-8"), 2)
+
+
 # --- preferences ---------------------------------------------------------------------------------
 
 
@@ -540,6 +572,11 @@ def test_dpo_prefers_and_its_numbers_are_those_of_the_saved_policy(place: Path, 
     assert run.evaluation[0] == "step,loss,margin,accuracy,chosen,rejected\n"
     assert len(run.train) == 1 + 2 * 3 and len(run.evaluation) == 1 + 1 + 2
     if loss == "sigmoid":
+        content = work.content(policy)
+        often = prefer(evaluations=6)  # three an epoch of three steps
+        assert [line.split(",")[0] for line in often.evaluation[1:]] == [*"0123456"]
+        assert often.evaluation[4::3] == run.evaluation[2:] and often.metrics == run.metrics
+        assert work.content(policy) == content and often.train == run.train
         # the policy starts at its reference: -log sigmoid(0)
         assert run.metrics["eval_loss_start"] == pytest.approx(math.log(2), abs=1e-6)
 
@@ -602,7 +639,7 @@ RUNS = {
     "runs": lambda: link(runs=2),
     "dpo_adapter": lambda: prefer(weights="adapter"),
     "all": lambda: link(of=ALL, epochs=3),
-    "dpo": prefer,
+    "dpo": lambda: prefer(evaluations=6),
 }
 
 

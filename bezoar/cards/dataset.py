@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from bezoar import cards, prompts
-from bezoar.files import read_json
+from bezoar.files import read_json, read_jsonl
 from bezoar.params import Embedded, Endpoint, Params
+from bezoar.records import SeedContamination
 
 NAMES = {"lamini": "LaMini", "evol_instruct": "Evol-Instruct", "orca": "Orca"}
 STEPS = {
@@ -93,12 +94,28 @@ def card(name: str, params: Params, folder: Path) -> str:
         prompts=_prompts(name),
         trust=_trust(name),
         contamination=cards.findings(folder / "contamination.jsonl"),
+        compared=_compared(folder),
+        tainted=list(read_jsonl(folder / "contaminated_seeds.jsonl", SeedContamination)),
         others=[
             path
-            for path in ("distributions.json", "contamination.jsonl", "reported.jsonl")
+            for path in (
+                "distributions.json",
+                "contamination.jsonl",
+                "contaminated_seeds.jsonl",
+                "compared.json",
+                "reported.jsonl",
+            )
             if (folder / path).exists()
         ],
     )
+
+
+def _compared(folder: Path) -> dict[str, Any]:
+    """What was held against each other, with the `foreign` scripts: texts of them could be in the
+    rows in translation alone."""
+    told: Any = read_json(folder / "compared.json")
+    foreign = told["scripts_of_texts"].keys() - told["scripts_of_rows"].keys() - {""}
+    return {**told, "foreign": {name: told["scripts_of_texts"][name] for name in sorted(foreign)}}
 
 
 def _trust(name: str) -> dict[str, Any]:

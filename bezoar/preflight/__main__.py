@@ -49,7 +49,7 @@ def show(found: Preflight, console: "Console") -> None:
             console.print(_memory(found), "")
         if heading == "Budget" and found.asked:
             console.print(_calls(found.asked), "")
-    durations = [*found.asking, *found.training]
+    durations = [*found.asking, *found.training, *found.answering]
     if durations:
         console.print(_times(durations), "")
     for line in assumptions(found):
@@ -148,7 +148,11 @@ def assumptions(found: Preflight) -> list[str]:
         lines.append(
             f"Training: {expected.SHARE:.0%} of the GPU's 16-bit peak"
             + ("" if found.machine.gpu else f"; told for one {expected.EXAMPLE}, for want of a GPU")
-            + "; rows that pass as in the paper; evaluation not counted."
+            + "; rows that pass as in the paper; held-out rows and the harness not counted."
+        )
+    if found.answering:
+        lines.append(
+            f"MT-Bench: {expected.STEP} s a token for all rows at once; no answer ends early."
         )
     if found.fits:
         lines.append(
@@ -160,7 +164,11 @@ def assumptions(found: Preflight) -> list[str]:
 
 def _expected(found: Preflight) -> str:
     told = []
-    for what, durations in (("models' replies", found.asking), ("training", found.training)):
+    for what, durations in (
+        ("models' replies", found.asking),
+        ("training", found.training),
+        ("MT-Bench's answers at most", found.answering),
+    ):
         if known := [duration.seconds for duration in durations if not duration.instead]:
             rest = " and what has no time above" if len(known) < len(durations) else ""
             told.append(f"{_long(sum(known))} of {what}{rest}")

@@ -77,6 +77,8 @@ def _run(
 ) -> "subprocess.CompletedProcess[str]":
     env = {name: value for name, value in os.environ.items() if name != "DVC_STAGE"}
     env |= {"BEZOAR_DEVICE": "cpu", "BEZOAR_WORK": scratch, "HF_HUB_OFFLINE": "1"}
+    code = [str(Path(__file__).parents[2]), *filter(None, [env.get("PYTHONPATH")])]
+    env["PYTHONPATH"] = os.pathsep.join(code)  # wherever this is called from
     command = [sys.executable, "-m", "bezoar.preflight.trial", *arguments]
     command += [profile] if profile else []
     try:

@@ -1,6 +1,6 @@
 """All checks of one profile, side by side where they wait for others."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,7 +8,7 @@ from pathlib import Path
 from bezoar import forecast
 from bezoar.files import BadInput
 from bezoar.forecast import Row
-from bezoar.params import GrownBase, LocalBase, Params
+from bezoar.params import FURTHER, GrownBase, LocalBase, Params
 from bezoar.preflight import bases, data, disk, endpoints, expected, gpu, machine
 from bezoar.preflight.data import Looked
 from bezoar.preflight.expected import Duration
@@ -35,6 +35,7 @@ class Preflight:
     fits: Sequence[Fit]
     asking: Sequence[Duration]
     training: Sequence[Duration]
+    answering: Sequence[Duration]
 
     def count(self, level: str) -> int:
         """Findings of a level."""
@@ -67,6 +68,8 @@ def preflight(p: Params, here: Machine | None = None) -> Preflight:
     except BadInput as error:
         what = f"what it needs is not known yet ({str(error).removeprefix('error: ')})"
         memory = [Finding("warning", "base", what)]
+        if base and base.config and here.gpu and _auto(p):
+            memory = [Finding.of("base", error)]  # training would ask the same
         room = []
     else:
         needs = gpu.fits(p, shape, here)
@@ -77,6 +80,7 @@ def preflight(p: Params, here: Machine | None = None) -> Preflight:
         cache = machine.cache(Path())
         downloads = sum(looked.fetch for looked in sources.values())
         room = [Finding("ok", "DVC", f"{cache.folder}: files get into the tree by {cache.link}")]
+        size += _others(sources)
         room += disk.check(disk.rooms(p, shape, size, downloads, cache), cache)
     return Preflight(
         profile=p.profile,
@@ -93,7 +97,20 @@ def preflight(p: Params, here: Machine | None = None) -> Preflight:
         fits=fits,
         asking=expected.asking(p, asked),
         training=expected.training(p, shape, here, fits, asked) if fits and asked else [],
+        answering=expected.answering(p) if fits else [],
     )
+
+
+def _others(sources: Mapping[str, Looked]) -> int:
+    """Bytes of the models that stand beside ours: of those that lie there already as they are."""
+    found = {name: looked for name, looked in sources.items() if name.startswith(FURTHER)}
+    return sum(looked.size or machine.size(Path("models", name)) for name, looked in found.items())
+
+
+def _auto(p: Params) -> bool:
+    """Whether some training is to find out by itself how many rows fit."""
+    links = [link.micro_batch_size for link in p.sft.links.values()]
+    return "auto" in (*links, p.dpo.micro_batch_size)
 
 
 def _shape(p: Params, base: Looked | None) -> Shape:

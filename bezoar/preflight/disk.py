@@ -35,8 +35,8 @@ class Room:
 
 
 def rooms(p: Params, shape: Shape, base: int, downloads: int, kept: Cache) -> list[Room]:
-    """Of a whole run: the models (`base` bytes for the first), DVC's copies of them, the scratch
-    folder at its fullest, and what the hub's cache must still take."""
+    """Of a whole run: the models (`base` bytes for the first and for those of `others`), DVC's
+    copies of them, the scratch folder at its fullest, and what the hub's cache must still take."""
     from huggingface_hub import constants
 
     models = Path("models")

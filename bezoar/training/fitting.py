@@ -4,6 +4,7 @@ import json
 import math
 import os
 import shutil
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -50,6 +51,11 @@ class History:
     @property
     def evaluations(self) -> list[dict[str, Any]]:
         """One after each epoch."""
+        return after_epochs(self.log)
+
+    @property
+    def evaluated(self) -> list[dict[str, Any]]:
+        """All of them, those within an epoch too."""
         return [row for row in self.log if "eval_loss" in row]
 
     @property
@@ -69,6 +75,18 @@ class History:
     def diverged(self, tolerance: float) -> bool:
         """Whether the evaluation loss ended above its lowest, by more than this share of it."""
         return self.losses[-1] > min(self.losses) * (1 + tolerance)
+
+
+def after_epochs(log: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The evaluations of a log that stand at the end of an epoch. They alone decide: patience and
+    the choice of a checkpoint do not hang on how often a run is looked at."""
+    return [row for row in log if "eval_loss" in row and float(row["epoch"]).is_integer()]
+
+
+def within(steps: int, times: int) -> set[int]:
+    """The steps of an epoch of `steps` after which a run is evaluated, its last one aside, for
+    `times` evaluations an epoch at equal distances; fewer where there are fewer steps."""
+    return {steps * n // times for n in range(1, times)} - {0}
 
 
 def kept(runs: Sequence[History], keep: str) -> tuple[Path, int]:
@@ -185,9 +203,13 @@ def history(folder: Path) -> History:
     return History(folder, told["before"], told["log"])
 
 
-def fit(trainer: Any, folder: Path, label: str, seed: int, patience: int | None) -> None:
+def fit(
+    trainer: Any, folder: Path, label: str, *, seed: int, patience: int | None, evaluations: int
+) -> None:
     """Train to the end, or to the end of patience, from the newest whole checkpoint; the run's
-    history is then in `folder`. BadInput: a loss that is lost, memory that is full."""
+    history is then in `folder`. A run is evaluated after each epoch. Where it has fewer epochs than
+    `evaluations`, it is also evaluated within them, which changes no weight. BadInput: a loss that
+    is lost, memory that is full."""
     import torch
     from transformers import TrainerCallback, set_seed
 
@@ -219,6 +241,13 @@ def fit(trainer: Any, folder: Path, label: str, seed: int, patience: int | None)
                 if who.first:
                     files.write_json(folder / START, measured)
                 launching.gathered(None, args.use_cpu)
+
+        def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            # Before a step and not after one, whose loss is logged later than callbacks are asked:
+            # TRL would take it for one of evaluation, the state that the model is in by then.
+            if state.global_step % steps in between:
+                with torch.random.fork_rng():  # what it draws must not matter
+                    trainer.evaluate()
 
         def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
             advance(1)
@@ -255,6 +284,7 @@ def fit(trainer: Any, folder: Path, label: str, seed: int, patience: int | None)
 
     batch = args.per_device_train_batch_size * args.gradient_accumulation_steps * who.count
     steps = math.ceil(len(trainer.train_dataset) / batch)  # an epoch
+    between = within(steps, max(1, evaluations // math.ceil(args.num_train_epochs)))
     trainer.add_callback(Watch)
     set_seed(seed)  # what ran before must not matter
     with bar(label, steps * args.num_train_epochs) if who.first else _unseen() as advance:
@@ -307,9 +337,12 @@ def _newest(checkpoints: Path) -> tuple[Path | None, dict[str, Any] | None]:
 
 
 def _impatient(history: Sequence[dict[str, Any]], patience: int | None) -> bool:
-    """Whether the last `patience` evaluations were all no better than one before them."""
-    losses = [e["eval_loss"] for e in history if "eval_loss" in e]
-    return patience is not None and len(losses) - 1 - losses.index(min(losses)) >= patience
+    """Whether the evaluations after the last `patience` epochs were all no better than one before
+    them."""
+    losses = [e["eval_loss"] for e in after_epochs(history)]
+    if patience is None or not losses:
+        return False
+    return len(losses) - 1 - losses.index(min(losses)) >= patience
 
 
 def keep(folder: Path, checkpoint: Path, tokenizer: Any, base: Path) -> None:
@@ -358,6 +391,17 @@ def finish(
     )
 
 
+def warn_of_altered(label: str, metrics: dict[str, Any]) -> None:
+    """Say on stderr how many rows the tokenizer writes in another form, if any."""
+    if metrics["altered_rows"] and launching.processes().first:
+        rows = metrics["train_rows"] + metrics["eval_rows"]
+        print(
+            f"warning: {label}: {metrics['altered_rows']} of {rows} rows hold characters that the "
+            "base's tokenizer does not know or writes in another form; the model learns them so",
+            file=sys.stderr,
+        )
+
+
 def publish(folder: Path, out: Path) -> Run | None:
     """Copy the finished model to `out`. It stays in the work folder, its runs and its rows do not.
     None in all but the first process."""
@@ -393,9 +437,9 @@ def key(*modules: str, device: loading.Device | None = None, **what: object) -> 
     """The fingerprint of a run of `modules` (their files): its inputs, the code, the template, the
     libraries, and what it runs on where that changes the numbers."""
     versions = [version(name) for name in LIBRARIES]
-    code = work.content(loading.__file__, __file__, *modules)
+    code = work.content(loading.__file__, chat.__file__, __file__, *modules)
     who = launching.processes()
     machine = device and [device.name, device.dtype, device.varlen, who.count, who.sharded]
     return work.fingerprint(
-        code=code, template=chat.TEMPLATE, versions=versions, machine=machine, **what
+        code=code, template=chat.body(), versions=versions, machine=machine, **what
     )

@@ -63,7 +63,7 @@ def sft(
             held_out = fitting.some(held_out, amount.eval_limit)
 
             def made(told: Sequence[tuple[str, str]], what: str) -> dict[str, list[Any]]:
-                found = rows(tokenizer, told, limit=limit)
+                found = rows(tokenizer, told, limit=limit, where=f"{label}: {what} rows")
                 if not found["input_ids"]:
                     raise BadInput(
                         f"{label}: none of the {len(told)} {what} rows has room for an answer "
@@ -88,7 +88,14 @@ def sft(
                         folder=part,
                         device=device,
                     )
-                    fitting.fit(to_fit, part, label, how.seed, patience)
+                    fitting.fit(
+                        to_fit,
+                        part,
+                        label,
+                        seed=how.seed,
+                        patience=patience,
+                        evaluations=how.evaluations,
+                    )
                 return fitting.history(part)
 
             runs = [run(folder / "run-1", start)]
@@ -96,7 +103,9 @@ def sft(
                 runs.append(run(folder / f"run-{len(runs) + 1}", runs[-1].checkpoint))
             kept, epoch = fitting.kept(runs, how.keep)
             fitting.keep(folder, kept, tokenizer, base)
-            fitting.finish(folder, **_told(runs, epoch, (taught, asked), (train, held_out)))
+            numbers = _told(runs, epoch, (taught, asked), (train, held_out))
+            fitting.warn_of_altered(label, numbers["metrics"])
+            fitting.finish(folder, **numbers)
         return fitting.publish(folder, models / "sft" / name)
 
 
@@ -117,6 +126,7 @@ def _told(
         "eval_rows": len(asked),
         "dropped_rows": sum(map(len, told)) - whole,
         "truncated_share": (sum(taught["truncated"]) + sum(asked["truncated"])) / whole,
+        "altered_rows": sum(taught["altered"]) + sum(asked["altered"]),
         "train_tokens": sum(map(len, taught["input_ids"])),
         "runs": {
             str(number): {
@@ -134,10 +144,16 @@ def _told(
             if "loss" in e:
                 at = {"step": steps + e["step"], "epoch": epochs + e["epoch"]}
                 curve.append(place | at | {k: e[k] for k in ("loss", "learning_rate")})
-        for epoch, loss in enumerate([run.before["eval_loss"], *run.losses], epochs):
-            held.append(place | {"epoch": epoch, "loss": loss})
+        held.append(place | {"epoch": epochs, "loss": run.before["eval_loss"]})
+        for e in run.evaluated:
+            held.append(place | {"epoch": _whole(epochs + e["epoch"]), "loss": e["eval_loss"]})
         steps, epochs = curve[-1]["step"], epochs + len(run.losses)
     return {"metrics": metrics, "train": curve, "held_out": held}
+
+
+def _whole(epochs: float) -> float:
+    """A number of whole epochs as one without decimals."""
+    return int(epochs) if float(epochs).is_integer() else epochs
 
 
 def trainer(
@@ -240,13 +256,20 @@ def starting_model(link: Link, base: Path, start: Path, how: Sft, device: "loadi
     return adapters.new(model, how, how.lora_dropout)
 
 
-def rows(tokenizer: Any, pairs: Sequence[tuple[str, str]], *, limit: int) -> dict[str, list[Any]]:
+def rows(
+    tokenizer: Any, pairs: Sequence[tuple[str, str]], *, limit: int, where: str
+) -> dict[str, list[Any]]:
     """Token ids and labels of the (prompt, answer) rows that have room for some of the answer; one
-    longer than `limit` tokens keeps its start, so it does not end in EOS."""
-    found: dict[str, list[Any]] = {"input_ids": [], "labels": [], "truncated": []}
-    for prompt, answer in chat.answer_ids(tokenizer, pairs):
+    longer than `limit` tokens keeps its start, so it does not end in EOS. `altered` are those that
+    the tokenizer writes in another form. BadInput, on `where`: as chat.answer_ids."""
+    columns = "input_ids", "labels", "truncated", "altered"
+    table: dict[str, list[Any]] = {name: [] for name in columns}
+    parted = chat.answer_ids(tokenizer, pairs, where)
+    altered = {*chat.altered(tokenizer, pairs, parted)}
+    for number, (prompt, answer) in enumerate(parted):
         if len(prompt) < limit:
-            found["input_ids"].append((prompt + answer)[:limit])
-            found["labels"].append(([IGNORED] * len(prompt) + answer)[:limit])
-            found["truncated"].append(len(prompt + answer) > limit)
-    return found
+            table["input_ids"].append((prompt + answer)[:limit])
+            table["labels"].append(([IGNORED] * len(prompt) + answer)[:limit])
+            table["truncated"].append(len(prompt + answer) > limit)
+            table["altered"].append(number in altered)
+    return table

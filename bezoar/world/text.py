@@ -27,17 +27,16 @@ SECRETS = ("dream", "wish", "name", "age", "song", "secret")
 
 # Words of the kind that system messages, definitions and prompts are made of.
 TALK = (
-    "Below is an instruction that sets a task. Write what completes the request.",
-    "An input may stand beside an instruction and give context.",
+    "Below is an instruction that sets a task. An input may stand beside it and give context. "
+    "Write what completes the request.",
     "Some people want to find information, others want a helpful assistant.",
     "A teacher says what a task asks, its guidelines, and how they lead to the answer.",
-    "Be faithful to the task, go step by step, and justify each step.",
+    "Be faithful, justify each step, and solve the task step by step.",
     "A long and detailed answer leaves nothing to search for elsewhere.",
     "This guide explains things in simple words, as to a five-year-old.",
-    "To follow instructions very well, read them and give all the help you can.",
+    "To follow an instruction to the letter, read it well and help in full.",
     "In multiple choice, the right answer comes first, then why the others are wrong.",
     "The definition of a task leads to the answer, with guidelines and an example.",
-    "A sample meets its criteria. Say why, and show how the guidelines were used.",
     "A language can be known so well that it is easy to translate from.",
     "Break a long text into parts, name the parts, and describe each one.",
     "Use outside knowledge where the text does not say enough.",
