@@ -281,7 +281,7 @@ class Rehearsal:
         total, count = 0.0, 0
         limit = min(self.amount.max_length, loading.context(model.config))
         with torch.inference_mode():
-            for prompt, answer in chat.answer_ids(self.tokenizer, rows):
+            for prompt, answer in chat.answer_ids(self.tokenizer, rows, "its rows"):
                 ids = torch.tensor([(prompt + answer)[:limit]])
                 logits = model(input_ids=ids, use_cache=False).logits[0].float()
                 found = logits[:-1].log_softmax(-1).gather(1, ids[0, 1:, None])[:, 0]
