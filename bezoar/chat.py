@@ -139,7 +139,12 @@ def altered(
     """The places of the rows whose ids give another text back: characters that the tokenizer does
     not know, or writes in another form."""
     texts = decoded(tokenizer, [prompt + answer for prompt, answer in parted])
-    return [n for n, text in enumerate(texts) if text != "".join(pairs[n])]
+    return [n for n, text in enumerate(texts) if not gives_back(text, "".join(pairs[n]))]
+
+
+def gives_back(decoded: str, text: str) -> bool:
+    """Whether ids were decoded to their text. A tokenizer may put a blank before every text."""
+    return decoded in (text, f" {text}")
 
 
 def _after(

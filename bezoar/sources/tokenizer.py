@@ -11,6 +11,7 @@ a checkpoint that was saved with it asks as it was trained.
 import re
 import tempfile
 from collections.abc import Callable, Sequence
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -333,20 +334,27 @@ def _refuse_lossy(tokenizer: Any, name: str) -> None:
     prompt = chat.prompt([Message(role="user", content="Hello.")])
     characters = sorted({*prompt, *"".join(PLAIN)})
     texts = [f"a{character}a" for character in characters]
-    back = chat.decoded(tokenizer, chat.ids(tokenizer, texts))
-    lost = [c for c, text, other in zip(characters, texts, back, strict=True) if text != other]
+    rows = zip(characters, texts, chat.decoded(tokenizer, chat.ids(tokenizer, texts)), strict=True)
+    lost = [c for c, text, back in rows if not chat.gives_back(back, text)]
     if lost:
         shown = ", ".join(repr(character) for character in lost[:SHOWN])
         raise BadInput(
             f"{name}: its tokenizer cannot write {len(lost)} characters of plain text ({shown}), "
             "so that no prompt and no answer could hold them; take a base with another tokenizer"
         )
-    for n in _altered(tokenizer, name, PLAIN):
-        [text] = chat.decoded(tokenizer, chat.ids(tokenizer, [PLAIN[n]]))
-        raise BadInput(
-            f"{name}: its tokenizer loses plain text: {PLAIN[n]!r} comes back as {text!r}; take a "
-            "base with another tokenizer"
-        )
+    wholes = [prompt + answer for answer in PLAIN]
+    for text, back in zip(
+        wholes, chat.decoded(tokenizer, chat.ids(tokenizer, wholes)), strict=True
+    ):
+        if not chat.gives_back(back, text):
+            at = sum(
+                1 for _ in takewhile(lambda two: two[0] == two[1], zip(text, back, strict=False))
+            )
+            was, came = (each[max(0, at - 20) : at + 20] for each in (text, back))
+            raise BadInput(
+                f"{name}: its tokenizer loses plain text: {was!r} comes back as {came!r}; take a "
+                "base with another tokenizer"
+            )
 
 
 def _refuse_changed(tokenizer: Any, name: str) -> None:
