@@ -467,7 +467,8 @@ def test_single_grades_of_fastchat_are_read(tmp_path: Path) -> None:
     assert source.account["left_out"] == {
         "a single grade without a score (-1)": 1,
         "a single grade of 95, which is not from 1 to 10": 1,
-        "a single grade before a later one of the same turn": 1,
+        "a turn was graded again later": 1,
+        "on a question that is not given": 1,
     }
 
 
@@ -477,7 +478,7 @@ def test_single_grades_of_fastchat_are_read(tmp_path: Path) -> None:
         (single(1, "7"), "score: a number is expected, got '7'"),
         (single(1, True), "score: a number is expected, got True"),
         (single(1, 7, 3), "turn: 1 or 2 is expected, got 3"),
-        ({**single(1, 7), "model": 5}, "no row of single grades as the first one is"),
+        ({**single(1, 7), "model": 5}, "no row of single grades as the first ones are"),
     ],
 )
 def test_a_single_grade_that_is_none_is_an_error(
