@@ -17,8 +17,9 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from bezoar import folding
 from bezoar.files import read_jsonl
-from bezoar.folding import letters_a_word, ngrams, script, spaceless, words
+from bezoar.folding import letters_a_word, ngrams, script, spaceless, unmarked
 from bezoar.params import Decontamination, Params, Step
 from bezoar.records import (
     Contamination,
@@ -40,6 +41,11 @@ BLOCK = 2_000_000  # pairs compared at once: 16 MB
 
 
 _ENDS = re.compile(r"[.?!:;\"“”„«»()\[\]*|\n\r。．？！：；…]+")
+
+
+def words(text: str) -> list[str]:
+    """The words of a text, without what HTML puts between them."""
+    return folding.words(unmarked(text))
 
 
 class Row(NamedTuple):
@@ -251,8 +257,8 @@ def _alone(question: tuple[str, ...], sample: Readable, text: Text) -> bool:
     """True where the question is a sentence of its own. A turn of a talk, such as "What do you
     think?", has to be a whole field of the row."""
     fields = _fields(sample)
-    parts = (part for field in fields for part in _ENDS.split(field)) if text.choices else fields
-    return any(tuple(words(part)) == question for part in parts)
+    split = (part for field in fields for part in _ENDS.split(unmarked(field)))
+    return any(tuple(words(part)) == question for part in (split if text.choices else fields))
 
 
 class _Places:

@@ -4,6 +4,7 @@ Scripts that put no blanks between words (Chinese, Japanese, Thai, Lao, Burmese,
 character by character.
 """
 
+import html
 import re
 import unicodedata
 from collections import Counter
@@ -35,6 +36,7 @@ _WORD = re.compile(f"[{_SPACELESS}]|[^\\W_{_SPACELESS}]+")
 _CHARACTER = re.compile(f"[{_SPACELESS}]")
 # Letters of scripts without blanks, of which some three make what one ideograph says
 _LETTER = re.compile("[\u0e01-\u0e3a\u0e40-\u0e4e\u0e80-\u0ecd\u1000-\u109f\u1780-\u17d3]")
+_TAG = re.compile(r"</?[a-zA-Z][a-zA-Z0-9]*(?:\s[^<>]*)?/?>")
 LETTERS = 3
 SAMPLED = 200  # characters that tell a text's script
 
@@ -57,6 +59,14 @@ def _latin(word: re.Match[str]) -> str:
     """A word in Latin letters where each of its letters looks like one, else as it is."""
     folded = word[0].translate(_TABLE)
     return folded if folded.isascii() else word[0]
+
+
+def unmarked(text: str) -> str:
+    """A text without the marks of HTML: a blank for each tag, and the characters that entities
+    such as `&nbsp;` stand for."""
+    if "<" in text:
+        text = _TAG.sub(" ", text)
+    return html.unescape(text) if "&" in text else text
 
 
 def spaceless(word: str) -> bool:

@@ -221,3 +221,59 @@ def test_the_labels_of_real_items_are_those_that_their_rows_say(tmp_path: Path) 
     assert labels(tmp_path, *rows) == [item.label for item in tables["tasks/arc_easy.jsonl"]]
     with pytest.raises(BadInput, match="one of 0, 1, 2, 3 is expected, got '7'"):
         labels(tmp_path, *rows, {**rows[0], "question": "Z?", "answer": "7"})
+
+
+# --- what other files have -----------------------------------------------------------------------
+
+
+def test_a_letter_names_its_column_where_a_column_before_it_is_empty(tmp_path: Path) -> None:
+    rows = "question,A,B,C,D,answer\nOne?,1,,3,4,C\nTwo?,1,2,3,,A\nTen?,1,,3,4,D\n"
+    put(tmp_path / "benchmarks/quiz.csv", text=rows)
+    items: Any = read("benchmarks", tmp_path).tables["tasks/quiz.jsonl"]
+    assert [item.choices[item.label] for item in items] == ["3", "1", "4"]
+
+
+def test_a_letter_names_its_choice_where_a_choice_is_null(tmp_path: Path) -> None:
+    gap = {"question": "One?", "options": {"A": "1", "B": None, "C": "3", "D": "4"}, "answer": "c"}
+    assert labels(tmp_path, gap) == [1]
+
+
+def test_numbers_are_choices(tmp_path: Path) -> None:
+    rows = quiz([3, 5, 9], [3, 5, 9])
+    assert labels(tmp_path, *rows) == [0, 1, 2]
+
+
+def test_answers_that_name_no_choice_are_told_with_the_choices(tmp_path: Path) -> None:
+    put(tmp_path / "benchmarks/quiz.jsonl", *quiz(["FOUR", "TWO"]))
+    told = "answer: 'FOUR' names none of the choices four, three, two, one"
+    message = fails("benchmarks", tmp_path)
+    assert told in message and "it may be a number counted from 0" in message
+
+
+def test_a_column_that_names_the_split_keeps_training_out_of_the_task(tmp_path: Path) -> None:
+    splits = ["train", "Test", "train", "validation", "test"]
+    rows = [{**row, "split": s} for row, s in zip(quiz([0, 1, 2, 3, 0]), splits, strict=True)]
+    put(tmp_path / "benchmarks/a/quiz.jsonl", *rows)
+    put(
+        tmp_path / "benchmarks/b/exam.csv",
+        text=spread([{**r, "question": f"Exam: {r['question']}"} for r in rows]),
+    )
+    source = read("benchmarks", tmp_path)
+    tables: Any = source.tables
+    for task, opening in (("quiz", ""), ("exam", "Exam: ")):
+        asked = [item.question.removeprefix(opening) for item in tables[f"tasks/{task}.jsonl"]]
+        assert asked == ["Number 1?", "Number 4?"]
+    assert source.account["left_out"] == {
+        "a training split, on which nothing is evaluated": 4,
+        "another split of quiz is used (test)": 1,
+        "another split of exam is used (test)": 1,
+    }
+
+
+@pytest.mark.parametrize(
+    ("one", "other"), [("größe", "gräße"), ("数学", "物理"), ("2023", "2024"), ("é", "è")]
+)
+def test_names_in_any_script_are_tasks_of_their_own(tmp_path: Path, one: str, other: str) -> None:
+    put(tmp_path / "benchmarks/exam" / f"{one}.jsonl", *quiz([0, 3]))
+    put(tmp_path / "benchmarks/exam" / f"{other}.jsonl", *quiz([0, 3], ["5", "6", "7", "9"]))
+    assert sum("tasks/" in name for name in read("benchmarks", tmp_path).tables) == 2

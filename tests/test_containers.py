@@ -276,3 +276,37 @@ def test_a_folder_of_datasets_save_to_disk_is_read_with_its_splits(tmp_path: Pat
     source = read("benchmarks", tmp_path)
     items: Any = source.tables["tasks/piqa.jsonl"]
     assert [(i.question, i.label) for i in items] == [(f"Goal {n}?", n % 2) for n in range(20, 25)]
+
+
+def test_a_file_without_a_row_is_told(tmp_path: Path) -> None:
+    put(tmp_path / "a.jsonl", DOLLY)
+    put(tmp_path / "b.json", text="[]")
+    put(tmp_path / "c.json", text="{}")
+    put(tmp_path / "d.csv", text="instruction;response\n")
+    told = {unused.path.name: unused.why for unused in link.find(tmp_path).unused}
+    assert told == {
+        "b.json": "a table without a row",
+        "c.json": "an object without a field",
+        "d.csv": "a table without a row; its columns are instruction, response",
+    }
+
+
+def test_several_lists_of_rows_in_one_object_are_refused_by_name(tmp_path: Path) -> None:
+    put(tmp_path / "dolly/a.json", text=json.dumps({"data": [DOLLY], "test": [DOLLY]}))
+    message = fails("dolly", tmp_path)
+    assert "holds several lists of rows (data, test); give each" in message
+    put(tmp_path / "dolly/a.json", text=json.dumps({"meta": [{"by": "me"}], "data": [DOLLY]}))
+    assert len(read("dolly", tmp_path).tables["seeds.jsonl"]) == 1
+
+
+def test_columns_as_lists_are_rows(tmp_path: Path) -> None:
+    put(
+        tmp_path / "dolly/a.json", text=json.dumps({"question": ["A?", "B?"], "answer": ["C", "D"]})
+    )
+    assert len(read("dolly", tmp_path).tables["seeds.jsonl"]) == 2
+
+
+def test_empty_columns_of_a_spreadsheet_do_no_harm(tmp_path: Path) -> None:
+    put(tmp_path / "dolly/a.csv", text="question;answer;;\nA?;B;;\nC?;D;;seen\nE?;F;;;;\n")
+    seeds: Any = read("dolly", tmp_path).tables["seeds.jsonl"]
+    assert [seed.response for seed in seeds] == ["B", "D", "F"]

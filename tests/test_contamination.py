@@ -128,6 +128,7 @@ HOSTS = ("instruction", "context", "response", "system")
         "Whi\u0441h \u043ef th\u0435se r\u043ecks forms when l\u0430v\u0430 \u0441ools down?",
         "\uff37hich of these rocks \uff46\uff4f\uff52\uff4d\uff53 when lava cools down\uff1f",
         "\U0001d416hich of these \U0001d42bocks forms when \U0001d425ava cools down?",
+        "<p>Which of these <b>rocks</b>&nbsp;forms<br/>when <a href='x'>lava</a> cools down?</p>",
         "Wh\u0131ch of these r\u00f2cks f\u00f6rms when lava c\u03bf\u03bfls d\u03bfwn?",
     ],
 )

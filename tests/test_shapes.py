@@ -301,3 +301,49 @@ def test_real_rows_of_many_forms_are_read_as_their_files_say(tmp_path: Path) -> 
     chosen = {pair.chosen for pair in made if pair.source.startswith("dpo")}
     wanted = json.loads((DATA / "shapes/dpo_en_demo.json").read_text())
     assert chosen == {row["chosen"]["value"].strip() for row in wanted}
+
+
+def test_null_and_nan_are_an_empty_answer_and_a_number_is_its_digits(tmp_path: Path) -> None:
+    rows = [{"question": "Sum?", "answer": value} for value in ("four", 4, 4.5, None, "")]
+    folder = put(tmp_path / "dolly/a.jsonl", *rows, {"question": "Nan?", "answer": float("nan")})
+    source = read("dolly", tmp_path)
+    seeds: Any = source.tables["seeds.jsonl"]
+    assert [seed.response for seed in seeds] == ["four", "4", "4.5"], folder
+    assert source.account["left_out"] == {"empty instruction or response": 3}
+    put(tmp_path / "hh_rlhf/a.jsonl", *(pair(f"Why {n}?") for n in range(4)), {
+        **pair("Null?"), "chosen": None,
+    })  # fmt: skip
+    assert read("hh_rlhf", tmp_path).account["left_out"] == {"empty answer": 1}
+
+
+def test_a_mapping_holds_where_the_first_row_has_null(tmp_path: Path) -> None:
+    names = {"instruction": "Frage", "response": "Antwort", "context": "Kontext"}
+    rows = [
+        dict(zip(names.values(), each, strict=True))
+        for each in (("A?", "B", None), ("C?", "D", "E"))
+    ]
+    put(tmp_path / "dolly/a.jsonl", *rows)
+    seeds: Any = read("dolly", tmp_path, fields=names).tables["seeds.jsonl"]
+    assert [seed.context for seed in seeds] == ["", "E"]
+
+
+def test_a_mapping_names_the_columns_of_a_table_as_it_writes_them(tmp_path: Path) -> None:
+    put(tmp_path / "dolly/a.csv", text="Question,Answer\nWhat?,That.\n")
+    seeds: Any = read("dolly", tmp_path, fields={"instruction": "Question", "response": "Answer"})
+    assert [seed.instruction for seed in seeds.tables["seeds.jsonl"]] == ["What?"]
+    put(tmp_path / "benchmarks/b.csv", text="frage;wahl;richtig\nEins?;[\"x\", \"y\"];B\n".replace(
+        '[\"x\", \"y\"]', '"[""x"", ""y""]"'
+    ))  # fmt: skip
+    names = {"question": "frage", "choices": "wahl", "answer": "richtig"}
+    (item,) = read("benchmarks", tmp_path, fields=names).tables["tasks/b.jsonl"]
+    assert getattr(item, "choices") == ["x", "y"]  # noqa: B009
+
+
+def test_the_split_of_pairs_is_not_kept_and_that_is_told(tmp_path: Path) -> None:
+    put(tmp_path / "hh_rlhf/train.jsonl", *(pair(f"Train {n}?") for n in range(5)))
+    put(
+        tmp_path / "hh_rlhf/more.jsonl",
+        *({**pair(f"More {n}?"), "split": "test"} for n in range(4)),
+    )
+    told = read("hh_rlhf", tmp_path).account["partly_used"]
+    assert told == {"its split is not kept: all pairs are parted anew": 9}

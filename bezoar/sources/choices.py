@@ -44,6 +44,7 @@ NAMES = {
     "text": "the text of the choice",
     "label": "a label",
 }
+LETTERS = "ABCDEFGHIJ"  # columns that are choices
 _LISTS = ("choices", "options")
 _ANSWERS = ("answer", "label", "answerKey", "correct", "answer_idx", "gold")
 _PASSAGES = ("article", "passage", "context", "support")
@@ -99,6 +100,13 @@ def _unfitting(items: Sequence[RawItem], form: Benchmark) -> BadInput:
     """Make the error for the row that the reading which fits most rows does not fit."""
     fits = {r: [_index(item, r) is not None for item in items] for r in form.readings}
     best = max(fits, key=lambda reading: sum(fits[reading]))
+    if not any(fits[best]):
+        readings = ", ".join(NAMES[reading] for reading in form.readings if reading != "label")
+        return BadInput(
+            f"{items[0].where}: answer: {items[0].answer!r:.60} names none of the choices "
+            f"{', '.join(items[0].choices)[:80]}, and no row of the file does better; it may be "
+            f"{readings}"
+        )
     item = items[fits[best].index(False)]
     count = len(item.choices)
     names = {
@@ -115,24 +123,31 @@ def _unfitting(items: Sequence[RawItem], form: Benchmark) -> BadInput:
 
 
 def _index(item: RawItem, reading: AnswerIs) -> int | None:
-    """Return which choice an answer names in a reading, None where it names none."""
-    answer, count = item.answer, len(item.choices)
+    """Return which choice an answer names in a reading, None where it names none. Where the choices
+    are named by letters of which some are left out (A, C, D), a letter and a number keep their
+    place in the alphabet."""
+    answer = item.answer
     if isinstance(answer, bool):
         answer = int(answer)
     text = str(answer).strip()
     if reading in COUNTS:
         number = _number(answer)
         first = COUNTS.index(reading)
-        return number - first if number is not None and first <= number < count + first else None
+        return _place(item, number - first) if number is not None else None
     if reading == "letter":
         letter = re.fullmatch(r"\(?([A-Za-z])[).:]?", text)
-        place = ord(letter[1].upper()) - ord("A") if letter else count
-        return place if place < count else None
+        return _place(item, ord(letter[1].upper()) - ord("A")) if letter else None
     names = item.labels if reading == "label" else item.choices
-    if reading == "text" and not isinstance(answer, str):
-        return None
     stripped = [name.strip() for name in names]
     return stripped.index(text) if text in stripped else None
+
+
+def _place(item: RawItem, place: int) -> int | None:
+    """Return the index of the choice at a place, counted from 0."""
+    if item.labels and all(len(name) == 1 and name in LETTERS for name in item.labels):
+        places = [LETTERS.index(name) for name in item.labels]
+        return places.index(place) if place in places else None
+    return place if 0 <= place < len(item.choices) else None
 
 
 def _number(answer: object) -> int | None:
@@ -264,7 +279,9 @@ def _listed(row: Row) -> RawItem:
     choices, named = row.fields[key], list[str]()
     if isinstance(choices, dict):
         named = [name for name, text in choices.items() if text is not None]
-        choices = [row.checked(key, choices[name]) for name in named]
+        choices = [_cell(Row(row.where, choices), name) for name in named]
+    elif isinstance(choices, list) and choices:
+        choices = [_cell(Row(row.where, {key: choice}), key) for choice in choices]
     else:
         choices = row.texts(key)
     passage = next((row.text(key) for key in _PASSAGES if row.fields.get(key)), "")
@@ -281,7 +298,7 @@ def _is_listed(fields: Fields) -> bool:
         _has("question")(fields)
         and isinstance(choices, list)
         and bool(choices)
-        and all(isinstance(choice, str | None) for choice in choices)
+        and all(isinstance(choice, str | int | float | None) for choice in choices)
         and bool(answers)
         and isinstance(answers[0], int | float | str | None)
     )
@@ -290,7 +307,7 @@ def _is_listed(fields: Fields) -> bool:
 def _in_columns(row: Row) -> RawItem:
     """Read MMLU as a table: a column a choice, named by its letter."""
     question = row.text("question")
-    letters = [letter for letter in "ABCDEFGHIJ" if row.fields.get(letter) not in (None, "")]
+    letters = [letter for letter in LETTERS if row.fields.get(letter) not in (None, "")]
     answer = row.fields[next(key for key in _ANSWERS if key in row.fields)]
     choices = [_cell(row, letter) for letter in letters]
     passage = next((row.text(key) for key in _PASSAGES if row.fields.get(key)), "")
@@ -336,8 +353,8 @@ BENCHMARKS: dict[str, Benchmark] = {
         "number_from_1",
     ),
     "BoolQ": Benchmark(_is_yes_or_no, _yes_or_no, COUNTS[:1], None),
-    "listed choices": Benchmark(_is_listed, _listed, ("label", *ALL), None),
-    "choices in columns": Benchmark(_is_in_columns, _in_columns, ALL, None),
+    "listed choices": Benchmark(_is_listed, _listed, ("label", *ALL), "label"),
+    "choices in columns": Benchmark(_is_in_columns, _in_columns, ("label", *ALL), "label"),
 }
 
 

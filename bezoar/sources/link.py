@@ -17,7 +17,7 @@ from bezoar.files import BadInput
 from bezoar.sources import names, weights
 from bezoar.sources.choices import BENCHMARKS, answered
 from bezoar.sources.local import LINKED, LOCAL, found, is_notice, stated
-from bezoar.sources.shapes import Maps, Recognised, is_rows, recognise, unknown
+from bezoar.sources.shapes import Maps, Recognised, is_rows, parted, recognise, unknown
 
 KINDS = {
     "dolly": "seeds",
@@ -140,30 +140,40 @@ def _recognised(path: Path, maps: Maps | None, finds: Finds) -> Recognised | Non
 def _tasks(top: Path, items: Mapping[Path, Recognised], finds: Finds) -> None:
     """Take the split of each benchmark that is evaluated. The others are named with the reason."""
     placed = {_place(top, path, "benchmarks").as_posix(): path for path in items}
-    groups: dict[tuple[str, str], list[tuple[Path, str]]] = {}
+    groups: dict[tuple[str, str], list[tuple[Path, str, Recognised]]] = {}
     for title, name in names.distinct(list(placed)).items():
         path = placed[title]
-        groups.setdefault((name.task, items[path].shape.name), []).append((path, name.split))
+        group = groups.setdefault((name.task, items[path].shape.name), [])
+        try:
+            parts = parted(items[path], name.split)
+        except BadInput:
+            parts = [(name.split, items[path])]  # fetch names the line
+        group += [(path, split, part) for split, part in parts]
     for (task, shape), group in groups.items():
-        used = ""
+        used, taken = "", set[Path]()
+        left: dict[Path, tuple[str, int]] = {}
         for split in names.EVALUATED:
-            shards = [path for path, each in group if each == split]
-            if used:
-                for path in shards:
-                    finds.leave(path, f"another split of {task} is used ({used})", rank=3)
-                continue
-            for path in shards:
-                try:
-                    labelled = answered(items[path].rows(), BENCHMARKS[shape])
-                except BadInput:
-                    labelled = True  # fetch names the line
-                if labelled:
-                    used = split or "no split named"
-                    finds.used.append((path, shape, _place(top, path, "benchmarks")))
+            for path, part in [(path, part) for path, each, part in group if each == split]:
+                if used and used != (split or "no split named"):
+                    left[path] = (f"another split of {task} is used ({used})", 3)
+                elif not _labelled(part, shape):
+                    left[path] = (f"{shape} without its answers, as a hidden test set", 1)
                 else:
-                    finds.leave(path, f"{shape} without its answers, as a hidden test set")
-        for path in (path for path, each in group if each == "train"):
-            finds.leave(path, names.TRAINING)
+                    used = split or "no split named"
+                    taken.add(path)
+        left |= {path: (names.TRAINING, 1) for path, each, _ in group if each == "train"}
+        for path in dict.fromkeys(path for path, _, _ in group):
+            if path in taken:
+                finds.used.append((path, shape, _place(top, path, "benchmarks")))
+            else:
+                finds.leave(path, *left[path])
+
+
+def _labelled(part: Recognised, shape: str) -> bool:
+    try:
+        return answered(part.rows(), BENCHMARKS[shape])
+    except BadInput:
+        return True  # fetch names the line
 
 
 def _notices(top: Path, listed: list[Path], finds: Finds) -> None:

@@ -5,10 +5,11 @@ All of these name both: `piqa/validation.parquet`, `arc_easy_dev.jsonl`,
 """
 
 import re
+import unicodedata
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import PurePosixPath
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 SPLITS = {
     "test": "test",
@@ -28,7 +29,8 @@ ENDINGS = re.compile(
     r"\.(?:gz|bz2|xz|zst|zstd|lz4|zip|jsonl?|ndjson|csv|tsv|txt|parquet|arrow|feather|ipc)$"
 )
 SHARD = re.compile(
-    r"(?:^|[-_.])(?:\d{3,}[-_]of[-_]\d{3,}(?:[-_][0-9a-f]{16})?|part[-_]?\d+)$|^\d{3,}$"
+    r"(?:^|[-_.])(?:\d{3,}[-_]of[-_]\d{3,}(?:[-_][0-9a-f]{16})?|part[-_]?\d+)$"
+    r"|^(?!(?:19|20)\d\d$)\d{3,}$"  # a year is a name
 )
 # words that say nothing of a task: at the end of a file's name, and as a whole name of a folder
 FILLERS = {"data", "dataset", "questions", "split", "set"}
@@ -50,15 +52,16 @@ class Name(NamedTuple):
     folder: PurePosixPath
 
 
-def named(path: str) -> Name:
-    """Return the task, in [a-z0-9_], and the split of a file, by its path below a folder."""
+def named(path: str, accents: bool = False) -> Name:
+    """Return the task, in [a-z0-9_], and the split of a file, by its path below a folder. With
+    `accents` two files' names stay two where an accent alone tells them apart."""
     place = PurePosixPath(path)
     stem = place.name.lower()
     while ending := ENDINGS.search(stem):
         stem = stem[: ending.start()]
     bare = SHARD.sub("", stem)
     sharded = bare != stem
-    words, split = _without_split(re.findall(r"[a-z0-9]+", bare))
+    words, split = _without_split(_words(bare, accents))
     folders = list(place.parent.parts)
     while folders and (folders[-1].lower() in SPLITS or (not words and _is_plain(folders[-1]))):
         last = folders.pop().lower()
@@ -71,18 +74,43 @@ def named(path: str) -> Name:
     return Name(task or "task", split, PurePosixPath(*folders))
 
 
+def split_of(fields: Mapping[str, Any]) -> str:
+    """Return the split that a row itself names in a column, "" where it names none."""
+    told = next((fields[key] for key in ("split", "partition") if key in fields), None)
+    return _without_split(_words(told))[1] if isinstance(told, str) else ""
+
+
 def distinct(paths: Sequence[str]) -> dict[str, Name]:
     """Name all files together. Files that stand for the same task in two folders are two tasks,
     told apart by the folders' names."""
-    names = {path: named(path) for path in paths}
+    names, exact = ({path: named(path, accents) for path in paths} for accents in (False, True))
+    meant = {(names[path].task, names[path].folder, exact[path].task) for path in paths}
+    alike = {task for task, count in Counter(each[:2] for each in meant).items() if count > 1}
+    names = {
+        path: exact[path] if (name.task, name.folder) in alike else name
+        for path, name in names.items()
+    }
     folders = {(name.task, name.folder) for name in names.values()}
     twice = {task for task, count in Counter(task for task, _ in folders).items() if count > 1}
     return {path: _told_apart(name) if name.task in twice else name for path, name in names.items()}
 
 
 def _told_apart(name: Name) -> Name:
-    words = re.findall(r"[a-z0-9]+", str(name.folder).lower())
+    words = _words(str(name.folder))
     return name._replace(task=_overlap("_".join(words), name.task))
+
+
+def _words(name: str, accents: bool = False) -> list[str]:
+    """Return the words of a name in [a-z0-9]. A letter that has no such form is its number in
+    Unicode, so that two names stay two; so is one with an accent where `accents` count."""
+    plain = unicodedata.normalize("NFC", name.casefold())
+    if not accents:
+        plain = re.sub("[\u0300-\u036f]", "", unicodedata.normalize("NFKD", plain))
+    spelt = "".join(
+        f"u{ord(c):x}" if not c.isascii() and unicodedata.category(c)[0] in "LMNS" else c
+        for c in plain
+    )
+    return re.findall(r"[a-z0-9]+", spelt)
 
 
 def _without_split(words: list[str]) -> tuple[list[str], str]:
@@ -107,9 +135,7 @@ def _is_plain(folder: str) -> bool:
 def _join(folders: Sequence[str], hub: bool) -> str:
     """Make the task out of its folders: the innermost, and in the Hub's layout that of the data
     set."""
-    slugs = [
-        "_".join(re.findall(r"[a-z0-9]+", name.lower().rpartition("--")[2])) for name in folders
-    ]
+    slugs = ["_".join(_words(name.rpartition("--")[2])) for name in folders]
     if hub and len(slugs) > 1:
         return _overlap(slugs[-2], slugs[-1])
     return slugs[-1] if slugs else ""

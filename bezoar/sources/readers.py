@@ -276,13 +276,22 @@ def _named(reader: _Reader, file: File) -> Iterator[tuple[str, int | None]]:
             yield row.text("name"), row.integer("subcategories")
 
 
+ANEW = "its split is not kept: all pairs are parted anew"
+
+
 def _hh_rlhf(reader: _Reader, files: Sequence[File], limit: int | None) -> Tables:
     taking: Taking[tuple[list[Message], str, str]] = reader.taking(
         files, limit, lambda pair: plain(*(turn.content for turn in pair[0]), *pair[1:])
     )
+    split: set[File] = set()
     for file in files:
         recognised = reader.recognise(file)
+        if names.named(file.title).split or shapes.names_splits(recognised):
+            split.add(file)
         taking.add(file, map(_one(shapes.preference), recognised.rows()))
+    taken = taking.done()
+    if told := sum(file in split for file, _ in taken):
+        reader.account.partly[ANEW] = told
     pairs = [
         Pair(
             id=f"hh-{n:06d}",
@@ -292,7 +301,7 @@ def _hh_rlhf(reader: _Reader, files: Sequence[File], limit: int | None) -> Table
             source=file.title,
             licence=file.licence,
         )
-        for n, (file, (prompt, chosen, rejected)) in enumerate(taking.done(), 1)
+        for n, (file, (prompt, chosen, rejected)) in enumerate(taken, 1)
     ]
     if len(pairs) == 1:
         raise BadInput(f"{reader.where}: one usable pair; training and testing want one each")
@@ -549,7 +558,7 @@ def _voted_on(row: Row) -> list[Answers]:
     return shown
 
 
-Group = Sequence[tuple[File, str, Recognised]]  # files of a task, each with its split
+Group = Sequence[tuple[File, str, Recognised]]  # files of a task, or parts of them, by split
 
 
 def _benchmarks(reader: _Reader, files: Sequence[File], limit: int | None) -> Tables:
@@ -558,9 +567,8 @@ def _benchmarks(reader: _Reader, files: Sequence[File], limit: int | None) -> Ta
     for file in files:
         recognised, name = reader.recognise(file), task_names[file.title]
         reader.account.open(file)
-        groups.setdefault((name.task, recognised.shape.name), []).append(
-            (file, name.split, recognised)
-        )
+        group = groups.setdefault((name.task, recognised.shape.name), [])
+        group += [(file, split, part) for split, part in shapes.parted(recognised, name.split)]
     several = Counter(task for task, _ in groups)
     tables: dict[str, list[Item]] = {}
     tasks = _Tasks(reader, limit)

@@ -8,6 +8,7 @@ import ast
 import csv
 import io
 import json
+import math
 import re
 import tokenize
 from collections.abc import Callable, Iterator
@@ -33,6 +34,7 @@ NUMBERS = {"question_id", "turn", "subcategories"}
 WRAPS = ("data", "rows", "examples", "items", "instances", "records")  # lists of rows in an object
 DELIMITERS = (",", "\t", ";", "|")
 BLANKS = re.compile(r"\s*")
+MISSING = object()  # no field, where null is one
 CELL = 2**24  # ours: characters in a cell
 
 
@@ -49,6 +51,15 @@ class Row(NamedTuple):
                 f"{self.where}: {key}: missing; the fields here are {', '.join(self.fields)}"
             )
         return self.checked(key, self.fields[key])
+
+    def said(self, key: str) -> str:
+        """Return a field of text as `text` does. A number is its digits, null and NaN are ""."""
+        value = self.fields.get(key, MISSING)
+        if missing(value):
+            return ""
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            return str(value)
+        return self.text(key)
 
     def texts(self, key: str) -> list[str]:
         """Return a field that must be a list of text, not empty."""
@@ -73,6 +84,11 @@ class Row(NamedTuple):
         except UnicodeEncodeError:
             raise BadInput(f"{self.where}: {key}: half a surrogate pair; mend the text") from None
         return value
+
+
+def missing(value: object) -> bool:
+    """Return whether a value is null or NaN, as a table writes a cell without text."""
+    return value is None or (isinstance(value, float) and math.isnan(value))
 
 
 def values(path: Path) -> Iterator[tuple[str, Any]]:
@@ -116,10 +132,18 @@ def rows(path: Path, known: Callable[[Fields], bool] = bool) -> Iterator[Row]:
     and holds a list of objects (`{"data": [...]}`), its items are the rows. BadInput: a value that
     is no object."""
     source = values(path)
-    where, value = next(source)
+    where, value = next(source, ("", None))
+    if not where:  # a list or a table without a row
+        return
     following = next(source, None)
     if following is None and isinstance(value, dict) and not known(value):
         key = wrap(value)
+        lists = [name for name in _holding(value) if name == key or known(value[name][0])]
+        if len(lists) > 1:
+            raise BadInput(
+                f"{where}: holds several lists of rows ({', '.join(lists)}); give each of them a "
+                "file of its own"
+            )
         inside = value[key] if key else _frame(value, known)
         if inside:
             inner = ((f"{where}: {key}[{n}]", item) for n, item in enumerate(inside))
@@ -135,13 +159,17 @@ def rows(path: Path, known: Callable[[Fields], bool] = bool) -> Iterator[Row]:
 def wrap(fields: Fields) -> str:
     """Return the field of an object that holds rows: a name that says so, or its one list of
     objects. The result is "" where there is none."""
-    holding = [
+    holding = _holding(fields)
+    named = [key for key in WRAPS if key in holding]
+    return named[0] if named else holding[0] if len(holding) == 1 else ""
+
+
+def _holding(fields: Fields) -> list[str]:
+    return [
         key
         for key, value in fields.items()
         if isinstance(value, list) and value and all(isinstance(item, dict) for item in value)
     ]
-    named = [key for key in WRAPS if key in holding]
-    return named[0] if named else holding[0] if len(holding) == 1 else ""
 
 
 def table(path: Path, delimiter: str, named: list[str] | None = None) -> Iterator[Row]:
@@ -160,13 +188,14 @@ def table(path: Path, delimiter: str, named: list[str] | None = None) -> Iterato
                     continue
                 if not names and named is None:
                     names = columns(cells)
-                    if twice := [name for name in names if names.count(name) > 1]:
+                    if twice := [name for name in names if name and names.count(name) > 1]:
                         raise BadInput(
                             f"{path}:{begins}: column {twice[0]} stands there twice; name each once"
                         )
                     continue
                 names = names or [str(n) for n in range(len(cells))]
-                if len(cells) != len(names):
+                # empty cells at the end are what a spreadsheet leaves
+                if len(cells) < len(names) or any(cells[len(names) :]):
                     raise BadInput(
                         f"{path}:{begins}: {len(names)} cells are expected, as the first row has "
                         f"names, got {len(cells)}; put a cell that holds {delimiter!r} or a line "
@@ -174,7 +203,7 @@ def table(path: Path, delimiter: str, named: list[str] | None = None) -> Iterato
                     )
                 yield Row(
                     f"{path}:{begins}",
-                    {name: _cell(name, cell) for name, cell in zip(names, cells, strict=True)},
+                    {name: cell(name, text) for name, text in zip(names, cells, strict=False)},
                 )
     except csv.Error as error:
         raise BadInput(
@@ -202,11 +231,14 @@ def _unboxed(item: Any) -> Any:
 
 def _frame(value: Fields, known: Callable[[Fields], bool]) -> list[Fields]:
     """Return the rows of an object as pandas writes a table: by columns, by rows, or split."""
+    parts = list(value.values())
+    if parts and all(isinstance(part, list) and len(part) == len(parts[0]) for part in parts):
+        every = [dict(zip(value, cells, strict=True)) for cells in zip(*parts, strict=True)]
+        return every if every and known(every[0]) else []
     columns, data = value.get("columns"), value.get("data")
     if isinstance(columns, list) and isinstance(data, list):
         cells = [row for row in data if isinstance(row, list) and len(row) == len(columns)]
         return [dict(zip(columns, row, strict=True)) for row in cells] if cells == data else []
-    parts = list(value.values())
     if not parts or not all(isinstance(part, dict) and part for part in parts):
         return []
     if known(parts[0]):
@@ -232,12 +264,13 @@ def header(path: Path, delimiter: str) -> list[str]:
             return []
 
 
-def _cell(name: str, cell: str) -> Any:
-    if name in NUMBERS and cell.strip().lstrip("-").isdecimal():
-        return int(cell)
-    if name in LISTS and cell.lstrip()[:1] in ("[", "{", "a"):
-        return _list(cell)
-    return cell
+def cell(name: str, text: str) -> Any:
+    """Return what a cell of a text table stands for, by its column."""
+    if name in NUMBERS and text.strip().lstrip("-").isdecimal():
+        return int(text)
+    if name in LISTS and text.lstrip()[:1] in ("[", "{", "a"):
+        return _list(text)
+    return text
 
 
 def _list(cell: str) -> Any:

@@ -7,6 +7,7 @@ file's name is never looked at, except as the name of a task.
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple, get_args
@@ -17,8 +18,22 @@ from bezoar.sources import containers, dialogues
 from bezoar.sources.choices import BENCHMARKS
 from bezoar.sources.containers import lines
 from bezoar.sources.dialogues import SPEAKER, Skipped
-from bezoar.sources.rows import DELIMITERS, Fields, Row, header, rows, table
+from bezoar.sources.names import split_of
+from bezoar.sources.rows import (
+    DELIMITERS,
+    MISSING,
+    NUMBERS,
+    TITLES,
+    Fields,
+    Row,
+    cell,
+    header,
+    missing,
+    rows,
+    table,
+)
 
+IN_CELLS = {"choices", "turns", *NUMBERS}  # a list or a number, which a table writes as text
 Maps = Mapping[str, Mapping[str, str]]  # source -> our field -> the user's own name for it
 
 
@@ -42,6 +57,20 @@ class Recognised(NamedTuple):
 
 def _has(*names: str) -> Callable[[Fields], bool]:
     return lambda fields: all(isinstance(fields.get(name), str) for name in names)
+
+
+def _answers(question: str, answer: str) -> Callable[[Fields], bool]:
+    """Test a row for a question as text and an answer as text or as a number."""
+
+    def fits(fields: Fields) -> bool:
+        said = fields.get(answer)
+        return (
+            isinstance(fields.get(question), str)
+            and isinstance(said, str | int | float)
+            and not (isinstance(said, bool) or missing(said))
+        )
+
+    return fits
 
 
 NOT_STATED = "not stated in the file"
@@ -68,21 +97,21 @@ PAIRED = [  # (question, answer) as text, in the names that people give them
 
 
 def _dolly(row: Row) -> RawSeed:
-    return RawSeed(row.text("instruction"), _context(row, "context"), row.text("response"), "")
+    return RawSeed(row.said("instruction"), _context(row, "context"), row.said("response"), "")
 
 
 def _alpaca(row: Row) -> RawSeed:
-    return RawSeed(row.text("instruction"), _context(row, "input"), row.text("output"), "")
+    return RawSeed(row.said("instruction"), _context(row, "input"), row.said("output"), "")
 
 
 def _context(row: Row, key: str) -> str:
     # null is how some exports write "no context"
-    return "" if row.fields.get(key, "") is None else row.text(key) if key in row.fields else ""
+    return row.said(key) if key in row.fields else ""
 
 
 def _self_instruct(row: Row) -> RawSeed:
     first = Row(row.where, row.fields["instances"][0])
-    return RawSeed(row.text("instruction"), _context(first, "input"), first.text("output"), "")
+    return RawSeed(row.said("instruction"), _context(first, "input"), first.said("output"), "")
 
 
 def _chat(row: Row) -> RawSeed:
@@ -95,7 +124,7 @@ def _chat(row: Row) -> RawSeed:
 def _marked(row: Row) -> RawSeed:
     if _mark(row.fields) is False:
         raise Skipped("an answer that is marked as a bad one")
-    return RawSeed(row.text("prompt"), "", row.text("completion"), "")
+    return RawSeed(row.said("prompt"), "", row.said("completion"), "")
 
 
 def _mark(fields: Fields, numbers: bool = True) -> bool | None:
@@ -110,7 +139,7 @@ def _question(row: Row) -> RawSeed:
     system = any(row.fields.get(key) for key in ("system", "system_prompt"))
     unused = ["a system message is not used"] if system else []
     return RawSeed(
-        row.text(question), _context(row, "context"), _plain(row.text(answer)), "", unused
+        row.said(question), _context(row, "context"), _plain(row.said(answer)), "", unused
     )
 
 
@@ -131,8 +160,8 @@ def _is_self_instruct(fields: Fields) -> bool:
 
 
 SEEDS: dict[str, tuple[Callable[[Fields], bool], Callable[[Row], RawSeed]]] = {
-    "seeds": (_has("instruction", "response"), _dolly),
-    "instructions with input and output": (_has("instruction", "output"), _alpaca),
+    "seeds": (_answers("instruction", "response"), _dolly),
+    "instructions with input and output": (_answers("instruction", "output"), _alpaca),
     "instructions with instances": (_is_self_instruct, _self_instruct),
     "dialogues": (dialogues.is_exchange, _chat),
     "answers marked good or bad": (
@@ -140,7 +169,7 @@ SEEDS: dict[str, tuple[Callable[[Fields], bool], Callable[[Row], RawSeed]]] = {
         _marked,
     ),
     "questions and answers": (
-        lambda f: any(_has(*pair)(f) for pair in PAIRED),
+        lambda f: any(_answers(*pair)(f) for pair in PAIRED),
         _question,
     ),
 }
@@ -151,8 +180,9 @@ def seed(name: str, row: Row) -> RawSeed:
     raw = SEEDS[name][1](row)
     if not raw.instruction.strip() or not raw.response.strip():
         raise Skipped("empty instruction or response")
-    category = row.fields.get("category")
-    return raw._replace(category="" if category is None else row.text("category").strip())
+    named = "category" in row.fields and not missing(row.fields["category"])
+    category = row.text("category").strip() if named else ""
+    return raw._replace(category=category)
 
 
 # --- pairs ---------------------------------------------------------------------------------------
@@ -234,6 +264,8 @@ def _sides(row: Row) -> tuple[Any, Any]:
         if chosen in row.fields or rejected in row.fields:
             sides = (row.fields.get(chosen), row.fields.get(rejected))
             for name, side in zip((chosen, rejected), sides, strict=True):
+                if side is None and name in row.fields:
+                    raise Skipped("empty answer")
                 if not isinstance(side, list | dict):
                     row.checked(name, side)
             return sides
@@ -342,7 +374,7 @@ def instances(row: Row) -> Iterator[tuple[str, str, str]]:
 
 def completion(row: Row) -> tuple[str, str]:
     """Return (query, target) of a rendered P3 prompt."""
-    return row.text("prompt").strip(), row.text("completion").removesuffix("<|endoftext|>").strip()
+    return row.said("prompt").strip(), row.said("completion").removesuffix("<|endoftext|>").strip()
 
 
 def templated(row: Row) -> tuple[Mixture, str, str, str]:
@@ -359,7 +391,7 @@ def templated(row: Row) -> tuple[Mixture, str, str, str]:
     if mixture is None:
         raise Skipped(f"sub-mixture {told}")
     task = fields.get("task_name") or fields.get("task") or ""
-    return mixture, str(task), row.text("inputs").strip(), row.text("targets").strip()
+    return mixture, str(task), row.said("inputs").strip(), row.said("targets").strip()
 
 
 def thought(row: Row) -> tuple[str, str]:
@@ -485,7 +517,7 @@ def _fitting(
             raise
     if not probe:
         return None
-    own = [name for name in maps if maps[name] and _holds(probe[0], maps[name])]
+    own = [name for name in maps if maps[name] and any(_holds(row, maps[name]) for row in probe)]
     shapes = sorted(SHAPES, key=lambda shape: shape.source not in own)  # what the user says first
     for shape in shapes:
         names = maps[shape.source] if shape.source in own else {}
@@ -494,6 +526,27 @@ def _fitting(
             if 2 * sum(fits) >= len(fits):
                 return Recognised(shape, _renaming(read, names), bool(names))
     return None
+
+
+def parted(recognised: Recognised, split: str) -> list[tuple[str, Recognised]]:
+    """Part a file by the splits that its rows name. Where they name none, all of it is the split
+    that its path says."""
+    if not names_splits(recognised):
+        return [(split, recognised)]
+
+    def part(wanted: str) -> Iterator[Row]:
+        return (row for row in recognised.rows() if told(row) == wanted)
+
+    def told(row: Row) -> str:
+        return split_of(row.fields) or split
+
+    found = sorted({told(row) for row in recognised.rows()})
+    return [(each, recognised._replace(rows=partial(part, each))) for each in found]
+
+
+def names_splits(recognised: Recognised) -> bool:
+    """Return whether the first rows of a file name their split."""
+    return any(split_of(row.fields) for row in islice(recognised.rows(), FIRST))
 
 
 def _reader(path: Path, maps: Maps) -> Callable[[], Iterator[Row]]:
@@ -523,23 +576,25 @@ def _renamed(fields: Fields, names: Mapping[str, str]) -> Fields:
     if not names:
         return fields
     own = {
-        ours: value
+        ours: cell(ours, value) if isinstance(value, str) and ours in IN_CELLS else value
         for ours, theirs in names.items()
-        if (value := _inner(fields, theirs)) is not None
+        if (value := _inner(fields, theirs)) is not MISSING
     }
     return {**fields, **own}
 
 
 def _holds(fields: Fields, names: Mapping[str, str]) -> bool:
-    return all(_inner(fields, theirs) is not None for theirs in names.values())
+    return all(_inner(fields, theirs) is not MISSING for theirs in names.values())
 
 
 def _inner(fields: Fields, name: str) -> Any:
     if name in fields:
         return fields[name]
+    if name.lower() in TITLES and name.lower() in fields:  # as a table's first row is read
+        return fields[name.lower()]
     outer, dot, rest = name.partition(".")
     inner = fields.get(outer)
-    return _inner(inner, rest) if dot and isinstance(inner, dict) else None
+    return _inner(inner, rest) if dot and isinstance(inner, dict) else MISSING
 
 
 def _opens_as_json(path: Path) -> bool:
@@ -584,11 +639,15 @@ def unknown(path: Path) -> str:
         return "dialogues with tools, which no stage learns from"
     if "message_id" in row.fields and "parent_id" in row.fields:
         return "a message a row (OpenAssistant); give it as whole dialogues"
+    if not row.fields:
+        return "an object without a field"
     return f"rows of no shape that is known; their fields are {_few(list(row.fields))}"
 
 
 def _unknown_text(opening: Sequence[str]) -> str:
     cells = max((opening[0].split(delimiter) for delimiter in DELIMITERS), key=len)
+    while cells and not cells[-1].strip():  # empty columns, as a spreadsheet leaves them
+        cells.pop()
     if len(cells) < 2 or any(not 0 < len(cell.strip()) <= 40 for cell in cells):
         return "text that holds no rows"
     if twice := [cell for cell in cells if cells.count(cell) > 1]:
