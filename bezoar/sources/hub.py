@@ -8,12 +8,14 @@ code when it is loaded.
 import errno
 import glob
 import logging
+import os
 import shutil
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from fnmatch import fnmatchcase
+from functools import cache
 from pathlib import Path
 
 from bezoar import work
@@ -199,6 +201,7 @@ def reached(part: Repository) -> Iterator[None]:
         RevisionResolutionError,
     )
 
+    ready()
     page = "/".join(
         [constants.ENDPOINT, *([f"{part.kind}s"] if part.kind != "model" else []), part.repository]
     )
@@ -239,6 +242,27 @@ def reached(part: Repository) -> Iterator[None]:
             f"{part.repository}: {page} cannot be read ({why}); check the network (behind a "
             "mirror set HF_ENDPOINT), then run the same command again: what was fetched is kept"
         ) from None
+
+
+@cache
+def ready() -> None:
+    """Have huggingface_hub give up on a server that says nothing, and fetch by plain HTTP.
+
+    Its client waits for ever without a timeout, and so does Xet where a mirror announces it and
+    cannot serve it. HF_HUB_DOWNLOAD_TIMEOUT (seconds) and HF_HUB_DISABLE_XET=0 are the user's.
+    """
+    import httpx2
+    from huggingface_hub import constants, set_client_factory
+    from huggingface_hub.utils._http import default_client_factory
+
+    def client() -> httpx2.Client:
+        made = default_client_factory()
+        made.timeout = httpx2.Timeout(constants.HF_HUB_DOWNLOAD_TIMEOUT)
+        return made
+
+    set_client_factory(client)
+    if "HF_HUB_DISABLE_XET" not in os.environ:
+        constants.HF_HUB_DISABLE_XET = True
 
 
 def _quiet() -> None:
