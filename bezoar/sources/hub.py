@@ -255,9 +255,17 @@ def ready() -> None:
     from huggingface_hub import constants, set_client_factory
     from huggingface_hub.utils._http import default_client_factory
 
+    def limit(request: httpx2.Request) -> None:
+        # most calls of the library ask for no limit in so many words
+        told = request.extensions.get("timeout") or {}
+        seconds = constants.HF_HUB_DOWNLOAD_TIMEOUT
+        request.extensions["timeout"] = {
+            step: told.get(step) or seconds for step in ("connect", "read", "write", "pool")
+        }
+
     def client() -> httpx2.Client:
         made = default_client_factory()
-        made.timeout = httpx2.Timeout(constants.HF_HUB_DOWNLOAD_TIMEOUT)
+        made.event_hooks["request"].append(limit)
         return made
 
     set_client_factory(client)
