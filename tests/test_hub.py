@@ -7,6 +7,7 @@ import json
 import os
 import re
 import shutil
+import socket
 import subprocess
 import sys
 import time
@@ -910,6 +911,44 @@ def test_a_killed_stream_goes_on_after_its_last_whole_file(site: Site) -> None:
     shutil.rmtree(site.env["BEZOAR_WORK"])
     assert site.fetched("flan") == resumed
     assert site.rows("flan/queries.jsonl") == rows
+
+
+# --- servers that say nothing ---------------------------------------------------------------------
+
+
+@pytest.fixture
+def nowhere() -> Iterator[str]:
+    """The address of a server that takes connections and never answers."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        yield f"http://127.0.0.1:{listening.getsockname()[1]}"
+
+
+@pytest.mark.parametrize("source", ["dolly", "base"])
+def test_a_mirror_that_announces_xet_and_cannot_serve_it(
+    site: Site, nowhere: str, source: str
+) -> None:
+    """With Xet the same fetch hangs for ever; without it every file comes by plain HTTP."""
+    site.switch("small")
+    site.hub.xet = nowhere
+    account = site.fetched(source)
+    assert account["source"] == "hub"
+    assert not any("xet-read-token" in request for request in site.hub.requests)
+
+
+@pytest.mark.parametrize("silent", ["/api/datasets/", "/resolve/"])
+def test_a_server_that_never_answers_is_given_up(site: Site, silent: str) -> None:
+    site.switch("small")
+    site.env |= {"HF_HUB_DOWNLOAD_TIMEOUT": "1", "HF_HUB_ETAG_TIMEOUT": "1"}
+    site.hub.silent.add(silent)
+    started = time.monotonic()
+    try:
+        told = site.refused("dolly")
+    finally:
+        site.hub.release.set()
+    assert "databricks/databricks-dolly-15k: " in told and "check the network" in told
+    assert time.monotonic() - started < 120
+    site.hub.silent.clear()
+    assert site.fetched("dolly")["source"] == "hub"
 
 
 # --- the tokenizer -------------------------------------------------------------------------------
