@@ -1,6 +1,5 @@
-"""Our own judge in the agreement study (OpenBezoar, appendix D): what it says of the answers that
-others have judged, pair by pair or answer by answer.
-"""
+"""The agreement study: what is put to our judge, and what sways it and the others (OpenBezoar,
+appendix D). bezoar/agreement.py measures what comes of it."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, TypeVar
@@ -8,7 +7,17 @@ from typing import Any, NamedTuple, TypeVar
 from bezoar import agreement, llm, pairwise, progress, verdicts
 from bezoar.agreement import Put
 from bezoar.params import Params
-from bezoar.records import Answers, Ask, Comparison, Exchange, Failure, Grade, Question, Reply, Vote
+from bezoar.records import (
+    Answers,
+    Ask,
+    Comparison,
+    Exchange,
+    Failure,
+    Grade,
+    Question,
+    Reply,
+    Vote,
+)
 
 J = TypeVar("J")
 R = TypeVar("R")
@@ -28,6 +37,12 @@ class Judged(NamedTuple):
     def said(self) -> list[Comparison] | list[Grade]:
         """Its verdicts, of whichever kind was asked for."""
         return self.comparisons or self.grades
+
+
+def judge(p: Params, questions: Mapping[int, Question], puts: Sequence[Put]) -> Judged:
+    """What our judge says of `puts`: of pairs, or of their answers one by one, as
+    `agreement.verdicts` has it."""
+    return (by_pairs if p.agreement.verdicts == "pairs" else by_grades)(p, questions, puts)
 
 
 def by_pairs(p: Params, questions: Mapping[int, Question], puts: Sequence[Put]) -> Judged:
@@ -61,13 +76,13 @@ def by_grades(p: Params, questions: Mapping[int, Question], puts: Sequence[Put])
 def _run(
     p: Params, jobs: Sequence[J], do: Callable[[J, Ask], R], name: Callable[[J], str]
 ) -> llm.Run[J, R]:
-    """Put all jobs to the grader, under a progress bar."""
     if not jobs:  # nothing is asked, so no key is needed
         return llm.Run([], [], [])
     ask = llm.connect(p.llm.grader, p, "agreement")
-    how: dict[str, Any] = {"where": "agreement", "name": name}
     with progress.bar("agreement", len(jobs)) as advance:
-        return llm.each(do, jobs, ask, p.llm.grader, advance=advance, **how)
+        return llm.each(
+            do, jobs, ask, p.llm.grader, where="agreement", name=name, advance=advance
+        )  # fmt: skip
 
 
 def leanings(p: Params, votes: Sequence[Vote], answers: Sequence[Answers]) -> list[agreement.Row]:

@@ -23,7 +23,7 @@ SOURCE = "data/fetch/mt_bench"
 
 
 def main() -> None:
-    work.begin()
+    work.die_with_parent()
     p = params.load()
     questions = {q.question_id: q for q in read_jsonl(f"{SOURCE}/questions.jsonl", Question)}
     answers = list(read_jsonl(f"{SOURCE}/answers.jsonl", Answers))
@@ -36,21 +36,19 @@ def main() -> None:
     puts, unanswered = agreement.puts(records, answers, p.agreement.limit)
     if puts:
         preflight.stage("agreement")
-    judged = (study.by_pairs if p.agreement.verdicts == "pairs" else study.by_grades)(
-        p, questions, puts
-    )
-    described = agreement.described(others, judged.votes, records)
+    judged = study.judge(p, questions, puts)
+    told = agreement.described(others, judged.votes, records)
     votes = agreement.only([*others, *judged.votes], records)
     rows = agreement.table(votes, p.agreement.seed)
     category_of = {id: question.category for id, question in questions.items()}
     how = {"verdicts": p.agreement.verdicts, "which": p.agreement.records}
-    write_json("data/agreement/study.json", how | described)
+    write_json("data/agreement/study.json", how | told)
     write_json("data/agreement/table.json", rows)
     write_json("data/agreement/breakdown.json", agreement.breakdown(votes, category_of))
     write_json("data/agreement/biases.json", study.leanings(p, votes, answers))
     counts = {
         "records": len(records),
-        "judged": sum(described["judged"].values()),
+        "judged": sum(told["judged"].values()),
         "unanswered": unanswered,
         "read": verdicts.share_read([one.status for one in judged.said]),
         **verdicts.reference_metrics(judged.said),
