@@ -4,8 +4,8 @@ A FILE holds votes (JSON Lines or parquet: judge, question_id, turn, model_a, mo
 lmsys/mt_bench_human_judgments has them: --human those of people (judges expert_N and author_N),
 --judge those of a machine, again for each further one. Prints S1 and S2 (OpenBezoar, appendix D)
 of every two kinds of judges, with a 95 % interval of S1 over questions and Cohen's kappa; then
-what sways each: the place, the length (--answers FILE, models' answers) and being asked of itself
-(--own JUDGE=MODEL). The last line is one JSON object, of the first judge against people.
+what sways each: the place, the length (--answers FILE, models' answers) and being asked about
+itself (--own JUDGE=MODEL). The last line is one JSON object, of the first judge against people.
 """
 
 import argparse

@@ -90,7 +90,7 @@ def ids(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
 
 
 def decoded(tokenizer: Any, rows: Sequence[list[int]]) -> list[str]:
-    """The text of each row of ids, special tokens left out and nothing tidied."""
+    """Decode each row of ids, without special tokens and with nothing tidied."""
     texts: list[str] = tokenizer.batch_decode(
         rows, skip_special_tokens=True, clean_up_tokenization_spaces=False
     )
@@ -98,7 +98,7 @@ def decoded(tokenizer: Any, rows: Sequence[list[int]]) -> list[str]:
 
 
 def added(tokenizer: Any) -> tuple[list[int], list[int]]:
-    """The ids that the tokenizer adds before a text and behind it."""
+    """Return the ids that the tokenizer adds before a text, and those it adds behind."""
     text = SECTIONS[0]
     with_added: list[int] = tokenizer(text)["input_ids"]
     bare: list[int] = tokenizer(text, add_special_tokens=False)["input_ids"]
@@ -117,9 +117,11 @@ ANCHORS = ("", "\n", "a", ".", "0")
 def answer_ids(
     tokenizer: Any, pairs: Sequence[tuple[str, str]], where: str
 ) -> list[tuple[list[int], list[int]]]:
-    """(prompt ids, answer ids) of (prompt, answer) texts: the loss is on the second, which ends in
-    EOS. The prompt's ids are those that it has at inference, when no answer follows. BadInput, on
-    `where` and the row: ids that do not give the row's text back."""
+    """Cut (prompt, answer) texts into (prompt ids, answer ids). The loss is on the second, which
+    ends in EOS.
+
+    A prompt has the ids that it has at inference, when no answer follows. BadInput, on `where` and
+    the row: an answer without ids of its own, or with ids that do not give the text back."""
     prompts = ids(tokenizer, [prompt for prompt, _ in pairs])
     joined = ids(tokenizer, [prompt + answer for prompt, answer in pairs])
     parted = []
@@ -136,21 +138,21 @@ def altered(
     pairs: Sequence[tuple[str, str]],
     parted: Sequence[tuple[list[int], list[int]]],
 ) -> list[int]:
-    """The places of the rows whose ids give another text back: characters that the tokenizer does
-    not know, or writes in another form."""
+    """Return the places of the rows whose ids give another text back. The tokenizer does not know
+    some of their characters, or writes them in another form."""
     texts = decoded(tokenizer, [prompt + answer for prompt, answer in parted])
     return [n for n, text in enumerate(texts) if not gives_back(text, "".join(pairs[n]))]
 
 
 def gives_back(decoded: str, text: str) -> bool:
-    """Whether ids were decoded to their text. A tokenizer may put a blank before every text."""
+    """Say whether ids were decoded to their text. Some tokenizers put a blank before each."""
     return decoded in (text, f" {text}")
 
 
 def _after(
     tokenizer: Any, pair: tuple[str, str], prompt: list[int], both: list[int]
 ) -> list[int] | None:
-    """The ids of a pair's answer behind those of its prompt. None: there are none that give the
+    """Return the ids of a pair's answer behind those of its prompt. None where no ids give the
     text of both back."""
     if both[: len(prompt)] == prompt:
         return both[len(prompt) :]
@@ -182,7 +184,7 @@ def _unparted(
 
 
 def cut_left(tokenizer: Any, tokens: list[int], limit: int) -> list[int]:
-    """The last `limit` ids. What the tokenizer puts before every text (BOS) stays before them."""
+    """Keep the last `limit` ids, behind what the tokenizer puts before every text (BOS)."""
     if len(tokens) <= limit:
         return tokens
     opening, _ = added(tokenizer)
@@ -226,20 +228,19 @@ _PROOF = (
 
 
 def body() -> str:
-    """The layout of `prompt` as Jinja, default system message and all; without BOS."""
+    """Write the layout of `prompt` as Jinja, with the default system message and without BOS."""
     # a string of JSON is one of Jinja, whatever quotes and braces it holds
     return _BODY.replace("SYSTEM", json.dumps(SYSTEM.fill(), ensure_ascii=False))
 
 
 def is_ours(tokenizer: Any) -> bool:
-    """Whether the tokenizer's chat template is one of `template`."""
+    """Say whether the tokenizer's chat template comes from `template`."""
     return str(tokenizer.chat_template or "").endswith(body())
 
 
 def template(tokenizer: Any) -> str:
-    """The layout as Jinja, for a checkpoint with this tokenizer. What a server makes of a
-    conversation with it are the ids of `prompts`: it writes BOS where the tokenizer adds it.
-    BadInput: none does so."""
+    """Write the layout as Jinja for a checkpoint with this tokenizer, BOS included where the
+    tokenizer adds it. A server makes the ids of `prompts` with it. BadInput: no template does."""
     opening, _ = added(tokenizer)
     tokens = "".join(tokenizer.convert_ids_to_tokens(opening))
     written = "bos_token" if tokens == tokenizer.bos_token else json.dumps(tokens)
@@ -256,12 +257,12 @@ def template(tokenizer: Any) -> str:
 
 
 def opened_by_tokenizer(tokenizer: Any, rendered: str) -> str:
-    """What `template` rendered, less what it writes in the tokenizer's stead."""
+    """Drop from a rendered text what the template writes in the tokenizer's stead."""
     return rendered[rendered.index(SECTIONS[0]) :]
 
 
 def _agrees(tokenizer: Any, source: str) -> bool:
-    """Whether `source` renders the proof's conversations to the ids of their prompts."""
+    """Say whether `source` renders the proof's conversations to the ids of their prompts."""
     for talk in _PROOF:
         system = talk[0]["content"] if talk[0]["role"] == "system" else ""
         turns = [Message.model_validate(m) for m in talk if m["role"] != "system"]

@@ -231,7 +231,7 @@ def _end_open(tokenizer: Any, folder: Path) -> None:
     from tokenizers import processors
 
     tokens = tokenizer.convert_ids_to_tokens(before)
-    tokenizer.add_eos_token = False  # or it would come back with the next token that is set
+    tokenizer.add_eos_token = False  # or transformers would put EOS back with its own processor
     tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
         single=[*tokens, "$A"],
         pair=[*tokens, "$A", "$B"],

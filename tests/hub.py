@@ -41,6 +41,7 @@ class Hub:
     cut: dict[str, int] = field(default_factory=dict)  # plain path -> bytes, then it hangs up
     stalled: set[str] = field(default_factory=set)  # files that come only after `release` is set
     release: threading.Event = field(default_factory=threading.Event)
+    xet: str = ""  # where Xet would be served, by what this server announces
     url: str = ""
 
 
@@ -73,6 +74,14 @@ def serve(hub: Hub) -> Iterator[Hub]:
             length = int(self.headers.get("Content-Length") or 0)
             sent = self.rfile.read(length)
             hub.requests.append(f"{self.command} {path}")
+            if "/xet-read-token/" in path:
+                self.send_response(200)
+                token = {"X-Xet-Cas-Url": hub.xet, "X-Xet-Access-Token": "t"}
+                token |= {"X-Xet-Token-Expiration": "4102444800", "Content-Length": "0"}
+                for key, value in token.items():
+                    self.send_header(key, value)
+                self.end_headers()
+                return
             if path in hub.plain:
                 self.file(hub.plain[path], path, body, {})
             elif found := API.fullmatch(raw):
@@ -88,7 +97,12 @@ def serve(hub: Hub) -> Iterator[Hub]:
                 if at := self.commit(kind, name, unquote(revision)):
                     files, file = hub.repos[kind, name].commits[at], unquote(file)
                     if file in files:
-                        self.file(files[file], f"{name}/{file}", body, {"X-Repo-Commit": at})
+                        more = {"X-Repo-Commit": at}
+                        if hub.xet:
+                            more["X-Xet-Hash"] = tag(files[file])
+                            route = f"/api/{kind}s/{name}/xet-read-token/{at}"
+                            more["X-Xet-Refresh-Route"] = hub.url + route
+                        self.file(files[file], f"{name}/{file}", body, more)
                     else:
                         self.fail(404, "EntryNotFound", "Entry not found")
             else:
@@ -122,6 +136,10 @@ def serve(hub: Hub) -> Iterator[Hub]:
                 {"type": "file", "path": path, "size": len(data), "oid": tag(data)[:40]}
                 for path, data in files.items()
             ]
+            for entry, data in zip(entries, files.values(), strict=True):
+                if hub.xet:
+                    lfs = {"oid": tag(data), "size": len(data), "pointerSize": 134}
+                    entry |= {"xetHash": tag(data), "lfs": lfs}
             if what in ("revision", None):
                 self.json(
                     {

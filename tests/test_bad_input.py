@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import copy, environment
-from tests.test_sources import DOLLY, model, put
+from tests.test_preflight import BASE_FILES
+from tests.test_sources import DOLLY, put
 
 
 @pytest.fixture(scope="module")
@@ -228,8 +229,28 @@ def test_missing_seeds_are_an_error_and_other_missing_files_are_not(
     assert votes == {"simulated": True}
 
 
+def a_base(folder: Path) -> Path:
+    """A Llama with weights, and a tokenizer of bytes."""
+    from transformers import LlamaConfig
+
+    from bezoar import small
+
+    config = LlamaConfig(
+        vocab_size=300,
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+    )
+    small.build(config).save_pretrained(folder)
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        (folder / name).write_bytes(BASE_FILES[name])
+    return folder
+
+
+@pytest.mark.slow
 def test_a_base_without_a_tokenizer_is_an_error_and_the_one_before_stays(tree: Path) -> None:
-    base = model(tree / "local/base/mine")
+    base = a_base(tree / "local/base/mine")
     try:
         assert run(tree, "stages.fetch", "base") == (0, "")
         before = written(tree)

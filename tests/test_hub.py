@@ -7,6 +7,7 @@ import json
 import os
 import re
 import shutil
+import socket
 import subprocess
 import sys
 import time
@@ -19,7 +20,7 @@ import pytest
 import yaml
 
 from bezoar.files import BadInput
-from bezoar.sources import tokenizer
+from bezoar.sources import hub, tokenizer
 from tests.conftest import ROOT, copy, environment
 from tests.hub import Hub, Repo, serve
 from tests.test_sources import parquet, put
@@ -910,6 +911,47 @@ def test_a_killed_stream_goes_on_after_its_last_whole_file(site: Site) -> None:
     shutil.rmtree(site.env["BEZOAR_WORK"])
     assert site.fetched("flan") == resumed
     assert site.rows("flan/queries.jsonl") == rows
+
+
+# --- servers that say nothing ---------------------------------------------------------------------
+
+
+@pytest.fixture
+def nowhere() -> Iterator[str]:
+    """The address of a server that takes connections and never answers."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        yield f"http://127.0.0.1:{listening.getsockname()[1]}"
+
+
+@pytest.mark.parametrize("source", ["dolly", "base"])
+def test_a_mirror_that_announces_xet_and_cannot_serve_it(
+    site: Site, nowhere: str, source: str
+) -> None:
+    """With Xet the same fetch hangs for ever; without it every file comes by plain HTTP."""
+    site.switch("small")
+    site.hub.xet = nowhere
+    account = site.fetched(source)
+    assert account["source"] == "hub"
+    assert not any("xet-read-token" in request for request in site.hub.requests)
+
+
+def test_a_server_that_never_answers_is_given_up(
+    nowhere: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The library asks without a limit when it lists files; its five repetitions take 23 s more."""
+    import httpx2
+    from huggingface_hub import constants, get_session
+
+    monkeypatch.setattr(constants, "HF_HUB_DOWNLOAD_TIMEOUT", 1)
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", False)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    hub.ready.cache_clear()
+    hub.ready()
+    started = time.monotonic()
+    with pytest.raises(httpx2.ReadTimeout):
+        get_session().get(f"{nowhere}/api/datasets/a/b", timeout=None)
+    assert time.monotonic() - started < 20
+    assert constants.HF_HUB_DISABLE_XET
 
 
 # --- the tokenizer -------------------------------------------------------------------------------

@@ -155,6 +155,8 @@ def _typed(info: str, block: str) -> Iterator[tuple[tuple[str, ...], str]]:
 
 def _words(line: str) -> tuple[str, ...]:
     """As a shell would split them, without variables before; prose with an apostrophe is none."""
+    line = re.sub(r"\$\(cat (\S+)\)", lambda file: (ROOT / file[1]).read_text().strip(), line)
+    line = line.replace("\n", " ")
     try:
         words = shlex.split(line, comments=True)
     except ValueError:

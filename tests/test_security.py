@@ -30,6 +30,7 @@ from bezoar.records import Message
 from bezoar.sources import hub, link, local, weights
 from bezoar.training import fitting, merge
 from tests.conftest import BIN, ROOT, environment
+from tests.cutting import beside
 from tests.hub import Hub, Repo, serve
 from tests.servers import Faults, serving
 from tests.test_hub import llama
@@ -172,14 +173,15 @@ def test_an_adapter_of_pickles_is_refused(tmp_path: Path, mark: Path) -> None:
 def test_what_lies_beside_a_users_model_is_not_taken_along(tmp_path: Path, mark: Path) -> None:
     theirs = tmp_path / "theirs"
     llama(theirs, 64)
-    (theirs / "tokenizer.json").write_text("{}")
+    beside(theirs)
     for name in ("pytorch_model.bin", "tokenizer.pkl", "tokenizer.bin"):
         trapped(theirs / name, mark)
     (theirs / "tokenizer.py").write_text("")
     weights.copy(list(theirs.iterdir()), tmp_path / "ours", "local/base")
     taken = {path.name for path in (tmp_path / "ours").iterdir()}
     assert taken == {
-        "config.json", "generation_config.json", "model.safetensors", "tokenizer.json"
+        "config.json", "generation_config.json", "model.safetensors", "tokenizer.json",
+        "tokenizer_config.json",
     }  # fmt: skip
 
 

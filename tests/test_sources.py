@@ -13,6 +13,7 @@ from bezoar.records import Message
 from bezoar.sources import collect, embedded, local, names, shapes, weights
 from bezoar.sources.tables import Source
 from tests.conftest import DATA
+from tests.cutting import beside
 
 DOLLY = {"instruction": "Name a river.", "context": "", "response": "Oder.", "category": "open_qa"}
 PAIR = {
@@ -644,7 +645,7 @@ def copy(folder: Path, out: Path) -> dict[str, object]:
 
 
 def test_a_base_model_is_copied_without_what_is_not_its_own(tmp_path: Path) -> None:
-    base = model(tmp_path / "base/any name")
+    base = beside(model(tmp_path / "base/any name"))
     (base / "linked.safetensors").symlink_to(base / "model.safetensors")
     copy(tmp_path, tmp_path / "out/base")
     assert sorted(path.name for path in (tmp_path / "out/base").iterdir()) == [
@@ -652,6 +653,7 @@ def test_a_base_model_is_copied_without_what_is_not_its_own(tmp_path: Path) -> N
         "linked.safetensors",
         "model.safetensors",
         "tokenizer.json",
+        "tokenizer_config.json",
     ]
     assert not (tmp_path / "out/base/linked.safetensors").is_symlink()
 

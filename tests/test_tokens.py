@@ -18,10 +18,10 @@ from bezoar.sources import tokenizer as proof
 from bezoar.sources import weights
 from bezoar.training import dpo, sft
 from tests.conftest import DATA
+from tests.cutting import TEXT, byte_level
 from tests.test_hub import sentencepiece
 
 CASE = DATA.parent / "cases" / "base_no_char_offsets"
-TEXT = [chat.prompt([Message(role="user", content="Hello. Why?")]) + "Hi there, my friend.\n\n"]
 BYTES = [f"<0x{number:02X}>" for number in range(256)]
 ANSWERS = ("Hi there, my friend.", "", " a blank first", "\na line break first", "\n\n😀", "é", "a")
 
@@ -39,22 +39,6 @@ TALKS: list[tuple[str, list[Message]]] = [
 
 
 # --- tokenizers of every habit -------------------------------------------------------------------
-
-
-def byte_level(prefix: bool) -> Any:
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=prefix)
-    tokenizer.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=400,
-        special_tokens=["<unk>", "<s>", "</s>"],
-        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
-        show_progress=False,
-    )
-    tokenizer.train_from_iterator(TEXT * 20, trainer)
-    return tokenizer
 
 
 def metaspace(scheme: str) -> Any:

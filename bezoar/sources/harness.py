@@ -12,6 +12,7 @@ from typing import Any
 from bezoar.files import BadInput
 from bezoar.params import Harness
 from bezoar.records import ItemText
+from bezoar.sources import hub
 from bezoar.sources.tables import Source, Tables
 
 _OPENS = re.compile(r"\A(?:Question|Article|Q):\s*")
@@ -35,6 +36,7 @@ def _read(wanted: Harness) -> Source:
     datasets.utils.logging.set_verbosity_error()
     datasets.disable_progress_bars()
     disable_progress_bars()
+    hub.ready()
     manager = TaskManager()
     if unknown := [name for name in wanted.tasks if name not in manager.all_tasks]:
         raise BadInput(

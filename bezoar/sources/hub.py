@@ -8,12 +8,14 @@ code when it is loaded.
 import errno
 import glob
 import logging
+import os
 import shutil
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from fnmatch import fnmatchcase
+from functools import cache
 from pathlib import Path
 
 from bezoar import work
@@ -225,6 +227,7 @@ def reached(part: Repository) -> Iterator[None]:
         RevisionResolutionError,
     )
 
+    ready()
     page = "/".join(
         [constants.ENDPOINT, *([f"{part.kind}s"] if part.kind != "model" else []), part.repository]
     )
@@ -265,6 +268,35 @@ def reached(part: Repository) -> Iterator[None]:
             f"{part.repository}: {page} cannot be read ({why}); check the network (behind a "
             "mirror set HF_ENDPOINT), then run the same command again: what was fetched is kept"
         ) from None
+
+
+@cache
+def ready() -> None:
+    """Have huggingface_hub give up on a server that says nothing, and fetch by plain HTTP.
+
+    Its client waits for ever without a timeout, and so does Xet where a mirror announces it and
+    cannot serve it. HF_HUB_DOWNLOAD_TIMEOUT (seconds) and HF_HUB_DISABLE_XET=0 are the user's.
+    """
+    import httpx2
+    from huggingface_hub import constants, set_client_factory
+    from huggingface_hub.utils._http import default_client_factory
+
+    def limit(request: httpx2.Request) -> None:
+        # most calls of the library ask for no limit in so many words
+        told = request.extensions.get("timeout") or {}
+        seconds = constants.HF_HUB_DOWNLOAD_TIMEOUT
+        request.extensions["timeout"] = {
+            step: told.get(step) or seconds for step in ("connect", "read", "write", "pool")
+        }
+
+    def client() -> httpx2.Client:
+        made = default_client_factory()
+        made.event_hooks["request"].append(limit)
+        return made
+
+    set_client_factory(client)
+    if "HF_HUB_DISABLE_XET" not in os.environ:
+        constants.HF_HUB_DISABLE_XET = True
 
 
 def _quiet() -> None:

@@ -162,7 +162,7 @@ Right = tuple[Cut, list[str], Callable[[], Any]]
 
 
 def _sentencepiece(folder: Path, name: str) -> Right:
-    """How tokenizer.model cuts a text, texts to prove it on, and a maker of a tokenizer like it."""
+    """Return how tokenizer.model cuts a text, texts to prove it on, and a maker of its like."""
     from sentencepiece import SentencePieceProcessor
     from sentencepiece.sentencepiece_model_pb2 import ModelProto
 
@@ -177,7 +177,7 @@ def _sentencepiece(folder: Path, name: str) -> Right:
 
 
 def _as_it_stands(folder: Path, name: str) -> Right:
-    """How tokenizer.json cuts a text, texts to prove it on, and a maker of a tokenizer like it."""
+    """Return how tokenizer.json cuts a text, texts to prove it on, and a maker of its like."""
     from tokenizers import Tokenizer
 
     def made() -> Any:
@@ -208,20 +208,20 @@ def _as_it_stands(folder: Path, name: str) -> Right:
 
 
 def _spread(things: Sequence[Any]) -> list[Any]:
-    """At most SAMPLED of them, evenly spread."""
+    """Take about SAMPLED of them, evenly spread."""
     step = max(1, len(things) // SAMPLED)
     return list(things[::step])
 
 
 def _sampled(pieces: Sequence[str]) -> list[str]:
-    """Texts of some of a vocabulary's pieces, side by side and with blanks between."""
+    """Make texts of some of a vocabulary's pieces, side by side and with blanks between."""
     some = [piece.replace("▁", " ") for piece in _spread(pieces)]
     groups = [some[n : n + AT_ONCE] for n in range(0, len(some), AT_ONCE)]
     return [mark.join(group) for group in groups for mark in ("", " ")]
 
 
 def _difference(loaded: Any, right: Cut, texts: Sequence[str]) -> str | None:
-    """The first of `texts` that the two cut into different ids."""
+    """Find the first of `texts` that the two cut into different ids."""
     for text in texts:
         ids = loaded(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
         if ids != right(text):
@@ -249,7 +249,7 @@ def _write(folder: Path, loaded: Any, backend: Any) -> None:
 
 
 def _rebuilt(proto: Any, processor: Any) -> Any:
-    """A tokenizer made after a sentencepiece model."""
+    """Make a tokenizer after a sentencepiece model."""
     from tokenizers import AddedToken, Regex, Tokenizer, decoders, normalizers, pre_tokenizers
 
     spec = proto.normalizer_spec
@@ -282,8 +282,8 @@ def _rebuilt(proto: Any, processor: Any) -> Any:
 
 
 def _model(proto: Any) -> Any:
-    """The model of tokenizers that stands for a sentencepiece model. Of two neighbours that could
-    be merged, sentencepiece takes those whose piece has the highest score."""
+    """Make the model of tokenizers that stands for a sentencepiece model. Among neighbours that
+    could be merged, sentencepiece takes those whose piece has the highest score."""
     from tokenizers import models
 
     spec, pieces = proto.trainer_spec, proto.pieces
@@ -310,8 +310,8 @@ def _model(proto: Any) -> Any:
 
 
 def _score(piece: Any, highest: float) -> float:
-    """What a piece of a unigram model adds to a text's score: sentencepiece favours symbols of the
-    model's own. One of another type is no part of a text: <s> in a text is text."""
+    """Score a piece of a unigram model. sentencepiece favours symbols of the model's own. A piece
+    of another type is no part of a text: <s> in a text is text."""
     if piece.type == SYMBOL:
         return len(piece.piece) * highest - 0.1
     return float(piece.score) if piece.type == NORMAL else LEAST
@@ -321,8 +321,8 @@ def _score(piece: Any, highest: float) -> float:
 
 
 def _altered(tokenizer: Any, name: str, answers: Sequence[str]) -> list[int]:
-    """The places of the answers that come back in another form behind a prompt. BadInput, on
-    `name`: one that cannot be parted from it."""
+    """Return the places of the answers that come back in another form behind a prompt. BadInput,
+    on `name`: an answer that cannot be parted from it."""
     prompt = chat.prompt([Message(role="user", content="Hello.")])
     pairs = [(prompt, answer) for answer in answers]
     parted = chat.answer_ids(tokenizer, pairs, f"{name}: proof of its tokenizer")
@@ -363,7 +363,9 @@ def _refuse_changed(tokenizer: Any, name: str) -> None:
 
     with tempfile.TemporaryDirectory() as folder:
         tokenizer.save_pretrained(folder)
-        saved = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        saved = AutoTokenizer.from_pretrained(
+            folder, local_files_only=True, trust_remote_code=False
+        )
         texts = [*TEXTS, *PLAIN, *KINDS.values()]
         for text, *ids in zip(
             texts, chat.ids(tokenizer, texts), chat.ids(saved, texts), strict=True

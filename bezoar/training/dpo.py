@@ -238,10 +238,11 @@ def rows(
     answer_limit: int,
     where: str,
 ) -> dict[str, list[Any]]:
-    """Token ids of (prompt, chosen, rejected): the last `prompt_limit` of a prompt, the first
-    `answer_limit` of an answer. `length` is what pairs are grouped by, where they are padded;
-    `altered` are those that the tokenizer writes in another form. BadInput, on `where`: as
-    chat.answer_ids."""
+    """Return token ids of (prompt, chosen, rejected).
+
+    A prompt keeps its last `prompt_limit`, an answer its first `answer_limit`. Pairs are grouped
+    by `length` where they are padded. `altered` marks pairs that the tokenizer writes in another
+    form. BadInput, on `where`: as chat.answer_ids."""
     columns = "prompt_ids", "chosen_ids", "rejected_ids", "truncated", "length", "altered"
     table: dict[str, list[Any]] = {name: [] for name in columns}
     altered: set[int] = set()

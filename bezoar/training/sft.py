@@ -259,9 +259,10 @@ def starting_model(link: Link, base: Path, start: Path, how: Sft, device: "loadi
 def rows(
     tokenizer: Any, pairs: Sequence[tuple[str, str]], *, limit: int, where: str
 ) -> dict[str, list[Any]]:
-    """Token ids and labels of the (prompt, answer) rows that have room for some of the answer; one
-    longer than `limit` tokens keeps its start, so it does not end in EOS. `altered` are those that
-    the tokenizer writes in another form. BadInput, on `where`: as chat.answer_ids."""
+    """Return token ids and labels of the (prompt, answer) rows with room for some of the answer.
+
+    A row longer than `limit` tokens keeps its start, so it does not end in EOS. `altered` marks
+    rows that the tokenizer writes in another form. BadInput, on `where`: as chat.answer_ids."""
     columns = "input_ids", "labels", "truncated", "altered"
     table: dict[str, list[Any]] = {name: [] for name in columns}
     parted = chat.answer_ids(tokenizer, pairs, where)

@@ -93,6 +93,7 @@ PARTS_PHRASINGS: dict[str, tuple[str, ...]] = {
     "add_constraints": (
         "What is {parts}?",
         "Name {parts}, with a comma between them.",
+        "Tell me {parts}.",
     ),
     "deepen": (
         "What is {parts}?",
@@ -105,6 +106,7 @@ PARTS_PHRASINGS: dict[str, tuple[str, ...]] = {
     "increase_reasoning": (
         "What is {parts}?",
         "Think in steps and name {parts}.",
+        "Tell me {parts}.",
     ),
     "complicate_input": (
         "Name {parts}.",
