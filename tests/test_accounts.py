@@ -3,6 +3,8 @@ stands on one side alone."""
 
 import gzip
 import json
+import re
+import unicodedata
 from pathlib import Path
 from typing import Any
 
@@ -220,3 +222,24 @@ def test_the_account_of_the_real_folder_adds_up(
     assert pairs is not None
     train, test = sides(pairs)
     assert not prompts(train) & prompts(test) and PAIR["chosen"]
+
+
+def test_prompts_that_look_alike_stand_on_one_side(tmp_path: Path) -> None:
+    for n in range(12):
+        asked = f"Wie groß ist Größe {n}?"
+        alike = [asked, asked[:-1], unicodedata.normalize("NFD", asked), f"\u200b{asked.upper()}!"]
+        rows = [{**pair(each), "id": k} for k, each in enumerate(alike)]
+        put(tmp_path / f"hh_rlhf/{n}.jsonl", *rows)
+    train, test = sides(read("hh_rlhf", tmp_path))
+    numbers = [{re.findall(r"\d+", p.prompt[0].content)[0] for p in side} for side in (train, test)]
+    assert len(train) + len(test) == 48
+    assert not numbers[0] & numbers[1]
+
+
+def test_an_item_that_two_files_answer_differently_is_told(tmp_path: Path) -> None:
+    row = {"question": "Two?", "choices": ["a", "b", "c"], "answer": "a"}
+    put(tmp_path / "benchmarks/quiz_test.csv", text=spread([row]))
+    put(tmp_path / "benchmarks/quiz_test.jsonl", {**row, "answer": "b"})
+    source = read("benchmarks", tmp_path)
+    adds_up(source)
+    assert source.account["left_out"] == {"another file gives this item another answer": 1}

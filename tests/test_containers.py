@@ -310,3 +310,9 @@ def test_empty_columns_of_a_spreadsheet_do_no_harm(tmp_path: Path) -> None:
     put(tmp_path / "dolly/a.csv", text="question;answer;;\nA?;B;;\nC?;D;;seen\nE?;F;;;;\n")
     seeds: Any = read("dolly", tmp_path).tables["seeds.jsonl"]
     assert [seed.response for seed in seeds] == ["B", "D", "F"]
+
+
+def test_a_markdown_table_is_a_table(tmp_path: Path) -> None:
+    put(tmp_path / "dolly/a.txt", text="| Question | Answer |\n|---|:--:|\n| A? | B. |\n")
+    seeds: Any = read("dolly", tmp_path).tables["seeds.jsonl"]
+    assert [(seed.instruction, seed.response) for seed in seeds] == [("A?", "B.")]

@@ -6,6 +6,7 @@ from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Generic, Literal, NamedTuple, TypeVar
+from unicodedata import normalize
 
 from bezoar.sources.dialogues import Skipped
 
@@ -145,5 +146,6 @@ class Taking(Generic[T]):
 
 
 def plain(*texts: str) -> Hashable:
-    """Return what equal texts have in common, whatever their blanks and their case."""
-    return hash(tuple(" ".join(text.split()).casefold() for text in texts))
+    """Return what equal texts have in common, whatever their blanks, their case and how their
+    accents are written."""
+    return hash(tuple(" ".join(normalize("NFC", text).split()).casefold() for text in texts))

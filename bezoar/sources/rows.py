@@ -33,6 +33,7 @@ TITLES = {
 NUMBERS = {"question_id", "turn", "subcategories"}
 WRAPS = ("data", "rows", "examples", "items", "instances", "records")  # lists of rows in an object
 DELIMITERS = (",", "\t", ";", "|")
+RULE = re.compile(r"[-:]{2,}")
 BLANKS = re.compile(r"\s*")
 MISSING = object()  # no field, where null is one
 CELL = 2**24  # ours: characters in a cell
@@ -182,7 +183,8 @@ def table(path: Path, delimiter: str, named: list[str] | None = None) -> Iterato
         with containers.text(path) as source:
             reader = csv.reader(source, delimiter=delimiter, strict=True)
             names = named or []
-            for cells in reader:
+            for written in reader:
+                cells = _stripped(written) if delimiter == "|" else written
                 number, begins = reader.line_num, number + 1
                 if not any(cells) or (not names and cells[0] == "sep="):  # Excel's own first line
                     continue
@@ -214,6 +216,12 @@ def table(path: Path, delimiter: str, named: list[str] | None = None) -> Iterato
         for _ in lines(path):  # it knows the line
             pass
         raise containers.NotText(str(path), error) from None
+
+
+def _stripped(cells: list[str]) -> list[str]:
+    """Return the cells of a row between bars, none where it is the rule of a Markdown table."""
+    stripped = [text.strip() for text in cells]
+    return [] if RULE.fullmatch("".join(stripped)) else stripped
 
 
 def _row(where: str, value: Any) -> Row:

@@ -641,7 +641,8 @@ def unknown(path: Path) -> str:
         return "a message a row (OpenAssistant); give it as whole dialogues"
     if not row.fields:
         return "an object without a field"
-    return f"rows of no shape that is known; their fields are {_few(list(row.fields))}"
+    fields = [_kind(*field) for field in row.fields.items()]
+    return f"rows of no shape that is known; their fields are {_few(fields)}"
 
 
 def _unknown_text(opening: Sequence[str]) -> str:
@@ -656,8 +657,15 @@ def _unknown_text(opening: Sequence[str]) -> str:
     return f"{opens_as}; its columns are {_few(cells)}"
 
 
+def _kind(name: str, value: object) -> str:
+    """Name a field, with what it holds where that is no text."""
+    kinds = {list: "a list", dict: "an object", bool: "true or false", int: "a number"}
+    kind = "null" if missing(value) else kinds.get(type(value), "")
+    return f"{name} ({kind or 'a number'})" if kind or isinstance(value, float) else name
+
+
 def _few(names: Sequence[str]) -> str:
-    shown = [" ".join(str(name).split())[:30] for name in names[:8]]
+    shown = [" ".join(str(name).split())[:45] for name in names[:8]]
     return ", ".join(shown) + (", ..." if len(names) > 8 else "")
 
 

@@ -1,0 +1,125 @@
+"""Multiple-choice items out of files: a task each, of the split that is evaluated."""
+
+from collections import Counter
+from collections.abc import Hashable, Iterator, Sequence
+
+from bezoar.records import Item
+from bezoar.sources import choices, names, shapes
+from bezoar.sources.accounts import TWICE, Account, File, Taking, plain
+from bezoar.sources.choices import Benchmark, RawItem
+from bezoar.sources.dialogues import Skipped
+from bezoar.sources.reader import Reader
+from bezoar.sources.rows import Row
+from bezoar.sources.shapes import Recognised
+from bezoar.sources.tables import Tables
+
+CONTRADICTED = "another file gives this item another answer"
+Group = Sequence[tuple[File, str, Recognised]]  # files of a task, or parts of them, by split
+
+
+def tables(reader: Reader, files: Sequence[File], limit: int | None) -> Tables:
+    """Read the tables of a fetch out of its files. BadInput: as readers.read."""
+    task_names = names.distinct([file.title for file in files])
+    groups: dict[tuple[str, str], list[tuple[File, str, Recognised]]] = {}
+    for file in files:
+        recognised, name = reader.recognise(file), task_names[file.title]
+        reader.account.open(file)
+        group = groups.setdefault((name.task, recognised.shape.name), [])
+        group += [(file, split, part) for split, part in shapes.parted(recognised, name.split)]
+    several = Counter(task for task, _ in groups)
+    made: dict[str, list[Item]] = {}
+    tasks = _Tasks(reader, limit)
+    for (task, shape), group in sorted(groups.items(), key=_depth):
+        named = f"{task}_{'_'.join(shape.lower().split())}" if several[task] > 1 else task
+        if items := tasks.items(named, group, choices.BENCHMARKS[shape]):
+            made[f"tasks/{named}.jsonl"] = items
+    # what the world's probes ask is nothing that a user's own seeds teach
+    return {**made, "probes.jsonl": []}
+
+
+def _depth(task: tuple[tuple[str, str], Group]) -> tuple[int, str, str]:
+    # of two copies the one that lies less deep has the better name
+    (name, shape), group = task
+    return min(file.title.count("/") for file, _, _ in group), name, shape
+
+
+class _Tasks:
+    """Make the tasks of all benchmarks, one after another."""
+
+    def __init__(self, reader: Reader, limit: int | None) -> None:
+        self.reader, self.limit = reader, limit
+        self.earlier: list[set[Hashable]] = []  # the items of each task
+
+    def items(self, task: str, group: Group, form: Benchmark) -> list[Item]:
+        """Return the items of the first split that gives its answers: test, then validation, then a
+        file that names none. A training split is no task."""
+        used, chosen = "", list[tuple[File, list[RawItem]]]()
+        for split in names.EVALUATED:
+            shards = [(file, recognised) for file, each, recognised in group if each == split]
+            if used:
+                self._leave_out(shards, f"another split of {task} is used ({used})")
+                continue
+            chosen = [
+                (file, list(self._raw_items(file, recognised, form))) for file, recognised in shards
+            ]
+            if any(items for _, items in chosen):
+                used, taken = split or "no split named", chosen
+        self._leave_out(
+            [(f, recognised) for f, each, recognised in group if each == "train"], names.TRAINING
+        )
+        return self._labelled(task, taken, form) if used else []
+
+    def _leave_out(self, shards: Sequence[tuple[File, Recognised]], reason: str) -> None:
+        for file, recognised in shards:
+            count = sum(1 for _ in recognised.rows())
+            self.reader.account.read[file.title] += count
+            self.reader.account.leave_out(file, reason, count)
+
+    def _raw_items(self, file: File, recognised: Recognised, form: Benchmark) -> Iterator[RawItem]:
+        def make(row: Row) -> RawItem:
+            item = form.read(row)
+            if len(item.choices) < 2:
+                raise Skipped("fewer than two choices")
+            if choices.hidden(item):
+                raise Skipped("a row without its answer, as a hidden test set has")
+            return item
+
+        return self.reader.each(file, recognised, make)
+
+    def _labelled(
+        self, task: str, taken: Sequence[tuple[File, list[RawItem]]], form: Benchmark
+    ) -> list[Item]:
+        """Return items with the index of the right choice, as all rows of the task together say. A
+        task all of whose items stand in an earlier one is a copy of it."""
+
+        def same(item: RawItem) -> Hashable:
+            return plain(item.question, *item.choices)
+
+        account = self.reader.account
+        every = [item for _, items in taken for item in items]
+        keys = set(map(same, every))
+        if any(keys <= others for others in self.earlier):
+            for file, items in taken:
+                account.leave_out(file, TWICE, len(items))
+            return []
+        self.earlier.append(keys)
+        labels = iter(choices.labels(every, form, self.reader.how.answer_is))
+        first: dict[Hashable, tuple[File, int]] = {}
+
+        def checked(file: File, item: RawItem) -> tuple[RawItem, int] | Skipped:
+            label = next(labels)
+            other, told = first.setdefault(same(item), (file, label))
+            return (item, label) if other == file or told == label else Skipped(CONTRADICTED)
+
+        taking: Taking[tuple[RawItem, int]] = Taking(
+            Account(), self.limit, self.reader.how.take, lambda each: same(each[0])
+        )
+        for file, items in taken:
+            taking.add(file, ([checked(file, item)] for item in items))
+        labelled = [
+            Item(id=f"{task}-{n:05d}", question=item.question, choices=item.choices, label=label)
+            for n, (_, (item, label)) in enumerate(taking.done(), 1)
+        ]
+        taking.account.read.clear()  # counted as they were read
+        account.add(taking.account)
+        return labelled
