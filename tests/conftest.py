@@ -1,9 +1,11 @@
 """Shared fixtures: copies of the project to break, and the embedded run that slow tests look at."""
 
+import getpass
 import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,8 +18,22 @@ DATA = Path(os.environ.get("BEZOAR_DATA", ROOT.parent / "shared" / "data"))
 BIN = Path(sys.executable).parent
 
 
+# Bases that passed their rehearsal, by the content of all that decides it: tests need not wait for
+# the same one again.
+REHEARSALS = Path(tempfile.gettempdir()) / f"bezoar-rehearsals-{getpass.getuser()}"
+
+
 def environment(work: Path, **more: str) -> dict[str, str]:
-    """What the Makefile exports, with a scratch folder of its own."""
+    """What the Makefile exports, with a scratch folder of its own, but for passed rehearsals."""
+    if work.name == "work" and work.is_absolute():
+        REHEARSALS.mkdir(exist_ok=True)
+        work.mkdir(parents=True, exist_ok=True)
+        if not (work / "rehearsals").exists():
+            (work / "rehearsals").symlink_to(REHEARSALS)
+    return _environment(work, **more)
+
+
+def _environment(work: Path, **more: str) -> dict[str, str]:
     return {
         **os.environ,
         "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}",
@@ -47,7 +63,7 @@ def copy(to: Path, source: Path = ROOT) -> Path:
         if (source / name).is_file():
             (to / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(source / name, to / name)
-    env = environment(to)
+    env = _environment(to)
     for command in ("init -q", "add -A", "commit -q -m copy"):
         subprocess.run(["git", *command.split()], cwd=to, check=True, env=env)
     return to
