@@ -1,6 +1,7 @@
 """The one template: how a conversation becomes text, in training, harness and chat alike.
 
-`### System:` / `### Instruction:` / `### Response:` sections (OpenBezoar, section 3.2).
+Sections System, Instruction and Response (OpenBezoar 3.3, figure 15); the marks before the names
+are ours.
 """
 
 import json

@@ -42,6 +42,18 @@ def test_the_readme_names_every_page() -> None:
     assert named == {str(page.relative_to(ROOT)) for page in (ROOT / "docs").glob("*.md")}
 
 
+def test_the_diff_of_the_scheme_page_applies() -> None:
+    done = subprocess.run(
+        ["git", "apply", "--check"],
+        cwd=ROOT,
+        input=block("diff"),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+
+
 def test_make_help_describes_every_target_in_80_columns() -> None:
     done = subprocess.run(
         ["make", "--no-print-directory", "help"],

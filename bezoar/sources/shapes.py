@@ -89,6 +89,16 @@ class RawSeed(NamedTuple):
     unused: Sequence[str] = ()
 
 
+# fields of multiple-choice items: where they cannot be read, a test is no seed all the same
+OFFERED = {
+    "choices",
+    "options",
+    "endings",
+    "distractor1",
+    "mc1_targets",
+    "best_answer",
+    "answerKey",
+}
 PAIRED = [  # (question, answer) as text, in the names that people give them
     (question, answer)
     for question in ("question", "prompt", "query", "problem", "input")
@@ -169,7 +179,7 @@ SEEDS: dict[str, tuple[Callable[[Fields], bool], Callable[[Row], RawSeed]]] = {
         _marked,
     ),
     "questions and answers": (
-        lambda f: any(_answers(*pair)(f) for pair in PAIRED),
+        lambda f: not OFFERED & f.keys() and any(_answers(*pair)(f) for pair in PAIRED),
         _question,
     ),
 }
