@@ -16,7 +16,8 @@ class BadInput(SystemExit):
     """A user's mistake: printed as "where: what is wrong; what would be right", no traceback."""
 
     def __init__(self, message: str) -> None:
-        super().__init__(f"error: {message}")
+        # a file's name need be no UTF-8
+        super().__init__(f"error: {message}".encode(errors="backslashreplace").decode())
 
 
 def read_jsonl(path: str | Path, record: type[R]) -> Iterator[R]:

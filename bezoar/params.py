@@ -37,7 +37,15 @@ class Section(BaseModel):
 
 
 Share = Annotated[float, Field(ge=0, le=1)]
-Count = Annotated[int, Field(gt=0)]
+
+
+def _no_truth(value: object) -> object:
+    if isinstance(value, bool):  # an int to Python
+        raise ValueError("a whole number is expected, not true or false")
+    return value
+
+
+Count = Annotated[int, BeforeValidator(_no_truth), Field(gt=0)]
 Rate = Annotated[float, Field(gt=0, lt=1)]
 
 
@@ -420,7 +428,7 @@ class Reading(Section):
     that name none. `answer_is`: how a benchmark writes its answers, where two readings fit."""
 
     take: Literal["spread", "first"] = "spread"
-    fields: dict[str, str] = {}
+    fields: dict[str, Annotated[str, Field(min_length=1)]] = {}
     category: Annotated[str, Field(min_length=1)] = "open_qa"
     answer_is: AnswerIs | None = None
 

@@ -243,3 +243,20 @@ def test_an_item_that_two_files_answer_differently_is_told(tmp_path: Path) -> No
     source = read("benchmarks", tmp_path)
     adds_up(source)
     assert source.account["left_out"] == {"another file gives this item another answer": 1}
+
+
+def test_an_instance_without_an_output_is_left_out(tmp_path: Path) -> None:
+    outputs: list[Any] = [["x", "y"], [], None, "z"]
+    instances = [{"input": f"i{n}", "output": each} for n, each in enumerate(outputs)]
+    put(tmp_path / "flan/task1.json", {**TASK, "Instances": instances})
+    source = read("flan", tmp_path)
+    adds_up(source)
+    assert [getattr(q, "target") for q in source.tables["queries.jsonl"]] == ["x", "z"]  # noqa: B009
+    assert source.account["left_out"] == {"empty query or target": 2}
+
+
+def test_a_topic_without_a_number_always_qualifies(tmp_path: Path) -> None:
+    rows = [{"name": "a", "subcategories": 2.0}, {"name": "b", "subcategories": None}]
+    put(tmp_path / "topics/t.jsonl", *rows, {"name": None, "subcategories": 1})
+    topics: Any = read("topics", tmp_path).tables["topics.jsonl"]
+    assert [(topic.name, topic.subcategories) for topic in topics] == [("a", 2), ("b", None)]

@@ -1,6 +1,7 @@
 """Finding a user's files by what is in them, and linking them so that DVC sees every change."""
 
 import json
+import os
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,19 @@ import pytest
 from bezoar.files import BadInput
 from bezoar.sources import link, local
 from tests.conftest import BIN, DATA, environment
-from tests.test_sources import CHAIN, DOLLY, ITEMS, PAIR, QUESTIONS, TASK, answer, model, put, vote
+from tests.test_sources import (
+    CHAIN,
+    DOLLY,
+    ITEMS,
+    PAIR,
+    QUESTIONS,
+    TASK,
+    answer,
+    model,
+    put,
+    read,
+    vote,
+)
 
 DECOYS: dict[str, Any] = {
     "chat.json": [{"conversations": [{"from": "human", "value": "Hi"}], "tools": "[]"}],
@@ -200,3 +213,20 @@ def test_the_real_folder_is_told_apart(tmp_path: Path, monkeypatch: pytest.Monke
     assert len(questions) == 80 and sum(bool(q.reference) for q in questions) == 30
     assert len(bench.tables["answers.jsonl"]) == 320
     assert len(bench.tables["votes.jsonl"]) == 3_355 + 2_400
+
+
+def test_a_name_that_is_no_utf8_or_no_line_is_linked_under_one_that_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    top = tmp_path / "mine"
+    for name in (b"gr\xf6\xdfe.jsonl", b"two\nlines.jsonl"):
+        path = top / os.fsdecode(name)
+        put(path, {**DOLLY, "instruction": repr(name)})
+    put(top / os.fsdecode(b"\xe4.txt"), text="nothing")
+    monkeypatch.chdir(tmp_path)
+    link.main([str(top)])
+    told = capsys.readouterr().out
+    assert "gr%F6%DFe.jsonl" in told and "two%0Alines.jsonl" in told and "%E4.txt" in told
+    source = read("dolly", tmp_path / "local")
+    source.write(tmp_path / "out")
+    assert source.account["rows"] == {"gr%F6%DFe.jsonl": 1, "two%0Alines.jsonl": 1}

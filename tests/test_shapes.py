@@ -350,3 +350,11 @@ def test_the_split_of_pairs_is_not_kept_and_that_is_told(tmp_path: Path) -> None
     )
     told = read("hh_rlhf", tmp_path).account["partly_used"]
     assert told == {"its split is not kept: all pairs are parted anew": 9}
+
+
+def test_a_test_whose_choices_cannot_be_read_is_no_seed(tmp_path: Path) -> None:
+    put(tmp_path / "quiz.csv", text="question;choices;answer\nOne?;x|y|z;x\n")
+    put(tmp_path / "seeds.jsonl", DOLLY)
+    finds = link.find(tmp_path)
+    assert [path.name for path, _, _ in finds.used] == ["seeds.jsonl"]
+    assert "its columns are question, choices, answer" in finds.unused[0].why

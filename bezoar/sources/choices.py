@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from bezoar.files import BadInput
 from bezoar.params import AnswerIs
-from bezoar.sources.rows import Fields, Row
+from bezoar.sources.rows import Fields, Row, missing
 
 
 class RawItem(NamedTuple):
@@ -316,7 +316,8 @@ def _in_columns(row: Row) -> RawItem:
 
 def _cell(row: Row, key: str) -> str:
     value = row.fields[key]
-    return str(value) if isinstance(value, int | float) else row.text(key)
+    number = isinstance(value, int | float) and not missing(value)
+    return str(value) if number else row.text(key)
 
 
 def _is_in_columns(fields: Fields) -> bool:

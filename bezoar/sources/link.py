@@ -197,7 +197,7 @@ def _place(top: Path, path: Path, source: str) -> Path:
     inner = path.relative_to(top)
     if source in ("benchmarks", "flan") and names.named(inner.as_posix()).task == "task":
         inner = Path(top.resolve().name) / inner  # else nothing names the task
-    return Path(source, LINKED, inner)
+    return Path(source, LINKED, names.printable(inner.as_posix()))
 
 
 def link(finds: Finds, local: Path = LOCAL) -> None:
@@ -261,9 +261,9 @@ def _table(finds: Finds, top: Path) -> str:
         lines += [f"  {path.relative_to(LOCAL / kind)} (yours)" for path in own]
         for (parent, name), paths in groups.items():
             if len(paths) > FOLDED:
-                lines.append(f"  {parent.relative_to(top)}/: {len(paths)} files ({name})")
+                lines.append(f"  {_shown(parent, top)}/: {len(paths)} files ({name})")
             else:
-                lines += [f"  {path.relative_to(top)} ({name})" for path in paths]
+                lines += [f"  {_shown(path, top)} ({name})" for path in paths]
     odd = sorted(finds.unused, key=lambda each: each.rank)
     lines.append(f"not used: {len(odd)} files")
     lines += [f"  {_named(each, top)}" for each in odd[:SHOWN]]
@@ -273,9 +273,11 @@ def _table(finds: Finds, top: Path) -> str:
 
 
 def _named(unused: Unused, top: Path) -> str:
-    name = str(unused.path.relative_to(top))
-    shown = "".join(c if c.isprintable() else "?" for c in name)  # one line, whatever it is called
-    return f"{shown}: {unused.why}"
+    return f"{_shown(unused.path, top)}: {names.printable(unused.why)}"
+
+
+def _shown(path: Path, top: Path) -> str:
+    return names.printable(str(path.relative_to(top)))  # one line, whatever it is called
 
 
 def maps() -> Maps:

@@ -7,7 +7,7 @@ from typing import Any
 
 from bezoar.files import BadInput
 from bezoar.params import Reading, Schemes
-from bezoar.sources import readers
+from bezoar.sources import names, readers
 from bezoar.sources.readers import File
 from bezoar.sources.shapes import NOT_STATED
 from bezoar.sources.tables import Source
@@ -21,7 +21,7 @@ def found(name: str, folder: Path = LOCAL) -> list[Path]:
     """List the user's files below local/NAME/, in order of their paths. Hidden ones are left out,
     and those that tell of others."""
     listed: dict[Path, Path] = {}
-    for top, folders, names in os.walk(folder / name):
+    for top, folders, inside in os.walk(folder / name):
         folders.sort()
         for inner in (Path(top, each) for each in folders):
             if inner.is_symlink():
@@ -30,7 +30,7 @@ def found(name: str, folder: Path = LOCAL) -> list[Path]:
                     f"{inner}: a link to a folder, into which DVC does not look; run "
                     "`make local DATA=folder`, which links each file, or copy the files"
                 )
-        for each in sorted(names):
+        for each in sorted(inside):
             path = Path(top, each)
             if not each.startswith(".") and not is_notice(path):
                 listed.setdefault(path.resolve(), path)
@@ -53,7 +53,7 @@ def read(
     files = [
         File(
             path,
-            path.relative_to(top).as_posix().removeprefix(f"{LINKED}/"),
+            names.printable(path.relative_to(top).as_posix().removeprefix(f"{LINKED}/")),
             licence or beside(path, top),
         )
         for path in found(name, folder)

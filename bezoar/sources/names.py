@@ -74,6 +74,13 @@ def named(path: str, accents: bool = False) -> Name:
     return Name(task or "task", split, PurePosixPath(*folders))
 
 
+def printable(name: str) -> str:
+    """Return a file's name as one line of text. A byte that is no UTF-8 and a character that is not
+    shown are written in hexadecimal, as `%F6`."""
+    # Python keeps such a byte as 0xDC00 and itself
+    return "".join(c if c.isprintable() else f"%{ord(c):02X}".replace("%DC", "%") for c in name)
+
+
 def split_of(fields: Mapping[str, Any]) -> str:
     """Return the split that a row itself names in a column, "" where it names none."""
     told = next((fields[key] for key in ("split", "partition") if key in fields), None)

@@ -201,7 +201,7 @@ def _named(reader: Reader, file: File) -> Iterator[tuple[str, int | None]]:
         if recognised.shape.name == "category tree":  # a branch may be bare
             yield from shapes.categories(row)
         else:
-            yield row.text("name"), row.integer("subcategories")
+            yield shapes.topic(row)
 
 
 ANEW = "its split is not kept: all pairs are parted anew"

@@ -89,6 +89,16 @@ class RawSeed(NamedTuple):
     unused: Sequence[str] = ()
 
 
+# fields of multiple-choice items: where they cannot be read, a test is no seed all the same
+OFFERED = {
+    "choices",
+    "options",
+    "endings",
+    "distractor1",
+    "mc1_targets",
+    "best_answer",
+    "answerKey",
+}
 PAIRED = [  # (question, answer) as text, in the names that people give them
     (question, answer)
     for question in ("question", "prompt", "query", "problem", "input")
@@ -169,7 +179,7 @@ SEEDS: dict[str, tuple[Callable[[Fields], bool], Callable[[Row], RawSeed]]] = {
         _marked,
     ),
     "questions and answers": (
-        lambda f: any(_answers(*pair)(f) for pair in PAIRED),
+        lambda f: not OFFERED & f.keys() and any(_answers(*pair)(f) for pair in PAIRED),
         _question,
     ),
 }
@@ -326,6 +336,21 @@ def _below(node: Fields) -> list[Any]:
     return [child for each in lists if isinstance(each, list) for child in each]
 
 
+def _is_count(value: object) -> bool:
+    whole = isinstance(value, float) and value.is_integer()  # a column with gaps
+    return missing(value) or whole or (isinstance(value, int) and not isinstance(value, bool))
+
+
+def topic(row: Row) -> tuple[str, int | None]:
+    """Return a name and its number of sub-categories, None where the row does not say it."""
+    count = row.fields.get("subcategories")
+    if missing(count):
+        return row.said("name"), None
+    if isinstance(count, float) and count.is_integer():  # a column with gaps
+        return row.said("name"), int(count)
+    return row.said("name"), row.integer("subcategories")
+
+
 def categories(row: Row, node: object = None) -> Iterator[tuple[str, int]]:
     """Yield (name, number of sub-categories) of every node of a Wikipedia category tree."""
     node = row.fields if node is None else node
@@ -368,8 +393,9 @@ def instances(row: Row) -> Iterator[tuple[str, str, str]]:
                 f"{inner.where}: an input and an output are expected, got {instance!r:.60}"
             )
         output = instance.get("output")
-        target = inner.texts("output")[0] if isinstance(output, list) else inner.text("output")
-        yield f"{definition}\n\n{inner.text('input')}".strip(), target.strip(), named
+        target = inner.texts("output")[0] if isinstance(output, list) and output else ""
+        target = target if isinstance(output, list) else inner.said("output")
+        yield f"{definition}\n\n{inner.said('input')}".strip(), target.strip(), named
 
 
 def completion(row: Row) -> tuple[str, str]:
@@ -462,7 +488,9 @@ SHAPES = (
     Shape("hh_rlhf", "preference pairs", _is_pair),
     Shape("topics", "category tree", _is_category_tree),
     Shape(
-        "topics", "topics", lambda f: _has("name")(f) and isinstance(f.get("subcategories"), int)
+        "topics",
+        "topics",
+        lambda f: isinstance(f.get("name"), str | None) and _is_count(f.get("subcategories", "")),
     ),
     Shape("flan", "natural-instructions task", _is_task),
     Shape(
