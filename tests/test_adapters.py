@@ -32,6 +32,8 @@ def model(family: str, **sizes: Any) -> Any:
         ("gpt_neox", ["query_key_value"]),
         ("phi3", ["qkv_proj"]),
         ("mpt", ["Wqkv"]),
+        ("ctrl", ["Wq", "Wk", "Wv"]),
+        ("deepseek_v3", ["q_a_proj", "q_b_proj", "kv_a_proj_with_mqa", "kv_b_proj"]),
     ],
 )
 def test_the_papers_layers_in_other_families(family: str, layers: list[str]) -> None:

@@ -172,6 +172,85 @@ def test_weights_that_do_not_fit_the_configuration_are_refused(
         trial.fit(base, params.load(ROOT / "params.yaml"))
 
 
+def test_the_rehearsal_refuses_a_tokenizer_as_fetch_does(base: Path, tmp_path: Path) -> None:
+    change(base / "tokenizer.json", normalizer={"type": "Lowercase"})
+    with pytest.raises(BadInput) as fetched:
+        weights.copy([*base.iterdir()], tmp_path / "out", "the base")
+    with pytest.raises(BadInput) as told:
+        bases.rehearse(base, "the base")
+    assert str(told.value) == str(fetched.value)
+    assert "its tokenizer cannot write 26 characters" in str(told.value)
+
+
+def test_a_base_whose_copy_is_narrower_passes_with_its_weights(
+    tokenizer: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "base"
+    shutil.copytree(tokenizer, folder)
+    large = config("llama", hidden_size=512, intermediate_size=1024, num_hidden_layers=5)
+    assert small.shrunk(large).hidden_size < 512
+    small.build(large).to(torch_type("bfloat16")).save_pretrained(folder, max_shard_size="5MB")
+    assert bases.rehearse(folder, "the base") == []
+    change(folder / "config.json", num_hidden_layers=4)
+    assert bases.rehearse(folder, "the base") == [
+        "its files hold 9 tensors that are not used, as model.layers.4.input_layernorm.weight"
+    ]
+
+
+def torch_type(name: str) -> Any:
+    import torch
+
+    return getattr(torch, name)
+
+
+@pytest.mark.parametrize("config_too", [True, False])
+def test_an_adapter_is_no_base(base: Path, config_too: bool) -> None:
+    change(base / "adapter_config.json", peft_type="LORA", base_model_name_or_path="x")
+    (base / "model.safetensors").rename(base / "adapter_model.safetensors")
+    if not config_too:
+        (base / "config.json").unlink()
+    with pytest.raises(BadInput, match=f"{base}: is an adapter, .*; merge it into its base"):
+        weights.copy([*base.iterdir()], base.parent / "out", "local/base")
+
+
+def test_a_config_that_is_not_json_is_named(base: Path) -> None:
+    (base / "config.json").write_text("{'model_type': 'llama'}")
+    with pytest.raises(BadInput, match=f"{base}/config.json: cannot be read as JSON"):
+        weights.copy([*base.iterdir()], base.parent / "out", "local/base")
+
+
+def test_a_broken_small_file_is_named_where_it_lies(base: Path, tmp_path: Path) -> None:
+    (base / "generation_config.json").write_text("{,")
+    with pytest.raises(BadInput, match=f"^error: {base}/generation_config.json: cannot be read"):
+        weights.copy([*base.iterdir()], tmp_path / "out", "local/base")
+
+
+@pytest.mark.parametrize(
+    ("wanted", "notes"),
+    [
+        (
+            ["q_proj", "v_proj", "k_proj"],
+            ["of a model of kind lfm2, linear layers have no adapter"],
+        ),
+        ("all-linear", []),
+    ],
+)
+def test_layers_that_go_without_an_adapter_are_told(
+    tokenizer: Path, tmp_path: Path, wanted: Any, notes: list[str]
+) -> None:
+    folder = tmp_path / "base"
+    shutil.copytree(tokenizer, folder)
+    config("lfm2", layer_types=["conv", "full_attention"]).save_pretrained(folder)
+    (tmp_path / "scratch").mkdir()
+    loading.quiet()
+    p = params.load(ROOT / "params.yaml")
+    p = p.model_copy(update={"sft": p.sft.model_copy(update={"target_modules": wanted})})
+    trying = trial.Rehearsal(folder, tmp_path / "scratch", p)
+    trying.copy()
+    trying.quantise()
+    assert [note.partition(":")[0] for note in trying.told] == notes
+
+
 def test_files_that_leave_out_a_prefix_are_merged(base: Path) -> None:
     from safetensors.torch import save_file
 

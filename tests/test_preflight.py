@@ -890,8 +890,8 @@ def test_a_stage_stops_where_its_model_does_not_fit(
     monkeypatch.setattr(machine, "look", lambda: Machine(None, GIB // 2))
     with pytest.raises(BadInput, match=r"memory: .*merge sft needs 1; use"):
         preflight.stage("merge", "sft")
-    monkeypatch.setattr(machine, "look", lambda: replace(CONSUMER, ram=GIB // 2))
-    with pytest.raises(BadInput, match=r"merge sft: needs 0\.6 GiB, and the machine has 0\.5; use"):
+    monkeypatch.setattr(machine, "look", lambda: replace(CONSUMER, ram=GIB // 4))
+    with pytest.raises(BadInput, match=r"merge sft: needs 0\.5 GiB, and the machine has 0\.2; use"):
         preflight.stage("merge", "sft")
 
 

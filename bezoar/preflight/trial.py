@@ -17,9 +17,10 @@ from typing import Any
 
 from bezoar import chat, files, generation, loading, params, small, work
 from bezoar.files import BadInput
-from bezoar.params import Link, LmEval, MergeStage, Params
+from bezoar.params import ALL_LINEAR, Link, LmEval, MergeStage, Params
 from bezoar.preflight.bases import ANOTHER, CHARACTERS
 from bezoar.records import Item, Message
+from bezoar.sources import tokenizer as of_tokenizers
 from bezoar.sources import weights as of_files
 
 LARGEST = 4e-3  # standard deviations that logits may be off in float32 where they should be equal
@@ -50,16 +51,18 @@ def main(folder: str, report: str, home: str, profile: str | None = None) -> Non
 
 def _notes(folder: Path, scratch: Path, profile: str | None, trial: Path, weights: Path) -> Any:
     """What is good to know of a base, out of `trial` where it passed before."""
-    told = any(folder.glob("*.safetensors"))
-    if not (trial.exists() and (weights.exists() or not told)):
+    kept = [weights, trial] if any(folder.glob("*.safetensors")) else [trial]
+    if not all(path.exists() for path in kept):
         loading.quiet()
         rehearsal = Rehearsal(folder, scratch, params.load(profile=profile))
-        if told:
-            rehearsal.fit()
-            files.write_json(weights, {})
-        if not trial.exists():
-            files.write_json(trial, rehearsal.notes())
-    return files.read_json(trial)
+        for path in kept:
+            if not path.exists():
+                files.write_json(path, rehearsal.fit() if path == weights else rehearsal.notes())
+    notes: list[str] = []
+    for path in kept:
+        told: Any = files.read_json(path)
+        notes += told
+    return notes
 
 
 def _keys(folder: Path, profile: str | None) -> tuple[str, str]:
@@ -110,6 +113,7 @@ class Rehearsal:
 
     def notes(self) -> list[str]:
         """Go through all of it; what is good to know, a line each."""
+        of_tokenizers.account(self.files, str(self.files))  # as fetch does
         with self._step("its small copy cannot be made"):
             self.copy()
         with self._step("it cannot be read as text is read"):
@@ -130,12 +134,15 @@ class Rehearsal:
             self.score()
         return self.told
 
-    def fit(self) -> None:
-        """See that the files hold the tensors that the configuration wants."""
+    def fit(self) -> list[str]:
+        """See that the files hold the tensors that the configuration wants; what is good to know of
+        them."""
+        whole = self.models / "whole"  # beside the small copy, which must not get these weights
+        shutil.copytree(self.files, whole)
         for path in self.folder.glob("*.safetensors*"):
-            (self.files / path.name).symlink_to(path.resolve())
+            (whole / path.name).symlink_to(path.resolve())
         with self._step("its weights cannot be loaded"):
-            fit(self.files, self.p)
+            return fit(whole, self.p)
 
     @contextmanager
     def _step(self, failed: str) -> Iterator[None]:
@@ -144,7 +151,9 @@ class Rehearsal:
         try:
             yield
         except BadInput as error:
-            words = str(error).removeprefix("error: ").replace(str(self.base), "").strip(": ")
+            words = str(error).removeprefix("error: ")
+            for folder in (self.base, self.models / "whole"):
+                words = words.replace(str(folder), "").strip(": ")
             what, _, do = words.replace(f"{self.models}/", "models/").partition("; ")
             raise BadInput(f"{_a(self.kind)}: {failed} ({what}); {do or ANOTHER}") from None
         except Exception as error:
@@ -194,7 +203,8 @@ class Rehearsal:
             )
 
     def quantise(self) -> None:
-        """See that each linear layer is in 4 bits and has its adapter."""
+        """Tell which linear layers are not in 4 bits, and which that should have adapters have
+        none."""
         from bitsandbytes.nn import Linear4bit
         from peft.tuners.lora import LoraLayer
         from torch.nn import Linear
@@ -211,21 +221,23 @@ class Rehearsal:
         of_adapters = {
             id(part) for m in adapted for part in m.modules() if part is not m.base_layer
         }
-        left = [
-            f"{name} ({type(m).__name__})"
+        linear = {
+            name: m
             for name, m in causal.named_modules()
-            if isinstance(m, Linear | Conv1D)
-            and id(m) not in of_adapters | {id(head)}
-            and not (isinstance(m, Linear4bit) and id(m) in layers)
-        ]
+            if isinstance(m, Linear | Conv1D) and id(m) not in of_adapters | {id(head)}
+        }
+        plain = [name for name, m in linear.items() if not isinstance(m, Linear4bit)]
+        bare = [name for name, m in linear.items() if id(m) not in layers]
+        if self.p.sft.target_modules != ALL_LINEAR:  # all are not wanted then, but some of each
+            with_one = {_block(name) for name in linear.keys() - set(bare)}
+            bare = [name for name in bare if _block(name) not in with_one]
         four = [m for m in causal.modules() if isinstance(m, Linear4bit)]
         if not four:
             raise BadInput("none of its layers is a linear one that bitsandbytes quantises")
-        if left:
-            self.told.append(
-                f"of {_a(self.kind)}, {len(left)} linear layers stay in 16 bits or without an "
-                f"adapter, as {left[0]}"
-            )
+        for names, how in ((plain, "stay in 16 bits"), (bare, "have no adapter")):
+            if names:
+                kinds = ", ".join(dict.fromkeys(name.rpartition(".")[2] for name in names))
+                self.told.append(f"of {_a(self.kind)}, linear layers {how}: {kinds}")
         self._share()
 
     def _share(self) -> None:
@@ -389,6 +401,13 @@ def _a(kind: str) -> str:
     return f"a model of kind {kind}"
 
 
+def _block(name: str) -> str:
+    """The block of a model that a layer is part of, by the first number in its name."""
+    parts = name.split(".")
+    at = next((n for n, part in enumerate(parts) if part.isdigit()), -1)
+    return ".".join(parts[: at + 1])
+
+
 def _logits(model: Any, ids: list[int]) -> Any:
     import torch
 
@@ -464,9 +483,10 @@ def _check_tokens(folder: Path, config: Any) -> None:
         )
 
 
-def fit(folder: Path, p: Params) -> None:
+def fit(folder: Path, p: Params) -> list[str]:
     """See, without reading a weight, that the tensors of the files at `folder` are those that its
-    configuration wants, and that a merge finds them by name; BadInput where not."""
+    configuration wants, and that a merge finds them by name. Returns a note on tensors that the
+    model has no use for. BadInput where it wants others."""
     import torch
     from transformers import AutoModelForCausalLM
 
@@ -494,6 +514,8 @@ def fit(folder: Path, p: Params) -> None:
             f"{list(want)}; fetch both from one revision"
         )
     merge.check_names(folder, p.sft)
+    more = sorted(found["unexpected_keys"])
+    return [f"its files hold {len(more)} tensors that are not used, as {more[0]}"] if more else []
 
 
 if __name__ == "__main__":

@@ -78,6 +78,7 @@ TEXT_TYPES = (NORMAL, SYMBOL)  # those that a text is cut into
 LEAST = -1e4  # a score that no text's best pieces have
 AT_ONCE = 8  # of them in a text
 SHOWN = 12  # characters in a message
+CHARACTERS = 160  # of a library's error that is shown
 
 
 def prove(folder: Path, name: str) -> bool:
@@ -149,7 +150,7 @@ def _loaded(folder: Path, name: str) -> Any:
     try:
         return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except Exception as error:  # tokenizers raises no narrower one
-        why = str(error).strip().partition("\n")[0]
+        why = " ".join(str(error).split())[:CHARACTERS]
         raise BadInput(
             f"{name}: transformers cannot load its tokenizer ({why}); name another revision"
         ) from None

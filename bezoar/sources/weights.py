@@ -51,6 +51,8 @@ def model_files(folder: Path) -> list[Path]:
     """The files of a model, in order. BadInput: no safetensors (pickled weights run code when they
     are loaded), code of its own, a missing shard, a torn file, no tokenizer."""
     refuse_code(folder)
+    if not _any(folder, "model*.safetensors"):
+        _refuse_adapter(folder)
     if not _any(folder, "*.safetensors"):
         raise BadInput(
             f"{folder}: pickled weights only, which can run code when they are loaded; "
@@ -77,6 +79,15 @@ def model_files(folder: Path) -> list[Path]:
     return files
 
 
+def _refuse_adapter(folder: Path) -> None:
+    """BadInput where the folder holds an adapter and no model of its own."""
+    if (folder / "adapter_config.json").exists():
+        raise BadInput(
+            f"{folder}: is an adapter, where a whole model is wanted; merge it into its base "
+            "(peft: merge_and_unload, then save_pretrained) and give what that writes"
+        )
+
+
 def refuse_code(folder: Path) -> None:
     """BadInput where a model or its tokenizer wants code of its own to be run."""
     for path in (folder / "config.json", *folder.glob("tokenizer_config.json")):
@@ -92,6 +103,11 @@ def only(paths: list[Path], where: str) -> Path:
     than one."""
     models = folders(paths)
     if len(models) != 1:
+        for path in [] if models else sorted(paths):
+            if path.name == "config.json":
+                _json(path)  # says what is wrong with it
+            if path.name == "adapter_config.json":
+                _refuse_adapter(path.parent)
         have = ", ".join(map(str, models)) or "none"
         raise BadInput(
             f"{where}: one language model is expected (config.json of a ...ForCausalLM, "
@@ -111,8 +127,12 @@ def copy(paths: list[Path], out: Path, where: str, further: bool = False) -> dic
             # what may be written anew is copied: a link would lead into the user's own files
             place = shutil.copyfile if path.suffix != ".safetensors" else os.symlink
             place(path.resolve(), Path(folder) / path.name)
-        mended = mend(Path(folder))
-        proven = tokenizer.account(Path(folder), where, further)
+        try:
+            mended = mend(Path(folder))
+            proven = tokenizer.account(Path(folder), where, further)
+        except BadInput as error:
+            said = str(error).removeprefix("error: ")
+            raise BadInput(said.replace(folder, str(chosen[0].parent))) from None
         work.publish(Path(folder), out)
     account = {"source": "local", "files": [path.name for path in chosen], **proven}
     return {**account, "mended": mended} if mended else account

@@ -7,12 +7,15 @@ from bezoar import loading
 from bezoar.files import BadInput
 from bezoar.params import ALL_LINEAR, Dpo, Sft
 
-# Layers that compute queries, keys and values at once. The family in brackets names one so.
+# Layers that compute queries, keys or values under other names than the paper's. Most compute all
+# three at once. The family behind a line names them so.
 FUSED = (
     "query_key_value",  # GPT-NeoX, Falcon, BLOOM
     "c_attn",  # GPT-2
     "qkv_proj",  # Phi-3, CodeGen
     "Wqkv",  # MPT
+    *("Wq", "Wk", "Wv"),  # CTRL
+    *("q_a_proj", "q_b_proj", "kv_a_proj_with_mqa", "kv_b_proj"),  # DeepSeek
 )
 SHOWN = 12  # names in a message
 
@@ -39,8 +42,7 @@ def new(model: Any, how: Sft | Dpo, dropout: float = 0.0) -> Any:
 def layers(model: Any, wanted: str | Sequence[str]) -> str | list[str]:
     """Return the names in `model` that stand for `wanted`, as peft takes them.
 
-    One that the model lacks is looked for in the layer that computes queries, keys and values
-    together. BadInput: the model has neither.
+    For one that the model lacks stand the layers of FUSED that it has. BadInput: it has neither.
     """
     if isinstance(wanted, str):
         return wanted
