@@ -823,9 +823,8 @@ def test_pickles_and_programs_are_refused_and_not_downloaded(site: Site) -> None
     assert "only pickled weights (pytorch_model.bin)" in message and "local/base" in message
     change(site, LLAMA, pytorch_model__bin=None)
     assert "no weights (*.safetensors)" in site.refused("base")
-    site.edit(
-        "files: [data/mt_bench/question.jsonl]", "files: [data/mt_bench/question.jsonl, '*.py']"
-    )
+    name = "          - data/mt_bench/question.jsonl\n"
+    site.edit(name, f"{name}          - '*.py'\n")
     assert "app.py can run code when it is loaded" in site.refused("mt_bench")
     assert site.hub.fetched == []
 

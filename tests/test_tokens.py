@@ -299,6 +299,7 @@ def test_what_loses_case_or_line_breaks_is_refused_and_what_loses_less_is_told(
     "how",
     [
         {"model_type": "unigram", "vocab_size": 330, "required_chars": "</>"},
+        {"model_type": "unigram", "vocab_size": 330},  # of which no piece holds a <
         {"model_type": "unigram", "required_chars": "</>", "vocab_size": 330}
         | {"user_defined_symbols": ["###", "\n\n"]},
         {"user_defined_symbols": ["###", "\n\n", "the"]},
@@ -306,7 +307,15 @@ def test_what_loses_case_or_line_breaks_is_refused_and_what_loses_less_is_told(
         {"split_by_whitespace": False},
         {"control_symbols": ["<ctl>"], "add_dummy_prefix": False},
     ],
-    ids=["unigram", "unigram with symbols", "symbols", "extra blanks", "long pieces", "control"],
+    ids=[
+        "unigram",
+        "unigram without <",
+        "unigram with symbols",
+        "symbols",
+        "extra blanks",
+        "long pieces",
+        "control",
+    ],
 )
 def test_a_sentencepiece_model_is_cut_as_it_says_and_trained_whole(
     tmp_path: Path, how: dict[str, Any]

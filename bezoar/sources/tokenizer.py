@@ -73,7 +73,7 @@ KINDS = {
 }
 SAMPLED = 400  # pieces of a vocabulary that are proven
 UNIGRAM = 1  # a type of sentencepiece model; the others merge
-NORMAL, CONTROL, SYMBOL = 1, 3, 4  # types of a sentencepiece model's pieces
+NORMAL, CONTROL, SYMBOL, BYTE = 1, 3, 4, 6  # types of a sentencepiece model's pieces
 TEXT_TYPES = (NORMAL, SYMBOL)  # those that a text is cut into
 LEAST = -1e4  # a score that no text's best pieces have
 AT_ONCE = 8  # of them in a text
@@ -271,7 +271,9 @@ def _rebuilt(proto: Any, processor: Any) -> Any:
     control = [piece.piece for piece in proto.pieces if piece.type == CONTROL]
     backend.add_special_tokens([AddedToken(p, normalized=False, special=True) for p in control])
     symbols = sorted((p.piece for p in proto.pieces if p.type == SYMBOL), key=len, reverse=True)
-    if symbols and proto.trainer_spec.model_type != UNIGRAM:
+    if proto.trainer_spec.model_type == UNIGRAM:
+        _part_names(backend, proto)
+    elif symbols:
         # As added tokens they would part a text before the blank is put that opens it.
         pattern = Regex("|".join(re.escape(symbol.replace(" ", "▁")) for symbol in symbols))
         backend.pre_tokenizer = pre_tokenizers.Split(pattern, "isolated")
@@ -280,6 +282,18 @@ def _rebuilt(proto: Any, processor: Any) -> Any:
         [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), *strip]
     )
     return backend
+
+
+def _part_names(backend: Any, proto: Any) -> None:
+    """Part the name of a special token in a text behind its first character, where no piece holds
+    that character. The pieces of the name could cost more than the special token otherwise."""
+    from tokenizers import Regex, pre_tokenizers
+
+    known = {c for piece in proto.pieces if piece.type in TEXT_TYPES for c in piece.piece}
+    names = [piece.piece for piece in proto.pieces if piece.type not in (*TEXT_TYPES, BYTE)]
+    firsts = [f"{re.escape(n[0])}(?={re.escape(n[1:])})" for n in names if n[0] not in known]
+    if firsts:
+        backend.pre_tokenizer = pre_tokenizers.Split(Regex("|".join(firsts)), "isolated")
 
 
 def _model(proto: Any) -> Any:
