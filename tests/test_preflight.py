@@ -268,11 +268,12 @@ COMMIT = "4293833c" + "0" * 32
 
 def of_bytes() -> bytes:
     """A tokenizer.json whose tokens are bytes, and </s>."""
-    from tokenizers import Tokenizer, models, pre_tokenizers
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
     words = ["</s>", *sorted(pre_tokenizers.ByteLevel.alphabet())]
     made = Tokenizer(models.BPE({word: n for n, word in enumerate(words)}, []))
     made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    made.decoder = decoders.ByteLevel()
     made.add_special_tokens(["</s>"])
     return made.to_str().encode()
 
