@@ -42,7 +42,8 @@ def dpo(
         tokens=[how.max_prompt_tokens, how.max_answer_tokens],
         device=device,
     )
-    key = work.fingerprint(known=known, numbers=how.model_dump())
+    adapter = work.content(adapters.__file__) if how.weights == "adapter" else ""
+    key = work.fingerprint(known=known, adapter=adapter, numbers=how.model_dump())
     with launching.scratch("dpo", key) as folder:
         if not (folder / "result.json").exists():
             split = batching.split(

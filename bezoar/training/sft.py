@@ -39,6 +39,7 @@ def sft(
     general = {k: v for k, v in how.model_dump().items() if not isinstance(v, dict)}
     key = fitting.key(
         __file__,
+        adapters.__file__,
         padding_free.__file__,
         rows=[train, held_out],
         weights=[link.weights, work.content(base), work.content(start)],
