@@ -6,6 +6,7 @@ without the comments, blank lines and null marks within and behind it.
 
 import json
 import re
+import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -112,3 +113,17 @@ def test_a_list_changes_its_own_lines(tmp_path: Path) -> None:
 def test_one_override_is_one_line(tmp_path: Path, override: str, line: str) -> None:
     ((_, after),) = changed(tmp_path, override)
     assert after.startswith(line)
+
+
+def test_a_clone_has_the_same_bytes_whatever_autocrlf_says(project: Path) -> None:
+    clone = project.with_name("clone")
+    command = ["git", "clone", "-q", "-c", "core.autocrlf=true", str(project), str(clone)]
+    subprocess.run(command, check=True)
+    for name in (
+        "params.yaml",
+        "dvc.yaml",
+        "dvc.lock",
+        "stages/fetch.py",
+        "prompts/chat/system.txt",
+    ):
+        assert (clone / name).read_bytes() == (project / name).read_bytes(), name
