@@ -159,9 +159,10 @@ def test_other_kinds_of_models_say_what_transformers_generates(
     tokenizer = loading.own_tokenizer(folder)
     for prompt, reply in zip(PROMPTS, found, strict=False):
         ids = torch.tensor(chat.ids(tokenizer, [prompt]))
-        (written,) = model.generate(
-            ids, max_new_tokens=20, do_sample=False, pad_token_id=0
-        ).tolist()
+        # the start of another text ends an answer too
+        stops = [tokenizer.eos_token_id, tokenizer.bos_token_id]
+        ends = {"eos_token_id": stops, "pad_token_id": 0}
+        (written,) = model.generate(ids, max_new_tokens=20, do_sample=False, **ends).tolist()
         own = written[ids.shape[1] :]
         assert tokenizer.decode(own, skip_special_tokens=True) == reply.text
 
