@@ -339,6 +339,7 @@ def entitle(folder: Path, names: list[str]) -> None:
     """Add further models of these names."""
     document = yaml.safe_load((folder / "params.yaml").read_text())
     document["models"] |= {name: {"source": "local", "chat_template": None} for name in names}
+    document["others"] = names
     (folder / "params.yaml").write_text(yaml.safe_dump(document, sort_keys=False))
 
 
@@ -362,7 +363,7 @@ def test_a_name_never_reaches_the_shell_as_code(project: Path, tmp_path: Path) -
     recipe = (project / "dvc.yaml").read_text()
     assert 'stages.models "$DVC_STAGE"' in recipe
     (project / "dvc.yaml").write_text(
-        recipe.replace('stages.models "$DVC_STAGE"', "stages.models ${key}")
+        recipe.replace('stages.models "$DVC_STAGE"', "stages.models ${item}")
     )
     repro()
     assert (project / "sprung").exists()
@@ -457,7 +458,9 @@ SCRIPT = (
     '" onmouseover="document.title=\'sp\'+\'rung\'" <a href="javascript:alert(1)">x</a>'
 )
 # fields that hold one of a few words, which their readers hold them to
-CLOSED = {"source", "bias", "field", "set", "unit", "finish", "status", "answer"}
+CLOSED = {"by", "source", "bias", "field", "set", "unit", "finish", "status", "answer"}
+CHOICES = ("not_wanted", "given", "asked", "missing")  # of a grade, its reference
+CHOICES += ("pairs", "single", "intersection", "all")  # of the agreement study
 
 
 def poisoned(value: Any, name: str = "") -> Any:
@@ -466,7 +469,8 @@ def poisoned(value: Any, name: str = "") -> Any:
         return {key: poisoned(inner, key) for key, inner in value.items()}
     if isinstance(value, list):
         return [poisoned(inner, name) for inner in value]
-    return value + SCRIPT if isinstance(value, str) and name not in CLOSED else value
+    closed = name in CLOSED or value in CHOICES
+    return value + SCRIPT if isinstance(value, str) and not closed else value
 
 
 @pytest.fixture
