@@ -96,6 +96,7 @@ def near(one: Any, other: Any) -> None:
 @pytest.mark.parametrize(
     ("run", "launch"),
     [
+        ("all", "cpu2"),
         ("adapter", "cpu2"),
         ("dpo", "cpu2"),
         ("all", "cpu2_fsdp"),
@@ -140,7 +141,7 @@ def test_a_fault_in_one_process_ends_all_and_says_which(place: Path) -> None:
     assert not (place / "models/sft").exists()
 
 
-@pytest.mark.parametrize("launch", ["cpu2_fsdp"])  # the harder one: its checkpoints are shared out
+@pytest.mark.parametrize("launch", ["cpu2", "cpu2_fsdp"])
 def test_killed_processes_go_on_to_the_same_bytes(
     place: Path, grown: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, launch: str
 ) -> None:
