@@ -248,8 +248,8 @@ def _glance(run: Run) -> list[dict[str, str]]:
     asked = sum(f.asked for f in run.funnels.values())
     kept = sum(f.kept for f in run.funnels.values())
     told = [percent(run.dpo.metrics[key]) for key in ("accuracy_before", "accuracy")]
-    measured = [harness.once(harness.tasks(run, c)).values() for c in (first, last)]
-    accuracy = [percent(_mean(score.acc for score in scores)) for scores in measured]
+    means = harness.means(run)
+    accuracy = [percent(means.get(c)) for c in (first, last)]
     grades = [number(run.mt_bench[c]["average"]) for c in (first, last)]
     return [
         {"value": f"{kept:,}", "what": "rows kept for training", "more": f"of {asked:,} asked for"},
