@@ -22,7 +22,7 @@ from bezoar import differences, distributions, files, params, report
 from bezoar.files import BadInput
 from bezoar.records import Answers, Grade, Question, Scored
 from bezoar.report import figures, harness, paper
-from bezoar.report.page import clean, excerpt
+from bezoar.report.words import clean, excerpt
 from tests.test_verdicts import sample
 
 ROOT = Path(__file__).parent.parent
