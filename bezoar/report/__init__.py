@@ -3,7 +3,7 @@
 from bezoar.report.headline import checkpoints, headline
 from bezoar.report.page import page
 from bezoar.report.run import Run, read
-from bezoar.report.sections.talks import answers
+from bezoar.report.sections.talks import answers, index
 from bezoar.report.summary import summary
 
-__all__ = ["Run", "answers", "checkpoints", "headline", "page", "read", "summary"]
+__all__ = ["Run", "answers", "checkpoints", "headline", "index", "page", "read", "summary"]

@@ -33,6 +33,7 @@ SPEAKERS = {
     "voters": "the voters",
 }
 STYLE = Markup(Path(__file__).with_name("style.css").read_text(encoding="utf-8"))
+LINE = 90  # characters of a question in a list
 MOST_CHARACTERS, MOST_LINES = 600, 12  # of an answer
 
 # control characters, bidirectional overrides and lone surrogates: they hide or reorder text
@@ -69,6 +70,14 @@ def excerpt(text: str) -> tuple[str, int]:
     if len(shown) < len(text) and " " in shown[-40:]:
         shown = shown[: shown.rindex(" ")]
     return shown, len(text) - len(shown)
+
+
+def beginning(text: str) -> str:
+    """The first words of a text, on one line."""
+    line = " ".join(text.split())
+    if len(line) <= LINE:
+        return line
+    return line[:LINE].rsplit(" ", 1)[0] + " …"
 
 
 def number(value: float | None, digits: int = 2) -> str:

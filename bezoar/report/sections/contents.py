@@ -6,8 +6,9 @@ from typing import Any, Literal
 
 from bezoar import distributions as measures
 from bezoar.report import figures, paper, words
-from bezoar.report.run import Funnel, Run, Tasks
+from bezoar.report.run import Run
 from bezoar.report.sections.funnels import STATUSES
+from bezoar.report.seen import Funnel, Tasks
 
 DIMENSIONS = {
     "category": "Category",

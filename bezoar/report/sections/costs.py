@@ -4,7 +4,8 @@ import math
 from typing import Any
 
 from bezoar.records import Spending
-from bezoar.report.run import Judging, Run
+from bezoar.report.run import Run
+from bezoar.report.seen import Judging
 
 
 def spending(run: Run) -> dict[str, Any]:

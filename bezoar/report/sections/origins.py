@@ -5,8 +5,24 @@ from typing import Any
 from bezoar.params import Further, FurtherHub, FurtherServed
 from bezoar.report import words
 from bezoar.report.run import Run
+from bezoar.report.seen import Source
 
 MOST_REASONS = 10
+ABOUT = {
+    "base": "the model that training starts from",
+    "dolly": "the seeds: instructions with answers, from which the teacher makes new ones",
+    "flan": "questions with known answers, for Orca",
+    "topics": "subjects that guide some of LaMini’s requests",
+    "hh_rlhf": "pairs of answers, one chosen and one rejected",
+    "mt_bench": "questions of two turns, answers of other models, and votes on them",
+    "benchmarks": "multiple-choice tasks of the harness, and questions for the skills",
+}
+MOST_FILES = 20
+FILES = {
+    "train.jsonl": "to learn from",
+    "test.jsonl": "held out",
+    "probes.jsonl": "for the skills",
+}
 
 
 def base(run: Run) -> str:
@@ -41,6 +57,8 @@ def sources(run: Run) -> list[dict[str, Any]]:
         shown.append(
             {
                 "name": key,
+                "about": ABOUT[key],
+                "files": _files(source),
                 "places": [
                     (where, notes[at] if at < len(notes) else "") for at, where in enumerate(places)
                 ],
@@ -54,8 +72,29 @@ def sources(run: Run) -> list[dict[str, Any]]:
         )
     for key, model in run.further.items():
         place = [_place(key, model)]
-        shown.append({"name": key, "places": place, "rows": None, "left_out": 0, "reasons": []})
+        shown.append(
+            {
+                "name": key,
+                "about": "a further model",
+                "files": [],
+                "places": place,
+                "rows": None,
+                "left_out": 0,
+                "reasons": [],
+            }
+        )
     return shown
+
+
+def _files(source: Source) -> list[str]:
+    """How many rows each file has, where there are several: to learn from, held out, votes ..."""
+    if len(source.rows) < 2:
+        return []
+    kinds: dict[str, int] = {}
+    for file, rows in source.rows.items():
+        kind = FILES.get(file, file.removesuffix(".jsonl").rpartition("/")[2].replace("_", " "))
+        kinds[kind] = kinds.get(kind, 0) + rows
+    return [f"{kind} {rows:,}" for kind, rows in kinds.items()][:MOST_FILES]
 
 
 def _place(key: str, model: Further) -> tuple[str, str]:

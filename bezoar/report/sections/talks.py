@@ -88,6 +88,49 @@ def answers(run: Run, checkpoint: str) -> str:
     )
 
 
+def index(run: Run) -> str:
+    """The way into the answers: the checkpoints, and the questions by category with every
+    checkpoint's grades, as one HTML document. A question leads to all of its answers."""
+    groups: dict[str, list[dict[str, Any]]] = {}
+    for question in run.questions:
+        answered = [c for c in run.checkpoints if question.question_id in run.answers[c]]
+        if answered:
+            groups.setdefault(question.category, []).append(
+                {
+                    "id": question.question_id,
+                    "begins": words.beginning(question.turns[0]),
+                    "page": answered[-1],
+                    "cells": [_grades(run, c, question.question_id) for c in run.checkpoints],
+                }
+            )
+    return words.rendered(
+        "answers_index.html",
+        style=words.STYLE,
+        profile=run.profile,
+        checkpoints=[
+            {
+                "checkpoint": name,
+                "answered": len(run.answers[name]),
+                "average": run.mt_bench[name]["average"],
+                "css": words.css(run, name),
+            }
+            for name in run.checkpoints
+        ],
+        groups=groups,
+        simulated=simulated(run)["grader"],
+    )
+
+
+def _grades(run: Run, checkpoint: str, question_id: int) -> dict[str, Any]:
+    """A checkpoint's grades of both turns of a question; None where a turn has none."""
+    scores = {g.turn: g.score for g in run.grades[checkpoint] if g.question_id == question_id}
+    return {
+        "checkpoint": checkpoint,
+        "answered": question_id in run.answers[checkpoint],
+        "turns": [scores.get(1), scores.get(2)],
+    }
+
+
 def _said(run: Run, checkpoint: str, question_id: int, turn: int) -> dict[str, Any]:
     """A checkpoint's answer to one turn, whole, and its grade with the grader's words."""
     given = run.answers[checkpoint].get(question_id)
