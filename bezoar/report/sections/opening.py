@@ -40,7 +40,7 @@ def glance(run: Run) -> list[dict[str, str]]:
     held_out = sum(held_out or 0 for _, held_out in parts)
     preferred = [words.percent(run.dpo.metrics[key]) for key in ("accuracy_before", "accuracy")]
     means = harness.means(run)
-    accuracy = [words.percent(words.mean(score.acc for score in scores)) for scores in measured]
+    accuracy = [words.percent(means.get(c)) for c in (first, last)]
     grades = [words.number(run.mt_bench[c]["average"]) for c in (first, last)]
     return [
         {
