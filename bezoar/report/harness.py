@@ -7,7 +7,8 @@ from typing import Literal, NamedTuple
 from bezoar.differences import Difference, paired, standard_error
 from bezoar.records import Scored
 from bezoar.report import paper
-from bezoar.report.run import Run, Score
+from bezoar.report.run import Run
+from bezoar.report.seen import Score
 
 Metric = Literal["acc", "acc_norm"]
 METRICS: tuple[Metric, ...] = ("acc", "acc_norm")

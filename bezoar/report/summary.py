@@ -3,7 +3,8 @@
 from typing import Any
 
 from bezoar.report import harness, mt_bench
-from bezoar.report.run import Funnel, Run, Trust
+from bezoar.report.run import Run
+from bezoar.report.seen import Funnel, Trust
 
 COUNTS = (
     "asked",
