@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import yaml
+from dvc.utils.hydra import apply_overrides  # what `dvc exp run -S` calls
 
 from bezoar import chat, mixing, params, work, world
 from bezoar.files import BadInput, write_jsonl
@@ -183,6 +184,15 @@ def test_replay_reaches_back_through_the_merge_and_holds_nothing_out(tree: Path)
     assert sources("hh_rlhf") == {"fetch/hh_rlhf": 50, **again}
     assert sources("hh_rlhf", "eval") == {"fetch/hh_rlhf": 40}
     assert json.loads(Path("metrics/mix/hh_rlhf.json").read_text())["replayed_rows"] == 15
+
+
+def test_the_demo_replays_and_the_line_of_the_page_is_the_papers_way(tree: Path) -> None:
+    assert params.load(ROOT / "params.yaml").mix.replay > 0
+    page = (ROOT / "docs/training.md").read_text(encoding="utf-8")
+    [override] = re.findall(r"^dvc exp run -S (\S*replay=\S*)", page, re.MULTILINE)
+    apply_overrides(tree / "params.yaml", [override])
+    mix.main("hh_rlhf")
+    assert sources("hh_rlhf") == {"fetch/hh_rlhf": 50}
 
 
 def test_a_set_that_a_link_has_of_its_own_is_not_replayed(tree: Path) -> None:
