@@ -20,8 +20,8 @@ COUNTS = (
 
 
 def summary(run: Run) -> dict[str, Any]:
-    """Skills, preferences, harness and MT-Bench with their differences, win rates, what a judge's
-    word is worth, panels of judges, distances to the target, funnels and spending as plain JSON;
+    """Skills, preferences, the harness (its mean, its tasks) and MT-Bench with their differences,
+    win rates, what a judge's word is worth, panels of judges, distances to the target, funnels and spending as plain JSON;
     shares to 4 digits, dollars as they are."""
     rounded: dict[str, Any] = _round(
         {
@@ -38,6 +38,7 @@ def summary(run: Run) -> dict[str, Any]:
                 for point, results in run.results.items()
             },
             "dpo": run.dpo.metrics,
+            "harness": harness.means(run),
             "lm_eval": {
                 point: {
                     task: score.model_dump(include={"acc", "acc_norm"}, exclude_none=True)

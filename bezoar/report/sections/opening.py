@@ -39,8 +39,8 @@ def glance(run: Run) -> list[dict[str, str]]:
     train = sum(train or 0 for train, _ in parts)
     held_out = sum(held_out or 0 for _, held_out in parts)
     preferred = [words.percent(run.dpo.metrics[key]) for key in ("accuracy_before", "accuracy")]
-    measured = [harness.once(harness.tasks(run, c)).values() for c in (first, last)]
-    accuracy = [words.percent(words.mean(score.acc for score in scores)) for scores in measured]
+    means = harness.means(run)
+    accuracy = [words.percent(means.get(c)) for c in (first, last)]
     grades = [words.number(run.mt_bench[c]["average"]) for c in (first, last)]
     return [
         {
