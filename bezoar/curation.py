@@ -11,7 +11,7 @@ from bezoar import chat, contamination, dedup, gates
 from bezoar.contamination import Text
 from bezoar.files import BadInput, read_jsonl
 from bezoar.gates import Fault
-from bezoar.params import Action, Filter, Params
+from bezoar.params import OWN, Action, Filter, Params
 from bezoar.records import Contamination, Rejected, Sample, Seed, SeedContamination, Verdict
 
 # Details of a sample whose distribution the paper shows (figures 7-9) or the recipe draws.
@@ -38,15 +38,15 @@ class Curated(NamedTuple):
 
 def keep(
     samples: Sequence[Sample],
-    verdicts: Sequence[Verdict],
+    verdicts: Sequence[Verdict] | None,
     seeds: Sequence[Seed],
     params: Filter,
     *,
     benchmarks: Sequence[Text] = (),
     earlier: Sequence[Sample] = (),
 ) -> Curated:
-    """Decide on every sample. `benchmarks` are the texts of evaluation, `earlier` the rows that
-    schemes before this one contribute.
+    """Decide on every sample. `verdicts` are None where no judge was asked. `benchmarks` are the
+    texts of evaluation, `earlier` the rows that schemes before this one contribute.
 
     Reasons, the first that applies: copy (of one of `seeds`: paper 3.1.1), undecided, rejected,
     low_rating, template_marker
@@ -103,13 +103,35 @@ def earlier(name: str, p: Params) -> list[Sample]:
     """What the schemes that params.yaml names before this one contribute, where they were
     made (data/generate, data/judge)."""
     rows: list[Sample] = []
-    for other in takewhile(lambda each: each != name, type(p.schemes).model_fields):
+    for other in takewhile(lambda each: each != name, p.schemes.named):
         generated, judged = Path("data/generate", other), Path("data/judge", other)
         if generated.exists() and judged.exists():
             samples = list(read_jsonl(generated / "samples.jsonl", Sample))
             verdicts = list(read_jsonl(judged / "verdicts.jsonl", Verdict))
             rows += accepted(samples, verdicts, p.filter)
     return rows
+
+
+def own(seeds: Sequence[Seed]) -> list[Sample]:
+    """Return the user's own rows as samples that no teacher wrote, each made from itself."""
+    return [
+        Sample(
+            id=seed.id,
+            scheme=OWN,
+            system="",
+            instruction=seed.instruction,
+            context=seed.context,
+            response=seed.response,
+            expected="",
+            category=seed.category,
+            details={},
+            seeds=[seed.id],
+            licence=seed.licence,
+            teacher="",
+            simulated=False,
+        )
+        for seed in seeds
+    ]
 
 
 Found = list[tuple[Action, Fault]]
@@ -120,11 +142,14 @@ def _drops(found: Found) -> bool:
 
 
 def _faults(
-    samples: Sequence[Sample], verdicts: Sequence[Verdict], seeds: Sequence[Seed], params: Filter
+    samples: Sequence[Sample],
+    verdicts: Sequence[Verdict] | None,
+    seeds: Sequence[Seed],
+    params: Filter,
 ) -> Iterator[Found]:
     """Of each sample what speaks against it alone: at most one fault that drops it, and nothing
     after that."""
-    if [s.id for s in samples] != [v.id for v in verdicts]:
+    if verdicts is not None and [s.id for s in samples] != [v.id for v in verdicts]:
         raise BadInput(
             f"data/judge: {len(verdicts)} verdicts do not belong to the {len(samples)} samples of "
             "data/generate, one to one in their order; run the judge stage again"
@@ -135,14 +160,15 @@ def _faults(
         params.copy_ratio,
         params.copy_distance,
     )
-    for sample, said, copy in zip(samples, verdicts, copies, strict=True):
+    said_of: Sequence[Verdict | None] = [None] * len(samples) if verdicts is None else verdicts
+    for sample, said, copy in zip(samples, said_of, copies, strict=True):
         if copy:
             details: dict[str, str | int | bool] = {"seed": seeds[copy.seed].id}
             details |= {"distance": copy.distance, "ratio": f"{copy.ratio:.3f}"}
             yield [("drop", Fault("copy", details))]
-        elif said.status != "accepted":
+        elif said and said.status != "accepted":
             yield [("drop", Fault(said.status, {"judge": said.reason}))]
-        elif said.rating is None or said.rating < params.min_rating:
+        elif said and (said.rating is None or said.rating < params.min_rating):
             yield [("drop", Fault("low_rating", {"rating": said.rating or 0}))]
         else:
             faults: Found = []
@@ -294,11 +320,12 @@ def _counts(values: Sequence[str | int | bool]) -> dict[str, int]:
 def shares(
     counts: Mapping[str, Any], samples: int, described: Mapping[str, Any]
 ) -> dict[str, float]:
-    """The judge's decisions as shares of all samples, and how far the kinds of task are from the
-    target."""
+    """The judge's decisions as shares of all samples, none where no judge was asked, and how far
+    the kinds of task are from the target."""
     decided = {
         f"{status}_share": counts[status] / samples
         for status in ("accepted", "rejected", "undecided")
+        if status in counts
     }
     sets = described["sets"].items()
     return decided | {f"target_distance_{which}": found["distance"] for which, found in sets}

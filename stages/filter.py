@@ -1,9 +1,11 @@
 """Samples become training data: what the judge accepted, without copies of seeds, duplicates, items
-of benchmarks, and what needs no judge to be seen as faulty.
+of benchmarks, and what needs no judge to be seen as faulty. So do the user's own rows (filter_own),
+of which no judge is asked.
 
-reads   data/generate/ and data/judge/ (this scheme's, and the earlier ones' to find duplicates),
-        the scheme's seeds (data/fetch/), models/fetch/base/tokenizer.json (to count tokens), what
-        is evaluated on: data/fetch/: benchmarks, mt_bench/questions.jsonl, hh_rlhf/test.jsonl
+reads   data/generate/ and data/judge/ (this scheme's, and the earlier ones' to find duplicates;
+        none of it for own rows), the seeds (data/fetch/), models/fetch/base/tokenizer.json (to
+        count tokens), what is evaluated on: data/fetch/: benchmarks, mt_bench/questions.jsonl,
+        hh_rlhf/test.jsonl
 writes  data/filter/SCHEME/: train.jsonl, eval.jsonl, rejected.jsonl, reported.jsonl (rows that stay
         though a check found something), contamination.jsonl (every item of a benchmark found),
         funnel.json (from the instructions asked for to the rows kept, with every reason; the rows
@@ -11,45 +13,58 @@ writes  data/filter/SCHEME/: train.jsonl, eval.jsonl, rejected.jsonl, reported.j
         distributions.json (kinds of task beside the target, lengths; before and after),
         licences.json (under what the rows stand), compared.json (what was looked for items of
         benchmarks, and what was not), contaminated_seeds.jsonl, README.md (the set's card)
-metrics metrics/filter/SCHEME.json: asked, parsed, replies_read, accepted_share, rejected_share,
-        undecided_share (of the samples judged), copies, kept, contaminated_seeds (of the rows that
-        stay), rows_of_contaminated_seeds, target_distance_before, _after;
+metrics metrics/filter/SCHEME.json: asked, parsed, replies_read (own rows: own), accepted_share,
+        rejected_share, undecided_share (of the samples judged), copies, kept, contaminated_seeds
+        (of the rows that stay), rows_of_contaminated_seeds, target_distance_before, _after;
         metrics/filter/SCHEME_tasks.csv, SCHEME_lengths.csv
 """
 
 import sys
 from pathlib import Path
+from typing import Any, NamedTuple
 
 from bezoar import contamination, curation, distributions, licences, params, work
 from bezoar.cards import dataset
 from bezoar.files import read_json, read_jsonl, write, write_json, write_jsonl
+from bezoar.params import Params
 from bezoar.records import Generated, Rejected, Sample, Seed, Verdict
 
 TOKENIZER = Path("models/fetch/base/tokenizer.json")
-MEASURED = ("asked", "parsed", "replies_read", "copies", "kept")
+MEASURED = ("asked", "parsed", "replies_read", "own", "copies", "kept")
+
+
+class Given(NamedTuple):
+    """What a set is made from: its samples with their verdicts (None: no judge was asked), the
+    seeds, the source that has them, what was counted before, and what was lost before."""
+
+    samples: list[Sample]
+    verdicts: list[Verdict] | None
+    seeds: list[Seed]
+    source: str
+    counted: dict[str, Any]
+    lost: list[Rejected]
 
 
 def main(name: str) -> None:
     work.begin()
     p = params.load()
-    generated = f"data/generate/{name}"
-    samples = list(read_jsonl(f"{generated}/samples.jsonl", Sample))
-    verdicts = list(read_jsonl(f"data/judge/{name}/verdicts.jsonl", Verdict))
-    seeds: list[Seed] = []
-    if getattr(p.schemes, name).seeds == "dolly":
-        seeds = list(read_jsonl("data/fetch/dolly/seeds.jsonl", Seed))
+    own = name in p.own
+    given = own_rows(name) if own else generated(name, p)
+    samples, seeds = given.samples, given.seeds
 
-    benchmarks, before = contamination.texts(), curation.earlier(name, p)
+    benchmarks = contamination.texts()
+    before = [] if own else curation.earlier(name, p)
     originals = seeds if name in p.filter.copies else []
     curated = curation.keep(
-        samples, verdicts, originals, p.filter, benchmarks=benchmarks, earlier=before
+        samples, given.verdicts, originals, p.filter, benchmarks=benchmarks, earlier=before
     )
     kept, shared = curation.unshared(curated.kept, seeds, p.filter.eval_share)
     kept, spare = distributions.balance(kept, p.filter.tasks, p.filter.balance)
     dropped, stay = [*curated.dropped, *shared, *spare], {row.id for row in kept}
     reported = [row for row in curated.reported if row.id in stay]
-    tainted = contamination.in_seeds(kept, name, benchmarks, p)
-    traced = licences.trace(kept, licences.origins(getattr(p.schemes, name).seeds), p.llm)
+    # a row of one's own is its seed, and was looked at itself
+    tainted = [] if own else contamination.in_seeds(kept, name, benchmarks, p)
+    traced = licences.trace(kept, licences.origins(given.source), None if own else p.llm)
     licences.check(name, traced, p.filter.licences.allow)
     train, held_out = curation.split(traced, seeds, p.filter.eval_share)
 
@@ -62,13 +77,10 @@ def main(name: str) -> None:
     write_jsonl(f"{out}/contamination.jsonl", curated.contaminations)
     write_jsonl(f"{out}/contaminated_seeds.jsonl", tainted)
     write_json(f"{out}/compared.json", curated.compared)
-    summary = Generated.model_validate(read_json(f"{generated}/summary.json"))
-    unread = read_jsonl(f"{generated}/rejected.jsonl", Rejected)
-    counts = curation.funnel(samples, verdicts, kept, [*unread, *dropped], reported)
+    counts = curation.funnel(samples, given.verdicts or [], kept, [*given.lost, *dropped], reported)
     whole = {
         "scheme": name,
-        **summary.model_dump(exclude={"jobs", "simulated"}),
-        "simulated_teacher": summary.simulated,
+        **given.counted,
         **counts,
         "train": len(train),
         "eval": len(held_out),
@@ -79,10 +91,34 @@ def main(name: str) -> None:
     write_json(f"{out}/distributions.json", described)
     write(f"metrics/filter/{name}_tasks.csv", distributions.tasks_table(described))
     write(f"metrics/filter/{name}_lengths.csv", distributions.lengths_table(kept, tokens))
-    measured = {key: whole[key] for key in MEASURED} | curation.taint(kept, tainted)
-    measured |= curation.shares(counts, len(samples), described)
+    measured = {key: whole[key] for key in MEASURED if key in whole}
+    measured |= curation.taint(kept, tainted)
+    measured |= curation.shares({} if own else counts, len(samples), described)
     write_json(f"metrics/filter/{name}.json", measured)
-    write(f"{out}/README.md", [dataset.card(name, p, Path(out))])
+    card = dataset.own(name, Path(out)) if own else dataset.card(name, p, Path(out))
+    write(f"{out}/README.md", [card])
+
+
+def generated(name: str, p: Params) -> Given:
+    """What the teacher wrote by a scheme, and the judge said of it."""
+    folder, source = f"data/generate/{name}", getattr(p.schemes, name).seeds
+    summary = Generated.model_validate(read_json(f"{folder}/summary.json"))
+    counted = summary.model_dump(exclude={"jobs", "simulated"})
+    return Given(
+        samples=list(read_jsonl(f"{folder}/samples.jsonl", Sample)),
+        verdicts=list(read_jsonl(f"data/judge/{name}/verdicts.jsonl", Verdict)),
+        seeds=list(read_jsonl("data/fetch/dolly/seeds.jsonl", Seed)) if source == "dolly" else [],
+        source=source,
+        counted={**counted, "simulated_teacher": summary.simulated},
+        lost=list(read_jsonl(f"{folder}/rejected.jsonl", Rejected)),
+    )
+
+
+def own_rows(source: str) -> Given:
+    """The user's own rows as they were fetched: no model wrote them, and none judges them."""
+    seeds = list(read_jsonl(f"data/fetch/{source}/seeds.jsonl", Seed))
+    rows = curation.own(seeds)
+    return Given(rows, None, seeds, source, {"own": len(rows)}, [])
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ from bezoar import differences, distributions
 from bezoar.params import PAIRS, Dpo, Further, FurtherHub, FurtherServed
 from bezoar.records import Answers, Grade, Question, Spending
 from bezoar.report import figures, harness, mt_bench, paper, trust
-from bezoar.report.run import Curve, Funnel, Judging, Link, Run, Tasks
+from bezoar.report.run import Curve, Funnel, Judging, Link, Run, Tasks, Training
 from bezoar.report.summary import counts, simulated, skills
 
 NAMES = {
@@ -87,6 +87,7 @@ def page(run: Run, examples: int) -> str:
         same_base=any(part.repository == paper.REPOSITORY for part in run.sources["base"].parts),
         sources=_sources(run),
         licences=run.licences,
+        stand_ins=run.stand_ins,
         simulated=[SPEAKERS[who] for who, so in simulated(run).items() if so],
         glance=_glance(run),
         skills=_skills(run),
@@ -99,7 +100,7 @@ def page(run: Run, examples: int) -> str:
         tasks=_tasks(run),
         lengths=_lengths(run),
         training=_training(run),
-        dpo=_dpo(run),
+        dpo=_dpo(run.dpo, run.preference) if run.dpo else None,
         harness=_harness(run),
         mt_bench=_mt_bench(run),
         agreement=_agreement(run),
@@ -241,26 +242,34 @@ def _mean(values: Iterable[float | None]) -> float | None:
 
 
 def _glance(run: Run) -> list[dict[str, str]]:
-    """Four numbers for the page's head: what came out of the data, and first against last."""
-    own = run.own(run.checkpoints)
-    first, last = own[0], own[-1]
-    both = f"{name(first)} and {name(last)}"
+    """Numbers for the page's head: what came out of the data, and first against last."""
     asked = sum(f.asked for f in run.funnels.values())
     kept = sum(f.kept for f in run.funnels.values())
-    told = [percent(run.dpo.metrics[key]) for key in ("accuracy_before", "accuracy")]
-    measured = [harness.once(harness.tasks(run, c)).values() for c in (first, last)]
-    accuracy = [percent(_mean(score.acc for score in scores)) for scores in measured]
-    grades = [number(run.mt_bench[c]["average"]) for c in (first, last)]
-    return [
-        {"value": f"{kept:,}", "what": "rows kept for training", "more": f"of {asked:,} asked for"},
-        {
-            "value": " → ".join(told),
-            "what": "preferences told apart, held out",
-            "more": "before and after DPO",
-        },
-        {"value": " → ".join(accuracy), "what": "mean harness accuracy", "more": both},
-        {"value": " → ".join(grades), "what": "mean MT-Bench grade, 1–10", "more": both},
+    tiles = [
+        {"value": f"{kept:,}", "what": "rows kept for training", "more": f"of {asked:,} asked for"}
     ]
+    if run.dpo:
+        told = [percent(run.dpo.metrics[key]) for key in ("accuracy_before", "accuracy")]
+        tiles.append(
+            {
+                "value": " → ".join(told),
+                "what": "preferences told apart, held out",
+                "more": "before and after DPO",
+            }
+        )
+    if own := run.own(harness.points(run)):
+        measured = [harness.once(harness.tasks(run, c)).values() for c in (own[0], own[-1])]
+        accuracy = [percent(_mean(score.acc for score in scores)) for scores in measured]
+        tiles.append(_first_and_last(own, "mean harness accuracy", accuracy))
+    if own := run.own(run.checkpoints):
+        grades = [number(run.mt_bench[c]["average"]) for c in (own[0], own[-1])]
+        tiles.append(_first_and_last(own, "mean MT-Bench grade, 1–10", grades))
+    return tiles
+
+
+def _first_and_last(own: Sequence[str], what: str, values: Sequence[str]) -> dict[str, str]:
+    both = f"{name(own[0])} and {name(own[-1])}"
+    return {"value": " → ".join(values), "what": what, "more": both}
 
 
 def _skills(run: Run) -> dict[str, Any]:
@@ -495,6 +504,8 @@ def _named(counts: Mapping[str, int]) -> dict[str, int]:
 
 def _tasks(run: Run) -> list[dict[str, Any]]:
     """A chart of the kinds of task of each scheme's rows, and of all schemes' together."""
+    if not run.described:
+        return []
     target = next(iter(run.described.values())).target
     whole = {
         which: sum((Counter(d.sets[which].tasks) for d in run.described.values()), Counter[str]())
@@ -655,9 +666,9 @@ def _points(curve: Curve, x: str, y: str) -> list[tuple[float, float]]:
     return sorted((row[x], row[y]) for row in curve if x in row and y in row)
 
 
-def _dpo(run: Run) -> dict[str, Any]:
+def _dpo(dpo: Training, preference: Dpo) -> dict[str, Any]:
     curves = {"train": ("training", "quiet", False), "eval": ("held out", "accent", True)}
-    both = {"train": run.dpo.train, "eval": run.dpo.eval}
+    both = {"train": dpo.train, "eval": dpo.eval}
     charts = [
         {
             "title": title,
@@ -680,13 +691,13 @@ def _dpo(run: Run) -> dict[str, Any]:
         "step",
         "reward",
         [
-            figures.Line("chosen", "good", _points(run.dpo.eval, "step", "chosen"), dots=True),
-            figures.Line("rejected", "bad", _points(run.dpo.eval, "step", "rejected"), dots=True),
+            figures.Line("chosen", "good", _points(dpo.eval, "step", "chosen"), dots=True),
+            figures.Line("rejected", "bad", _points(dpo.eval, "step", "rejected"), dots=True),
         ],
     )
     return {
-        "metrics": run.dpo.metrics,
-        "unlike": _unlike(run.preference),
+        "metrics": dpo.metrics,
+        "unlike": _unlike(preference),
         "charts": charts,
         "rewards": rewards,
     }

@@ -27,7 +27,7 @@ def summary(run: Run) -> dict[str, Any]:
             "profile": run.profile,
             "order": {  # JSON objects are sorted by name when written
                 "points": list(run.results),
-                "checkpoints": run.checkpoints,
+                "checkpoints": run.measured,
                 "schemes": list(run.funnels),
                 "skills": skills(run),
             },
@@ -36,7 +36,7 @@ def summary(run: Run) -> dict[str, Any]:
                 point: {name: skill.share for name, skill in results.skills.items()}
                 for point, results in run.results.items()
             },
-            "dpo": run.dpo.metrics,
+            "dpo": run.dpo.metrics if run.dpo else {},
             "lm_eval": {
                 point: {
                     task: score.model_dump(include={"acc", "acc_norm"}, exclude_none=True)
