@@ -9,10 +9,18 @@ from typing import Any, NamedTuple, TypeVar
 
 from bezoar import chat, contamination, dedup, gates
 from bezoar.contamination import Text
-from bezoar.files import BadInput, read_jsonl
+from bezoar.files import BadInput, read_json, read_jsonl
 from bezoar.gates import Fault
 from bezoar.params import OWN, Action, Filter, Params
-from bezoar.records import Contamination, Rejected, Sample, Seed, SeedContamination, Verdict
+from bezoar.records import (
+    Contamination,
+    Generated,
+    Rejected,
+    Sample,
+    Seed,
+    SeedContamination,
+    Verdict,
+)
 
 # Details of a sample whose distribution the paper shows (figures 7-9) or the recipe draws.
 SHOWN = (
@@ -22,6 +30,18 @@ SHOWN = (
 CROSSED = "strategy"  # also counted by category (figure 8)
 
 S = TypeVar("S", bound=Sample)
+
+
+class Given(NamedTuple):
+    """What a set is made from: its samples with their verdicts (None: no judge was asked), the
+    seeds, the source that has them, what was counted before, and what was lost before."""
+
+    samples: list[Sample]
+    verdicts: list[Verdict] | None
+    seeds: list[Seed]
+    source: str
+    counted: dict[str, Any]
+    lost: list[Rejected]
 
 
 class Curated(NamedTuple):
@@ -132,6 +152,28 @@ def own(seeds: Sequence[Seed]) -> list[Sample]:
         )
         for seed in seeds
     ]
+
+
+def generated_set(name: str, p: Params) -> Given:
+    """What the teacher wrote by a scheme, and the judge said of it."""
+    folder, source = f"data/generate/{name}", getattr(p.schemes, name).seeds
+    summary = Generated.model_validate(read_json(f"{folder}/summary.json"))
+    counted = summary.model_dump(exclude={"jobs", "simulated"})
+    return Given(
+        samples=list(read_jsonl(f"{folder}/samples.jsonl", Sample)),
+        verdicts=list(read_jsonl(f"data/judge/{name}/verdicts.jsonl", Verdict)),
+        seeds=list(read_jsonl("data/fetch/dolly/seeds.jsonl", Seed)) if source == "dolly" else [],
+        source=source,
+        counted={**counted, "simulated_teacher": summary.simulated},
+        lost=list(read_jsonl(f"{folder}/rejected.jsonl", Rejected)),
+    )
+
+
+def own_set(source: str) -> Given:
+    """The user's own rows as they were fetched: no model wrote them, and none judges them."""
+    seeds = list(read_jsonl(f"data/fetch/{source}/seeds.jsonl", Seed))
+    rows = own(seeds)
+    return Given(rows, None, seeds, source, {"own": len(rows)}, [])
 
 
 Found = list[tuple[Action, Fault]]

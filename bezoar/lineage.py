@@ -224,7 +224,8 @@ def text(found: dict[str, Any]) -> str:
     parts = []
     for seed in found["seeds"]:
         asked = seed.get("instruction", seed.get("query", ""))
-        parts.append((f"seed {seed['id']}, {seed['source']}, {seed['licence']}", asked))
+        own = f" ({seed['own_id']})" if seed.get("own_id") else ""
+        parts.append((f"seed {seed['id']}{own}, {seed['source']}, {seed['licence']}", asked))
     for each in found["exchanges"]:
         who = f"{each['model']}{', simulated' if each['simulated'] else ''}"
         bought = (

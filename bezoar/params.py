@@ -608,7 +608,7 @@ Base = Annotated[GrownBase | LocalBase | HubBase, Field(discriminator="source")]
 
 # What `fields` of a source may name.
 FIELDS = {
-    "dolly": ("instruction", "context", "response", "category"),
+    "dolly": ("instruction", "context", "response", "category", "id"),
     "flan": ("inputs", "targets", "task_name", "prompt", "completion"),
     "topics": ("name", "subcategories"),
     "hh_rlhf": ("prompt", "chosen", "rejected", "system"),

@@ -167,6 +167,7 @@ def _before(weights: str, links: Mapping[str, str]) -> str:
 def _written(text: str, cut: Cut) -> str:
     lines = text.splitlines(keepends=True)
     tree = yaml.compose(text, yaml.SafeLoader)
+    _shorten(tree, cut)
     emptied = dict(_emptied(tree, cut.gone, ()))
     out: dict[int, int] = {}  # line -> indent of the entry that goes
     for path in cut.gone:
@@ -203,6 +204,17 @@ def _written(text: str, cut: Cut) -> str:
         else:
             written.append(line)
     return "".join(written)
+
+
+def _shorten(tree: Any, cut: Cut) -> None:
+    """Let a list on one line lose its items by being written anew."""
+    for above in {path[:-1] for path in cut.gone}:
+        node = _node(tree, above)[1]
+        if isinstance(node, yaml.SequenceNode) and node.flow_style:
+            items = [item.value for item in node.value]
+            stay = [item for at, item in enumerate(items) if (*above, at) not in cut.gone]
+            cut.gone -= {(*above, at) for at in range(len(items))}
+            cut.changed[above] = f"[{', '.join(stay)}]"
 
 
 def _emptied(tree: Any, gone: set[Dotted], path: Dotted) -> Iterator[tuple[Dotted, str]]:

@@ -21,35 +21,20 @@ metrics metrics/filter/SCHEME.json: asked, parsed, replies_read (own rows: own),
 
 import sys
 from pathlib import Path
-from typing import Any, NamedTuple
 
 from bezoar import contamination, curation, distributions, licences, params, work
 from bezoar.cards import dataset
-from bezoar.files import read_json, read_jsonl, write, write_json, write_jsonl
-from bezoar.params import Params
-from bezoar.records import Generated, Rejected, Sample, Seed, Verdict
+from bezoar.files import write, write_json, write_jsonl
 
 TOKENIZER = Path("models/fetch/base/tokenizer.json")
 MEASURED = ("asked", "parsed", "replies_read", "own", "copies", "kept")
-
-
-class Given(NamedTuple):
-    """What a set is made from: its samples with their verdicts (None: no judge was asked), the
-    seeds, the source that has them, what was counted before, and what was lost before."""
-
-    samples: list[Sample]
-    verdicts: list[Verdict] | None
-    seeds: list[Seed]
-    source: str
-    counted: dict[str, Any]
-    lost: list[Rejected]
 
 
 def main(name: str) -> None:
     work.begin()
     p = params.load()
     own = name in p.own
-    given = own_rows(name) if own else generated(name, p)
+    given = curation.own_set(name) if own else curation.generated_set(name, p)
     samples, seeds = given.samples, given.seeds
 
     benchmarks = contamination.texts()
@@ -97,28 +82,6 @@ def main(name: str) -> None:
     write_json(f"metrics/filter/{name}.json", measured)
     card = dataset.own(name, Path(out)) if own else dataset.card(name, p, Path(out))
     write(f"{out}/README.md", [card])
-
-
-def generated(name: str, p: Params) -> Given:
-    """What the teacher wrote by a scheme, and the judge said of it."""
-    folder, source = f"data/generate/{name}", getattr(p.schemes, name).seeds
-    summary = Generated.model_validate(read_json(f"{folder}/summary.json"))
-    counted = summary.model_dump(exclude={"jobs", "simulated"})
-    return Given(
-        samples=list(read_jsonl(f"{folder}/samples.jsonl", Sample)),
-        verdicts=list(read_jsonl(f"data/judge/{name}/verdicts.jsonl", Verdict)),
-        seeds=list(read_jsonl("data/fetch/dolly/seeds.jsonl", Seed)) if source == "dolly" else [],
-        source=source,
-        counted={**counted, "simulated_teacher": summary.simulated},
-        lost=list(read_jsonl(f"{folder}/rejected.jsonl", Rejected)),
-    )
-
-
-def own_rows(source: str) -> Given:
-    """The user's own rows as they were fetched: no model wrote them, and none judges them."""
-    seeds = list(read_jsonl(f"data/fetch/{source}/seeds.jsonl", Seed))
-    rows = curation.own(seeds)
-    return Given(rows, None, seeds, source, {"own": len(rows)}, [])
 
 
 if __name__ == "__main__":

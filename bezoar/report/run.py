@@ -398,6 +398,7 @@ def read(params: Params) -> Run:
                 f"{'models' if name == 'base' else 'data'}/fetch/{name}/source.json", Source
             )
             for name in SOURCES
+            if name in ("base", *params.sources)
         },
         funnels={s: _json(f"data/filter/{s}/funnel.json", Funnel) for s in schemes},
         described={s: _json(f"data/filter/{s}/distributions.json", Described) for s in schemes},
