@@ -32,6 +32,7 @@ demo: install  ## run the whole recipe, embedded: no GPU, no key, no network
 	@python -m bezoar.sources.link
 	@python -m bezoar.params embedded
 	@python -m bezoar.recipe stop never
+	@python -m demos.lanes
 	dvc repro
 	@python -m bezoar.report
 

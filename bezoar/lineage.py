@@ -144,6 +144,9 @@ def _scheme(id: str, settings: Params) -> str:
     for scheme in [*settings.schemes.named, *settings.own]:
         if re.fullmatch(rf"{re.escape(scheme)}-\d+(-\d+)?", id):
             return scheme
+    for source in settings.own:  # whose rows are called as their source calls them
+        if _one(f"data/fetch/{source}/seeds.jsonl", Seed, id):
+            return source
     raise BadInput(f"{id}: no row has this id; {_near(id, settings)}")
 
 

@@ -12,9 +12,8 @@ writes  data/filter/SCHEME/: train.jsonl, eval.jsonl, rejected.jsonl, reported.j
         generated and the rows kept by category, strategy, operation ...),
         distributions.json (kinds of task beside the target, lengths; before and after),
         licences.json (under what the rows stand), compared.json (what was looked for items of
-        benchmarks, and what was not), contaminated_seeds.jsonl, languages.json (allowed, of seeds,
-        of rows, and which checks know none of them), README.md (the set's card). Where too few rows
-        stay, which is an error: rejected.jsonl, reported.jsonl, languages.json and funnel.json
+        benchmarks, and what was not), contaminated_seeds.jsonl, languages.json, README.md (the
+        set's card); where too few rows stay, an error: rejected, reported, languages and funnel
 metrics metrics/filter/SCHEME.json: asked, parsed, replies_read (own rows: own), accepted_share,
         rejected_share, undecided_share (of the samples judged), copies, kept, contaminated_seeds
         (of the rows that stay), rows_of_contaminated_seeds, target_distance_before, _after;
@@ -22,24 +21,11 @@ metrics metrics/filter/SCHEME.json: asked, parsed, replies_read (own rows: own),
 """
 
 import sys
-from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
-from bezoar import (
-    contamination,
-    curation,
-    distributions,
-    gates,
-    languages,
-    licences,
-    params,
-    work,
-)
+from bezoar import contamination, curation, distributions, licences, params, tongues, work
 from bezoar.cards import dataset
-from bezoar.files import BadInput, read_jsonl, write, write_json, write_jsonl
-from bezoar.params import Params
-from bezoar.records import Query, Sample, Seed
+from bezoar.files import write, write_json, write_jsonl
 
 TOKENIZER = Path("models/fetch/base/tokenizer.json")
 MEASURED = ("asked", "parsed", "replies_read", "own", "copies", "kept")
@@ -51,30 +37,17 @@ def main(name: str) -> None:
     own = name in p.own
     given = curation.own_set(name) if own else curation.generated_set(name, p)
     samples, seeds = given.samples, given.seeds
-    spoken = languages.of_texts(texts(given.source, seeds))
-    allowed = gates.allowed(p.filter.gates, languages.of_seeds(spoken))
+    speech = tongues.of_seeds(given.source, p.filter.gates)
 
     benchmarks = contamination.texts()
     before = [] if own else curation.earlier(name, p)
     originals = seeds if name in p.filter.copies else []
     curated = curation.keep(
-        samples,
-        given.verdicts,
-        originals,
-        p.filter,
-        benchmarks=benchmarks,
-        earlier=before,
-        allowed=allowed,
-    )
-    told = account(p, allowed, spoken, samples, curated.kept)
-    print(f"filter {name}: {summed(told, len(curated.kept), len(samples))}")
-    if few := curation.few(curated.kept, seeds):
-        leave(name, given, curated, told)
-        raise BadInput(
-            f"filter@{name}: keeps {few}, of {len(samples)} samples "
-            f"({curation.by_reason(curated.dropped)}); {curation.APART}: "
-            f"data/filter/{name}/rejected.jsonl has each row with its reason"
-        )
+        samples, given.verdicts, originals, p.filter,
+        benchmarks=benchmarks, earlier=before, allowed=speech.allowed,
+    )  # fmt: skip
+    tongues.tell(name, speech, samples, curated.kept)
+    curation.enough(name, given, curated)
     kept, shared = curation.unshared(curated.kept, seeds, p.filter.eval_share)
     kept, spare = distributions.balance(kept, p.filter.tasks, p.filter.balance)
     dropped, stay = [*curated.dropped, *shared, *spare], {row.id for row in kept}
@@ -94,7 +67,7 @@ def main(name: str) -> None:
     write_jsonl(f"{out}/contamination.jsonl", curated.contaminations)
     write_jsonl(f"{out}/contaminated_seeds.jsonl", tainted)
     write_json(f"{out}/compared.json", curated.compared)
-    write_json(f"{out}/languages.json", account(p, allowed, spoken, samples, kept))
+    tongues.write(name, speech, samples, kept)
     counts = curation.funnel(samples, given.verdicts or [], kept, [*given.lost, *dropped], reported)
     whole = {
         "scheme": name,
@@ -116,65 +89,8 @@ def main(name: str) -> None:
     card = dataset.own(name, Path(out)) if own else dataset.card(name, p, Path(out))
     write(f"{out}/README.md", [card])
 
-
-def texts(source: str, seeds: Sequence[Seed]) -> list[str]:
-    """The seeds of a scheme as texts that tell a language."""
-    if source == "flan":
-        queries = read_jsonl("data/fetch/flan/queries.jsonl", Query)
-        return [f"{query.query}\n{query.target}" for query in queries]
-    return [f"{seed.instruction}\n{seed.response}" for seed in seeds]
-
-
-def account(
-    p: Params,
-    allowed: list[str] | None,
-    spoken: dict[str, int],
-    samples: Sequence[Sample],
-    kept: Sequence[Sample],
-) -> dict[str, Any]:
-    """Which languages rows may be in, which they are in, and which gates know none of them."""
-    rows = {
-        which: languages.of_texts([f"{row.instruction}\n{row.response}" for row in listed])
-        for which, listed in (("generated", samples), ("kept", kept))
-    }
-    there = allowed or languages.of_seeds(rows["generated"])
-    return {
-        "asked": p.filter.gates.language,
-        "allowed": "any" if allowed is None else allowed,
-        "seeds": spoken,
-        "rows": rows,
-        "spoken": languages.of_seeds(rows["kept"]) or there,
-        "unknown": gates.unknown(there),
-    }
-
-
-def summed(told: Mapping[str, Any], kept: int, generated: int) -> str:
-    """The languages of a set in one line."""
-    allowed = "any" if told["allowed"] == "any" else languages.listed(told["allowed"])
-    of_kept = {languages.name(s) or "not told": n for s, n in told["rows"]["kept"].items()}
-    line = f"languages allowed: {allowed} ({told['asked']}); passed {kept} of {generated} rows"
-    line += f" ({', '.join(f'{who} {rows}' for who, rows in of_kept.items())})" * bool(of_kept)
-    for gate, listed in told["unknown"].items():
-        line += f"; the check `{gate}` knows no {languages.listed(listed)} and is off there"
-    return line
-
-
-def leave(
-    name: str,
-    given: curation.Given,
-    curated: curation.Curated,
-    told: Mapping[str, Any],
-) -> None:
-    """Write what was found where too few rows stay for a set."""
-    out = f"data/filter/{name}"
-    write_jsonl(f"{out}/rejected.jsonl", curated.dropped)
-    write_jsonl(f"{out}/reported.jsonl", curated.reported)
-    write_json(f"{out}/languages.json", told)
-    lost = [*given.lost, *curated.dropped]
-    counts = curation.funnel(
-        given.samples, given.verdicts or [], curated.kept, lost, curated.reported
-    )
-    write_json(f"{out}/funnel.json", {"scheme": name, **counts})
+    tongues.write(name, speech, samples, kept)
+    counts = curation.funnel(samples, given.verdicts or [], kept, [*given.lost, *dropped], reported)
 
 
 if __name__ == "__main__":

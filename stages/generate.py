@@ -28,6 +28,7 @@ def main(name: str) -> None:
             f"that schemes.{name} asks for in params.yaml (its categories, with so many seeds each "
             "as a call shows, or its tasks); its source.json counts them"
         )
+    preflight.free_checks(section.seeds)
     ask = llm.connect(p.llm.teacher, p, "generate", name)
 
     def attempt(job: Job, ask: Ask) -> Outcome:

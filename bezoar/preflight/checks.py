@@ -9,7 +9,18 @@ from bezoar import forecast
 from bezoar.files import BadInput
 from bezoar.forecast import Row
 from bezoar.params import FURTHER, GrownBase, LocalBase, Params
-from bezoar.preflight import bases, data, disk, endpoints, expected, gpu, machine, stand_ins
+from bezoar.preflight import (
+    bases,
+    data,
+    disk,
+    endpoints,
+    expected,
+    gpu,
+    machine,
+    prompts,
+    seeds,
+    stand_ins,
+)
 from bezoar.preflight.data import Looked
 from bezoar.preflight.expected import Duration
 from bezoar.preflight.findings import Finding
@@ -59,7 +70,7 @@ def preflight(p: Params, here: Machine | None = None) -> Preflight:
         except BadInput as error:
             asked, budget = [], [Finding.of("forecast", error)]
         sources = looking.result()
-        first += serving.result()
+        first += [*serving.result(), *prompts.findings()]
     base = sources.get("base")
     rehearsed = bases.findings(p, base)
     fits: list[Fit] = []
@@ -89,6 +100,7 @@ def preflight(p: Params, here: Machine | None = None) -> Preflight:
             "Sources": [
                 *(looked.finding for looked in sources.values()),
                 *stand_ins.findings(p),
+                *seeds.findings(p),
                 *rehearsed,
             ],
             "Memory": memory,
