@@ -303,8 +303,8 @@ def enough(
     counts = funnel(given.samples, given.verdicts or [], curated.kept, dropped, curated.reported)
     write_json(f"{out}/funnel.json", {"scheme": name, **counts})
     raise BadInput(
-        f"filter@{name}: keeps {short}, of {len(given.samples)} samples ({by_reason(curated.dropped)}); "
-        f"{APART}: {out}/rejected.jsonl has each row with its reason"
+        f"filter@{name}: keeps {short}, of {len(given.samples)} samples "
+        f"({by_reason(curated.dropped)}); {APART}: {out}/rejected.jsonl has each row with its reason"
     )
 
 

@@ -89,9 +89,6 @@ def main(name: str) -> None:
     card = dataset.own(name, Path(out)) if own else dataset.card(name, p, Path(out))
     write(f"{out}/README.md", [card])
 
-    tongues.write(name, speech, samples, kept)
-    counts = curation.funnel(samples, given.verdicts or [], kept, [*given.lost, *dropped], reported)
-
 
 if __name__ == "__main__":
     main(sys.argv[1].rpartition("@")[2])
