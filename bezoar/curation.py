@@ -304,7 +304,8 @@ def enough(
     write_json(f"{out}/funnel.json", {"scheme": name, **counts})
     raise BadInput(
         f"filter@{name}: keeps {short}, of {len(given.samples)} samples "
-        f"({by_reason(curated.dropped)}); {APART}: {out}/rejected.jsonl has each row with its reason"
+        f"({by_reason(curated.dropped)}); {APART}: {out}/rejected.jsonl has each row with its "
+        "reason"
     )
 
 

@@ -69,13 +69,8 @@ def main(name: str) -> None:
     write_json(f"{out}/compared.json", curated.compared)
     tongues.write(name, speech, samples, kept)
     counts = curation.funnel(samples, given.verdicts or [], kept, [*given.lost, *dropped], reported)
-    whole = {
-        "scheme": name,
-        **given.counted,
-        **counts,
-        "train": len(train),
-        "eval": len(held_out),
-    }
+    sides = {"train": len(train), "eval": len(held_out)}
+    whole = {"scheme": name, **given.counted, **counts, **sides}
     write_json(f"{out}/funnel.json", whole)
     tokens = distributions.sizes(samples, distributions.tokenizer(TOKENIZER))
     described = distributions.describe(samples, kept, p.filter, tokens)
