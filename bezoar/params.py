@@ -100,6 +100,7 @@ def _free(params: dict[str, Any]) -> dict[str, Any]:
 
 KEY_FIELD = "api_key_env"
 PAIRS = "fetch/hh_rlhf"  # the preference pairs, below data/
+OWN = "dolly"  # seeds that are a set of their own: data/filter/dolly
 ASKED = "local/llm"  # models that are run in this process, each a folder
 FURTHER = "models/"  # what the further models lie under, below models/
 Url = Annotated[str, AfterValidator(_plain_url)]
@@ -129,6 +130,12 @@ class Link(Section):
     def sets(self) -> list[str]:
         """The sets of `data`, one or several."""
         return [self.data] if isinstance(self.data, str) else self.data
+
+
+class Aligned(Section):
+    """Weights that DPO starts from and is held against, a path below models/."""
+
+    start: str
 
 
 class Merge(Section):
@@ -602,7 +609,7 @@ Base = Annotated[GrownBase | LocalBase | HubBase, Field(discriminator="source")]
 
 # What `fields` of a source may name.
 FIELDS = {
-    "dolly": ("instruction", "context", "response", "category"),
+    "dolly": ("instruction", "context", "response", "category", "id"),
     "flan": ("inputs", "targets", "task_name", "prompt", "completion"),
     "topics": ("name", "subcategories"),
     "hh_rlhf": ("prompt", "chosen", "rejected", "system"),
@@ -639,6 +646,10 @@ class Generate(Section):
     seed: int
 
 
+# Which categories of seeds a scheme draws from; null: all that the seeds have, but `without`.
+Categories = Annotated[list[str], Field(min_length=1)] | None
+
+
 class Lamini(Section):
     seeds: Name
     examples: Count
@@ -647,7 +658,8 @@ class Lamini(Section):
     topics: Count
     topic_words: Count
     topic_subcategories: int
-    categories: list[str]
+    categories: Categories
+    without: list[str] = []  # came later: older files stay valid
     calls: Count
     fewer_examples: bool = True  # came later: older files stay valid
 
@@ -663,7 +675,8 @@ class EvolInstruct(Section):
     breadth: Share
     operations: list[Operation]
     refusal_words: int
-    categories: list[str]
+    categories: Categories
+    without: list[str] = []  # came later: older files stay valid
     per_category: Count
     iterations: Count = 1  # came later: older files stay valid
 
@@ -683,9 +696,17 @@ class Orca(Section):
 
 
 class Schemes(Section):
-    lamini: Lamini
-    evol_instruct: EvolInstruct
-    orca: Orca
+    """A scheme that params.yaml does not name is neither generated nor judged."""
+
+    lamini: Lamini | None = None
+    evol_instruct: EvolInstruct | None = None
+    orca: Orca | None = None
+
+    @property
+    def named(self) -> dict[str, Any]:
+        """The schemes that params.yaml names, in the order of this class."""
+        every = {name: getattr(self, name) for name in type(self).model_fields}
+        return {name: scheme for name, scheme in every.items() if scheme is not None}
 
 
 class Judge(Section):
@@ -1092,7 +1113,10 @@ class Params(Section):
     checkpoints: dict[Name, Checkpoint]
     models: dict[Name, Further]
     others: list[Name] = []  # came later: a params.yaml without it stays valid
-    compared: Annotated[dict[Name, Compared], Field(min_length=1)]
+    compared: dict[Name, Compared]
+    aligned: Annotated[dict[Name, Aligned], Field(max_length=1)]
+    own: list[Literal["dolly"]]
+    stand_ins: Literal["stop", "allow"] = "stop"  # came later: older files stay valid
     llm: Endpoints
     budget_usd: Budget
     launch: str | None
@@ -1114,6 +1138,25 @@ class Params(Section):
     known: Known | None = None  # came later: a params.yaml without it stays valid
     report: Report
 
+    @property
+    def sources(self) -> list[str]:
+        """The sources whose rows this recipe trains on, shows a teacher, or evaluates by."""
+        sets = [path for link in self.chain.values() for path in link.sets]
+        lamini = self.schemes.lamini
+        used = {
+            "dolly": "dolly" in self._seeds or bool(self.own),
+            "flan": "flan" in self._seeds,
+            "topics": lamini is not None and lamini.topic_guided > 0,
+            "hh_rlhf": PAIRS in sets or bool(self.aligned),
+            "mt_bench": bool(self.checkpoints),
+            "benchmarks": bool(self.evaluated),
+        }
+        return [name for name, so in used.items() if so]
+
+    @property
+    def _seeds(self) -> set[str]:
+        return {scheme.seeds for scheme in self.schemes.named.values()}
+
     def further(self, looked_at: Checkpoint) -> Further | None:
         """Which of `models` it is; None for what this recipe makes."""
         return self.models[looked_at.model.removeprefix(FURTHER)] if looked_at.further else None
@@ -1123,6 +1166,11 @@ def load(path: str | Path = "params.yaml", profile: str | None = None) -> Params
     """The parameters of the active profile, or of the one named; BadInput lists every fault of the
     whole file."""
     return _load(Path(path).resolve(), Path(path).name, profile)
+
+
+def forget() -> None:
+    """Have the file read anew: it was changed."""
+    _load.cache_clear()
 
 
 @cache
@@ -1135,7 +1183,7 @@ def _load(path: Path, name: str, wanted: str | None) -> Params:
     faults: list[str] = []
     checked: dict[str, Params] = {}
     for profile, scale in profiles.items():
-        joined, both = _join(document, scale or {}, ())
+        joined, both = _join(document, _named(document, scale or {}), ())
         faults += [
             f"{key}: set by the recipe and by profiles.{profile}; keep one of the two"
             for key in both
@@ -1172,6 +1220,16 @@ def _read(path: Path, name: str) -> dict[str, Any]:
             _stop(name, [f"{key}: missing, or not a {'name' if kind is str else 'mapping'}"])
     checked: dict[str, Any] = document
     return checked
+
+
+def _named(recipe: dict[str, Any], scale: dict[str, Any]) -> dict[str, Any]:
+    """Leave out how much a profile asks of schemes that the recipe leaves out."""
+    schemes, amounts = recipe.get("schemes"), scale.get("schemes")
+    if not isinstance(schemes, dict) or not isinstance(amounts, dict):
+        return scale
+    absent = Schemes.model_fields.keys() - schemes.keys()
+    left = {name: amount for name, amount in amounts.items() if name not in absent}
+    return {**scale, "schemes": left}
 
 
 def _join(
@@ -1226,13 +1284,14 @@ def _references(params: Params) -> list[str]:
     """Links, merges and checkpoints must name weights that a stage makes, links sets of rows."""
     made = {
         "fetch/base",
-        "dpo/policy",
+        *(f"dpo/{name}" for name in params.aligned),
         *(f"sft/{name}" for name in params.chain),
         *(f"merge/{name}" for name in params.merges),
     }
     trained = {
         **{f"chain.{n}.{k}": getattr(c, k) for n, c in params.chain.items() for k in _WEIGHTS},
         **{f"merges.{n}.{k}": getattr(m, k) for n, m in params.merges.items() for k in _MERGED},
+        **{f"aligned.{n}.start": each.start for n, each in params.aligned.items()},
     }
     looked_at = {
         **{f"evaluated.{n}.model": e.model for n, e in params.evaluated.items()},
@@ -1246,14 +1305,28 @@ def _references(params: Params) -> list[str]:
             near = difflib.get_close_matches(path, sorted(made), 1)
             hint = f"did you mean {near[0]!r}?" if near else f"have {', '.join(sorted(made))}"
             faults.append(f"{where}: no stage makes models/{path}; {hint}")
-    sets = [PAIRS, *(f"filter/{name}" for name in type(params.schemes).model_fields)]
+    sets = [PAIRS, *(f"filter/{name}" for name in [*params.schemes.named, *params.own])]
     for name, link in params.chain.items():
         for path in link.sets:
             if path not in sets:
                 near = difflib.get_close_matches(path, sets, 1)
                 hint = f"did you mean {near[0]!r}?" if near else f"have {', '.join(sets)}"
+                hint = _left_out(path) or hint
                 faults.append(f"chain.{name}.data: data/{path} is no set of rows; {hint}")
     return faults + _compared(params)
+
+
+def _left_out(path: str) -> str:
+    """What to do about a set that is known, and not made; "" where it is not known."""
+    name = path.removeprefix("filter/")
+    if path == f"filter/{OWN}":
+        return f"your own rows are filtered where they are named: own: [{OWN}]"
+    if path.startswith("filter/") and name in Schemes.model_fields:
+        return (
+            f"the scheme is left out of `schemes`: `python -m bezoar.recipe without {name}` (or "
+            "`whole`) writes the links that go with it"
+        )
+    return ""
 
 
 def _others(params: Params) -> list[str]:
@@ -1339,8 +1412,6 @@ def _links(profile: str, params: Params) -> list[str]:
             faults.append(
                 f"profiles.{profile}.sft.links.{name}: missing; chain has this link{hint}"
             )
-    if "hh_rlhf" not in params.chain:
-        faults.append("chain.hh_rlhf: missing; dpo starts from this link")
     return faults or _circle(params)
 
 
@@ -1349,7 +1420,7 @@ def _circle(params: Params) -> list[str]:
     needs = {
         **{f"sft/{n}": [getattr(c, k) for k in _WEIGHTS] for n, c in params.chain.items()},
         **{f"merge/{n}": [getattr(m, k) for k in _MERGED] for n, m in params.merges.items()},
-        "dpo/policy": ["sft/hh_rlhf"],
+        **{f"dpo/{name}": [each.start] for name, each in params.aligned.items()},
     }
     try:
         TopologicalSorter(needs).prepare()

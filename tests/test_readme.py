@@ -76,6 +76,14 @@ RUN = {
         r"git apply": "test_the_scheme_of_the_page_makes_a_set",
         r"python -m bezoar\.params( \w+)?": "test_the_profile_is_switched",
     },
+    "tests/test_recipe.py": {
+        r"python -m bezoar\.recipe without .*|python -m bezoar\.recipe whole": (
+            "test_leaving_out_adds_up_and_is_undone_in_any_order"
+        ),
+        r"python -m bezoar\.recipe stop .*": (
+            "test_stopping_after_sft_leaves_out_what_nobody_gave"
+        ),
+    },
     "tests/test_readme.py": {
         r"python -m bezoar\.ledger .*": "test_the_ledger_commands_run_on_an_empty_machine",
     },

@@ -23,11 +23,11 @@ def main() -> None:
     for block in (_skills(found), _checkpoints(found), _funnels(found)):
         if block is not None:
             console.print(block, "")
-    dpo = found["dpo"]
-    console.print(
-        f"DPO, held-out pairs: accuracy {_share(dpo['accuracy_before'])} -> "
-        f"{_share(dpo['accuracy'])}, reward margin {dpo['margin']:.3f}"
-    )
+    if dpo := found["dpo"]:
+        console.print(
+            f"DPO, held-out pairs: accuracy {_share(dpo['accuracy_before'])} -> "
+            f"{_share(dpo['accuracy'])}, reward margin {dpo['margin']:.3f}"
+        )
     if words := _trust(found):
         console.print(f"Right from wrong (AUC, a coin 0.50): {words}")
     spent = [row for instances in found["spending"].values() for row in instances.values()]
@@ -62,22 +62,26 @@ def _skills(found: dict[str, Any]) -> Any:
 
 
 def _checkpoints(found: dict[str, Any]) -> Any:
+    if not found["order"]["checkpoints"]:
+        return None
     table = _table(
         "Checkpoints: mean harness accuracy (over acc and acc_norm), MT-Bench grades",
         ["checkpoint", "harness", "turn 1", "turn 2", "average", "coverage"],
     )
     for checkpoint in found["order"]["checkpoints"]:
-        grades = found["mt_bench"][checkpoint]
+        grades = found["mt_bench"].get(checkpoint, {})
         table.add_row(
             checkpoint,
             _share(found["harness"].get(checkpoint)),
-            *(_grade(grades[key]) for key in ("turn_1", "turn_2", "average")),
-            _share(grades["coverage"]),
+            *(_grade(grades.get(key)) for key in ("turn_1", "turn_2", "average")),
+            _share(grades.get("coverage")),
         )
     return table
 
 
 def _funnels(found: dict[str, Any]) -> Any:
+    if not found["order"]["schemes"]:
+        return None
     steps = ["asked", "accepted", "rejected", "undecided", "copies", "kept"]
     table = _table("From asked to kept", ["scheme", *steps])
     for scheme in found["order"]["schemes"]:
