@@ -232,6 +232,8 @@ def enough(
     if not short:
         return
     out = f"data/filter/{name}"
+    for side in ("train", "eval"):  # empty, for a lineage looks there first
+        write_jsonl(f"{out}/{side}.jsonl", [])
     write_jsonl(f"{out}/rejected.jsonl", curated.dropped)
     write_jsonl(f"{out}/reported.jsonl", curated.reported)
     unread = read_jsonl(f"data/generate/{name}/rejected.jsonl", Rejected)

@@ -70,14 +70,9 @@ def main(name: str) -> None:
     summary = Generated.model_validate(read_json(f"{generated}/summary.json"))
     unread = read_jsonl(f"{generated}/rejected.jsonl", Rejected)
     counts = curation.funnel(samples, verdicts, kept, [*unread, *dropped], reported)
-    whole = {
-        "scheme": name,
-        **summary.model_dump(exclude={"jobs", "simulated"}),
-        "simulated_teacher": summary.simulated,
-        **counts,
-        "train": len(train),
-        "eval": len(held_out),
-    }
+    asked = summary.model_dump(exclude={"jobs", "simulated"})
+    whole = {"scheme": name, **asked, "simulated_teacher": summary.simulated, **counts}
+    whole |= {"train": len(train), "eval": len(held_out)}
     write_json(f"{out}/funnel.json", whole)
     tokens = distributions.sizes(samples, distributions.tokenizer(TOKENIZER))
     described = distributions.describe(samples, kept, p.filter, tokens)
