@@ -145,7 +145,8 @@ def _faults(
     )
     for sample, said, copy in zip(samples, verdicts, copies, strict=True):
         if copy:
-            details: dict[str, str | int | bool] = {"seed": seeds[copy.seed].id}
+            seed = seeds[copy.seed]
+            details: dict[str, str | int | bool] = {"seed": seed.id, "seed_text": seed.instruction}
             details |= {"distance": copy.distance, "ratio": f"{copy.ratio:.3f}"}
             yield [("drop", Fault("copy", details))]
         elif said.status != "accepted":

@@ -1265,6 +1265,9 @@ def _others(params: Params) -> list[str]:
             faults.append(f"others: {name!r} stands there twice")
         if name in {**params.checkpoints, **params.evaluated}:
             faults.append(f"others: {name!r} is a checkpoint of this recipe; rename it in `models`")
+    if "index" in {**params.checkpoints, **dict.fromkeys(params.others)}:
+        # the report's page of a checkpoint bears its name, beside the page that lists them all
+        faults.append("checkpoints: 'index' is the name of a page of the report; rename it")
     for key in ("checkpoints", "evaluated"):
         for name, each in getattr(params, key).items():
             if each.further:
