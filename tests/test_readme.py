@@ -290,7 +290,7 @@ BLOCKS = [
     pytest.param(yaml.safe_load(block), id=f"{page.relative_to(ROOT)}-{number}")
     for page in PAGES
     for number, (info, block) in enumerate(FENCE.findall(page.read_text(encoding="utf-8")))
-    # two pages add what their block names (tests/test_docs.py, test_source.py); a task is SkyPilot's
+    # two pages add what their block names (test_docs.py, test_source.py); a task is SkyPilot's
     if info == "yaml" and page.name not in ("scheme.md", "source.md") and "workdir:" not in block
 ]
 
