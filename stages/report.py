@@ -6,7 +6,7 @@ reads   source.json of every fetch, data/fetch/mt_bench/: questions.jsonl and vo
         data/mt_answer, data/mt_grade, data/agreement/: table.json, biases.json,
         metrics/: generate, judge, mix, sft, dpo, mt_grade, agreement
 writes  metrics/report/report.html; metrics/report/answers/: index.html, all questions with their
-        grades, and CHECKPOINT.html, all it answered and the others beside it; 
+        grades, and CHECKPOINT.html, all it answered and the others beside it;
         metrics/report/cards/CHECKPOINT.md: a card each
 metrics metrics/report/summary.json: all numbers; headline.json and checkpoints.csv: the few that
         `dvc metrics diff` and `dvc plots diff` show

@@ -82,6 +82,9 @@ RUN = {
     "tests/test_report.py": {
         r"python -m bezoar\.report": "test_the_page_is_written_by_the_stage",
     },
+    "tests/test_lanes.py": {
+        r"python -m demos\.lanes": "test_other_stages_or_a_finished_run_are_left_to_dvc",
+    },
     "tests/test_link.py": {
         r"python -m bezoar\.sources\.link.*": "test_files_are_told_by_their_content_alone",
     },
