@@ -27,6 +27,7 @@ from pydantic import (
     model_validator,
 )
 
+from bezoar.arithmetic import Instructions
 from bezoar.files import BadInput
 
 
@@ -1079,9 +1080,10 @@ class Report(Section):
 
 class Params(Section):
     """params.yaml as one profile sees it. `launch` names a file of launch/ by which training runs
-    on several processes; null: in one. `others` names those of `models` that stand beside our
-    checkpoints; `load` drops the rest of `models`, and adds these to `checkpoints` and, but for
-    those behind an endpoint, to `evaluated`."""
+    on several processes; null: in one. `cpu` names the instructions that CPUs of several kinds have
+    in common, so that all compute the same bits; null: each computes as is fastest on it. `others`
+    names those of `models` that stand beside our checkpoints; `load` drops the rest of `models`,
+    and adds these to `checkpoints` and, but for those behind an endpoint, to `evaluated`."""
 
     profile: str
     chain: dict[Name, Link]
@@ -1094,6 +1096,7 @@ class Params(Section):
     llm: Endpoints
     budget_usd: Budget
     launch: str | None
+    cpu: Instructions | None = None  # came later: a params.yaml without it stays valid
     fetch: Fetch
     generate: Generate
     schemes: Schemes

@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from bezoar import interrupts, temporary
+from bezoar import arithmetic, interrupts, params, temporary
 from bezoar.files import BadInput
 
 # A full disk, as Python and safetensors, a quota, and torch.save put it
@@ -105,8 +105,10 @@ def _link(file: str, to: str) -> None:
 
 
 def begin() -> None:
-    """Start a stage: it ends when dvc ends, and a temporary copy sees the user's own files."""
+    """Start a stage: it ends when dvc ends, computes as `cpu` of the profile says, and sees the
+    user's own files in a temporary copy too."""
     die_with_parent()
+    arithmetic.settle(params.load().cpu)
     temporary.bring_own_files(os.environ.get("DVC_STAGE", ""))
 
 

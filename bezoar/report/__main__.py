@@ -1,9 +1,11 @@
-"""`python -m bezoar.report`: the run's main numbers as a short table, and where the report lies."""
+"""`python -m bezoar.report`: the run's main numbers as a short table, where the report lies, and
+whether the run is the recorded one."""
 
 from pathlib import Path
 from typing import Any
 
 from bezoar.files import BadInput, read_json
+from bezoar.report import recorded
 
 FOLDER = Path("metrics/report")
 WIDTH = 80
@@ -34,6 +36,7 @@ def main() -> None:
     if played := [who for who, so in sorted(found["simulated"].items()) if so]:
         console.print(f"Simulated in this run: {', '.join(played)}")
     console.print(f"Report: {FOLDER.as_posix()}/report.html (profile {found['profile']})")
+    console.print(recorded.line(), soft_wrap=True)
 
 
 def _table(title: str, columns: list[str]) -> Any:

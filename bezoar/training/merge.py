@@ -64,7 +64,8 @@ def merge(base: Path, adapters: Sequence[Path], how: MergeStage, sft: Sft, out: 
 
     key = fitting.key(
         __file__,
-        merge=[how.model_dump(), sft.quantization, sft.double_quantization, device.dtype, out.name],
+        merge=[how.model_dump(), sft.quantization, sft.double_quantization, out.name],
+        device=device,
         weights=[work.content(base), *map(work.content, adapters)],
     )
     with work.scratch("merge", key) as folder:
