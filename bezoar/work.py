@@ -112,7 +112,7 @@ def begin() -> None:
 
 def die_with_parent() -> None:
     """Ask the kernel to end this process when dvc ends (Linux): no orphan writes to a stale out.
-    Have Ctrl-C end it with a line."""
+    Have Ctrl-C and SIGTERM end it with a line."""
     interrupts.say_in_a_line()
     if sys.platform == "linux":
         parent = os.getppid()

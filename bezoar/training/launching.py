@@ -17,7 +17,7 @@ from typing import Any
 
 import yaml
 
-from bezoar import work
+from bezoar import interrupts, work
 from bezoar.files import BadInput
 
 
@@ -58,6 +58,7 @@ def spread(launch: str | None, module: str, *arguments: str, shard: bool) -> Non
     if launch is None or _launched():
         return
     from accelerate.commands.launch import launch_command, launch_command_parser
+    from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
     file = Path("launch", f"{launch}.yaml")
@@ -70,6 +71,8 @@ def spread(launch: str | None, module: str, *arguments: str, shard: bool) -> Non
     parsed = launch_command_parser().parse_args([*options, "-m", module, *arguments])
     try:
         launch_command(parsed)
+    except SignalException as error:  # its processes have ended
+        interrupts.end(error.sigval)
     except ChildFailedError as error:
         # when one ends the others lose it, and end with an error of their own
         rank, failure = min(error.failures.items(), key=_consequence)
