@@ -1095,6 +1095,11 @@ class Params(Section):
     known: Known | None = None  # came later: a params.yaml without it stays valid
     report: Report
 
+    @property
+    def final(self) -> str:
+        """The checkpoint that the chain ends with: the last that is no further model."""
+        return [name for name, each in self.checkpoints.items() if not each.further][-1]
+
     def further(self, looked_at: Checkpoint) -> Further | None:
         """Which of `models` it is; None for what this recipe makes."""
         return self.models[looked_at.model.removeprefix(FURTHER)] if looked_at.further else None

@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from bezoar import interrupts, temporary
+from bezoar import interrupts, temporary, times
 from bezoar.files import BadInput
 
 # A full disk, as Python and safetensors, a quota, and torch.save put it
@@ -105,9 +105,12 @@ def _link(file: str, to: str) -> None:
 
 
 def begin() -> None:
-    """Start a stage: it ends when dvc ends, and a temporary copy sees the user's own files."""
+    """Start a stage: it ends when dvc ends, a temporary copy sees the user's own files, and what it
+    takes is kept."""
     die_with_parent()
-    temporary.bring_own_files(os.environ.get("DVC_STAGE", ""))
+    stage = os.environ.get("DVC_STAGE", "")
+    times.start(home(), stage)
+    temporary.bring_own_files(stage)
 
 
 def die_with_parent() -> None:

@@ -15,7 +15,7 @@ from typing import Any, Literal
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
-from bezoar import differences, distributions
+from bezoar import differences, distributions, progress
 from bezoar.params import PAIRS, Dpo, Further, FurtherHub, FurtherServed
 from bezoar.records import Answers, Grade, Question, Spending
 from bezoar.report import figures, harness, mt_bench, paper, trust
@@ -78,7 +78,7 @@ _UNSEEN = re.compile(
 
 def page(run: Run, examples: int) -> str:
     """The whole report as one HTML document; `examples` questions with every answer at its end."""
-    return _rendered(
+    return rendered(
         "page.html",
         style=STYLE,
         paper=paper,
@@ -131,7 +131,7 @@ def answers(run: Run, checkpoint: str) -> str:
         }
         for question in asked
     ]
-    return _rendered(
+    return rendered(
         "answers.html",
         style=STYLE,
         profile=run.profile,
@@ -162,7 +162,7 @@ def _said(run: Run, checkpoint: str, question_id: int, turn: int) -> dict[str, A
     }
 
 
-def _rendered(file: str, **shown: Any) -> str:
+def rendered(file: str, **shown: Any) -> str:
     """A template of this folder, filled: what is shown is escaped, and nothing may be left out."""
     environment = Environment(
         autoescape=True,
@@ -174,6 +174,7 @@ def _rendered(file: str, **shown: Any) -> str:
     )
     environment.filters |= {"number": number, "percent": percent, "name": name, "dollars": dollars}
     environment.filters |= {"points": points, "bound": bound, "signed": signed}
+    environment.filters |= {"duration": progress.duration, "size": size}
     text = Path(__file__).with_name(file).read_text(encoding="utf-8")
     return environment.from_string(text).render(**shown)
 
@@ -199,6 +200,11 @@ def number(value: float | None, digits: int = 2) -> str:
     if isinstance(value, int):
         return f"{value:,}"
     return f"{value:,.{digits}f}".replace("-", "−")
+
+
+def size(count: int) -> str:
+    """Bytes as people say them."""
+    return f"{count / 2**30:.1f} GiB" if count >= 2**30 else f"{count / 2**20:.0f} MiB"
 
 
 def percent(share: float | None, digits: int = 0) -> str:

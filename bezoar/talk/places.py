@@ -50,16 +50,11 @@ def _stop(settings: Params, name: str) -> tuple[str, ...]:
     return tuple(other.stop) if isinstance(other, FurtherHub | FurtherLocal) else ()
 
 
-def last(settings: Params) -> str:
-    """The checkpoint that the chain ends with: the last of `checkpoints` that is ours."""
-    return [name for name, each in settings.checkpoints.items() if not each.further][-1]
-
-
 def find(settings: Params, wanted: str) -> Place:
     """The model that `wanted` names, or the folder that it is; "" names the chain's last one.
     BadInput: there is no such model, or none that can be loaded here."""
     places = named(settings)
-    name = wanted or last(settings)
+    name = wanted or settings.final
     if name not in places:
         return _folder(Path(wanted), places)
     place = places[name]
