@@ -59,21 +59,23 @@ class Lines:
         total: float,
         done: float = 0,
         clock: Callable[[], float] = time.monotonic,
+        write: Callable[[str], None] = lambda line: print(line, file=sys.stderr, flush=True),
     ) -> None:
-        self.label, self.total, self.clock = label, total, clock
+        self.label, self.total, self.clock, self.write = label, total, clock, write
         self.before = self.done = self.shown = done
         self.began = self.spoke = clock()
 
     def advance(self, more: float) -> None:
         """Count `more` as done; print a line where it is time for one."""
-        self.done += more
+        # processes that share rows out repeat some, to come out even
+        self.done = min(self.done + more, self.total)
         now = self.clock()
         silent = now - self.spoke
         due = self.done - self.shown >= SHARE * self.total and silent >= SOONEST
         ended = self.done >= self.total - ROUNDING > self.shown and now - self.began >= SOONEST
         if due or ended or silent >= LATEST:
             self.shown, self.spoke = self.done, now
-            print(self._line(now - self.began), file=sys.stderr, flush=True)
+            self.write(self._line(now - self.began))
 
     def _line(self, seconds: float) -> str:
         amount = f"{self.label}: {self.done:,.0f} of {self.total:,.0f}"

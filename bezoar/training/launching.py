@@ -67,7 +67,8 @@ def spread(launch: str | None, module: str, *arguments: str, shard: bool) -> Non
         options += ["--num_processes", str(_gpus(file))]
     if not shard:
         options += ["--multi_gpu"]
-    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)  # said below
+    for name in ("", ".agent.server.api"):  # the second has a level of its own; all is said below
+        logging.getLogger(f"torch.distributed.elastic{name}").setLevel(logging.CRITICAL)
     parsed = launch_command_parser().parse_args([*options, "-m", module, *arguments])
     try:
         launch_command(parsed)
