@@ -58,6 +58,7 @@ def spread(launch: str | None, module: str, *arguments: str, shard: bool) -> Non
     if launch is None or _launched():
         return
     from accelerate.commands.launch import launch_command, launch_command_parser
+    from torch.distributed.elastic.agent.server import api as agent
     from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
@@ -67,8 +68,9 @@ def spread(launch: str | None, module: str, *arguments: str, shard: bool) -> Non
         options += ["--num_processes", str(_gpus(file))]
     if not shard:
         options += ["--multi_gpu"]
-    for name in ("", ".agent.server.api"):  # the second has a level of its own; all is said below
-        logging.getLogger(f"torch.distributed.elastic{name}").setLevel(logging.CRITICAL)
+    # what they say is said below; the second takes a level of its own as it is imported
+    for name in ("torch.distributed.elastic", agent.__name__):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     parsed = launch_command_parser().parse_args([*options, "-m", module, *arguments])
     try:
         launch_command(parsed)
