@@ -10,7 +10,8 @@ writes  data/filter/SCHEME/: train.jsonl, eval.jsonl, rejected.jsonl, reported.j
         generated and the rows kept by category, strategy, operation ...),
         distributions.json (kinds of task beside the target, lengths; before and after),
         licences.json (under what the rows stand), compared.json (what was looked for items of
-        benchmarks, and what was not), contaminated_seeds.jsonl, README.md (the set's card)
+        benchmarks, and what was not), contaminated_seeds.jsonl, languages.json, README.md (the
+        set's card); where too few rows stay, an error: rejected, reported, languages and funnel
 metrics metrics/filter/SCHEME.json: asked, parsed, replies_read, accepted_share, rejected_share,
         undecided_share (of the samples judged), copies, kept, contaminated_seeds (of the rows that
         stay), rows_of_contaminated_seeds, target_distance_before, _after;
@@ -20,7 +21,7 @@ metrics metrics/filter/SCHEME.json: asked, parsed, replies_read, accepted_share,
 import sys
 from pathlib import Path
 
-from bezoar import contamination, curation, distributions, licences, params, work
+from bezoar import contamination, curation, distributions, licences, params, tongues, work
 from bezoar.cards import dataset
 from bezoar.files import read_json, read_jsonl, write, write_json, write_jsonl
 from bezoar.records import Generated, Rejected, Sample, Seed, Verdict
@@ -35,21 +36,24 @@ def main(name: str) -> None:
     generated = f"data/generate/{name}"
     samples = list(read_jsonl(f"{generated}/samples.jsonl", Sample))
     verdicts = list(read_jsonl(f"data/judge/{name}/verdicts.jsonl", Verdict))
-    seeds: list[Seed] = []
-    if getattr(p.schemes, name).seeds == "dolly":
-        seeds = list(read_jsonl("data/fetch/dolly/seeds.jsonl", Seed))
+    source = getattr(p.schemes, name).seeds
+    seeds = list(read_jsonl("data/fetch/dolly/seeds.jsonl", Seed)) if source == "dolly" else []
+    speech = tongues.of_seeds(source, p.filter.gates)
 
     benchmarks, before = contamination.texts(), curation.earlier(name, p)
     originals = seeds if name in p.filter.copies else []
     curated = curation.keep(
-        samples, verdicts, originals, p.filter, benchmarks=benchmarks, earlier=before
-    )
+        samples, verdicts, originals, p.filter,
+        benchmarks=benchmarks, earlier=before, allowed=speech.allowed,
+    )  # fmt: skip
+    tongues.tell(name, speech, samples, curated.kept)
+    curation.enough(name, samples, verdicts, curated, seeds)
     kept, shared = curation.unshared(curated.kept, seeds, p.filter.eval_share)
     kept, spare = distributions.balance(kept, p.filter.tasks, p.filter.balance)
     dropped, stay = [*curated.dropped, *shared, *spare], {row.id for row in kept}
     reported = [row for row in curated.reported if row.id in stay]
     tainted = contamination.in_seeds(kept, name, benchmarks, p)
-    traced = licences.trace(kept, licences.origins(getattr(p.schemes, name).seeds), p.llm)
+    traced = licences.trace(kept, licences.origins(source), p.llm)
     licences.check(name, traced, p.filter.licences.allow)
     train, held_out = curation.split(traced, seeds, p.filter.eval_share)
 
@@ -62,6 +66,7 @@ def main(name: str) -> None:
     write_jsonl(f"{out}/contamination.jsonl", curated.contaminations)
     write_jsonl(f"{out}/contaminated_seeds.jsonl", tainted)
     write_json(f"{out}/compared.json", curated.compared)
+    tongues.write(name, speech, samples, kept)
     summary = Generated.model_validate(read_json(f"{generated}/summary.json"))
     unread = read_jsonl(f"{generated}/rejected.jsonl", Rejected)
     counts = curation.funnel(samples, verdicts, kept, [*unread, *dropped], reported)

@@ -146,7 +146,7 @@ FAULTS = [
         "  hh:\n    weights",
         "chain.hh_rlhf: missing; dpo starts from this link",
     ),
-    ("replay: 0.0", "replay: 10", "mix.replay: .* less than or equal to 1"),
+    ("mix: {replay: 0.0}", "mix: {replay: 10}", "mix.replay: .* less than or equal to 1"),
 ]
 
 

@@ -2,6 +2,7 @@
 
 import csv
 import hashlib
+import inspect
 import json
 import math
 import os
@@ -19,11 +20,12 @@ from typing import Any
 import pytest
 from markupsafe import escape
 
-from bezoar import differences, distributions, files, params, report
+from bezoar import curation, differences, distributions, files, gates, params, report
 from bezoar.files import BadInput
 from bezoar.records import Answers, Grade, Question, Scored
 from bezoar.report import figures, harness, paper
-from bezoar.report.page import clean, excerpt
+from bezoar.report.sections import funnels, opening
+from bezoar.report.words import clean, excerpt
 from tests.test_verdicts import sample
 
 ROOT = Path(__file__).parent.parent
@@ -50,6 +52,7 @@ def grow(root: Path, local: bool = False) -> Path:
         put(root / f"data/fetch/{name}/source.json", account)
     for scheme in ("lamini", "evol_instruct", "orca"):
         put(root / f"data/filter/{scheme}/funnel.json", funnel(scheme, rng, local))
+        put(root / f"data/filter/{scheme}/rejected.jsonl", copied(scheme))
         put(root / f"metrics/judge/{scheme}.json", judged("world-judge"))
         put(root / f"data/filter/{scheme}/distributions.json", described(scheme, local))
         free = {"answer": "yes", "by": [], "reason": "every licence and every term allows it"}
@@ -152,6 +155,17 @@ def table(path: Path, head: list[str], rows: list[Any]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", encoding="utf-8", newline="") as out:
         csv.writer(out).writerows([head, *rows])
+
+
+def copied(scheme: str) -> dict[str, Any]:
+    """A row that filter dropped as a copy."""
+    return {
+        "id": f"{scheme}-00001-1",
+        "scheme": scheme,
+        "reason": "copy",
+        "text": "What colour has the fox now?",
+        "details": {"seed": "seed-7", "seed_text": "What colour has the fox?"},
+    }
 
 
 def funnel(scheme: str, rng: random.Random, local: bool) -> dict[str, Any]:
@@ -604,7 +618,7 @@ def test_rows_generated_stand_beside_rows_kept(tree: Path) -> None:
 def test_the_share_of_replies_read_stands_beside_what_was_parsed(tree: Path) -> None:
     _, page = render()
     assert page.count('<th scope="row">replies read</th><td>96.4 %</td>') == 3
-    assert "equality undecided" in page
+    assert "change undecided" in page
     for scheme in ("lamini", "evol_instruct", "orca"):
         edit(f"data/filter/{scheme}/funnel.json", lambda funnel: funnel.pop("replies_read"))
     assert "replies read" not in render()[1]
@@ -663,7 +677,7 @@ def test_each_run_of_a_link_stands_beside_the_papers(tree: Path) -> None:
     assert row(page, "LaMini, run 1") == "2 of 10 / 10 16 / 64 3.5000 / 1.661 1.2500 / 0.8023"
     assert row(page, "LaMini, run 2") == "10 / 10 16 / 64 1.5000 / 0.8063 0.8750 / 0.843"
     assert row(page, "HH-SFT, run 1").count("/") == 0, "the paper prints none"
-    assert "12 epochs in 2 runs, number 9 kept" in page
+    assert "12 epochs in 2 runs. The next link goes on from epoch 9." in page
     # a line each: the second starts where its own evaluation puts it, not where the first ended
     chart = page[page.index('aria-labelledby="loss-lamini-t') :]
     chart = chart[: chart.index("</svg>")]
@@ -680,8 +694,8 @@ def test_each_run_of_a_link_stands_beside_the_papers(tree: Path) -> None:
 
 def test_the_losses_say_over_whose_tokens_they_are_taken(tree: Path) -> None:
     words = Outline(render()[1]).words()
-    assert "the tokens of the answers alone" in words
-    assert "counts the tokens of the prompts too, so its losses are another quantity" in words
+    assert "the mean over the tokens of the answers" in words
+    assert "counts the tokens of the prompts too. So compare how the losses fall" in words
 
 
 def test_why_a_further_run_was_not_made_is_told(tree: Path) -> None:
@@ -704,7 +718,7 @@ def test_rows_of_a_link_are_told_by_set_and_what_was_cut_of_them(tree: Path) -> 
     page = render()[1]
     by_set = "400 Orca 310 LaMini again 31 HH-RLHF again 59"
     assert row(page, "Orca</th>") == f"{by_set} 44 111 25.0 % 56 11.2 %"
-    assert "replayed" in page
+    assert "“Again” are rows" in page
 
 
 def test_what_is_not_the_papers_way_of_training_is_told(tree: Path) -> None:
@@ -733,9 +747,9 @@ def test_agreement_shows_every_pair_and_the_papers_beside_our_graders(tree: Path
     humans = page[page.index("<bdi>human</bdi> and <bdi>human</bdi>") :]
     assert 'class="paper"' not in humans[: humans.index("</tr>")]
     words = Outline(page).words()
-    assert "The votes are simulated." in words and "on 640 records" in words
+    assert "The votes of this run are simulated" in words and "on 640 pairs" in words
     assert "616 of turn 1 and 613 of turn 2, of 2 models (alpaca, gpt-4)" in words
-    assert "our judge has a verdict on 600 and 613" in words
+    assert "The grader has a verdict on 600 and 613" in words
     assert "this run has no votes of gpt4 single" in words
     for by in ("category", "models"):
         part = page.split(f'aria-label="Agreement by {by}"')[1].split("</table>")[0]
@@ -753,7 +767,7 @@ def test_single_grades_stand_without_the_papers_pairwise_shares(tree: Path) -> N
     assert "<bdi>grader</bdi>" in table and 'class="paper"' not in table
     words = Outline(page).words()
     assert "do not stand beside single grades" in words
-    assert "The records are all that any set of judgements has" in words
+    assert "The study takes every pair of answers on which any kind of judge has a verdict" in words
 
 
 def test_a_question_graded_without_its_reference_is_counted_and_named(tree: Path) -> None:
@@ -762,7 +776,7 @@ def test_a_question_graded_without_its_reference_is_counted_and_named(tree: Path
     files.write_jsonl(path, [first.model_copy(update={"reference": "missing"}), *others])
     words = Outline(render()[1]).words()
     assert "1 without a reference" in words
-    assert f"a turn of question {first.question_id} was graded without the reference" in words
+    assert f"a turn of question {first.question_id} was graded without a reference" in words
 
 
 def test_a_grade_stands_with_its_interval_and_the_difference_to_the_one_before(tree: Path) -> None:
@@ -809,7 +823,7 @@ def test_tables_7_and_8_have_the_turns_that_the_paper_prints(tree: Path) -> None
         "MiniChat-2-3Bnot in this run": ["6.87", "6.00", "6.43"],
         "Phi-2not in this run": ["4.43", "2.99", "3.72"],
     }
-    assert "<code>others</code> turns them on" in page
+    assert "name them in <code>others</code>" in page
 
 
 def test_a_mean_by_category_stands_with_its_interval(tree: Path) -> None:
@@ -940,7 +954,7 @@ def test_a_judge_below_the_line_is_marked(tree: Path) -> None:
 @pytest.mark.parametrize(
     ("trust", "shown"),
     [
-        ({"known_rows": 3}, "not checked: 3 rows of the seeds will do, too few"),
+        ({"known_rows": 3}, "not checked: 3 seeds have an answer that can be checked, too few"),
         ({"known_rows": None}, "nothing says whether the judge is better than a coin"),
     ],
 )
@@ -962,8 +976,8 @@ def test_a_run_from_before_the_check_is_shown(tree: Path) -> None:
         text = re.sub(r'"known_\w+": [\d.]+,? ?', "", path.read_text(encoding="utf-8"))
         path.write_text(text.replace(", }", "}"), encoding="utf-8")
     words = Outline(render()[1]).words()
-    assert words.count("so nothing says whether the judge is better") == 1
-    assert words.count("so nothing says whether the grader is better") == 1
+    assert words.count("So nothing says whether the judge is better") == 1
+    assert words.count("So nothing says whether the grader is better") == 1
 
 
 def test_who_is_real_is_not_called_simulated(tree: Path) -> None:
@@ -996,15 +1010,15 @@ def test_a_run_from_the_hub_names_repository_commit_and_licence(tree: Path) -> N
     assert "another base" in text
     base = {"source": "hub", "parts": [{**part, "repository": paper.REPOSITORY}]}
     put(tree / "models/fetch/base/source.json", base)
-    assert f"run whole on {paper.REPOSITORY}" in render()[1]
+    assert f"recipe (arXiv 2404.12195) on {paper.REPOSITORY}" in render()[1]
     assert "another base" not in render()[1]
 
 
 def test_what_was_found_and_left_in_is_told(tree: Path) -> None:
-    assert "Found and left in" not in render()[1]
+    assert "<h4>Found and left in" not in render()[1]
     edit("data/filter/orca/funnel.json", lambda v: v.update(reported={"contaminated": 4_321}))
     page = render()[1]
-    assert page.count("Found and left in") == 1 and "4,321" in page
+    assert page.count("<h4>Found and left in") == 1 and "4,321" in page
 
 
 # --- what is missing -----------------------------------------------------------------------------
@@ -1014,10 +1028,10 @@ def test_a_run_on_own_files_says_what_it_has_not(local_tree: Path) -> None:
     found, page = render(local=True)
     words = Outline(page).words()
     assert set(found["skills"]) == set(POINTS) and not any(found["skills"].values())
-    assert "no skills were probed" in words and "Our judge has no row here" in words
+    assert "no skills were probed" in words and "The grader has no row here" in words
     assert "No row was generated" in words and "None was dropped" in words
     # the same task names as the paper's: its values stand beside ours
-    assert "0.6991" in words and "0.7927" in words and "compare the way" in words
+    assert "0.6991" in words and "0.7927" in words and "Compare the way" in words
     assert "local/base" in words and "profile local" in words
     assert "local/topics is empty" in words and "rows.jsonl: no answer: 17" in words
 
@@ -1025,7 +1039,7 @@ def test_a_run_on_own_files_says_what_it_has_not(local_tree: Path) -> None:
 def test_other_tasks_are_called_not_comparable(tree: Path) -> None:
     words = Outline(render()[1]).words()
     assert "0.6991" not in words
-    assert "Not comparable with the paper’s Table 6: another base" in words
+    assert "not comparable with the paper’s Table 6: the base is another" in words
 
 
 # --- harness -------------------------------------------------------------------------------------
@@ -1099,7 +1113,6 @@ def test_truthfulqa_is_told_by_its_parts_and_as_the_paper_pools_it(tree: Path) -
     found, page = render()
     assert found["lm_eval"]["dpo"]["truthfulqa"] == {"acc": 0.2866}
     assert "truthfulqa is the mean of mc1 and mc2" in page
-    assert set(harness.once(found["lm_eval"]["dpo"])) == set(paper.HARNESS)
 
 
 def test_the_average_is_over_the_papers_values(tree: Path) -> None:
@@ -1122,6 +1135,33 @@ def test_without_the_papers_tasks_the_average_is_over_all(tree: Path) -> None:
     values = [row.cells[1].value for row in rows]
     assert found.n == 4 and not found.paper
     assert found.ours[1] == pytest.approx(sum(v or 0 for v in values) / 4)
+
+
+def test_the_mean_harness_accuracy_is_one_number_in_every_place(tree: Path) -> None:
+    edit("data/lm_eval/dpo/results.json", halved)
+    run = report.read(SETTINGS)
+    found, page = render()
+    means = harness.means(run)
+    assert len(set(means.values())) > 1, "the checkpoints differ"
+    foot = re.findall(r"<td>(0\.\d{3})", page.partition("<tfoot>")[2].partition("</tfoot>")[0])
+    assert foot == [f"{mean:.3f}" for mean in means.values() if mean is not None]
+    rounded = {point: round(mean, 4) for point, mean in means.items() if mean is not None}
+    assert report.headline(run)["harness"] == rounded == found["harness"]
+    lines = [line.split(",") for line in report.checkpoints(run)[1:]]
+    assert {point: float(mean) for point, mean, _ in lines} == rounded
+    tile = re.search(r"<dt>mean harness accuracy</dt><dd class=\"value\">(.*?) → (.*?)</dd>", page)
+    assert tile
+    shares = [share.replace("\xa0", " ") for share in tile.groups()]
+    assert shares == [f"{100 * rounded[point]:.0f} %" for point in ("base", "dpo")]
+    files.write_json("metrics/report/summary.json", found)
+    for point, mean in rounded.items():
+        assert re.search(rf"^ {point} +\| +{100 * mean:.0f} % \|", printed(tree), re.MULTILINE)
+
+
+def halved(results: dict[str, Any]) -> None:
+    """Halve every acc of a results.json, and no acc_norm."""
+    for scores in results["tasks"].values():
+        scores["acc"] /= 2
 
 
 def test_no_tasks_no_curves_no_questions_no_grades(tree: Path) -> None:
@@ -1232,7 +1272,11 @@ def test_a_page_has_all_that_a_checkpoint_answered(tree: Path) -> None:
     ids = [attrs["id"] for _, attrs in outline.tags if "id" in attrs]
     assert ids == [f"q{number}" for number in run.answers["dpo"]]
     links = {attrs["href"] for tag, attrs in outline.tags if tag == "a"}
-    assert links == {"../report.html", *(f"{name}.html" for name in run.checkpoints[:-1])}
+    assert links == {
+        "../report.html",
+        "index.html",
+        *(f"{name}.html" for name in run.checkpoints[:-1]),
+    }
     # both turns of each question, of the four checkpoints; its own with the grader's words
     boxes = [
         attrs["class"] or "" for tag, attrs in outline.tags if tag == "div" and "class" in attrs
@@ -1241,6 +1285,81 @@ def test_a_page_has_all_that_a_checkpoint_answered(tree: Path) -> None:
     spoken = [grade for grade in run.grades["dpo"] if grade.reply.strip()]
     assert sum(tag == "details" for tag, _ in outline.tags) == len(spoken) > 0
     assert "http://" not in page and "https://" not in page and str(tree) not in page
+
+
+def test_a_copy_stands_beside_the_seed_that_it_copies(tree: Path) -> None:
+    page = render()[1]
+    assert page.count("What colour has the fox now?") == 3
+    assert page.count(">What colour has the fox?<") == 3 and page.count("seed-7") == 3
+    row = copied("orca")
+    many = [{**row, "id": f"orca-{n}", "details": {"seed": "old"}} for n in range(8)]
+    lines = "".join(json.dumps(each) + "\n" for each in many)
+    Path("data/filter/orca/rejected.jsonl").write_text(lines)
+    page = render()[1]
+    assert "orca-4" in page and "orca-5" not in page
+    assert "3 more stand in <code>data/filter/orca/rejected.jsonl</code>" in page
+
+
+def test_rows_to_learn_from_and_rows_held_out_are_counted_apart(tree: Path) -> None:
+    page = render()[1]
+    counted = [json.loads(path.read_text()) for path in Path("data/filter").glob("*/funnel.json")]
+    train, held_out = (sum(each[key] for each in counted) for key in ("train", "eval"))
+    assert f"{train:,} to learn from, {held_out:,} held out" in page
+    for each in counted:
+        assert f"to learn from</th><td>{each['train']:,}</td>" in page
+    rows = {"train.jsonl": 556, "test.jsonl": 444}
+    edit("data/fetch/hh_rlhf/source.json", lambda v: v.update(rows=rows))
+    page = render()[1]
+    assert "<bdi>to learn from 556</bdi>" in page and "<bdi>held out 444</bdi>" in page
+
+
+def test_every_name_of_the_run_is_explained_before_it_is_used(tree: Path) -> None:
+    page = render()[1]
+    begin, end = page.index('id="names"'), page.index('id="skills"')
+    for key in dict.fromkeys([*SETTINGS.chain, *SETTINGS.checkpoints]):
+        assert begin < page.index(f"<code>{key}</code>") < end
+        about = opening.ABOUT[key]
+        assert begin < page.index(str(escape(about))) < end
+
+
+def test_every_reason_of_the_filter_has_its_meaning() -> None:
+    listed = set(re.findall(r"^([a-z_]+)  +\S", gates.__doc__ or "", flags=re.MULTILINE))
+    assert len(listed) == len(gates.GATES)
+    code = inspect.getsource(curation) + inspect.getsource(distributions)
+    faults = set(re.findall(r'Fault\(\s*"(\w+)"', code)) | set(re.findall(r'reason="(\w+)"', code))
+    assert {"copy", "contaminated", "shared_seed", "balance"} < faults
+    assert listed | faults | {"undecided", "rejected"} <= set(funnels.REASONS)
+
+
+def test_the_index_leads_to_every_answer(tree: Path) -> None:
+    run = report.read(SETTINGS)
+    page = report.index(run)
+    outline = Outline(page)
+    assert not outline.open and "http:" not in page and "https:" not in page
+    links = {attrs["href"] for tag, attrs in outline.tags if tag == "a"}
+    for checkpoint in run.checkpoints:
+        assert f"{checkpoint}.html" in links
+        assert {f"{checkpoint}.html#q{n}" for n in run.answers[checkpoint]} <= links
+    for category in {question.category for question in run.questions}:
+        assert f"<h2><bdi>{category}</bdi></h2>" in page
+    first = run.questions[0]
+    grades = {g.turn: g.score for g in run.grades["dpo"] if g.question_id == first.question_id}
+    cell = page.split(f'href="dpo.html#q{first.question_id}"')[2].partition("</a>")[0]
+    shown = ["–" if grades.get(turn) is None else f"{grades[turn]:.0f}" for turn in (1, 2)]
+    assert " · ".join(shown) in cell
+
+
+@pytest.mark.parametrize("said", HOSTILE.values(), ids=HOSTILE)
+def test_a_question_from_a_file_breaks_no_index(tree: Path, said: str) -> None:
+    plain = Outline(report.index(report.read(SETTINGS)))
+    path = Path("data/fetch/mt_bench/questions.jsonl")
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    path.write_text("".join(json.dumps({**row, "turns": [said, said]}) + "\n" for row in rows))
+    page = report.index(report.read(SETTINGS))
+    outline = Outline(page)
+    assert not outline.open and [t for t, _ in outline.tags] == [t for t, _ in plain.tags]
+    assert not re.search("[\x00-\x08\x0b-\x1f\u202a-\u202e\u2066-\u2069]", page)
+    assert len(page) < 100_000
 
 
 def test_names_from_files_are_escaped_too(tree: Path) -> None:
@@ -1299,7 +1418,8 @@ def test_every_link_has_its_place_and_every_chart_its_words(tree: Path) -> None:
     for tag, attrs in outline.tags:
         if tag == "a":
             href = attrs["href"] or ""
-            whole = [f"answers/{name}.html" for name in SETTINGS.checkpoints]
+            whole = [f"answers/{name}.html" for name in ("index", *SETTINGS.checkpoints)]
+            whole += [f"cards/{name}.md" for name in list(SETTINGS.checkpoints)[1:]]
             assert href.removeprefix("#") in ids or href in whole
         if tag == "svg":
             assert attrs["role"] == "img"

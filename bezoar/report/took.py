@@ -6,7 +6,7 @@ from typing import Any
 from bezoar import times, work
 from bezoar.files import write
 from bezoar.progress import duration
-from bezoar.report.page import STYLE, rendered, size
+from bezoar.report.words import STYLE, rendered, size
 
 FILE = "times.html"
 
