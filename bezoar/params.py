@@ -1157,6 +1157,19 @@ class Params(Section):
     def _seeds(self) -> set[str]:
         return {scheme.seeds for scheme in self.schemes.named.values()}
 
+    @property
+    def final(self) -> str:
+        """The checkpoint that the chain ends with: the last that is no further model."""
+        measured = {name: each for name, each in self.evaluated.items() if not each.link}
+        ours = [name for name, each in (measured | self.checkpoints).items() if not each.further]
+        return ours[-1] if ours else [*self.chain][-1]
+
+    @property
+    def final_model(self) -> str:
+        """The path below models/ of the checkpoint that the chain ends with."""
+        named: dict[str, Checkpoint] = {**self.evaluated, **self.checkpoints}
+        return named[self.final].model if self.final in named else f"sft/{self.final}"
+
     def further(self, looked_at: Checkpoint) -> Further | None:
         """Which of `models` it is; None for what this recipe makes."""
         return self.models[looked_at.model.removeprefix(FURTHER)] if looked_at.further else None
