@@ -7,7 +7,7 @@ metrics metrics/dpo/dpo.json, metrics/dpo/train.csv, metrics/dpo/eval.csv
 
 from pathlib import Path
 
-from bezoar import chat, files, params, preflight, work
+from bezoar import arguments, chat, files, params, preflight, work
 from bezoar.files import BadInput
 from bezoar.records import Pair
 from bezoar.training import dpo, launching
@@ -42,4 +42,5 @@ def pairs(path: str) -> list[tuple[str, str, str]]:
 
 
 if __name__ == "__main__":
+    arguments.none("stages.dpo", __doc__)
     main()

@@ -17,10 +17,9 @@ metrics metrics/filter/SCHEME.json: asked, parsed, replies_read, accepted_share,
         metrics/filter/SCHEME_tasks.csv, SCHEME_lengths.csv
 """
 
-import sys
 from pathlib import Path
 
-from bezoar import contamination, curation, distributions, licences, params, work
+from bezoar import arguments, contamination, curation, distributions, licences, params, work
 from bezoar.cards import dataset
 from bezoar.files import read_json, read_jsonl, write, write_json, write_jsonl
 from bezoar.records import Generated, Rejected, Sample, Seed, Verdict
@@ -86,4 +85,4 @@ def main(name: str) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1].rpartition("@")[2])
+    main(arguments.label("stages.filter", __doc__))

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+from bezoar import arguments
 from bezoar.files import BadInput, read_json
 from bezoar.report import harness
 
@@ -108,4 +109,5 @@ def _grade(value: float | None) -> str:
 
 
 if __name__ == "__main__":
+    arguments.none("bezoar.report", __doc__)
     main()
