@@ -227,7 +227,8 @@ def _fields(model: type[BaseModel], path: Path, values: Any) -> set[str]:
         types_here = _step(types_here, part)
         values = values[part]
         models = [each for each in types_here if _is_model(each)]
-        if len(models) > 1 and isinstance(values, dict):  # a union: the one that its discriminator names
+        # of a union, the half that its discriminator names
+        if len(models) > 1 and isinstance(values, dict):
             types_here = [each for each in models if _tagged(each, values)] or models
     return {name for each in types_here if _is_model(each) for name in each.model_fields}
 
