@@ -2,7 +2,7 @@
 
 import hashlib
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from itertools import takewhile
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -20,6 +20,8 @@ SHOWN = (
     *("mixture", "system_id", "topic_guided"),
 )
 CROSSED = "strategy"  # also counted by category (figure 8)
+
+APART = "two are needed that were made from different seeds, to train on and to hold out"
 
 S = TypeVar("S", bound=Sample)
 
@@ -44,9 +46,10 @@ def keep(
     *,
     benchmarks: Sequence[Text] = (),
     earlier: Sequence[Sample] = (),
+    allowed: Collection[str] | None = None,
 ) -> Curated:
     """Decide on every sample. `benchmarks` are the texts of evaluation, `earlier` the rows that
-    schemes before this one contribute.
+    schemes before this one contribute, `allowed` the languages that rows may be in (None: any).
 
     Reasons, the first that applies: copy (of one of `seeds`: paper 3.1.1), undecided, rejected,
     low_rating, template_marker
@@ -54,7 +57,7 @@ def keep(
     item of `benchmarks`), duplicate (of a sample that stays), near_duplicate (of one that stays and
     has the same system message, or of an earlier row). BadInput where the verdicts are not those of
     the samples."""
-    faults = list(_faults(samples, verdicts, seeds, params))
+    faults = list(_faults(samples, verdicts, seeds, params, allowed))
     passing = [s for s, found in zip(samples, faults, strict=True) if not _drops(found)]
     held = contamination.find(passing, benchmarks, params.contamination)
     holds = {sample.id: items for sample, items in zip(passing, held, strict=True) if items}
@@ -94,7 +97,8 @@ def accepted(
     samples: Sequence[Sample], verdicts: Sequence[Verdict], params: Filter
 ) -> list[Sample]:
     """The samples that the judge accepted and that have no fault of their own: what a scheme
-    contributes before it is compared with anything. BadInput: as keep."""
+    contributes before it is compared with anything, in whatever language, for a row that is like
+    one of another language is dropped for its own. BadInput: as keep."""
     faults = _faults(samples, verdicts, [], params)
     return [s for s, found in zip(samples, faults, strict=True) if not _drops(found)]
 
@@ -120,7 +124,11 @@ def _drops(found: Found) -> bool:
 
 
 def _faults(
-    samples: Sequence[Sample], verdicts: Sequence[Verdict], seeds: Sequence[Seed], params: Filter
+    samples: Sequence[Sample],
+    verdicts: Sequence[Verdict],
+    seeds: Sequence[Seed],
+    params: Filter,
+    allowed: Collection[str] | None = None,
 ) -> Iterator[Found]:
     """Of each sample what speaks against it alone: at most one fault that drops it, and nothing
     after that."""
@@ -137,7 +145,8 @@ def _faults(
     )
     for sample, said, copy in zip(samples, verdicts, copies, strict=True):
         if copy:
-            details: dict[str, str | int | bool] = {"seed": seeds[copy.seed].id}
+            seed = seeds[copy.seed]
+            details: dict[str, str | int | bool] = {"seed": seed.id, "seed_text": seed.instruction}
             details |= {"distance": copy.distance, "ratio": f"{copy.ratio:.3f}"}
             yield [("drop", Fault("copy", details))]
         elif said.status != "accepted":
@@ -149,7 +158,7 @@ def _faults(
             if marker := _marker(sample):
                 held = Fault("template_marker", {"marker": marker})
                 faults.append((params.markers.action, held))
-            if not _drops(faults) and (fault := gates.fault(sample, params.gates)):
+            if not _drops(faults) and (fault := gates.fault(sample, params.gates, allowed)):
                 faults.append((params.gates.action, fault))
             yield faults
 
@@ -193,15 +202,28 @@ def split(
     texts = {seed.id: seed.instruction for seed in seeds}
     places = [_place(sample, texts) for sample in samples]
     if len(set(places)) < 2:
-        raise BadInput(
-            f"filter: keeps {len(samples)} rows of {len(set(places))} instructions, too few for "
-            "training and evaluation; generate more, or look into data/filter's reasons"
-        )
+        raise BadInput(f"filter: keeps {few(samples, seeds)}; {APART}")
     held_out = {place for place in places if place < eval_share} or {min(places)}
     if held_out == set(places):
         held_out.remove(max(places))
     train = [s for s, place in zip(samples, places, strict=True) if place not in held_out]
     return train, [s for s, place in zip(samples, places, strict=True) if place in held_out]
+
+
+def few(samples: Sequence[Sample], seeds: Sequence[Seed]) -> str:
+    """Say what rows are too few to be split, "" where they are enough."""
+    texts = {seed.id: seed.instruction for seed in seeds}
+    parts = len({_place(sample, texts) for sample in samples})
+    if parts > 1:
+        return ""
+    rows = f"{len(samples)} row" + "s" * (len(samples) != 1)
+    return rows + (", all made from the same seeds" if len(samples) > 1 else "")
+
+
+def by_reason(rejected: Sequence[Rejected]) -> str:
+    """Count rejected rows by reason in one line, the most frequent first."""
+    counts = Counter(row.reason for row in rejected)
+    return ", ".join(f"{reason} {count}" for reason, count in counts.most_common()) or "none"
 
 
 def unshared(

@@ -162,8 +162,8 @@ def _misread(node: Any) -> str:
     if kind == "str" and _POWER.fullmatch(text):
         node.tag = f"{_TAG}float"  # as YAML 1.2 and DVC have it
     elif kind == "bool" and text.lower() not in ("true", "false"):
-        truth = "true" if text.lower() in ("yes", "on") else "false"
-        return f"{text} is a word to some readers and {truth} to others; write {truth}"
+        # no, on: words to YAML 1.2 and to DVC; where true or false is wanted, pydantic knows them
+        node.tag = f"{_TAG}str"
     elif kind == "int" and re.fullmatch(r"[-+]?0\d+", text):
         return f"{text} is octal to some readers; write it without the zero, or in quotes"
     elif kind in ("int", "float") and ":" in text:

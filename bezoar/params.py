@@ -797,16 +797,32 @@ class Decontamination(Section):
     action: Action
 
 
+def _languages(value: Any) -> str | list[str]:
+    """Take `any`, `seeds`, or languages by ISO 639-1 or by their English names."""
+    if value in ("any", "seeds"):
+        return str(value)
+    names = value if isinstance(value, list) else [value]
+    names = ["no" if name is False else name for name in names]  # as YAML reads Norwegian
+    if not names or not all(isinstance(name, str) for name in names):
+        raise ValueError("is no seeds, any, or list of languages such as [de, en]")
+    from bezoar import languages  # here, for a stage that tells none depends on none of it
+
+    return list(dict.fromkeys(map(languages.code, names)))
+
+
 class Gates(Section):
-    """Thresholds of bezoar/gates.py, where each is explained."""
+    """Thresholds of bezoar/gates.py, where each is explained. `language`: what rows may be in:
+    `seeds` (what the seeds are in), `any`, or a list."""
 
     refusal_words: Count
     loop_words: Count
     loop_ngram: Count
     loop_share: Annotated[float, Field(gt=0, le=1)]
     truncated_words: Count
+    # came later, as did `language_odds`: an older params.yaml meant its seeds' English
+    language: Annotated[str | list[str], BeforeValidator(_languages)] = "seeds"
     language_words: Count
-    language_share: Share
+    language_odds: Annotated[float, Field(gt=1)] = 20.0
     characters: Count
     action: Action
 
@@ -1195,7 +1211,7 @@ def _move(values: Any, fault: Fault) -> None:
     assert fault.instead is not None
     value = at(top, fault.path[:-1]).pop(fault.path[-1])
     for part in fault.instead[:-1]:
-        top = top[part] if isinstance(top, list) else top.setdefault(part, {})
+        top = top[int(part)] if isinstance(top, list) else top.setdefault(part, {})
     if isinstance(top, dict):
         top.setdefault(fault.instead[-1], value)
 
@@ -1386,6 +1402,9 @@ def _others(params: Params) -> list[str]:
             faults.append(f"others: {name!r} stands there twice; keep one of them")
         if name in {**params.checkpoints, **params.evaluated}:
             faults.append(f"others: {name!r} is a checkpoint of this recipe; rename it in `models`")
+    if "index" in {**params.checkpoints, **dict.fromkeys(params.others)}:
+        # the report's page of a checkpoint bears its name, beside the page that lists them all
+        faults.append("checkpoints: 'index' is the name of a page of the report; rename it")
     for key in ("checkpoints", "evaluated"):
         for name, each in getattr(params, key).items():
             if each.further:

@@ -132,24 +132,21 @@ def _train(rows: Any, tokenizer: Any, size: GrownBase, seed: int) -> Any:
     others: list[Any] = []
     for name, parameter in model.named_parameters():
         (matrices if parameter.ndim == 2 and ".layers." in name else others).append(parameter)
-    decay = size.weight_decay
-    optimizers = [
-        torch.optim.Muon(matrices, lr=size.muon_lr, weight_decay=decay, adjust_lr_fn="original"),
-        torch.optim.AdamW(
-            others,
-            lr=size.adamw_lr,
-            betas=(0.9, size.adamw_beta2),
-            weight_decay=decay,
-            fused=True,
-        ),
-    ]
+    momenta = [torch.zeros_like(matrix) for matrix in matrices]
+    adamw = torch.optim.AdamW(
+        others,
+        lr=size.adamw_lr,
+        betas=(0.9, size.adamw_beta2),
+        weight_decay=size.weight_decay,
+        fused=True,
+    )
 
     def pace(step: int) -> float:
         """Linear warm-up times half a cosine."""
         rise = min(1.0, (step + 1) / size.warmup_steps)
         return rise * 0.5 * (1 + math.cos(math.pi * step / size.steps))
 
-    schedulers = [torch.optim.lr_scheduler.LambdaLR(each, pace) for each in optimizers]
+    scheduler = torch.optim.lr_scheduler.LambdaLR(adamw, pace)
     order = torch.Generator().manual_seed(seed)
     queue = torch.empty(0, dtype=torch.int64)
     with bar("growing the base", size.steps) as advance:
@@ -166,9 +163,44 @@ def _train(rows: Any, tokenizer: Any, size: GrownBase, seed: int) -> Any:
                 )
             loss.backward()
             torch.nn.utils.clip_grad_norm_(model.parameters(), size.clip)
-            for optimizer, scheduler in zip(optimizers, schedulers, strict=True):
-                optimizer.step()
-                scheduler.step()
+            _muon(matrices, momenta, size.muon_lr * pace(step), size.weight_decay)
+            adamw.step()
+            scheduler.step()
             model.zero_grad(set_to_none=True)
             advance(1)
     return model.eval()
+
+
+MOMENTUM = 0.95  # as torch.optim.Muon has it
+QUINTIC = (3.4445, -4.7750, 2.0315)  # the coefficients of its Newton-Schulz iteration
+
+
+def _muon(matrices: list[Any], momenta: list[Any], rate: float, decay: float) -> None:
+    """Take one step of Muon on `matrices` along their gradients, and move `momenta` along.
+
+    It is the step of `torch.optim.Muon`, computed in float32. Torch computes the iteration in
+    bfloat16. A CPU without bfloat16 emulates that: growing the base took three times as long there,
+    and gave other weights than on a CPU that has it.
+    """
+    import torch
+
+    with torch.no_grad():
+        for matrix, momentum in zip(matrices, momenta, strict=True):
+            momentum.lerp_(matrix.grad, 1 - MOMENTUM)
+            direction = _orthogonal(matrix.grad.lerp(momentum, MOMENTUM))  # Nesterov's look ahead
+            rows, columns = matrix.shape
+            matrix.mul_(1 - rate * decay)
+            matrix.add_(direction, alpha=-rate * math.sqrt(max(1, rows / columns)))
+
+
+def _orthogonal(matrix: Any) -> Any:
+    """Push every singular value of `matrix` towards 1, by five steps of Newton-Schulz."""
+    import torch
+
+    a, b, c = QUINTIC
+    wide = matrix.T if matrix.shape[0] > matrix.shape[1] else matrix
+    wide = wide / wide.norm().clamp(min=1e-7)
+    for _ in range(5):
+        gram = wide @ wide.T
+        wide = torch.addmm(wide, torch.addmm(gram, gram, gram, beta=b, alpha=c), wide, beta=a)
+    return wide.T if matrix.shape[0] > matrix.shape[1] else wide

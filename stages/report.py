@@ -5,8 +5,9 @@ reads   source.json of every fetch, data/fetch/mt_bench/: questions.jsonl and vo
         data/lm_eval/*/: results.json and items.jsonl,
         data/mt_answer, data/mt_grade, data/agreement/: table.json, biases.json,
         metrics/: generate, judge, mix, sft, dpo, mt_grade, agreement
-writes  metrics/report/report.html; metrics/report/answers/CHECKPOINT.html: all it answered, the
-        others beside it; metrics/report/cards/CHECKPOINT.md: a card each
+writes  metrics/report/report.html; metrics/report/answers/: index.html, all questions with their
+        grades, and CHECKPOINT.html, all it answered and the others beside it;
+        metrics/report/cards/CHECKPOINT.md: a card each
 metrics metrics/report/summary.json: all numbers; headline.json and checkpoints.csv: the few that
         `dvc metrics diff` and `dvc plots diff` show
 """
@@ -25,6 +26,7 @@ def main() -> None:
     files.write("metrics/report/report.html", [report.page(run, settings.report.examples)])
     for name in run.checkpoints:
         files.write(f"metrics/report/answers/{name}.html", [report.answers(run, name)])
+    files.write("metrics/report/answers/index.html", [report.index(run)])
     for name in model.trained(settings):
         files.write(f"metrics/report/cards/{name}.md", [model.card(name, run, settings)])
 

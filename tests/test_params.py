@@ -33,7 +33,8 @@ def test_one_mistake_is_one_line(mistake: dict[str, str]) -> None:
     assert right in TEXT
     changed = TEXT.replace(right, wrong, 1)
     where, _, rest = told(changed).partition(": ")
-    assert rest == line and "; " in line
+    # other lines of the file may have come or gone
+    assert re.sub(r"lines [\d, ]+", "lines N", rest) == line and "; " in line
     file, _, number = where.partition(":")
     assert file == "params.yaml" and 1 <= int(number) <= len(changed.splitlines())
 
@@ -103,6 +104,7 @@ def test_anchors_and_powers_without_a_dot_are_as_people_mean_them() -> None:
     )
     changed = changed.replace("learning_rate: 5.0e-7", "learning_rate: 5e-7")
     changed = changed.replace("documents: 10000", "documents: 10_000")
+    changed = changed.replace("link: false", "link: no").replace("link: true", "link: yes")
     active, checked = params.check(changed.encode(), "params.yaml", ROOT)
     assert checked["paper"].dpo.learning_rate == 5e-7
     assert active.filter.markers.action == "drop"

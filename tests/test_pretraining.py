@@ -117,3 +117,24 @@ def test_a_size_or_a_corpus_that_cannot_be_trained_is_said(
     with pytest.raises(BadInput, match=message):
         pretraining.grow(corpus, SIZE.model_copy(update=change), 7, tmp_path / "base")
     assert not (tmp_path / "base").exists()
+
+
+@pytest.mark.parametrize("shape", [(48, 16), (16, 48), (32, 32)])
+def test_its_muon_is_torchs_but_for_float32(shape: tuple[int, int]) -> None:
+    import torch
+
+    torch.manual_seed(3)
+    start, gradients = torch.randn(shape), torch.randn(4, *shape)
+    theirs = torch.nn.Parameter(start.clone())
+    optimizer = torch.optim.Muon([theirs], lr=0.02, weight_decay=0.01, adjust_lr_fn="original")
+    ours, momenta = torch.nn.Parameter(start.clone()), [torch.zeros(shape)]
+    for gradient in gradients:
+        theirs.grad, ours.grad = gradient.clone(), gradient.clone()
+        optimizer.step()
+        pretraining._muon([ours], momenta, 0.02, 0.01)
+    moved = torch.linalg.norm(ours - start)
+    # bfloat16 has three significant digits
+    assert torch.linalg.norm(ours - theirs) < 0.02 * moved
+    # torch's directions hold bfloat16's numbers alone
+    direction = pretraining._orthogonal(gradients[0])
+    assert not torch.equal(direction, direction.bfloat16().float())

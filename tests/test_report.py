@@ -18,11 +18,12 @@ from typing import Any
 import pytest
 from markupsafe import escape
 
-from bezoar import differences, distributions, files, params, report
+from bezoar import curation, differences, distributions, files, gates, params, report
 from bezoar.files import BadInput
 from bezoar.records import Answers, Grade, Question, Scored
 from bezoar.report import figures, harness, paper
-from bezoar.report.page import clean, excerpt
+from bezoar.report.sections import funnels, opening
+from bezoar.report.words import clean, excerpt
 from tests.test_verdicts import sample
 
 ROOT = Path(__file__).parent.parent
@@ -49,6 +50,7 @@ def grow(root: Path, local: bool = False) -> Path:
         put(root / f"data/fetch/{name}/source.json", account)
     for scheme in ("lamini", "evol_instruct", "orca"):
         put(root / f"data/filter/{scheme}/funnel.json", funnel(scheme, rng, local))
+        put(root / f"data/filter/{scheme}/rejected.jsonl", copied(scheme))
         put(root / f"metrics/judge/{scheme}.json", judged("world-judge"))
         put(root / f"data/filter/{scheme}/distributions.json", described(scheme, local))
         free = {"answer": "yes", "by": [], "reason": "every licence and every term allows it"}
@@ -151,6 +153,17 @@ def table(path: Path, head: list[str], rows: list[Any]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", encoding="utf-8", newline="") as out:
         csv.writer(out).writerows([head, *rows])
+
+
+def copied(scheme: str) -> dict[str, Any]:
+    """A row that filter dropped as a copy."""
+    return {
+        "id": f"{scheme}-00001-1",
+        "scheme": scheme,
+        "reason": "copy",
+        "text": "What colour has the fox now?",
+        "details": {"seed": "seed-7", "seed_text": "What colour has the fox?"},
+    }
 
 
 def funnel(scheme: str, rng: random.Random, local: bool) -> dict[str, Any]:
@@ -1098,7 +1111,6 @@ def test_truthfulqa_is_told_by_its_parts_and_as_the_paper_pools_it(tree: Path) -
     found, page = render()
     assert found["lm_eval"]["dpo"]["truthfulqa"] == {"acc": 0.2866}
     assert "truthfulqa is the mean of mc1 and mc2" in page
-    assert set(harness.once(found["lm_eval"]["dpo"])) == set(paper.HARNESS)
 
 
 def test_the_average_is_over_the_papers_values(tree: Path) -> None:
@@ -1121,6 +1133,33 @@ def test_without_the_papers_tasks_the_average_is_over_all(tree: Path) -> None:
     values = [row.cells[1].value for row in rows]
     assert found.n == 4 and not found.paper
     assert found.ours[1] == pytest.approx(sum(v or 0 for v in values) / 4)
+
+
+def test_the_mean_harness_accuracy_is_one_number_in_every_place(tree: Path) -> None:
+    edit("data/lm_eval/dpo/results.json", halved)
+    run = report.read(SETTINGS)
+    found, page = render()
+    means = harness.means(run)
+    assert len(set(means.values())) > 1, "the checkpoints differ"
+    foot = re.findall(r"<td>(0\.\d{3})", page.partition("<tfoot>")[2].partition("</tfoot>")[0])
+    assert foot == [f"{mean:.3f}" for mean in means.values() if mean is not None]
+    rounded = {point: round(mean, 4) for point, mean in means.items() if mean is not None}
+    assert report.headline(run)["harness"] == rounded == found["harness"]
+    lines = [line.split(",") for line in report.checkpoints(run)[1:]]
+    assert {point: float(mean) for point, mean, _ in lines} == rounded
+    tile = re.search(r"<dt>mean harness accuracy</dt><dd class=\"value\">(.*?) → (.*?)</dd>", page)
+    assert tile
+    shares = [share.replace("\xa0", " ") for share in tile.groups()]
+    assert shares == [f"{100 * rounded[point]:.0f} %" for point in ("base", "dpo")]
+    files.write_json("metrics/report/summary.json", found)
+    for point, mean in rounded.items():
+        assert re.search(rf"^ {point} +\| +{100 * mean:.0f} % \|", printed(tree), re.MULTILINE)
+
+
+def halved(results: dict[str, Any]) -> None:
+    """Halve every acc of a results.json, and no acc_norm."""
+    for scores in results["tasks"].values():
+        scores["acc"] /= 2
 
 
 def test_no_tasks_no_curves_no_questions_no_grades(tree: Path) -> None:
@@ -1231,7 +1270,11 @@ def test_a_page_has_all_that_a_checkpoint_answered(tree: Path) -> None:
     ids = [attrs["id"] for _, attrs in outline.tags if "id" in attrs]
     assert ids == [f"q{number}" for number in run.answers["dpo"]]
     links = {attrs["href"] for tag, attrs in outline.tags if tag == "a"}
-    assert links == {"../report.html", *(f"{name}.html" for name in run.checkpoints[:-1])}
+    assert links == {
+        "../report.html",
+        "index.html",
+        *(f"{name}.html" for name in run.checkpoints[:-1]),
+    }
     # both turns of each question, of the four checkpoints; its own with the grader's words
     boxes = [
         attrs["class"] or "" for tag, attrs in outline.tags if tag == "div" and "class" in attrs
@@ -1240,6 +1283,80 @@ def test_a_page_has_all_that_a_checkpoint_answered(tree: Path) -> None:
     spoken = [grade for grade in run.grades["dpo"] if grade.reply.strip()]
     assert sum(tag == "details" for tag, _ in outline.tags) == len(spoken) > 0
     assert "http://" not in page and "https://" not in page and str(tree) not in page
+
+
+def test_a_copy_stands_beside_the_seed_that_it_copies(tree: Path) -> None:
+    page = render()[1]
+    assert page.count("What colour has the fox now?") == 3
+    assert page.count(">What colour has the fox?<") == 3 and page.count("seed-7") == 3
+    row = copied("orca")
+    many = [{**row, "id": f"orca-{n}", "details": {"seed": "old"}} for n in range(8)]
+    lines = "".join(json.dumps(each) + "\n" for each in many)
+    Path("data/filter/orca/rejected.jsonl").write_text(lines)
+    page = render()[1]
+    assert "orca-4" in page and "orca-5" not in page
+    assert "3 more stand in <code>data/filter/orca/rejected.jsonl</code>" in page
+
+
+def test_rows_to_learn_from_and_rows_held_out_are_counted_apart(tree: Path) -> None:
+    page = render()[1]
+    counted = [json.loads(path.read_text()) for path in Path("data/filter").glob("*/funnel.json")]
+    train, held_out = (sum(each[key] for each in counted) for key in ("train", "eval"))
+    assert f"{train:,} to learn from, {held_out:,} held out" in page
+    for each in counted:
+        assert f"to learn from</th><td>{each['train']:,}</td>" in page
+    rows = {"train.jsonl": 556, "test.jsonl": 444}
+    edit("data/fetch/hh_rlhf/source.json", lambda v: v.update(rows=rows))
+    page = render()[1]
+    assert "<bdi>to learn from 556</bdi>" in page and "<bdi>held out 444</bdi>" in page
+
+
+def test_every_name_of_the_run_is_explained_before_it_is_used(tree: Path) -> None:
+    page = render()[1]
+    begin, end = page.index('id="names"'), page.index('id="skills"')
+    for key in dict.fromkeys([*SETTINGS.chain, *SETTINGS.checkpoints]):
+        assert begin < page.index(f"<code>{key}</code>") < end
+        about = opening.ABOUT[key]
+        assert begin < page.index(str(escape(about))) < end
+
+
+def test_every_reason_of_the_filter_has_its_meaning() -> None:
+    listed = re.findall(r"^([a-z_]+)  +\S", gates.__doc__ or "", flags=re.MULTILINE)
+    reasons = {*listed, *re.findall(r"[a-z_]+(?= \(|,)", (curation.keep.__doc__ or ""))}
+    known = {"copy", "undecided", "rejected", "low_rating", "duplicate", "near_duplicate"}
+    assert known < set(funnels.REASONS) and set(listed) <= set(funnels.REASONS) and len(listed) == 7
+    assert {"contaminated", "template_marker"} < reasons & set(funnels.REASONS)
+
+
+def test_the_index_leads_to_every_answer(tree: Path) -> None:
+    run = report.read(SETTINGS)
+    page = report.index(run)
+    outline = Outline(page)
+    assert not outline.open and "http" not in page and str(tree) not in page
+    links = {attrs["href"] for tag, attrs in outline.tags if tag == "a"}
+    for checkpoint in run.checkpoints:
+        assert f"{checkpoint}.html" in links
+        assert {f"{checkpoint}.html#q{n}" for n in run.answers[checkpoint]} <= links
+    for category in {question.category for question in run.questions}:
+        assert f"<h2><bdi>{category}</bdi></h2>" in page
+    first = run.questions[0]
+    grades = {g.turn: g.score for g in run.grades["dpo"] if g.question_id == first.question_id}
+    cell = page.split(f'href="dpo.html#q{first.question_id}"')[2].partition("</a>")[0]
+    shown = ["–" if grades.get(turn) is None else f"{grades[turn]:.0f}" for turn in (1, 2)]
+    assert " · ".join(shown) in cell
+
+
+@pytest.mark.parametrize("said", HOSTILE.values(), ids=HOSTILE)
+def test_a_question_from_a_file_breaks_no_index(tree: Path, said: str) -> None:
+    plain = Outline(report.index(report.read(SETTINGS)))
+    path = Path("data/fetch/mt_bench/questions.jsonl")
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    path.write_text("".join(json.dumps({**row, "turns": [said, said]}) + "\n" for row in rows))
+    page = report.index(report.read(SETTINGS))
+    outline = Outline(page)
+    assert not outline.open and [t for t, _ in outline.tags] == [t for t, _ in plain.tags]
+    assert not re.search("[\x00-\x08\x0b-\x1f\u202a-\u202e\u2066-\u2069]", page)
+    assert len(page) < 100_000
 
 
 def test_names_from_files_are_escaped_too(tree: Path) -> None:
@@ -1293,7 +1410,8 @@ def test_every_link_has_its_place_and_every_chart_its_words(tree: Path) -> None:
     for tag, attrs in outline.tags:
         if tag == "a":
             href = attrs["href"] or ""
-            whole = [f"answers/{name}.html" for name in SETTINGS.checkpoints]
+            whole = [f"answers/{name}.html" for name in ("index", *SETTINGS.checkpoints)]
+            whole += [f"cards/{name}.md" for name in list(SETTINGS.checkpoints)[1:]]
             assert href.removeprefix("#") in ids or href in whole
         if tag == "svg":
             assert attrs["role"] == "img"

@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from bezoar import cards, prompts
+from bezoar import cards, languages, prompts
 from bezoar.files import read_json, read_jsonl
 from bezoar.params import Embedded, Endpoint, Params
 from bezoar.records import SeedContamination
@@ -35,6 +35,7 @@ def card(name: str, params: Params, folder: Path) -> str:
     sheet: Any = read_json(folder / "licences.json")
     seeds = getattr(params.schemes, name).seeds
     source: Any = read_json(f"data/fetch/{seeds}/source.json")
+    spoken: Any = read_json(folder / "languages.json")
     judges = params.llm.judges
     simulated = {
         who: funnel[f"simulated_{who}"]
@@ -43,13 +44,13 @@ def card(name: str, params: Params, folder: Path) -> str:
     }
     front = DatasetCardData(
         **cards.standing(sheet),
-        language=["en"],
+        language=spoken["spoken"] or None,
         pretty_name=f"{cards.PROJECT} {NAMES.get(name, name)}",
         size_categories=[cards.size(funnel["kept"])],
         task_categories=["text-generation"],
         annotations_creators=["machine-generated"],
         language_creators=["machine-generated"],
-        multilinguality=["monolingual"],
+        multilinguality=["multilingual" if len(spoken["spoken"]) > 1 else "monolingual"],
         source_datasets=cards.repositories(source) or ["original"],
         tags=[
             "synthetic",
@@ -78,6 +79,10 @@ def card(name: str, params: Params, folder: Path) -> str:
         steps={text: funnel[step] for step, text in STEPS.items()},
         sheet=sheet,
         unjoinable=cards.unjoinable(sheet["unjoinable"]),
+        spoken=spoken,
+        listed=languages.listed,
+        told=[(languages.name(s), n) for s, n in spoken["rows"]["kept"].items() if s],
+        untold=spoken["rows"]["kept"].get("", 0),
         judged=sum(funnel[status] for status in ("accepted", "rejected", "undecided")),
         seeds=seeds,
         world=source["source"] == "world",
@@ -103,6 +108,7 @@ def card(name: str, params: Params, folder: Path) -> str:
                 "contamination.jsonl",
                 "contaminated_seeds.jsonl",
                 "compared.json",
+                "languages.json",
                 "reported.jsonl",
             )
             if (folder / path).exists()

@@ -65,7 +65,7 @@ def card(name: str, run: Run, settings: Params) -> str:
     base = cards.repositories(run.sources["base"].model_dump())
     front = ModelCardData(
         **cards.licence(under["text"]),
-        language=["en"],
+        language=_languages(instructed) or None,
         library_name="transformers",
         pipeline_tag="text-generation",
         base_model=base[0] if base else None,
@@ -101,6 +101,12 @@ def card(name: str, run: Run, settings: Params) -> str:
 def _sets(steps: list[lineage.Step]) -> list[str]:
     """The sets that the weights learnt from; what was replayed is among them."""
     return list(dict.fromkeys(data for step in steps for data in step.data))
+
+
+def _languages(instructed: list[str]) -> list[str]:
+    """The languages of the rows that the weights learnt from. Of preference pairs nobody tells."""
+    accounts: list[Any] = [read_json(f"data/{data}/languages.json") for data in instructed]
+    return list(dict.fromkeys(short for each in accounts for short in each["spoken"]))
 
 
 def _scheme(data: str) -> str:

@@ -5,7 +5,6 @@ from typing import Any
 
 from bezoar import arguments
 from bezoar.files import BadInput, read_json
-from bezoar.report import harness
 
 FOLDER = Path("metrics/report")
 WIDTH = 80
@@ -62,16 +61,14 @@ def _skills(found: dict[str, Any]) -> Any:
 
 def _checkpoints(found: dict[str, Any]) -> Any:
     table = _table(
-        "Checkpoints: mean harness accuracy, MT-Bench grades",
+        "Checkpoints: mean harness accuracy (over acc and acc_norm), MT-Bench grades",
         ["checkpoint", "harness", "turn 1", "turn 2", "average", "coverage"],
     )
     for checkpoint in found["order"]["checkpoints"]:
         grades = found["mt_bench"][checkpoint]
-        tasks = harness.once(found["lm_eval"].get(checkpoint, {}))
-        scores = [task["acc"] for task in tasks.values() if "acc" in task]
         table.add_row(
             checkpoint,
-            _share(sum(scores) / len(scores) if scores else None),
+            _share(found["harness"].get(checkpoint)),
             *(_grade(grades[key]) for key in ("turn_1", "turn_2", "average")),
             _share(grades["coverage"]),
         )

@@ -2,16 +2,16 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from statistics import fmean
-from typing import Literal, NamedTuple, TypeVar
+from typing import Literal, NamedTuple
 
 from bezoar.differences import Difference, paired, standard_error
 from bezoar.records import Scored
 from bezoar.report import paper
-from bezoar.report.run import Run, Score
+from bezoar.report.run import Run
+from bezoar.report.seen import Score
 
 Metric = Literal["acc", "acc_norm"]
 METRICS: tuple[Metric, ...] = ("acc", "acc_norm")
-T = TypeVar("T")
 
 
 class Cell(NamedTuple):
@@ -35,8 +35,10 @@ class Row(NamedTuple):
 
 
 class Average(NamedTuple):
-    """Means by checkpoint over `n` rows: over those that the paper has too, with the paper's own
-    mean over the same values; over all rows, and `paper` empty, where it has none of them."""
+    """The mean harness accuracy by checkpoint, over `n` rows of the table: acc, and acc_norm where
+    a task has it. It takes the rows that the paper has too, and the paper's own mean over the same
+    values stands in `paper`. Where the paper has none of them it takes all, and `paper` is empty.
+    """
 
     n: int
     ours: list[float | None]
@@ -61,12 +63,6 @@ def tasks(run: Run, point: str) -> dict[str, Score]:
     return found
 
 
-def once(tasks: Mapping[str, T]) -> dict[str, T]:
-    """Tasks without the parts of one that is pooled, so that a mean counts each benchmark once."""
-    parts = {part for name in paper.POOLED if name in tasks for part in paper.POOLED[name]}
-    return {task: score for task, score in tasks.items() if task not in parts}
-
-
 def rows(run: Run) -> list[Row]:
     """A row for each metric of each task that a checkpoint has, by name."""
     by_point = {point: tasks(run, point) for point in points(run)}
@@ -85,6 +81,14 @@ def average(rows: Sequence[Row]) -> Average:
         ours=[_mean(cell.value for cell in column) for column in columns],
         paper=[_mean(cell.paper for cell in column) for column in columns] if theirs else [],
     )
+
+
+def means(run: Run) -> dict[str, float | None]:
+    """The mean harness accuracy by checkpoint: the last line of the table, and what every other
+    place shows. None where a checkpoint has no score."""
+    named = points(run)
+    ours = average(rows(run)).ours or [None] * len(named)
+    return dict(zip(named, ours, strict=True))
 
 
 def differences(run: Run) -> dict[str, dict[str, dict[str, dict[str, Difference]]]]:

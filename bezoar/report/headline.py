@@ -18,7 +18,7 @@ def headline(run: Run) -> dict[str, Any]:
             "kept": {scheme: funnel.kept for scheme, funnel in run.funnels.items()},
             "loss": {link: getattr(found.metrics, held_out) for link, found in run.links.items()},
             "dpo": {key: run.dpo.metrics[key] for key in ("accuracy", "margin")},
-            "harness": {point: accuracy(run, point) for point in harness.points(run)},
+            "harness": harness.means(run),
             "mt_bench": {c: _mean(of, "average", "grade") for c, of in run.mt_bench.items()},
             "win_rate": {
                 name: _mean(contest.metrics, "win_rate", "share")
@@ -37,21 +37,14 @@ def headline(run: Run) -> dict[str, Any]:
     return told
 
 
-def accuracy(run: Run, point: str) -> float | None:
-    """The mean over a checkpoint's harness tasks, each benchmark counted once."""
-    scores = [score.acc for score in harness.once(harness.tasks(run, point)).values()]
-    known = [score for score in scores if score is not None]
-    return math.fsum(known) / len(known) if known else None
-
-
 def checkpoints(run: Run) -> list[str]:
     """Lines of a CSV: a row a checkpoint, its mean harness accuracy and mean MT-Bench grade; a cell
     is empty where there is none."""
-    measured = set(harness.points(run))
+    means = harness.means(run)
     lines = ["checkpoint,accuracy,grade\n"]
     for name in run.checkpoints:
         cells = (
-            accuracy(run, name) if name in measured else None,
+            means.get(name),
             run.mt_bench[name]["average"],
         )
         told = ("" if cell is None else f"{cell:.4f}" for cell in cells)

@@ -3,7 +3,8 @@
 from typing import Any
 
 from bezoar.report import harness, mt_bench
-from bezoar.report.run import Funnel, Run, Trust
+from bezoar.report.run import Run
+from bezoar.report.seen import Funnel, Trust
 
 COUNTS = (
     "asked",
@@ -19,8 +20,8 @@ COUNTS = (
 
 
 def summary(run: Run) -> dict[str, Any]:
-    """Skills, preferences, harness and MT-Bench with their differences, win rates, what a judge's
-    word is worth, panels of judges, distances to the target, funnels and spending as plain JSON;
+    """Skills, preferences, the harness (its mean, its tasks) and MT-Bench with their differences,
+    win rates, what a judge's word is worth, panels of judges, distances to the target, funnels and spending as plain JSON;
     shares to 4 digits, dollars as they are."""
     rounded: dict[str, Any] = _round(
         {
@@ -37,6 +38,7 @@ def summary(run: Run) -> dict[str, Any]:
                 for point, results in run.results.items()
             },
             "dpo": run.dpo.metrics,
+            "harness": harness.means(run),
             "lm_eval": {
                 point: {
                     task: score.model_dump(include={"acc", "acc_norm"}, exclude_none=True)

@@ -3,7 +3,8 @@
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from bezoar.report.run import Metrics, Run, Trust
+from bezoar.report.run import Metrics, Run
+from bezoar.report.seen import Trust
 
 
 class Line(NamedTuple):

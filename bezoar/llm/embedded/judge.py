@@ -14,7 +14,7 @@ import re
 from typing import NamedTuple
 
 from bezoar.llm.embedded import outside
-from bezoar.world.facts import words
+from bezoar.llm.embedded.outside import words
 from bezoar.world.grammar import Reading, read
 from bezoar.world.marking import quality, repetitive, share_right
 
@@ -143,17 +143,18 @@ def explained(instruction: str, expected: str, generated: str, knows: bool = Tru
 def _form(instruction: str, response: str, longest: int, reading: Reading | None) -> Opinion | None:
     """What is wrong with a text before one asks whether it is true: the first that applies."""
     text = response[: outside.LONGEST]
-    said, heard, asked = text.split(), set(words(text)), set(words(instruction[: outside.LONGEST]))
+    heard, asked = set(words(text)), set(words(instruction[: outside.LONGEST]))
+    length = outside.length(text)
     shared = ECHO * max(len(heard), len(asked)) <= len(asked & heard)
     extract = text.strip().lower() in instruction.lower()
     faults: list[tuple[object, int, str]] = [
         (not heard, 1, "The response is empty."),
-        (len(said) > longest, 2, "The response is over-long."),
+        (length > longest, 2, "The response is over-long."),
         (repetitive(text), 1, "The response goes round in circles."),
     ]
     if reading is None:
         faults += [
-            (len(said) < 3 and not extract, 2, "The response is too short to be complete."),
+            (length < 3 and not extract, 2, "The response is too short to be complete."),
             (shared, 2, "The response repeats the request."),
             (re.match(r"\W*(?:i am |i'm )?sorry\b", text.lower()), 2, "The response is a refusal."),
         ]

@@ -101,7 +101,9 @@ def _other_example(given: list[str], topics: list[str], rng: random.Random, bare
     """An example from outside: made of the key words of the given ones, or about the topics."""
     heads = [text.split("\nInput:")[0] for text in given]
     subject, other = outside.subjects(heads, rng, 2)
-    text = outside.new_instruction(rng.choice(topics) if topics else subject, other, rng)
+    text = outside.new_instruction(
+        rng.choice(topics) if topics else subject, other, rng, " ".join(heads)
+    )
     contexts = [text.split("\nInput:", 1)[1] for text in given if "\nInput:" in text]
     if contexts and not bare:
         told = outside.sentences(rng.choice(contexts))
@@ -256,7 +258,7 @@ def _created(prompt: str, rng: random.Random) -> tuple[str, bool]:
     if reading is None:
         head = given.partition("\n\nInput:")[0]
         subject, other = outside.subjects([head], rng, 2)
-        created = outside.new_instruction(subject, other, rng)
+        created = outside.new_instruction(subject, other, rng, head)
     else:
         created = _new(reading, "\nInput:" in given, rng)
     return _leak(created, "created prompt", fault, rng), True

@@ -1,0 +1,172 @@
+"""What the rows are: categories, kinds of task, lengths."""
+
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from bezoar import distributions as measures
+from bezoar.report import figures, paper, words
+from bezoar.report.run import Run
+from bezoar.report.sections.funnels import STATUSES
+from bezoar.report.seen import Funnel, Tasks
+
+DIMENSIONS = {
+    "category": "Category",
+    "strategy": "Strategy",
+    "operation": "Operation",
+    "iteration": "Iteration",
+    "epoch": "Epoch",
+    "mixture": "FLAN sub-mixture",
+    "system_id": "System message, by number",
+    "topic_guided": "Guided by topics",
+}
+NUMBERED = ("iteration", "epoch", "system_id")  # their values are numbers, shown in order
+SETS: tuple[Literal["before", "after"], ...] = ("before", "after")
+FIELDS = ("instruction", "context", "response")
+STRATEGIES = {"in_depth": "accent", "in_breadth": "c2"}  # each with its CSS class
+
+
+def distributions(run: Run) -> list[dict[str, Any]]:
+    """What each scheme's rows are, those generated beside those kept (figures 7-9)."""
+    return [
+        {
+            "scheme": scheme,
+            "generated": sum(getattr(funnel, status) for status in STATUSES),
+            "kept": funnel.kept,
+            "shown": [
+                {"title": title, "bars": _beside(funnel, dimension)}
+                for dimension, title in DIMENSIONS.items()
+                if dimension in funnel.distributions["generated"]
+            ],
+            "crossed": _crossed(scheme, funnel),
+        }
+        for scheme, funnel in run.funnels.items()
+    ]
+
+
+def _beside(funnel: Funnel, dimension: str) -> list[dict[str, Any]]:
+    """A bar a value, the one of most rows first or in order of numbers. Of FLAN's sub-mixtures the
+    paper gives the draw."""
+    generated = funnel.distributions["generated"][dimension]
+    kept = funnel.distributions["kept"].get(dimension, {})
+    drawn = sum(paper.MIXTURES.values())
+    return [
+        {
+            "label": label,
+            "kept": kept.get(label, 0),
+            "generated": count,
+            "width": kept.get(label, 0) / max(generated.values()),
+            "before": count / max(generated.values()),
+            "paper": paper.MIXTURES[label] / drawn
+            if dimension == "mixture" and label in paper.MIXTURES
+            else None,
+        }
+        for label, count in sorted(
+            generated.items(),
+            key=lambda kv: (len(kv[0]), kv[0]) if dimension in NUMBERED else (-kv[1], kv[0]),
+        )
+    ]
+
+
+def _crossed(scheme: str, funnel: Funnel) -> dict[str, Any] | None:
+    """The strategies of each category (figure 8); None of a scheme that has none."""
+    generated, kept = funnel.by_category["generated"], funnel.by_category["kept"]
+    if not generated:
+        return None
+    drawn = dict.fromkeys([*STRATEGIES, *(s for counts in generated.values() for s in counts)])
+    rows = [
+        figures.Stack(_plain(category), _named(counts), _named(kept.get(category, {})))
+        for category, counts in generated.items()
+    ]
+    kinds = {_plain(strategy): STRATEGIES.get(strategy, "c5") for strategy in drawn}
+    title = f"Strategies of {words.name(scheme)} by category"
+    return {
+        "strategies": kinds,
+        "rows": rows,
+        "figure": figures.stacks(f"strategies-{scheme}", title, kinds, rows),
+    }
+
+
+def _plain(key: str) -> str:
+    return words.clean(key.replace("_", " "))
+
+
+def _named(counts: Mapping[str, int]) -> dict[str, int]:
+    return {_plain(key): count for key, count in counts.items()}
+
+
+def tasks(run: Run) -> list[dict[str, Any]]:
+    """A chart of the kinds of task of each scheme's rows, and of all schemes' together."""
+    target = next(iter(run.described.values())).target
+    whole = {
+        which: sum((Counter(d.sets[which].tasks) for d in run.described.values()), Counter[str]())
+        for which in SETS
+    }
+    together = {
+        which: Tasks(
+            rows=counts.total(),
+            tasks=dict(counts),
+            distance=measures.distance(counts, target),
+        )
+        for which, counts in whole.items()
+    }
+    charts = [(scheme, words.name(scheme), found.sets) for scheme, found in run.described.items()]
+    return [
+        {
+            "title": title,
+            "rows": sets["after"].rows,
+            "distances": [sets[which].distance for which in SETS],
+            "figure": figures.shares(
+                f"tasks-{key}", f"Kinds of task: {title}", _task_bars(sets, target)
+            ),
+        }
+        for key, title, sets in [*charts, ("together", "All schemes together", together)]
+    ]
+
+
+def _task_bars(
+    sets: Mapping[Literal["before", "after"], Tasks], target: Mapping[str, float]
+) -> list[figures.Bar]:
+    """The target's largest kind first; kinds that it lacks at the end."""
+    kinds = {*target, *sets["before"].tasks}
+    return [
+        figures.Bar(
+            label=kind.replace("_", " "),
+            target=target.get(kind, 0.0),
+            **{w: sets[w].tasks.get(kind, 0) / max(1, sets[w].rows) for w in SETS},
+        )
+        for kind in sorted(kinds, key=lambda kind: (-target.get(kind, 0.0), kind))
+    ]
+
+
+def lengths(run: Run) -> dict[str, Any]:
+    """A chart of each scheme's tokens, and a table a unit: lines of all rows and of categories,
+    each with the lengths after filtering and before."""
+    charts = []
+    tables: dict[str, Any] = {
+        unit: {"unit": unit, "whole": [], "parts": []} for unit in ("tokens", "characters")
+    }
+    for scheme, found in run.described.items():
+        before = {(r.category, r.field, r.unit): r for r in found.lengths if r.set == "before"}
+        for row in found.lengths:
+            if row.set == "after":
+                line = {
+                    "scheme": scheme,
+                    "after": row,
+                    "before": before[row.category, row.field, row.unit],
+                }
+                tables[row.unit]["parts" if row.category else "whole"].append(line)
+        boxes = [
+            figures.Box(
+                row.field,
+                "accent" if row.set == "after" else "quiet",
+                (row.min, row.q1, row.median, row.q3, row.max),
+            )
+            for row in sorted(found.lengths, key=lambda row: (FIELDS.index(row.field), row.set))
+            if row.unit == "tokens" and not row.category
+        ]
+        title = f"Tokens of {words.name(scheme)}’s rows"
+        charts.append(
+            {"scheme": scheme, "figure": figures.boxes(f"tokens-{scheme}", title, "tokens", boxes)}
+        )
+    return {"charts": charts, "tables": list(tables.values())}

@@ -1,0 +1,148 @@
+"""How the links and DPO were trained: losses, rows, rewards."""
+
+from itertools import groupby
+from typing import Any
+
+from markupsafe import Markup
+
+from bezoar.params import PAIRS, Dpo
+from bezoar.report import figures, paper, words
+from bezoar.report.run import Curve, Link, Run
+
+
+def training(run: Run) -> dict[str, Any]:
+    """A chart of each link, the paper's Table 5 with ours, and the rows that each learnt from."""
+    return {
+        "sft": run.sft,
+        "links": [
+            {"link": key, "metrics": link.metrics, "figure": _losses(key, link)}
+            for key, link in run.links.items()
+        ],
+        "runs": [row for key in run.links for row in _runs(key, run)],
+        "rows": [_rows(key, link) for key, link in run.links.items()],
+    }
+
+
+def _losses(key: str, link: Link) -> Markup:
+    """Both losses of a link over its epochs. A run is a line of its own: it begins at the epoch,
+    not at the loss, at which the one before it ended."""
+
+    def by_run(curve: Curve) -> list[list[tuple[float, float]]]:
+        runs = groupby(curve, lambda row: row.get("run"))
+        return [_points(list(rows), "epoch", "loss") for _, rows in runs]
+
+    def named(label: str, run: int) -> str:
+        return label if len(link.metrics.runs) == 1 else f"{label}, run {run}"
+
+    taught, held = by_run(link.train), by_run(link.eval)
+    return figures.lines(
+        f"loss-{key}",
+        f"Loss of the link {words.name(key)}",
+        "epoch",
+        "loss",
+        [
+            *(figures.Line(named("training", n), "quiet", run) for n, run in enumerate(taught, 1)),
+            *(
+                figures.Line(named("held out", n), "accent", run, dots=True)
+                for n, run in enumerate(held, 1)
+            ),
+        ],
+        marks=[(run[0][0], f"run {n}") for n, run in enumerate(held, 1) if n > 1 and run],
+    )
+
+
+def _runs(key: str, run: Run) -> list[dict[str, Any]]:
+    """A link's rows of Table 5: runs that were made, that the paper made, and the first that was
+    not made, with the reason."""
+    made, amount = run.links[key].metrics.runs, run.sft.links[key]
+    theirs = paper.TRAINING.get(key, ())
+    missing = len(made) + 1
+    diverged = missing <= amount.runs
+    why = f"the losses of run {len(made)} had diverged" if diverged else "not asked for"
+    last = max(len(made), len(theirs), min(missing, amount.runs))
+    return [
+        {
+            "link": key,
+            "number": number,
+            "ours": made.get(number),
+            "asked": amount,
+            "paper": theirs[number - 1] if number <= len(theirs) else None,
+            "why": why if number == missing else "",
+        }
+        for number in range(1, last + 1)
+    ]
+
+
+def _rows(key: str, link: Link) -> dict[str, Any]:
+    """What a link was trained on and held to, and what of it was cut short or dropped."""
+    metrics = link.metrics
+    used = metrics.train_rows + metrics.eval_rows
+    sets = [
+        ("HH-RLHF" if path == PAIRS else words.name(path.rpartition("/")[2]), n, replayed)
+        for given, replayed in ((link.own, False), (link.replayed, True))
+        for path, n in given.items()
+    ]
+    return {
+        "link": key,
+        "metrics": metrics,
+        "cut": round(metrics.truncated_share * used),
+        "dropped_share": metrics.dropped_rows / max(1, metrics.dropped_rows + used),
+        "sets": sets if len(sets) > 1 else [],
+    }
+
+
+def _points(curve: Curve, x: str, y: str) -> list[tuple[float, float]]:
+    return sorted((row[x], row[y]) for row in curve if x in row and y in row)
+
+
+def preferences(run: Run) -> dict[str, Any]:
+    """DPO's numbers and its curves."""
+    curves = {"train": ("training", "quiet", False), "eval": ("held out", "accent", True)}
+    both = {"train": run.dpo.train, "eval": run.dpo.eval}
+    charts = [
+        {
+            "title": title,
+            "figure": figures.lines(
+                f"dpo-{key}",
+                f"DPO: {title}",
+                "step",
+                title,
+                [
+                    figures.Line(label, css, _points(both[split], "step", key), dots)
+                    for split, (label, css, dots) in curves.items()
+                ],
+            ),
+        }
+        for key, title in (("loss", "loss"), ("margin", "reward margin"), ("accuracy", "accuracy"))
+    ]
+    rewards = figures.lines(
+        "dpo-rewards",
+        "DPO: rewards of chosen and rejected answers, held out",
+        "step",
+        "reward",
+        [
+            figures.Line("chosen", "good", _points(run.dpo.eval, "step", "chosen"), dots=True),
+            figures.Line("rejected", "bad", _points(run.dpo.eval, "step", "rejected"), dots=True),
+        ],
+    )
+    return {
+        "metrics": run.dpo.metrics,
+        "unlike": _unlike(run.preference),
+        "charts": charts,
+        "rewards": rewards,
+    }
+
+
+def _unlike(ours: Dpo) -> list[str]:
+    """In what the preference optimisation is not the paper's."""
+    found = []
+    if ours.loss != paper.DPO.loss:
+        smoothed = f", label smoothing {ours.label_smoothing:g}" if ours.label_smoothing else ""
+        found.append(f"the loss is {ours.loss}{smoothed} (there {paper.DPO.loss})")
+    if ours.weights != paper.DPO.weights:
+        found.append(
+            f"a LoRA adapter of rank {ours.lora_r} was trained and merged (there all parameters)"
+        )
+    if ours.epochs != paper.DPO.epochs:
+        found.append(f"there were {ours.epochs} epochs (there {paper.DPO.epochs})")
+    return found

@@ -1,0 +1,106 @@
+"""Where the data and the models come from."""
+
+from typing import Any
+
+from bezoar.params import Further, FurtherHub, FurtherServed
+from bezoar.report import words
+from bezoar.report.run import Run
+from bezoar.report.seen import Source
+
+MOST_REASONS = 10
+ABOUT = {
+    "base": "the model that training starts from",
+    "dolly": "the seeds: instructions with answers, from which the teacher makes new ones",
+    "flan": "questions with known answers, for Orca",
+    "topics": "subjects that guide some of LaMini’s requests",
+    "hh_rlhf": "pairs of answers, one chosen and one rejected",
+    "mt_bench": "questions of two turns, answers of other models, and votes on them",
+    "benchmarks": "multiple-choice tasks of the harness, and questions for the skills",
+}
+MOST_FILES = 20
+FILES = {
+    "train.jsonl": "to learn from",
+    "test.jsonl": "held out",
+    "probes.jsonl": "for the skills",
+}
+
+
+def base(run: Run) -> str:
+    """What the base model is, in words."""
+    base = run.sources["base"]
+    if base.parts:
+        return base.parts[0].repository
+    return {
+        "grown": "a tiny Llama, grown here from nothing",
+        "local": "the model in local/base",
+    }[base.source]
+
+
+def sources(run: Run) -> list[dict[str, Any]]:
+    """A row for each set, the base and each further model: whence it comes, and its rows."""
+    shown = []
+    for key, source in run.sources.items():
+        of = {
+            "world": ["the project’s own world"],
+            "grown": ["grown here"],
+            "local": [f"local/{key}"],
+            "hub": [part.repository for part in source.parts],
+            "wikipedia": [source.url],
+            "harness": ["what lm_eval fetches"],
+        }
+        notes = [f"{part.revision[:12]} · {part.licence}" for part in source.parts]
+        if source.stands_in_for:
+            notes = [f"{source.stands_in_for} is empty"]
+        elif source.licence:
+            notes = [source.licence]
+        places = of[source.source]
+        shown.append(
+            {
+                "name": key,
+                "about": ABOUT[key],
+                "files": _files(source),
+                "places": [
+                    (where, notes[at] if at < len(notes) else "") for at, where in enumerate(places)
+                ],
+                "rows": sum(source.rows.values()) if source.rows else None,
+                "left_out": sum(source.left_out.values()),
+                "reasons": [
+                    f"{words.excerpt(reason)[0]}: {n:,}"
+                    for reason, n in sorted(source.left_out.items())
+                ][:MOST_REASONS],
+            }
+        )
+    for key, model in run.further.items():
+        place = [_place(key, model)]
+        shown.append(
+            {
+                "name": key,
+                "about": "a further model",
+                "files": [],
+                "places": place,
+                "rows": None,
+                "left_out": 0,
+                "reasons": [],
+            }
+        )
+    return shown
+
+
+def _files(source: Source) -> list[str]:
+    """How many rows each file has, where there are several: to learn from, held out, votes ..."""
+    if len(source.rows) < 2:
+        return []
+    kinds: dict[str, int] = {}
+    for file, rows in source.rows.items():
+        kind = FILES.get(file, file.removesuffix(".jsonl").rpartition("/")[2].replace("_", " "))
+        kinds[kind] = kinds.get(kind, 0) + rows
+    return [f"{kind} {rows:,}" for kind, rows in kinds.items()][:MOST_FILES]
+
+
+def _place(key: str, model: Further) -> tuple[str, str]:
+    """(where a further model comes from, a note)."""
+    if isinstance(model, FurtherHub):
+        return model.repository, f"{model.revision[:12]} · {model.licence}"
+    if isinstance(model, FurtherServed):
+        return model.endpoint.model, "behind an endpoint"
+    return f"local/models/{key}", ""

@@ -1,0 +1,126 @@
+"""What the checkpoints score in the harness and in MT-Bench."""
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from bezoar import differences
+from bezoar.params import Further, FurtherHub, FurtherServed
+from bezoar.records import Grade
+from bezoar.report import figures, harness, mt_bench, paper, words
+from bezoar.report.run import Run
+
+
+def of_harness(run: Run) -> dict[str, Any]:
+    """A row for each metric of each task, and what to say about it."""
+    rows = harness.rows(run)
+    return {
+        "points": harness.points(run),
+        "rows": rows,
+        "average": harness.average(rows),
+        "warnings": dict.fromkeys(
+            line for found in run.results.values() for line in found.warnings
+        ),
+        "shared": [row.task for row in rows if row.task in paper.HARNESS],
+        "listed": sum(map(len, paper.HARNESS.values())),
+        "pooled": [row.task for row in rows if row.task in paper.POOLED],
+        "compared": any(cell.before for row in rows for cell in row.cells),
+        "fewest": differences.FEWEST,
+    }
+
+
+def of_mt_bench(run: Run) -> dict[str, Any]:
+    """The grades by turn and by category, the contests, and how the answers ended."""
+    category = {q.question_id: words.clean(q.category) for q in run.questions}
+    categories = list(dict.fromkeys(category.values()))
+    by_category: dict[str, list[float | None]] = {}
+    spread: dict[str, list[tuple[float, float] | None]] = {}
+    for checkpoint in run.checkpoints:
+        scores: dict[str, list[tuple[int, float]]] = {c: [] for c in categories}
+        for grade in run.grades[checkpoint]:
+            if grade.question_id in category and grade.score is not None:
+                scores[category[grade.question_id]].append((grade.question_id, grade.score))
+        by_category[checkpoint] = [words.mean(score for _, score in scores[c]) for c in categories]
+        spread[checkpoint] = [differences.bootstrap(scores[c], run.seed) for c in categories]
+    means = list(by_category.values())
+    graded = [i for i in range(len(categories)) if any(v[i] is not None for v in means)]
+    shapes = [
+        figures.Shape(words.name(c), words.css(run, c), [values[i] for i in graded])
+        for c, values in by_category.items()
+    ]
+    moved = mt_bench.differences(run)
+    return {
+        "rows": [
+            {
+                "checkpoint": checkpoint,
+                "css": words.css(run, checkpoint),
+                "metrics": metrics,
+                "moved": next(iter(moved.get(checkpoint, {}).values()), None),
+                "paper": _printed(run, checkpoint),
+                "ungraded": _ungraded(run.grades[checkpoint]),
+                "unreferenced": _unreferenced(run.grades[checkpoint]),
+                "without": sum(g.reference == "missing" for g in run.grades[checkpoint]),
+            }
+            for checkpoint, metrics in run.mt_bench.items()
+        ],
+        "ended": [
+            {"checkpoint": checkpoint, "css": words.css(run, checkpoint), "counts": counts}
+            for checkpoint, counts in run.ended.items()
+        ],
+        "checkpoints": [{"checkpoint": c, "css": words.css(run, c)} for c in run.checkpoints],
+        "categories": [
+            {
+                "category": categories[i],
+                "means": [(by_category[c][i], spread[c][i]) for c in run.checkpoints],
+            }
+            for i in graded
+        ],
+        "radar": figures.radar(
+            "radar", "Mean grade by category", [categories[i] for i in graded], 10, shapes
+        )
+        if len(graded) >= 3
+        else None,
+        "questions": len({g.question_id for graded in run.grades.values() for g in graded}),
+        "contests": mt_bench.contests(run),
+        "absent": _absent(run),
+        "moved": bool(moved),
+    }
+
+
+def _printed(run: Run, checkpoint: str) -> paper.MtBench | None:
+    """What the paper's Tables 7 and 8 give a checkpoint."""
+    if checkpoint not in run.further:
+        return paper.MT_BENCH.get(checkpoint)
+    named = _in_table_8(checkpoint, run.further[checkpoint])
+    return None if named is None else paper.MT_BENCH_OTHERS[named]
+
+
+def _in_table_8(key: str, model: Further) -> str | None:
+    """The name under which Table 8 has a further model, by the end of its repository's name or of
+    what an endpoint calls it, or by its own key; None where it has none."""
+    name = key
+    if isinstance(model, FurtherHub):
+        name = model.repository
+    elif isinstance(model, FurtherServed):
+        name = model.endpoint.model
+
+    def plain(text: str) -> str:
+        return re.sub(r"[\W_]", "", text.rpartition("/")[2].lower())
+
+    return next((other for other in paper.MT_BENCH_OTHERS if plain(other) == plain(name)), None)
+
+
+def _absent(run: Run) -> dict[str, paper.MtBench]:
+    """The models of Table 8 that this run does not have."""
+    have = {_in_table_8(key, model) for key, model in run.further.items()}
+    return {name: grades for name, grades in paper.MT_BENCH_OTHERS.items() if name not in have}
+
+
+def _ungraded(grades: Sequence[Grade]) -> dict[str, int]:
+    found = sorted(g.status for g in grades if g.status != "ok")
+    return {status.replace("_", " "): found.count(status) for status in dict.fromkeys(found)}
+
+
+def _unreferenced(grades: Sequence[Grade]) -> list[int]:
+    """The questions of which a turn was graded without the reference it should have had."""
+    return sorted({grade.question_id for grade in grades if grade.reference == "missing"})

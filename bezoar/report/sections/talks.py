@@ -1,0 +1,151 @@
+"""What the checkpoints answered: examples on the page, and all of it on pages of its own."""
+
+from typing import Any
+
+from bezoar.records import Answers, Question
+from bezoar.report import words
+from bezoar.report.run import Run
+from bezoar.report.summary import simulated
+
+
+def examples(run: Run, wanted: int) -> list[dict[str, Any]]:
+    """Questions that every checkpoint answered, one from each of evenly spread categories."""
+    answered = [q for q in run.questions if all(q.question_id in a for a in run.answers.values())]
+    rounds: dict[str, list[Question]] = {}
+    for question in answered:
+        rounds.setdefault(question.category, []).append(question)
+    depth = max(map(len, rounds.values()), default=0)
+    first = list(rounds.values())
+    wanted = min(wanted, len(answered))
+    if wanted <= len(first):
+        chosen = [first[i * len(first) // wanted][0] for i in range(wanted)]
+    else:
+        queue = [same[i] for i in range(depth) for same in first if i < len(same)]
+        chosen = sorted(queue[:wanted], key=answered.index)
+    scores: dict[tuple[str, int, int], float | None] = {
+        (checkpoint, grade.question_id, grade.turn): grade.score
+        for checkpoint, grades in run.grades.items()
+        for grade in grades
+    }
+    return [
+        {
+            "category": question.category,
+            "turns": [
+                {
+                    "question": words.excerpt(asked),
+                    "answers": [
+                        {
+                            "checkpoint": checkpoint,
+                            "css": words.css(run, checkpoint),
+                            "score": scores.get((checkpoint, question.question_id, turn)),
+                            **_answer(answers[question.question_id], turn),
+                        }
+                        for checkpoint, answers in run.answers.items()
+                    ],
+                }
+                for turn, asked in enumerate(question.turns, 1)
+            ],
+        }
+        for question in chosen
+    ]
+
+
+def _answer(answers: Answers, turn: int) -> dict[str, Any]:
+    if turn > len(answers.turns):
+        return {"text": "", "cut": 0, "finish": "no answer"}
+    text, cut = words.excerpt(answers.turns[turn - 1])
+    told = {"stop": "", "length": "stopped by the token limit", "no_room": "no room left to answer"}
+    return {"text": text, "cut": cut, "finish": told[answers.finish[turn - 1]]}
+
+
+def answers(run: Run, checkpoint: str) -> str:
+    """Every MT-Bench question with what the checkpoint answered and the grader's words, and the
+    answers of the other checkpoints beside it, as one HTML document."""
+    others = [name for name in run.checkpoints if name != checkpoint]
+    asked = [q for q in run.questions if q.question_id in run.answers[checkpoint]]
+    talks = [
+        {
+            "question": question,
+            "turns": [
+                {
+                    "asked": question.turns[turn],
+                    "own": _said(run, checkpoint, question.question_id, turn),
+                    "others": [_said(run, name, question.question_id, turn) for name in others],
+                }
+                for turn in (0, 1)
+            ],
+        }
+        for question in asked
+    ]
+    return words.rendered(
+        "answers.html",
+        style=words.STYLE,
+        profile=run.profile,
+        checkpoint=checkpoint,
+        names=run.checkpoints,
+        talks=talks,
+        simulated=simulated(run)["grader"],
+    )
+
+
+def index(run: Run) -> str:
+    """The way into the answers: the checkpoints, and the questions by category with every
+    checkpoint's grades, as one HTML document. A question leads to all of its answers."""
+    groups: dict[str, list[dict[str, Any]]] = {}
+    for question in run.questions:
+        answered = [c for c in run.checkpoints if question.question_id in run.answers[c]]
+        if answered:
+            groups.setdefault(question.category, []).append(
+                {
+                    "id": question.question_id,
+                    "begins": words.beginning(question.turns[0]),
+                    "page": answered[-1],
+                    "cells": [_grades(run, c, question.question_id) for c in run.checkpoints],
+                }
+            )
+    return words.rendered(
+        "answers_index.html",
+        style=words.STYLE,
+        profile=run.profile,
+        checkpoints=[
+            {
+                "checkpoint": name,
+                "answered": len(run.answers[name]),
+                "average": run.mt_bench[name]["average"],
+                "css": words.css(run, name),
+            }
+            for name in run.checkpoints
+        ],
+        groups=groups,
+        simulated=simulated(run)["grader"],
+    )
+
+
+def _grades(run: Run, checkpoint: str, question_id: int) -> dict[str, Any]:
+    """A checkpoint's grades of both turns of a question; None where a turn has none."""
+    scores = {g.turn: g.score for g in run.grades[checkpoint] if g.question_id == question_id}
+    return {
+        "checkpoint": checkpoint,
+        "answered": question_id in run.answers[checkpoint],
+        "turns": [scores.get(1), scores.get(2)],
+    }
+
+
+def _said(run: Run, checkpoint: str, question_id: int, turn: int) -> dict[str, Any]:
+    """A checkpoint's answer to one turn, whole, and its grade with the grader's words."""
+    given = run.answers[checkpoint].get(question_id)
+    grade = next(
+        (
+            each
+            for each in run.grades[checkpoint]
+            if (each.question_id, each.turn) == (question_id, turn + 1)
+        ),
+        None,
+    )
+    return {
+        "checkpoint": checkpoint,
+        "css": words.css(run, checkpoint),
+        "text": given.turns[turn] if given else None,
+        "cut": given is not None and given.finish[turn] == "length",
+        "grade": grade,
+    }

@@ -1,0 +1,57 @@
+"""How far the judge agrees with the votes given, and what sways it."""
+
+from collections.abc import Callable
+from typing import Any
+
+from bezoar.report import paper
+from bezoar.report.run import Run
+
+BIASES = {
+    "verbosity": "for the longer answer",
+    "self_preference": "for its own model",
+    "first_shown": "for the one shown first",
+    "inconsistent": "another one, shown in the other order",
+}
+
+
+def agreement(run: Run) -> dict[str, Any]:
+    """A row a turn and two kinds of judges. The paper's shares and votes stand beside those of our
+    judge where it compared pairs too."""
+    rows = []
+    for agreed in run.agreed:
+        ours = agreed.a == "grader" and run.study.verdicts == "pairs"
+        shares = paper.AGREEMENT[agreed.turn].get(agreed.b) if ours else None
+        votes = paper.AGREEING[agreed.turn].get(agreed.b) if ours else None
+        rows.append({"agreed": agreed, "paper": shares, "agreeing": votes})
+    leanings = [{"of": leaning, "words": BIASES[leaning.bias]} for leaning in run.leanings]
+    return {
+        "rows": rows,
+        "study": run.study,
+        "beside": any(row["paper"] for row in rows),
+        "portions": _portions(run),
+        "leanings": leanings,
+    }
+
+
+def _portions(run: Run) -> list[dict[str, Any]]:
+    """A table by category and one by pair of models: a row each, a column for two kinds of judges
+    and a turn."""
+    tables = []
+    for by in ("category", "models"):
+        found = [portion for portion in run.portions if portion.by == by]
+        columns = sorted({(p.turn, p.a, p.b) for p in found}, key=_as_in(run))
+        cells = {(p.of, p.turn, p.a, p.b): p for p in found}
+        rows = [
+            {"of": of, "cells": [cells.get((of, *column)) for column in columns]}
+            for of in dict.fromkeys(p.of for p in found)
+        ]
+        tables += [{"by": by, "columns": columns, "rows": rows}] if rows else []
+    return tables
+
+
+def _as_in(run: Run) -> Callable[[tuple[int, str, str]], int]:
+    """The place of two kinds of judges and a turn in the table of agreement."""
+    places: dict[tuple[int, str, str], int] = {
+        (of.turn, of.a, of.b): at for at, of in enumerate(run.agreed)
+    }
+    return lambda column: places.get(column, len(places))
