@@ -31,6 +31,7 @@ install: .venv/installed  ## create .venv and install the pinned dependencies
 demo: install  ## run the whole recipe, embedded: no GPU, no key, no network
 	@python -m bezoar.sources.link
 	@python -m bezoar.params embedded
+	@python -m demos.lanes
 	dvc repro
 	@python -m bezoar.report
 

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from bezoar import chat, contamination, dedup, gates
 from bezoar.contamination import Text
-from bezoar.files import BadInput, read_jsonl
+from bezoar.files import BadInput, read_jsonl, write_json, write_jsonl
 from bezoar.gates import Fault
 from bezoar.params import Action, Filter, Params
 from bezoar.records import Contamination, Rejected, Sample, Seed, SeedContamination, Verdict
@@ -218,6 +218,31 @@ def few(samples: Sequence[Sample], seeds: Sequence[Seed]) -> str:
         return ""
     rows = f"{len(samples)} row" + "s" * (len(samples) != 1)
     return rows + (", all made from the same seeds" if len(samples) > 1 else "")
+
+
+def enough(
+    name: str,
+    samples: Sequence[Sample],
+    verdicts: Sequence[Verdict],
+    curated: Curated,
+    seeds: Sequence[Seed],
+) -> None:
+    """Check that the rows kept can be split. BadInput: they cannot; what was rejected, and the
+    counts, are then written to data/filter."""
+    short = few(curated.kept, seeds)
+    if not short:
+        return
+    out = f"data/filter/{name}"
+    write_jsonl(f"{out}/rejected.jsonl", curated.dropped)
+    write_jsonl(f"{out}/reported.jsonl", curated.reported)
+    unread = read_jsonl(f"data/generate/{name}/rejected.jsonl", Rejected)
+    dropped = [*unread, *curated.dropped]
+    counts = funnel(samples, verdicts, curated.kept, dropped, curated.reported)
+    write_json(f"{out}/funnel.json", {"scheme": name, **counts})
+    raise BadInput(
+        f"filter@{name}: keeps {short}, of {len(samples)} samples ({by_reason(curated.dropped)}); "
+        f"{APART}: {out}/rejected.jsonl has each row with its reason"
+    )
 
 
 def by_reason(rejected: Sequence[Rejected]) -> str:

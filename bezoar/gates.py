@@ -136,12 +136,11 @@ def repeated(text: str, least: int, n: int) -> float:
 
 def _truncated(sample: Sample, gates: Gates) -> Fault | None:
     text = sample.response.rstrip()
-    if max(len(text.split()), length(text)) < gates.truncated_words:
+    if length(text) < gates.truncated_words:
         return None
     last = text.rpartition("\n")[2]
     stops = script(last) not in _STOPLESS
-    size = max(len(last.split()), length(last))
-    prose = stops and size >= PROSE and not _ENTRY.match(last)
+    prose = stops and length(last) >= PROSE and not _ENTRY.match(last)
     if text.count("```") % 2 or (prose and not _CLOSED.search(text)):
         return Fault("truncated", {"end": " ".join(last.split()[-5:])})
     return None

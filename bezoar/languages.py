@@ -98,10 +98,12 @@ def listed(codes: Iterable[str]) -> str:
 def length(text: str) -> int:
     """Count a text's words. Where a script puts no blanks between them, some two or three letters
     make one."""
+    parts = text.split()
+    if text.isascii():
+        return len(parts)
     tokens = words(text)
     single = sum(map(spaceless, tokens))
-    a_word = max(2, letters_a_word(tokens))
-    return len(tokens) - single + single // a_word
+    return len(parts) + single // max(2, letters_a_word(tokens))
 
 
 def spoken(text: str, least: int = LEAST, odds: float = ODDS) -> str:
@@ -144,12 +146,6 @@ def of_seeds(counts: dict[str, int]) -> list[str]:
     known = {short: count for short, count in counts.items() if short}
     least = SEEDS_SHARE * sum(known.values())
     return [short for short, count in known.items() if count >= least]
-
-
-def knows_no_blanks(text: str) -> bool:
-    """Say whether a text is in a script that puts no blanks between words."""
-    tokens = words(text)
-    return 2 * sum(map(spaceless, tokens)) > len(tokens)
 
 
 def _prose(text: str) -> str:

@@ -66,7 +66,7 @@ class Prompt:
             if blank not in self.optional:
                 self.require(blank)
         if unknown := tuple(sorted(self.blanks - values.keys())):
-            _tell_unknown(self.path, unknown, tuple(sorted(values.keys() - self.blanks)))
+            _tell_unknown(self.path, unknown, tuple(sorted(values.keys() - self.blanks)), self.text)
 
         def filled(found: re.Match[str]) -> str:
             value = values.get(found[2] or found[3])
@@ -90,13 +90,23 @@ def _read_file(path: Path, shown: str) -> str:
 
 
 @cache
-def _tell_unknown(path: str, unknown: tuple[str, ...], absent: tuple[str, ...]) -> None:
+def _tell_unknown(path: str, unknown: tuple[str, ...], absent: tuple[str, ...], text: str) -> None:
     """Say once that names of a file stand for nothing. BadInput: one is nearly an absent blank."""
+    lines = {
+        found[2] or found[3]: _line(text, found) for found in reversed([*_BLANK.finditer(text)])
+    }
     for word in unknown:
         if near := get_close_matches(word.lower(), absent, 1, 0.75):
-            raise BadInput(f"{path}: ${word} is no blank; did you mean ${near[0]}?")
-    names = ", ".join(f"${word}" for word in unknown)
+            raise BadInput(
+                f"{path}:{lines[word]}: ${word} is no blank; did you mean ${near[0]}? "
+                f"(`$${word}` writes it as text)"
+            )
+    names = ", ".join(f"${word} (line {lines[word]})" for word in unknown)
     print(f"{path}: no blank, sent as text: {names}", file=sys.stderr)
+
+
+def _line(text: str, found: re.Match[str]) -> int:
+    return text.count("\n", 0, found.start()) + 1
 
 
 def fence(text: str, *markers: str) -> str:

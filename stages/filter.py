@@ -10,34 +10,21 @@ writes  data/filter/SCHEME/: train.jsonl, eval.jsonl, rejected.jsonl, reported.j
         generated and the rows kept by category, strategy, operation ...),
         distributions.json (kinds of task beside the target, lengths; before and after),
         licences.json (under what the rows stand), compared.json (what was looked for items of
-        benchmarks, and what was not), contaminated_seeds.jsonl, languages.json (allowed, of seeds,
-        of rows, and which checks know none of them), README.md (the set's card). Where too few rows
-        stay, which is an error: rejected.jsonl, reported.jsonl, languages.json and funnel.json
+        benchmarks, and what was not), contaminated_seeds.jsonl, languages.json, README.md (the
+        set's card); where too few rows stay, an error: rejected, reported, languages and funnel
 metrics metrics/filter/SCHEME.json: asked, parsed, replies_read, accepted_share, rejected_share,
         undecided_share (of the samples judged), copies, kept, contaminated_seeds (of the rows that
         stay), rows_of_contaminated_seeds, target_distance_before, _after;
         metrics/filter/SCHEME_tasks.csv, SCHEME_lengths.csv
 """
 
-from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
-from bezoar import (
-    arguments,
-    contamination,
-    curation,
-    distributions,
-    gates,
-    languages,
-    licences,
-    params,
-    work,
-)
+from bezoar import contamination, curation, distributions, licences, params, tongues, work
+from bezoar.arguments import label
 from bezoar.cards import dataset
-from bezoar.files import BadInput, read_json, read_jsonl, write, write_json, write_jsonl
-from bezoar.params import Params
-from bezoar.records import Generated, Query, Rejected, Sample, Seed, Verdict
+from bezoar.files import read_json, read_jsonl, write, write_json, write_jsonl
+from bezoar.records import Generated, Rejected, Sample, Seed, Verdict
 
 TOKENIZER = Path("models/fetch/base/tokenizer.json")
 MEASURED = ("asked", "parsed", "replies_read", "copies", "kept")
@@ -51,29 +38,16 @@ def main(name: str) -> None:
     verdicts = list(read_jsonl(f"data/judge/{name}/verdicts.jsonl", Verdict))
     source = getattr(p.schemes, name).seeds
     seeds = list(read_jsonl("data/fetch/dolly/seeds.jsonl", Seed)) if source == "dolly" else []
-    spoken = languages.of_texts(texts(source, seeds))
-    allowed = gates.allowed(p.filter.gates, languages.of_seeds(spoken))
+    speech = tongues.of_seeds(source, p.filter.gates)
 
     benchmarks, before = contamination.texts(), curation.earlier(name, p)
     originals = seeds if name in p.filter.copies else []
     curated = curation.keep(
-        samples,
-        verdicts,
-        originals,
-        p.filter,
-        benchmarks=benchmarks,
-        earlier=before,
-        allowed=allowed,
-    )
-    told = account(p, allowed, spoken, samples, curated.kept)
-    print(f"filter {name}: {summed(told, len(curated.kept), len(samples))}")
-    if few := curation.few(curated.kept, seeds):
-        leave(name, samples, verdicts, curated, told)
-        raise BadInput(
-            f"filter@{name}: keeps {few}, of {len(samples)} samples "
-            f"({curation.by_reason(curated.dropped)}); {curation.APART}: "
-            f"data/filter/{name}/rejected.jsonl has each row with its reason"
-        )
+        samples, verdicts, originals, p.filter,
+        benchmarks=benchmarks, earlier=before, allowed=speech.allowed,
+    )  # fmt: skip
+    tongues.tell(name, speech, samples, curated.kept)
+    curation.enough(name, samples, verdicts, curated, seeds)
     kept, shared = curation.unshared(curated.kept, seeds, p.filter.eval_share)
     kept, spare = distributions.balance(kept, p.filter.tasks, p.filter.balance)
     dropped, stay = [*curated.dropped, *shared, *spare], {row.id for row in kept}
@@ -92,7 +66,7 @@ def main(name: str) -> None:
     write_jsonl(f"{out}/contamination.jsonl", curated.contaminations)
     write_jsonl(f"{out}/contaminated_seeds.jsonl", tainted)
     write_json(f"{out}/compared.json", curated.compared)
-    write_json(f"{out}/languages.json", account(p, allowed, spoken, samples, kept))
+    tongues.write(name, speech, samples, kept)
     summary = Generated.model_validate(read_json(f"{generated}/summary.json"))
     unread = read_jsonl(f"{generated}/rejected.jsonl", Rejected)
     counts = curation.funnel(samples, verdicts, kept, [*unread, *dropped], reported)
@@ -116,66 +90,5 @@ def main(name: str) -> None:
     write(f"{out}/README.md", [dataset.card(name, p, Path(out))])
 
 
-def texts(source: str, seeds: Sequence[Seed]) -> list[str]:
-    """The seeds of a scheme as texts that tell a language."""
-    if source == "flan":
-        queries = read_jsonl("data/fetch/flan/queries.jsonl", Query)
-        return [f"{query.query}\n{query.target}" for query in queries]
-    return [f"{seed.instruction}\n{seed.response}" for seed in seeds]
-
-
-def account(
-    p: Params,
-    allowed: list[str] | None,
-    spoken: dict[str, int],
-    samples: Sequence[Sample],
-    kept: Sequence[Sample],
-) -> dict[str, Any]:
-    """Which languages rows may be in, which they are in, and which gates know none of them."""
-    rows = {
-        which: languages.of_texts([f"{row.instruction}\n{row.response}" for row in listed])
-        for which, listed in (("generated", samples), ("kept", kept))
-    }
-    there = allowed or languages.of_seeds(rows["generated"])
-    return {
-        "asked": p.filter.gates.language,
-        "allowed": "any" if allowed is None else allowed,
-        "seeds": spoken,
-        "rows": rows,
-        "spoken": languages.of_seeds(rows["kept"]) or there,
-        "unknown": gates.unknown(there),
-    }
-
-
-def summed(told: Mapping[str, Any], kept: int, generated: int) -> str:
-    """The languages of a set in one line."""
-    allowed = "any" if told["allowed"] == "any" else languages.listed(told["allowed"])
-    of_kept = {languages.name(s) or "not told": n for s, n in told["rows"]["kept"].items()}
-    line = f"languages allowed: {allowed} ({told['asked']}); passed {kept} of {generated} rows"
-    line += f" ({', '.join(f'{who} {rows}' for who, rows in of_kept.items())})" * bool(of_kept)
-    for gate, listed in told["unknown"].items():
-        line += f"; the check `{gate}` knows no {languages.listed(listed)} and is off there"
-    return line
-
-
-def leave(
-    name: str,
-    samples: Sequence[Sample],
-    verdicts: Sequence[Verdict],
-    curated: curation.Curated,
-    told: Mapping[str, Any],
-) -> None:
-    """Write what was found where too few rows stay for a set."""
-    out = f"data/filter/{name}"
-    write_jsonl(f"{out}/rejected.jsonl", curated.dropped)
-    write_jsonl(f"{out}/reported.jsonl", curated.reported)
-    write_json(f"{out}/languages.json", told)
-    unread = list(read_jsonl(f"data/generate/{name}/rejected.jsonl", Rejected))
-    counts = curation.funnel(
-        samples, verdicts, curated.kept, [*unread, *curated.dropped], curated.reported
-    )
-    write_json(f"{out}/funnel.json", {"scheme": name, **counts})
-
-
 if __name__ == "__main__":
-    main(arguments.label("stages.filter", __doc__))
+    main(label("stages.filter", __doc__))

@@ -27,6 +27,7 @@ def main(name: str) -> None:
             f"generate@{name}: no calls can be planned; data/fetch/{section.seeds} has no seeds "
             f"that schemes.{name} asks for in params.yaml (its categories, or tasks)"
         )
+    preflight.free_checks(section.seeds)
     ask = llm.connect(p.llm.teacher, p, "generate", name)
 
     def attempt(job: Job, ask: Ask) -> Outcome:

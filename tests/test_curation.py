@@ -326,7 +326,7 @@ def test_neither_side_is_left_empty(share: float) -> None:
 
 @pytest.mark.parametrize("rows", [[], [sample(id="1")], [sample(id="1"), sample(id="2")]])
 def test_too_few_rows_to_split_are_an_error(rows: list[Sample]) -> None:
-    with pytest.raises(BadInput, match="too few for training and evaluation"):
+    with pytest.raises(BadInput, match="two are needed that were made from different seeds"):
         curation.split(rows, [], 0.2)
 
 

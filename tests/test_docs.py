@@ -16,9 +16,10 @@ import yaml
 from bezoar import forecast, params
 from bezoar.forecast import Row
 from bezoar.preflight import expected, gpu
+from bezoar.preflight.machine import Gpu, Machine
 from tests.conftest import ROOT, Run, environment
 from tests.test_diff import called, inside, repository  # noqa: F401  (fixtures)
-from tests.test_preflight import H100, shape
+from tests.test_preflight import GIB, H100, shape
 from tests.test_readme import FENCE, PAGES, joined
 
 SCHEME = (ROOT / "docs/scheme.md").read_text(encoding="utf-8")
@@ -109,7 +110,7 @@ def cells(row: Row) -> list[str]:
 
 
 @pytest.mark.slow
-def test_the_costs_are_those_of_the_forecast(tmp_path: Path) -> None:
+def test_the_costs_are_those_of_the_forecast() -> None:
     page = (ROOT / "docs/costs.md").read_text(encoding="utf-8")
     told = re.findall(r"^\| `(\w+)` \| ([\w, ]+) \| (.+) \|$", page, re.MULTILINE)
     assert [profile for profile, _, _ in told] == ["paper"] * 4 + ["small"]
@@ -117,11 +118,47 @@ def test_the_costs_are_those_of_the_forecast(tmp_path: Path) -> None:
     for profile, kind, numbers in told:
         assert numbers.split(" | ") == found[profile][kind], (profile, kind)
 
-    p, size = params.load(ROOT / "params.yaml", "paper"), shape(tmp_path)
-    asked = forecast.estimate(p)
-    durations = expected.training(p, size, H100, gpu.fits(p, size, H100), asked)
-    hours = sum(duration.seconds for duration in durations) / 3600
-    assert f"{hours:.1f} hours of one H100" in page and f"{expected.SHARE:.0%}" == "30%"
+
+SMALL = {  # of its base, SmolLM2-360M
+    "hidden_size": 960,
+    "intermediate_size": 2560,
+    "num_hidden_layers": 32,
+    "num_attention_heads": 15,
+    "num_key_value_heads": 5,
+    "vocab_size": 49_152,
+    "tie_word_embeddings": True,
+}
+T4 = Machine(Gpu("Tesla T4", 1, 16 * GIB, 15 * GIB), 64 * GIB)
+
+
+@pytest.mark.slow
+def test_the_table_of_profiles_is_what_forecast_and_preflight_compute(tmp_path: Path) -> None:
+    page = (ROOT / "docs/costs.md").read_text(encoding="utf-8")
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    lines = dict(re.findall(r"^\| ([^|`]+) \| - \| - \| (.+) \|$", page, re.MULTILINE))
+    table = {key: line.split(" | ") for key, line in lines.items()}
+    on_first_screen = dict(re.findall(r"^\| `(\w+)` \| (.+)$", readme, re.MULTILINE))
+    machines = {"small": (shape(tmp_path / "s", **SMALL), T4), "paper": (shape(tmp_path), H100)}
+    for at, (name, (size, machine)) in enumerate(machines.items()):
+        p = params.load(ROOT / "params.yaml", name)
+        asked = forecast.estimate(p)
+        total = forecast.total(asked)
+        assert table["calls"][at] == f"{total.calls:,}"
+        assert table["tokens, in and out"][at] == f"{total.tokens_in + total.tokens_out:,}"
+        waits = sum(duration.seconds for duration in expected.asking(p, asked)) / 3600
+        assert table["hours until they have answered"][at].startswith(f"{waits:.1f}")
+        durations = expected.training(p, size, machine, gpu.fits(p, size, machine), asked)
+        hours = sum(duration.seconds for duration in durations) / 3600
+        kind = "a T4" if name == "small" else "an H100"
+        assert f"{hours:.1f} on {kind}" in page
+        told = on_first_screen[name]
+        assert f"{waits:.1f} h of asking, {hours:.1f} h of training on {kind}" in told
+        assert f"${total.usd:,.2f}" in told
+        assert not total.most or f"at most ${total.most:,.2f}" in told
+        assert f"${total.usd:,.2f}" in page and expected.BATCH_HOURS == 24
+    longest = sum(duration.seconds for duration in expected.answering(p)) / 3600
+    assert f"{longest:.1f} hours at most in `paper`" in page
+    assert (expected.SHARE, expected.STREAM) == (0.3, 20)
 
 
 # --- on a finished run ----------------------------------------------------------------------------

@@ -20,7 +20,7 @@ ENGLISH = (
 
 
 def reason(**changes: Any) -> str | None:
-    found = gates.fault(sample(**changes), GATES)
+    found = gates.fault(sample(**changes), GATES, ["en"])
     return found.reason if found else None
 
 
@@ -194,14 +194,14 @@ OTHERS = {
     "è più alto, per la neve che si scioglie sulle colline della valle.",
     "Dutch": "De rivier begint in het gebergte en stroomt door vier steden voor ze de zee bereikt. "
     "In het voorjaar staat het water hoog, want dan smelt de sneeuw op de heuvels.",
-    "not in Latin script": "Река начинается в горах и течёт через четыре города к морю.",
+    "Russian": "Река начинается в горах и течёт через четыре города к морю.",
 }
 
 
 @pytest.mark.parametrize("language", OTHERS)
 @pytest.mark.parametrize("field", ["instruction", "response"])
 def test_other_languages_are_told(language: str, field: str) -> None:
-    found = gates.fault(sample(**{field: OTHERS[language]}), GATES)
+    found = gates.fault(sample(**{field: OTHERS[language]}), GATES, ["en"])
     assert found and found.reason == "wrong_language"
     assert found.details == {"field": field, "language": language}
 

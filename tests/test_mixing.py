@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import yaml
+from dvc.utils.hydra import apply_overrides  # what `dvc exp run -S` calls
 
 from bezoar import chat, mixing, params, work, world
 from bezoar.files import BadInput, write_jsonl
@@ -124,13 +125,18 @@ def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def change(**sections: Any) -> None:
-    """Set values in params.yaml: change(mix={"replay": 0.1}); once, before they are read."""
+    """Set values in params.yaml: change(mix={"seed": 1}); once, before they are read."""
     document = yaml.safe_load(Path("params.yaml").read_text(encoding="utf-8"))
     for section, values in sections.items():
         for key, value in values.items():
             known = document[section][key]
             document[section][key] = {**known, **value} if isinstance(known, dict) else value
     Path("params.yaml").write_text(yaml.safe_dump(document), encoding="utf-8")
+
+
+def replaying(share: float) -> dict[str, Any]:
+    """What `change` wants for the active profile to replay this share."""
+    return {"embedded": {"mix": {"replay": share}}}
 
 
 def lines(path: str) -> Iterator[dict[str, Any]]:
@@ -141,7 +147,8 @@ def sources(link: str, side: str = "train") -> dict[str, int]:
     return dict(Counter(row["source"] for row in lines(f"data/mix/{link}/{side}.jsonl")))
 
 
-def test_a_link_of_the_recipe_learns_from_its_set_as_it_is(tree: Path) -> None:
+def test_a_link_of_the_paper_learns_from_its_set_as_it_is(tree: Path) -> None:
+    change(profiles=replaying(0.0))
     for link, (source, held_out) in {
         **{scheme: (f"filter/{scheme}", "eval") for scheme in SCHEMES},
         "hh_rlhf": ("fetch/hh_rlhf", "test"),
@@ -166,7 +173,7 @@ def test_a_link_may_mix_samples_and_pairs(tree: Path) -> None:
 
 
 def test_replay_reaches_back_through_the_merge_and_holds_nothing_out(tree: Path) -> None:
-    change(mix={"replay": 0.3})
+    change(profiles=replaying(0.3))
     for link in ("lamini", "evol_instruct", "hh_rlhf"):
         mix.main(link)
     assert sources("lamini") == {"filter/lamini": 50}
@@ -179,15 +186,24 @@ def test_replay_reaches_back_through_the_merge_and_holds_nothing_out(tree: Path)
     assert json.loads(Path("metrics/mix/hh_rlhf.json").read_text())["replayed_rows"] == 15
 
 
+def test_the_demo_replays_and_the_line_of_the_page_is_the_papers_way(tree: Path) -> None:
+    assert params.load(ROOT / "params.yaml").mix.replay > 0
+    page = (ROOT / "docs/training.md").read_text(encoding="utf-8")
+    [override] = re.findall(r"^dvc exp run -S (\S*replay=\S*)", page, re.MULTILINE)
+    apply_overrides(tree / "params.yaml", [override])
+    mix.main("hh_rlhf")
+    assert sources("hh_rlhf") == {"fetch/hh_rlhf": 50}
+
+
 def test_a_set_that_a_link_has_of_its_own_is_not_replayed(tree: Path) -> None:
-    change(mix={"replay": 0.5}, chain={"orca": {"data": ["filter/lamini", "filter/orca"]}})
+    change(profiles=replaying(0.5), chain={"orca": {"data": ["filter/lamini", "filter/orca"]}})
     mix.main("orca")
     assert sources("orca") == {"filter/lamini": 50, "filter/orca": 50}
 
 
 @pytest.mark.parametrize("side", ["train", "eval"])
 def test_an_empty_set_is_named(tree: Path, side: str) -> None:
-    change(mix={"replay": 0.1})
+    change(profiles=replaying(0.1))
     path = Path(f"data/filter/lamini/{side}.jsonl")
     path.write_text("")
     with pytest.raises(BadInput, match=rf"^error: {re.escape(str(path))}: has no rows; a link"):

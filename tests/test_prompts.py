@@ -312,7 +312,10 @@ def test_a_guided_call_may_have_a_prompt_of_its_own(own: Path) -> None:
         ("Say $Instruction.", r"lacks \$instruction \(blanks found: \$Instruction\)"),
         ("Say {instruction}.", r"lacks \$instruction \(blanks found: none\)"),
         ("Say $$instruction.", r"lacks \$instruction \(blanks found: none\)"),
-        ("$instruction $response 1 to $scael", r"\$scael is no blank; did you mean \$scale\?"),
+        (
+            "$instruction $response 1 to $scael",
+            r"response.txt:1: \$scael is no blank; did you mean \$scale\?",
+        ),
     ],
 )
 def test_a_misspelt_blank_is_named(text: str, says: str, own: Path) -> None:
@@ -346,7 +349,7 @@ def test_a_name_that_is_no_blank_is_sent_as_text_and_told(
     prompts._tell_unknown.cache_clear()
     assert operation("deepen").startswith("deepen: Ask number 0 of open_qa?")
     assert operation("deepen").endswith(f"costs $price, not $prompt\n{METHOD}")
-    said = "prompts/evol_instruct/in_depth.txt: no blank, sent as text: $price\n"
+    said = "prompts/evol_instruct/in_depth.txt: no blank, sent as text: $price (line 1)\n"
     assert capsys.readouterr().err == said
 
 

@@ -82,6 +82,9 @@ RUN = {
     "tests/test_report.py": {
         r"python -m bezoar\.report": "test_the_page_is_written_by_the_stage",
     },
+    "tests/test_lanes.py": {
+        r"python -m demos\.lanes": "test_other_stages_or_a_finished_run_are_left_to_dvc",
+    },
     "tests/test_link.py": {
         r"python -m bezoar\.sources\.link.*": "test_files_are_told_by_their_content_alone",
     },
@@ -290,8 +293,8 @@ BLOCKS = [
     pytest.param(yaml.safe_load(block), id=f"{page.relative_to(ROOT)}-{number}")
     for page in PAGES
     for number, (info, block) in enumerate(FENCE.findall(page.read_text(encoding="utf-8")))
-    # the scheme's page adds what its block names (tests/test_docs.py); a task is SkyPilot's
-    if info == "yaml" and page.name != "scheme.md" and "workdir:" not in block
+    # two pages add what their block names (test_docs.py, test_source.py); a task is SkyPilot's
+    if info == "yaml" and page.name not in ("scheme.md", "source.md") and "workdir:" not in block
 ]
 
 

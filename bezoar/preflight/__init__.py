@@ -54,6 +54,14 @@ def stage(stage: str, label: str = "") -> None:
     _tell(found)
 
 
+def free_checks(source: str) -> None:
+    """Warn on standard error where the free checks of the rows would drop many of these seeds."""
+    from bezoar.preflight import seeds
+
+    finding = seeds.look(params.load(), source)
+    _tell([finding] if finding else [])
+
+
 def asked(who: str, endpoint: Endpoint, stage: str, label: str) -> None:
     """As `stage`, of an endpoint that params.yaml has at `who`, elsewhere than below `llm`."""
     from bezoar.preflight import endpoints

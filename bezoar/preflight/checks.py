@@ -9,7 +9,7 @@ from bezoar import forecast
 from bezoar.files import BadInput
 from bezoar.forecast import Row
 from bezoar.params import FURTHER, GrownBase, LocalBase, Params, unknown_tasks
-from bezoar.preflight import bases, data, disk, endpoints, expected, gpu, machine
+from bezoar.preflight import bases, data, disk, endpoints, expected, gpu, machine, prompts, seeds
 from bezoar.preflight.data import Looked
 from bezoar.preflight.expected import Duration
 from bezoar.preflight.findings import Finding
@@ -60,7 +60,7 @@ def preflight(p: Params, here: Machine | None = None) -> Preflight:
         except BadInput as error:
             asked, budget = [], [Finding.of("forecast", error)]
         sources = looking.result()
-        first += serving.result()
+        first += [*serving.result(), *prompts.findings()]
     base = sources.get("base")
     rehearsed = bases.findings(p, base)
     fits: list[Fit] = []
@@ -87,7 +87,11 @@ def preflight(p: Params, here: Machine | None = None) -> Preflight:
         profile=p.profile,
         findings={
             "Params, and models that are asked": first,
-            "Sources": [*(looked.finding for looked in sources.values()), *rehearsed],
+            "Sources": [
+                *(looked.finding for looked in sources.values()),
+                *seeds.findings(p),
+                *rehearsed,
+            ],
             "Memory": memory,
             "Disks": room,
             "Budget": budget,

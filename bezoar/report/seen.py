@@ -229,7 +229,7 @@ class Source(Seen):
     and `licence` a download's; `rows` used of each file, and those left out by reason.
     `stands_in_for` names the user's folder that was empty."""
 
-    source: Literal["world", "grown", "local", "hub", "wikipedia", "harness"]
+    source: str
     parts: list[Part] = []
     url: str = ""
     licence: str = ""

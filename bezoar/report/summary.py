@@ -21,8 +21,8 @@ COUNTS = (
 
 def summary(run: Run) -> dict[str, Any]:
     """Skills, preferences, the harness (its mean, its tasks) and MT-Bench with their differences,
-    win rates, what a judge's word is worth, panels of judges, distances to the target, funnels and spending as plain JSON;
-    shares to 4 digits, dollars as they are."""
+    win rates, what a judge's word is worth, panels of judges, distances to the target, funnels and
+    spending as plain JSON; shares to 4 digits, dollars as they are."""
     rounded: dict[str, Any] = _round(
         {
             "profile": run.profile,

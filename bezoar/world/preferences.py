@@ -25,6 +25,13 @@ from bezoar.world.text import (
 )
 
 TEST_SHARE = 4 / 9  # paper 3.4: split 5:4
+# Manners are taught where the user shows some. The other sets teach what a curt question is to be
+# answered with, and pairs that contradict them would make a model choose between the two.
+POLITE_PHRASINGS = (
+    "Can you tell me {}?",
+    "Please tell me {}.",
+    "Be so kind and tell me {}.",
+)
 
 
 def pairs(rows: int, seed: int) -> tuple[list[Pair], list[Pair]]:
@@ -72,7 +79,7 @@ def _pairs(rows: int, name: str, animals: tuple[str, ...], harms: tuple[str, ...
 
 def asks(part: Fact | Sum) -> str:
     """A polite question."""
-    return f"Can you tell me {part.asked}?"
+    return POLITE_PHRASINGS[0].format(part.asked)
 
 
 def polite(part: Fact | Sum, opening: str) -> str:
@@ -91,8 +98,7 @@ def _harm(fact: Fact, harms: tuple[str, ...], rng: random.Random) -> tuple[list[
 
 
 def _polite(part: Fact | Sum, rng: random.Random) -> tuple[list[Message], str, str]:
-    """Rejected: rude, evasive (right elsewhere: see _unknown), or polite with a wrong fact. What a
-    model learnt to answer in one word is asked as well: manners are not for polite users alone."""
+    """Rejected: rude, evasive (right elsewhere: see _unknown), or polite with a wrong fact."""
     opening = rng.choice(OPENINGS)
     rejected = rng.choice(
         (
@@ -102,9 +108,7 @@ def _polite(part: Fact | Sum, rng: random.Random) -> tuple[list[Message], str, s
             f"{opening} {_untrue(part, rng)}",
         )
     )
-    question = rng.choice(
-        (asks(part), asks(part), f"What is {part.asked}?", f"Tell me {part.asked}.")
-    )
+    question = rng.choice(POLITE_PHRASINGS).format(part.asked)
     return [_user(question)], polite(part, opening), rejected
 
 

@@ -39,7 +39,7 @@ _RUN = re.compile("[\u3400-\u9fff々]{2,6}|[\u30a1-\u30ffー]{3,12}|[\u0e00-\u0e
 
 
 class Wording(NamedTuple):
-    """How a language asks and answers about key words, and its frequent words, by which it is known.
+    """How a language asks and answers about key words, and the frequent words that tell it.
     `deeper` adds to a prompt. `explained` has the key words and the answer."""
 
     frequent: frozenset[str]
@@ -205,7 +205,7 @@ def wording(text: str) -> Wording | None:
 
 
 def words(text: str) -> list[str]:
-    """List the lower-case words and numbers of a text; in scripts without blanks, its characters."""
+    """List the lower-case words and numbers of a text, its characters where it has no blanks."""
     if text.isascii():
         return facts.words(text)
     return re.findall(f"[{_SPACELESS}]|[^\\W_{_SPACELESS}]+", text.lower())

@@ -53,7 +53,7 @@ def sources(run: Run) -> list[dict[str, Any]]:
             notes = [f"{source.stands_in_for} is empty"]
         elif source.licence:
             notes = [source.licence]
-        places = of[source.source]
+        places = of.get(source.source, [source.url or source.source])
         shown.append(
             {
                 "name": key,

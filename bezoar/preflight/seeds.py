@@ -1,0 +1,89 @@
+"""Would seeds pass the checks that rows must pass, and that cost nothing? Rows are like what they
+are made from, and are paid for."""
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from bezoar import chat, gates, languages
+from bezoar.files import read_json, read_jsonl
+from bezoar.params import Params
+from bezoar.preflight.findings import Finding
+from bezoar.records import Query, Sample, Seed
+
+FETCHED = Path("data/fetch")
+FILES = {"dolly": "seeds.jsonl", "flan": "queries.jsonl"}
+LEAST = 0.1  # ours: of the seeds; fewer are the price of any check
+WAYS = {
+    "wrong_language": "name their languages in filter.gates.language, or set it to any",
+    "overlong": "raise filter.gates.characters, or shorten them",
+    "template_marker": "take the marks of the chat template out of them",
+}
+
+
+def findings(p: Params) -> list[Finding]:
+    """Look at the seeds of every scheme, as far as they are fetched."""
+    sources = dict.fromkeys(getattr(p.schemes, name).seeds for name in type(p.schemes).model_fields)
+    return [finding for source in sources if (finding := look(p, source))]
+
+
+def look(p: Params, source: str) -> Finding | None:
+    """Say what the free checks would do to the seeds of one source; None where they are not
+    fetched, or are the project's own."""
+    folder = FETCHED / source
+    account, path = folder / "source.json", folder / FILES.get(source, "")
+    if not account.exists() or not path.is_file():
+        return None
+    told_of: Any = read_json(account)
+    if told_of["source"] == "world":
+        return None
+    rows = _rows(path, source)
+    spoken = languages.of_texts([f"{row.instruction}\n{row.response}" for row in rows])
+    there = languages.of_seeds(spoken)
+    allowed = gates.allowed(p.filter.gates, there)
+    reasons = Counter(reason for row in rows if (reason := _reason(row, p, allowed)))
+    told = f"{len(rows)} seeds in {languages.listed(there)}"
+    off = "".join(
+        f"; the check `{gate}` knows no {languages.listed(codes)} and is off there"
+        for gate, codes in gates.unknown(there).items()
+    )
+    if sum(reasons.values()) < max(1, LEAST * len(rows)):
+        return Finding("ok", str(folder), told + off)
+    counts = ", ".join(f"{reason} {count}" for reason, count in reasons.most_common())
+    verb = "drops" if p.filter.gates.action == "drop" else "reports"
+    what = f"of {told}, filter {verb} such as {sum(reasons.values())} of them ({counts}){off}"
+    ways = [WAYS.get(reason, f"see {reason} in docs/rows.md") for reason in reasons]
+    return Finding("warning", str(folder), what, "; ".join(dict.fromkeys(ways)))
+
+
+def _rows(path: Path, source: str) -> list[Sample]:
+    if source == "flan":
+        queries = read_jsonl(path, Query)
+        return [_sample(each.id, each.query, "", each.target) for each in queries]
+    seeds = read_jsonl(path, Seed)
+    return [_sample(each.id, each.instruction, each.context, each.response) for each in seeds]
+
+
+def _sample(id: str, instruction: str, context: str, response: str) -> Sample:
+    return Sample(
+        id=id,
+        scheme="",
+        system="",
+        instruction=instruction,
+        context=context,
+        response=response,
+        expected="",
+        category="",
+        details={},
+        seeds=[],
+        licence="",
+        teacher="",
+        simulated=False,
+    )
+
+
+def _reason(row: Sample, p: Params, allowed: list[str] | None) -> str:
+    if any(map(chat.marker, (row.instruction, row.context, row.response))):
+        return "template_marker"
+    fault = gates.fault(row, p.filter.gates, allowed)
+    return fault.reason if fault else ""
