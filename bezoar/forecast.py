@@ -22,6 +22,7 @@ from typing import NamedTuple, Protocol, TypeVar
 
 from bezoar import (
     agreement,
+    arguments,
     budget,
     evaluation,
     known,
@@ -565,4 +566,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    arguments.none("bezoar.forecast", __doc__)
     main()

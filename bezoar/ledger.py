@@ -31,7 +31,7 @@ from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 
-from bezoar import times, work
+from bezoar import arguments, times, work
 from bezoar.files import BadInput, numbered, write
 from bezoar.records import Exchange
 
@@ -492,9 +492,9 @@ def _sift(segment: Iterable[bytes], oldest: float, kept: set[str]) -> tuple[list
     return lines, dropped
 
 
-def main(arguments: list[str]) -> None:
+def main(command: list[str]) -> None:
     """The command line in the module's docstring."""
-    match arguments:
+    match command:
         case ["stats"]:
             print(json.dumps(stats(Ledger()), indent=2))
         case ["verify"]:
@@ -509,7 +509,7 @@ def main(arguments: list[str]) -> None:
         case ["export", path]:
             print(f"{export(Ledger(), Path(path))} answers written to {path}")
         case ["import", _, *_]:
-            print(f"{bring(Ledger(), [Path(path) for path in arguments[1:]])} new answers")
+            print(f"{bring(Ledger(), [Path(path) for path in command[1:]])} new answers")
         case ["prune", days] if re.fullmatch(r"\d+(\.\d+)?", days):
             kept, dropped = prune(work.home() / "ledger", float(days))
             print(f"{kept} answers kept, {dropped} lines dropped")
@@ -519,4 +519,4 @@ def main(arguments: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main(arguments.words("bezoar.ledger", __doc__, 1, "COMMAND", None))

@@ -14,7 +14,7 @@ metrics metrics/agreement/agreement.json: A_B_s1_turn_1 and so on, of our judge'
         references as in mt_grade; metrics/agreement/spending.json
 """
 
-from bezoar import agreement, budget, params, preflight, study, verdicts, work
+from bezoar import agreement, arguments, budget, params, preflight, study, verdicts, work
 from bezoar.files import read_jsonl, write_json, write_jsonl
 from bezoar.params import Params
 from bezoar.records import Answers, Grade, Question, Vote
@@ -73,4 +73,5 @@ def keep(p: Params, judged: study.Judged) -> None:
 
 
 if __name__ == "__main__":
+    arguments.none("stages.agreement", __doc__)
     main()

@@ -6,10 +6,9 @@ writes  models/dpo/NAME: a full model with its tokenizer
 metrics metrics/dpo/dpo.json, metrics/dpo/train.csv, metrics/dpo/eval.csv
 """
 
-import sys
 from pathlib import Path
 
-from bezoar import chat, files, params, preflight, work
+from bezoar import arguments, chat, files, params, preflight, work
 from bezoar.files import BadInput
 from bezoar.records import Pair
 from bezoar.training import dpo, launching
@@ -44,4 +43,4 @@ def pairs(path: str) -> list[tuple[str, str, str]]:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1].rpartition("@")[2])
+    main(arguments.label("stages.dpo", __doc__))

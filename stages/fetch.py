@@ -12,13 +12,12 @@ metrics none
 
 import json
 import shutil
-import sys
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from bezoar import files, params, pretraining, work, world
+from bezoar import arguments, files, params, pretraining, work, world
 from bezoar.preflight import bases
 from bezoar.sources import collect, hub, local, tokenizer, weights
 
@@ -80,4 +79,4 @@ def _put(fetch: params.Fetch) -> Mapping[str, Any]:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(arguments.label("stages.fetch", __doc__))

@@ -20,10 +20,10 @@ metrics metrics/filter/SCHEME.json: asked, parsed, replies_read (own rows: own),
         metrics/filter/SCHEME_tasks.csv, SCHEME_lengths.csv
 """
 
-import sys
 from pathlib import Path
 
 from bezoar import contamination, curation, distributions, licences, params, tongues, work
+from bezoar.arguments import label
 from bezoar.cards import dataset
 from bezoar.files import write, write_json, write_jsonl
 
@@ -86,4 +86,4 @@ def main(name: str) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1].rpartition("@")[2])
+    main(label("stages.filter", __doc__))

@@ -404,7 +404,7 @@ def test_a_value_that_becomes_a_path_is_one_that_a_stage_makes(
     for key in above:
         inside = inside[key]
     inside[last] = value
-    assert f"  {where}: " in refused(tmp_path, document)
+    assert f": {where}: " in refused(tmp_path, document)
 
 
 def refused(folder: Path, document: dict[str, Any]) -> str:
@@ -413,7 +413,6 @@ def refused(folder: Path, document: dict[str, Any]) -> str:
     (folder / "params.yaml").write_text(yaml.safe_dump(document, sort_keys=False))
     with pytest.raises(BadInput) as told:
         params.load(folder / "params.yaml")
-    assert "nothing was run" in str(told.value)
     return str(told.value)
 
 

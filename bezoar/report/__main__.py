@@ -4,7 +4,7 @@ whether the run is the recorded one."""
 from pathlib import Path
 from typing import Any
 
-from bezoar import params
+from bezoar import arguments, params
 from bezoar.files import BadInput, read_json
 from bezoar.report import recorded, took
 
@@ -128,4 +128,5 @@ def _grade(value: float | None) -> str:
 
 
 if __name__ == "__main__":
+    arguments.none("bezoar.report", __doc__)
     main()

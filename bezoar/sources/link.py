@@ -6,13 +6,12 @@ an empty one and would miss every change in it.
 """
 
 import os
-import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-from bezoar import files, params
+from bezoar import arguments, files, params
 from bezoar.files import BadInput
 from bezoar.sources import names, weights
 from bezoar.sources.choices import BENCHMARKS, answered
@@ -290,12 +289,12 @@ def maps() -> Maps:
     return {name: getattr(getattr(fetch, name), "fields", {}) for name in params.FIELDS}
 
 
-def main(arguments: list[str]) -> None:
+def main(folders: list[str]) -> None:
     """Link FOLDER, or without one remove the links."""
-    if not arguments:
+    if not folders:
         clear()
         return
-    top = Path(arguments[0])
+    top = Path(folders[0])
     if not top.is_dir():
         raise BadInput(f"{top}: there is no such folder; give the one that holds your files")
     finds = find(top, maps())
@@ -308,4 +307,4 @@ def main(arguments: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main(arguments.words("bezoar.sources.link", __doc__, 0, "FOLDER"))
