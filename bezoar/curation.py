@@ -297,6 +297,8 @@ def enough(
     if not short:
         return
     out = f"data/filter/{name}"
+    for side in ("train", "eval"):  # empty, for a lineage looks there first
+        write_jsonl(f"{out}/{side}.jsonl", [])
     write_jsonl(f"{out}/rejected.jsonl", curated.dropped)
     write_jsonl(f"{out}/reported.jsonl", curated.reported)
     dropped = [*given.lost, *curated.dropped]

@@ -135,6 +135,7 @@ def _learnt(id: str, scheme: str, side: str, settings: Params) -> dict[str, Any]
         f"sft@{name}"
         for name in settings.chain
         if data in steps(settings, f"sft/{name}")[-1].replayed
+        and Path("data/mix", name).exists()  # else the run has not come to this link yet
         and _one(f"data/mix/{name}/train.jsonl", Example, id)
     ]
     return {"trained_by": links, "replayed_by": again, "held_by": checkpoints}

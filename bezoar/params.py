@@ -27,6 +27,7 @@ from pydantic import (
     model_validator,
 )
 
+from bezoar.arithmetic import Instructions
 from bezoar.files import BadInput
 
 
@@ -1100,9 +1101,10 @@ class Report(Section):
 
 class Params(Section):
     """params.yaml as one profile sees it. `launch` names a file of launch/ by which training runs
-    on several processes; null: in one. `others` names those of `models` that stand beside our
-    checkpoints; `load` drops the rest of `models`, and adds these to `checkpoints` and, but for
-    those behind an endpoint, to `evaluated`."""
+    on several processes; null: in one. `cpu` names the instructions that CPUs of several kinds have
+    in common, so that all compute the same bits; null: each computes as is fastest on it. `others`
+    names those of `models` that stand beside our checkpoints; `load` drops the rest of `models`,
+    and adds these to `checkpoints` and, but for those behind an endpoint, to `evaluated`."""
 
     profile: str
     chain: dict[Name, Link]
@@ -1118,6 +1120,7 @@ class Params(Section):
     llm: Endpoints
     budget_usd: Budget
     launch: str | None
+    cpu: Instructions | None = None  # came later: a params.yaml without it stays valid
     fetch: Fetch
     generate: Generate
     schemes: Schemes
@@ -1153,6 +1156,19 @@ class Params(Section):
     @property
     def _seeds(self) -> set[str]:
         return {scheme.seeds for scheme in self.schemes.named.values()}
+
+    @property
+    def final(self) -> str:
+        """The checkpoint that the chain ends with: the last that is no further model."""
+        measured = {name: each for name, each in self.evaluated.items() if not each.link}
+        ours = [name for name, each in (measured | self.checkpoints).items() if not each.further]
+        return ours[-1] if ours else [*self.chain][-1]
+
+    @property
+    def final_model(self) -> str:
+        """The path below models/ of the checkpoint that the chain ends with."""
+        named: dict[str, Checkpoint] = {**self.evaluated, **self.checkpoints}
+        return named[self.final].model if self.final in named else f"sft/{self.final}"
 
     def further(self, looked_at: Checkpoint) -> Further | None:
         """Which of `models` it is; None for what this recipe makes."""

@@ -23,7 +23,7 @@ SOURCE = "data/fetch/mt_bench"
 
 
 def main() -> None:
-    work.die_with_parent()
+    work.begin()
     p = params.load()
     questions = {q.question_id: q for q in read_jsonl(f"{SOURCE}/questions.jsonl", Question)}
     answers = list(read_jsonl(f"{SOURCE}/answers.jsonl", Answers))

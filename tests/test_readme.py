@@ -30,7 +30,7 @@ FENCE = re.compile(r"^```([^\n`]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 NEEDS = re.compile(r"\bneeds ((?:an?|two|the|Ollama)\b.*)")
 # what may open a block that says no language: all else in such a block is something's output
 OURS = ("make", "dvc", "python", "pytest", "git")
-PROGRAMS = (*OURS, "source", "export", "vllm", "ollama", "sbatch", "sky")
+PROGRAMS = (*OURS, "source", "export", "vllm", "ollama", "transformers", "sbatch", "sky")
 SHELL = ("source", "export", "test", "cd")
 
 # What a page may tell to type, below the file of the test that runs it. `make` is looked up by the
@@ -100,6 +100,15 @@ RUN = {
         r"python -m bezoar\.preflight.*": (
             "test_the_command_ends_with_1_where_something_would_stop_the_run"
         ),
+    },
+    "tests/test_talk.py": {
+        r"(echo .* \| )?python -m bezoar\.talk.*": (
+            "test_a_question_in_a_pipe_gets_its_answer_on_standard_output"
+        ),
+        r"echo .*": "test_a_question_in_a_pipe_gets_its_answer_on_standard_output",
+    },
+    "tests/test_serving.py": {
+        r"transformers serve .*": "served",
     },
     "tests/test_publish.py": {
         r"python -m bezoar\.publish.*": "test_nothing_is_sent_unless_asked",

@@ -108,8 +108,10 @@ def _sets(steps: list[lineage.Step]) -> list[str]:
 
 
 def _languages(instructed: list[str]) -> list[str]:
-    """The languages of the rows that the weights learnt from. Of preference pairs nobody tells."""
-    accounts: list[Any] = [read_json(f"data/{data}/languages.json") for data in instructed]
+    """The languages of the rows that the weights learnt from. Of rows that no filter has seen, and
+    of preference pairs, nobody tells."""
+    paths = [Path("data", data, "languages.json") for data in instructed]
+    accounts: list[Any] = [read_json(path) for path in paths if path.exists()]
     return list(dict.fromkeys(short for each in accounts for short in each["spoken"]))
 
 

@@ -1,16 +1,20 @@
-"""`python -m bezoar.report`: the run's main numbers as a short table, and where the report lies."""
+"""`python -m bezoar.report`: the run's main numbers as a short table, where the report lies, and
+whether the run is the recorded one."""
 
 from pathlib import Path
 from typing import Any
 
+from bezoar import params
 from bezoar.files import BadInput, read_json
+from bezoar.report import recorded, took
 
 FOLDER = Path("metrics/report")
 WIDTH = 80
 
 
 def main() -> None:
-    """Print metrics/report/summary.json in 80 columns of plain characters."""
+    """Print metrics/report/summary.json in 80 columns of plain characters, and write beside the
+    report what each stage took."""
     from rich.console import Console
 
     found = read_json(FOLDER / "summary.json")
@@ -33,7 +37,22 @@ def main() -> None:
         console.print(f"Bought: {calls:,} answers for ${sum(row['usd'] for row in spent):,.2f}")
     if played := [who for who, so in sorted(found["simulated"].items()) if so]:
         console.print(f"Simulated in this run: {', '.join(played)}")
+    if time := took.write_beside(FOLDER, found):
+        console.print(time)
     console.print(f"Report: {FOLDER.as_posix()}/report.html (profile {found['profile']})")
+    for line in _and_then(params.load()):
+        console.print(line)
+    console.print(recorded.line(), soft_wrap=True)
+
+
+def _and_then(settings: params.Params) -> list[str]:
+    """Say where the model is that the chain ends with, and what can be done with it."""
+    return [
+        f"Model: models/{settings.final_model}",
+        "  make chat                      talk with it, or with another: MODEL=NAME",
+        "  docs/use.md                    serve it: transformers, vLLM, Ollama, llama.cpp",
+        "  make publish REPO=user/name    what would go to the Hugging Face Hub",
+    ]
 
 
 def _table(title: str, columns: list[str]) -> Any:
