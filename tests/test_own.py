@@ -13,7 +13,7 @@ from stages import filter as filtering
 from stages import mix
 
 
-def write_params(**replaced: str) -> params.Params:
+def write_params() -> params.Params:
     """params.yaml of the current folder with own rows in the first link."""
     text = Path("params.yaml").read_text(encoding="utf-8")
     text = text.replace("own: []", "own:\n- dolly")
@@ -79,6 +79,8 @@ def test_own_rows_become_a_set_that_a_link_mixes(folder: Path) -> None:
     counts: Any = read_json("metrics/mix/lamini.json")
     assert counts["sets"]["filter/dolly"] == len(train) and counts["sets"]["filter/lamini"] > 0
 
+    once = settings.mix.model_copy(update={"replay": 0.0})  # no other link was mixed here
+    settings = settings.model_copy(update={"mix": once})
     trained = next(row.id for row in train)
     found = lineage.trace(trained, settings)
     assert found["exchanges"] == [] and found["verdict"] is None
