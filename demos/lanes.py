@@ -40,7 +40,7 @@ LEGS: tuple[Leg, ...] = (
         ("lm_eval@base", "mt_answer@base", "mt_grade@base"),
     ),
     (
-        ("mix@hh_rlhf", "sft@hh_rlhf", "dpo"),
+        ("mix@hh_rlhf", "sft@hh_rlhf", "dpo@policy"),
         (
             *(f"lm_eval@{point}" for point in ("lamini", "orca", "sft")),
             *("mt_answer@sft", "mt_grade@sft", "mt_compare@sft"),
