@@ -4,9 +4,9 @@ A stage's parameters are the recipe's section joined with what the active profil
 stands in one of the two, never in both.
 """
 
+import copy
 import difflib
 import re
-import sys
 from functools import cache
 from graphlib import CycleError, TopologicalSorter
 from itertools import pairwise
@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 from urllib.parse import urlsplit
 
-import yaml
 from pydantic import (
     AfterValidator,
     BaseModel,
@@ -27,14 +26,17 @@ from pydantic import (
     model_validator,
 )
 
+from bezoar import arguments, harness_names, lines
 from bezoar.arithmetic import Instructions
-from bezoar.files import BadInput
+from bezoar.faults import Fault, at, folded, hint, near, of, shown, standing
+from bezoar.files import BadInput, write
+from bezoar.lines import Document, NotYaml
 
 
 class Section(BaseModel):
     """A mapping in params.yaml; a key that is not named here is an error."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -42,23 +44,36 @@ Share = Annotated[float, Field(ge=0, le=1)]
 
 def _no_truth(value: object) -> object:
     if isinstance(value, bool):  # an int to Python
-        raise ValueError("a whole number is expected, not true or false")
+        raise ValueError("a whole number is wanted; true and false are none")
     return value
 
 
 Count = Annotated[int, BeforeValidator(_no_truth), Field(gt=0)]
+Number = Annotated[int, BeforeValidator(_no_truth), Field(ge=0)]
+# numpy's generators take no others
+Seed = Annotated[int, BeforeValidator(_no_truth), Field(ge=0, lt=2**32)]
 Rate = Annotated[float, Field(gt=0, lt=1)]
+L = TypeVar("L", bound=list[Any])
+
+
+def _once(values: L) -> L:
+    if twice := [value for value in values if values.count(value) > 1]:
+        raise ValueError(f"{twice[0]!r} stands there twice; keep one of them")
+    return values
+
+
+Names = Annotated[list[str], Field(min_length=1), AfterValidator(_once)]
 
 
 def _plain_url(url: str) -> str:
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise ValueError("not an http(s) address")
+        raise ValueError("not an http(s) address; write one such as http://127.0.0.1:8000/v1")
     if parts.username or parts.password or parts.query or parts.fragment:
         raise ValueError(f"a key has no place in an address; name its variable in {KEY_FIELD}")
     url = url.rstrip("/")
     if end := re.search(r"/(?:chat/completions|completions|messages|models|responses)\Z", url):
-        raise ValueError(f"the address ends before {end[0]}, which the client adds")
+        raise ValueError(f"{end[0]} is added by the client; let the address end before it")
     return url
 
 
@@ -66,20 +81,20 @@ def _plain_urls(urls: str | list[str]) -> str | list[str]:
     if isinstance(urls, str):
         return _plain_url(urls)
     if not urls:
-        raise ValueError("names no address")
+        raise ValueError("names no address; give one, or several")
     return [_plain_url(url) for url in urls]
 
 
 def _variable(name: str) -> str:
     # people paste the key itself here: it must not become a fingerprint, a lock file or a message
     if not re.fullmatch(r"[A-Z][A-Z0-9_]*", name):
-        raise ValueError("not the name of an environment variable, such as OPENAI_API_KEY")
+        raise ValueError("not the name of an environment variable; OPENAI_API_KEY is one, say")
     return name
 
 
 def _name(name: str) -> str:
     if not re.fullmatch(r"\w[\w-]*", name):
-        raise ValueError("a name is made of letters, digits, _ and -")
+        raise ValueError("not usable as a name; one is made of letters, digits, _ and -")
     return name
 
 
@@ -90,9 +105,9 @@ Name = Annotated[str, AfterValidator(_name)]
 def _free(params: dict[str, Any]) -> dict[str, Any]:
     for name in params:
         if name in ("trust_remote_code", "custom_generate"):
-            raise ValueError(f"{name!r} would have a model run code of its own")
+            raise ValueError(f"{name!r} would have a model run code of its own; leave it out")
         if name in ("model", "messages", "prompt", "system", "stream", "n"):
-            raise ValueError(f"{name!r} is set by the client, one reply a request")
+            raise ValueError(f"{name!r} is set by the client, one reply a request; leave it out")
         if re.search(r"api.?key|authori[sz]ation|secret|password", name, re.IGNORECASE):
             raise ValueError(f"a key has no place in params; name its variable in {KEY_FIELD}")
     return params
@@ -100,6 +115,7 @@ def _free(params: dict[str, Any]) -> dict[str, Any]:
 
 KEY_FIELD = "api_key_env"
 PAIRS = "fetch/hh_rlhf"  # the preference pairs, below data/
+OWN = "dolly"  # seeds that are a set of their own: data/filter/dolly
 ASKED = "local/llm"  # models that are run in this process, each a folder
 FURTHER = "models/"  # what the further models lie under, below models/
 Url = Annotated[str, AfterValidator(_plain_url)]
@@ -111,9 +127,11 @@ Url = Annotated[str, AfterValidator(_plain_url)]
 def _sets(data: object) -> object:
     named = [data] if isinstance(data, str) else data
     if not isinstance(named, list) or not named or not all(isinstance(x, str) for x in named):
-        raise ValueError("one set, such as filter/lamini, or a list of sets that are mixed")
+        raise ValueError(
+            "names no sets; one set, such as filter/lamini, or a list of sets that are mixed"
+        )
     if twice := sorted({x for x in named if named.count(x) > 1}):
-        raise ValueError(f"{twice[0]} stands there twice")
+        raise ValueError(f"{twice[0]} stands there twice; keep one of them")
     return data
 
 
@@ -129,6 +147,12 @@ class Link(Section):
     def sets(self) -> list[str]:
         """The sets of `data`, one or several."""
         return [self.data] if isinstance(self.data, str) else self.data
+
+
+class Aligned(Section):
+    """Weights that DPO starts from and is held against, a path below models/."""
+
+    start: str
 
 
 class Merge(Section):
@@ -172,7 +196,7 @@ class Compared(Section):
 def _one_licence(terms: str) -> str:
     # "Apache License, Version 2.0" is one
     if "," in re.sub(r",(?=\s*v(ersion)?\b)", "", terms.lower()) or not terms.strip():
-        raise ValueError("one licence or one set of terms, such as Apache-2.0 or OpenAI-terms")
+        raise ValueError("not one licence; one set of terms, such as Apache-2.0 or OpenAI-terms")
     return terms
 
 
@@ -240,7 +264,7 @@ class Remote(Section):
         if self.mode == "batch" and len(self.addresses) > 1:
             raise ValueError("mode: batch goes to one address; give one base_url, or mode: live")
         if len({*self.addresses}) < len(self.addresses):
-            raise ValueError("base_url: an address stands there twice")
+            raise ValueError("base_url: an address stands there twice; keep one of them")
         return self
 
 
@@ -259,7 +283,7 @@ class OpenAI(Remote):
     @model_validator(mode="after")
     def _schema_wants_chat(self) -> "OpenAI":
         if self.structured and self.style == "completion":
-            raise ValueError("structured: a schema goes with style: chat alone")
+            raise ValueError("structured: a schema goes with style: chat alone; write false")
         return self
 
 
@@ -406,7 +430,9 @@ class Endpoints(Section):
     def _only_verdicts_have_a_schema(self) -> "Endpoints":
         for who in ("teacher", "grader"):
             if getattr(getattr(self, who), "structured", False):
-                raise ValueError(f"{who}.structured: only a judge's verdict has a schema; false")
+                raise ValueError(
+                    f"{who}.structured: only a judge's verdict has a schema; write false"
+                )
         return self
 
 
@@ -467,6 +493,14 @@ class GrownBase(Section):
     adamw_beta2: Share
     clip: Annotated[float, Field(gt=0)]
 
+    @model_validator(mode="after")
+    def _heads_are_whole(self) -> "GrownBase":
+        if self.hidden_size % self.heads:
+            raise ValueError(
+                f"heads: {self.heads} do not divide hidden_size; it is {self.hidden_size}"
+            )
+        return self
+
 
 class LocalBase(Section):
     """The user's own model in local/base/; where there is none `otherwise` is grown."""
@@ -497,7 +531,9 @@ class Repository(Section):
     @model_validator(mode="after")
     def _whole(self) -> "Repository":
         if len(self.revision) < 40 and self.ref is None:
-            raise ValueError("revision: part of a commit wants `ref`, the branch that ends in it")
+            raise ValueError(
+                "revision: is part of a commit; name `ref` too, the branch that ends in it"
+            )
         return self
 
 
@@ -553,7 +589,7 @@ class Harness(Section):
     their texts are written down, for `filter` to look for them."""
 
     source: Literal["harness"]
-    tasks: Annotated[list[str], Field(min_length=1)]
+    tasks: Names
 
 
 class HubBase(Files):
@@ -588,7 +624,9 @@ class FurtherServed(Section):
     @model_validator(mode="after")
     def _only_verdicts_have_a_schema(self) -> "FurtherServed":
         if getattr(self.endpoint, "structured", False):
-            raise ValueError("endpoint.structured: only a judge's verdict has a schema; false")
+            raise ValueError(
+                "endpoint.structured: only a judge's verdict has a schema; write false"
+            )
         return self
 
 
@@ -602,7 +640,7 @@ Base = Annotated[GrownBase | LocalBase | HubBase, Field(discriminator="source")]
 
 # What `fields` of a source may name.
 FIELDS = {
-    "dolly": ("instruction", "context", "response", "category"),
+    "dolly": ("instruction", "context", "response", "category", "id"),
     "flan": ("inputs", "targets", "task_name", "prompt", "completion"),
     "topics": ("name", "subcategories"),
     "hh_rlhf": ("prompt", "chosen", "rejected", "system"),
@@ -615,7 +653,7 @@ FIELDS = {
 
 
 class Fetch(Section):
-    seed: int
+    seed: Seed
     dolly: Rows
     flan: Flan
     topics: Topics
@@ -636,7 +674,15 @@ class Fetch(Section):
 
 
 class Generate(Section):
-    seed: int
+    seed: Seed
+
+
+# Orca's system messages, each a file of prompts/orca/system/
+Ids = Annotated[list[Count], Field(min_length=1), AfterValidator(_once)]
+
+
+# Which categories of seeds a scheme draws from; null: all that the seeds have, but `without`.
+Categories = Names | None
 
 
 class Lamini(Section):
@@ -646,8 +692,9 @@ class Lamini(Section):
     topic_guided: Share
     topics: Count
     topic_words: Count
-    topic_subcategories: int
-    categories: list[str]
+    topic_subcategories: Number
+    categories: Categories
+    without: list[str] = []  # came later: older files stay valid
     calls: Count
     fewer_examples: bool = True  # came later: older files stay valid
 
@@ -661,18 +708,19 @@ class EvolInstruct(Section):
     seeds: Name
     epochs: Count
     breadth: Share
-    operations: list[Operation]
-    refusal_words: int
-    categories: list[str]
+    operations: Annotated[list[Operation], Field(min_length=1), AfterValidator(_once)]
+    refusal_words: Number
+    categories: Categories
+    without: list[str] = []  # came later: older files stay valid
     per_category: Count
     iterations: Count = 1  # came later: older files stay valid
 
 
 class SystemIds(Section):
-    cot: list[int]
-    niv2: list[int]
-    t0: list[int]
-    flan2021: list[int]
+    cot: Ids
+    niv2: Ids
+    t0: Ids
+    flan2021: Ids
 
 
 class Orca(Section):
@@ -683,9 +731,17 @@ class Orca(Section):
 
 
 class Schemes(Section):
-    lamini: Lamini
-    evol_instruct: EvolInstruct
-    orca: Orca
+    """A scheme that params.yaml does not name is neither generated nor judged."""
+
+    lamini: Lamini | None = None
+    evol_instruct: EvolInstruct | None = None
+    orca: Orca | None = None
+
+    @property
+    def named(self) -> dict[str, Any]:
+        """The schemes that params.yaml names, in the order of this class."""
+        every = {name: getattr(self, name) for name in type(self).model_fields}
+        return {name: scheme for name, scheme in every.items() if scheme is not None}
 
 
 class Judge(Section):
@@ -698,7 +754,7 @@ class Judge(Section):
 def _shares(weights: dict[str, float]) -> dict[str, float]:
     total = sum(weights.values())
     if not total:
-        raise ValueError("weighs nothing: give a kind of task a weight above zero")
+        raise ValueError("weighs nothing; give a kind of task a weight above zero")
     return {kind: weight / total for kind, weight in weights.items()}
 
 
@@ -748,7 +804,7 @@ class Step(Section):
 def _falling(steps: list[Step]) -> list[Step]:
     for one, other in pairwise(steps):
         if one.words >= other.words or one.cosine <= other.cosine:
-            raise ValueError("more words ask for less likeness: words rise, cosines fall")
+            raise ValueError("steps are out of order; words rise, and cosines fall")
     return steps
 
 
@@ -801,9 +857,9 @@ class Filter(Section):
     a row's category, or of its FLAN sub-mixture/task) -> kind of task, the first that matches. What
     none matches is `other`. `target`: the shares that a set is told beside."""
 
-    min_rating: int
+    min_rating: Count
     copy_ratio: Share
-    copy_distance: Annotated[int, Field(ge=0)]
+    copy_distance: Number
     # came later, as what an older params.yaml did
     copies: list[str] = ["lamini", "evol_instruct"]
     eval_share: Rate
@@ -832,7 +888,7 @@ class Filter(Section):
 class Mix(Section):
     """`replay`: rows of the links before, as a share of a link's own."""
 
-    seed: int
+    seed: Seed
     replay: Share
 
 
@@ -847,14 +903,25 @@ Optimizer = Literal[
     "rmsprop",
 ]
 
+# As transformers names them: those that want nothing but the steps of a warm-up
+Scheduler = Literal[
+    "linear",
+    "cosine",
+    "cosine_with_restarts",
+    "polynomial",
+    "constant",
+    "constant_with_warmup",
+    "inverse_sqrt",
+]
+
 B = TypeVar("B", bound="Training | Dpo")
 
 
 def _whole_micro_batches(section: B) -> B:
     if section.micro_batch_size != "auto" and section.batch_size % section.micro_batch_size:
         raise ValueError(
-            f"micro_batch_size {section.micro_batch_size} does not divide batch_size "
-            f"{section.batch_size}"
+            f"micro_batch_size: {section.micro_batch_size} does not divide batch_size; "
+            f"name a part of {section.batch_size}, or auto"
         )
     return section
 
@@ -870,7 +937,7 @@ class Training(Section):
     batch_size: Count
     micro_batch_size: Count | Literal["auto"]
     learning_rate: Rate
-    warmup_steps: Annotated[int, Field(ge=0)]
+    warmup_steps: Number
     max_length: Count
     eval_limit: Count | None
 
@@ -884,7 +951,7 @@ def _modules(modules: object) -> object:
         return modules
     if not isinstance(modules, list) or not modules or not all(isinstance(m, str) for m in modules):
         raise ValueError(
-            f"{ALL_LINEAR}, or a list of names that layers end in, such as [q_proj, v_proj]"
+            f"names no layers; {ALL_LINEAR}, or what names end in, such as [q_proj, v_proj]"
         )
     return modules
 
@@ -898,7 +965,7 @@ class Sft(Section):
     """`lora_r`, `lora_alpha`, `lora_dropout` and `target_modules` are peft's. `evaluations`: how
     often a run is evaluated at least, as far as its epochs' ends are not enough."""
 
-    seed: int
+    seed: Seed
     evaluations: Count = 1  # came later: older files stay valid
     lora_r: Count
     lora_alpha: Count
@@ -907,7 +974,7 @@ class Sft(Section):
     quantization: Literal["nf4", "fp4"]
     double_quantization: bool
     optimizer: Optimizer
-    scheduler: str
+    scheduler: Scheduler
     keep: Literal["best", "last"]
     patience: Count
     divergence: Annotated[float, Field(ge=0)]
@@ -923,7 +990,7 @@ class MergeStage(Section):
     method: Literal["linear", "ties", "dare_linear", "dare_ties", "slerp"]
     weights: Annotated[list[float], Field(min_length=3, max_length=3)]
     density: Annotated[float, Field(gt=0, le=1)]
-    seed: int
+    seed: Seed
     t: Share
 
 
@@ -954,7 +1021,7 @@ class Dpo(Section):
     exo_pair). `weights`: all, or adapter, LoRA on the frozen start, for which `lora_r`,
     `lora_alpha` and `target_modules` are there. `evaluations`: as of Sft."""
 
-    seed: int
+    seed: Seed
     evaluations: Count = 1  # came later: older files stay valid
     weights: Literal["all", "adapter"]
     lora_r: Count
@@ -965,12 +1032,12 @@ class Dpo(Section):
     label_smoothing: Annotated[float, Field(ge=0, lt=0.5)]
     deterministic: bool
     optimizer: Optimizer
-    scheduler: str
+    scheduler: Scheduler
     epochs: Count
     batch_size: Count
     micro_batch_size: Count | Literal["auto"]
     learning_rate: Rate
-    warmup_steps: Annotated[int, Field(ge=0)]
+    warmup_steps: Number
     max_prompt_tokens: Count
     max_answer_tokens: Count
     eval_limit: Count | None
@@ -992,9 +1059,9 @@ class LmEval(Section):
     """`tasks` null: every file of data/fetch/benchmarks; `limit`: items a task, null for all;
     `chat_template`: put a question as an instruction, as in training, not as plain text."""
 
-    num_fewshot: Annotated[int, Field(ge=0)]
+    num_fewshot: Number
     chat_template: bool
-    tasks: list[str] | None
+    tasks: Names | None
     limit: Count | None
     batch_size: Count
 
@@ -1022,7 +1089,7 @@ class MtAnswer(Section):
         Annotated[Temperature, Tag("number")] | Annotated[Temperatures, Tag("by_category")],
         Discriminator(lambda v: "by_category" if isinstance(v, dict | Temperatures) else "number"),
     ]
-    seed: int
+    seed: Seed
     loop_words: Count
     loop_ngram: Count
     loop_share: Annotated[float, Field(gt=0, le=1)]
@@ -1035,14 +1102,14 @@ class MtGrade(Section):
     """`references`: the categories whose questions are judged beside a reference answer."""
 
     references: Literal["all"] | list[str]
-    seed: int
+    seed: Seed
 
 
 class MtCompare(Section):
     """`limit`: questions compared, spread over all; null for all, 0 for no comparison."""
 
-    seed: int
-    limit: Annotated[int, Field(ge=0)] | None
+    seed: Seed
+    limit: Number | None
 
 
 class Agreement(Section):
@@ -1053,11 +1120,11 @@ class Agreement(Section):
 
     own: dict[str, str]
     tie_margin: Annotated[float, Field(ge=0)]
-    seed: int
+    seed: Seed
     # came later: older files stay valid
     verdicts: Literal["pairs", "single"] = "pairs"
     records: Literal["intersection", "all"] = "intersection"
-    limit: Annotated[int, Field(ge=0)] | None = None
+    limit: Number | None = None
 
 
 FEWEST_KNOWN = 8  # ours: a coin reaches 0.7 on so few one time in ten, on twenty one in seventy
@@ -1071,7 +1138,7 @@ class Known(Section):
     rows: Annotated[int, Field(ge=FEWEST_KNOWN)]
     least_auc: Share
     below: Literal["warn", "stop"]
-    seed: int
+    seed: Seed
 
 
 class Report(Section):
@@ -1092,7 +1159,10 @@ class Params(Section):
     checkpoints: dict[Name, Checkpoint]
     models: dict[Name, Further]
     others: list[Name] = []  # came later: a params.yaml without it stays valid
-    compared: Annotated[dict[Name, Compared], Field(min_length=1)]
+    compared: dict[Name, Compared]
+    aligned: Annotated[dict[Name, Aligned], Field(max_length=1)]
+    own: list[Literal["dolly"]]
+    stand_ins: Literal["stop", "allow"] = "stop"  # came later: older files stay valid
     llm: Endpoints
     budget_usd: Budget
     launch: str | None
@@ -1114,6 +1184,38 @@ class Params(Section):
     known: Known | None = None  # came later: a params.yaml without it stays valid
     report: Report
 
+    @property
+    def sources(self) -> list[str]:
+        """The sources whose rows this recipe trains on, shows a teacher, or evaluates by."""
+        sets = [path for link in self.chain.values() for path in link.sets]
+        lamini = self.schemes.lamini
+        used = {
+            "dolly": "dolly" in self._seeds or bool(self.own),
+            "flan": "flan" in self._seeds,
+            "topics": lamini is not None and lamini.topic_guided > 0,
+            "hh_rlhf": PAIRS in sets or bool(self.aligned),
+            "mt_bench": bool(self.checkpoints),
+            "benchmarks": bool(self.evaluated),
+        }
+        return [name for name, so in used.items() if so]
+
+    @property
+    def _seeds(self) -> set[str]:
+        return {scheme.seeds for scheme in self.schemes.named.values()}
+
+    @property
+    def final(self) -> str:
+        """The checkpoint that the chain ends with: the last that is no further model."""
+        measured = {name: each for name, each in self.evaluated.items() if not each.link}
+        ours = [name for name, each in (measured | self.checkpoints).items() if not each.further]
+        return ours[-1] if ours else [*self.chain][-1]
+
+    @property
+    def final_model(self) -> str:
+        """The path below models/ of the checkpoint that the chain ends with."""
+        named: dict[str, Checkpoint] = {**self.evaluated, **self.checkpoints}
+        return named[self.final].model if self.final in named else f"sft/{self.final}"
+
     def further(self, looked_at: Checkpoint) -> Further | None:
         """Which of `models` it is; None for what this recipe makes."""
         return self.models[looked_at.model.removeprefix(FURTHER)] if looked_at.further else None
@@ -1125,114 +1227,218 @@ def load(path: str | Path = "params.yaml", profile: str | None = None) -> Params
     return _load(Path(path).resolve(), Path(path).name, profile)
 
 
+def forget() -> None:
+    """Have the file read anew: it was changed."""
+    _load.cache_clear()
+
+
 @cache
 def _load(path: Path, name: str, wanted: str | None) -> Params:
-    document = _read(path, name)
-    profiles = document.pop("profiles")
-    active = document["profile"] = wanted or document["profile"]
-    if active not in profiles:
-        _stop(name, [f"profile: there is no profile {active!r}; have {', '.join(profiles)}"])
-    faults: list[str] = []
+    return check(_bytes(path, name), name, path.parent, wanted)[0]
+
+
+def _bytes(path: Path, name: str) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        missing = isinstance(error, FileNotFoundError)
+        why = "there is no such file" if missing else f"cannot be read ({error.strerror})"
+        raise BadInput(f"{name}: {why}; run from the project's folder") from None
+
+
+def check(
+    data: bytes, name: str, folder: Path, wanted: str | None = None
+) -> tuple[Params, dict[str, Params]]:
+    """The parameters of the active profile, or of `wanted`, out of a file's bytes, and those of all
+    its profiles; BadInput lists every fault. `name`: the file's; `folder`: where launch/ is."""
+    document = _read(data, name, wanted)
+    values = copy.deepcopy(document.values)
+    faults: list[Fault] = []
+    while True:
+        found, checked = _under_every_profile(values, folder, wanted)
+        guessed = [fault for fault in found if fault.instead is not None]
+        if not guessed:
+            break
+        # the rest is looked for as if these keys had their right names
+        faults += guessed
+        for fault in guessed:
+            _move(values, fault)
+    told = {fault.instead for fault in faults}
+    if faults := [*faults, *(fault for fault in found if fault.path not in told)]:
+        _stop(name, document, faults)
+    return checked[wanted or values["profile"]], checked
+
+
+def _move(values: Any, fault: Fault) -> None:
+    """Give a key the name, or the place, that was likely meant."""
+    top = values["profiles"][fault.profile] if fault.profile else values
+    assert fault.instead is not None
+    value = at(top, fault.path[:-1]).pop(fault.path[-1])
+    for part in fault.instead[:-1]:
+        top = top[int(part)] if isinstance(top, list) else top.setdefault(part, {})
+    if isinstance(top, dict):
+        top.setdefault(fault.instead[-1], value)
+
+
+def _under_every_profile(
+    document: dict[str, Any], folder: Path, wanted: str | None
+) -> tuple[list[Fault], dict[str, Params]]:
+    """The faults of the whole file, each once, and what passes, by profile."""
+    recipe = {key: value for key, value in document.items() if key != "profiles"}
+    profiles: dict[str, dict[str, Any]] = document["profiles"]
+    recipe["profile"] = wanted or document["profile"]
+    found: dict[str, list[Fault]] = {profile: [] for profile in profiles}
     checked: dict[str, Params] = {}
     for profile, scale in profiles.items():
-        joined, both = _join(document, scale or {}, ())
-        faults += [
-            f"{key}: set by the recipe and by profiles.{profile}; keep one of the two"
-            for key in both
-        ]
+        joined, found[profile] = _join(recipe, _named(recipe, scale), profile)
+        unusable = [fault.path for fault in found[profile]]
         try:
             checked[profile] = Params.model_validate(joined)
         except ValidationError as error:
-            faults += [_fault(e, profile, scale or {}) for e in error.errors()]
-        else:
-            faults += _others(checked[profile])
-            checked[profile] = _with_others(checked[profile])
-            faults += _references(checked[profile])
-            faults += _merged(checked[profile])
-            faults += _links(profile, checked[profile])
-            faults += _benchmarks(profile, checked[profile])
-            faults += _launch(profile, checked[profile].launch, path.parent / "launch")
-    if faults:
-        _stop(name, list(dict.fromkeys(faults)))
-    return checked[active]
+            found[profile] += [
+                standing(fault, profile, scale)
+                for fault in of(error.errors(), joined, Params)
+                if not any(fault.path[: len(path)] == path for path in unusable)
+            ]
+    if len(checked) == len(profiles):
+        found["renamed"] = _renamed(checked)
+        if not found["renamed"]:
+            for profile, params in checked.items():
+                checked[profile], lines = _crossed(profile, params, folder)
+                scale = profiles[profile]
+                faults = map(Fault.read, lines)
+                found[profile] += [standing(fault, profile, scale) for fault in faults]
+    return folded(found), checked
 
 
-def _read(path: Path, name: str) -> dict[str, Any]:
-    document: Any
+def _crossed(profile: str, params: Params, folder: Path) -> tuple[Params, list[str]]:
+    """What sections say of each other; the parameters with `others` among the checkpoints."""
+    faults = _others(params)
+    params = _with_others(params)
+    faults += _references(params)
+    faults += _merged(params)
+    faults += _links(profile, params)
+    faults += _benchmarks(profile, params)
+    faults += _launch(profile, params.launch, folder / "launch")
+    faults += _sizes(profile, params)
+    return params, faults
+
+
+def _read(data: bytes, name: str, wanted: str | None = None) -> Document:
+    """A file's values; BadInput where what holds all others is not there."""
     try:
-        document = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise BadInput(f"{name}: there is no such file; run from the project's folder") from None
-    except yaml.YAMLError as error:
-        raise BadInput(f"{name}: not YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(document, dict):
-        _stop(name, ["a mapping of sections is expected"])
+        document = lines.read(data)
+    except NotYaml as error:
+        place = f"{name}:{error.line}" if error.line else name
+        raise BadInput(f"{place}: {error}") from None
+    values = document.values
+    if not isinstance(values, dict):
+        what = "is empty" if values is None else f"holds {shown(values)}"
+        raise BadInput(f"{name}: {what}; a mapping of sections is expected")
+    faults = [Fault(path, message) for path, message in document.faults]
+    faults += [
+        Fault((str(key),), f"the key {key!r} is no word; write it in quotes, or leave it out")
+        for key in values
+        if not isinstance(key, str)
+    ]
     for key, kind in (("profile", str), ("profiles", dict)):
-        if not isinstance(document.get(key), kind):
-            _stop(name, [f"{key}: missing, or not a {'name' if kind is str else 'mapping'}"])
-    checked: dict[str, Any] = document
-    return checked
+        if not faults and not isinstance(values.get(key), kind):
+            close = near(key, [k for k in values if k not in (*Params.model_fields, "profiles")])
+            right = f"did you mean it by {close!r}?" if close else _FIRST[key]
+            what = "a name" if kind is str else "a mapping"
+            faults.append(Fault((key,), f"missing, or not {what}; {right}"))
+    if not faults:
+        faults = _no_profiles(values["profiles"])
+    if not faults and (active := wanted or values["profile"]) not in values["profiles"]:
+        faults = [_no_such(active, values["profiles"])]
+    if faults:
+        _stop(name, document, faults)
+    return document
+
+
+_FIRST = {"profile": "`profile: embedded`, say", "profiles": "it holds one mapping a profile"}
+
+
+def _no_profiles(profiles: dict[Any, Any]) -> list[Fault]:
+    faults = [
+        Fault(("profiles", str(name)), f"{shown(scale)} is not usable; a mapping of keys is wanted")
+        for name, scale in profiles.items()
+        if not isinstance(scale, dict) or not isinstance(name, str)
+    ]
+    return faults or (
+        [] if profiles else [Fault(("profiles",), f"holds none; {_FIRST['profiles']}")]
+    )
+
+
+def _no_such(profile: object, profiles: dict[str, Any]) -> Fault:
+    close = near(profile, profiles)
+    guess = f"did you mean {close!r}? " if close else ""
+    return Fault(
+        ("profile",), f"there is no profile {profile!r}; {guess}have {', '.join(profiles)}"
+    )
+
+
+def _named(recipe: dict[str, Any], scale: dict[str, Any]) -> dict[str, Any]:
+    """Leave out how much a profile asks of schemes that the recipe leaves out."""
+    schemes, amounts = recipe.get("schemes"), scale.get("schemes")
+    if not isinstance(schemes, dict) or not isinstance(amounts, dict):
+        return scale
+    absent = Schemes.model_fields.keys() - schemes.keys()
+    left = {name: amount for name, amount in amounts.items() if name not in absent}
+    return {**scale, "schemes": left}
 
 
 def _join(
-    recipe: dict[str, Any], scale: dict[str, Any], above: tuple[str, ...]
-) -> tuple[dict[str, Any], list[str]]:
-    joined, both = dict(recipe), []
+    recipe: dict[str, Any], scale: dict[str, Any], profile: str, above: tuple[str, ...] = ()
+) -> tuple[dict[str, Any], list[Fault]]:
+    """The recipe's keys and a profile's as one; the faults of those that stand in both."""
+    joined, faults = dict(recipe), []
     for key, value in scale.items():
+        path = (*above, key)
         if key not in joined:
             joined[key] = value
         elif isinstance(joined[key], dict) and isinstance(value, dict):
-            joined[key], deeper = _join(joined[key], value, (*above, key))
-            both += deeper
+            joined[key], deeper = _join(joined[key], value, profile, path)
+            faults += deeper
+        elif isinstance(joined[key], dict) or isinstance(value, dict):
+            where = profile if isinstance(joined[key], dict) else ""
+            wrong = value if where else joined[key]
+            message = f"{shown(wrong)} is not usable; a mapping of keys is wanted"
+            faults.append(Fault(path, message, where))
+            joined[key] = joined[key] if where else value
         else:
-            both.append(".".join((*above, key)))
-    return joined, both
+            both = f"set by the recipe and by profiles.{profile}; keep one of the two"
+            faults.append(Fault(path, both))
+    return joined, faults
 
 
-def _fault(error: Any, profile: str, scale: dict[str, Any]) -> str:
-    # the tag of a discriminated union ("world") stands in loc but not in the file
-    loc = [str(part) for part in error["loc"] if part not in _TAGS]
-    where, inside = ".".join(loc), scale
-    for part in loc:
-        if isinstance(inside, list) and int(part) < len(inside):
-            inside = inside[int(part)]
-        elif isinstance(inside, dict) and part in inside:
-            inside = inside[part]
-        else:
-            break
-    else:
-        where = f"profiles.{profile}.{where}"
-    if error["type"] == "extra_forbidden":
-        near = difflib.get_close_matches(loc[-1], sorted(_names(Params)), 1)
-        return f"{where}: no such parameter" + (f"; did you mean {near[0]!r}?" if near else "")
-    if error["type"] == "missing":
-        return f"{where}: missing (in the recipe, or in profiles.{profile})"
-    message = error["msg"].removeprefix("Value error, ")
-    if error["type"] == "value_error":  # its input may be a key in the wrong place
-        return f"{where}: {message}"
-    return f"{where}: {message.lower()} (got {error['input']!r})"
-
-
-def _names(section: type[BaseModel]) -> set[str]:
-    found = set(section.model_fields)
-    for field in section.model_fields.values():
-        for inner in [field.annotation, *getattr(field.annotation, "__args__", ())]:
-            if isinstance(inner, type) and issubclass(inner, BaseModel):
-                found |= _names(inner)
-    return found
+def _renamed(checked: dict[str, Params]) -> list[Fault]:
+    """Links of the chain to which no profile gives an amount, by the name that is likely meant."""
+    chain = next(iter(checked.values())).chain
+    amounts = {name for params in checked.values() for name in params.sft.links}
+    spare = sorted(amounts - chain.keys())
+    unknown = [name for name in chain if name not in amounts]
+    faults = []
+    for name in unknown:
+        alone = spare[0] if len(unknown) == len(spare) == 1 else ""
+        if close := near(name, spare) or alone:
+            message = f"sft.links of the profiles have no such link; did you mean {close!r}?"
+            faults.append(Fault(("chain", name), message, instead=("chain", close)))
+    return faults
 
 
 def _references(params: Params) -> list[str]:
     """Links, merges and checkpoints must name weights that a stage makes, links sets of rows."""
     made = {
         "fetch/base",
-        "dpo/policy",
+        *(f"dpo/{name}" for name in params.aligned),
         *(f"sft/{name}" for name in params.chain),
         *(f"merge/{name}" for name in params.merges),
     }
     trained = {
         **{f"chain.{n}.{k}": getattr(c, k) for n, c in params.chain.items() for k in _WEIGHTS},
         **{f"merges.{n}.{k}": getattr(m, k) for n, m in params.merges.items() for k in _MERGED},
+        **{f"aligned.{n}.start": each.start for n, each in params.aligned.items()},
     }
     looked_at = {
         **{f"evaluated.{n}.model": e.model for n, e in params.evaluated.items()},
@@ -1240,32 +1446,48 @@ def _references(params: Params) -> list[str]:
         **{f"checkpoints.{n}.model": c.model for n, c in params.checkpoints.items()},
     }
     further = {f"{FURTHER}{name}" for name in params.models}
-    faults = []
+    unmade: dict[str, list[str]] = {}
     for where, path in {**trained, **looked_at}.items():
         if path not in made | (further if where in looked_at else set()):
-            near = difflib.get_close_matches(path, sorted(made), 1)
-            hint = f"did you mean {near[0]!r}?" if near else f"have {', '.join(sorted(made))}"
-            faults.append(f"{where}: no stage makes models/{path}; {hint}")
-    sets = [PAIRS, *(f"filter/{name}" for name in type(params.schemes).model_fields)]
+            unmade.setdefault(path, []).append(where)
+    faults = [
+        f"{first}: no stage makes models/{path}{_named_too(more)}; {hint(path, sorted(made))}"
+        for path, (first, *more) in unmade.items()
+    ]
+    sets = [PAIRS, *(f"filter/{name}" for name in [*params.schemes.named, *params.own])]
     for name, link in params.chain.items():
         for path in link.sets:
             if path not in sets:
-                near = difflib.get_close_matches(path, sets, 1)
-                hint = f"did you mean {near[0]!r}?" if near else f"have {', '.join(sets)}"
-                faults.append(f"chain.{name}.data: data/{path} is no set of rows; {hint}")
+                right = _left_out(path) or hint(path, sets)
+                faults.append(f"chain.{name}.data: data/{path} is no set of rows; {right}")
     return faults + _compared(params)
+
+
+def _named_too(places: list[str]) -> str:
+    return f" (which {', '.join(places)} {'name' if places[1:] else 'names'} too)" * bool(places)
+
+
+def _left_out(path: str) -> str:
+    """What to do about a set that is known, and not made; "" where it is not known."""
+    name = path.removeprefix("filter/")
+    if path == f"filter/{OWN}":
+        return f"your own rows are filtered where they are named: own: [{OWN}]"
+    if path.startswith("filter/") and name in Schemes.model_fields:
+        return (
+            f"the scheme is left out of `schemes`: `python -m bezoar.recipe without {name}` (or "
+            "`whole`) writes the links that go with it"
+        )
+    return ""
 
 
 def _others(params: Params) -> list[str]:
     """What stands in `others` must be one of `models`, once, and no checkpoint of ours."""
-    faults, have = [], ", ".join(params.models) or "none"
+    faults = []
     for name in dict.fromkeys(params.others):
         if name not in params.models:
-            near = difflib.get_close_matches(name, list(params.models), 1)
-            hint = f"did you mean {near[0]!r}?" if near else f"have {have}"
-            faults.append(f"others: {name!r} is none of `models`; {hint}")
+            faults.append(f"others: {name!r} is none of `models`; {hint(name, params.models)}")
         if params.others.count(name) > 1:
-            faults.append(f"others: {name!r} stands there twice")
+            faults.append(f"others: {name!r} stands there twice; keep one of them")
         if name in {**params.checkpoints, **params.evaluated}:
             faults.append(f"others: {name!r} is a checkpoint of this recipe; rename it in `models`")
     if "index" in {**params.checkpoints, **dict.fromkeys(params.others)}:
@@ -1304,22 +1526,26 @@ def _with_others(params: Params) -> Params:
 
 def _compared(params: Params) -> list[str]:
     """What is compared must be two checkpoints that answer MT-Bench."""
-    faults, have = [], list(params.checkpoints)
+    faults, absent = [], dict[str, list[str]]()
     for name, pair in params.compared.items():
         for key in ("model", "baseline"):
-            if (named := getattr(pair, key)) not in have:
-                near = difflib.get_close_matches(named, have, 1)
-                hint = f"did you mean {near[0]!r}?" if near else f"have {', '.join(have)}"
-                faults.append(f"compared.{name}.{key}: {named!r} is no checkpoint; {hint}")
+            if (named := getattr(pair, key)) not in params.checkpoints:
+                absent.setdefault(named, []).append(f"compared.{name}.{key}")
         if pair.model == pair.baseline:
-            faults.append(f"compared.{name}: {pair.model!r} is compared with itself")
-    return faults
+            faults.append(
+                f"compared.{name}: {pair.model!r} is compared with itself; name another baseline"
+            )
+    return faults + [
+        f"{first}: {named!r} is no checkpoint{_named_too(more)}; {hint(named, params.checkpoints)}"
+        for named, (first, *more) in absent.items()
+    ]
 
 
 def _merged(params: Params) -> list[str]:
     """An arc has two ends."""
     return [
-        f"merges.{name}: merge.method slerp goes between two adapters, here are three"
+        f"merges.{name}: merge.method slerp goes between two adapters, here are three; "
+        "let `third` name one of the others again"
         for name, merge in params.merges.items()
         if params.merge.method == "slerp" and len(merge.adapters) > 2
     ]
@@ -1331,16 +1557,16 @@ def _links(profile: str, params: Params) -> list[str]:
     faults = []
     for name, link in params.chain.items():
         if link.start == f"sft/{name}":
-            faults.append(f"chain.{name}.start: a link cannot start from itself")
+            faults.append(
+                f"chain.{name}.start: a link cannot start from itself; name the link before it"
+            )
         if name not in params.sft.links:
             spare = sorted(params.sft.links.keys() - params.chain.keys())
-            near = difflib.get_close_matches(name, spare, 1)
-            hint = f"; did you mean it by {near[0]!r}?" if near else ""
+            close = near(name, spare)
+            guess = f"; did you mean it by {close!r}?" if close else ""
             faults.append(
-                f"profiles.{profile}.sft.links.{name}: missing; chain has this link{hint}"
+                f"profiles.{profile}.sft.links.{name}: missing; chain has this link{guess}"
             )
-    if "hh_rlhf" not in params.chain:
-        faults.append("chain.hh_rlhf: missing; dpo starts from this link")
     return faults or _circle(params)
 
 
@@ -1349,24 +1575,94 @@ def _circle(params: Params) -> list[str]:
     needs = {
         **{f"sft/{n}": [getattr(c, k) for k in _WEIGHTS] for n, c in params.chain.items()},
         **{f"merge/{n}": [getattr(m, k) for k in _MERGED] for n, m in params.merges.items()},
-        "dpo/policy": ["sft/hh_rlhf"],
+        **{f"dpo/{name}": [each.start] for name, each in params.aligned.items()},
     }
     try:
         TopologicalSorter(needs).prepare()
     except CycleError as error:
-        return [f"chain: goes in a circle: {' -> '.join(error.args[1])}"]
+        return [
+            f"chain: goes in a circle: {' -> '.join(error.args[1])}; let one of them start from "
+            "what is made before it"
+        ]
     return []
 
 
 def _benchmarks(profile: str, params: Params) -> list[str]:
     """What is evaluated must be what `filter` looks for."""
-    fetched = params.fetch.benchmarks
-    if not isinstance(fetched, Harness) or fetched.tasks == params.lm_eval.tasks:
+    fetched, evaluated = params.fetch.benchmarks, params.lm_eval.tasks
+    if not isinstance(fetched, Harness) or fetched.tasks == evaluated:
         return []
+    if unknown := unknown_tasks(params):
+        return [f"{fault.where}: {fault.message}" for fault in unknown]
+    apart = ", ".join(sorted({*(evaluated or [])} ^ {*fetched.tasks})) or "in another order"
     return [
         f"profiles.{profile}.lm_eval.tasks: not those of fetch.benchmarks, whose texts `filter` "
-        "looks for; name the same in both"
+        f"looks for ({apart}); name the same in both"
     ]
+
+
+def _sizes(profile: str, params: Params) -> list[str]:
+    """Numbers that have a limit elsewhere in the file."""
+    faults = []
+    if params.filter.min_rating > params.judge.scale:
+        faults.append(
+            f"filter.min_rating: {params.filter.min_rating} is above every rating; judge.scale is "
+            f"{params.judge.scale}"
+        )
+    for scheme, made_of in _SEEDS.items():
+        if (source := getattr(params.schemes, scheme).seeds) not in made_of:
+            right = hint(source, made_of)
+            faults.append(f"schemes.{scheme}.seeds: {source!r} has no rows for it; {right}")
+    for scheme in params.filter.copies:
+        if scheme not in type(params.schemes).model_fields:
+            have = type(params.schemes).model_fields
+            faults.append(f"filter.copies: {scheme!r} is no scheme; {hint(scheme, have)}")
+    if isinstance(params.mt_grade.references, list) and not isinstance(
+        params.fetch.mt_bench, Local
+    ):
+        categories = Temperatures.model_fields
+        faults += [
+            f"mt_grade.references: {name!r} is no category of MT-Bench; {hint(name, categories)}"
+            for name in params.mt_grade.references
+            if name not in categories
+        ]
+    return faults + _contexts(profile, params)
+
+
+# Rows of which sources a scheme is made from (its plan)
+_SEEDS = {"lamini": ("dolly",), "evol_instruct": ("dolly",), "orca": ("flan",)}
+
+
+def _contexts(profile: str, params: Params) -> list[str]:
+    """Texts that would be longer than what reads or writes them can hold."""
+    faults = []
+    for who in type(params.llm).model_fields:
+        for name, endpoint in params.llm.by_name(who).items():
+            context = getattr(endpoint, "context_tokens", None)
+            for key, value in getattr(endpoint, "params", {}).items():
+                if context and key in REPLY_MAXIMA and type(value) is int and value >= context:
+                    faults.append(
+                        f"profiles.{profile}.llm.{name}.params.{key}: {value} leaves no room for a "
+                        f"prompt; context_tokens is {context}"
+                    )
+    base = params.fetch.base
+    if not isinstance(base, GrownBase):
+        return faults
+    lengths = {f"sft.links.{n}.max_length": link.max_length for n, link in params.sft.links.items()}
+    lengths["dpo.max_prompt_tokens"] = params.dpo.max_prompt_tokens + params.dpo.max_answer_tokens
+    lengths["mt_answer.max_new_tokens"] = params.mt_answer.max_new_tokens
+    lengths["fetch.base.sequence"] = base.sequence
+    return faults + [
+        f"profiles.{profile}.{where}: {length} tokens"
+        f"{' with those of the answer' if where.startswith('dpo') else ''} are more than the base "
+        f"can see; fetch.base.positions is {base.positions}"
+        for where, length in lengths.items()
+        if length > base.positions
+    ]
+
+
+# What servers call the most tokens of a reply
+REPLY_MAXIMA = ("max_tokens", "max_completion_tokens", "max_new_tokens")
 
 
 def _launch(profile: str, name: str | None, folder: Path) -> list[str]:
@@ -1380,35 +1676,78 @@ def _launch(profile: str, name: str | None, folder: Path) -> list[str]:
     ]
 
 
-_TAGS = (
-    *("world", "local", "grown", "hub", "wikipedia", "harness", "served"),
-    *("embedded", "openai", "anthropic"),
-    *("one", "panel"),
-    *("number", "by_category"),
-    "[key]",  # of a fault in a name itself
-)
 _WEIGHTS, _MERGED = ("base", "start"), ("base", "adapter", "second", "third")
 
 
-def _stop(name: str, faults: list[str]) -> None:
-    lines = "\n".join(f"  {fault}" for fault in faults)
-    raise BadInput(f"{name} is not usable, nothing was run:\n{lines}")
+def _stop(name: str, document: Document, faults: list[Fault]) -> None:
+    """One fault is one line; before several stands how many there are."""
+    told = [
+        f"{name}:{document.line(fault.place)}: {fault.where}: {fault.message}" for fault in faults
+    ]
+    if len(told) == 1:
+        raise BadInput(told[0])
+    raise BadInput(f"{name} has {len(told)} faults, nothing was run:\n  " + "\n  ".join(told))
 
 
-def main(arguments: list[str]) -> None:
-    """`python -m bezoar.params [PROFILE]`: check params.yaml; with PROFILE, switch to it first."""
-    path = Path("params.yaml")
-    if arguments:
-        text = path.read_text(encoding="utf-8")
-        lines = text.splitlines(keepends=True)
-        at = next(i for i, line in enumerate(lines) if line.startswith("profile:"))
-        lines[at] = f"profile: {arguments[0]}\n"
-        if (changed := "".join(lines)) != text:
-            path.write_text(changed, encoding="utf-8")
-            _load.cache_clear()
-            print(f"params.yaml: profile is now {arguments[0]}")
-    load(path)
+def main() -> None:
+    """Check params.yaml, under every profile. With PROFILE, make that one the active one first: the
+    file is written where all is well, and else left as it is."""
+    wanted = next(iter(arguments.words("bezoar.params", main.__doc__, 0, "PROFILE")), None)
+    path = Path("params.yaml").resolve()
+    data = _bytes(path, path.name)
+    switched = data if wanted is None else _PROFILE.sub(rb"\g<1>" + wanted.encode(), data, count=1)
+    valid = _valid(switched, path)
+    if switched != data:
+        write(path, [switched.decode()])
+    print(valid)
+
+
+# The line of the active profile, but for what follows its name
+_PROFILE = re.compile(
+    rb"""^(["']?profile["']?:[ \t]*)("[^"\n]*"|'[^'\n]*'|[^\s#]*)""", re.MULTILINE
+)
+
+
+def _valid(data: bytes, path: Path) -> str:
+    """One line that says so; BadInput where a file is not valid. Only here and in preflight are the
+    tasks of lm_eval looked up, which takes a second."""
+    active, checked = check(data, path.name, path.parent)
+    document = _read(data, path.name)
+    scales = document.values["profiles"]
+    unknown = {
+        profile: [standing(fault, profile, scales[profile]) for fault in unknown_tasks(params)]
+        for profile, params in checked.items()
+    }
+    if faults := folded(unknown):
+        _stop(path.name, document, faults)
+    others = ", ".join(name for name in checked if name != active.profile)
+    beside = f" (checked with it: {others})" if others else ""
+    return f"{path.name} is valid; the active profile is {active.profile}{beside}"
+
+
+def unknown_tasks(params: Params) -> list[Fault]:
+    """Tasks of the harness that the installed lm_eval does not know."""
+    benchmarks = params.fetch.benchmarks
+    if not isinstance(benchmarks, Harness):
+        return []
+    known = harness_names.names()
+    lists = {
+        ("fetch", "benchmarks", "tasks"): benchmarks.tasks,
+        ("lm_eval", "tasks"): params.lm_eval.tasks or [],
+    }
+    unknown: dict[str, Fault] = {}
+    for path, tasks in lists.items():
+        for number, task in enumerate(tasks):
+            if known and task not in known:
+                message = f"{task!r} is no task of lm_eval; {_task_hint(task, known)}"
+                unknown.setdefault(task, Fault((*path, number), message))
+    return list(unknown.values())
+
+
+def _task_hint(task: str, known: frozenset[str]) -> str:
+    close = near(task, sorted(known))
+    return f"did you mean {close!r}?" if close else "`lm_eval ls tasks` lists them"
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main()

@@ -15,6 +15,7 @@ from typing import IO
 
 import yaml
 
+from bezoar import arguments
 from bezoar.interrupts import end_with
 
 Leg = tuple[tuple[str, ...], tuple[str, ...]]
@@ -140,4 +141,5 @@ def wait(lanes: Sequence[subprocess.Popen[str]]) -> int:
 
 
 if __name__ == "__main__":
+    arguments.none("demos.lanes", __doc__)
     main()

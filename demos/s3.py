@@ -18,6 +18,7 @@ from typing import Any
 
 import yaml
 
+from bezoar import arguments
 from bezoar.files import BadInput
 from bezoar.ledger import Ledger
 from tests.conftest import BIN, ROOT, copy, environment
@@ -218,4 +219,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    arguments.none("demos.s3", __doc__)
     main()

@@ -14,7 +14,7 @@ metrics metrics/agreement/agreement.json: A_B_s1_turn_1 and so on, of our judge'
         references as in mt_grade; metrics/agreement/spending.json
 """
 
-from bezoar import agreement, budget, params, preflight, study, verdicts, work
+from bezoar import agreement, arguments, budget, params, preflight, study, verdicts, work
 from bezoar.files import read_jsonl, write_json, write_jsonl
 from bezoar.params import Params
 from bezoar.records import Answers, Grade, Question, Vote
@@ -28,8 +28,9 @@ def main() -> None:
     questions = {q.question_id: q for q in read_jsonl(f"{SOURCE}/questions.jsonl", Question)}
     answers = list(read_jsonl(f"{SOURCE}/answers.jsonl", Answers))
     others = agreement.given(
-        list(read_jsonl(f"{SOURCE}/votes.jsonl", Vote)),
-        list(read_jsonl(f"{SOURCE}/grades.jsonl", Grade)),
+        # where no checkpoint answers MT-Bench, the run has no grader to compare with anybody
+        list(read_jsonl(f"{SOURCE}/votes.jsonl", Vote)) if p.checkpoints else [],
+        list(read_jsonl(f"{SOURCE}/grades.jsonl", Grade)) if p.checkpoints else [],
         p.agreement.tie_margin,
     )
     records = agreement.records(others, p.agreement.records)
@@ -72,4 +73,5 @@ def keep(p: Params, judged: study.Judged) -> None:
 
 
 if __name__ == "__main__":
+    arguments.none("stages.agreement", __doc__)
     main()

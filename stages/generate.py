@@ -10,7 +10,7 @@ metrics metrics/generate/SCHEME_spending.json: model, calls, tokens_in, tokens_o
 import sys
 from random import Random
 
-from bezoar import budget, llm, params, preflight, progress, schemes, unread, work
+from bezoar import arguments, budget, llm, params, preflight, progress, schemes, unread, work
 from bezoar.files import BadInput, read_jsonl, write_json, write_jsonl
 from bezoar.records import Ask, Job, Outcome, Query, Seed, Seeds, Topic
 
@@ -25,7 +25,8 @@ def main(name: str) -> None:
     if not jobs:
         raise BadInput(
             f"generate@{name}: no calls can be planned; data/fetch/{section.seeds} has no seeds "
-            f"that schemes.{name} asks for in params.yaml (its categories, or tasks)"
+            f"that schemes.{name} asks for in params.yaml (its categories, with so many seeds each "
+            "as a call shows, or its tasks); its source.json counts them"
         )
     preflight.free_checks(section.seeds)
     ask = llm.connect(p.llm.teacher, p, "generate", name)
@@ -83,4 +84,4 @@ def read_seeds(source: str) -> Seeds:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1].rpartition("@")[2])
+    main(arguments.label("stages.generate", __doc__))

@@ -12,10 +12,9 @@ metrics metrics/judge/SCHEME.json: judges, unanimous; by member what it said, th
         tokens_out, usd of replies, a panel's together
 """
 
-import sys
 from collections.abc import Mapping, Sequence
 
-from bezoar import budget, known, llm, panel, params, preflight, progress, verdicts, work
+from bezoar import arguments, budget, known, llm, panel, params, preflight, progress, verdicts, work
 from bezoar.files import BadInput, read_jsonl, write_json, write_jsonl
 from bezoar.params import Params
 from bezoar.records import Ask, Sample, Verdict
@@ -82,4 +81,4 @@ def keep(name: str, p: Params, samples: Sequence[Sample], runs: Runs, check: kno
 
 
 if __name__ == "__main__":
-    main(sys.argv[1].rpartition("@")[2])
+    main(arguments.label("stages.judge", __doc__))

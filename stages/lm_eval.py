@@ -9,11 +9,10 @@ writes  data/lm_eval/POINT/: results.json: scores by task (none for a link betwe
 metrics metrics/lm_eval/POINT.json: TASK.acc and so on, skill.SKILL, warnings: the texts
 """
 
-import sys
 from pathlib import Path
 from typing import Any
 
-from bezoar import evaluation, files, loading, params, preflight, work
+from bezoar import arguments, evaluation, files, loading, params, preflight, work
 from bezoar.files import BadInput
 from bezoar.records import Item, Probe
 
@@ -81,4 +80,4 @@ def items() -> dict[str, list[Item]]:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1].rpartition("@")[2])
+    main(arguments.label("stages.lm_eval", __doc__))

@@ -5,10 +5,9 @@ writes  models/merge/NAME: a full model with its tokenizer
 metrics none
 """
 
-import sys
 from pathlib import Path
 
-from bezoar import params, preflight, work
+from bezoar import arguments, params, preflight, work
 from bezoar.training import merge
 
 
@@ -27,4 +26,4 @@ def main(name: str) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1].rpartition("@")[2])
+    main(arguments.label("stages.merge", __doc__))

@@ -7,11 +7,10 @@ writes  data/mix/LINK/: train.jsonl, eval.jsonl, as text; of earlier links no ro
 metrics metrics/mix/LINK.json: train_rows, replayed_rows, eval_rows; train_rows by set
 """
 
-import sys
 from collections import Counter
 from random import Random
 
-from bezoar import lineage, mixing, params, work
+from bezoar import arguments, lineage, mixing, params, work
 from bezoar.files import BadInput, read_jsonl, write_json, write_jsonl
 from bezoar.params import PAIRS
 from bezoar.records import Example, Kept, Pair
@@ -53,4 +52,4 @@ def rows(source: str, side: str) -> list[Example]:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1].rpartition("@")[2])
+    main(arguments.label("stages.mix", __doc__))

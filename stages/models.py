@@ -7,10 +7,9 @@ metrics none
 """
 
 import json
-import sys
 from pathlib import Path
 
-from bezoar import files, llm, params, work
+from bezoar import arguments, files, llm, params, work
 from bezoar.sources import hub, local, weights
 
 
@@ -34,4 +33,4 @@ def main(name: str) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1].rpartition("@")[2])
+    main(arguments.label("stages.models", __doc__))

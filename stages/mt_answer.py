@@ -11,7 +11,18 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from bezoar import budget, evaluation, files, llm, loading, params, preflight, progress, work
+from bezoar import (
+    arguments,
+    budget,
+    evaluation,
+    files,
+    llm,
+    loading,
+    params,
+    preflight,
+    progress,
+    work,
+)
 from bezoar.files import BadInput
 from bezoar.params import Endpoint, FurtherHub, FurtherLocal
 from bezoar.records import Answers, Ask, Question
@@ -73,4 +84,4 @@ def ask(
 
 
 if __name__ == "__main__":
-    main(sys.argv[1].rpartition("@")[2])
+    main(arguments.label("stages.mt_answer", __doc__))

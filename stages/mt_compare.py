@@ -13,10 +13,10 @@ metrics metrics/mt_compare/NAME.json: wins, losses, ties, inconsistent (the orde
         metrics/mt_compare/NAME_spending.json
 """
 
-import sys
 from collections.abc import Sequence
 
 from bezoar import budget, known, llm, pairwise, params, preflight, progress, verdicts, work
+from bezoar.arguments import label
 from bezoar.files import read_jsonl, write_json, write_jsonl
 from bezoar.params import Params
 from bezoar.records import Answers, Ask, Comparison, Question
@@ -82,4 +82,4 @@ def keep(
 
 
 if __name__ == "__main__":
-    main(sys.argv[1].rpartition("@")[2])
+    main(label("stages.mt_compare", __doc__))

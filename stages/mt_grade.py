@@ -12,10 +12,9 @@ metrics metrics/mt_grade/CHECKPOINT.json: turn_1, turn_2, average over all grade
         real rows (known_); metrics/mt_grade/CHECKPOINT_spending.json
 """
 
-import sys
 from collections.abc import Sequence
 
-from bezoar import budget, known, llm, params, preflight, progress, verdicts, work
+from bezoar import arguments, budget, known, llm, params, preflight, progress, verdicts, work
 from bezoar.files import BadInput, read_jsonl, write_json, write_jsonl
 from bezoar.params import Params
 from bezoar.records import Answers, Ask, Grade, Question
@@ -73,4 +72,4 @@ def keep(
 
 
 if __name__ == "__main__":
-    main(sys.argv[1].rpartition("@")[2])
+    main(arguments.label("stages.mt_grade", __doc__))

@@ -12,7 +12,7 @@ metrics metrics/report/summary.json: all numbers; headline.json and checkpoints.
         `dvc metrics diff` and `dvc plots diff` show
 """
 
-from bezoar import files, params, report, work
+from bezoar import arguments, files, params, report, work
 from bezoar.cards import model
 
 
@@ -32,4 +32,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    arguments.none("stages.report", __doc__)
     main()

@@ -6,10 +6,9 @@ writes  models/sft/LINK: an adapter, or a full model, each with its tokenizer
 metrics metrics/sft/LINK.json, metrics/sft/LINK_train.csv, metrics/sft/LINK_eval.csv
 """
 
-import sys
 from pathlib import Path
 
-from bezoar import files, params, preflight, work
+from bezoar import arguments, files, params, preflight, work
 from bezoar.records import Example
 from bezoar.training import launching, sft
 
@@ -41,4 +40,4 @@ def rows(path: str) -> list[tuple[str, str]]:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1].rpartition("@")[2])
+    main(arguments.label("stages.sft", __doc__))

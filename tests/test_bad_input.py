@@ -50,103 +50,15 @@ def written(folder: Path) -> dict[str, bytes]:
 
 # --- params.yaml ---------------------------------------------------------------------------------
 
-BLOCK = "    sft:\n      links:\n        lamini:\n          runs: 1\n          epochs: 2\n"
-
-
+# tests/mistakes.yaml has many more, for the check that each stage begins with
 FAULTS = [
     (
         "  copy_ratio: ",
         "  copy_ration: ",
         "filter.copy_ration: no such parameter; did you mean 'copy_ratio'?",
     ),
-    ("copy_ratio: 0.6", "copy_ratio: half", "valid number, .* \\(got 'half'\\)"),
-    ("copy_ratio: 0.6", "copy_ratio: 6", "filter.copy_ratio: .* or equal to 1 \\(got 6\\)"),
-    (
-        "temperature: 0.0  # ours: greedy",
-        "temperature: {writing: 0.7}",
-        "mt_answer.temperature.roleplay: missing",
-    ),
-    (
-        "temperature: 0.0  # ours: greedy",
-        "temperature: 3.0",
-        r"mt_answer.temperature: .*less than or equal to 2 \(got 3.0\)",
-    ),
-    ("  min_rating: 1", "  # 1", "filter.min_rating: missing \\(in the recipe, or in profiles"),
-    ("profile: local", "profile: locale", "no profile 'locale'; have embedded, local"),
-    ("profile: local", "profil: local", "profile: missing, or not a name"),
-    ("profile: local", "profile: [local", "params.yaml: not YAML: "),
-    (
-        BLOCK,
-        f"    filter: {{min_rating: 2}}\n{BLOCK}",
-        "filter.min_rating: set by the recipe and by profiles.local; keep one of the two",
-    ),
-    (
-        "\n      - winogrande\n",
-        "\n",
-        "profiles.paper.lm_eval.tasks: not those of fetch.benchmarks, .*; name the same in both",
-    ),
-    (
-        "contamination: {action: report}  # paper",
-        "contamination: {action: keep}  # paper",
-        "profiles.paper.filter.contamination.action: .*'drop' or 'report'",
-    ),
-    ("limit: 700\n", "limit: many\n", "profiles.local.fetch.hh_rlhf.limit: .*valid integer"),
-    (
-        "source: local\n        limit: 700",
-        "source: lokal\n        limit: 700",
-        "profiles.local.fetch.hh_rlhf: .*'lokal'.*'world', 'local'",
-    ),
-    (
-        "start: sft/lamini",
-        "start: sft/lamina",
-        "chain.orca.start: no stage makes models/sft/lamina; did you mean 'sft/lamini'?",
-    ),
-    ("start: sft/lamini", "start: sft/orca", "chain.orca.start: a link cannot start from itself"),
-    (
-        "{model: dpo, baseline: hh_rlhf}",
-        "{model: dpo, baseline: hh_rlfh}",
-        r"compared.dpo.baseline: 'hh_rlfh' is no checkpoint; did you mean 'hh_rlhf'\?",
-    ),
-    (
-        "{model: sft, baseline: base}",
-        "{model: sft, baseline: sft}",
-        "compared.sft: 'sft' is compared with itself",
-    ),
-    ("    mt_compare: {limit: 0}  #", "    mt_compare: {limit: -1}  #", "mt_compare.limit: .*0"),
-    (
-        "adapter: sft/evol",
-        "adapter: sft/evil",
-        "merges.sft.adapter: no stage makes models/sft/evil",
-    ),
-    (
-        "data: filter/orca\n",
-        "data: filter/orka\n",
-        "chain.orca.data: data/filter/orka is no set of rows; did you mean 'filter/orca'?",
-    ),
-    (
-        "data: filter/orca\n",
-        "data: [filter/orca, fetch/hh-rlhf]\n",
-        "chain.orca.data: data/fetch/hh-rlhf is no set of rows; did you mean 'fetch/hh_rlhf'?",
-    ),
-    ("data: filter/orca\n", "data: 7\n", "chain.orca.data: one set, such as filter/lamini, or a"),
-    ("data: filter/orca\n", "data: []\n", "chain.orca.data: one set, such as filter/lamini, or a"),
-    (
-        "data: filter/orca\n",
-        "data: [filter/orca, filter/orca]\n",
-        "chain.orca.data: filter/orca stands there twice",
-    ),
-    ("  orca:\n    weights", "  orca.2:\n    weights", "chain.orca.2: a name is made of letters"),
-    (
-        BLOCK,
-        BLOCK.replace("lamini", "lamani"),
-        "profiles.local.sft.links.lamini: missing; chain has this link; did you mean it by 'laman",
-    ),
-    (
-        "  hh_rlhf:\n    weights",
-        "  hh:\n    weights",
-        "chain.hh_rlhf: missing; dpo starts from this link",
-    ),
-    ("mix: {replay: 0.0}", "mix: {replay: 10}", "mix.replay: .* less than or equal to 1"),
+    ("profile: local", "profile: locale", "no profile 'locale'; did you mean 'local'\\? have"),
+    ("profile: local", "profile: [local", r"params.yaml:\d+: not YAML \("),
 ]
 
 

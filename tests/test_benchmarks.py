@@ -110,6 +110,7 @@ def test_a_step_takes_the_memory_that_is_counted(
     assert found == {"qlora": {"2x256": pytest.approx(1, abs=0.15)}}
 
 
+@pytest.mark.slow
 def test_what_dvc_adds_is_told_of_a_finished_run(runs: tuple[Run, Run]) -> None:
     run = runs[0]
     done = subprocess.run(

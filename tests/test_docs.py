@@ -78,7 +78,7 @@ def test_the_profile_is_switched(tmp_path: Path) -> None:
     done = subprocess.run(
         [*command, "local"], cwd=tmp_path, env=env, capture_output=True, text=True, check=True
     )
-    assert done.stdout == "params.yaml: profile is now local\n"
+    assert done.stdout.startswith("params.yaml is valid; the active profile is local (")
     before, after = (
         (f / "params.yaml").read_text(encoding="utf-8").splitlines() for f in (ROOT, tmp_path)
     )

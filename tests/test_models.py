@@ -238,12 +238,15 @@ def test_what_they_cost_and_want_is_told_before(
     ("models", "said"),
     [
         ({"a b": {"source": "local", "chat_template": None}}, "models.a b"),
-        ({"a": {"source": "hub"}}, "models.a.repository: missing"),
+        ({"a": {"source": "hub"}}, "models.a: has no repository, kind, revision, "),
         ({"a": {**PUBLISHED, "revision": "main"}}, "models.a.revision: a branch can move"),
-        ({"a": {**PUBLISHED, "stop": [""]}}, "models.a.stop.0: string should have at least 1"),
+        (
+            {"a": {**PUBLISHED, "stop": [""]}},
+            "models.a.stop.0: '' is not usable; a word that is not empty is wanted",
+        ),
         (
             {"a": {"source": "served", "endpoint": {**SERVED, "structured": True}}},
-            "models.a: endpoint.structured: only a judge's verdict",
+            "models.a.endpoint.structured: only a judge's verdict",
         ),
     ],
 )

@@ -1,12 +1,13 @@
-"""`python -m bezoar.preflight [PROFILE]`: what would stop a run of that profile (none named: of the
-active one), and what it will take. Exit 1 where something would stop it.
+"""`python -m bezoar.preflight [PROFILE...]`: what would stop a run of that profile (none named: of
+the active one), and what it will take. Several are looked at one after the other. Exit 1 where
+something would stop one of them.
 """
 
 import sys
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Literal
 
-from bezoar import forecast, params
+from bezoar import arguments, forecast, params
 from bezoar.forecast import Row
 from bezoar.preflight import expected, gpu
 from bezoar.preflight.checks import Preflight, preflight
@@ -24,16 +25,22 @@ SIGNS = {"ok": "ok", "warning": "warning", "stop": "STOP"}
 STYLES = {"ok": "green", "warning": "yellow", "stop": "bold red"}
 
 
-def main(arguments: list[str]) -> None:
-    """Print the preflight; exit 1 where something would stop the run."""
+def main(profiles: Sequence[str]) -> None:
+    """Print the preflight of each profile; exit 1 where something would stop its run."""
     from rich.console import Console
 
     # names and paths may hold brackets: no markup
     console = Console(markup=False, highlight=False, emoji=False)
     console.width = min(console.width, WIDTH) if console.is_terminal else WIDTH
-    found = preflight(params.load(profile=arguments[0] if arguments else None))
-    show(found, console)
-    if found.count("stop"):
+    # all names are looked up before the first of them is looked at
+    checked = [params.load(profile=profile) for profile in dict.fromkeys(profiles)]
+    stops = 0
+    for number, p in enumerate(checked or [params.load()]):
+        console.print(*[""] * bool(number), end="\n" * bool(number))
+        found = preflight(p)
+        show(found, console)
+        stops += found.count("stop")
+    if stops:
         sys.exit(1)
 
 
@@ -177,4 +184,4 @@ def _expected(found: Preflight) -> str:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main(arguments.words("bezoar.preflight", __doc__, 0, "PROFILE", None))

@@ -8,8 +8,19 @@ from pathlib import Path
 from bezoar import forecast
 from bezoar.files import BadInput
 from bezoar.forecast import Row
-from bezoar.params import FURTHER, GrownBase, LocalBase, Params
-from bezoar.preflight import bases, data, disk, endpoints, expected, gpu, machine, prompts, seeds
+from bezoar.params import FURTHER, GrownBase, LocalBase, Params, unknown_tasks
+from bezoar.preflight import (
+    bases,
+    data,
+    disk,
+    endpoints,
+    expected,
+    gpu,
+    machine,
+    prompts,
+    seeds,
+    stand_ins,
+)
 from bezoar.preflight.data import Looked
 from bezoar.preflight.expected import Duration
 from bezoar.preflight.findings import Finding
@@ -46,6 +57,7 @@ def preflight(p: Params, here: Machine | None = None) -> Preflight:
     """Look at all that the profile of `p` wants, on this machine or on `here`. It takes seconds;
     nothing is run, nothing is bought."""
     first = [Finding("ok", "params.yaml", "valid, under every profile")]
+    first += [Finding("stop", f.where, *f.message.split("; ", 1)) for f in unknown_tasks(p)]
     if p.launch and not (launch := Path("launch", f"{p.launch}.yaml")).exists():
         first.append(Finding("stop", "launch", f"there is no {launch}", "name a file of launch/"))
         p = p.model_copy(update={"launch": None})
@@ -88,6 +100,7 @@ def preflight(p: Params, here: Machine | None = None) -> Preflight:
             "Params, and models that are asked": first,
             "Sources": [
                 *(looked.finding for looked in sources.values()),
+                *stand_ins.findings(p),
                 *seeds.findings(p),
                 *rehearsed,
             ],

@@ -15,7 +15,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from bezoar import chat, files, generation, loading, params, small, work
+from bezoar import arguments, chat, files, generation, loading, params, small, work
 from bezoar.files import BadInput
 from bezoar.params import ALL_LINEAR, Link, LmEval, MergeStage, Params
 from bezoar.preflight.bases import ANOTHER, CHARACTERS
@@ -520,4 +520,4 @@ def fit(folder: Path, p: Params) -> list[str]:
 
 if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.SIG_DFL)
-    main(*sys.argv[1:])
+    main(*arguments.words("bezoar.preflight.trial", __doc__, 3, "FOLDER REPORT HOME [PROFILE]", 4))

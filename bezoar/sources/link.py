@@ -6,18 +6,17 @@ an empty one and would miss every change in it.
 """
 
 import os
-import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-from bezoar import files, params
+from bezoar import arguments, files, params
 from bezoar.files import BadInput
 from bezoar.sources import names, weights
 from bezoar.sources.choices import BENCHMARKS, answered
 from bezoar.sources.local import LINKED, LOCAL, found, is_notice, stated
-from bezoar.sources.shapes import Maps, Recognised, is_rows, parted, recognise, unknown
+from bezoar.sources.shapes import Maps, Recognised, is_rows, lacking, parted, recognise, unknown
 
 KINDS = {
     "dolly": "seeds",
@@ -31,7 +30,8 @@ KINDS = {
 SEEDS = (
     "a seeds file is JSONL whose rows have the text fields instruction, context, response and "
     "category (as databricks-dolly-15k.jsonl has), or another form that local/README.md lists; "
-    "`fields` in params.yaml (profiles.local.fetch.dolly) takes your own names of fields"
+    "columns of other names want a mapping of ours to yours in params.yaml, at "
+    "profiles.local.fetch.dolly, such as `fields: {instruction: Question text, response: Reply}`"
 )
 UNREAD = LOCAL / "unread.txt"  # every file that is not used, with the reason
 PICTURES = (".png", ".jpg", ".jpeg", ".gif")
@@ -130,7 +130,8 @@ def _recognised(path: Path, maps: Maps | None, finds: Finds) -> Recognised | Non
             return None
         if recognised := recognise(path, maps):
             return recognised
-        finds.leave(path, unknown(path), rank=2 if is_rows(path) else 3)
+        why = unknown(path) + lacking(path, maps or {})
+        finds.leave(path, why, rank=2 if is_rows(path) else 3)
     except BadInput as error:
         why = str(error).removeprefix(f"error: {path}").strip(": ").removeprefix("is ")
         finds.leave(path, why, rank=3 if path.suffix.lower() in PICTURES else 1)
@@ -288,12 +289,12 @@ def maps() -> Maps:
     return {name: getattr(getattr(fetch, name), "fields", {}) for name in params.FIELDS}
 
 
-def main(arguments: list[str]) -> None:
+def main(folders: list[str]) -> None:
     """Link FOLDER, or without one remove the links."""
-    if not arguments:
+    if not folders:
         clear()
         return
-    top = Path(arguments[0])
+    top = Path(folders[0])
     if not top.is_dir():
         raise BadInput(f"{top}: there is no such folder; give the one that holds your files")
     finds = find(top, maps())
@@ -306,4 +307,4 @@ def main(arguments: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main(arguments.words("bezoar.sources.link", __doc__, 0, "FOLDER"))

@@ -230,7 +230,6 @@ def fit(
         saved = time.monotonic()
 
         def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-            advance(state.global_step)
             # In here, because accelerate takes a model that it prepared to evaluate as prepared to
             # train too: each process would then train on its own rows alone, without a word. Kept,
             # because a resumed run has other weights to start with.
@@ -289,7 +288,9 @@ def fit(
     if args.use_cpu and args.optim == "rmsprop":
         trainer.optimizer_cls_and_kwargs = rmsprop(), {"lr": args.learning_rate}
     set_seed(seed)  # what ran before must not matter
-    with bar(label, steps * args.num_train_epochs) if who.first else _unseen() as advance:
+    begun = state["global_step"] if state else 0
+    whole = steps * args.num_train_epochs
+    with shown(label, whole, begun) as advance:
         try:
             trainer.train(resume_from_checkpoint=str(newest) if newest else None)
         except torch.OutOfMemoryError as error:
@@ -318,9 +319,13 @@ def _rise(log: Sequence[dict[str, Any]]) -> float:
 
 
 @contextmanager
-def _unseen() -> Iterator[Callable[[float], None]]:
-    """The bar of a process whose progress the first one shows."""
-    yield lambda done: None
+def shown(label: str, total: float, done: float = 0) -> Iterator[Callable[[float], None]]:
+    """Show a bar in the first process; the others' progress is the same."""
+    if not launching.processes().first:
+        yield lambda more: None
+        return
+    with bar(label, total, done) as advance:
+        yield advance
 
 
 def _newest(checkpoints: Path) -> tuple[Path | None, dict[str, Any] | None]:

@@ -1,0 +1,323 @@
+"""What is wrong in a file of parameters, told once each: where, what is wrong, what would be right.
+
+pydantic tells a fault under each profile, under each half of a union and, for a typo, once for the
+key that is there and once for the key that is not. One fault is one line here.
+"""
+
+import difflib
+import types
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+from pydantic import BaseModel
+
+Path = tuple[str | int, ...]
+LONGEST = 60  # characters of a value that are shown
+
+
+@dataclass(frozen=True)
+class Fault:
+    """A fault at `path`, which stands in the part of `profile` ("": in the recipe). `instead`:
+    where the key belongs by its likely meaning; the other faults are looked for as if it stood
+    there."""
+
+    path: Path
+    message: str
+    profile: str = ""
+    instead: Path | None = None
+    missing: bool = False
+
+    @classmethod
+    def read(cls, line: str) -> "Fault":
+        """Of a line "where: message"."""
+        where, _, message = line.partition(": ")
+        parts = [int(part) if part.isdigit() else part for part in where.split(".")]
+        if parts[0] == "profiles" and len(parts) > 2:
+            return cls(tuple(parts[2:]), message, str(parts[1]))
+        return cls(tuple(parts), message)
+
+    @property
+    def place(self) -> Path:
+        """Its path in the file."""
+        return ("profiles", self.profile, *self.path) if self.profile else self.path
+
+    @property
+    def where(self) -> str:
+        """The same with dots."""
+        return ".".join(map(str, self.place))
+
+
+def near(word: object, words: Iterable[str]) -> str:
+    """The one of `words` that may be meant; "" where none is like it."""
+    return next(iter(difflib.get_close_matches(str(word), list(words), 1)), "")
+
+
+def hint(word: object, words: Iterable[str]) -> str:
+    """What would be right instead of `word`, out of all `words`."""
+    have = list(words)
+    close = near(word, have)
+    return f"did you mean {close!r}?" if close else f"have {', '.join(have) or 'none'}"
+
+
+# --- pydantic's errors ---------------------------------------------------------------------------
+
+
+def of(errors: Iterable[Any], values: Any, model: type[BaseModel]) -> list[Fault]:
+    """The faults behind pydantic's errors of `values` under `model`."""
+    together: dict[Path, list[Any]] = defaultdict(list)
+    for error in errors:
+        together[_path(error, values)].append(error)
+    missing = [path for path, (error, *_) in together.items() if error["type"] == "missing"]
+    return [_fault(path, each, values, model, missing) for path, each in together.items()]
+
+
+def _tag(errors: Sequence[Any]) -> Path:
+    """The key by which pydantic could not tell the halves of a union apart."""
+    return tuple(_discriminator(e) for e in errors[:1] if e["type"] == "union_tag_invalid")
+
+
+def _discriminator(error: Any) -> str:
+    return str(error["ctx"]["discriminator"]).strip("'")
+
+
+def _path(error: Any, values: Any) -> Path:
+    """Where an error stands in `values`: its location without the names of unions' halves."""
+    path: list[str | int] = []
+    inside = values
+    for part in error["loc"]:
+        named = isinstance(inside, dict) and part in inside
+        if named or (isinstance(inside, list) and isinstance(part, int) and part < len(inside)):
+            path.append(part)
+            inside = inside[part]
+    if error["type"] == "missing":
+        path.append(error["loc"][-1])
+    return tuple(path)
+
+
+def _fault(
+    path: Path, errors: Sequence[Any], values: Any, model: type[BaseModel], missing: list[Path]
+) -> Fault:
+    kind = errors[0]["type"]
+    if kind == "missing":
+        return Fault(path, "missing", missing=True)
+    if kind == "union_tag_not_found" and isinstance(at(values, path), dict):
+        return Fault((*path, _discriminator(errors[0])), "missing", missing=True)
+    if kind == "extra_forbidden":
+        return _unknown(path, values, model, missing)
+    spoken = [e["msg"].removeprefix("Value error, ") for e in errors if e["type"] == "value_error"]
+    if spoken:  # a validator of ours; its input may be a key in the wrong place
+        return _spoken(path, spoken[0], at(values, path))
+    path = (*path, *_tag(errors))
+    value = at(values, path)
+    rights = list(dict.fromkeys(filter(None, (_right(error, value) for error in errors))))
+    message = f"{shown(value)} is not usable; {' or '.join(rights)} is wanted"
+    if isinstance(value, str) and (close := near(value, _choices(errors))):
+        message += f"; did you mean {close!r}?"
+    return Fault(path, message)
+
+
+def _unknown(path: Path, values: Any, model: type[BaseModel], missing: list[Path]) -> Fault:
+    """A key that no section has: a typo, or one that belongs elsewhere."""
+    name, parent = str(path[-1]), path[:-1]
+    moved = [each for each in missing if each[-1] == name]
+    if len(moved) == 1:
+        right = ".".join(map(str, moved[0]))
+        return Fault(path, f"no such parameter here; it belongs to {right}", instead=moved[0])
+    siblings = [str(each[-1]) for each in missing if each[:-1] == parent]
+    fields = sorted(_fields(model, parent, values))
+    close = near(name, siblings) or near(name, fields)
+    message = f"no such parameter; {hint(name, [close] if close else fields)}"
+    return Fault(path, message, instead=(*parent, close) if close else None)
+
+
+def _spoken(path: Path, message: str, value: Any) -> Fault:
+    """A validator's words; those of a whole section begin with the key below it."""
+    key, colon, rest = message.partition(": ")
+    parts = tuple(key.split("."))
+    if colon and isinstance(value, dict) and parts[0] in value:
+        return Fault((*path, *parts), rest)
+    return Fault(path, message)
+
+
+def at(values: Any, path: Path) -> Any:
+    """The value at a path; None where there is none."""
+    for part in path:
+        try:
+            values = values[part]
+        except (KeyError, IndexError, TypeError):
+            return None
+    return values
+
+
+def shown(value: Any) -> str:
+    """A value as a message has it."""
+    if isinstance(value, dict):
+        return "a mapping of keys"
+    if isinstance(value, list):
+        return f"a list of {len(value)}" if value else "an empty list"
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    text = repr(value) if isinstance(value, str | int | float) else str(value)
+    return text if len(text) <= LONGEST else f"{text[:LONGEST]}..."
+
+
+_WANTED = {
+    "int_type": "a whole number",
+    "int_parsing": "a whole number",
+    "int_from_float": "a whole number",
+    "int_parsing_size": "a smaller number",
+    "float_type": "a number",
+    "float_parsing": "a number",
+    "finite_number": "a number that is not infinite",
+    "bool_type": "true or false",
+    "bool_parsing": "true or false",
+    "list_type": "a list",
+    "dict_type": "a mapping of keys",
+    "union_tag_not_found": "a mapping of keys",
+    "model_type": "a mapping of keys",
+    "model_attributes_type": "a mapping of keys",
+    "invalid_key": "a word",
+}
+
+
+_LIMITS = {
+    "greater_than": "a number above {gt}",
+    "greater_than_equal": "{ge} or more",
+    "less_than": "a number below {lt}",
+    "less_than_equal": "{le} or less",
+    "literal_error": "{expected}",
+    "union_tag_invalid": "{expected_tags}",
+    "string_pattern_mismatch": "a word of the form {pattern}",
+    "too_short": "a list of {min_length} or more",
+    "too_long": "a list of {max_length} or fewer",
+    "string_too_short": "a word that is not empty",
+}
+
+
+def _right(error: Any, value: Any) -> str:
+    """What would do, by one error of pydantic's."""
+    kind, limits = error["type"], error.get("ctx", {})
+    if kind in _LIMITS:
+        return _LIMITS[kind].format(**limits)
+    if kind == "string_type":
+        quoted = isinstance(value, int | float) and not isinstance(value, bool)
+        return "a word in quotes" if quoted else "a word"
+    return _WANTED.get(kind) or str(error["msg"]).lower()
+
+
+def _choices(errors: Iterable[Any]) -> list[str]:
+    """The words that would do."""
+    told = [
+        str(error.get("ctx", {}).get(key, ""))
+        for error in errors
+        for key in ("expected", "expected_tags")
+    ]
+    return [word.strip("' ") for each in told for word in each.replace(" or ", ",").split(",")]
+
+
+# --- the names of a section ----------------------------------------------------------------------
+
+
+def _fields(model: type[BaseModel], path: Path, values: Any) -> set[str]:
+    """The keys that the section at `path` may have."""
+    types_here: list[Any] = [model]
+    for part in path:
+        types_here = _step(types_here, part)
+        values = values[part]
+        models = [each for each in types_here if _is_model(each)]
+        # of a union, the half that its discriminator names
+        if len(models) > 1 and isinstance(values, dict):
+            types_here = [each for each in models if _tagged(each, values)] or models
+    return {name for each in types_here if _is_model(each) for name in each.model_fields}
+
+
+def _is_model(kind: Any) -> bool:
+    return isinstance(kind, type) and issubclass(kind, BaseModel)
+
+
+def _tagged(model: type[BaseModel], values: Any) -> bool:
+    for name in ("source", "provider"):
+        field = model.model_fields.get(name)
+        if field is not None and get_origin(field.annotation) is Literal:
+            return isinstance(values, dict) and values.get(name) in get_args(field.annotation)
+    return True
+
+
+def _step(kinds: Iterable[Any], part: str | int) -> list[Any]:
+    """The types that a part of a value may have."""
+    inner: list[Any] = []
+    for kind in kinds:
+        if _is_model(kind):
+            field = kind.model_fields.get(part)
+            inner += _plain(field.annotation) if field else []
+        elif get_origin(kind) in (dict, list):
+            inner += _plain(get_args(kind)[-1])
+    return inner
+
+
+def _plain(annotation: Any) -> list[Any]:
+    """The halves of a union, without what is annotated."""
+    if get_origin(annotation) is Annotated:
+        return _plain(get_args(annotation)[0])
+    if get_origin(annotation) in (Union, types.UnionType):
+        return [kind for half in get_args(annotation) for kind in _plain(half)]
+    return [annotation]
+
+
+# --- one fault, one line -------------------------------------------------------------------------
+
+
+def standing(fault: Fault, profile: str, scale: Mapping[str, Any]) -> Fault:
+    """A fault that was found under `profile`, where it stands: in that profile's part of the file,
+    or in the recipe."""
+    if fault.profile or fault.missing or at(scale, fault.path) is None:
+        return fault
+    return Fault(fault.path, fault.message, profile, fault.instead)
+
+
+def folded(by_profile: Mapping[str, Sequence[Fault]]) -> list[Fault]:
+    """Each fault once, of those that were found under all profiles."""
+    under: dict[Fault, list[str]] = defaultdict(list)
+    for profile, faults in by_profile.items():
+        for fault in dict.fromkeys(faults):
+            under[replace(fault, profile="here" if fault.profile else "")].append(profile)
+    told = []
+    for fault, profiles in under.items():
+        if fault.missing and len(profiles) < len(by_profile):
+            message = "missing; other profiles have it"
+            told.append(replace(fault, message=message + _also(profiles), profile=profiles[0]))
+        elif fault.profile:
+            told.append(
+                replace(fault, message=fault.message + _also(profiles), profile=profiles[0])
+            )
+        else:
+            told.append(fault)
+    return _gathered(told)
+
+
+def _gathered(faults: Sequence[Fault]) -> list[Fault]:
+    """What is missing of a section, in one fault."""
+    absent: dict[tuple[str, Path], list[Fault]] = {}
+    for fault in sorted((f for f in faults if f.missing), key=lambda f: len(f.path)):
+        above = (fault.path[:end] for end in range(len(fault.path)))
+        section = next((p for p in above if (fault.profile, p) in absent), fault.path[:-1])
+        absent.setdefault((fault.profile, section), []).append(fault)
+    whole = [_absent(section, each) for (_, section), each in absent.items()]
+    return [fault for fault in faults if not fault.missing] + whole
+
+
+def _absent(section: Path, faults: list[Fault]) -> Fault:
+    where = (
+        "the other profiles have" if faults[0].profile else "the recipe or each profile must have"
+    )
+    if len(faults) == 1:
+        message = f"missing; {where} it" + faults[0].message.partition(" have it")[2]
+        return replace(faults[0], message=message)
+    names = [".".join(map(str, fault.path[len(section) :])) for fault in faults]
+    return replace(faults[0], path=section, message=f"has no {', '.join(names)}; {where} them")
+
+
+def _also(profiles: Sequence[str]) -> str:
+    return f" (also in profiles.{', profiles.'.join(profiles[1:])})" if profiles[1:] else ""
