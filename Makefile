@@ -10,12 +10,12 @@ export PYTHONHASHSEED ?= 0
 export DVC_NO_ANALYTICS := 1
 # What a user gives reaches the shell in variables alone, where it is never code; $(value) keeps make
 # from reading it as make.
-$(foreach given,DATA PROFILE REPO ARGS,$(eval override $(given) := $$(value $(given))))
-export DATA PROFILE REPO ARGS
+$(foreach given,DATA STOP PROFILE REPO MODEL ARGS,$(eval override $(given) := $$(value $(given))))
+export DATA STOP PROFILE REPO MODEL ARGS
 # what needs no hub
-demo local s3-demo check test: export HF_HUB_OFFLINE ?= 1
+demo local chat s3-demo check test: export HF_HUB_OFFLINE ?= 1
 
-.PHONY: help install demo local s3-demo preflight forecast publish lint check test format lock clean
+.PHONY: help install demo local chat s3-demo preflight forecast publish lint check test format lock clean
 
 help:  ## show this list
 	@grep -E '^[a-z0-9-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 12
@@ -31,16 +31,21 @@ install: .venv/installed  ## create .venv and install the pinned dependencies
 demo: install  ## run the whole recipe, embedded: no GPU, no key, no network
 	@python -m bezoar.sources.link
 	@python -m bezoar.params embedded
+	@python -m bezoar.recipe stop never
 	@python -m demos.lanes
 	dvc repro
 	@python -m bezoar.report
 
-local: install  ## run it on your own files: make local DATA=folder
+local: install  ## run it on your own files: make local DATA=folder [STOP=sft]
 	@test -n "$$DATA" || { echo "error: make local: DATA is not set; make local DATA=folder"; exit 2; }
 	@python -m bezoar.sources.link "$$DATA"
 	@python -m bezoar.params local
+	@python -m bezoar.recipe stop "$${STOP:-never}"
 	dvc repro
 	@python -m bezoar.report
+
+chat: install  ## talk with a model: make chat [MODEL=sft or a folder] [ARGS=--help]
+	@python -m bezoar.talk $$ARGS "$$MODEL"
 
 s3-demo: install  ## push the finished demo to S3 on loopback; pull it elsewhere
 	@python -m demos.s3
@@ -80,4 +85,5 @@ lock:  ## resolve pyproject.toml into requirements.lock
 	@touch .venv/installed
 
 clean:  ## remove .venv and what the pipeline wrote (the DVC cache stays)
-	rm -rf .venv data/*/ models/*/ metrics/*/
+	rm -rf .venv
+	git clean -fdXq data models metrics

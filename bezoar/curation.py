@@ -9,10 +9,18 @@ from typing import Any, NamedTuple, TypeVar
 
 from bezoar import chat, contamination, dedup, gates
 from bezoar.contamination import Text
-from bezoar.files import BadInput, read_jsonl, write_json, write_jsonl
+from bezoar.files import BadInput, read_json, read_jsonl, write_json, write_jsonl
 from bezoar.gates import Fault
-from bezoar.params import Action, Filter, Params
-from bezoar.records import Contamination, Rejected, Sample, Seed, SeedContamination, Verdict
+from bezoar.params import OWN, Action, Filter, Params
+from bezoar.records import (
+    Contamination,
+    Generated,
+    Rejected,
+    Sample,
+    Seed,
+    SeedContamination,
+    Verdict,
+)
 
 # Details of a sample whose distribution the paper shows (figures 7-9) or the recipe draws.
 SHOWN = (
@@ -24,6 +32,18 @@ CROSSED = "strategy"  # also counted by category (figure 8)
 APART = "two are needed that were made from different seeds, to train on and to hold out"
 
 S = TypeVar("S", bound=Sample)
+
+
+class Given(NamedTuple):
+    """What a set is made from: its samples with their verdicts (None: no judge was asked), the
+    seeds, the source that has them, what was counted before, and what was lost before."""
+
+    samples: list[Sample]
+    verdicts: list[Verdict] | None
+    seeds: list[Seed]
+    source: str
+    counted: dict[str, Any]
+    lost: list[Rejected]
 
 
 class Curated(NamedTuple):
@@ -40,7 +60,7 @@ class Curated(NamedTuple):
 
 def keep(
     samples: Sequence[Sample],
-    verdicts: Sequence[Verdict],
+    verdicts: Sequence[Verdict] | None,
     seeds: Sequence[Seed],
     params: Filter,
     *,
@@ -48,8 +68,9 @@ def keep(
     earlier: Sequence[Sample] = (),
     allowed: Collection[str] | None = None,
 ) -> Curated:
-    """Decide on every sample. `benchmarks` are the texts of evaluation, `earlier` the rows that
-    schemes before this one contribute, `allowed` the languages that rows may be in (None: any).
+    """Decide on every sample. `verdicts` are None where no judge was asked. `benchmarks` are the
+    texts of evaluation, `earlier` the rows that schemes before this one contribute, `allowed` the
+    languages that rows may be in (None: any).
 
     Reasons, the first that applies: copy (of one of `seeds`: paper 3.1.1), undecided, rejected,
     low_rating, template_marker
@@ -107,13 +128,57 @@ def earlier(name: str, p: Params) -> list[Sample]:
     """What the schemes that params.yaml names before this one contribute, where they were
     made (data/generate, data/judge)."""
     rows: list[Sample] = []
-    for other in takewhile(lambda each: each != name, type(p.schemes).model_fields):
+    for other in takewhile(lambda each: each != name, p.schemes.named):
         generated, judged = Path("data/generate", other), Path("data/judge", other)
         if generated.exists() and judged.exists():
             samples = list(read_jsonl(generated / "samples.jsonl", Sample))
             verdicts = list(read_jsonl(judged / "verdicts.jsonl", Verdict))
             rows += accepted(samples, verdicts, p.filter)
     return rows
+
+
+def own(seeds: Sequence[Seed]) -> list[Sample]:
+    """Return the user's own rows as samples that no teacher wrote, each made from itself."""
+    return [
+        Sample(
+            id=seed.id,
+            scheme=OWN,
+            system="",
+            instruction=seed.instruction,
+            context=seed.context,
+            response=seed.response,
+            expected="",
+            category=seed.category,
+            details={},
+            seeds=[seed.id],
+            licence=seed.licence,
+            teacher="",
+            simulated=False,
+        )
+        for seed in seeds
+    ]
+
+
+def generated_set(name: str, p: Params) -> Given:
+    """What the teacher wrote by a scheme, and the judge said of it."""
+    folder, source = f"data/generate/{name}", getattr(p.schemes, name).seeds
+    summary = Generated.model_validate(read_json(f"{folder}/summary.json"))
+    counted = summary.model_dump(exclude={"jobs", "simulated"})
+    return Given(
+        samples=list(read_jsonl(f"{folder}/samples.jsonl", Sample)),
+        verdicts=list(read_jsonl(f"data/judge/{name}/verdicts.jsonl", Verdict)),
+        seeds=list(read_jsonl("data/fetch/dolly/seeds.jsonl", Seed)) if source == "dolly" else [],
+        source=source,
+        counted={**counted, "simulated_teacher": summary.simulated},
+        lost=list(read_jsonl(f"{folder}/rejected.jsonl", Rejected)),
+    )
+
+
+def own_set(source: str) -> Given:
+    """The user's own rows as they were fetched: no model wrote them, and none judges them."""
+    seeds = list(read_jsonl(f"data/fetch/{source}/seeds.jsonl", Seed))
+    rows = own(seeds)
+    return Given(rows, None, seeds, source, {"own": len(rows)}, [])
 
 
 Found = list[tuple[Action, Fault]]
@@ -125,14 +190,14 @@ def _drops(found: Found) -> bool:
 
 def _faults(
     samples: Sequence[Sample],
-    verdicts: Sequence[Verdict],
+    verdicts: Sequence[Verdict] | None,
     seeds: Sequence[Seed],
     params: Filter,
     allowed: Collection[str] | None = None,
 ) -> Iterator[Found]:
     """Of each sample what speaks against it alone: at most one fault that drops it, and nothing
     after that."""
-    if [s.id for s in samples] != [v.id for v in verdicts]:
+    if verdicts is not None and [s.id for s in samples] != [v.id for v in verdicts]:
         raise BadInput(
             f"data/judge: {len(verdicts)} verdicts do not belong to the {len(samples)} samples of "
             "data/generate, one to one in their order; run the judge stage again"
@@ -143,15 +208,16 @@ def _faults(
         params.copy_ratio,
         params.copy_distance,
     )
-    for sample, said, copy in zip(samples, verdicts, copies, strict=True):
+    said_of: Sequence[Verdict | None] = [None] * len(samples) if verdicts is None else verdicts
+    for sample, said, copy in zip(samples, said_of, copies, strict=True):
         if copy:
             seed = seeds[copy.seed]
             details: dict[str, str | int | bool] = {"seed": seed.id, "seed_text": seed.instruction}
             details |= {"distance": copy.distance, "ratio": f"{copy.ratio:.3f}"}
             yield [("drop", Fault("copy", details))]
-        elif said.status != "accepted":
+        elif said and said.status != "accepted":
             yield [("drop", Fault(said.status, {"judge": said.reason}))]
-        elif said.rating is None or said.rating < params.min_rating:
+        elif said and (said.rating is None or said.rating < params.min_rating):
             yield [("drop", Fault("low_rating", {"rating": said.rating or 0}))]
         else:
             faults: Found = []
@@ -222,26 +288,26 @@ def few(samples: Sequence[Sample], seeds: Sequence[Seed]) -> str:
 
 def enough(
     name: str,
-    samples: Sequence[Sample],
-    verdicts: Sequence[Verdict],
+    given: Given,
     curated: Curated,
-    seeds: Sequence[Seed],
 ) -> None:
     """Check that the rows kept can be split. BadInput: they cannot; what was rejected, and the
     counts, are then written to data/filter."""
-    short = few(curated.kept, seeds)
+    short = few(curated.kept, given.seeds)
     if not short:
         return
     out = f"data/filter/{name}"
+    for side in ("train", "eval"):  # empty, for a lineage looks there first
+        write_jsonl(f"{out}/{side}.jsonl", [])
     write_jsonl(f"{out}/rejected.jsonl", curated.dropped)
     write_jsonl(f"{out}/reported.jsonl", curated.reported)
-    unread = read_jsonl(f"data/generate/{name}/rejected.jsonl", Rejected)
-    dropped = [*unread, *curated.dropped]
-    counts = funnel(samples, verdicts, curated.kept, dropped, curated.reported)
+    dropped = [*given.lost, *curated.dropped]
+    counts = funnel(given.samples, given.verdicts or [], curated.kept, dropped, curated.reported)
     write_json(f"{out}/funnel.json", {"scheme": name, **counts})
     raise BadInput(
-        f"filter@{name}: keeps {short}, of {len(samples)} samples ({by_reason(curated.dropped)}); "
-        f"{APART}: {out}/rejected.jsonl has each row with its reason"
+        f"filter@{name}: keeps {short}, of {len(given.samples)} samples "
+        f"({by_reason(curated.dropped)}); {APART}: {out}/rejected.jsonl has each row with its "
+        "reason"
     )
 
 
@@ -341,11 +407,12 @@ def _counts(values: Sequence[str | int | bool]) -> dict[str, int]:
 def shares(
     counts: Mapping[str, Any], samples: int, described: Mapping[str, Any]
 ) -> dict[str, float]:
-    """The judge's decisions as shares of all samples, and how far the kinds of task are from the
-    target."""
+    """The judge's decisions as shares of all samples, none where no judge was asked, and how far
+    the kinds of task are from the target."""
     decided = {
         f"{status}_share": counts[status] / samples
         for status in ("accepted", "rejected", "undecided")
+        if status in counts
     }
     sets = described["sets"].items()
     return decided | {f"target_distance_{which}": found["distance"] for which, found in sets}

@@ -12,7 +12,7 @@ from bezoar import chat, generation, loading
 from bezoar.files import BadInput
 from bezoar.generation import Continuation, Draw
 from bezoar.params import LmEval, MtAnswer, Temperatures
-from bezoar.progress import track
+from bezoar.progress import bar
 from bezoar.prompts import Prompt
 from bezoar.records import (
     Answers,
@@ -89,6 +89,7 @@ def _evaluate(
         than a warning."""
 
         cut = 0
+        advanced = 0.0  # of the task that is asked
 
         def tok_encode(
             self,
@@ -119,7 +120,18 @@ def _evaluate(
 
         def _loglikelihood_tokens(self, requests: Any, *args: Any, **more: Any) -> Any:
             self.cut += sum(len(c) + len(a) > self.max_length + 1 for _, c, a in requests)
+            self.asked = len(requests)
             return super()._loglikelihood_tokens(requests, *args, **more)
+
+        def _model_call(self, inps: Any, *args: Any, **more: Any) -> Any:
+            logits = super()._model_call(inps, *args, **more)
+            self.went_on(min(len(inps) / self.asked, 1 - self.advanced))
+            return logits
+
+        def went_on(self, share: float) -> None:
+            """Show that so much of a task is done."""
+            self.advanced += share
+            advance(share)
 
     lm = Asking(
         pretrained=model,
@@ -144,33 +156,36 @@ def _evaluate(
         warnings.add(told)
     scores: Scores = {}
     scored: list[Scored] = []
-    for name in track(names, "harness", len(names)):
-        result: Any = evaluate(
-            lm,
-            loaded[name],
-            limit=how.limit,
-            bootstrap_iters=1000,
-            log_samples=True,
-            apply_chat_template=how.chat_template,
-            system_instruction=chat.SYSTEM.fill() if how.chat_template and own else None,
-        )
-        if notice := lm_harness.left_out(name, list(result["n-samples"].values())):
-            warnings.add(notice)
-        counts = {task: n["effective"] for task, n in result["n-samples"].items()}
-        # a group (mmlu) has a row of its own beside its tasks, a tag (truthfulqa) has none
-        rows = [name] if name in result["results"] else sorted(counts)
-        for row in rows:
-            numbers = {
-                key.removesuffix(",none"): float(f"{value:.6g}")
-                for key, value in result["results"][row].items()
-                if key.endswith(",none") and isinstance(value, float | int)
-            }
-            n = counts[row] if row in counts else sum(counts.values())
-            scores[row] = {**numbers, "n": n}
-        for task in sorted(result["samples"]):
-            ids = [item.id for item in items[task]] if task in items else None
-            row = name if name in rows else task
-            scored += _scored(row, task, ids, result["samples"][task])
+    with bar("harness", len(names)) as advance:
+        for name in names:
+            result: Any = evaluate(
+                lm,
+                loaded[name],
+                limit=how.limit,
+                bootstrap_iters=1000,
+                log_samples=True,
+                apply_chat_template=how.chat_template,
+                system_instruction=chat.SYSTEM.fill() if how.chat_template and own else None,
+            )
+            lm.went_on(1 - lm.advanced)
+            lm.advanced = 0.0
+            if notice := lm_harness.left_out(name, list(result["n-samples"].values())):
+                warnings.add(notice)
+            counts = {task: n["effective"] for task, n in result["n-samples"].items()}
+            # a group (mmlu) has a row of its own beside its tasks, a tag (truthfulqa) has none
+            rows = [name] if name in result["results"] else sorted(counts)
+            for row in rows:
+                numbers = {
+                    key.removesuffix(",none"): float(f"{value:.6g}")
+                    for key, value in result["results"][row].items()
+                    if key.endswith(",none") and isinstance(value, float | int)
+                }
+                n = counts[row] if row in counts else sum(counts.values())
+                scores[row] = {**numbers, "n": n}
+            for task in sorted(result["samples"]):
+                ids = [item.id for item in items[task]] if task in items else None
+                row = name if name in rows else task
+                scored += _scored(row, task, ids, result["samples"][task])
     if lm.cut:
         warnings.add(
             f"{lm.cut:,} requests were longer than the model's {lm.max_length:,} tokens and lost "

@@ -15,7 +15,7 @@ reply (bezoar/llm/room.py) are never sent: they are no calls, and counted apart.
 from bisect import bisect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import combinations
+from itertools import chain, combinations
 from pathlib import Path
 from random import Random
 from typing import NamedTuple, Protocol, TypeVar
@@ -75,6 +75,10 @@ SAMPLED = 200  # jobs of a scheme that are played; the rest is in proportion
 
 # What the hub's sources hold, for an estimate before they are fetched. Bytes are means.
 DOLLY = 15_011  # rows of databricks-dolly-15k, in eight categories of about a like size
+DOLLYS = (
+    "brainstorming", "classification", "closed_qa", "creative_writing", "general_qa",
+    "information_extraction", "open_qa", "summarization",
+)  # fmt: skip
 INSTRUCTION, CONTEXT, CONTEXTS = 72, 1190, 0.35  # measured on it; the share of rows with a context
 WITH_CONTEXT = ("closed_qa", "information_extraction", "summarization")  # all rows of these, only
 TASKS = {"cot": 18, "niv2": 1560, "t0": 193, "flan2021": 142}  # OpenBezoar 3.1.3
@@ -235,7 +239,7 @@ def _tables(p: Params, name: str) -> Tables:
     rng = Random(0)
     where = {"source": "", "licence": ""}
     if name == "dolly":
-        categories = [*p.schemes.lamini.categories, *p.schemes.evol_instruct.categories]
+        drawn = [getattr(each, "categories", None) or DOLLYS for each in p.schemes.named.values()]
         seeds = [
             Seed(
                 id=f"{category}-{n}",
@@ -247,7 +251,7 @@ def _tables(p: Params, name: str) -> Tables:
                 category=category,
                 **where,
             )
-            for category in dict.fromkeys(categories)
+            for category in dict.fromkeys(chain.from_iterable(drawn))
             for n in range((wanted.limit or DOLLY) // 8)
         ]
         return {"seeds.jsonl": seeds}
@@ -364,7 +368,7 @@ def _length(lengths: Sequence[int], rng: Random) -> int:
 
 def _rows(p: Params, given: Given) -> list[Row]:
     rows = []
-    for name in schemes.names():
+    for name in p.schemes.named:
         rows += _scheme(p, name, given.seeds(getattr(p.schemes, name).seeds))
     questions = {question.question_id: question for question in given.questions}
     said = "x" * budget.BYTES_PER_TOKEN * p.mt_answer.max_new_tokens
@@ -392,7 +396,7 @@ def _rows(p: Params, given: Given) -> list[Row]:
         judge = _grader(p, bought)
         compare = pairwise.comparer(both, wanted, judge)
         rows.append(_played(judge, f"mt_compare {name}", compare, compared))
-    return [*rows, _agreement(p, given, questions, wanted, bought)]
+    return [*rows, *([_agreement(p, given, questions, wanted, bought)] if p.checkpoints else [])]
 
 
 def _agreement(
@@ -542,7 +546,7 @@ def fit_more(p: Params, stage: str) -> str:
     more = "raise context_tokens if its server takes more, or lower max_tokens of its params"
     if stage != "generate lamini":
         return more
-    if p.schemes.lamini.fewer_examples:
+    if p.schemes.lamini and p.schemes.lamini.fewer_examples:
         return f"LaMini asks again with an example less (fewer_examples); else {more}"
     return f"set schemes.lamini.fewer_examples: true, {more}"
 

@@ -381,7 +381,7 @@ def _written(
         return_dict_in_generate=True,
         output_logits=not stops,
     )
-    with _plain(model):
+    with plain(model):
         done = model.generate(
             ids,
             attention_mask=torch.ones_like(ids),
@@ -392,7 +392,7 @@ def _written(
 
 
 @contextmanager
-def _plain(model: Any) -> Iterator[None]:
+def plain(model: Any) -> Iterator[None]:
     """Leave out what the model's own generation_config.json would add, as a penalty."""
     from transformers import GenerationConfig
 

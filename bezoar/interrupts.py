@@ -1,28 +1,84 @@
-"""Ctrl-C ends a process with a line instead of a traceback."""
+"""Ctrl-C and SIGTERM end a stage with one line, and without a traceback of whatever it was in.
 
+The process ends at once: what a stage must not lose is on the disk by then, for a kill says nothing
+either. An exception would have to find its way through torch and TRL, which print it.
+"""
+
+import os
 import signal
 import sys
-from types import TracebackType
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from typing import Any
+
+AGAIN = "run the same command again: it goes on from what is whole"
+WORDS = {
+    signal.SIGINT: f"error: interrupted; {AGAIN}",
+    signal.SIGTERM: f"error: ended by SIGTERM; {AGAIN}",
+}
+_LAST: list[Callable[[], None]] = []
 
 
 def say_in_a_line() -> None:
-    """Have Ctrl-C, from here on, end this process with a line."""
-    sys.excepthook = _without_traceback
+    """Have Ctrl-C and SIGTERM, from here on, end this process with a line, exit code 130 or 143.
 
-
-def _without_traceback(
-    kind: type[BaseException], error: BaseException, trace: TracebackType | None
-) -> None:
-    """Print an error as Python does, and Ctrl-C as a line."""
-    if not issubclass(kind, KeyboardInterrupt):
-        sys.__excepthook__(kind, error, trace)
+    One of several processes of a training says nothing: the one that started them does. Whoever
+    has set SIGINT aside (nohup, a helper's own process) keeps that."""
+    if "LOCAL_RANK" in os.environ:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+    before = signal.getsignal(signal.SIGINT)
+    if before is signal.SIG_DFL:
         return
-    end_with("error: interrupted; run the same command again: it goes on from what is whole")
+    if before is not signal.SIG_IGN:
+        signal.signal(signal.SIGINT, _end)
+    signal.signal(signal.SIGTERM, _end)
+
+
+def before_the_end(do: Callable[[], None]) -> None:
+    """Have `do` called before a signal ends this process."""
+    _LAST.append(do)
+
+
+@contextmanager
+def as_exception() -> Iterator[None]:
+    """Have Ctrl-C raise KeyboardInterrupt within, for who has more to say of it."""
+    if (
+        threading.current_thread() is not threading.main_thread()
+        or signal.getsignal(signal.SIGINT) is not _end
+    ):
+        yield
+        return
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        # a further Ctrl-C, after `end_with`, is left as that set it
+        if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+            signal.signal(signal.SIGINT, _end)
+
+
+def end(number: int) -> None:
+    """End this process as the signal `number` does."""
+    end_with(WORDS.get(signal.Signals(number), f"error: {signal.strsignal(number)}; {AGAIN}"))
+    for do in _LAST:
+        do()
+    os._exit(128 + number)
 
 
 def end_with(message: str) -> None:
-    """Print what Ctrl-C came to. A further one while that is printed does nothing, and afterwards
-    ends the process at once and without a word. For the main thread, which Ctrl-C reaches."""
+    """Print what a signal came to. A further Ctrl-C while that is printed does nothing, and
+    afterwards ends the process at once and without a word. For the main thread, which it reaches.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    print(message, file=sys.stderr, flush=True)
+    with suppress(OSError, RuntimeError, ValueError):  # the signal came while this was written to
+        sys.stdout.flush()
+    # a bar on a terminal has hidden the cursor, and its line has no end yet
+    opening = "\n\x1b[?25h" if os.isatty(2) else ""
+    with suppress(OSError):
+        os.write(2, f"{opening}{message}\n".encode(errors="backslashreplace"))
     signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
+def _end(number: int, frame: Any) -> None:
+    end(number)

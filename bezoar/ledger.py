@@ -8,7 +8,7 @@ lost. `bill` is "run/stage/label/model dollars": what an answer cost, and to who
 value is `{"charge": ..}` charges without answering: a reply that was billed and came to nothing
 (`lost`), or answers that `prune` forgot (`pruned`). Caps count all three.
 
-    python -m bezoar.ledger stats           answers, dollars by stage, label, model; what was lost
+    python -m bezoar.ledger stats           answers, tokens, dollars, time by stage; what was lost
     python -m bezoar.ledger verify          read every line; exit 1 when one is damaged
     python -m bezoar.ledger export FILE     all answers as one file, sorted by key
     python -m bezoar.ledger import PATH...  answers out of exports, replies.jsonl, folders of them
@@ -31,7 +31,7 @@ from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 
-from bezoar import arguments, work
+from bezoar import arguments, times, work
 from bezoar.files import BadInput, numbered, write
 from bezoar.records import Exchange
 
@@ -348,7 +348,8 @@ IMPORTED = Bill("imported", "", "", "")
 
 def stats(ledger: Ledger) -> dict[str, Any]:
     """What the store holds: counts, bytes, dollars in all and by run, stage, label and model; of
-    them the dollars that bought no answer."""
+    them the dollars that bought no answer; tokens by stage. Beside it, what stages took on this
+    machine, by stage: for outs that are whole, and for what has not come to its outs."""
     segments = list(ledger.folder.glob("*.jsonl"))
     return {
         "answers": len(ledger),
@@ -360,6 +361,29 @@ def stats(ledger: Ledger) -> dict[str, Any]:
         **{f"usd_by_{part}": _by(part, ledger.spent) for part in Bill._fields},
         "usd_lost_by_run": _by("run", ledger.lost),
         "usd_lost_by_stage": _by("stage", ledger.lost),
+        **_tokens_by_stage(ledger),
+        **_took(),
+    }
+
+
+def _tokens_by_stage(ledger: Ledger) -> dict[str, dict[str, int]]:
+    sums: dict[str, dict[str, int]] = {"tokens_in_by_stage": {}, "tokens_out_by_stage": {}}
+    for _, bill, _, value in ledger.lines():
+        for kind in ("tokens_in", "tokens_out"):
+            of = sums[f"{kind}_by_stage"]
+            stage = bill.stage or "-"
+            of[stage] = of.get(stage, 0) + int(value.get("reply", {}).get(kind) or 0)
+    return sums
+
+
+def _took() -> dict[str, dict[str, float]]:
+    """Seconds, CPU seconds and the most bytes of memory at once, by stage."""
+    made, unfinished = times.of_machine(work.home())
+    return {
+        "seconds_by_stage": {stage: spent.seconds for stage, spent in made.items()},
+        "cpu_seconds_by_stage": {stage: spent.cpu for stage, spent in made.items()},
+        "memory_by_stage": {stage: spent.memory for stage, spent in made.items()},
+        "seconds_unfinished_by_stage": {n: spent.seconds for n, spent in unfinished.items()},
     }
 
 

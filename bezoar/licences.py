@@ -15,6 +15,7 @@ from bezoar.records import Kept, Query, Sample, Seed
 from bezoar.spdx import STRICTNESS, Answer, Licence, known, split, strictest, unjoinable
 
 ROLES = ("seed", "teacher", "judge")
+NOBODY = "nobody"  # wrote or chose a row of the user's own
 SHOWN = 8  # sources that a refusal names
 
 # --- sets ----------------------------------------------------------------------------------------
@@ -27,12 +28,16 @@ def origins(seeds: str) -> dict[str, str]:
     return {query.id: query.source for query in read_jsonl("data/fetch/flan/queries.jsonl", Query)}
 
 
-def trace(samples: Sequence[Sample], sources: Mapping[str, str], llm: Endpoints) -> list[Kept]:
+def trace(
+    samples: Sequence[Sample], sources: Mapping[str, str], llm: Endpoints | None
+) -> list[Kept]:
     """Samples with where their seeds come from (`sources`, as `origins` has it) and under whose
-    terms they were written and chosen. BadInput: a sample of a seed that is not there."""
+    terms they were written and chosen; `llm` is None where no model was asked. BadInput: a sample
+    of a seed that is not there."""
+    judges = [judge.terms for judge in llm.judges] if llm else []
     terms = {
-        "teacher_terms": llm.teacher.terms,
-        "judge_terms": ", ".join(dict.fromkeys(judge.terms for judge in llm.judges)),
+        "teacher_terms": llm.teacher.terms if llm else "",
+        "judge_terms": ", ".join(dict.fromkeys(judges)),
     }
     kept = []
     for sample in samples:
@@ -54,7 +59,9 @@ def sheet(scheme: str, rows: Sequence[Kept]) -> dict[str, Any]:
     `texts` counts the rows under each of those, `unknown` the rows under one that nobody knows, and
     `unjoinable` the rows under both of two of which no one work can be made. `commercial` and
     `sharing` say whether commercial use and passing on are allowed, and why."""
-    stated = Counter(tuple(map(_plain, _stated(row))) for row in rows)
+    stated = Counter(
+        tuple(_plain(each) if each else NOBODY for each in _stated(row)) for row in rows
+    )
     combinations = [
         {**dict(zip(ROLES, names, strict=True)), "rows": number}
         for names, number in sorted(stated.items(), key=lambda each: (-each[1], each[0]))
@@ -92,7 +99,7 @@ def check(scheme: str, rows: Sequence[Kept], allow: Sequence[str] | None) -> Non
     refused: set[str] = set()
     found: Counter[tuple[str, str, str]] = Counter()
     for row in rows:
-        for role, stated in zip(ROLES, _stated(row), strict=True):
+        for role, stated in _by_role(row):
             for licence in split(stated):
                 if licence.name not in allowed:
                     refused.add(row.id)
@@ -116,6 +123,13 @@ def _stated(row: Kept) -> tuple[str, str, str]:
     return row.licence, row.teacher_terms, row.judge_terms
 
 
+def _by_role(row: Kept) -> list[tuple[str, str]]:
+    """What a row stands under, by who brings it. No teacher wrote the user's own rows, and no judge
+    chose them."""
+    named = zip(ROLES, _stated(row), strict=True)
+    return [(role, stated) for role, stated in named if stated or role == "seed"]
+
+
 def _plain(stated: str) -> str:
     """A list of licences in one spelling."""
     return ", ".join(licence.name for licence in split(stated))
@@ -123,7 +137,7 @@ def _plain(stated: str) -> str:
 
 def _texts(row: Kept) -> set[Licence]:
     """The licences of a row's text: its seeds' and its teacher's."""
-    return {*split(row.licence), *split(row.teacher_terms)}
+    return {lic for role, stated in _by_role(row) if role != "judge" for lic in split(stated)}
 
 
 def _holds(pair: Sequence[str], licences: Iterable[Licence]) -> bool:
@@ -134,7 +148,7 @@ def _used(rows: Sequence[Kept]) -> Counter[tuple[Licence, str]]:
     """How many rows stand under each licence, by the role that brings it."""
     used: Counter[tuple[Licence, str]] = Counter()
     for row in rows:
-        for role, stated in zip(ROLES, _stated(row), strict=True):
+        for role, stated in _by_role(row):
             used.update({(licence, role) for licence in split(stated)})
     return used
 

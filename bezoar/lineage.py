@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from bezoar import params
+from bezoar import curation, params
 from bezoar.files import BadInput, numbered, read_jsonl
 from bezoar.params import PAIRS, Params
 from bezoar.records import Example, Exchange, Kept, Query, Rejected, Sample, Seed, Verdict
@@ -41,8 +41,9 @@ def steps(settings: Params, weights: str) -> list[Step]:
         name = weights.removeprefix("merge/")
         merged = settings.merges[name]
         before, last = [merged.base, *merged.adapters], Step(f"merge@{name}", weights)
-    elif weights == "dpo/policy":
-        before, last = ["sft/hh_rlhf"], Step("dpo", weights, (PAIRS,))
+    elif weights.startswith("dpo/"):
+        start = settings.aligned[weights.removeprefix("dpo/")].start
+        before, last = [start], Step("dpo", weights, (PAIRS,))
     else:
         return []
     found = list(dict.fromkeys(step for each in before for step in steps(settings, each)))
@@ -56,6 +57,8 @@ def trace(id: str, settings: Params) -> dict[str, Any]:
     """The lineage of one row as plain JSON. BadInput: no row has that id (near ones are named), or
     a file that a finished run has is missing."""
     scheme = _scheme(id, settings)
+    if scheme in settings.own:
+        return _own(id, scheme, settings)
     generated = f"data/generate/{scheme}"
     sample = _one(f"{generated}/samples.jsonl", Sample, id)
     lost = None if sample else _one(f"{generated}/rejected.jsonl", Rejected, id)
@@ -86,9 +89,22 @@ def trace(id: str, settings: Params) -> dict[str, Any]:
     return found | _fate(id, scheme, settings)
 
 
+def _own(id: str, source: str, settings: Params) -> dict[str, Any]:
+    """The lineage of one of the user's own rows: no model wrote it or judged it."""
+    seeds = list(read_jsonl(f"data/fetch/{source}/seeds.jsonl", Seed))
+    seed = next((each for each in seeds if each.id == id), None)
+    if seed is None:
+        near = ", ".join(difflib.get_close_matches(id, [each.id for each in seeds], 3, cutoff=0))
+        raise BadInput(f"{id}: no row has this id; the nearest of {len(seeds):,} are {near}")
+    found = {"id": id, "scheme": source, "row": curation.own([seed])[0].model_dump()}
+    told = {"seeds": [seed.model_dump()], "exchanges": [], "verdict": None}
+    return found | told | _fate(id, source, settings)
+
+
 def _fate(id: str, scheme: str, settings: Params) -> dict[str, Any]:
     """What the filter did with a sample, and what it taught."""
     filtered = f"data/filter/{scheme}"
+    stage = f"{'filter_own' if scheme in settings.own else 'filter'}@{scheme}"
     for side in ("train", "eval"):
         if row := _one(f"{filtered}/{side}.jsonl", Kept, id):
             terms = row.model_dump(include={"licence", "sources", "teacher_terms", "judge_terms"})
@@ -97,9 +113,9 @@ def _fate(id: str, scheme: str, settings: Params) -> dict[str, Any]:
     if dropped is None:
         raise BadInput(
             f"{filtered}: holds neither this row ({id}) nor its rejection; it is older than "
-            f"data/generate/{scheme}: `dvc repro filter@{scheme}` makes it anew"
+            f"the rows that it was made from: `dvc repro {stage}` makes it anew"
         )
-    why = {"stage": f"filter@{scheme}", "reason": dropped.reason, "details": dropped.details}
+    why = {"stage": stage, "reason": dropped.reason, "details": dropped.details}
     return {"dropped": why}
 
 
@@ -119,22 +135,26 @@ def _learnt(id: str, scheme: str, side: str, settings: Params) -> dict[str, Any]
         f"sft@{name}"
         for name in settings.chain
         if data in steps(settings, f"sft/{name}")[-1].replayed
+        and Path("data/mix", name).exists()  # else the run has not come to this link yet
         and _one(f"data/mix/{name}/train.jsonl", Example, id)
     ]
     return {"trained_by": links, "replayed_by": again, "held_by": checkpoints}
 
 
 def _scheme(id: str, settings: Params) -> str:
-    for scheme in type(settings.schemes).model_fields:
+    for scheme in [*settings.schemes.named, *settings.own]:
         if re.fullmatch(rf"{re.escape(scheme)}-\d+(-\d+)?", id):
             return scheme
+    for source in settings.own:  # whose rows are called as their source calls them
+        if _one(f"data/fetch/{source}/seeds.jsonl", Seed, id):
+            return source
     raise BadInput(f"{id}: no row has this id; {_near(id, settings)}")
 
 
 def _near(id: str, settings: Params) -> str:
     """What to say beside an id that is not there."""
     known: list[str] = []
-    for scheme in type(settings.schemes).model_fields:
+    for scheme in [*settings.schemes.named, *settings.own]:
         for table in ("samples", "rejected"):
             path = Path(f"data/generate/{scheme}/{table}.jsonl")
             if path.exists():
@@ -208,7 +228,8 @@ def text(found: dict[str, Any]) -> str:
     parts = []
     for seed in found["seeds"]:
         asked = seed.get("instruction", seed.get("query", ""))
-        parts.append((f"seed {seed['id']}, {seed['source']}, {seed['licence']}", asked))
+        own = f" ({seed['own_id']})" if seed.get("own_id") else ""
+        parts.append((f"seed {seed['id']}{own}, {seed['source']}, {seed['licence']}", asked))
     for each in found["exchanges"]:
         who = f"{each['model']}{', simulated' if each['simulated'] else ''}"
         bought = (
@@ -236,9 +257,9 @@ def text(found: dict[str, Any]) -> str:
 
 def _kept(found: dict[str, Any]) -> list[tuple[str, str]]:
     terms = found["licences"]
-    under = (
-        f"seeds {terms['licence']}; teacher {terms['teacher_terms']}; judge {terms['judge_terms']}"
-    )
+    under = f"seeds {terms['licence']}"
+    if terms["teacher_terms"]:
+        under += f"; teacher {terms['teacher_terms']}; judge {terms['judge_terms']}"
     side = f"kept, in {found['split']}.jsonl of data/filter/{found['scheme']}"
     if found["split"] == "eval":
         links = ", ".join(found["chose_the_epoch_of"]) or "no link"

@@ -27,6 +27,7 @@ from pydantic import (
 )
 
 from bezoar import arguments, harness_names, lines
+from bezoar.arithmetic import Instructions
 from bezoar.faults import Fault, at, folded, hint, near, of, shown, standing
 from bezoar.files import BadInput, write
 from bezoar.lines import Document, NotYaml
@@ -114,6 +115,7 @@ def _free(params: dict[str, Any]) -> dict[str, Any]:
 
 KEY_FIELD = "api_key_env"
 PAIRS = "fetch/hh_rlhf"  # the preference pairs, below data/
+OWN = "dolly"  # seeds that are a set of their own: data/filter/dolly
 ASKED = "local/llm"  # models that are run in this process, each a folder
 FURTHER = "models/"  # what the further models lie under, below models/
 Url = Annotated[str, AfterValidator(_plain_url)]
@@ -145,6 +147,12 @@ class Link(Section):
     def sets(self) -> list[str]:
         """The sets of `data`, one or several."""
         return [self.data] if isinstance(self.data, str) else self.data
+
+
+class Aligned(Section):
+    """Weights that DPO starts from and is held against, a path below models/."""
+
+    start: str
 
 
 class Merge(Section):
@@ -632,7 +640,7 @@ Base = Annotated[GrownBase | LocalBase | HubBase, Field(discriminator="source")]
 
 # What `fields` of a source may name.
 FIELDS = {
-    "dolly": ("instruction", "context", "response", "category"),
+    "dolly": ("instruction", "context", "response", "category", "id"),
     "flan": ("inputs", "targets", "task_name", "prompt", "completion"),
     "topics": ("name", "subcategories"),
     "hh_rlhf": ("prompt", "chosen", "rejected", "system"),
@@ -673,6 +681,10 @@ class Generate(Section):
 Ids = Annotated[list[Count], Field(min_length=1), AfterValidator(_once)]
 
 
+# Which categories of seeds a scheme draws from; null: all that the seeds have, but `without`.
+Categories = Names | None
+
+
 class Lamini(Section):
     seeds: Name
     examples: Count
@@ -681,7 +693,8 @@ class Lamini(Section):
     topics: Count
     topic_words: Count
     topic_subcategories: Number
-    categories: Names
+    categories: Categories
+    without: list[str] = []  # came later: older files stay valid
     calls: Count
     fewer_examples: bool = True  # came later: older files stay valid
 
@@ -697,7 +710,8 @@ class EvolInstruct(Section):
     breadth: Share
     operations: Annotated[list[Operation], Field(min_length=1), AfterValidator(_once)]
     refusal_words: Number
-    categories: Names
+    categories: Categories
+    without: list[str] = []  # came later: older files stay valid
     per_category: Count
     iterations: Count = 1  # came later: older files stay valid
 
@@ -717,9 +731,17 @@ class Orca(Section):
 
 
 class Schemes(Section):
-    lamini: Lamini
-    evol_instruct: EvolInstruct
-    orca: Orca
+    """A scheme that params.yaml does not name is neither generated nor judged."""
+
+    lamini: Lamini | None = None
+    evol_instruct: EvolInstruct | None = None
+    orca: Orca | None = None
+
+    @property
+    def named(self) -> dict[str, Any]:
+        """The schemes that params.yaml names, in the order of this class."""
+        every = {name: getattr(self, name) for name in type(self).model_fields}
+        return {name: scheme for name, scheme in every.items() if scheme is not None}
 
 
 class Judge(Section):
@@ -1125,9 +1147,10 @@ class Report(Section):
 
 class Params(Section):
     """params.yaml as one profile sees it. `launch` names a file of launch/ by which training runs
-    on several processes; null: in one. `others` names those of `models` that stand beside our
-    checkpoints; `load` drops the rest of `models`, and adds these to `checkpoints` and, but for
-    those behind an endpoint, to `evaluated`."""
+    on several processes; null: in one. `cpu` names the instructions that CPUs of several kinds have
+    in common, so that all compute the same bits; null: each computes as is fastest on it. `others`
+    names those of `models` that stand beside our checkpoints; `load` drops the rest of `models`,
+    and adds these to `checkpoints` and, but for those behind an endpoint, to `evaluated`."""
 
     profile: str
     chain: dict[Name, Link]
@@ -1136,10 +1159,14 @@ class Params(Section):
     checkpoints: dict[Name, Checkpoint]
     models: dict[Name, Further]
     others: list[Name] = []  # came later: a params.yaml without it stays valid
-    compared: Annotated[dict[Name, Compared], Field(min_length=1)]
+    compared: dict[Name, Compared]
+    aligned: Annotated[dict[Name, Aligned], Field(max_length=1)]
+    own: list[Literal["dolly"]]
+    stand_ins: Literal["stop", "allow"] = "stop"  # came later: older files stay valid
     llm: Endpoints
     budget_usd: Budget
     launch: str | None
+    cpu: Instructions | None = None  # came later: a params.yaml without it stays valid
     fetch: Fetch
     generate: Generate
     schemes: Schemes
@@ -1157,6 +1184,38 @@ class Params(Section):
     known: Known | None = None  # came later: a params.yaml without it stays valid
     report: Report
 
+    @property
+    def sources(self) -> list[str]:
+        """The sources whose rows this recipe trains on, shows a teacher, or evaluates by."""
+        sets = [path for link in self.chain.values() for path in link.sets]
+        lamini = self.schemes.lamini
+        used = {
+            "dolly": "dolly" in self._seeds or bool(self.own),
+            "flan": "flan" in self._seeds,
+            "topics": lamini is not None and lamini.topic_guided > 0,
+            "hh_rlhf": PAIRS in sets or bool(self.aligned),
+            "mt_bench": bool(self.checkpoints),
+            "benchmarks": bool(self.evaluated),
+        }
+        return [name for name, so in used.items() if so]
+
+    @property
+    def _seeds(self) -> set[str]:
+        return {scheme.seeds for scheme in self.schemes.named.values()}
+
+    @property
+    def final(self) -> str:
+        """The checkpoint that the chain ends with: the last that is no further model."""
+        measured = {name: each for name, each in self.evaluated.items() if not each.link}
+        ours = [name for name, each in (measured | self.checkpoints).items() if not each.further]
+        return ours[-1] if ours else [*self.chain][-1]
+
+    @property
+    def final_model(self) -> str:
+        """The path below models/ of the checkpoint that the chain ends with."""
+        named: dict[str, Checkpoint] = {**self.evaluated, **self.checkpoints}
+        return named[self.final].model if self.final in named else f"sft/{self.final}"
+
     def further(self, looked_at: Checkpoint) -> Further | None:
         """Which of `models` it is; None for what this recipe makes."""
         return self.models[looked_at.model.removeprefix(FURTHER)] if looked_at.further else None
@@ -1166,6 +1225,11 @@ def load(path: str | Path = "params.yaml", profile: str | None = None) -> Params
     """The parameters of the active profile, or of the one named; BadInput lists every fault of the
     whole file."""
     return _load(Path(path).resolve(), Path(path).name, profile)
+
+
+def forget() -> None:
+    """Have the file read anew: it was changed."""
+    _load.cache_clear()
 
 
 @cache
@@ -1226,7 +1290,7 @@ def _under_every_profile(
     found: dict[str, list[Fault]] = {profile: [] for profile in profiles}
     checked: dict[str, Params] = {}
     for profile, scale in profiles.items():
-        joined, found[profile] = _join(recipe, scale, profile)
+        joined, found[profile] = _join(recipe, _named(recipe, scale), profile)
         unusable = [fault.path for fault in found[profile]]
         try:
             checked[profile] = Params.model_validate(joined)
@@ -1314,6 +1378,16 @@ def _no_such(profile: object, profiles: dict[str, Any]) -> Fault:
     )
 
 
+def _named(recipe: dict[str, Any], scale: dict[str, Any]) -> dict[str, Any]:
+    """Leave out how much a profile asks of schemes that the recipe leaves out."""
+    schemes, amounts = recipe.get("schemes"), scale.get("schemes")
+    if not isinstance(schemes, dict) or not isinstance(amounts, dict):
+        return scale
+    absent = Schemes.model_fields.keys() - schemes.keys()
+    left = {name: amount for name, amount in amounts.items() if name not in absent}
+    return {**scale, "schemes": left}
+
+
 def _join(
     recipe: dict[str, Any], scale: dict[str, Any], profile: str, above: tuple[str, ...] = ()
 ) -> tuple[dict[str, Any], list[Fault]]:
@@ -1357,13 +1431,14 @@ def _references(params: Params) -> list[str]:
     """Links, merges and checkpoints must name weights that a stage makes, links sets of rows."""
     made = {
         "fetch/base",
-        "dpo/policy",
+        *(f"dpo/{name}" for name in params.aligned),
         *(f"sft/{name}" for name in params.chain),
         *(f"merge/{name}" for name in params.merges),
     }
     trained = {
         **{f"chain.{n}.{k}": getattr(c, k) for n, c in params.chain.items() for k in _WEIGHTS},
         **{f"merges.{n}.{k}": getattr(m, k) for n, m in params.merges.items() for k in _MERGED},
+        **{f"aligned.{n}.start": each.start for n, each in params.aligned.items()},
     }
     looked_at = {
         **{f"evaluated.{n}.model": e.model for n, e in params.evaluated.items()},
@@ -1379,17 +1454,30 @@ def _references(params: Params) -> list[str]:
         f"{first}: no stage makes models/{path}{_named_too(more)}; {hint(path, sorted(made))}"
         for path, (first, *more) in unmade.items()
     ]
-    sets = [PAIRS, *(f"filter/{name}" for name in type(params.schemes).model_fields)]
+    sets = [PAIRS, *(f"filter/{name}" for name in [*params.schemes.named, *params.own])]
     for name, link in params.chain.items():
         for path in link.sets:
             if path not in sets:
-                right = hint(path, sets)
+                right = _left_out(path) or hint(path, sets)
                 faults.append(f"chain.{name}.data: data/{path} is no set of rows; {right}")
     return faults + _compared(params)
 
 
 def _named_too(places: list[str]) -> str:
     return f" (which {', '.join(places)} {'name' if places[1:] else 'names'} too)" * bool(places)
+
+
+def _left_out(path: str) -> str:
+    """What to do about a set that is known, and not made; "" where it is not known."""
+    name = path.removeprefix("filter/")
+    if path == f"filter/{OWN}":
+        return f"your own rows are filtered where they are named: own: [{OWN}]"
+    if path.startswith("filter/") and name in Schemes.model_fields:
+        return (
+            f"the scheme is left out of `schemes`: `python -m bezoar.recipe without {name}` (or "
+            "`whole`) writes the links that go with it"
+        )
+    return ""
 
 
 def _others(params: Params) -> list[str]:
@@ -1479,8 +1567,6 @@ def _links(profile: str, params: Params) -> list[str]:
             faults.append(
                 f"profiles.{profile}.sft.links.{name}: missing; chain has this link{guess}"
             )
-    if "hh_rlhf" not in params.chain:
-        faults.append("chain.hh_rlhf: missing; dpo starts from this link")
     return faults or _circle(params)
 
 
@@ -1489,7 +1575,7 @@ def _circle(params: Params) -> list[str]:
     needs = {
         **{f"sft/{n}": [getattr(c, k) for k in _WEIGHTS] for n, c in params.chain.items()},
         **{f"merge/{n}": [getattr(m, k) for k in _MERGED] for n, m in params.merges.items()},
-        "dpo/policy": ["sft/hh_rlhf"],
+        **{f"dpo/{name}": [each.start] for name, each in params.aligned.items()},
     }
     try:
         TopologicalSorter(needs).prepare()
@@ -1524,7 +1610,8 @@ def _sizes(profile: str, params: Params) -> list[str]:
             f"{params.judge.scale}"
         )
     for scheme, made_of in _SEEDS.items():
-        if (source := getattr(params.schemes, scheme).seeds) not in made_of:
+        section = params.schemes.named.get(scheme)
+        if section and (source := section.seeds) not in made_of:
             right = hint(source, made_of)
             faults.append(f"schemes.{scheme}.seeds: {source!r} has no rows for it; {right}")
     for scheme in params.filter.copies:

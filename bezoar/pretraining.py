@@ -12,7 +12,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from bezoar import chat, work
+from bezoar import arithmetic, chat, work
 from bezoar.files import BadInput
 from bezoar.params import GrownBase
 from bezoar.progress import bar
@@ -25,7 +25,8 @@ def grow(corpus: Sequence[str], size: GrownBase, seed: int, out: Path) -> None:
     """Train a tokenizer and a Llama on `corpus` (documents) and leave them at `out`, in the layout
     that plain `AutoModelForCausalLM` and `AutoTokenizer` load.
 
-    Equal arguments and library versions give equal bytes. A grown base stays in the work folder, so
+    Equal arguments and library versions give equal bytes, on every CPU where the profile's `cpu`
+    is in force. A grown base stays in the work folder, so
     the same call again only copies it. BadInput: a corpus or a size that cannot be trained.
     """
     if size.hidden_size % size.heads:
@@ -39,6 +40,7 @@ def grow(corpus: Sequence[str], size: GrownBase, seed: int, out: Path) -> None:
         template=_rendered(),
         code=work.content(__file__),
         versions=[version(name) for name in ("torch", "transformers", "tokenizers")],
+        cpu=arithmetic.in_force(),
     )
     with work.scratch("fetch", key) as folder:
         base = folder / "base"

@@ -1,20 +1,26 @@
-"""A bar with rate and time left on a terminal; nothing where there is none."""
+"""A bar with rate and time left on a terminal; where there is none, a line now and then."""
 
-from collections.abc import Callable, Iterable, Iterator
+import sys
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TypeVar
 
-T = TypeVar("T")
+# Without a terminal a line stands for every twentieth, or for five minutes where that takes longer.
+# What is over in seconds says nothing: a log is read by people.
+SHARE = 0.05
+SOONEST, LATEST = 5.0, 300.0  # seconds between two lines
+ROUNDING = 1e-6  # of parts of one that are added up
 
 
 @contextmanager
-def bar(label: str, total: float) -> Iterator[Callable[[float], None]]:
-    """Yield `advance(n)`; the bar shows done/total, units a second and the time left."""
+def bar(label: str, total: float, done: float = 0) -> Iterator[Callable[[float], None]]:
+    """Yield `advance(n)`; the bar shows done/total, units a second and the time left. `done`: what
+    was done before, by a run that goes on."""
     from rich.console import Console
 
     console = Console(stderr=True)
     if not console.is_terminal:
-        yield lambda done: None
+        yield Lines(label, total, done).advance
         return
     from rich.progress import (
         BarColumn,
@@ -39,13 +45,54 @@ def bar(label: str, total: float) -> Iterator[Callable[[float], None]]:
         TimeRemainingColumn(elapsed_when_finished=True),
     )
     with Progress(*columns, console=console) as progress:
-        task = progress.add_task(label, total=total)
-        yield lambda done: progress.advance(task, done)
+        task = progress.add_task(label, total=total, completed=int(done))
+        yield lambda more: progress.advance(task, more)
 
 
-def track(rows: Iterable[T], label: str, total: int) -> Iterator[T]:
-    """Yield rows while a bar counts them."""
-    with bar(label, total) as advance:
-        for row in rows:
-            yield row
-            advance(1)
+class Lines:
+    """How far `label` is, as lines on standard error: the share done and the time left, and at the
+    end the time that it took."""
+
+    def __init__(
+        self,
+        label: str,
+        total: float,
+        done: float = 0,
+        clock: Callable[[], float] = time.monotonic,
+        write: Callable[[str], None] = lambda line: print(line, file=sys.stderr, flush=True),
+    ) -> None:
+        self.label, self.total, self.clock, self.write = label, total, clock, write
+        self.before = self.done = self.shown = done
+        self.began = self.spoke = clock()
+
+    def advance(self, more: float) -> None:
+        """Count `more` as done; print a line where it is time for one."""
+        # processes that share rows out repeat some, to come out even
+        self.done = min(self.done + more, self.total)
+        now = self.clock()
+        silent = now - self.spoke
+        due = self.done - self.shown >= SHARE * self.total and silent >= SOONEST
+        ended = self.done >= self.total - ROUNDING > self.shown and now - self.began >= SOONEST
+        if due or ended or silent >= LATEST:
+            self.shown, self.spoke = self.done, now
+            self.write(self._line(now - self.began))
+
+    def _line(self, seconds: float) -> str:
+        amount = f"{self.label}: {self.done:,.0f} of {self.total:,.0f}"
+        if self.done >= self.total - ROUNDING:
+            return f"{amount}, {duration(seconds)}"
+        made = self.done - self.before
+        left = duration(seconds / made * (self.total - self.done)) if made else "unknown time"
+        share = f"{100 * self.done / self.total:.0f} %"
+        return f"{amount} ({share}), {duration(seconds)} so far, {left} left"
+
+
+def duration(seconds: float) -> str:
+    """Seconds as people say them: 4 s, 3 min 20 s, 2 h 5 min."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min" + (f" {whole % 60} s" if whole % 60 else "")
+    minutes = round(whole / 60)
+    return f"{minutes // 60} h" + (f" {minutes % 60} min" if minutes % 60 else "")

@@ -65,7 +65,7 @@ def plan(repository: str, settings: Params) -> list[Upload]:
 
 
 def _sets(repository: str, settings: Params) -> Iterator[Upload]:
-    for scheme in type(settings.schemes).model_fields:
+    for scheme in [*settings.schemes.named, *settings.own]:
         folder = Path("data/filter", scheme)
         if not (folder / "README.md").exists():
             raise BadInput(f"{folder}/README.md: there is no card; `dvc repro` makes set and card")

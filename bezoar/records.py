@@ -23,7 +23,8 @@ class Message(Record):
 
 
 class Seed(Record):
-    """A row of the shape of databricks-dolly-15k; `context` is "" where there is none."""
+    """A row of the shape of databricks-dolly-15k; `context` is "" where there is none, and so is
+    `own_id`, what the file itself calls the row."""
 
     id: str
     instruction: str
@@ -32,6 +33,7 @@ class Seed(Record):
     category: str
     source: str
     licence: str
+    own_id: str = ""
 
 
 Mixture = Literal["cot", "niv2", "t0", "flan2021"]

@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from bezoar import interrupts, temporary
+from bezoar import arithmetic, interrupts, params, temporary, times
 from bezoar.files import BadInput
 
 # A full disk, as Python and safetensors, a quota, and torch.save put it
@@ -105,14 +105,18 @@ def _link(file: str, to: str) -> None:
 
 
 def begin() -> None:
-    """Start a stage: it ends when dvc ends, and a temporary copy sees the user's own files."""
+    """Start a stage: it ends when dvc ends, computes as `cpu` of the profile says, sees the user's
+    own files in a temporary copy too, and what it takes is kept."""
     die_with_parent()
-    temporary.bring_own_files(os.environ.get("DVC_STAGE", ""))
+    stage = os.environ.get("DVC_STAGE", "")
+    times.start(home(), stage)
+    arithmetic.settle(params.load().cpu)
+    temporary.bring_own_files(stage)
 
 
 def die_with_parent() -> None:
     """Ask the kernel to end this process when dvc ends (Linux): no orphan writes to a stale out.
-    Have Ctrl-C end it with a line."""
+    Have Ctrl-C and SIGTERM end it with a line."""
     interrupts.say_in_a_line()
     if sys.platform == "linux":
         parent = os.getppid()

@@ -23,13 +23,14 @@ SOURCE = "data/fetch/mt_bench"
 
 
 def main() -> None:
-    work.die_with_parent()
+    work.begin()
     p = params.load()
     questions = {q.question_id: q for q in read_jsonl(f"{SOURCE}/questions.jsonl", Question)}
     answers = list(read_jsonl(f"{SOURCE}/answers.jsonl", Answers))
     others = agreement.given(
-        list(read_jsonl(f"{SOURCE}/votes.jsonl", Vote)),
-        list(read_jsonl(f"{SOURCE}/grades.jsonl", Grade)),
+        # where no checkpoint answers MT-Bench, the run has no grader to compare with anybody
+        list(read_jsonl(f"{SOURCE}/votes.jsonl", Vote)) if p.checkpoints else [],
+        list(read_jsonl(f"{SOURCE}/grades.jsonl", Grade)) if p.checkpoints else [],
         p.agreement.tie_margin,
     )
     records = agreement.records(others, p.agreement.records)

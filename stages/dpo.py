@@ -1,7 +1,8 @@
-"""Direct preference optimisation: the policy starts at, and is held against, the HH-SFT model.
+"""Direct preference optimisation: the policy starts at, and is held against, one model.
 
-reads   models/sft/hh_rlhf, data/fetch/hh_rlhf/train.jsonl, data/fetch/hh_rlhf/test.jsonl
-writes  models/dpo/policy: a full model with its tokenizer
+reads   the weights that `aligned` starts from (models/), data/fetch/hh_rlhf/train.jsonl,
+        data/fetch/hh_rlhf/test.jsonl
+writes  models/dpo/NAME: a full model with its tokenizer
 metrics metrics/dpo/dpo.json, metrics/dpo/train.csv, metrics/dpo/eval.csv
 """
 
@@ -13,17 +14,17 @@ from bezoar.records import Pair
 from bezoar.training import dpo, launching
 
 
-def main() -> None:
+def main(name: str) -> None:
     work.begin()
     settings = params.load()
-    preflight.stage("dpo")
-    launching.spread(settings.launch, "stages.dpo", shard=settings.dpo.weights == "all")
+    preflight.stage("dpo", name)
+    launching.spread(settings.launch, "stages.dpo", name, shard=settings.dpo.weights == "all")
     run = dpo.dpo(
-        Path("models/sft/hh_rlhf"),
+        Path("models", settings.aligned[name].start),
         pairs("data/fetch/hh_rlhf/train.jsonl"),
         pairs("data/fetch/hh_rlhf/test.jsonl"),
         how=settings.dpo,
-        out=Path("models/dpo/policy"),
+        out=Path("models/dpo", name),
     )
     if run:
         files.write_json("metrics/dpo/dpo.json", run.metrics)
@@ -42,5 +43,4 @@ def pairs(path: str) -> list[tuple[str, str, str]]:
 
 
 if __name__ == "__main__":
-    arguments.none("stages.dpo", __doc__)
-    main()
+    main(arguments.label("stages.dpo", __doc__))

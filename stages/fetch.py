@@ -31,10 +31,10 @@ def main(name: str) -> None:
     account = base(fetch) if name == "base" else rows(name, fetch)
     told = {key: value for key, value in account.items() if key not in ("parts", "files")}
     print(f"fetch {name}: {json.dumps(told, ensure_ascii=False)}")
-    if "stands_in_for" in account:
+    if "stands_in_for" in account and name in ("base", *p.sources):
         print(f"  {account['stands_in_for']} is empty: the project's own stands in for your files")
-    if account["source"] == "local" and (undrawn := local.undrawn(account, p.schemes)):
-        print(f"  no scheme draws from these categories (schemes in params.yaml): {undrawn}")
+    if account["source"] == "local" and "categories" in account:
+        print(f"  {local.drawn(account, p.schemes)}")
 
 
 def rows(name: str, fetch: params.Fetch) -> Mapping[str, object]:

@@ -25,7 +25,8 @@ def main(name: str) -> None:
     if not jobs:
         raise BadInput(
             f"generate@{name}: no calls can be planned; data/fetch/{section.seeds} has no seeds "
-            f"that schemes.{name} asks for in params.yaml (its categories, or tasks)"
+            f"that schemes.{name} asks for in params.yaml (its categories, with so many seeds each "
+            "as a call shows, or its tasks); its source.json counts them"
         )
     preflight.free_checks(section.seeds)
     ask = llm.connect(p.llm.teacher, p, "generate", name)

@@ -27,8 +27,8 @@ CHECK = re.findall(r"^```\n(find .*)\n```$", PAGE, re.MULTILINE)[0]
 OUTS = {
     "data/filter/lamini": "filter@lamini",
     "metrics/filter/lamini.json": "filter@lamini",
-    "metrics/dpo/dpo.json": "dpo",
-    "metrics/dpo/train.csv": "dpo",
+    "metrics/dpo/dpo.json": "dpo@policy",
+    "metrics/dpo/train.csv": "dpo@policy",
 }
 
 
@@ -251,10 +251,10 @@ def test_a_training_stage_ends_with_its_dvc_and_goes_on(
     copied: Copy, halt: Callable[..., Halted]
 ) -> None:
     """Killed with half a checkpoint written."""
-    copied.forget("dpo")
-    halt("dpo", "/trainer_state.json").kill("dvc")
-    copied.types(row("a training stage").commands[0], "dpo")
-    copied.assert_whole("dpo")
+    copied.forget("dpo@policy")
+    halt("dpo@policy", "/trainer_state.json").kill("dvc")
+    copied.types(row("a training stage").commands[0], "dpo@policy")
+    copied.assert_whole("dpo@policy")
 
 
 @pytest.mark.slow

@@ -21,7 +21,8 @@ PARAMS: dict[str, Any] = yaml.safe_load((ROOT / "params.yaml").read_text())
 LOOPS: dict[str, Any] = {name: stage.get("do", stage) for name, stage in DVC["stages"].items()}
 # the second loop of a stage, over `others`, which DVC wants a name of its own for
 SECOND = {name: loop for name, loop in LOOPS.items() if name.endswith("_others")}
-STAGES = {name: loop for name, loop in LOOPS.items() if name not in SECOND}
+OWN = "filter_own"  # the user's own rows, which no model wrote or judged
+STAGES = {name: loop for name, loop in LOOPS.items() if name not in (OWN, *SECOND)}
 PYTHON = sorted([*(ROOT / "bezoar").rglob("*.py"), *(ROOT / "stages").rglob("*.py")])
 HEAVY = (
     "torch",
@@ -74,6 +75,15 @@ def test_the_second_loop_of_a_stage_is_the_first_one_for_other_models(name: str)
             for loop in (one, other)
         ]
         assert shared[0] == shared[1], kind
+
+
+def test_own_rows_are_filtered_by_the_same_stage_and_wait_for_no_model() -> None:
+    one, own = LOOPS["filter"], LOOPS[OWN]
+    assert own["cmd"] == one["cmd"] and DVC["stages"][OWN]["foreach"] == "${own}"
+    assert [out.replace("item", "key") for out in outs(own)] == outs(one)
+    assert not [dep for dep in own["deps"] if re.match("data/(generate|judge)|prompts/", dep)]
+    own_deps = {dep.replace("${item}", "${item.seeds}") for dep in own["deps"]}
+    assert own_deps - {*one["deps"]} == {"bezoar/cards/own.md"}
 
 
 @pytest.mark.parametrize("name", STAGES)

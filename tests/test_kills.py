@@ -43,7 +43,7 @@ def a_checkpoint(scratch: Path) -> Callable[[], bool]:
     [
         (("stages.sft", "lamini"), "sft/lamini"),  # QLoRA
         (("stages.sft", "hh_rlhf"), "sft/hh_rlhf"),  # all parameters
-        (("stages.dpo",), "dpo/policy"),
+        (("stages.dpo", "policy"), "dpo/policy"),
     ],
 )
 def test_whenever_it_is_killed_the_run_ends_with_the_same_bytes(

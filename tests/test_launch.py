@@ -228,3 +228,27 @@ def test_accelerate_takes_the_files(file: Path) -> None:
 
     made = load_config_from_file(str(file))
     assert made.num_machines == 1 and made.main_process_port == 0
+
+
+@pytest.mark.parametrize("launch", ["none", "cpu2"])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_in_training_is_one_line_and_the_checkpoint_stays(
+    place: Path, launch: str, number: signal.Signals
+) -> None:
+    """Of torch, TRL and the processes that training was launched on nothing is heard."""
+    process = start(place, launch, "all", start_new_session=True)
+    try:
+        deadline = time.monotonic() + 300
+        while not any((place / "work").rglob("checkpoint-*/trainer_state.json")):
+            assert process.poll() is None and time.monotonic() < deadline
+            time.sleep(0.005)
+        # as a terminal sends Ctrl-C: to all of them
+        (os.killpg if number == signal.SIGINT else os.kill)(process.pid, number)
+        _, said = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert process.returncode == 128 + number
+    words = "interrupted" if number == signal.SIGINT else "ended by SIGTERM"
+    assert said == f"error: {words}; run the same command again: it goes on from what is whole\n"
+    assert any((place / "work").rglob("checkpoint-*/trainer_state.json"))
+    assert not (place / "models/sft").exists()

@@ -30,7 +30,7 @@ FENCE = re.compile(r"^```([^\n`]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 NEEDS = re.compile(r"\bneeds ((?:an?|two|the|Ollama)\b.*)")
 # what may open a block that says no language: all else in such a block is something's output
 OURS = ("make", "dvc", "python", "pytest", "git")
-PROGRAMS = (*OURS, "source", "export", "vllm", "ollama", "sbatch", "sky")
+PROGRAMS = (*OURS, "source", "export", "vllm", "ollama", "transformers", "sbatch", "sky")
 SHELL = ("source", "export", "test", "cd")
 
 # What a page may tell to type, below the file of the test that runs it. `make` is looked up by the
@@ -76,6 +76,14 @@ RUN = {
         r"git apply": "test_the_scheme_of_the_page_makes_a_set",
         r"python -m bezoar\.params( \w+)?": "test_the_profile_is_switched",
     },
+    "tests/test_recipe.py": {
+        r"python -m bezoar\.recipe without .*|python -m bezoar\.recipe whole": (
+            "test_leaving_out_adds_up_and_is_undone_in_any_order"
+        ),
+        r"python -m bezoar\.recipe stop .*": (
+            "test_stopping_after_sft_leaves_out_what_nobody_gave"
+        ),
+    },
     "tests/test_readme.py": {
         r"python -m bezoar\.ledger .*": "test_the_ledger_commands_run_on_an_empty_machine",
     },
@@ -92,6 +100,15 @@ RUN = {
         r"python -m bezoar\.preflight.*": (
             "test_the_command_ends_with_1_where_something_would_stop_the_run"
         ),
+    },
+    "tests/test_talk.py": {
+        r"(echo .* \| )?python -m bezoar\.talk.*": (
+            "test_a_question_in_a_pipe_gets_its_answer_on_standard_output"
+        ),
+        r"echo .*": "test_a_question_in_a_pipe_gets_its_answer_on_standard_output",
+    },
+    "tests/test_serving.py": {
+        r"transformers serve .*": "served",
     },
     "tests/test_publish.py": {
         r"python -m bezoar\.publish.*": "test_nothing_is_sent_unless_asked",

@@ -216,7 +216,7 @@ def test_seeds_keep_their_words_order_and_file(tmp_path: Path) -> None:
     ("row", "said"),
     [
         ({k: v for k, v in DOLLY.items() if k != "response"}, "response: missing; the fields here"),
-        ({**DOLLY, "category": 3}, "a.jsonl:2: category: text is expected, got 3"),
+        ({**DOLLY, "category": ["x"]}, "a.jsonl:2: category: text is expected, got ['x']"),
         ({**DOLLY, "context": ["x"]}, "context: text is expected, got ['x']"),
         ({**DOLLY, "response": "\ud800"}, "response: half a surrogate pair"),
     ],

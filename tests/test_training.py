@@ -776,3 +776,21 @@ def test_a_batch_is_whole_micro_batches(tmp_path: Path) -> None:
     files.write(tmp_path / "params.yaml", [broken])
     with pytest.raises(BadInput, match="micro_batch_size 5 does not divide batch_size 16"):
         params.load(tmp_path / "params.yaml")
+
+
+def test_its_rmsprop_is_torchs_but_for_the_last_bits_of_a_root() -> None:
+    import torch
+
+    torch.manual_seed(3)
+    start, gradients = torch.randn(33, 7), torch.randn(4, 33, 7)
+    gradients[:, 0] = 0.0  # a root of nothing
+    theirs, ours = (torch.nn.Parameter(start.clone()) for _ in range(2))
+    optimizers = torch.optim.RMSprop([theirs], lr=0.01), fitting.rmsprop()([ours], lr=0.01)
+    for gradient in gradients:
+        theirs.grad, ours.grad = gradient.clone(), gradient.clone()
+        for optimizer in optimizers:
+            optimizer.step()
+    torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-6)
+    assert torch.equal(ours[0], start[0])
+    saved = [optimizer.state_dict() for optimizer in optimizers]
+    assert saved[0]["state"][0].keys() == saved[1]["state"][0].keys()

@@ -11,6 +11,16 @@ from bezoar.params import Embedded, Endpoint, Params
 from bezoar.records import SeedContamination
 
 NAMES = {"lamini": "LaMini", "evol_instruct": "Evol-Instruct", "orca": "Orca"}
+# named, so that the Hub's viewer takes no other file of the set for rows
+SPLITS = [
+    {
+        "config_name": "default",
+        "data_files": [
+            {"split": "train", "path": "train.jsonl"},
+            {"split": "validation", "path": "eval.jsonl"},
+        ],
+    }
+]
 STEPS = {
     "asked": "instructions asked of the teacher",
     "parsed": "read from its replies",
@@ -59,16 +69,7 @@ def card(name: str, params: Params, folder: Path) -> str:
             name.replace("_", "-"),
             *(["simulated"] if simulated else []),
         ],
-        # named, so that the Hub's viewer takes no other file of the set for rows
-        configs=[
-            {
-                "config_name": "default",
-                "data_files": [
-                    {"split": "train", "path": "train.jsonl"},
-                    {"split": "validation", "path": "eval.jsonl"},
-                ],
-            }
-        ],
+        configs=SPLITS,
     )
     return cards.render(
         "dataset.md",
@@ -113,6 +114,37 @@ def card(name: str, params: Params, folder: Path) -> str:
             )
             if (folder / path).exists()
         ],
+    )
+
+
+def own(name: str, folder: Path) -> str:
+    """The card of the user's own rows: what was dropped of them, and under what they stand."""
+    from huggingface_hub import DatasetCardData
+
+    funnel: Any = read_json(folder / "funnel.json")
+    sheet: Any = read_json(folder / "licences.json")
+    spoken: Any = read_json(folder / "languages.json")
+    source: Any = read_json(f"data/fetch/{name}/source.json")
+    front = DatasetCardData(
+        **cards.standing(sheet),
+        language=spoken["spoken"] or None,
+        pretty_name=f"{cards.PROJECT} {name}",
+        size_categories=[cards.size(funnel["kept"])],
+        task_categories=["text-generation"],
+        source_datasets=cards.repositories(source) or ["original"],
+        tags=["instruction-tuning", cards.PROJECT],
+        configs=SPLITS,
+    )
+    return cards.render(
+        "own.md",
+        front,
+        name=name,
+        funnel=funnel,
+        sheet=sheet,
+        world=source["source"] == "world",
+        parts=source.get("parts", []),
+        contamination=cards.findings(folder / "contamination.jsonl"),
+        unjoinable=cards.unjoinable(sheet["unjoinable"]),
     )
 
 

@@ -13,12 +13,14 @@ from bezoar.report import Run
 
 
 def trained(settings: Params) -> dict[str, str]:
-    """Checkpoint -> its weights below models/, for those that a stage trained or merged."""
-    return {
-        name: each.model
-        for name, each in settings.checkpoints.items()
-        if lineage.steps(settings, each.model)
-    }
+    """Checkpoint -> its weights below models/, for those that a stage trained or merged: what is
+    asked or measured beside the links, and merges that nobody measures."""
+    looked_at = {n: each.model for n, each in settings.evaluated.items() if not each.link}
+    looked_at |= {name: each.model for name, each in settings.checkpoints.items()}
+    for name in settings.merges:
+        if f"merge/{name}" not in looked_at.values():
+            looked_at.setdefault(name, f"merge/{name}")
+    return {name: path for name, path in looked_at.items() if lineage.steps(settings, path)}
 
 
 def standing(settings: Params, weights: str) -> dict[str, Any]:
@@ -38,14 +40,14 @@ def card(name: str, run: Run, settings: Params) -> str:
     """The card of one checkpoint of a finished run."""
     from huggingface_hub import EvalResult, ModelCardData
 
-    weights = settings.checkpoints[name].model
+    weights = trained(settings)[name]
     steps = lineage.steps(settings, weights)
     instructed = [data for data in _sets(steps) if data != PAIRS]
     under = standing(settings, weights)
     scores = run.results[name].tasks if name in run.results else {}
     simulated = {
         who: True
-        for funnel in (run.funnels[_scheme(data)] for data in instructed)
+        for funnel in (run.funnels[_scheme(d)] for d in instructed if _scheme(d) in run.funnels)
         for who, so in (("teacher", funnel.simulated_teacher), ("judge", funnel.simulated_judge))
         if so
     }
@@ -74,7 +76,8 @@ def card(name: str, run: Run, settings: Params) -> str:
         model_name=f"{cards.PROJECT}-{name}",
         eval_results=harness or None,
     )
-    grader = sorted({grade.judge for grade in run.grades[name] if grade.judge != "rule"})
+    grades = run.grades.get(name, [])
+    grader = sorted({grade.judge for grade in grades if grade.judge != "rule"})
     return cards.render(
         "model.md",
         front,
@@ -90,9 +93,10 @@ def card(name: str, run: Run, settings: Params) -> str:
         before=run.results["base"].tasks if "base" in run.results else {},
         shots=settings.lm_eval.num_fewshot,
         limit=settings.lm_eval.limit,
-        mt_bench=run.mt_bench[name],
+        mt_bench=run.mt_bench.get(name),
+        stand_ins=run.stand_ins,
         grader=", ".join(grader) or "nobody",
-        simulated_grader=any(grade.simulated for grade in run.grades[name]),
+        simulated_grader=any(grade.simulated for grade in grades),
         under=under,
         unjoinable=cards.unjoinable(under["unjoinable"]),
     )
@@ -104,8 +108,10 @@ def _sets(steps: list[lineage.Step]) -> list[str]:
 
 
 def _languages(instructed: list[str]) -> list[str]:
-    """The languages of the rows that the weights learnt from. Of preference pairs nobody tells."""
-    accounts: list[Any] = [read_json(f"data/{data}/languages.json") for data in instructed]
+    """The languages of the rows that the weights learnt from. Of rows that no filter has seen, and
+    of preference pairs, nobody tells."""
+    paths = [Path("data", data, "languages.json") for data in instructed]
+    accounts: list[Any] = [read_json(path) for path in paths if path.exists()]
     return list(dict.fromkeys(short for each in accounts for short in each["spoken"]))
 
 
@@ -116,9 +122,11 @@ def _scheme(data: str) -> str:
 def _seeds(steps: list[lineage.Step], run: Run, settings: Params) -> list[str]:
     """The Hub's data sets that the weights learnt from, directly or by way of a scheme's seeds."""
     sources = [
-        "hh_rlhf" if data == PAIRS else getattr(settings.schemes, _scheme(data)).seeds
+        "hh_rlhf" if data == PAIRS
+        else name if (name := _scheme(data)) in settings.own
+        else getattr(settings.schemes, name).seeds
         for data in _sets(steps)
-    ]
+    ]  # fmt: skip
     named = (cards.repositories(run.sources[s].model_dump()) for s in dict.fromkeys(sources))
     return list(dict.fromkeys(each for names in named for each in names))
 
@@ -143,7 +151,7 @@ def _numbers(step: lineage.Step, run: Run, settings: Params) -> dict[str, str]:
     if not step.data:
         return dict.fromkeys(("rows", "epochs", "loss"), "–")
     if step.stage == "dpo":
-        dpo = run.dpo.metrics
+        dpo = run.dpo.metrics if run.dpo else {}
         return {
             "rows": f"{dpo['train_rows']}",
             "epochs": f"{settings.dpo.epochs}",

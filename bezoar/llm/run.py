@@ -83,7 +83,8 @@ class _Runner(Generic[T, R]):
     def run(self) -> Run[T, R]:
         if self.jobs:
             try:
-                asyncio.run_coroutine_threadsafe(self._all(), background.loop()).result()
+                with interrupts.as_exception():
+                    asyncio.run_coroutine_threadsafe(self._all(), background.loop()).result()
             except KeyboardInterrupt:
                 interrupts.end_with(f"error: {self._interrupted()}")
                 sys.exit(130)

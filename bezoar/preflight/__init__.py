@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from bezoar import params
 from bezoar.files import BadInput
-from bezoar.params import Embedded, Endpoint, GrownBase
+from bezoar.params import Embedded, Endpoint, GrownBase, Local, Params
 
 if TYPE_CHECKING:
     from bezoar.preflight.findings import Finding
@@ -32,6 +32,7 @@ def stage(stage: str, label: str = "") -> None:
     do without; BadInput says what is missing. What may be missing is said on standard error. Free
     where models are embedded and the base is grown here: there is nothing to look for."""
     p = params.load()
+    _stand_ins(p)
     # imported late: the embedded profile wants none of it
     if who := ASKS.get(stage):
         asked = p.llm.by_name(who)
@@ -52,6 +53,14 @@ def stage(stage: str, label: str = "") -> None:
 
         found = holding.stage(p, stage, label)
     _tell(found)
+
+
+def _stand_ins(p: Params) -> None:
+    """Stop where invented rows would stand in for the user's own beside a real model."""
+    if any(isinstance(getattr(p.fetch, name), Local) for name in p.sources):
+        from bezoar.preflight import stand_ins
+
+        stand_ins.check(p)
 
 
 def free_checks(source: str) -> None:

@@ -9,7 +9,18 @@ from bezoar import forecast
 from bezoar.files import BadInput
 from bezoar.forecast import Row
 from bezoar.params import FURTHER, GrownBase, LocalBase, Params, unknown_tasks
-from bezoar.preflight import bases, data, disk, endpoints, expected, gpu, machine, prompts, seeds
+from bezoar.preflight import (
+    bases,
+    data,
+    disk,
+    endpoints,
+    expected,
+    gpu,
+    machine,
+    prompts,
+    seeds,
+    stand_ins,
+)
 from bezoar.preflight.data import Looked
 from bezoar.preflight.expected import Duration
 from bezoar.preflight.findings import Finding
@@ -89,6 +100,7 @@ def preflight(p: Params, here: Machine | None = None) -> Preflight:
             "Params, and models that are asked": first,
             "Sources": [
                 *(looked.finding for looked in sources.values()),
+                *stand_ins.findings(p),
                 *seeds.findings(p),
                 *rehearsed,
             ],

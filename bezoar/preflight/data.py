@@ -61,6 +61,8 @@ def look(p: Params) -> dict[str, Looked]:
         wanted = getattr(p.fetch, name)
         if fetched(p, name):
             checks[name] = partial(_made, name)
+        elif isinstance(wanted, Local) and name not in p.sources:
+            checks[name] = partial(_unused, name)
         elif isinstance(wanted, Local | LocalBase):
             checks[name] = partial(_local, name, wanted)
         elif isinstance(wanted, Wikipedia):
@@ -150,6 +152,10 @@ def _local(name: str, wanted: Local | LocalBase | FurtherLocal) -> Looked:
         do = "put yours there (local/README.md) or run `make local DATA=folder`"
         return Looked(Finding("stop", name, f"local/{name} holds no file", do))
     return Looked(Finding("ok", name, f"local/{name} is empty: the project's own stands in"))
+
+
+def _unused(name: str) -> Looked:
+    return Looked(Finding("ok", name, "not used by this recipe"))
 
 
 def _wikipedia(name: str, wanted: Wikipedia) -> Looked:

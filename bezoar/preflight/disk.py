@@ -40,7 +40,7 @@ def rooms(p: Params, shape: Shape, base: int, downloads: int, kept: Cache) -> li
     from huggingface_hub import constants
 
     models = Path("models")
-    full = ["dpo", *(f"merge {n}" for n in p.merges)]
+    full = [*(["dpo"] if p.aligned else []), *(f"merge {n}" for n in p.merges)]
     full += [f"sft {n}" for n, link in p.chain.items() if link.weights == "all"]
     whole = base + len(full) * FLOAT32 * shape.parameters
     links = [link for link in p.chain.values() if link.weights == "adapter"]

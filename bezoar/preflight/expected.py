@@ -166,7 +166,7 @@ def training(
         link = p.chain.get(name)
         amount: Training | Dpo = p.sft.links[name] if link else p.dpo
         kind: memory.Kind = link.weights if link else "dpo"
-        rows, each = _mixed(p, f"sft/{name}" if link else "dpo/policy", asked)
+        rows, each = _mixed(p, f"sft/{name}" if link else f"dpo/{next(iter(p.aligned))}", asked)
         each = min(each, gpu.tokens(amount), shape.positions)
         runs = amount.runs if isinstance(amount, Training) else 1
         tokens = round(runs * amount.epochs * rows * each * (2 if kind == "dpo" else 1))
@@ -222,6 +222,8 @@ def _rows(p: Params, source: str, asked: Sequence[Row]) -> tuple[int, float]:
     it; else as it may be expected to be."""
     stage, _, name = source.partition("/")
     file = Path("data", source, "train.jsonl")
+    if stage == "filter" and name in p.own:
+        return _own(p, name)
     if stage == "filter":
         if data.made(p, f"generate@{name}", "llm.teacher", file):
             return _measured(file)
@@ -237,6 +239,16 @@ def _rows(p: Params, source: str, asked: Sequence[Row]) -> tuple[int, float]:
     wanted = getattr(p.fetch, name)
     most = wanted.rows if isinstance(wanted, World) else wanted.limit
     return round(TRAIN * min(most or PAIRS, PAIRS)), PAIR
+
+
+def _own(p: Params, name: str) -> tuple[int, float]:
+    """The user's own rows: those that were filtered, else all seeds that were fetched."""
+    for file in (Path("data/filter", name, "train.jsonl"), Path("data/fetch", name, "seeds.jsonl")):
+        if data.fetched(p, name) and file.exists():
+            return _measured(file)
+    wanted = getattr(p.fetch, name)
+    most = wanted.rows if isinstance(wanted, World) else wanted.limit
+    return most or 0, PROMPTS["orca"] + TEMPLATE
 
 
 def _measured(file: Path) -> tuple[int, float]:

@@ -53,9 +53,9 @@ def fits(p: Params, shape: Shape, machine: Machine) -> list[Fit]:
     """One for each stage that holds a model, in the order of the recipe."""
     links = [f"sft {name}" for name in p.chain]
     merges = [f"merge {name}" for name in p.merges]
-    return [
-        fit(p, stage, shape, machine) for stage in [*links, *merges, "dpo", "lm_eval", "mt_answer"]
-    ]
+    held = {"dpo": p.aligned, "lm_eval": p.evaluated, "mt_answer": p.checkpoints}
+    others = [stage for stage, instances in held.items() if instances]
+    return [fit(p, stage, shape, machine) for stage in [*links, *merges, *others]]
 
 
 def fit(p: Params, stage: str, shape: Shape, machine: Machine) -> Fit:

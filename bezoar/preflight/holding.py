@@ -16,7 +16,7 @@ def stage(p: Params, stage: str, label: str) -> list[Finding]:
     held: dict[str, Callable[[], str]] = {
         "sft": lambda: p.chain[label].base,
         "merge": lambda: p.merges[label].base,
-        "dpo": lambda: "sft/hh_rlhf",
+        "dpo": lambda: p.aligned[label].start,
         "lm_eval": lambda: p.evaluated[label].base,
         "mt_answer": lambda: p.checkpoints[label].model,
     }
@@ -28,11 +28,11 @@ def stage(p: Params, stage: str, label: str) -> list[Finding]:
         return []
     found = []
     if stage in ("merge", "dpo") or (stage == "sft" and p.chain[label].weights == "all"):
-        out = Path("models/dpo/policy") if stage == "dpo" else Path("models", stage, label)
-        name = f"{stage} {label}".strip()
+        out = Path("models", stage, label)
+        name = "dpo" if stage == "dpo" else f"{stage} {label}"
         found += disk.stage(p, name, out, shape, machine.cache(Path()))
     if p.launch is None or stage not in ("sft", "dpo"):  # else its processes look, each at its GPU
         here = machine.look()
-        name = f"{stage} {label}".strip() if stage in ("sft", "merge", "dpo") else stage
+        name = f"{stage} {label}" if stage in ("sft", "merge") else stage
         found += gpu.check(shape, here, [gpu.fit(p, name, shape, here)])
     return found

@@ -1,17 +1,20 @@
-"""`python -m bezoar.report`: the run's main numbers as a short table, and where the report lies."""
+"""`python -m bezoar.report`: the run's main numbers as a short table, where the report lies, and
+whether the run is the recorded one."""
 
 from pathlib import Path
 from typing import Any
 
-from bezoar import arguments
+from bezoar import arguments, params
 from bezoar.files import BadInput, read_json
+from bezoar.report import recorded, took
 
 FOLDER = Path("metrics/report")
 WIDTH = 80
 
 
 def main() -> None:
-    """Print metrics/report/summary.json in 80 columns of plain characters."""
+    """Print metrics/report/summary.json in 80 columns of plain characters, and write beside the
+    report what each stage took."""
     from rich.console import Console
 
     found = read_json(FOLDER / "summary.json")
@@ -22,11 +25,11 @@ def main() -> None:
     for block in (_skills(found), _checkpoints(found), _funnels(found)):
         if block is not None:
             console.print(block, "")
-    dpo = found["dpo"]
-    console.print(
-        f"DPO, held-out pairs: accuracy {_share(dpo['accuracy_before'])} -> "
-        f"{_share(dpo['accuracy'])}, reward margin {dpo['margin']:.3f}"
-    )
+    if dpo := found["dpo"]:
+        console.print(
+            f"DPO, held-out pairs: accuracy {_share(dpo['accuracy_before'])} -> "
+            f"{_share(dpo['accuracy'])}, reward margin {dpo['margin']:.3f}"
+        )
     if words := _trust(found):
         console.print(f"Right from wrong (AUC, a coin 0.50): {words}")
     spent = [row for instances in found["spending"].values() for row in instances.values()]
@@ -34,7 +37,22 @@ def main() -> None:
         console.print(f"Bought: {calls:,} answers for ${sum(row['usd'] for row in spent):,.2f}")
     if played := [who for who, so in sorted(found["simulated"].items()) if so]:
         console.print(f"Simulated in this run: {', '.join(played)}")
+    if time := took.write_beside(FOLDER, found):
+        console.print(time)
     console.print(f"Report: {FOLDER.as_posix()}/report.html (profile {found['profile']})")
+    for line in _and_then(params.load()):
+        console.print(line)
+    console.print(recorded.line(), soft_wrap=True)
+
+
+def _and_then(settings: params.Params) -> list[str]:
+    """Say where the model is that the chain ends with, and what can be done with it."""
+    return [
+        f"Model: models/{settings.final_model}",
+        "  make chat                      talk with it, or with another: MODEL=NAME",
+        "  docs/use.md                    serve it: transformers, vLLM, Ollama, llama.cpp",
+        "  make publish REPO=user/name    what would go to the Hugging Face Hub",
+    ]
 
 
 def _table(title: str, columns: list[str]) -> Any:
@@ -60,22 +78,26 @@ def _skills(found: dict[str, Any]) -> Any:
 
 
 def _checkpoints(found: dict[str, Any]) -> Any:
+    if not found["order"]["checkpoints"]:
+        return None
     table = _table(
         "Checkpoints: mean harness accuracy (over acc and acc_norm), MT-Bench grades",
         ["checkpoint", "harness", "turn 1", "turn 2", "average", "coverage"],
     )
     for checkpoint in found["order"]["checkpoints"]:
-        grades = found["mt_bench"][checkpoint]
+        grades = found["mt_bench"].get(checkpoint, {})
         table.add_row(
             checkpoint,
             _share(found["harness"].get(checkpoint)),
-            *(_grade(grades[key]) for key in ("turn_1", "turn_2", "average")),
-            _share(grades["coverage"]),
+            *(_grade(grades.get(key)) for key in ("turn_1", "turn_2", "average")),
+            _share(grades.get("coverage")),
         )
     return table
 
 
 def _funnels(found: dict[str, Any]) -> Any:
+    if not found["order"]["schemes"]:
+        return None
     steps = ["asked", "accepted", "rejected", "undecided", "copies", "kept"]
     table = _table("From asked to kept", ["scheme", *steps])
     for scheme in found["order"]["schemes"]:

@@ -48,7 +48,7 @@ class Average(NamedTuple):
 def points(run: Run) -> list[str]:
     """The checkpoints that the harness looked at, ours before others, in the order of
     params.yaml."""
-    named = [*run.own(run.checkpoints), *run.further]
+    named = [*run.own(run.measured), *run.further]
     return [checkpoint for checkpoint in named if checkpoint in run.results]
 
 

@@ -17,7 +17,7 @@ def headline(run: Run) -> dict[str, Any]:
         {
             "kept": {scheme: funnel.kept for scheme, funnel in run.funnels.items()},
             "loss": {link: getattr(found.metrics, held_out) for link, found in run.links.items()},
-            "dpo": {key: run.dpo.metrics[key] for key in ("accuracy", "margin")},
+            "dpo": {key: run.dpo.metrics[key] for key in ("accuracy", "margin")} if run.dpo else {},
             "harness": harness.means(run),
             "mt_bench": {c: _mean(of, "average", "grade") for c, of in run.mt_bench.items()},
             "win_rate": {
@@ -42,10 +42,10 @@ def checkpoints(run: Run) -> list[str]:
     is empty where there is none."""
     means = harness.means(run)
     lines = ["checkpoint,accuracy,grade\n"]
-    for name in run.checkpoints:
+    for name in run.measured:
         cells = (
             means.get(name),
-            run.mt_bench[name]["average"],
+            run.mt_bench[name]["average"] if name in run.mt_bench else None,
         )
         told = ("" if cell is None else f"{cell:.4f}" for cell in cells)
         lines.append(",".join([name, *told]) + "\n")

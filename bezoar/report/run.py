@@ -12,6 +12,7 @@ from pydantic import TypeAdapter, ValidationError
 from bezoar.files import BadInput, read_json, read_jsonl
 from bezoar.params import Dpo, Further, FurtherServed, Params, Sft
 from bezoar.records import Answers, Grade, Question, Rejected, Scored, Spending
+from bezoar.report import stand_ins
 from bezoar.report.seen import (
     Agreed,
     Described,
@@ -67,11 +68,13 @@ class Link:
 @dataclass(frozen=True)
 class Run:
     """Everything that the report shows. Dicts keep the order of params.yaml. `sft` and `preference`
-    are the parameters that `links` and `dpo` were trained by, `scored` has the harness' items by
-    task, `seed` is the bootstrap's over grades, `least_auc` the line below which a judge is worth
-    little. `copies` are the rows that filter dropped as copies of a seed. `further` are the models
-    that the recipe did not make, by the names under which `results` and `checkpoints` have them.
-    """
+    are the parameters that `links` and `dpo` were trained by; `dpo` is None where nothing was
+    aligned. `scored` has the harness' items by task. `checkpoints` answer MT-Bench; `measured` are
+    those, and what the harness looked at beside the links. `stand_ins` says in a sentence each what
+    was invented. `seed` is the bootstrap's over grades, `least_auc` the line below which a judge is
+    worth little. `copies` are the rows that filter dropped as copies of a seed. `further` are the
+    models that the recipe did not make, by the names under which `results` and `checkpoints` have
+    them."""
 
     profile: str
     sources: dict[str, Source]
@@ -83,10 +86,12 @@ class Run:
     sft: Sft
     links: dict[str, Link]
     preference: Dpo
-    dpo: Training
+    dpo: Training | None
     results: dict[str, Results]
     scored: dict[str, dict[str, list[Scored]]]
     checkpoints: list[str]
+    measured: list[str]
+    stand_ins: list[str]
     further: dict[str, Further]
     questions: list[Question]
     voters_simulated: bool
@@ -118,7 +123,7 @@ class Run:
 
 def read(params: Params) -> Run:
     """The run in the current folder; BadInput names a file that is missing or broken."""
-    schemes = list(type(params.schemes).model_fields)
+    schemes = list(params.schemes.named)
     checkpoints = list(params.checkpoints)
     mt_bench = "data/fetch/mt_bench"
     return Run(
@@ -128,6 +133,7 @@ def read(params: Params) -> Run:
                 f"{'models' if name == 'base' else 'data'}/fetch/{name}/source.json", Source
             )
             for name in SOURCES
+            if name in ("base", *params.sources)
         },
         funnels={s: _json(f"data/filter/{s}/funnel.json", Funnel) for s in schemes},
         copies={s: _copies(f"data/filter/{s}/rejected.jsonl") for s in schemes},
@@ -137,10 +143,18 @@ def read(params: Params) -> Run:
         sft=params.sft,
         links={name: _link(name, link.sets) for name, link in params.chain.items()},
         preference=params.dpo,
-        dpo=Training(_metrics("metrics/dpo/dpo.json"), *_curves("metrics/dpo/")),
+        dpo=Training(_metrics("metrics/dpo/dpo.json"), *_curves("metrics/dpo/"))
+        if params.aligned
+        else None,
         results={p: _json(f"data/lm_eval/{p}/results.json", Results) for p in params.evaluated},
         scored={p: _scored(f"data/lm_eval/{p}/items.jsonl") for p in params.evaluated},
         checkpoints=checkpoints,
+        measured=list(
+            dict.fromkeys(
+                [*checkpoints, *(n for n, each in params.evaluated.items() if not each.link)]
+            )
+        ),
+        stand_ins=stand_ins.sentences(params),
         further={
             name: model
             for looked_at in (params.evaluated, params.checkpoints)
@@ -148,7 +162,7 @@ def read(params: Params) -> Run:
             if (model := params.further(each)) is not None
         },
         questions=list(read_jsonl(f"{mt_bench}/questions.jsonl", Question)),
-        voters_simulated=_json(f"{mt_bench}/votes.json", Voters).simulated,
+        voters_simulated=bool(checkpoints) and _json(f"{mt_bench}/votes.json", Voters).simulated,
         answers={
             c: {a.question_id: a for a in read_jsonl(f"data/mt_answer/{c}/answers.jsonl", Answers)}
             for c in checkpoints

@@ -28,7 +28,7 @@ def summary(run: Run) -> dict[str, Any]:
             "profile": run.profile,
             "order": {  # JSON objects are sorted by name when written
                 "points": list(run.results),
-                "checkpoints": run.checkpoints,
+                "checkpoints": run.measured,
                 "schemes": list(run.funnels),
                 "skills": skills(run),
             },
@@ -37,7 +37,7 @@ def summary(run: Run) -> dict[str, Any]:
                 point: {name: skill.share for name, skill in results.skills.items()}
                 for point, results in run.results.items()
             },
-            "dpo": run.dpo.metrics,
+            "dpo": run.dpo.metrics if run.dpo else {},
             "harness": harness.means(run),
             "lm_eval": {
                 point: {

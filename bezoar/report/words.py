@@ -12,6 +12,7 @@ from typing import Any
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
+from bezoar import progress
 from bezoar.report.run import Run
 
 NAMES = {
@@ -54,6 +55,7 @@ def rendered(file: str, **shown: Any) -> str:
     )
     environment.filters |= {"number": number, "percent": percent, "name": name, "dollars": dollars}
     environment.filters |= {"points": points, "bound": bound, "signed": signed}
+    environment.filters |= {"duration": progress.duration, "size": size}
     text = Path(__file__).with_name(file).read_text(encoding="utf-8")
     return environment.from_string(text).render(**shown)
 
@@ -87,6 +89,11 @@ def number(value: float | None, digits: int = 2) -> str:
     if isinstance(value, int):
         return f"{value:,}"
     return f"{value:,.{digits}f}".replace("-", "−")
+
+
+def size(count: int) -> str:
+    """Bytes as people say them."""
+    return f"{count / 2**30:.1f} GiB" if count >= 2**30 else f"{count / 2**20:.0f} MiB"
 
 
 def percent(share: float | None, digits: int = 0) -> str:

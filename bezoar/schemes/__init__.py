@@ -26,6 +26,7 @@ from bezoar.records import (
     Rejected,
     Reply,
     Sample,
+    Seed,
     Seeds,
     Undecided,
 )
@@ -63,6 +64,13 @@ def load(name: str) -> Scheme:
     if name not in names():
         raise SystemExit(f"error: {name}: no such scheme; bezoar/schemes/ has {', '.join(names())}")
     return cast(Scheme, import_module(f"{__name__}.{name}"))
+
+
+def categories(seeds: Sequence[Seed], params: Any) -> list[str]:
+    """The categories that a scheme draws from, in their order: those that its `params` list, or
+    all that the seeds have. Those of `without` are left out."""
+    listed = params.categories or sorted({seed.category for seed in seeds})
+    return [name for name in listed if name not in params.without]
 
 
 def attempt(scheme: str, job: Job, ask: Ask) -> Outcome:

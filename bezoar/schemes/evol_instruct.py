@@ -44,7 +44,7 @@ def plan(seeds: Seeds, params: EvolInstruct, rng: Random) -> list[Job]:
     jobs: list[Job] = []
     # Each iteration draws by itself, so that a further one leaves the requests of the others alone.
     draw = rng.random()
-    for category in params.categories:
+    for category in schemes.categories(seeds.dolly, params):
         rows = [seed for seed in seeds.dolly if seed.category == category]
         uses: Counter[str] = Counter()
         for iteration in range(1, params.iterations + 1):

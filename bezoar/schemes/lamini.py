@@ -8,7 +8,7 @@ from bezoar.params import Lamini
 from bezoar.prompts import Prompt, fence
 from bezoar.reading.examples import Item, examples
 from bezoar.records import Ask, Job, Reject, Rejected, Reply, Sample, Seed, Seeds
-from bezoar.schemes import fault, licences, say, unfinished, with_input
+from bezoar.schemes import categories, fault, licences, say, unfinished, with_input
 
 NAME = "lamini"
 # The paper's text names the number of examples itself, and so may a user's.
@@ -21,10 +21,11 @@ MARKERS = ("<example>", "</example>", "###PROVIDED EXAMPLES(", "###RESPONSE:")
 def plan(seeds: Seeds, params: Lamini, rng: Random) -> list[Job]:
     """`params.calls` jobs. Categories with too few seeds are passed over; without topics that meet
     LaMini-LM's criterion no call is guided by any."""
-    by_category: dict[str, list[Seed]] = {name: [] for name in params.categories}
+    drawn = categories(seeds.dolly, params)
+    by_category: dict[str, list[Seed]] = {name: [] for name in drawn}
     for seed in seeds.dolly:
         by_category.get(seed.category, []).append(seed)
-    categories = [name for name, rows in by_category.items() if len(rows) >= params.examples]
+    large = [name for name, rows in by_category.items() if len(rows) >= params.examples]
     topics = [
         topic.name
         for topic in seeds.topics
@@ -32,8 +33,8 @@ def plan(seeds: Seeds, params: Lamini, rng: Random) -> list[Job]:
         and (topic.subcategories is None or topic.subcategories > params.topic_subcategories)
     ]
     jobs = []
-    for number in range(1, params.calls + 1 if categories else 1):
-        category = rng.choice(categories)
+    for number in range(1, params.calls + 1 if large else 1):
+        category = rng.choice(large)
         shown = rng.sample(by_category[category], params.examples)
         guided = rng.random() < params.topic_guided and len(topics) >= params.topics
         inputs = {

@@ -161,7 +161,10 @@ class NotText(BadInput):
     def __init__(self, where: str, error: UnicodeDecodeError) -> None:
         utf8 = error.encoding.startswith("utf-8")
         kind = "not UTF-8" if utf8 else f"broken {error.encoding}"
-        super().__init__(f"{where}: {kind} ({error.reason}); save the file as UTF-8")
+        how = "save the file as UTF-8"
+        if utf8:
+            how += " (Excel: CSV UTF-8; a shell: iconv -f WINDOWS-1252 -t UTF-8)"
+        super().__init__(f"{where}: {kind} ({error.reason}); {how}")
 
 
 class _Bounded(io.RawIOBase):

@@ -16,7 +16,7 @@ from bezoar.files import BadInput
 from bezoar.sources import names, weights
 from bezoar.sources.choices import BENCHMARKS, answered
 from bezoar.sources.local import LINKED, LOCAL, found, is_notice, stated
-from bezoar.sources.shapes import Maps, Recognised, is_rows, parted, recognise, unknown
+from bezoar.sources.shapes import Maps, Recognised, is_rows, lacking, parted, recognise, unknown
 
 KINDS = {
     "dolly": "seeds",
@@ -30,7 +30,8 @@ KINDS = {
 SEEDS = (
     "a seeds file is JSONL whose rows have the text fields instruction, context, response and "
     "category (as databricks-dolly-15k.jsonl has), or another form that local/README.md lists; "
-    "`fields` in params.yaml (profiles.local.fetch.dolly) takes your own names of fields"
+    "columns of other names want a mapping of ours to yours in params.yaml, at "
+    "profiles.local.fetch.dolly, such as `fields: {instruction: Question text, response: Reply}`"
 )
 UNREAD = LOCAL / "unread.txt"  # every file that is not used, with the reason
 PICTURES = (".png", ".jpg", ".jpeg", ".gif")
@@ -129,7 +130,8 @@ def _recognised(path: Path, maps: Maps | None, finds: Finds) -> Recognised | Non
             return None
         if recognised := recognise(path, maps):
             return recognised
-        finds.leave(path, unknown(path), rank=2 if is_rows(path) else 3)
+        why = unknown(path) + lacking(path, maps or {})
+        finds.leave(path, why, rank=2 if is_rows(path) else 3)
     except BadInput as error:
         why = str(error).removeprefix(f"error: {path}").strip(": ").removeprefix("is ")
         finds.leave(path, why, rank=3 if path.suffix.lower() in PICTURES else 1)

@@ -1,18 +1,20 @@
 """The user's own files in local/NAME/ (local/README.md)."""
 
 import os
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from bezoar.files import BadInput
-from bezoar.params import Reading, Schemes
+from bezoar.params import EvolInstruct, Lamini, Reading, Schemes
 from bezoar.sources import names, readers
 from bezoar.sources.readers import File
 from bezoar.sources.shapes import NOT_STATED
 from bezoar.sources.tables import Source
 
 LOCAL = Path("local")
+SHOWN = 12  # categories that a line names
 LINKED = "linked"  # what link.py makes, below each folder
 NOTICES = ("readme.md", "readme", "readme.txt", "license", "license.txt", "license.md")
 
@@ -64,11 +66,35 @@ def read(
     return Source(source.tables, {"source": "local", **source.account})
 
 
-def undrawn(account: Mapping[str, Any], schemes: Schemes) -> str:
-    """Return the categories of seeds that no scheme draws from, with their numbers of seeds."""
-    drawn = {*schemes.lamini.categories, *schemes.evol_instruct.categories}
-    counts = sorted(account.get("categories", {}).items())
-    return ", ".join(f"{name} ({count})" for name, count in counts if name not in drawn)
+def drawn(account: Mapping[str, Any], schemes: Schemes) -> str:
+    """Return the categories of seeds with their numbers of seeds, and which each scheme draws
+    from."""
+    counts = Counter(account.get("categories", {}))
+    told = [f"{name} ({count})" for name, count in counts.most_common()]
+    parts = [f"categories of the seeds: {_few(told)}"]
+    for scheme in (schemes.lamini, schemes.evol_instruct):
+        if scheme is not None:
+            parts.append(_draws(scheme, counts))
+    return "; ".join(parts)
+
+
+def _draws(scheme: Lamini | EvolInstruct, counts: Counter[str]) -> str:
+    least = scheme.examples if isinstance(scheme, Lamini) else 1
+    name = "lamini" if isinstance(scheme, Lamini) else "evol_instruct"
+    wanted = scheme.categories or sorted(counts)
+    wanted = [each for each in wanted if each not in scheme.without]
+    have = [each for each in wanted if counts[each] >= least]
+    if not have:
+        return f"{name} draws from none: it wants {least} or more of {_few(wanted) or 'others'}"
+    if len(have) == len(counts):
+        return f"{name} draws from all"
+    left = [each for each in counts if each not in have]
+    return f"{name} draws from {_few(have)}, and not from {_few(left)}"
+
+
+def _few(words: list[str]) -> str:
+    more = f" and {len(words) - SHOWN} more" if len(words) > SHOWN else ""
+    return ", ".join(words[:SHOWN]) + more
 
 
 def is_notice(path: Path) -> bool:

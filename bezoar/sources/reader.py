@@ -53,7 +53,7 @@ class Reader:
         held = (
             f"holds {other.shape.name}, which belong in local/{other.shape.source}"
             if other
-            else f"is not that ({shapes.unknown(file.path)})"
+            else f"is not that ({shapes.unknown(file.path)}{shapes.lacking(file.path, maps)})"
         )
         raise BadInput(
             f"{file.path}: {held}; {self.where} takes {WANTED[self.source]}; see local/README.md"

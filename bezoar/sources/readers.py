@@ -101,6 +101,7 @@ def _dolly(reader: Reader, files: Sequence[File], limit: int | None) -> Tables:
                 category=raw.category or reader.how.category,
                 source=file.title,
                 licence=file.licence,
+                own_id=raw.own_id,
             )
         )
     reader.account.categories.update(seed.category for seed in seeds)

@@ -34,6 +34,7 @@ from bezoar.sources.rows import (
 )
 
 IN_CELLS = {"choices", "turns", *NUMBERS}  # a list or a number, which a table writes as text
+OWN_ID = 100  # ours: characters of a row's own id that are kept
 Maps = Mapping[str, Mapping[str, str]]  # source -> our field -> the user's own name for it
 
 
@@ -79,14 +80,15 @@ NOT_STATED = "not stated in the file"
 
 
 class RawSeed(NamedTuple):
-    """Hold a seed as its row has it. `category` is "" where the row names none. `unused` says what
-    of the row is not used."""
+    """Hold a seed as its row has it. `category` is "" where the row names none, and so is the
+    row's `own_id`. `unused` says what of the row is not used."""
 
     instruction: str
     context: str
     response: str
     category: str
     unused: Sequence[str] = ()
+    own_id: str = ""
 
 
 # fields of multiple-choice items: where they cannot be read, a test is no seed all the same
@@ -191,8 +193,14 @@ def seed(name: str, row: Row) -> RawSeed:
     if not raw.instruction.strip() or not raw.response.strip():
         raise Skipped("empty instruction or response")
     named = "category" in row.fields and not missing(row.fields["category"])
-    category = row.text("category").strip() if named else ""
-    return raw._replace(category=category)
+    category = row.said("category").strip() if named else ""
+    return raw._replace(category=category, own_id=_own_id(row.fields.get("id")))
+
+
+def _own_id(value: object) -> str:
+    """Return a row's own id as text, "" where it has none that people read."""
+    known = isinstance(value, str | int) and not isinstance(value, bool)
+    return " ".join(str(value).split())[:OWN_ID] if known else ""
 
 
 # --- pairs ---------------------------------------------------------------------------------------
@@ -671,6 +679,25 @@ def unknown(path: Path) -> str:
         return "an object without a field"
     fields = [_kind(*field) for field in row.fields.items()]
     return f"rows of no shape that is known; their fields are {_few(fields)}"
+
+
+def lacking(path: Path, maps: Maps) -> str:
+    """Say which columns the user's own names of fields name in vain, where the file has others of
+    them; "" where it lacks none."""
+    columns = dict.fromkeys(_columns(path), "")
+    for source, named in maps.items():
+        absent = [theirs for theirs in named.values() if _inner(columns, theirs) is MISSING]
+        if 0 < len(absent) < len(named):
+            where = f"`fields` of {source} in params.yaml"
+            return f"; {where} names {', '.join(absent)}, which is not among them"
+    return ""
+
+
+def _columns(path: Path) -> list[str]:
+    if is_rows(path):
+        row = next(rows(path), None)
+        return list(row.fields) if row else []
+    return max((header(path, delimiter) for delimiter in DELIMITERS), key=len)
 
 
 def _unknown_text(opening: Sequence[str]) -> str:

@@ -156,11 +156,17 @@ def trainer(
             if "length" not in self._signature_columns:  # what rows are grouped by stays
                 self._signature_columns.append("length")
 
-        def _precompute_ref_logps(self, *args: Any) -> Any:
+        def _precompute_ref_logps(self, dataset: Any, name: str, batch_size: int) -> Any:
             for each in (self.model, self.ref_model):
                 if whole and each is not None:
                     padding_free.attach(each)
-            return super()._precompute_ref_logps(*args)
+            with fitting.shown(f"dpo: reference, {name} pairs", len(dataset)) as self.advance:
+                return super()._precompute_ref_logps(dataset, name, batch_size)
+
+        def compute_ref_log_probs(self, model: Any, inputs: Any) -> Any:
+            chosen, rejected = super().compute_ref_log_probs(model, inputs)
+            self.advance(len(chosen) * launching.processes().count)
+            return chosen, rejected
 
         def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
             if "eval_loss" in logs:

@@ -14,7 +14,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any, TypeVar
 
-from bezoar import chat, files, loading, work
+from bezoar import arithmetic, chat, files, loading, work
 from bezoar.files import BadInput
 from bezoar.params import Dpo, Sft, Training
 from bezoar.progress import bar
@@ -230,7 +230,6 @@ def fit(
         saved = time.monotonic()
 
         def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-            advance(state.global_step)
             # In here, because accelerate takes a model that it prepared to evaluate as prepared to
             # train too: each process would then train on its own rows alone, without a word. Kept,
             # because a resumed run has other weights to start with.
@@ -286,8 +285,12 @@ def fit(
     steps = math.ceil(len(trainer.train_dataset) / batch)  # an epoch
     between = within(steps, max(1, evaluations // math.ceil(args.num_train_epochs)))
     trainer.add_callback(Watch)
+    if args.use_cpu and args.optim == "rmsprop":
+        trainer.optimizer_cls_and_kwargs = rmsprop(), {"lr": args.learning_rate}
     set_seed(seed)  # what ran before must not matter
-    with bar(label, steps * args.num_train_epochs) if who.first else _unseen() as advance:
+    begun = state["global_step"] if state else 0
+    whole = steps * args.num_train_epochs
+    with shown(label, whole, begun) as advance:
         try:
             trainer.train(resume_from_checkpoint=str(newest) if newest else None)
         except torch.OutOfMemoryError as error:
@@ -316,9 +319,13 @@ def _rise(log: Sequence[dict[str, Any]]) -> float:
 
 
 @contextmanager
-def _unseen() -> Iterator[Callable[[float], None]]:
-    """The bar of a process whose progress the first one shows."""
-    yield lambda done: None
+def shown(label: str, total: float, done: float = 0) -> Iterator[Callable[[float], None]]:
+    """Show a bar in the first process; the others' progress is the same."""
+    if not launching.processes().first:
+        yield lambda more: None
+        return
+    with bar(label, total, done) as advance:
+        yield advance
 
 
 def _newest(checkpoints: Path) -> tuple[Path | None, dict[str, Any] | None]:
@@ -334,6 +341,40 @@ def _newest(checkpoints: Path) -> tuple[Path | None, dict[str, Any] | None]:
         except (OSError, ValueError):
             shutil.rmtree(path)
     return None, None
+
+
+def rmsprop() -> Any:
+    """Torch's RMSprop, but for its square roots, as a class.
+
+    On a CPU torch has MKL take them. MKL begins with the processor's own guess, which Intel's and
+    AMD's processors guess differently, and the last bit of the root shows it.
+    """
+    import torch
+
+    class RMSprop(torch.optim.RMSprop):
+        """p <- p - lr g / (sqrt(v) + eps), with v the running mean of g squared."""
+
+        @torch.no_grad()
+        def step(self, closure: Any = None) -> Any:
+            loss = closure() if closure else None
+            for group in self.param_groups:
+                for parameter in group["params"]:
+                    if parameter.grad is not None:
+                        self._move(parameter, parameter.grad, group)
+            return loss
+
+        def _move(self, parameter: Any, gradient: Any, group: dict[str, Any]) -> None:
+            state, alpha = self.state[parameter], group["alpha"]
+            if not state:
+                state["step"] = torch.zeros(())
+                state["square_avg"] = torch.zeros_like(parameter)
+            state["step"] += 1
+            mean = state["square_avg"].mul_(alpha).addcmul_(gradient, gradient, value=1 - alpha)
+            # 1 / rsqrt(v) is computed by exact instructions, and is 0 where v is
+            root = mean.rsqrt().reciprocal_()
+            parameter.addcdiv_(gradient, root.add_(group["eps"]), value=-group["lr"])
+
+    return RMSprop
 
 
 def _impatient(history: Sequence[dict[str, Any]], patience: int | None) -> bool:
@@ -439,7 +480,8 @@ def key(*modules: str, device: loading.Device | None = None, **what: object) -> 
     versions = [version(name) for name in LIBRARIES]
     code = work.content(loading.__file__, chat.__file__, __file__, *modules)
     who = launching.processes()
-    machine = device and [device.name, device.dtype, device.varlen, who.count, who.sharded]
+    cpu = [arithmetic.in_force()] if device and device.name == "cpu" else []
+    machine = device and [device.name, device.dtype, device.varlen, who.count, who.sharded, *cpu]
     return work.fingerprint(
         code=code, template=chat.body(), versions=versions, machine=machine, **what
     )

@@ -17,7 +17,7 @@ from typing import Any
 
 import yaml
 
-from bezoar import work
+from bezoar import interrupts, work
 from bezoar.files import BadInput
 
 
@@ -58,6 +58,8 @@ def spread(launch: str | None, module: str, *arguments: str, shard: bool) -> Non
     if launch is None or _launched():
         return
     from accelerate.commands.launch import launch_command, launch_command_parser
+    from torch.distributed.elastic.agent.server import api as agent
+    from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
     file = Path("launch", f"{launch}.yaml")
@@ -66,10 +68,14 @@ def spread(launch: str | None, module: str, *arguments: str, shard: bool) -> Non
         options += ["--num_processes", str(_gpus(file))]
     if not shard:
         options += ["--multi_gpu"]
-    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)  # said below
+    # what they say is said below; the second takes a level of its own as it is imported
+    for name in ("torch.distributed.elastic", agent.__name__):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     parsed = launch_command_parser().parse_args([*options, "-m", module, *arguments])
     try:
         launch_command(parsed)
+    except SignalException as error:  # its processes have ended
+        interrupts.end(error.sigval)
     except ChildFailedError as error:
         # when one ends the others lose it, and end with an error of their own
         rank, failure = min(error.failures.items(), key=_consequence)

@@ -17,6 +17,7 @@ from typing import Any
 from bezoar import files, loading, work
 from bezoar.files import BadInput
 from bezoar.params import MergeStage, Sft
+from bezoar.progress import bar
 from bezoar.training import fitting
 
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
@@ -64,15 +65,17 @@ def merge(base: Path, adapters: Sequence[Path], how: MergeStage, sft: Sft, out: 
 
     key = fitting.key(
         __file__,
-        merge=[how.model_dump(), sft.quantization, sft.double_quantization, device.dtype, out.name],
+        merge=[how.model_dump(), sft.quantization, sft.double_quantization, out.name],
+        device=device,
         weights=[work.content(base), *map(work.content, adapters)],
     )
     with work.scratch("merge", key) as folder:
         part = folder / "part"
         shutil.rmtree(part, ignore_errors=True)
         skeleton.save_pretrained(part, state_dict={})  # its configuration alone
-        for each in parts:
-            _write(part / each.file.name, each, merged)
+        with bar(f"merge {out.name}", sum(len(each.shapes) for each in parts)) as advance:
+            for each in parts:
+                _write(part / each.file.name, each, merged, advance)
         if len(parts) > 1:
             _index(part, parts, skeleton.num_parameters())
         loading.tokenizer(base).save_pretrained(part)
@@ -325,7 +328,12 @@ def _parts(base: Path) -> list[_Part]:
     return parts
 
 
-def _write(path: Path, part: _Part, merged: Callable[[str, Any], Any]) -> None:
+def _write(
+    path: Path,
+    part: _Part,
+    merged: Callable[[str, Any], Any],
+    advance: Callable[[float], None],
+) -> None:
     """A file of the merged model, tensor by tensor. safetensors' own writer wants all of them at
     once; the bytes are the same: the header's length, the header, the tensors by name."""
     from safetensors import safe_open
@@ -341,6 +349,7 @@ def _write(path: Path, part: _Part, merged: Callable[[str, Any], Any]) -> None:
         to.write(len(text).to_bytes(8, "little") + text)
         for name in part.shapes:
             to.write(merged(name, stored.get_tensor(name)).contiguous().numpy().data)
+            advance(1)
 
 
 def _bytes(shape: Sequence[int]) -> int:

@@ -97,6 +97,8 @@ def _named(counts: Mapping[str, int]) -> dict[str, int]:
 
 def tasks(run: Run) -> list[dict[str, Any]]:
     """A chart of the kinds of task of each scheme's rows, and of all schemes' together."""
+    if not run.described:
+        return []
     target = next(iter(run.described.values())).target
     whole = {
         which: sum((Counter(d.sets[which].tasks) for d in run.described.values()), Counter[str]())

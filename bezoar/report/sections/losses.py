@@ -7,7 +7,7 @@ from markupsafe import Markup
 
 from bezoar.params import PAIRS, Dpo
 from bezoar.report import figures, paper, words
-from bezoar.report.run import Curve, Link, Run
+from bezoar.report.run import Curve, Link, Run, Training
 
 
 def training(run: Run) -> dict[str, Any]:
@@ -95,10 +95,10 @@ def _points(curve: Curve, x: str, y: str) -> list[tuple[float, float]]:
     return sorted((row[x], row[y]) for row in curve if x in row and y in row)
 
 
-def preferences(run: Run) -> dict[str, Any]:
+def preferences(dpo: Training, preference: Dpo) -> dict[str, Any]:
     """DPO's numbers and its curves."""
     curves = {"train": ("training", "quiet", False), "eval": ("held out", "accent", True)}
-    both = {"train": run.dpo.train, "eval": run.dpo.eval}
+    both = {"train": dpo.train, "eval": dpo.eval}
     charts = [
         {
             "title": title,
@@ -121,13 +121,13 @@ def preferences(run: Run) -> dict[str, Any]:
         "step",
         "reward",
         [
-            figures.Line("chosen", "good", _points(run.dpo.eval, "step", "chosen"), dots=True),
-            figures.Line("rejected", "bad", _points(run.dpo.eval, "step", "rejected"), dots=True),
+            figures.Line("chosen", "good", _points(dpo.eval, "step", "chosen"), dots=True),
+            figures.Line("rejected", "bad", _points(dpo.eval, "step", "rejected"), dots=True),
         ],
     )
     return {
-        "metrics": run.dpo.metrics,
-        "unlike": _unlike(run.preference),
+        "metrics": dpo.metrics,
+        "unlike": _unlike(preference),
         "charts": charts,
         "rewards": rewards,
     }

@@ -29,39 +29,47 @@ LEARNT = 0.1  # a skill's share must move by so much between two points to be ca
 
 
 def glance(run: Run) -> list[dict[str, str]]:
-    """Four numbers for the page's head: what came out of the data, and first against last."""
-    own = run.own(run.checkpoints)
-    first, last = own[0], own[-1]
-    both = f"{words.name(first)} and {words.name(last)}"
+    """Numbers for the page's head: what came out of the data, and first against last."""
     asked = sum(f.asked for f in run.funnels.values())
     kept = sum(f.kept for f in run.funnels.values())
     parts = [(f.train, f.eval) for f in run.funnels.values()]
     train = sum(train or 0 for train, _ in parts)
     held_out = sum(held_out or 0 for _, held_out in parts)
-    preferred = [words.percent(run.dpo.metrics[key]) for key in ("accuracy_before", "accuracy")]
-    means = harness.means(run)
-    accuracy = [words.percent(means.get(c)) for c in (first, last)]
-    grades = [words.number(run.mt_bench[c]["average"]) for c in (first, last)]
-    return [
+    tiles = [
         {
             "value": f"{kept:,}",
             "what": f"rows kept of {asked:,} asked for",
             "more": f"{train:,} to learn from, {held_out:,} held out",
-        },
-        {
-            "value": " → ".join(preferred),
-            "what": "held-out pairs whose chosen answer the model finds likelier",
-            "more": "before and after DPO",
-        },
-        {"value": " → ".join(accuracy), "what": "mean harness accuracy", "more": both},
-        {"value": " → ".join(grades), "what": "mean MT-Bench grade, 1–10", "more": both},
+        }
     ]
+    if run.dpo:
+        shares = [run.dpo.metrics[key] for key in ("accuracy_before", "accuracy")]
+        tiles.append(
+            {
+                "value": " → ".join(map(words.percent, shares)),
+                "what": "held-out pairs whose chosen answer the model finds likelier",
+                "more": "before and after DPO",
+            }
+        )
+    means = harness.means(run)
+    if own := run.own(list(means)):
+        values = [words.percent(means[c]) for c in (own[0], own[-1])]
+        tiles.append(_first_and_last(own, "mean harness accuracy", values))
+    if own := run.own(run.checkpoints):
+        values = [words.number(run.mt_bench[c]["average"]) for c in (own[0], own[-1])]
+        tiles.append(_first_and_last(own, "mean MT-Bench grade, 1–10", values))
+    return tiles
+
+
+def _first_and_last(own: list[str], what: str, values: list[str]) -> dict[str, str]:
+    both = f"{words.name(own[0])} and {words.name(own[-1])}"
+    return {"value": " → ".join(values), "what": what, "more": both}
 
 
 def points(run: Run) -> list[dict[str, Any]]:
     """The links and checkpoints of the run in the order of training, each with what it is; a card
     lies beside the page for each checkpoint that the recipe trained."""
-    own = run.own(run.checkpoints)
+    own = run.own(run.measured)
     first, trained = own[:1], own[1:]
     inner = [link for link in run.links if link not in own]
     return [

@@ -1,0 +1,91 @@
+"""Have x86-64 CPUs of several kinds and makers compute the same bits.
+
+The libraries choose their instructions by the CPU they find: MKL by its maker too, others by the
+width of its vectors. Each choice adds up in another order, and training carries the last bit of a
+sum into every weight. `cpu: avx2` of a profile has them choose alike on every CPU with AVX2.
+"""
+
+import os
+import platform
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Literal
+
+Instructions = Literal["avx2"]
+
+# A library reads its variable when it is loaded, so that they are set before any of them is.
+SETTINGS: Mapping[Instructions, Mapping[str, str]] = {
+    "avx2": {
+        "ATEN_CPU_CAPABILITY": "avx2",  # torch's own kernels and random numbers
+        # MKL has AVX2 kernels for Intel's CPUs and others for AMD's, where it ignores "AVX2". This
+        # is the one way of computing that it has on both.
+        "MKL_CBWR": "COMPATIBLE",
+        "ONEDNN_MAX_CPU_ISA": "AVX2",
+        "ONEDNN_DEFAULT_FPMATH_MODE": "STRICT",  # float32 is never rounded to bfloat16 on the way
+        "NPY_DISABLE_CPU_FEATURES": "X86_V4 AVX512_ICL AVX512_SPR",
+        "OPENBLAS_CORETYPE": "Haswell",  # numpy and scipy bring one each
+        # a sum that threads share is added up in another order by another number of them
+        "OMP_NUM_THREADS": "1",
+        "MKL_NUM_THREADS": "1",
+        "OPENBLAS_NUM_THREADS": "1",
+    }
+}
+# numpy takes either its list of what to leave out or one of what to use, and stops at both
+CONTRARY = {"NPY_ENABLE_CPU_FEATURES"}
+_WHY = "the profile says `cpu: {}`; leave `cpu` empty there to choose yourself"
+# What Linux calls the instructions that code for AVX2 uses
+NEEDED = {"avx2": {"avx2", "bmi2", "f16c", "fma"}}
+
+
+def settle(wanted: Instructions | None) -> None:
+    """Have this process and its children compute by `wanted`, before a library is loaded. Where the
+    CPU has no such instructions, or none are wanted, each library chooses for itself.
+
+    The parameter wins over a variable of the user's, and a line says so: what is computed is kept
+    under the parameter's name.
+    """
+    if wanted is None or not able(wanted):
+        return
+    for name in CONTRARY & os.environ.keys():
+        print(f"{name} is set aside: {_WHY.format(wanted)}", file=sys.stderr)
+        del os.environ[name]
+    for name, value in SETTINGS[wanted].items():
+        own = os.environ.get(name, value)
+        if own != value:
+            print(f"{name}={own} is set aside: {_WHY.format(wanted)}", file=sys.stderr)
+        os.environ[name] = value
+
+
+def in_force() -> Instructions | None:
+    """By which instructions this process computes; None where each library chooses for itself."""
+    for wanted, settings in SETTINGS.items():
+        if able(wanted) and settings.items() <= os.environ.items():
+            return wanted
+    return None
+
+
+def able(wanted: Instructions) -> bool:
+    """Whether this machine has these instructions. A library told to use what a CPU lacks dies."""
+    return NEEDED[wanted] <= flags()
+
+
+def flags() -> set[str]:
+    """What an x86-64 CPU under Linux can do, in the system's words; nothing elsewhere."""
+    if platform.machine() != "x86_64":
+        return set()
+    return set(_line("flags").split())
+
+
+def model() -> str:
+    """The CPU, as it calls itself."""
+    return _line("model name") or platform.processor() or platform.machine()
+
+
+def _line(name: str) -> str:
+    """What the system says of the first CPU under `name`; empty where it says nothing."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:  # no Linux
+        return ""
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith(name)), "")

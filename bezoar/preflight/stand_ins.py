@@ -1,0 +1,61 @@
+"""What the world invents in place of files that a user did not give, beside a real model.
+
+Rows about invented animals do no harm in a run that is simulated throughout. A real base would be
+trained on them, and a real teacher, judge or grader would be paid to read them.
+"""
+
+from bezoar.files import BadInput
+from bezoar.params import Embedded, HubBase, Local, LocalBase, Params
+from bezoar.preflight.findings import Finding
+from bezoar.sources import local
+
+WAYS = (
+    "put your own there (local/README.md); or end after SFT, with what you have: `make local "
+    "DATA=folder STOP=sft`, or `python -m bezoar.recipe stop sft`; or leave out what uses them: "
+    "`python -m bezoar.recipe without {names}`; or, for a trial, `stand_ins: allow` in params.yaml"
+)
+
+
+def absent(p: Params) -> list[str]:
+    """Return the sources that this recipe uses and whose folder below local/ holds no file."""
+    return [
+        name
+        for name in p.sources
+        if isinstance(wanted := getattr(p.fetch, name), Local)
+        and wanted.otherwise is not None
+        and not local.found(name)
+    ]
+
+
+def real(p: Params) -> list[str]:
+    """Return what is real in this run: the base, and the models that it asks."""
+    base = p.fetch.base
+    own = isinstance(base, HubBase) or (isinstance(base, LocalBase) and bool(local.found("base")))
+    asked = {"teacher": p.schemes.named, "judge": p.schemes.named, "grader": p.checkpoints}
+    return (["base"] if own else []) + [
+        who
+        for who, instances in asked.items()
+        if instances and any(not isinstance(e, Embedded) for e in p.llm.by_name(who).values())
+    ]
+
+
+def findings(p: Params) -> list[Finding]:
+    """Return a finding where something stands in beside what is real."""
+    names, beside = absent(p), real(p)
+    if not names or not beside:
+        return []
+    folders = ", ".join(f"local/{name}" for name in names)
+    what = (
+        f"{'hold' if len(names) > 1 else 'holds'} no file, and rows that this project invents "
+        f"would stand in, beside a real {' and '.join(beside)}"
+    )
+    ways = WAYS.format(names=" ".join(names))
+    return [Finding("stop" if p.stand_ins == "stop" else "warning", folders, what, ways)]
+
+
+def check(p: Params) -> None:
+    """Stop where something invented would stand in beside what is real. BadInput says the ways
+    out."""
+    for finding in findings(p):
+        if finding.level == "stop":
+            raise BadInput(finding.text)

@@ -1,0 +1,299 @@
+"""`python -m bezoar.recipe`: leave parts of the recipe out of params.yaml, and put them back.
+
+    without NAME ...   a scheme (orca), or a source with all that uses it (hh_rlhf, mt_bench)
+    stop sft           end after SFT, without the sources for which local/ holds no file
+    stop never         go on after SFT again
+    whole              put everything back
+
+What is left out stays in the file as comments, so that it comes back byte for byte. DVC loops over
+what is there: what is left out is neither generated nor judged, trained or evaluated.
+"""
+
+import argparse
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from bezoar import params
+from bezoar.files import BadInput
+from bezoar.params import PAIRS, Params, Schemes
+from bezoar.preflight import stand_ins
+
+FILE = Path("params.yaml")
+HEAD = "# Left out by `python -m bezoar.recipe`, and put back by `python -m bezoar.recipe whole`: "
+OUT, INSTEAD = "# left out: ", "# instead of: "
+SOURCES = ("flan", "topics", "hh_rlhf", "mt_bench", "benchmarks")
+AFTER_SFT = "what comes after sft"
+WEIGHTS = ("base", "start", "adapter", "second", "third")
+Dotted = tuple[str | int, ...]
+
+
+@dataclass
+class Cut:
+    """What becomes of params.yaml: the paths that go, and the values that change."""
+
+    gone: set[Dotted] = field(default_factory=set)
+    changed: dict[Dotted, str] = field(default_factory=dict)
+
+
+def without(text: str, names: Sequence[str]) -> str:
+    """Return the text of a params.yaml without `names`, whatever it was without before. BadInput:
+    a name that is neither a scheme nor a source, or nothing left to train."""
+    text = whole(text)
+    if not names:
+        return text
+    document: Any = yaml.safe_load(text)
+    cut = _cut(document, [name for name in names if name != AFTER_SFT])
+    return f"{HEAD}{', '.join(names)}\n" + _written(text, cut)
+
+
+def left_out(text: str) -> list[str]:
+    """Return the names that a params.yaml was left without."""
+    head = text.partition("\n")[0]
+    return head.removeprefix(HEAD).split(", ") if head.startswith(HEAD) else []
+
+
+def whole(text: str) -> str:
+    """Return the text with everything put back."""
+    lines = text.splitlines(keepends=True)
+    if lines and lines[0].startswith(HEAD):
+        lines = lines[1:]
+    back: list[str] = []
+    replaced = False
+    for line in lines:
+        indent, mark, rest = _parted(line)
+        if mark:
+            back.append(indent + rest)
+        elif not replaced:
+            back.append(line)
+        replaced = mark == INSTEAD
+    return "".join(back)
+
+
+def _parted(line: str) -> tuple[str, str, str]:
+    """Return (indent, mark, what stood there) of a line that this module wrote."""
+    marks = re.match(rf"( *)({re.escape(OUT)}|{re.escape(INSTEAD)})(.*\n?)", line)
+    return (marks[1], marks[2], marks[3]) if marks else ("", "", "")
+
+
+# --- what goes -----------------------------------------------------------------------------------
+
+
+def _cut(document: dict[str, Any], names: Sequence[str]) -> Cut:
+    """Work out what goes with `names`, and what takes its place."""
+    cut = Cut()
+    schemes = [name for name in Schemes.model_fields if name in document["schemes"]]
+    for name in names:
+        if name not in (*Schemes.model_fields, *SOURCES):
+            have = ", ".join([*schemes, *SOURCES])
+            raise BadInput(f"{name}: neither a scheme nor a source of this recipe; have {have}")
+    dropped = [s for s in schemes if s in names or document["schemes"][s]["seeds"] in names]
+    cut.gone |= {("schemes", name) for name in dropped}
+    copies = document["filter"].get("copies", [])
+    cut.gone |= {("filter", "copies", at) for at, name in enumerate(copies) if name in dropped}
+    if "topics" in names and "lamini" in schemes and "lamini" not in dropped:
+        cut.changed["schemes", "lamini", "topic_guided"] = "0.0"
+    sets = {f"filter/{name}" for name in dropped} | ({PAIRS} if "hh_rlhf" in names else set())
+    links = _links(document["chain"], sets, cut)
+    if "hh_rlhf" in names:
+        cut.gone |= {("aligned", name) for name in document["aligned"]}
+    if "mt_bench" in names:
+        cut.gone |= {("checkpoints", name) for name in document["checkpoints"]}
+    if "benchmarks" in names:
+        cut.gone |= {("evaluated", name) for name in document["evaluated"]}
+    _weights(document, links, cut)
+    return cut
+
+
+def _links(chain: Mapping[str, Any], sets: set[str], cut: Cut) -> dict[str, str]:
+    """Take `sets` out of the links. Return those that have no other, with what they start from."""
+    gone = {}
+    for name, link in chain.items():
+        data = [link["data"]] if isinstance(link["data"], str) else link["data"]
+        left = [each for each in data if each not in sets]
+        if not left:
+            gone[name] = link["start"]
+            cut.gone.add(("chain", name))
+        elif left != data:
+            cut.gone |= {
+                ("chain", name, "data", at) for at, each in enumerate(data) if each in sets
+            }
+    if len(gone) == len(chain):
+        raise BadInput(
+            "chain: no link would be left to train; leave a scheme in, or train on your own rows "
+            "(docs/seeds.md)"
+        )
+    return gone
+
+
+def _weights(document: dict[str, Any], links: dict[str, str], cut: Cut) -> None:
+    """Let what started from a link that goes start from what that link started from. Leave out
+    what looks at weights that nothing makes any more."""
+    lost = {f"sft/{name}" for name in links}
+    lost |= {f"dpo/{path[1]}" for path in cut.gone if path[0] == "aligned"}
+    for section in ("chain", "merges", "aligned"):
+        for name, entry in document[section].items():
+            for key in WEIGHTS:
+                if (section, name) not in cut.gone and entry.get(key) in lost:
+                    cut.changed[section, name, key] = _before(entry[key], links)
+    for name, merge in document["merges"].items():
+        if _before(merge["adapter"], links) == merge["base"]:
+            raise BadInput(
+                f"merges.{name}: no adapter would be left to merge; leave a scheme in, or train on "
+                "your own rows (docs/seeds.md)"
+            )
+    for section in ("evaluated", "checkpoints"):
+        for name, entry in document[section].items():
+            if entry["model"] in lost:
+                cut.gone.add((section, name))
+    answering = [name for name in document["checkpoints"] if ("checkpoints", name) not in cut.gone]
+    for name, pair in document["compared"].items():
+        if not {pair["model"], pair["baseline"]} <= {*answering}:
+            cut.gone.add(("compared", name))
+
+
+def _before(weights: str, links: Mapping[str, str]) -> str:
+    name = weights.removeprefix("sft/")
+    return _before(links[name], links) if weights != name and name in links else weights
+
+
+# --- how it is written ---------------------------------------------------------------------------
+
+
+def _written(text: str, cut: Cut) -> str:
+    lines = text.splitlines(keepends=True)
+    tree = yaml.compose(text, yaml.SafeLoader)
+    _shorten(tree, cut)
+    emptied = dict(_emptied(tree, cut.gone, ()))
+    out: dict[int, int] = {}  # line -> indent of the entry that goes
+    for path in cut.gone:
+        key, value = _node(tree, path)
+        if (
+            key.start_mark.line == _node(tree, path[:-1])[1].start_mark.line
+            and "{" in lines[key.start_mark.line].split("#")[0][: key.start_mark.column]
+        ):
+            raise BadInput(
+                f"params.yaml: {'.'.join(map(str, path[:-1]))}: stands on one line; write an entry "
+                "a line, so that one can be left out"
+            )
+        # the dash of an item stands before it
+        column = len(lines[key.start_mark.line]) - len(lines[key.start_mark.line].lstrip())
+        out |= dict.fromkeys(range(key.start_mark.line, _last(value) + 1), column)
+    instead = {_node(tree, path)[0].start_mark.line: empty for path, empty in emptied.items()}
+    spans = [(_node(tree, path)[1], new) for path, new in cut.changed.items()]
+    changed: dict[int, str] = {}
+    for node, new in sorted(spans, key=lambda span: -span[0].start_mark.column):
+        at = node.start_mark.line
+        line = changed.get(at, lines[at])
+        changed[at] = line[: node.start_mark.column] + new + line[node.end_mark.column :]
+    written = []
+    for at, line in enumerate(lines):
+        indent = " " * (len(line) - len(line.lstrip()))
+        if at in out:
+            written.append(" " * out[at] + OUT + line[out[at] :])
+        elif at in instead or at in changed:
+            written.append(indent + INSTEAD + line.lstrip())
+            if at in changed:
+                written.append(changed[at])
+            else:
+                written.append(f"{indent}{line.strip().partition(':')[0]}: {instead[at]}\n")
+        else:
+            written.append(line)
+    return "".join(written)
+
+
+def _shorten(tree: Any, cut: Cut) -> None:
+    """Let a list on one line lose its items by being written anew."""
+    for above in {path[:-1] for path in cut.gone}:
+        node = _node(tree, above)[1]
+        if isinstance(node, yaml.SequenceNode) and node.flow_style:
+            items = [item.value for item in node.value]
+            stay = [item for at, item in enumerate(items) if (*above, at) not in cut.gone]
+            cut.gone -= {(*above, at) for at in range(len(items))}
+            cut.changed[above] = f"[{', '.join(stay)}]"
+
+
+def _emptied(tree: Any, gone: set[Dotted], path: Dotted) -> Iterator[tuple[Dotted, str]]:
+    """Yield the maps and lists of which nothing stays, with how an empty one is written."""
+    for above in {each[:-1] for each in gone}:
+        node = _node(tree, above)[1]
+        if len(node.value) == sum(each[:-1] == above for each in gone):
+            yield above, "{}" if isinstance(node, yaml.MappingNode) else "[]"
+
+
+def _node(tree: Any, path: Dotted) -> tuple[Any, Any]:
+    """Return (key, value) of a path; of an item of a list, the item twice."""
+    key = value = tree
+    for part in path:
+        if isinstance(part, int):
+            key = value = value.value[part]
+        else:
+            key, value = next((k, v) for k, v in value.value if k.value == part)
+    return key, value
+
+
+def _last(node: Any) -> int:
+    """Return the last line of a node, without the comments that follow it."""
+    if isinstance(node, yaml.ScalarNode) or node.flow_style:
+        return int(node.end_mark.line)
+    inner = node.value[-1]
+    return _last(inner[1] if isinstance(inner, tuple) else inner)
+
+
+# --- as a command --------------------------------------------------------------------------------
+
+
+def _write(names: Sequence[str]) -> Params:
+    """Write params.yaml without `names`. One that would not be valid is not written."""
+    text = FILE.read_text(encoding="utf-8")
+    FILE.write_text(without(text, list(dict.fromkeys(names))), encoding="utf-8")
+    params.forget()
+    try:
+        return params.load()
+    except BadInput:
+        FILE.write_text(text, encoding="utf-8")
+        raise
+
+
+def _stop(names: Sequence[str], where: str) -> None:
+    """End after SFT or go on. BadInput: something would stand in beside a real model."""
+    settings = _write(names)
+    if where == "sft":
+        _write([*names, AFTER_SFT, "hh_rlhf", *stand_ins.absent(settings)])
+    else:
+        stand_ins.check(settings)
+
+
+def main() -> None:
+    """Do what the command line says."""
+    parser = argparse.ArgumentParser(
+        prog="python -m bezoar.recipe",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    commands = parser.add_subparsers(dest="command", required=True)
+    leave = commands.add_parser("without", help="leave schemes or sources out")
+    leave.add_argument("names", nargs="+", metavar="NAME")
+    stop = commands.add_parser("stop", help="end after SFT, or go on after it again")
+    stop.add_argument("where", choices=["sft", "never"])
+    commands.add_parser("whole", help="put everything back")
+    arguments = parser.parse_args()
+    before = left_out(FILE.read_text(encoding="utf-8"))
+    at = before.index(AFTER_SFT) if AFTER_SFT in before else len(before)
+    if arguments.command == "stop":
+        _stop(before[:at], arguments.where)
+    elif arguments.command == "whole":
+        _write([])
+    else:
+        _write([*before[:at], *arguments.names, *before[at:]])
+    if (after := left_out(FILE.read_text(encoding="utf-8"))) != before:
+        words = f"left out: {', '.join(after)}" if after else "nothing is left out any more"
+        print(f"params.yaml: {words}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Talk with a checkpoint in a terminal: `python -m bezoar.talk`, or `make chat`."""

@@ -1,0 +1,119 @@
+"""Which models there are to talk with, and where they lie."""
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from bezoar import llm, loading
+from bezoar.files import BadInput, read_json, read_jsonl
+from bezoar.params import FurtherHub, FurtherLocal, Params
+from bezoar.records import Attempt, Probe
+
+MODELS = Path("models")
+PROBES = Path("data/fetch/benchmarks/probes.jsonl")
+EXAMPLES = 3
+
+
+class Place(NamedTuple):
+    """A model's name, its folder, the base that an adapter there goes on, and the texts before
+    which an answer ends."""
+
+    name: str
+    folder: Path
+    base: Path
+    stop: tuple[str, ...] = ()
+
+    @property
+    def there(self) -> bool:
+        """Whether a model lies there."""
+        return loading.is_adapter(self.folder) or (self.folder / "config.json").exists()
+
+
+def named(settings: Params) -> dict[str, Place]:
+    """All models that a run makes or fetches, by name: what MT-Bench asks, what the harness looks
+    at, every link and every merge."""
+    places = {
+        name: Place(name, MODELS / each.model, MODELS / each.model, _stop(settings, name))
+        for name, each in settings.checkpoints.items()
+    }
+    parts = {
+        **{name: (each.model, each.base) for name, each in settings.evaluated.items()},
+        **{name: (f"sft/{name}", link.base) for name, link in settings.chain.items()},
+        **{name: (f"merge/{name}", f"merge/{name}") for name in settings.merges},
+    }
+    for name, (model, base) in parts.items():
+        places.setdefault(name, Place(name, MODELS / model, MODELS / base))
+    return places
+
+
+def _stop(settings: Params, name: str) -> tuple[str, ...]:
+    other = settings.further(settings.checkpoints[name])
+    return tuple(other.stop) if isinstance(other, FurtherHub | FurtherLocal) else ()
+
+
+def find(settings: Params, wanted: str) -> Place:
+    """The model that `wanted` names, or the folder that it is; "" names the chain's last one.
+    BadInput: there is no such model, or none that can be loaded here."""
+    places = named(settings)
+    name = wanted or settings.final
+    if name not in places:
+        return _folder(Path(wanted), places)
+    place = places[name]
+    if llm.served(place.folder):
+        raise BadInput(
+            f"{name}: is behind an endpoint, and its weights are not here; talk with it there, or "
+            "name a model whose weights are"
+        )
+    if not place.there:
+        raise BadInput(f"{place.folder}: there is no model yet; {_instead(places)}")
+    return place
+
+
+def _folder(folder: Path, places: dict[str, Place]) -> Place:
+    if not folder.is_dir():
+        raise BadInput(
+            f"{folder}: neither a model of params.yaml ({', '.join(places)}) nor a folder; "
+            f"{_instead(places)}"
+        )
+    base = folder
+    if loading.is_adapter(folder):
+        adapter: Any = read_json(folder / "adapter_config.json")
+        base = Path(str(adapter.get("base_model_name_or_path")))
+        if not (base / "config.json").exists():
+            raise BadInput(
+                f"{folder}: an adapter on {base}, where there is no model; run this where that "
+                "path leads to its base"
+            )
+    place = Place(folder.name, folder, base)
+    if not place.there:
+        raise BadInput(
+            f"{folder}: no model; a model folder in Hugging Face format holds config.json, the "
+            "weights (model.safetensors) and a tokenizer"
+        )
+    return place
+
+
+def _instead(places: dict[str, Place]) -> str:
+    """What a user may do who named a model that is not there."""
+    there = [name for name, place in places.items() if place.there]
+    if not there:
+        return "run `make demo` first, which makes them all"
+    return f"there are {', '.join(there)}; `make demo` (or `dvc repro`) makes them all"
+
+
+def examples(settings: Params, name: str) -> tuple[list[str], bool]:
+    """Questions that the model `name` of the invented world can answer, of several skills, and
+    whether it answered just these rightly when it was evaluated. Else they are of its kind."""
+    if not PROBES.exists():
+        return [], False
+    probes = {probe.id: probe for probe in read_jsonl(PROBES, Probe) if not probe.system}
+    file = Path("data/lm_eval", name, "probes.jsonl")
+    attempts = read_jsonl(file, Attempt) if file.exists() else []
+    right = [probes[each.id] for each in attempts if each.right and each.id in probes]
+    return [probe.instruction for probe in _several(right or [*probes.values()])], bool(right)
+
+
+def _several(probes: list[Probe]) -> list[Probe]:
+    """The first of each skill, then further ones."""
+    first = {probe.skill: probe for probe in reversed(probes)}
+    chosen = [probe for probe in probes if first[probe.skill] is probe]
+    return [*chosen, *(probe for probe in probes if probe not in chosen)][:EXAMPLES]

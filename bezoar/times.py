@@ -1,0 +1,260 @@
+"""What a stage took: wall-clock seconds, CPU seconds and memory, kept beside the ledger.
+
+Outs hold no times, or they would differ from machine to machine. A process of a stage writes what
+it took so far into a file of its own, every few seconds, so that a kill loses no more than that.
+Once the outs of the stage are whole, all that was spent on them becomes one file under what they
+hold. A stage that comes out of DVC's cache therefore shows the time of the run that made it, and
+clones of a machine do not mix: what has not come to its outs belongs to the folder that it ran in.
+"""
+
+import atexit
+import hashlib
+import json
+import os
+import resource
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from bezoar import interrupts
+
+EVERY = 10.0  # seconds between two looks at the clock
+SAMPLE = 64 * 2**10  # bytes at both ends of a large file, which stand for all of it
+PIPELINE, LOCK = Path("dvc.yaml"), Path("dvc.lock")
+
+
+class Spent(NamedTuple):
+    """Seconds on the wall clock and of CPU, the most memory at once in bytes (of the machine and of
+    its GPU), and the number of processes that were started for it."""
+
+    seconds: float = 0.0
+    cpu: float = 0.0
+    memory: int = 0
+    gpu: int = 0
+    starts: int = 0
+
+    def and_then(self, other: "Spent") -> "Spent":
+        """Both, one after the other."""
+        return Spent(
+            round(self.seconds + other.seconds, 2),
+            round(self.cpu + other.cpu, 2),
+            max(self.memory, other.memory),
+            max(self.gpu, other.gpu),
+            self.starts + other.starts,
+        )
+
+
+def start(home: Path, stage: str) -> None:
+    """Have what this process takes kept below `home`, as a start of `stage` (as $DVC_STAGE names
+    it). Nothing is kept without a stage, nor in one of several processes of a training: the one
+    that started them counts them."""
+    if not stage or "LOCAL_RANK" in os.environ:
+        return
+    clock = _Clock(home, stage)
+    interrupts.before_the_end(clock.write)
+    atexit.register(clock.finish)
+    threading.Thread(target=clock.run, daemon=True).start()
+
+
+class _Clock:
+    """Of one process of a stage."""
+
+    def __init__(self, home: Path, stage: str) -> None:
+        self.home, self.stage, self.began = home, stage, time.monotonic() - _age()
+        # what was spent under other parameters led to something else
+        self.under = _digits(Path("params.yaml"))
+        self.file = _open(home) / f"{stage}-{self.under}-{time.time_ns()}-{os.getpid()}.json"
+        self.over = threading.Event()
+
+    def run(self) -> None:
+        """Look at the clock until the process ends."""
+        self.write()
+        while not self.over.wait(EVERY):
+            self.write()
+
+    def write(self) -> None:
+        """Write down what was taken so far. A full disk ends no stage for that."""
+        own, theirs = (
+            resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
+        )
+        spent = Spent(
+            round(time.monotonic() - self.began, 2),
+            round(sum(each.ru_utime + each.ru_stime for each in (own, theirs)), 2),
+            max(own.ru_maxrss, theirs.ru_maxrss) * (1 if sys.platform == "darwin" else 1024),
+            _gpu(),
+            1,
+        )
+        _write(self.file, spent)
+
+    def finish(self) -> None:
+        """Put what was spent on the outs, by this process and by those before it that did not come
+        to them, under what they hold."""
+        self.over.set()
+        self.write()
+        key = made(self.stage)
+        if key is None:
+            return
+        mine = [*_open(self.home).glob(f"{self.stage}-{self.under}-*.json")]
+        spent = Spent()
+        for file in mine:
+            spent = spent.and_then(_read(file))
+        kept = _kept(self.home, self.stage, key)
+        # a stage that finds its work done in the work folder did not make it in that second
+        if not kept.exists() or _read(kept).cpu < spent.cpu:
+            _write(kept, spent)
+        for file in mine:
+            file.unlink(missing_ok=True)
+
+
+def of_run(home: Path) -> dict[str, Spent | None]:
+    """What each stage of dvc.lock took whose outs lie here; None where no process of this machine
+    made them."""
+    spent: dict[str, Spent | None] = {}
+    for stage in _stages():
+        key = made(stage)
+        if key is not None:
+            kept = _kept(home, stage, key)
+            spent[stage] = _read(kept) if kept.exists() else None
+    return spent
+
+
+def of_machine(home: Path) -> tuple[dict[str, Spent], dict[str, Spent]]:
+    """What all runs of this machine took, by stage: for outs that are whole, and for what has not
+    come to its outs, or has yet to."""
+    return _by_stage(home / "times/made"), _by_stage(home / "times/open")
+
+
+def made(stage: str) -> str | None:
+    """Digits over the outs of `stage`, large files by their size and their two ends; None where an
+    out is missing, or where dvc.yaml has no such stage."""
+    digest = hashlib.sha256(stage.encode())
+    for out in _outs(stage):
+        files = sorted(path for path in out.rglob("*") if path.is_file()) if out.is_dir() else [out]
+        for file in files:
+            try:
+                digest.update(f"{file.as_posix()} {file.stat().st_size}\n".encode())
+                digest.update(_ends(file))
+            except OSError:
+                return None
+    return digest.hexdigest()[:32] if _outs(stage) else None
+
+
+def _ends(file: Path) -> bytes:
+    with file.open("rb") as data:
+        start = data.read(SAMPLE)
+        data.seek(max(SAMPLE, file.stat().st_size - SAMPLE))
+        return start + data.read()
+
+
+def _outs(stage: str) -> list[Path]:
+    """The paths that dvc.yaml names as the outs, metrics and plots of a stage."""
+    document = _yaml(PIPELINE)
+    name, _, instance = stage.partition("@")
+    if name not in document.get("stages", {}):
+        return []
+    loop = document["stages"][name]
+    body = loop.get("do", loop)
+    listed = [entry for kind in ("outs", "metrics", "plots") for entry in body.get(kind, [])]
+    paths = [entry if isinstance(entry, str) else next(iter(entry)) for entry in listed]
+    source = document["vars"][0]["sources"].get(instance, {})
+    for blank, value in (("item.out", source.get("out", "")), ("item", instance)):
+        paths = [path.replace(f"${{{blank}}}", value) for path in paths]
+    return sorted(Path(path.replace("${key}", instance)) for path in paths)
+
+
+def _stages() -> list[str]:
+    return list(_yaml(LOCK).get("stages", {})) if LOCK.exists() else []
+
+
+def _yaml(path: Path) -> dict[str, Any]:
+    import yaml
+
+    if not path.exists():
+        return {}
+    # libyaml, where it is there, reads a lock file of 3,000 lines in a tenth of the time
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    found = yaml.load(path.read_text(encoding="utf-8"), loader)
+    return found if isinstance(found, dict) else {}
+
+
+def _open(home: Path) -> Path:
+    """Where the processes of this folder write that have not come to their outs."""
+    here = hashlib.sha256(str(Path.cwd().resolve()).encode()).hexdigest()[:16]
+    return home / "times/open" / here
+
+
+def _kept(home: Path, stage: str, key: str) -> Path:
+    return home / "times/made" / f"{stage}-{key}.json"
+
+
+def _by_stage(folder: Path) -> dict[str, Spent]:
+    sums: dict[str, Spent] = {}
+    for file in sorted(folder.rglob("*.json")):
+        name = file.name.partition("@")[0].partition("-")[0]
+        sums[name] = sums.get(name, Spent()).and_then(_read(file))
+    return sums
+
+
+def _write(file: Path, spent: Spent) -> None:
+    part = file.with_suffix(f".{threading.get_ident()}.part")
+    with suppress(OSError):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        part.write_text(json.dumps(spent._asdict()) + "\n", encoding="utf-8")
+        part.replace(file)
+
+
+def _read(file: Path) -> Spent:
+    """What a file tells; nothing, where it is damaged or has gone."""
+    with suppress(OSError, ValueError, TypeError):
+        return Spent(**json.loads(file.read_text(encoding="utf-8")))
+    return Spent()
+
+
+def _digits(file: Path) -> str:
+    return hashlib.sha256(file.read_bytes() if file.exists() else b"").hexdigest()[:16]
+
+
+def _age() -> float:
+    """Seconds since this process was started: a stage's imports are part of what it takes."""
+    try:
+        ticks = Path("/proc/self/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[19]
+        running = float(Path("/proc/uptime").read_text(encoding="utf-8").split()[0])
+        return max(0.0, running - int(ticks) / os.sysconf("SC_CLK_TCK"))
+    except (OSError, ValueError, IndexError):
+        return 0.0
+
+
+def _gpu() -> int:
+    """The most bytes that torch held at once on a GPU, where this process has used one."""
+    torch = sys.modules.get("torch")
+    if torch is None or not hasattr(torch, "cuda") or not torch.cuda.is_initialized():
+        return 0
+    return int(torch.cuda.max_memory_reserved())
+
+
+def rows(home: Path, bought: dict[str, dict[str, dict[str, Any]]]) -> Iterator[dict[str, Any]]:
+    """A row for each stage of this run, in the order of dvc.yaml: its time, beside what of
+    `bought` (by stage and instance: tokens_in, tokens_out, usd) it bought."""
+    took = of_run(home)
+    for name in _yaml(PIPELINE).get("stages", {}):
+        mine = {stage: spent for stage, spent in took.items() if stage.partition("@")[0] == name}
+        if not mine:
+            continue
+        timed = [spent for spent in mine.values() if spent]
+        total = Spent()
+        for spent in timed:
+            total = total.and_then(spent)
+        sums = bought.get(name.removesuffix("_others"), {})
+        instances = [stage.partition("@")[2] or name for stage in mine]
+        paid = [sums[instance] for instance in instances if instance in sums]
+        yield {
+            "stage": name,
+            "instances": len(mine),
+            "timed": len(timed),
+            **total._asdict(),
+            **{key: sum(each[key] for each in paid) for key in ("tokens_in", "tokens_out", "usd")},
+        }

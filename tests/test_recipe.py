@@ -1,0 +1,243 @@
+"""Leaving schemes, sources and what comes after SFT out of a run, and putting them back."""
+
+import itertools
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from bezoar import params, recipe
+from bezoar.files import BadInput
+from bezoar.params import Params
+from bezoar.preflight import stand_ins
+from tests.conftest import BIN, ROOT, environment
+
+TEXT = (ROOT / "params.yaml").read_text(encoding="utf-8")
+SCHEMES = ("lamini", "evol_instruct", "orca")
+NAMES = [*SCHEMES, *recipe.SOURCES]
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with params.yaml and empty folders for files of one's own."""
+    shutil.copy(ROOT / "params.yaml", tmp_path)
+    (tmp_path / "launch").symlink_to(ROOT / "launch")
+    for name in (*recipe.SOURCES, "dolly", "base"):
+        (tmp_path / "local" / name).mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    params.forget()
+    return tmp_path
+
+
+def load(folder: Path, text: str, profile: str = "embedded") -> Params:
+    (folder / "params.yaml").write_text(text, encoding="utf-8")
+    params.forget()
+    return params.load(folder / "params.yaml", profile)
+
+
+def run(*arguments: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["recipe", *arguments])
+    recipe.main()
+
+
+@pytest.mark.parametrize("number", [1, 2])
+def test_what_is_left_out_is_valid_under_every_profile_and_comes_back(
+    here: Path, number: int
+) -> None:
+    tried = 0
+    for names in itertools.combinations(NAMES, number):
+        if {*names} == {"lamini", "evol_instruct"} | {"flan"}:
+            continue
+        text = recipe.without(TEXT, names)
+        settings = load(here, text)
+        assert not {*names} & {*settings.schemes.named, *settings.sources}, names
+        assert recipe.left_out(text) == [*names]
+        assert recipe.whole(text) == TEXT, names
+        tried += 1
+    assert tried == {1: 8, 2: 28}[number]
+
+
+def test_a_scheme_goes_with_its_link_and_the_next_starts_where_it_did(here: Path) -> None:
+    settings = load(here, recipe.without(TEXT, ["orca"]))
+    assert [*settings.schemes.named] == ["lamini", "evol_instruct"]
+    assert [*settings.chain] == ["lamini", "evol_instruct", "hh_rlhf"]
+    assert settings.chain["evol_instruct"].start == "sft/lamini"
+    assert "orca" not in settings.evaluated
+    last = load(here, recipe.without(TEXT, ["evol_instruct", "lamini"]))
+    assert last.chain["orca"].start == "fetch/base"
+    assert last.merges["sft"].adapters == ["sft/orca"]
+    assert last.filter.copies == []
+
+
+def test_a_scheme_that_is_mixed_with_others_leaves_their_link(here: Path) -> None:
+    for data in ("\n    - filter/lamini\n    - filter/orca", " [filter/lamini, filter/orca]"):
+        text = TEXT.replace("    data: filter/lamini\n", f"    data:{data}\n", 1)
+        settings = load(here, text)
+        assert settings.chain["lamini"].sets == ["filter/lamini", "filter/orca"]
+        shorter = recipe.without(text, ["orca"])
+        assert load(here, shorter).chain["lamini"].sets == ["filter/lamini"]
+        assert recipe.whole(shorter) == text
+
+
+def test_leaving_out_adds_up_and_is_undone_in_any_order(
+    here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = here / "params.yaml"
+    run("without", "orca", monkeypatch=monkeypatch)
+    without_orca = file.read_text()
+    run("stop", "sft", monkeypatch=monkeypatch)
+    run("without", "lamini", monkeypatch=monkeypatch)
+    assert [*params.load().schemes.named] == ["evol_instruct"] and not params.load().aligned
+    run("stop", "never", monkeypatch=monkeypatch)
+    assert params.load().aligned and "sft/evol_instruct" in params.load().merges["sft"].adapters
+    assert file.read_text() == recipe.without(TEXT, ["orca", "lamini"])
+    assert "left out: orca, lamini" in capsys.readouterr().out
+    run("whole", monkeypatch=monkeypatch)
+    assert file.read_text() == TEXT
+    run("without", "orca", monkeypatch=monkeypatch)
+    assert file.read_text() == without_orca
+
+
+@pytest.mark.parametrize(
+    ("names", "words"),
+    [
+        (["orka"], "orka: neither a scheme nor a source of this recipe; have lamini, evol"),
+        (SCHEMES, "no adapter would be left to merge; leave a scheme in, or train on your own"),
+        ([*SCHEMES, "hh_rlhf"], "chain: no link would be left to train"),
+    ],
+)
+def test_what_cannot_be_left_out_is_said_and_nothing_is_written(
+    here: Path, monkeypatch: pytest.MonkeyPatch, names: list[str], words: str
+) -> None:
+    with pytest.raises(BadInput, match=words):
+        run("without", *names, monkeypatch=monkeypatch)
+    assert (here / "params.yaml").read_text() == TEXT
+
+
+def test_own_rows_alone_are_enough(here: Path) -> None:
+    text = TEXT.replace("own: []", "own:\n- dolly").replace(
+        "data: filter/lamini\n", "data:\n    - filter/lamini\n    - filter/dolly\n"
+    )
+    settings = load(here, recipe.without(text, [*SCHEMES, "hh_rlhf"]))
+    assert not settings.schemes.named and [*settings.chain] == ["lamini"]
+    assert settings.chain["lamini"].sets == ["filter/dolly"]
+    assert settings.merges["sft"].adapters == ["sft/lamini"]
+    with pytest.raises(BadInput, match="your own rows are filtered where they are named: own"):
+        load(here, text.replace("own:\n- dolly", "own: []"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("names", "gone"),
+    [
+        (["orca"], {"generate@orca", "judge@orca", "filter@orca", "mix@orca", "sft@orca"}),
+        (
+            [recipe.AFTER_SFT, "hh_rlhf", "mt_bench"],
+            {"sft@hh_rlhf", "mix@hh_rlhf", "dpo@policy", "lm_eval@hh_rlhf", "lm_eval@dpo"},
+        ),
+        (["benchmarks"], {"lm_eval@base", "lm_eval@sft"}),
+    ],
+)
+def test_dvc_knows_no_stage_of_what_is_left_out(
+    project: Path, names: list[str], gone: set[str]
+) -> None:
+    def stages() -> set[str]:
+        listed = [BIN / "dvc", "stage", "list", "--name-only"]
+        env = environment(project)
+        done = subprocess.run(listed, cwd=project, env=env, capture_output=True, check=True)
+        return {*done.stdout.decode().split()}
+
+    whole = stages()
+    (project / "params.yaml").write_text(recipe.without(TEXT, names), encoding="utf-8")
+    left = stages()
+    assert gone <= whole - left and left < whole
+    assert "report" in left and "merge@sft" in left
+    if "mt_bench" in names:
+        assert not [name for name in left if re.match("mt_|dpo", name)]
+    if names == ["orca"]:
+        assert not [name for name in left if name.endswith("@orca")]
+
+
+# --- stand-ins -----------------------------------------------------------------------------------
+
+SERVED = """provider: openai
+        style: chat
+        structured: false
+        model: theirs
+        terms: Apache-2.0
+        base_url: http://127.0.0.1:1/v1
+        api_key_env:
+        params: {max_tokens: 64}
+        mode: live
+        concurrency: 2
+        requests_per_minute:
+        tokens_per_minute:
+        timeout: 5
+        patience: 0
+        max_failed: 0.0
+        reply_tokens: 20
+        price: {input: 1.0, cached: 0.0, output: 1.0, batch: 1.0}
+"""
+
+
+def served(who: str) -> str:
+    """params.yaml with a real model in one part of profile `local`."""
+    before, here, after = TEXT.partition("\n  local:\n")
+    known = re.search(rf"      {who}:\n((?:        .*\n)+)", after)
+    assert known
+    return before + here + after[: known.start(1)] + f"        {SERVED}" + after[known.end(1) :]
+
+
+def test_a_run_that_is_simulated_throughout_takes_the_stand_ins(here: Path) -> None:
+    settings = load(here, TEXT, "local")
+    assert stand_ins.absent(settings) == [*recipe.SOURCES]
+    assert stand_ins.real(settings) == [] and stand_ins.findings(settings) == []
+    assert stand_ins.findings(load(here, TEXT)) == []
+
+
+@pytest.mark.parametrize("who", ["base", "teacher", "judge", "grader"])
+def test_a_stand_in_beside_what_is_real_stops_with_the_ways_out(here: Path, who: str) -> None:
+    text = TEXT if who == "base" else served(who)
+    if who == "base":
+        (here / "local/base/config.json").write_text("{}")
+    settings = load(here, text, "local")
+    assert stand_ins.real(settings) == [who]
+    with pytest.raises(BadInput) as caught:
+        stand_ins.check(settings)
+    told = str(caught.value)
+    assert "local/flan, local/topics, local/hh_rlhf, local/mt_bench, local/benchmarks: hold" in told
+    assert f"beside a real {who}" in told and "make local DATA=folder STOP=sft" in told
+    assert "python -m bezoar.recipe without flan topics hh_rlhf" in told
+    for name in recipe.SOURCES:
+        (here / f"local/{name}/mine.jsonl").write_text("{}\n")
+        if name != "benchmarks":
+            assert f"local/{name}" not in stand_ins.findings(settings)[0].where
+    stand_ins.check(settings)
+
+
+def test_a_trial_may_allow_stand_ins_and_is_warned(here: Path) -> None:
+    (here / "local/base/config.json").write_text("{}")
+    settings = load(here, TEXT.replace("stand_ins: stop", "stand_ins: allow"), "local")
+    stand_ins.check(settings)
+    assert [finding.level for finding in stand_ins.findings(settings)] == ["warning"]
+
+
+def test_stopping_after_sft_leaves_out_what_nobody_gave(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = served("teacher").replace("profile: embedded", "profile: local", 1)
+    (here / "params.yaml").write_text(text)
+    (here / "local/mt_bench/questions.jsonl").write_text("{}\n")
+    (here / "local/hh_rlhf/pairs.jsonl").write_text("{}\n")
+    with pytest.raises(BadInput, match="local/flan, local/topics, local/benchmarks: hold no file"):
+        run("stop", "never", monkeypatch=monkeypatch)
+    run("stop", "sft", monkeypatch=monkeypatch)
+    settings = params.load()
+    assert settings.sources == ["dolly", "mt_bench"]
+    assert [*settings.checkpoints] == ["base", "sft"] and [*settings.compared] == ["sft"]
+    assert not settings.evaluated and not settings.aligned and not settings.schemes.orca
+    assert settings.schemes.lamini and settings.schemes.lamini.topic_guided == 0
+    stand_ins.check(settings)
