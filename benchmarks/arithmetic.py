@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 
-from bezoar import arithmetic
+from bezoar import arguments, arithmetic
 
 ROUNDS = 2
 
@@ -61,4 +61,4 @@ if __name__ == "__main__":
     if sys.argv[1:2] and sys.argv[1] in ("avx2", "own"):
         _grow(sys.argv[1], int(sys.argv[2]))
     else:
-        main(*map(int, sys.argv[1:2]))
+        main(*map(int, arguments.words("benchmarks.arithmetic", __doc__, 0, "NUMBER")))

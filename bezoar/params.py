@@ -1610,7 +1610,8 @@ def _sizes(profile: str, params: Params) -> list[str]:
             f"{params.judge.scale}"
         )
     for scheme, made_of in _SEEDS.items():
-        if (source := getattr(params.schemes, scheme).seeds) not in made_of:
+        section = params.schemes.named.get(scheme)
+        if section and (source := section.seeds) not in made_of:
             right = hint(source, made_of)
             faults.append(f"schemes.{scheme}.seeds: {source!r} has no rows for it; {right}")
     for scheme in params.filter.copies:

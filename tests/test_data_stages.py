@@ -136,7 +136,9 @@ def test_what_earlier_schemes_and_benchmarks_hold_is_found_in_the_stage(tree: Pa
     shutil.copytree(tree, again, ignore=shutil.ignore_patterns("again", "filter"))
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(again)
-        params.main(["local"])
+        with pytest.MonkeyPatch.context() as given:
+            given.setattr("sys.argv", ["params", "local"])
+            params.main()
         filter.main("orca")
         dropped = {row["text"]: row for row in lines("data/filter/orca/rejected.jsonl")}
         row = dropped[asked[:-1] + " today?"]
