@@ -133,5 +133,6 @@ def css(run: Run, checkpoint: str) -> str:
 
 
 def mean(values: Iterable[float | None]) -> float | None:
+    """Return the mean of the values that are known, None where none is."""
     known = [value for value in values if value is not None]
     return sum(known) / len(known) if known else None
