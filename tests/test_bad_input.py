@@ -102,6 +102,7 @@ def dolly(tree: Path) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_a_broken_line_is_named_and_what_was_fetched_stays(tree: Path, dolly: Path) -> None:
     before = written(tree)
     assert len(before["data/fetch/dolly/seeds.jsonl"].splitlines()) == 15_000
@@ -126,6 +127,7 @@ def test_an_empty_file_is_an_error_in_every_source(tree: Path, name: str) -> Non
         path.unlink()
 
 
+@pytest.mark.slow
 def test_missing_seeds_are_an_error_and_other_missing_files_are_not(
     tree: Path, dolly: Path
 ) -> None:
@@ -213,6 +215,7 @@ def private_mounts() -> bool:
     return bool(tried) and tried.returncode == 0
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not private_mounts(), reason="no tmpfs can be mounted here (unshare -rm)")
 def test_a_disk_that_fills_up_leaves_what_was_there(
     tree: Path, dolly: Path, tmp_path: Path

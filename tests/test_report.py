@@ -1432,6 +1432,7 @@ def test_every_link_has_its_place_and_every_chart_its_words(tree: Path) -> None:
     assert sum(tag == "svg" for tag, _ in outline.tags) == len(SETTINGS.chain) + 4 + 1 + 4 + 3 + 1
 
 
+@pytest.mark.slow
 def test_equal_files_give_equal_bytes_in_any_folder_and_process(tree: Path, tmp_path: Path) -> None:
     other = grow(tmp_path / "another place")
     code = (
@@ -1464,6 +1465,7 @@ def test_the_question_of_each_example_comes_from_a_category_of_its_own(tree: Pat
     assert render(examples=1000)[1].count('class="talk"') == 32
 
 
+@pytest.mark.slow
 def test_the_page_is_written_by_the_stage(tree: Path) -> None:
     (tree / "params.yaml").write_text((ROOT / "params.yaml").read_text())
     env = {**os.environ, "PYTHONPATH": str(ROOT)}
@@ -1489,6 +1491,7 @@ def printed(folder: Path) -> str:
     return done.stdout
 
 
+@pytest.mark.slow
 def test_the_demo_table_shows_the_summary_in_the_order_of_the_recipe(tree: Path) -> None:
     found, _ = render()
     found["skills"]["orca"]["explained"] = 0.4321
