@@ -284,7 +284,7 @@ def test_terms_are_one_name_in_params(tmp_path: Path) -> None:
     assert bad != text
     shutil.copytree(ROOT / "launch", tmp_path / "launch")
     (tmp_path / "params.yaml").write_text(bad, encoding="utf-8")
-    with pytest.raises(BadInput, match=r"profiles\.embedded\.llm\.teacher\.terms: one licence or"):
+    with pytest.raises(BadInput, match=r"profiles\.embedded\.llm\.teacher\.terms: not one licence"):
         params.load(tmp_path / "params.yaml")
 
 
@@ -309,4 +309,4 @@ def test_the_filter_stage_writes_the_sheet_and_obeys_allow(
     Path("params.yaml").write_text(changed)
     with pytest.raises(BadInput, match=r"CC0-1\.0 \(seed\): \d+ rows from bezoar world"):
         filter.main("lamini")
-    assert not Path("data/filter/lamini").exists()
+    assert not Path("data/filter/lamini/train.jsonl").exists()

@@ -61,8 +61,10 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def project(folder: Path) -> Path:
     folder.mkdir()
-    for name, text in (("dvc.yaml", PIPELINE), ("dvc.lock", LOCK), ("params.yaml", "a: 1\n")):
+    for name, text in (("dvc.yaml", PIPELINE), ("dvc.lock", LOCK)):
         (folder / name).write_text(text)
+    shutil.copy(ROOT / "params.yaml", folder)
+    shutil.copytree(ROOT / "launch", folder / "launch")
     return folder
 
 
@@ -125,7 +127,8 @@ def test_what_was_spent_under_other_parameters_or_in_another_clone_is_left_out(
 ) -> None:
     killed(here, 0.5, signal.SIGTERM)
     killed(project(here.parent / "two"), 0.5, signal.SIGTERM)
-    Path("params.yaml").write_text("a: 2\n")
+    text = Path("params.yaml").read_text()
+    Path("params.yaml").write_text(text.replace("  beta: 0.1", "  beta: 0.2"))
     run(here)
     assert (spent := one(here)) and spent.starts == 1
     assert times.of_machine(home(here))[1]["sft"].starts == 2
