@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from benchmarks.holding import held, peak_of
 from bezoar import params
 from bezoar.files import BadInput
 from bezoar.training import memory
+from bezoar.training.holding import held, peak_of
 from bezoar.training.memory import Shape
 
 GIB = 2**30
