@@ -49,8 +49,9 @@ def _pairs(rows: int, name: str, animals: tuple[str, ...], harms: tuple[str, ...
     made = []
     for number in range(rows):
         fact = Fact(rng.choice(list(ATTRIBUTES)), rng.choice(animals))
-        # a round of ten holds every kind: polite (a fact, a sum), harm, unknown
-        kind = "phpphuphps"[number % 10]
+        # a round of ten holds every kind: polite (a fact or a sum), harm, unknown. Sums are so many
+        # because a small model forgets them first
+        kind = "phsphsphus"[number % 10]
         if kind == "h":
             prompt, chosen, rejected = _harm(fact, harms, rng)
         elif kind == "u":

@@ -39,7 +39,7 @@ EVOLUTIONS = {
     "equal": 0.10,  # nothing new in it
     "leaked": 0.025,  # the prompt's own words in it
 }
-NEW_SUMS = 0.12  # of parts that an evolution adds or asks for: sums, the rest are facts
+NEW_SUMS = 0.35  # of parts that an evolution adds or asks for: sums, the rest are facts
 EXPLANATIONS = {"wrong": 0.05, "rambling": 0.04, "gibberish": 0.04, "cut": 0.02}
 
 
