@@ -124,10 +124,11 @@ def _learnt(id: str, scheme: str, side: str, settings: Params) -> dict[str, Any]
     weights that came of them."""
     data = f"filter/{scheme}"
     links = [f"sft@{name}" for name, link in settings.chain.items() if data in link.sets]
+    weights = {name: each.model for name, each in settings.evaluated.items()} | settings.unmeasured
     checkpoints = {
-        name: {"weights": f"models/{each.model}", "there": Path("models", each.model).exists()}
-        for name, each in settings.evaluated.items()
-        if any(data in step.data for step in steps(settings, each.model))
+        name: {"weights": f"models/{path}", "there": Path("models", path).exists()}
+        for name, path in weights.items()
+        if any(data in step.data for step in steps(settings, path))
     }
     if side == "eval":
         return {"chose_the_epoch_of": links, "trained_by": [], "replayed_by": [], "held_by": {}}

@@ -1204,17 +1204,35 @@ class Params(Section):
         return {scheme.seeds for scheme in self.schemes.named.values()}
 
     @property
+    def unmeasured(self) -> dict[str, str]:
+        """Weights that are whole and that nothing asks or measures, by name, in their order."""
+        looked_at: dict[str, Checkpoint] = {**self.evaluated, **self.checkpoints}
+        weights = {
+            **{name: f"merge/{name}" for name in self.merges},
+            **{name: f"sft/{name}" for name, link in self.chain.items() if link.weights == "all"},
+            **{name: f"dpo/{name}" for name in self.aligned},
+        }
+        paths = {each.model for each in looked_at.values()}
+        return {
+            name: path
+            for name, path in weights.items()
+            if path not in paths and name not in looked_at
+        }
+
+    @property
     def final(self) -> str:
         """The checkpoint that the chain ends with: the last that is no further model."""
         measured = {name: each for name, each in self.evaluated.items() if not each.link}
         ours = [name for name, each in (measured | self.checkpoints).items() if not each.further]
-        return ours[-1] if ours else [*self.chain][-1]
+        return [*self.chain, *self.unmeasured, *ours][-1]
 
     @property
     def final_model(self) -> str:
         """The path below models/ of the checkpoint that the chain ends with."""
         named: dict[str, Checkpoint] = {**self.evaluated, **self.checkpoints}
-        return named[self.final].model if self.final in named else f"sft/{self.final}"
+        if self.final in named:
+            return named[self.final].model
+        return self.unmeasured.get(self.final, f"sft/{self.final}")
 
     def further(self, looked_at: Checkpoint) -> Further | None:
         """Which of `models` it is; None for what this recipe makes."""

@@ -12,7 +12,8 @@ import pytest
 from bezoar import params, recipe
 from bezoar.files import BadInput
 from bezoar.params import Params
-from bezoar.preflight import stand_ins
+from bezoar.preflight import seeds, stand_ins
+from bezoar.talk import places
 from tests.conftest import BIN, ROOT, environment
 
 TEXT = (ROOT / "params.yaml").read_text(encoding="utf-8")
@@ -226,6 +227,19 @@ def test_a_trial_may_allow_stand_ins_and_is_warned(here: Path) -> None:
     settings = load(here, TEXT.replace("stand_ins: stop", "stand_ins: allow"), "local")
     stand_ins.check(settings)
     assert [finding.level for finding in stand_ins.findings(settings)] == ["warning"]
+
+
+def test_the_last_weights_are_found_where_nothing_measures_them(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run("without", "mt_bench", "benchmarks", monkeypatch=monkeypatch)
+    assert params.load().final_model == "dpo/policy"
+    assert [*params.load().unmeasured] == ["sft", "hh_rlhf", "policy"]
+    run("stop", "sft", monkeypatch=monkeypatch)
+    settings = params.load()
+    assert settings.final_model == "merge/sft" and [*settings.unmeasured] == ["sft"]
+    assert seeds.findings(settings) == []  # a scheme that is left out has no seeds
+    assert places.named(settings)[settings.final].folder == Path("models/merge/sft")
 
 
 def test_stopping_after_sft_leaves_out_what_nobody_gave(

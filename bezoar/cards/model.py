@@ -14,12 +14,10 @@ from bezoar.report import Run
 
 def trained(settings: Params) -> dict[str, str]:
     """Checkpoint -> its weights below models/, for those that a stage trained or merged: what is
-    asked or measured beside the links, and merges that nobody measures."""
+    asked or measured beside the links, and what nobody measures."""
     looked_at = {n: each.model for n, each in settings.evaluated.items() if not each.link}
     looked_at |= {name: each.model for name, each in settings.checkpoints.items()}
-    for name in settings.merges:
-        if f"merge/{name}" not in looked_at.values():
-            looked_at.setdefault(name, f"merge/{name}")
+    looked_at |= settings.unmeasured
     return {name: path for name, path in looked_at.items() if lineage.steps(settings, path)}
 
 

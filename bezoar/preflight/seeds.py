@@ -22,8 +22,8 @@ WAYS = {
 
 
 def findings(p: Params) -> list[Finding]:
-    """Look at the seeds of every scheme, as far as they are fetched."""
-    sources = dict.fromkeys(getattr(p.schemes, name).seeds for name in type(p.schemes).model_fields)
+    """Look at the seeds of every scheme and at own rows, as far as they are fetched."""
+    sources = dict.fromkeys([*(scheme.seeds for scheme in p.schemes.named.values()), *p.own])
     return [finding for source in sources if (finding := look(p, source))]
 
 

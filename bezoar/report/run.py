@@ -70,7 +70,8 @@ class Run:
     """Everything that the report shows. Dicts keep the order of params.yaml. `sft` and `preference`
     are the parameters that `links` and `dpo` were trained by; `dpo` is None where nothing was
     aligned. `scored` has the harness' items by task. `checkpoints` answer MT-Bench; `measured` are
-    those, and what the harness looked at beside the links. `stand_ins` says in a sentence each what
+    those, and what the harness looked at beside the links. `unmeasured` are weights that are whole
+    and that neither looks at. `stand_ins` says in a sentence each what
     was invented. `seed` is the bootstrap's over grades, `least_auc` the line below which a judge is
     worth little. `copies` are the rows that filter dropped as copies of a seed. `further` are the
     models that the recipe did not make, by the names under which `results` and `checkpoints` have
@@ -91,6 +92,7 @@ class Run:
     scored: dict[str, dict[str, list[Scored]]]
     checkpoints: list[str]
     measured: list[str]
+    unmeasured: list[str]
     stand_ins: list[str]
     further: dict[str, Further]
     questions: list[Question]
@@ -154,6 +156,7 @@ def read(params: Params) -> Run:
                 [*checkpoints, *(n for n, each in params.evaluated.items() if not each.link)]
             )
         ),
+        unmeasured=[*params.unmeasured],
         stand_ins=stand_ins.sentences(params),
         further={
             name: model

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from random import Random
 
-from bezoar import schemes
+from bezoar import refusals, schemes
 from bezoar.params import EvolInstruct
 from bezoar.prompts import Prompt, fence
 from bezoar.reading.equality import Equality, equality
@@ -175,7 +175,7 @@ def _prompt_fault(evolved: str, context: str, given: str) -> str:
     whole = with_input(evolved, context)
     if not evolved:
         return "empty"
-    if _REFUSING.match(evolved.lower()):
+    if _REFUSING.match(evolved.lower()) or _declines(evolved, given):
         return "refusal"
     if any(leak in whole.lower() and leak not in given.lower() for leak in LEAKS):
         return "leaked_prompt"
@@ -184,13 +184,21 @@ def _prompt_fault(evolved: str, context: str, given: str) -> str:
     return "equal" if whole.split() == given.split() else ""
 
 
+def _declines(evolved: str, given: str) -> bool:
+    """Whether a teacher declined in another language. A customer who writes "I have no access" asks
+    for something, or was given so."""
+    return bool(refusals.language(evolved) and "?" not in evolved and not refusals.language(given))
+
+
 def _response_fault(reply: Reply, response: str, refusal_words: int) -> str:
-    """WizardLM's eliminators on the answer; "" where none applies."""
+    """WizardLM's eliminators on the answer; "" where none applies. WizardLM knows "sorry" alone,
+    which only English declines with."""
     if why := fault(reply, "response"):
         return why
     if not response:
         return "empty_response"
-    if "sorry" in response.lower() and len(response.split()) < refusal_words:
+    refuses = "sorry" in response.lower() or refusals.language(response)
+    if refuses and len(response.split()) < refusal_words:
         return "refusal_response"
     return "only_stop_words_response" if _only_stop_words(response) else ""
 

@@ -39,6 +39,7 @@ def named(settings: Params) -> dict[str, Place]:
         **{name: (each.model, each.base) for name, each in settings.evaluated.items()},
         **{name: (f"sft/{name}", link.base) for name, link in settings.chain.items()},
         **{name: (f"merge/{name}", f"merge/{name}") for name in settings.merges},
+        **{name: (path, path) for name, path in settings.unmeasured.items()},
     }
     for name, (model, base) in parts.items():
         places.setdefault(name, Place(name, MODELS / model, MODELS / base))

@@ -73,8 +73,8 @@ def points(run: Run) -> list[dict[str, Any]]:
     first, trained = own[:1], own[1:]
     inner = [link for link in run.links if link not in own]
     return [
-        {"key": key, "about": _about(run, key), "card": key in trained}
-        for key in dict.fromkeys([*first, *inner, *trained, *run.further])
+        {"key": key, "about": _about(run, key), "card": key in [*trained, *run.unmeasured]}
+        for key in dict.fromkeys([*first, *inner, *trained, *run.unmeasured, *run.further])
     ]
 
 
