@@ -32,13 +32,13 @@ from statistics import median
 from typing import Any, Literal
 from unittest.mock import patch
 
-from benchmarks.holding import held, peak_of
 from bezoar import chat, loading, params, pretraining, world
 from bezoar.params import Dpo, GrownBase, Link, Sft, Training
 from bezoar.preflight import gpu
 from bezoar.records import Message
 from bezoar.sources import readers
 from bezoar.training import batching, dpo, fitting, memory, sft
+from bezoar.training.holding import held, peak_of
 
 ROOT = Path(__file__).parent.parent
 DATA = ROOT.parent / "shared/data"

@@ -60,7 +60,7 @@ def test_all_commands_are_looked_at() -> None:
     [
         ("stages.sft", ()),
         ("stages.sft", ("lamini", "orca")),
-        ("stages.dpo", ("dpo",)),
+        ("stages.report", ("dpo",)),
         ("bezoar.params", ("paper", "small")),
         ("bezoar.sources.link", ("one", "two")),
     ],

@@ -80,7 +80,7 @@ def test_a_copy_of_a_seed_goes_whatever_the_judge_says() -> None:
     )
     assert [row.id for row in kept] == ["2"]
     assert dropped[0].reason == "copy"
-    details = {"seed": "open_qa-1", "seed_text": seeds[0].instruction}
+    details = {"seed": "open_qa-1", "seed_text": seeds[1].instruction}
     assert dropped[0].details == {**details, "distance": 4, "ratio": "0.923"}
 
 

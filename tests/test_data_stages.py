@@ -61,6 +61,7 @@ def says(monkeypatch: pytest.MonkeyPatch, line: Line) -> None:
     monkeypatch.setattr(llm, "connect", lambda endpoint, *_: Scripted(lambda prompt: line))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scheme", SCHEMES)
 def test_nothing_is_lost_between_what_is_asked_for_and_what_is_kept(
     tree: Path, scheme: str
@@ -106,6 +107,7 @@ def test_nothing_is_lost_between_what_is_asked_for_and_what_is_kept(
         assert crossed == funnel["distributions"][which].get("strategy", {})
 
 
+@pytest.mark.slow
 def test_what_earlier_schemes_and_benchmarks_hold_is_found_in_the_stage(tree: Path) -> None:
     for scheme in ("lamini", "orca"):
         generate.main(scheme)
@@ -146,6 +148,7 @@ def test_what_earlier_schemes_and_benchmarks_hold_is_found_in_the_stage(tree: Pa
         assert lines("data/filter/orca/reported.jsonl") == []
 
 
+@pytest.mark.slow
 def test_many_calls_at_once_give_the_same_bytes(tree: Path) -> None:
     generate.main("lamini")
     one = {p.name: p.read_bytes() for p in Path("data/generate/lamini").iterdir()}
@@ -251,7 +254,8 @@ def test_a_judge_that_accepts_nothing_leaves_no_training_data(
         match=r"keeps 0 rows, of \d+ samples \(rejected \d+, .*rejected.jsonl has each row",
     ):
         filter.main("lamini")
-    assert not Path("data/filter").exists()
+    assert not Path("data/filter/lamini/train.jsonl").exists()
+    assert lines("data/filter/lamini/rejected.jsonl")
 
 
 def test_a_missing_stage_before_is_named(tree: Path) -> None:
@@ -377,6 +381,7 @@ def test_a_limit_of_nothing_asks_nobody(tree: Path, monkeypatch: pytest.MonkeyPa
     assert set(read("metrics/mt_compare/sft.json").values()) == {0, None}
 
 
+@pytest.mark.slow
 def test_the_embedded_models_are_paid_nothing_and_need_no_ledger(tree: Path) -> None:
     generate.main("lamini")
     judge.main("lamini")

@@ -70,6 +70,7 @@ def test_make_help_describes_every_target_in_80_columns() -> None:
         assert len(line) <= 80 and re.fullmatch(r"[a-z0-9-]+ +\S.*\S", line), line
 
 
+@pytest.mark.slow
 def test_the_profile_is_switched(tmp_path: Path) -> None:
     shutil.copy(ROOT / "params.yaml", tmp_path)
     (tmp_path / "launch").symlink_to(ROOT / "launch")

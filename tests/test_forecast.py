@@ -40,6 +40,7 @@ def paid(**changed: Any) -> params.Params:
     return loaded.model_copy(update={"llm": llm})
 
 
+@pytest.mark.slow
 def test_it_says_the_calls_that_the_stages_make(tree: Path, offline: None) -> None:  # noqa: F811
     rows = forecast.forecast(params.load(), Path("data/fetch"))
     generate.main("lamini")
@@ -59,6 +60,7 @@ def test_it_says_the_calls_that_the_stages_make(tree: Path, offline: None) -> No
     assert not (tree / "work").exists(), "a forecast writes nothing"
 
 
+@pytest.mark.slow
 def test_it_says_what_that_costs_live_in_batch_and_at_most(tree: Path, offline: None) -> None:  # noqa: F811
     live = row(forecast.forecast(paid(), Path("data/fetch")), "generate orca")
     assert live.tokens_out == 50 * live.calls and live.tokens_in > live.calls
@@ -73,6 +75,7 @@ def test_it_says_what_that_costs_live_in_batch_and_at_most(tree: Path, offline: 
     assert said[-1].startswith("total") and said[-1].endswith("no maximum")
 
 
+@pytest.mark.slow
 def test_an_estimate_of_sources_that_take_no_network_is_the_forecast(
     tree: Path,  # noqa: F811
     offline: None,
@@ -84,6 +87,7 @@ def test_an_estimate_of_sources_that_take_no_network_is_the_forecast(
     assert forecast.estimate(p) == forecast.forecast(p, Path("data/fetch"))
 
 
+@pytest.mark.slow
 def test_an_estimate_of_the_hubs_sources_asks_nobody(tree: Path, offline: None) -> None:  # noqa: F811
     rows = forecast.estimate(params.load(profile="small"))
     assert rows == forecast.estimate(params.load(profile="small")), "the same every time"
@@ -96,6 +100,7 @@ def test_an_estimate_of_the_hubs_sources_asks_nobody(tree: Path, offline: None) 
     assert not (tree / "work").exists()
 
 
+@pytest.mark.slow
 def test_what_does_not_fit_is_no_call_and_is_told_with_what_helps(
     tree: Path,  # noqa: F811
     offline: None,
@@ -120,6 +125,7 @@ def test_what_does_not_fit_is_no_call_and_is_told_with_what_helps(
     assert "-> LaMini asks again with an example less" in forecast.table(narrow, only)
 
 
+@pytest.mark.slow
 def test_a_reply_that_fills_the_context_leaves_nothing_to_ask(
     tree: Path,  # noqa: F811
     offline: None,

@@ -94,6 +94,7 @@ def test_a_row_of_a_mixed_set_names_every_link_that_has_it(folder: Path) -> None
     assert found["replayed_by"] == []
 
 
+@pytest.mark.slow
 def test_a_row_that_was_replayed_says_by_which_links(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

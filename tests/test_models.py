@@ -199,6 +199,7 @@ def test_a_model_behind_an_endpoint_has_no_scores_and_the_stage_says_so(
 # --- before a run --------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_what_they_cost_and_want_is_told_before(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

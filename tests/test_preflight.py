@@ -500,6 +500,7 @@ def test_room_is_added_up_by_file_system(
     assert [finding.level for finding in disk.check([*rooms.values()], kept)] == ["ok", "ok"]
 
 
+@pytest.mark.slow
 def test_the_models_of_table_8_count_on_disks_and_in_time(
     tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

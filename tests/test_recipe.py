@@ -44,6 +44,7 @@ def run(*arguments: str, monkeypatch: pytest.MonkeyPatch) -> None:
     recipe.main()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [1, 2])
 def test_what_is_left_out_is_valid_under_every_profile_and_comes_back(
     here: Path, number: int
@@ -73,6 +74,7 @@ def test_a_scheme_goes_with_its_link_and_the_next_starts_where_it_did(here: Path
     assert last.filter.copies == []
 
 
+@pytest.mark.slow
 def test_a_scheme_that_is_mixed_with_others_leaves_their_link(here: Path) -> None:
     for data in ("\n    - filter/lamini\n    - filter/orca", " [filter/lamini, filter/orca]"):
         text = TEXT.replace("    data: filter/lamini\n", f"    data:{data}\n", 1)
@@ -83,6 +85,7 @@ def test_a_scheme_that_is_mixed_with_others_leaves_their_link(here: Path) -> Non
         assert recipe.whole(shorter) == text
 
 
+@pytest.mark.slow
 def test_leaving_out_adds_up_and_is_undone_in_any_order(
     here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

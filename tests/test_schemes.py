@@ -597,6 +597,13 @@ def test_evol_draws_a_seed_again_where_all_were_drawn_and_asks_for_another_sampl
     assert set(samples) == {1}
 
 
+# the paper's seven of Dolly's eight
+SEVEN = (
+    *("brainstorming", "classification", "closed_qa", "creative_writing"),
+    *("information_extraction", "open_qa", "summarization"),
+)
+
+
 def test_the_papers_evolutions_come_near_the_rows_that_it_judged() -> None:
     document = yaml.safe_load((Path(__file__).parent.parent / "params.yaml").read_text("utf-8"))
     recipe = (
@@ -605,8 +612,7 @@ def test_the_papers_evolutions_come_near_the_rows_that_it_judged() -> None:
     )
     params = EvolInstruct.model_validate(recipe)
     seeds, few = (
-        Seeds(dolly=[row for name in params.categories for row in dolly(name, size)])
-        for size in (700, 1)
+        Seeds(dolly=[row for name in SEVEN for row in dolly(name, size)]) for size in (700, 1)
     )
     jobs = evol_instruct.plan(
         seeds, params, random.Random(f"{document['generate']['seed']}/evol_instruct")

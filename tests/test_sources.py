@@ -644,6 +644,7 @@ def copy(folder: Path, out: Path) -> dict[str, object]:
     return weights.copy(local.found("base", folder), out, "local/base")
 
 
+@pytest.mark.slow
 def test_a_base_model_is_copied_without_what_is_not_its_own(tmp_path: Path) -> None:
     base = beside(model(tmp_path / "base/any name"))
     (base / "linked.safetensors").symlink_to(base / "model.safetensors")

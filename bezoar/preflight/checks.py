@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from bezoar import forecast
@@ -26,6 +26,8 @@ from bezoar.preflight.expected import Duration
 from bezoar.preflight.findings import Finding
 from bezoar.preflight.gpu import Fit
 from bezoar.preflight.machine import Machine
+from bezoar.training import counting
+from bezoar.training.counting import Uncounted
 from bezoar.training.memory import Shape
 
 ASKED = ("dolly", "flan", "topics", "mt_bench")  # the sources that the forecast reads
@@ -80,12 +82,15 @@ def preflight(p: Params, here: Machine | None = None) -> Preflight:
     except BadInput as error:
         what = f"what it needs is not known yet ({str(error).removeprefix('error: ')})"
         memory = [Finding("warning", "base", what)]
-        if base and base.config and here.gpu and _auto(p):
-            memory = [Finding.of("base", error)]  # training would ask the same
+        if base and base.config:
+            memory = [_uncounted(p, here, error)]
         room = []
     else:
-        needs = gpu.fits(p, shape, here)
-        memory = gpu.check(shape, here, needs)
+        try:
+            needs = gpu.fits(p, shape, here)
+            memory = gpu.check(shape, here, needs)
+        except Uncounted as error:  # the disks can be told all the same
+            needs, memory = [], [_uncounted(p, here, error)]
         if shape.parameters > gpu.SMALL:
             fits = needs
         size = (base.size if base else 0) or FLOAT16 * shape.parameters
@@ -130,10 +135,17 @@ def _auto(p: Params) -> bool:
     return "auto" in (*links, p.dpo.micro_batch_size)
 
 
+def _uncounted(p: Params, here: machine.Machine, error: BadInput) -> Finding:
+    """What a base whose memory cannot be counted means: training on a GPU would ask the same where
+    it is to find its rows out by itself."""
+    finding = Finding.of("base", error)
+    return finding if here.gpu and _auto(p) else replace(finding, level="warning")
+
+
 def _shape(p: Params, base: Looked | None) -> Shape:
     """The base's, as far as it can be had; BadInput says why it cannot."""
     if base and base.config:
-        return Shape.read(base.config)
+        return counting.shape(base.config)
     wanted = p.fetch.base
     grown = wanted.otherwise if isinstance(wanted, LocalBase) else wanted
     if not isinstance(grown, GrownBase) or (base and base.finding.level != "ok"):

@@ -97,6 +97,7 @@ def _training(p: Params, link: str, shape: Shape, machine: Machine) -> Fit:
         "compute_bytes": c,
         "processes": processes,
         "sharded": sharded and kind != "adapter",
+        "padded": not shape.rows_alone,
     }
 
     def split(rows: int, checkpointing: bool) -> Fit:

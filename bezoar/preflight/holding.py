@@ -7,6 +7,7 @@ from bezoar.files import BadInput
 from bezoar.params import Params
 from bezoar.preflight import disk, gpu, machine
 from bezoar.preflight.findings import Finding
+from bezoar.training import counting
 from bezoar.training.memory import Shape
 
 
@@ -21,9 +22,13 @@ def stage(p: Params, stage: str, label: str) -> list[Finding]:
         "mt_answer": lambda: p.checkpoints[label].model,
     }
     try:
-        shape = Shape.read(Path("models", held[stage](), "config.json"))
+        shape = counting.shape(Path("models", held[stage](), "config.json"))
+        return _findings(p, stage, label, shape)
     except BadInput:
         return []
+
+
+def _findings(p: Params, stage: str, label: str, shape: Shape) -> list[Finding]:
     if shape.parameters < gpu.SMALL:
         return []
     found = []

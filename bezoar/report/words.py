@@ -6,10 +6,11 @@ that can be read, and cleared of characters that could reorder or break the page
 
 import re
 from collections.abc import Iterable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, StrictUndefined
+from jinja2 import Environment, StrictUndefined, Template
 from markupsafe import Markup
 
 from bezoar import progress
@@ -45,6 +46,12 @@ _UNSEEN = re.compile(
 
 def rendered(file: str, **shown: Any) -> str:
     """A template of this folder, filled: what is shown is escaped, and nothing may be left out."""
+    return _template(file).render(**shown)
+
+
+@cache
+def _template(file: str) -> Template:
+    """Compile a template, which takes longer than filling it."""
     environment = Environment(
         autoescape=True,
         undefined=StrictUndefined,
@@ -57,7 +64,7 @@ def rendered(file: str, **shown: Any) -> str:
     environment.filters |= {"points": points, "bound": bound, "signed": signed}
     environment.filters |= {"duration": progress.duration, "size": size}
     text = Path(__file__).with_name(file).read_text(encoding="utf-8")
-    return environment.from_string(text).render(**shown)
+    return environment.from_string(text)
 
 
 def clean(text: str) -> str:
@@ -133,5 +140,6 @@ def css(run: Run, checkpoint: str) -> str:
 
 
 def mean(values: Iterable[float | None]) -> float | None:
+    """Return the mean of the values that are known, None where none is."""
     known = [value for value in values if value is not None]
     return sum(known) / len(known) if known else None

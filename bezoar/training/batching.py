@@ -8,7 +8,7 @@ from typing import Any
 from bezoar import files, loading
 from bezoar.files import BadInput
 from bezoar.params import Dpo, Sft, Training
-from bezoar.training import launching, memory
+from bezoar.training import counting, launching, memory
 
 SMALL = 8  # rows at once, at most, where there is no GPU whose memory could tell
 GIB = 2**30
@@ -78,15 +78,41 @@ def _fitting(
     """The split of `share` rows that the free memory of the GPU allows, said in a line."""
     import torch
 
-    who = launching.processes()
     # the fullest of the GPUs decides for all
     free = min(launching.gathered(torch.cuda.mem_get_info(device.index)[0], cpu=False))
     try:
-        shape = memory.Shape.read(model / "config.json")
+        shape = counting.shape(model / "config.json")
+        return _counted(
+            label,
+            free,
+            device,
+            shape=shape,
+            kind=kind,
+            how=how,
+            fixed=fixed,
+            share=share,
+            tokens=tokens,
+        )
     except BadInput:
         if fixed == "auto":
             raise
         return Split(fixed, True)
+
+
+def _counted(
+    label: str,
+    free: int,
+    device: loading.Device,
+    *,
+    shape: memory.Shape,
+    kind: memory.Kind,
+    how: Sft | Dpo,
+    fixed: Any,
+    share: int,
+    tokens: int,
+) -> Split:
+    """The split that fits into `free` bytes, by what a step of a model of `shape` takes."""
+    who = launching.processes()
     known: dict[str, Any] = {
         "tokens": min(tokens, shape.positions),
         "optimizer": how.optimizer,
@@ -95,7 +121,7 @@ def _fitting(
         "compute_bytes": device.bytes,
         "processes": who.count,
         "sharded": who.sharded,
-        "padded": not device.varlen,
+        "padded": not (device.varlen and shape.rows_alone),
     }
     if fixed == "auto":
         found = memory.micro_batch(shape, kind, batch=share, free=free, **known)

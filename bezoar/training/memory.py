@@ -1,8 +1,9 @@
 """What training takes, in bytes and floating-point operations: arithmetic alone, no torch.
 
 The layers counted are those of a Llama decoder as transformers runs it eagerly, trained by TRL,
-whose fused head never holds the logits of a whole batch, on rows as long as they may be.
-tests/test_memory.py holds the counts against what torch allocates.
+whose fused head never holds the logits of a whole batch, on rows as long as they may be. For other
+kinds counting.py has a Shape that is not arithmetic. tests/test_memory.py holds the counts against
+what torch allocates.
 """
 
 import json
@@ -45,6 +46,19 @@ TILE_TOKENS, TILE_WORDS = 4096, 32_768
 
 
 @dataclass(frozen=True)
+class Step:
+    """How a step is worked off: `rows` (dpo: pairs) of `tokens` tokens at once, with or without
+    checkpointing, in a type of so many bytes. `sharded` and `padded` are as in `need`."""
+
+    rows: int
+    tokens: int
+    checkpointing: bool
+    compute_bytes: int
+    sharded: bool
+    padded: bool
+
+
+@dataclass(frozen=True)
 class Shape:
     """The sizes of a Llama decoder that its memory and its work follow from."""
 
@@ -62,20 +76,9 @@ class Shape:
     def read(cls, config: Path) -> "Shape":
         """The shape that a model's config.json tells, with transformers' defaults for what it
         leaves out; BadInput where there is none, or for another family than Llama."""
-        try:
-            told: Any = json.loads(config.read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            raise BadInput(
-                f"{config}: there is no such file; a model folder in Hugging Face format has one"
-            ) from None
-        except (json.JSONDecodeError, UnicodeDecodeError) as error:
-            raise BadInput(f"{config}: not JSON ({error})") from None
-        family = told.get("model_type") if isinstance(told, dict) else None
-        if family != "llama":
-            raise BadInput(
-                f"{config}: model_type {family!r}, whose memory cannot be told beforehand; only "
-                "Llama's can: name a number in micro_batch_size instead of auto"
-            )
+        told: Any = _told(config)
+        if told.get("model_type") != "llama":
+            raise BadInput(f"{config}: model_type {told.get('model_type')!r}, which is no Llama")
         told = _LLAMA | {key: value for key, value in told.items() if value is not None}
         for name in (*_LLAMA, "num_key_value_heads", "head_dim"):
             if not isinstance(told.get(name, 1), int) or (told.get(name) == 0 and name != _TIED):
@@ -92,6 +95,11 @@ class Shape:
             positions=told["max_position_embeddings"],
             tied=told[_TIED],
         )
+
+    @property
+    def rows_alone(self) -> bool:
+        """Whether rows are trained on end to end, so that attention has no mask."""
+        return True
 
     @property
     def query(self) -> int:
@@ -129,9 +137,34 @@ class Shape:
         }
         return {n: size for n, size in sizes.items() if modules == ALL_LINEAR or n in modules}
 
+    def within(self, kind: Kind, lora: tuple[int, str | Sequence[str]], step: Step) -> float:
+        """Bytes that live within a step alone, at its fullest; `lora`: an adapter's rank and what
+        it is put on."""
+        return _within(self, kind, lora, step)
+
     def lora_parameters(self, r: int, modules: str | Sequence[str] = ALL_LINEAR) -> int:
         """Weights of an adapter of rank `r` on the matrices of every layer that `modules` names."""
         return self.layers * r * sum(map(sum, self.matrices(modules).values()))
+
+
+def family(config: Path) -> str:
+    """Return the model_type of a config.json. BadInput: there is none."""
+    name = _told(config).get("model_type")
+    if not isinstance(name, str):
+        raise BadInput(f"{config}: model_type {name!r}; a decoder's, as transformers names it")
+    return name
+
+
+def _told(config: Path) -> dict[str, Any]:
+    try:
+        values: Any = json.loads(config.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise BadInput(
+            f"{config}: there is no such file; a model folder in Hugging Face format has one"
+        ) from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise BadInput(f"{config}: not JSON ({error})") from None
+    return values if isinstance(values, dict) else {}
 
 
 _TIED = "tie_word_embeddings"
@@ -190,36 +223,45 @@ def need(
     adapter, pairs = kind.endswith("adapter"), kind.startswith("dpo")
     loose = shape.parameters - shape.linear_parameters  # embeddings, norms and head
     if adapter:
-        trained, copies = shape.lora_parameters(lora_r, target_modules), 0
+        trained = shape.lora_parameters(lora_r, target_modules)
         matrices = c if pairs else NF4
         weights = matrices * shape.linear_parameters + c * loose + 4 * trained
     else:
-        # autocast computes in copies of the matrices, which the forward pass keeps
-        trained, copies = shape.parameters, c * shape.linear_parameters if c < 4 else 0
-        weights = 4 * shape.parameters / shards
-    if sharded:  # a layer as it is used and the next one, and what belongs to none
-        copies = c * (loose + 2 * shape.linear_parameters // shape.layers)
-    n = tokens * rows * (2 if pairs else 1)
-    lora = shape.matrices(target_modules) if adapter else {}
-    stream = c if adapter else 4  # the residual stream has the embeddings' type
-    entry = n * shape.hidden * stream  # a layer's input
-    layer = n * _layer(shape, lora, pairs, r=lora_r, c=c, stream=stream) + padded * n * tokens * c
-    head = _head(shape, adapter, n=n, c=c, stream=stream)
-    # gradients on their way through one layer's MLP
-    back = n * 3 * shape.intermediate * c
-    if checkpointing:
-        once_more = layer + (0 if sharded else copies / shape.layers)
-        within = shape.layers * entry + max(copies + head, once_more + back)
-    else:
-        within = copies + shape.layers * layer + max(head, back)
+        trained, weights = shape.parameters, 4 * shape.parameters / shards
+    step = Step(rows, tokens, checkpointing, c, sharded, padded)
+    within = shape.within(kind, (lora_r, target_modules), step)
     buckets = 2 if processes > shards else 1  # DDP's, of the gradients that it sends
-    step = STEP[optimizer] * trained / shards if optimizer in STEP else 0.0
+    update = STEP[optimizer] * trained / shards if optimizer in STEP else 0.0
     return Need(
         weights=round(weights),
         gradients=round(4 * trained * buckets / shards),
         optimizer=round(STATE[optimizer] * trained / shards),
-        activations=round(max(within, step)),
+        activations=round(max(within, update)),
     )
+
+
+def _within(shape: Shape, kind: Kind, lora: tuple[int, str | Sequence[str]], step: Step) -> float:
+    """Bytes that live within a Llama's step alone."""
+    c, (rank, modules) = step.compute_bytes, lora
+    adapter, pairs = kind.endswith("adapter"), kind.startswith("dpo")
+    # autocast computes in copies of the matrices, which the forward pass keeps
+    copies = c * shape.linear_parameters if c < 4 and not adapter else 0
+    if step.sharded:  # a layer as it is used and the next one, and what belongs to none
+        loose = shape.parameters - shape.linear_parameters
+        copies = c * (loose + 2 * shape.linear_parameters // shape.layers)
+    n = step.tokens * step.rows * (2 if pairs else 1)
+    matrices = shape.matrices(modules) if adapter else {}
+    stream = c if adapter else 4  # the residual stream has the embeddings' type
+    entry = n * shape.hidden * stream  # a layer's input
+    mask = step.padded * n * step.tokens * c
+    layer = n * _layer(shape, matrices, pairs, r=rank, c=c, stream=stream) + mask
+    head = _head(shape, adapter, n=n, c=c, stream=stream)
+    # gradients on their way through one layer's MLP
+    back = n * 3 * shape.intermediate * c
+    if step.checkpointing:
+        once_more = layer + (0 if step.sharded else copies / shape.layers)
+        return shape.layers * entry + max(copies + head, once_more + back)
+    return copies + shape.layers * layer + max(head, back)
 
 
 # What a matrix reads

@@ -10,20 +10,25 @@ def held(tensors: Any) -> int:
     return sum(found.values())
 
 
-def peak_of() -> Any:
-    """A dispatch mode that counts the bytes of storages made within it, and their peak."""
+def peak_of(operations: int | None = None) -> Any:
+    """A dispatch mode that counts the bytes of storages made within it, and their peak.
+
+    RuntimeError: there are more than so many `operations`."""
     import torch
     from torch.utils._python_dispatch import TorchDispatchMode
     from torch.utils._pytree import tree_leaves
 
     class Peak(TorchDispatchMode):  # type: ignore[no-untyped-call]
-        live = peak = 0
+        live = peak = calls = 0
 
         def __init__(self) -> None:
             super().__init__()  # type: ignore[no-untyped-call]
             self.known: Any = weakref.WeakSet()
 
         def __torch_dispatch__(self, op: Any, _: Any, args: Any = (), kwargs: Any = None) -> Any:
+            self.calls += 1
+            if operations and self.calls > operations:
+                raise RuntimeError(f"a step takes more than {operations:,} operations")
             inputs = [t for t in tree_leaves((args, kwargs)) if isinstance(t, torch.Tensor)]
             before = {t.untyped_storage()._cdata for t in inputs}
             out = op(*args, **(kwargs or {}))
