@@ -316,7 +316,8 @@ def test_an_endpoint_in_params_is_typed_and_closed(tmp_path: Path) -> None:
     where = "profiles.embedded.llm.teacher"
     told = faults_of(tmp_path, concurency=3)
     assert f"{where}.concurency: no such parameter; did you mean 'concurrency'?" in told
-    assert f"{where}.timeout: input should be greater than 0" in faults_of(tmp_path, timeout=0)
+    told = faults_of(tmp_path, timeout=0)
+    assert f"{where}.timeout: 0 is not usable; a number above 0.0 is wanted" in told
     assert "set by the client" in faults_of(tmp_path, params={"n": 3})
     assert "'openai'" in faults_of(tmp_path, provider="opnai")
 

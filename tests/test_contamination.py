@@ -313,8 +313,14 @@ def test_a_benchmark_that_was_not_fetched_is_an_error(tmp_path: Path, missing: s
 @pytest.mark.parametrize(
     ("steps", "said"),
     [
-        ([{"words": 6, "cosine": 0.7}, {"words": 6, "cosine": 0.5}], "words rise, cosines fall"),
-        ([{"words": 6, "cosine": 0.7}, {"words": 12, "cosine": 0.7}], "words rise, cosines fall"),
+        (
+            [{"words": 6, "cosine": 0.7}, {"words": 6, "cosine": 0.5}],
+            "words rise, and cosines fall",
+        ),
+        (
+            [{"words": 6, "cosine": 0.7}, {"words": 12, "cosine": 0.7}],
+            "words rise, and cosines fall",
+        ),
         ([], "at least 1 item"),
         ([{"words": 0, "cosine": 0.7}], "greater than 0"),
         ([{"words": 6, "cosine": 1.1}], "less than or equal to 1"),

@@ -254,7 +254,7 @@ def test_a_judge_that_accepts_nothing_leaves_no_training_data(
         match=r"keeps 0 rows, of \d+ samples \(rejected \d+, .*rejected.jsonl has each row",
     ):
         filter.main("lamini")
-    assert not Path("data/filter/lamini/train.jsonl").exists()
+    assert not lines("data/filter/lamini/train.jsonl")
     assert lines("data/filter/lamini/rejected.jsonl")
 
 
