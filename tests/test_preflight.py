@@ -373,7 +373,8 @@ def record(p: Params, *names: str) -> None:
     for name in names:
         folder = Path("data/fetch", name)
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / "source.json").write_text("{}")
+        source = {"source": getattr(p.fetch, name).source}
+        (folder / "source.json").write_text(json.dumps(source))
         # as DVC records it: what params.yaml leaves to its default is not there
         section = getattr(p.fetch, name).model_dump(exclude_unset=True)
         key = f"profiles.{p.profile}.fetch.{name}"
@@ -583,6 +584,7 @@ def unbounded(name: str) -> Params:
     return p.model_copy(update={"llm": p.llm.model_copy(update={"teacher": teacher})})
 
 
+@pytest.mark.slow
 def test_an_estimate_comes_near_the_papers_counts(tree: Path) -> None:
     calls = {row.stage: row.calls for row in checks.forecast.estimate(unbounded("paper"))}
     # 301 calls and 1,505 answers, less what a teacher spoils (OpenBezoar 3.1.1)
@@ -608,6 +610,7 @@ def test_an_estimate_comes_near_the_papers_counts(tree: Path) -> None:
     assert small["agreement"] == pytest.approx(4 * 200 * 1.02, rel=0.05)
 
 
+@pytest.mark.slow
 def test_preflight_tells_what_does_not_fit_the_papers_teacher(
     tree: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -630,6 +633,7 @@ def test_preflight_tells_what_does_not_fit_the_papers_teacher(
     assert "too long" not in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_time_follows_from_the_work_and_the_kind_of_gpu(tree: Path, tmp_path: Path) -> None:
     p, size = profile("paper"), shape(tmp_path)
     asked = checks.forecast.estimate(p)
@@ -680,6 +684,7 @@ def test_what_is_there_already_counts_instead_of_what_is_assumed(
     assert f"4 x 1 rows of {expected.TEMPLATE + 100} tokens" in lamini.work
 
 
+@pytest.mark.slow
 def test_a_mixed_set_and_what_is_replayed_count(tree: Path, tmp_path: Path) -> None:
     p, size = profile("paper"), shape(tmp_path)
     planned = checks.preflight(p, LAPTOP).asked
@@ -719,6 +724,7 @@ def test_a_gpu_is_known_by_its_drivers_name(name: str, tflops: int | None) -> No
 # --- all of it ------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_paper_profile_with_everything_missing(tree: Path) -> None:
     found = checks.preflight(profile("paper"), LAPTOP)
     said = text(found)
@@ -743,6 +749,7 @@ def test_the_paper_profile_with_everything_missing(tree: Path) -> None:
     assert not (tree / "data").exists() and not work.home().exists(), "nothing is written"
 
 
+@pytest.mark.slow
 def test_the_paper_profile_where_all_is_well(
     online: Hub, tree: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -880,9 +887,9 @@ def test_a_stage_stops_where_its_model_does_not_fit(
     with pytest.raises(BadInput, match=r"sft hh_rlhf: needs .* GiB for 1 row"):
         preflight.stage("sft", "hh_rlhf")
     with pytest.raises(BadInput, match=r"^error: dpo: needs"):
-        preflight.stage("dpo")
+        preflight.stage("dpo", "policy")
     monkeypatch.setenv("LOCAL_RANK", "0")  # the process that launched this one has looked
-    preflight.stage("dpo")
+    preflight.stage("dpo", "policy")
     monkeypatch.delenv("LOCAL_RANK")
     monkeypatch.setattr(machine, "look", lambda: LAPTOP)
     with pytest.raises(BadInput, match="GPU: none here"):
@@ -909,13 +916,13 @@ def test_a_killed_stages_checkpoints_are_room_that_is_there(
     assert wanted == 6 * model
     monkeypatch.setattr(machine, "volume", lambda path: Volume(1, 4 * model))
     with pytest.raises(BadInput, match=r"disk: .* GB free, .* wanted .*; free some"):
-        preflight.stage("dpo")
+        preflight.stage("dpo", "policy")
     there = {work.home() / "dpo": 4 * model}
     monkeypatch.setattr(machine, "size", lambda path: there.get(path, 0))
-    preflight.stage("dpo")
+    preflight.stage("dpo", "policy")
 
 
-def test_a_small_model_or_another_family_stops_nothing(
+def test_a_small_model_or_one_of_no_known_kind_stops_nothing(
     active: Any, tree: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def never() -> Machine:
@@ -923,7 +930,7 @@ def test_a_small_model_or_another_family_stops_nothing(
 
     active("local")
     monkeypatch.setattr(machine, "look", never)
-    config(tree / "models/fetch/base", model_type="gpt2")
+    config(tree / "models/fetch/base", model_type="of_no_known_kind")
     preflight.stage("lm_eval", "base")
     config(tree / "models/fetch/base", hidden_size=64, intermediate_size=128, vocab_size=512)
     preflight.stage("sft", "lamini")

@@ -81,7 +81,7 @@ def _checkpoints(found: dict[str, Any]) -> Any:
     if not found["order"]["checkpoints"]:
         return None
     table = _table(
-        "Checkpoints: mean harness accuracy (over acc and acc_norm), MT-Bench grades",
+        "Checkpoints: harness (mean of acc, acc_norm), MT-Bench",
         ["checkpoint", "harness", "turn 1", "turn 2", "average", "coverage"],
     )
     for checkpoint in found["order"]["checkpoints"]:
