@@ -38,7 +38,7 @@ from bezoar.preflight import gpu
 from bezoar.records import Message
 from bezoar.sources import readers
 from bezoar.training import batching, dpo, fitting, memory, sft
-from bezoar.training.holding import held, peak_of
+from bezoar.training.storages import held, peak_of
 
 ROOT = Path(__file__).parent.parent
 DATA = ROOT.parent / "shared/data"

@@ -11,7 +11,7 @@ import pytest
 from bezoar import params
 from bezoar.files import BadInput
 from bezoar.training import counting, memory
-from bezoar.training.holding import held, peak_of
+from bezoar.training.storages import held, peak_of
 from bezoar.training.memory import Shape
 
 GIB = 2**30

@@ -346,8 +346,8 @@ def _newest(checkpoints: Path) -> tuple[Path | None, dict[str, Any] | None]:
 def rmsprop() -> Any:
     """Torch's RMSprop, but for its square roots, as a class.
 
-    On a CPU torch has MKL take them. MKL begins with the processor's own guess, which Intel's and
-    AMD's processors guess differently, and the last bit of the root shows it.
+    On a CPU torch has MKL take them, and they came out with another last bit on an AMD processor
+    than on an Intel Haswell that QEMU emulated.
     """
     import torch
 

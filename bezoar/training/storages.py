@@ -1,4 +1,5 @@
-"""What torch holds, in bytes: for the benchmark of training, and for tests of what is counted."""
+"""Count the bytes of the storages that torch holds: while a step is walked through, and while one
+is measured."""
 
 import weakref
 from typing import Any
