@@ -11,8 +11,8 @@ import pytest
 from bezoar import params
 from bezoar.files import BadInput
 from bezoar.training import counting, memory
-from bezoar.training.storages import held, peak_of
 from bezoar.training.memory import Shape
+from bezoar.training.storages import held, peak_of
 
 GIB = 2**30
 OPENLLAMA_3B = Shape(3200, 8640, 26, 32, 32, 100, 32_000, 2048, tied=False)

@@ -19,8 +19,8 @@ from bezoar import loading
 from bezoar.files import BadInput
 from bezoar.params import ALL_LINEAR
 from bezoar.training import adapters, memory, padding_free
-from bezoar.training.storages import peak_of
 from bezoar.training.memory import Kind, Shape
+from bezoar.training.storages import peak_of
 
 # A layer takes some hundred. What goes through a text token by token, as Mamba does without its
 # kernels, is not worth the wait.
