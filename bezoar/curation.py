@@ -208,17 +208,17 @@ def _faults(
         params.copy_ratio,
         params.copy_distance,
     )
-    said_of: Sequence[Verdict | None] = [None] * len(samples) if verdicts is None else verdicts
-    for sample, said, copy in zip(samples, said_of, copies, strict=True):
+    of_judge: Sequence[Verdict | None] = [None] * len(samples) if verdicts is None else verdicts
+    for sample, verdict, copy in zip(samples, of_judge, copies, strict=True):
         if copy:
             seed = seeds[copy.seed]
             details: dict[str, str | int | bool] = {"seed": seed.id, "seed_text": seed.instruction}
             details |= {"distance": copy.distance, "ratio": f"{copy.ratio:.3f}"}
             yield [("drop", Fault("copy", details))]
-        elif said and said.status != "accepted":
-            yield [("drop", Fault(said.status, {"judge": said.reason}))]
-        elif said and (said.rating is None or said.rating < params.min_rating):
-            yield [("drop", Fault("low_rating", {"rating": said.rating or 0}))]
+        elif verdict and verdict.status != "accepted":
+            yield [("drop", Fault(verdict.status, {"judge": verdict.reason}))]
+        elif verdict and (verdict.rating is None or verdict.rating < params.min_rating):
+            yield [("drop", Fault("low_rating", {"rating": verdict.rating or 0}))]
         else:
             faults: Found = []
             if marker := _marker(sample):
@@ -286,11 +286,7 @@ def few(samples: Sequence[Sample], seeds: Sequence[Seed]) -> str:
     return rows + (", all made from the same seeds" if len(samples) > 1 else "")
 
 
-def enough(
-    name: str,
-    given: Given,
-    curated: Curated,
-) -> None:
+def enough(name: str, given: Given, curated: Curated) -> None:
     """Check that the rows kept can be split. BadInput: they cannot; what was rejected, and the
     counts, are then written to data/filter."""
     short = few(curated.kept, given.seeds)

@@ -31,27 +31,27 @@ def look(p: Params, source: str) -> Finding | None:
     """Say what the free checks would do to the seeds of one source; None where they are not
     fetched, or are the project's own."""
     folder = FETCHED / source
-    account, path = folder / "source.json", folder / FILES.get(source, "")
-    if not account.exists() or not path.is_file():
+    account_file, path = folder / "source.json", folder / FILES.get(source, "")
+    if not account_file.exists() or not path.is_file():
         return None
-    told_of: Any = read_json(account)
-    if told_of["source"] == "world":
+    account: Any = read_json(account_file)
+    if account["source"] == "world":
         return None
     rows = _rows(path, source)
     spoken = languages.of_texts([f"{row.instruction}\n{row.response}" for row in rows])
     there = languages.of_seeds(spoken)
     allowed = gates.allowed(p.filter.gates, there)
     reasons = Counter(reason for row in rows if (reason := _reason(row, p, allowed)))
-    told = f"{len(rows)} seeds in {languages.listed(there)}"
+    summary = f"{len(rows)} seeds in {languages.listed(there)}"
     off = "".join(
         f"; the check `{gate}` knows no {languages.listed(codes)} and is off there"
         for gate, codes in gates.unknown(there).items()
     )
     if sum(reasons.values()) < max(1, LEAST * len(rows)):
-        return Finding("ok", str(folder), told + off)
+        return Finding("ok", str(folder), summary + off)
     counts = ", ".join(f"{reason} {count}" for reason, count in reasons.most_common())
     verb = "drops" if p.filter.gates.action == "drop" else "reports"
-    what = f"of {told}, filter {verb} such as {sum(reasons.values())} of them ({counts}){off}"
+    what = f"of {summary}, filter {verb} such as {sum(reasons.values())} of them ({counts}){off}"
     ways = [WAYS.get(reason, f"see {reason} in docs/rows.md") for reason in reasons]
     return Finding("warning", str(folder), what, "; ".join(dict.fromkeys(ways)))
 
