@@ -8,8 +8,10 @@ once, and a taste for long or fluent answers tells nothing. Ours: the paper take
 import re
 import sys
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from itertools import islice
 from pathlib import Path
 from random import Random
 from typing import NamedTuple, TypeVar
@@ -41,6 +43,7 @@ ALIKE = 0.6  # ours: Jaccard index of two texts' words from which they may mean 
 LONGEST = 2000  # ours: characters of a row, so that the check is cheap and fits any context
 WORDY = 5  # ours: words of an answer that can be complete, or an explanation; shorter come last
 
+_WORD = re.compile(r"\w+")
 Metrics = dict[str, int | float | None]
 
 
@@ -52,13 +55,29 @@ class Row(NamedTuple):
     other: str
 
 
-class _Fact(NamedTuple):
-    """A seed's question and answer, with the words by which it is told from others."""
+@dataclass(frozen=True)
+class _Fact:
+    """A seed's question and answer, with the words by which it is told from others. Most of
+    thousands of seeds are never looked at, so the words are taken where they are first wanted."""
 
     question: str
     answer: str
-    of_question: frozenset[str]
-    of_answer: frozenset[str]
+
+    @cached_property
+    def of_question(self) -> frozenset[str]:
+        """The words of the question; short words are those that any two questions share."""
+        words = _words(self.question)
+        return frozenset(word for word in words if len(word) > 3) or words
+
+    @cached_property
+    def of_answer(self) -> frozenset[str]:
+        """The words of the answer."""
+        return _words(self.answer)
+
+    @property
+    def short(self) -> bool:
+        """Whether the answer has fewer than WORDY different words."""
+        return len([*islice(_new(self.answer), WORDY)]) < WORDY
 
     def alike(self, other: "_Fact") -> bool:
         """Whether the answer to one may be right for the other."""
@@ -76,7 +95,7 @@ def drawn(seeds: Iterable[Seed | Query], how: Known) -> list[Row]:
     with a short one come last."""
     facts = [fact for seed in seeds if (fact := _fact(seed))]
     Random(how.seed).shuffle(facts)
-    facts.sort(key=lambda fact: len(fact.of_answer) < WORDY)
+    facts.sort(key=lambda fact: fact.short)
     ring: list[_Fact] = []
     while len(ring) < how.rows:
         # the last one stands beside the first, too
@@ -100,16 +119,22 @@ def _fact(seed: Seed | Query) -> _Fact | None:
         question, answer = seed.instruction, seed.response
         if seed.context:
             question += f"\n\nInput: {seed.context}"
-    of_question, of_answer = _words(question), _words(answer)
-    if not of_question or not of_answer or len(question) + len(answer) > LONGEST:
+    if not _WORD.search(question) or not _WORD.search(answer):
         return None
-    # short words are those that any two questions share
-    telling = frozenset(word for word in of_question if len(word) > 3) or of_question
-    return _Fact(question, answer, telling, of_answer)
+    return _Fact(question, answer) if len(question) + len(answer) <= LONGEST else None
+
+
+def _new(text: str) -> Iterator[str]:
+    """Yield the words of a text, each where it first stands."""
+    seen: set[str] = set()
+    for found in _WORD.finditer(text.lower()):
+        if found[0] not in seen:
+            seen.add(found[0])
+            yield found[0]
 
 
 def _words(text: str) -> frozenset[str]:
-    return frozenset(re.findall(r"\w+", text.lower()))
+    return frozenset(_WORD.findall(text.lower()))
 
 
 def _jaccard(a: frozenset[str], b: frozenset[str]) -> float:

@@ -39,12 +39,12 @@ class Prompt:
     @property
     def text(self) -> str:
         """Read the file, without the line ends around its text."""
-        return _read_file(ROOT / f"{self.name}.txt", self.path)
+        return _read_file(f"{ROOT}/{self.name}.txt", self.path)
 
     @property
-    def blanks(self) -> set[str]:
+    def blanks(self) -> frozenset[str]:
         """List every name in the text that would be a blank, if the code filled it."""
-        return {found[2] or found[3] for found in _BLANK.finditer(self.text) if not found[1]}
+        return _blanks(self.text)
 
     def holds(self, blank: str) -> bool:
         """Say whether the text has a place for this value."""
@@ -78,9 +78,14 @@ class Prompt:
 
 
 @cache
-def _read_file(path: Path, shown: str) -> str:
+def _blanks(text: str) -> frozenset[str]:
+    return frozenset(found[2] or found[3] for found in _BLANK.finditer(text) if not found[1])
+
+
+@cache
+def _read_file(path: str, shown: str) -> str:
     try:
-        return path.read_text(encoding="utf-8-sig").strip("\n")
+        return Path(path).read_text(encoding="utf-8-sig").strip("\n")
     except FileNotFoundError:
         raise BadInput(f"{shown}: there is no such prompt file") from None
     except UnicodeDecodeError:

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -283,18 +284,27 @@ class Terminal:
         )  # fmt: skip
         os.close(slave)
 
-    def until(self, pattern: str) -> str:
-        """What stands on the screen up to `pattern`, which is then cleared."""
-        deadline = time.monotonic() + SLOW
+    def until(self, pattern: str, again: Callable[[], None] = lambda: None) -> str:
+        """What stands on the screen up to `pattern`, which is then cleared. `again` is called every
+        five seconds till then."""
+        deadline, at = time.monotonic() + SLOW, time.monotonic() + 5
         while not (found := re.search(pattern, self.screen)):
             assert time.monotonic() < deadline, self.screen
+            if time.monotonic() > at:
+                at += 5
+                again()
             if select.select([self.master], [], [], 0.1)[0]:
                 self.screen += os.read(self.master, 4096).decode(errors="replace")
         self.screen = self.screen[found.end() :]
         return found[0]
 
     def type(self, text: str) -> None:
+        """Type, where the prompt is there: what comes before it, the terminal may lose."""
         os.write(self.master, text.encode())
+
+    def interrupt(self) -> None:
+        """Press Ctrl-C. Python misses one that comes just as it begins to wait for a key."""
+        self.process.send_signal(signal.SIGINT)
 
 
 @pytest.mark.slow
@@ -307,10 +317,10 @@ def test_a_chat_in_a_terminal_ends_answers_at_ctrl_c_and_itself_at_ctrl_d(projec
         assert max(map(len, opening.splitlines())) <= 80
         chat.type("/tokens 100\n")
         chat.until(r"at most 100 tokens an answer.*\n.*> $")
-        chat.process.send_signal(signal.SIGINT)
-        chat.until(r"\(Ctrl-D or /quit ends the chat\)")
+        chat.interrupt()
+        chat.until(r"(?s)\(Ctrl-D or /quit ends the chat\).*> $", again=chat.interrupt)
         chat.type("/help\n")
-        chat.until("Ctrl-C ends an answer")
+        chat.until(r"(?s)Ctrl-C ends an answer.*> $")
         chat.type("\x04")
         assert chat.process.wait(SLOW) == 0
     finally:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -183,7 +184,7 @@ def test_stats_and_the_page_beside_the_report_show_it(
     assert told["seconds_unfinished_by_stage"] == {}
     bought: Any = {"sft": {"one": {"tokens_in": 1234, "tokens_out": 5, "usd": 0.5}}}
     line = took.write_beside(Path("metrics"), {"spending": bought})
-    assert line.startswith("Time: ") and line.endswith("MiB of memory")
+    assert re.fullmatch(r"Time: .+, [\d.,]+ [MG]iB of memory", line)
     page = Path("metrics/times.html").read_text()
     assert "1,234" in page and "$0.50" in page and '<th scope="row">sft' in page
 

@@ -6,6 +6,7 @@ made of the text's own key words.
 
 import random
 import re
+from collections import Counter
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -193,15 +194,17 @@ def wording(text: str) -> Wording | None:
     """Choose the wording of a text's language; None: English, or one that has none here."""
     text = text[:LONGEST]
     for short, letters in _SCRIPTS.items():
-        if 4 * len(letters.findall(text)) > sum(map(str.isalpha, text)):
+        if not text.isascii() and 4 * len(letters.findall(text)) > sum(map(str.isalpha, text)):
             return _WORDINGS[short]
-    tokens = re.findall(r"[^\W\d_]+", text.lower())
-    counts = {
-        short: sum(token in each.frequent for token in tokens) for short, each in _WORDINGS.items()
-    }
+    tokens = Counter(re.findall(r"[^\W\d_]+", text.lower()))
+    counts = {short: _of(tokens, each.frequent) for short, each in _WORDINGS.items()}
     best = max(counts, key=lambda short: counts[short])
-    english = sum(token in _STOP for token in tokens)
-    return _WORDINGS[best] if counts[best] > max(1, english) else None
+    return _WORDINGS[best] if counts[best] > max(1, _of(tokens, _STOP)) else None
+
+
+def _of(tokens: Counter[str], words: frozenset[str]) -> int:
+    """Count the tokens that are among the words."""
+    return sum(tokens[word] for word in words & tokens.keys())
 
 
 def words(text: str) -> list[str]:
