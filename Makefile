@@ -8,6 +8,8 @@ export HF_HUB_DISABLE_TELEMETRY ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 export PYTHONHASHSEED ?= 0
 export DVC_NO_ANALYTICS := 1
+# A run is dozens of processes, and the tests are hundreds: each would compile every module anew.
+export PYTHONDONTWRITEBYTECODE :=
 # What a user gives reaches the shell in variables alone, where it is never code; $(value) keeps make
 # from reading it as make.
 $(foreach given,DATA STOP PROFILE REPO MODEL ARGS,$(eval override $(given) := $$(value $(given))))
