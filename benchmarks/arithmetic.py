@@ -1,7 +1,8 @@
-"""What it costs that every CPU computes the same bits: `python -m benchmarks.arithmetic [STEPS]`.
+"""What equal bits on every CPU cost: `python -m benchmarks.arithmetic [STEPS [ROUNDS]]`.
 
 The base of the embedded profile is grown for a few steps (10) in fresh processes, in turn with
-`cpu: avx2` and with each library as it chooses. Prints seconds a step, and their ratio as JSON.
+`cpu: avx2` and with each library as it chooses, twice each. The
+faster turn counts. Prints seconds a step, and their ratio as JSON.
 """
 
 import json
@@ -12,15 +13,10 @@ import time
 
 from bezoar import arguments, arithmetic
 
-ROUNDS = 2
 
-
-def main(steps: int = 10) -> None:
-    ways = {"avx2": [0.0] * ROUNDS, "own": [0.0] * ROUNDS}
-    for turn in range(ROUNDS):
-        for way, seconds in ways.items():
-            seconds[turn] = _seconds(way, steps)
-    best = {way: min(seconds) for way, seconds in ways.items()}
+def main(steps: int = 10, rounds: int = 2) -> None:
+    turns = [{way: _seconds(way, steps) for way in ("avx2", "own")} for _ in range(rounds)]
+    best = {way: min(seconds[way] for seconds in turns) for way in turns[0]}
     for way, least in best.items():
         print(f"{way}: {least / steps:.3f} s of CPU a step")
     ratio = best["avx2"] / best["own"]
@@ -61,4 +57,4 @@ if __name__ == "__main__":
     if sys.argv[1:2] and sys.argv[1] in ("avx2", "own"):
         _grow(sys.argv[1], int(sys.argv[2]))
     else:
-        main(*map(int, arguments.words("benchmarks.arithmetic", __doc__, 0, "NUMBER")))
+        main(*map(int, arguments.words("benchmarks.arithmetic", __doc__, 0, "NUMBER", 2)))

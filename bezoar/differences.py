@@ -4,6 +4,7 @@ easy or hard cancels out, so a paired interval is narrower than one from two sta
 import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import lru_cache
 from random import Random
 from typing import NamedTuple, TypeVar
 
@@ -52,7 +53,12 @@ def bootstrap(values: Iterable[tuple[int, float]], seed: int) -> tuple[float, fl
     by_question: dict[int, list[float]] = defaultdict(list)
     for question, value in values:
         by_question[question].append(value)
-    sums = [(math.fsum(told), len(told)) for told in by_question.values()]
+    sums = tuple((math.fsum(told), len(told)) for told in by_question.values())
+    return _of_means(sums, seed)
+
+
+@lru_cache(maxsize=1024)  # a report states many an interval in several places
+def _of_means(sums: tuple[tuple[float, int], ...], seed: int) -> tuple[float, float] | None:
     return redrawn(sums, _mean, seed)
 
 

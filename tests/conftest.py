@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 ROOT = Path(__file__).parent.parent
 DATA = Path(os.environ.get("BEZOAR_DATA", ROOT.parent / "shared" / "data"))
@@ -49,6 +50,11 @@ def _environment(work: Path, **more: str) -> dict[str, str]:
         "GIT_COMMITTER_EMAIL": "test@localhost",
         **more,
     }
+
+
+def from_yaml(text: str) -> Any:
+    """A YAML document, by the parser in C that bezoar reads with: a sixth of the time."""
+    return yaml.load(text, Loader=yaml.CSafeLoader)
 
 
 def copy(to: Path, source: Path = ROOT) -> Path:

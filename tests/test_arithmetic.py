@@ -9,10 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from bezoar import arithmetic, params
-from tests.conftest import ROOT
+from tests.conftest import ROOT, from_yaml
 
 RECORDED = Path(__file__).parent / "bits/hashes.json"
 able = pytest.mark.skipif(not arithmetic.able("avx2"), reason="the CPU has no AVX2")
@@ -195,7 +194,7 @@ def test_no_stage_loads_a_library_before_it_begins() -> None:
 
 
 def test_a_stage_that_computes_depends_on_how() -> None:
-    stages: dict[str, Any] = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
+    stages: dict[str, Any] = from_yaml((ROOT / "dvc.yaml").read_text())["stages"]
     for name, stage in stages.items():
         does = stage.get("do", stage)
         module = "bezoar/arithmetic.py" in does["deps"]

@@ -5,11 +5,11 @@ import shutil
 from pathlib import Path
 
 import pytest
-import yaml
 from dvc.utils.hydra import apply_overrides  # what `dvc exp run -S` calls
 
 from bezoar import params
 from bezoar.params import OpenAI, Params
+from tests.conftest import from_yaml
 
 ROOT = Path(__file__).parent.parent
 FILE = ROOT / "launch/as-the-paper.txt"
@@ -55,10 +55,10 @@ def test_the_papers_numbers_stand_in_the_recipe(overridden: Params) -> None:
 @pytest.mark.parametrize("override", OVERRIDES)
 def test_every_line_changes_something(override: str) -> None:
     key, _, value = override.partition("=")
-    present = yaml.safe_load((ROOT / "params.yaml").read_text())
+    present = from_yaml((ROOT / "params.yaml").read_text())
     for part in key.split("."):
         present = present[part]
-    assert present != yaml.safe_load(value)
+    assert present != from_yaml(value)
 
 
 def test_the_pages_name_the_command() -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from bezoar import budget, llm, params
 from bezoar.budget import Purse
@@ -19,6 +20,7 @@ from bezoar.ledger import Bill, Ledger
 from bezoar.llm.client import Client, Stopped
 from bezoar.params import Budget, Params, Price
 from bezoar.records import Exchange, Message, Reply
+from tests.conftest import from_yaml
 from tests.servers import Faults, serving
 from tests.test_client import openai, say, work  # noqa: F401  (a fixture)
 
@@ -300,9 +302,7 @@ def test_what_costs_nothing_knows_no_cap() -> None:
 
 
 def faults_of(tmp_path: Path, **changed: Any) -> str:
-    import yaml
-
-    document = yaml.safe_load((ROOT / "params.yaml").read_text())
+    document = from_yaml((ROOT / "params.yaml").read_text())
     teacher = openai("http://127.0.0.1:9").model_dump() | changed
     profile = document["profiles"]["embedded"]
     profile["llm"] = {**profile["llm"], "teacher": teacher}

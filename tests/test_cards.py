@@ -7,12 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 from huggingface_hub import DatasetCardData, ModelCardData, metadata_load
 
 from bezoar import cards, params, prompts, report
 from bezoar.cards import dataset, model
-from tests.conftest import ROOT
+from tests.conftest import ROOT, from_yaml
 from tests.test_report import grow
 
 SCHEMES = ("lamini", "evol_instruct", "orca")
@@ -37,7 +36,7 @@ def card(scheme: str = "lamini", settings: params.Params = SETTINGS) -> str:
 
 def front(text: str) -> dict[str, Any]:
     _, matter, _ = text.split("---\n", 2)
-    loaded: dict[str, Any] = yaml.safe_load(matter)
+    loaded: dict[str, Any] = from_yaml(matter)
     return loaded
 
 
@@ -56,7 +55,7 @@ def test_the_hub_reads_a_sets_card(folder: Path, scheme: str) -> None:
     assert data.source_datasets == ["original"]
     for part in told["configs"][0]["data_files"]:
         assert (path.parent / part["path"]).is_file()
-    assert yaml.safe_load(data.to_yaml()) == told
+    assert from_yaml(data.to_yaml()) == told
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)
@@ -245,7 +244,7 @@ def test_a_model_of_a_mixed_set_names_every_set(run: Path) -> None:
     assert "| sft@evol_instruct | QLoRA adapter | filter/lamini, filter/orca |" in text
     assert "| fetch/hh_rlhf, replaying filter/lamini, filter/orca |" in text
     assert "replay: 0.1" in text and "filter/evol_instruct" not in text
-    told = yaml.safe_load(re.findall(r"^```yaml\n(.*?)^```", text, re.MULTILINE | re.DOTALL)[0])
+    told = from_yaml(re.findall(r"^```yaml\n(.*?)^```", text, re.MULTILINE | re.DOTALL)[0])
     assert list(told["sft"]["links"]) == ["evol_instruct", "hh_rlhf"], "what shaped it, no more"
 
 

@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from bezoar import files, params, report
-from tests.conftest import BIN, ROOT, environment
+from tests.conftest import BIN, ROOT, environment, from_yaml
 from tests.test_report import edit, grow, table
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -27,7 +27,7 @@ Dvc = Callable[..., str]
 
 def declared() -> dict[str, Any]:
     """dvc.yaml with curves, grades and the report's numbers as the only outs, made of nothing."""
-    document: dict[str, Any] = yaml.safe_load((ROOT / "dvc.yaml").read_text())
+    document: dict[str, Any] = from_yaml((ROOT / "dvc.yaml").read_text())
     for name, each in document["stages"].items():
         stage = each.get("do", each)
         stage |= {"cmd": "true", "deps": [], "params": []}

@@ -15,7 +15,7 @@ from bezoar.files import BadInput
 from bezoar.forecast import DOLLYS
 from bezoar.params import Balance
 from bezoar.records import Sample
-from tests.conftest import DATA, ROOT
+from tests.conftest import DATA, ROOT, from_yaml
 from tests.test_verdicts import sample
 
 FILTER = params.load(ROOT / "params.yaml").filter
@@ -330,7 +330,7 @@ def test_the_draw_does_not_lean_to_one_side_of_the_split() -> None:
 def test_params_that_cannot_be_meant_are_refused(
     tmp_path: Path, change: dict[str, object], message: str
 ) -> None:
-    document = yaml.safe_load((ROOT / "params.yaml").read_text())
+    document = from_yaml((ROOT / "params.yaml").read_text())
     document["filter"].update(change)
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(document, sort_keys=False))
     with pytest.raises(BadInput, match=message):

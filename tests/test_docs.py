@@ -17,7 +17,7 @@ from bezoar import forecast, params
 from bezoar.forecast import Row
 from bezoar.preflight import expected, gpu
 from bezoar.preflight.machine import Gpu, Machine
-from tests.conftest import ROOT, Run, environment
+from tests.conftest import ROOT, Run, environment, from_yaml
 from tests.test_diff import called, inside, repository  # noqa: F401  (fixtures)
 from tests.test_preflight import GIB, H100, shape
 from tests.test_readme import FENCE, PAGES, joined
@@ -222,8 +222,8 @@ def test_the_scheme_of_the_page_makes_a_set(run: Run) -> None:
         assert known[row["seeds"][0]].lower() in row["response"].lower()
     assert "judge verified" in says(run, sys.executable, "-m", "bezoar.forecast")
 
-    document = yaml.safe_load((run.folder / "params.yaml").read_text())
-    document = joined(document, yaml.safe_load(block("yaml")))
+    document = from_yaml((run.folder / "params.yaml").read_text())
+    document = joined(document, from_yaml(block("yaml")))
     for profile in document["profiles"].values():
         profile["sft"]["links"]["verified"] = profile["sft"]["links"]["orca"]
     (run.folder / "params.yaml").write_text(yaml.safe_dump(document), encoding="utf-8")

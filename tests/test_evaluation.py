@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from bezoar import (
     chat,
@@ -27,6 +26,7 @@ from bezoar.params import LmEval
 from bezoar.records import Answers, Attempt, Item, Message, Probe, Question, Scored
 from stages import lm_eval as stage
 from stages import mt_answer
+from tests.conftest import from_yaml
 from tests.test_pretraining import CORPUS, NAMES, SIZE
 
 pytestmark = pytest.mark.slow
@@ -576,7 +576,7 @@ def test_answers_are_drawn_by_category_whoever_stands_beside(loaded: tuple[Any, 
 
 def test_the_temperatures_of_fastchat_that_params_yaml_tells_are_taken() -> None:
     comment = (ROOT / "params.yaml").read_text().split("as FastChat: ")[1].split("}")[0]
-    told = yaml.safe_load(comment.replace("#", "") + "}")
+    told = from_yaml(comment.replace("#", "") + "}")
     how = params.MtAnswer.model_validate(TALK.model_dump() | {"temperature": told})
     assert isinstance(how.temperature, params.Temperatures)
     assert how.temperature.writing == 0.7 and how.temperature.stem == 0.1

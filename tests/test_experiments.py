@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import pytest
 import yaml
 
-from tests.conftest import Run, copy, environment
+from tests.conftest import Run, copy, environment, from_yaml
 from tests.servers import Model, serving
 from tests.test_paid import point, speak
 
@@ -41,7 +41,7 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
     (folder / "dvc.lock").unlink()
     with serving(speak=speak) as (model, url):
         point(folder, url)
-        document = yaml.safe_load((folder / "params.yaml").read_text())
+        document = from_yaml((folder / "params.yaml").read_text())
         profile = document["profiles"]["embedded"]
         # the base is there for its tokenizer alone
         profile["fetch"]["base"] |= {"documents": 300, "steps": 1, "warmup_steps": 1}

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from bezoar import verdicts
 from bezoar.reading.closing import CHOICE, RATING, stated
@@ -14,6 +13,7 @@ from bezoar.reading.evolved import prompt
 from bezoar.reading.examples import examples
 from bezoar.reading.markup import split_input
 from bezoar.records import Reply
+from tests.conftest import from_yaml
 from tests.scripted import said
 from tests.test_verdicts import sample
 
@@ -22,7 +22,7 @@ READERS = ("choice", "equality", "evolved", "examples", "rating", "verdict")
 
 
 def forms(reader: str) -> list[Any]:
-    rows = yaml.safe_load((FORMS / f"{reader}.yaml").read_text(encoding="utf-8"))
+    rows = from_yaml((FORMS / f"{reader}.yaml").read_text(encoding="utf-8"))
     return [pytest.param(row, id=row["name"]) for row in rows]
 
 
@@ -91,7 +91,7 @@ def test_the_verdict_of_a_judge_is_read(row: dict[str, Any]) -> None:
     assert ("undecided" if found.status == "undecided" else decided) == row["reading"]
 
 
-PIECES = yaml.safe_load((FORMS / "pieces.yaml").read_text(encoding="utf-8"))
+PIECES = from_yaml((FORMS / "pieces.yaml").read_text(encoding="utf-8"))
 
 
 @pytest.mark.slow

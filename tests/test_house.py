@@ -14,10 +14,11 @@ import yaml
 
 from bezoar import params, schemes
 from bezoar.prompts import Prompt
+from tests.conftest import from_yaml
 
 ROOT = Path(__file__).parent.parent
-DVC: dict[str, Any] = yaml.safe_load((ROOT / "dvc.yaml").read_text())
-PARAMS: dict[str, Any] = yaml.safe_load((ROOT / "params.yaml").read_text())
+DVC: dict[str, Any] = from_yaml((ROOT / "dvc.yaml").read_text())
+PARAMS: dict[str, Any] = from_yaml((ROOT / "params.yaml").read_text())
 LOOPS: dict[str, Any] = {name: stage.get("do", stage) for name, stage in DVC["stages"].items()}
 # the second loop of a stage, over `others`, which DVC wants a name of its own for
 SECOND = {name: loop for name, loop in LOOPS.items() if name.endswith("_others")}

@@ -21,7 +21,7 @@ import yaml
 
 from bezoar.files import BadInput
 from bezoar.sources import hub, tokenizer
-from tests.conftest import ROOT, copy, environment
+from tests.conftest import ROOT, copy, environment, from_yaml
 from tests.hub import Hub, Repo, serve
 from tests.test_sources import parquet, put
 from tests.test_wikipedia import dump
@@ -30,7 +30,7 @@ pytestmark = pytest.mark.slow
 
 PROFILES: dict[str, Any] = {
     name: profile["fetch"]
-    for name, profile in yaml.safe_load((ROOT / "params.yaml").read_text())["profiles"].items()
+    for name, profile in from_yaml((ROOT / "params.yaml").read_text())["profiles"].items()
     if name in ("paper", "small")
 }
 DUMP = "/enwiki/latest/enwiki-latest-category.sql.gz"

@@ -15,6 +15,7 @@ from bezoar.llm import embedded
 from bezoar.params import Known
 from bezoar.records import Query, Seed
 from stages import generate, judge, mt_compare, mt_grade
+from tests.conftest import from_yaml
 from tests.scripted import Line, Scripted, said
 from tests.servers import serving
 from tests.test_client import openai
@@ -312,7 +313,7 @@ def test_hostile_seeds_open_and_close_nothing() -> None:
 def settings(**changed: Any) -> None:
     """Change `known` in params.yaml of the current folder; `off=True`: null."""
     path = Path("params.yaml")
-    document = yaml.safe_load(path.read_text(encoding="utf-8"))
+    document = from_yaml(path.read_text(encoding="utf-8"))
     document["known"] = None if changed.pop("off", False) else document["known"] | changed
     path.write_text(yaml.safe_dump(document, sort_keys=False), encoding="utf-8")
     params._load.cache_clear()
@@ -503,7 +504,7 @@ def test_it_is_paid_once_for_all_schemes_of_the_same_seeds(
 
 def test_a_params_yaml_written_before_it_stays_valid(tree: Path) -> None:  # noqa: F811
     path = Path("params.yaml")
-    document = yaml.safe_load(path.read_text(encoding="utf-8"))
+    document = from_yaml(path.read_text(encoding="utf-8"))
     del document["known"]
     path.write_text(yaml.safe_dump(document), encoding="utf-8")
     params._load.cache_clear()

@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from demos import lanes
-from tests.conftest import BIN, ROOT, environment
+from tests.conftest import BIN, ROOT, environment, from_yaml
 
 # Two lanes of one leg, as a program: what is tested is what `make demo` starts.
 RUN = "import sys; from demos import lanes; sys.exit(lanes.run((('a', 'b'), ('c',))))"
@@ -60,7 +60,7 @@ def test_other_stages_or_a_finished_run_are_left_to_dvc(
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0})
     lanes.main()
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1})
-    settings = yaml.safe_load(Path("params.yaml").read_text())
+    settings = from_yaml(Path("params.yaml").read_text())
     settings["checkpoints"]["orca"] = {"model": "sft/orca"}
     Path("params.yaml").write_text(yaml.safe_dump(settings))
     lanes.main()
@@ -104,7 +104,7 @@ def test_two_lanes_run_at_the_same_time(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     assert (tmp_path / "a.out").read_text() == "from c\n"
     assert (tmp_path / "c.out").read_text() == "from a\n"
-    locked = yaml.safe_load((tmp_path / "dvc.lock").read_text())["stages"]
+    locked = from_yaml((tmp_path / "dvc.lock").read_text())["stages"]
     assert {*locked} == {"a", "b", "c"}
     assert "Running stage 'a'" in done.stdout and "Running stage 'c'" in done.stdout
     assert "up to date" in ran([BIN / "dvc", "status"], tmp_path, env).stdout

@@ -17,7 +17,7 @@ import yaml
 from bezoar import files, params, work
 from bezoar.files import BadInput
 from bezoar.training import launching
-from tests.conftest import environment
+from tests.conftest import environment, from_yaml
 from tests.test_training import enter, grown
 
 pytestmark = pytest.mark.slow
@@ -38,8 +38,8 @@ def project(grown: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     enter(grown, folder, monkeypatch)
     shutil.copytree(ROOT / "launch", folder / "launch")
     # fsdp.yaml as it is, but for the devices
-    cpus = yaml.safe_load((ROOT / "launch/cpu2.yaml").read_text())
-    sharded = yaml.safe_load((ROOT / "launch/fsdp.yaml").read_text())
+    cpus = from_yaml((ROOT / "launch/cpu2.yaml").read_text())
+    sharded = from_yaml((ROOT / "launch/fsdp.yaml").read_text())
     sharded |= {key: cpus[key] for key in ("use_cpu", "num_processes")}
     (folder / "launch/cpu2_fsdp.yaml").write_text(yaml.safe_dump(sharded))
     return folder

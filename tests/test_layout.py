@@ -12,10 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 from dvc.utils.hydra import apply_overrides
 
-from tests.conftest import ROOT
+from tests.conftest import ROOT, from_yaml
 
 TEXT = (ROOT / "params.yaml").read_text(encoding="utf-8")
 ADVICE = (
@@ -65,7 +64,7 @@ def another(value: Any) -> Any:
 
 
 def test_a_value_that_stays_changes_no_line(tmp_path: Path) -> None:
-    assert changed(tmp_path, f"sft.seed={yaml.safe_load(TEXT)['sft']['seed']}") == [], ADVICE
+    assert changed(tmp_path, f"sft.seed={from_yaml(TEXT)['sft']['seed']}") == [], ADVICE
 
 
 KINDS: list[Callable[[Any], Any]] = [another, lambda value: None]
@@ -76,22 +75,22 @@ def test_every_key_is_a_line_of_its_own(tmp_path: Path, give: Callable[[Any], An
     """All keys of all sections and profiles at once, so that it takes no time."""
     values = {
         key: give(value)
-        for key, value in leaves(yaml.safe_load(TEXT))
+        for key, value in leaves(from_yaml(TEXT))
         if not isinstance(value, list | dict)
         and not (give(value) is None and len(str(value)) > 60)
         and "\n" not in str(value)  # a chat template has lines of its own
     }
     assert len(values) > 400
     changed(tmp_path, *(f"{key}={json.dumps(value)}" for key, value in values.items()))
-    document = yaml.safe_load((tmp_path / "params.yaml").read_text(encoding="utf-8"))
+    document = from_yaml((tmp_path / "params.yaml").read_text(encoding="utf-8"))
     written = dict(leaves(document))
     assert {key: written[key] for key in values} == values
-    lists = {k: v for k, v in leaves(yaml.safe_load(TEXT)) if isinstance(v, list)}
+    lists = {k: v for k, v in leaves(from_yaml(TEXT)) if isinstance(v, list)}
     assert {key: written[key] for key in lists} == lists
 
 
 def test_a_list_changes_its_own_lines(tmp_path: Path) -> None:
-    lists = {k: v for k, v in leaves(yaml.safe_load(TEXT)) if isinstance(v, list)}
+    lists = {k: v for k, v in leaves(from_yaml(TEXT)) if isinstance(v, list)}
     # Hydra's grammar has no quotes around keys
     texts = {key: re.sub(r'"(\w+)":', r"\1:", json.dumps(another(v))) for key, v in lists.items()}
     count = sum(map(scalars, lists.values()))

@@ -22,6 +22,7 @@ from bezoar.llm import local
 from bezoar.params import Endpoints, InProcess
 from bezoar.preflight import endpoints
 from bezoar.records import Ask, Message, Reply
+from tests.conftest import from_yaml
 from tests.test_pretraining import CORPUS, SIZE
 
 pytestmark = pytest.mark.slow
@@ -516,9 +517,8 @@ def test_other_weights_are_another_model(folder: Path) -> None:
 
 
 def test_every_stage_that_asks_runs_again_for_other_weights() -> None:
-    import yaml
 
-    stages = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
+    stages = from_yaml((ROOT / "dvc.yaml").read_text())["stages"]
     for name in ("generate", "judge", "mt_grade", "mt_compare", "agreement"):
         deps = stages[name].get("do", stages[name])["deps"]
         needed = {"local/llm", "bezoar/loading.py", "bezoar/generation.py", "bezoar/chat.py"}

@@ -17,7 +17,7 @@ from bezoar import chat, mixing, params, work, world
 from bezoar.files import BadInput, write_jsonl
 from bezoar.records import Example, Kept
 from stages import mix
-from tests.conftest import ROOT
+from tests.conftest import ROOT, from_yaml
 
 SCHEMES = ("lamini", "orca", "evol_instruct")
 
@@ -126,7 +126,7 @@ def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def change(**sections: Any) -> None:
     """Set values in params.yaml: change(mix={"seed": 1}); once, before they are read."""
-    document = yaml.safe_load(Path("params.yaml").read_text(encoding="utf-8"))
+    document = from_yaml(Path("params.yaml").read_text(encoding="utf-8"))
     for section, values in sections.items():
         for key, value in values.items():
             known = document[section][key]
@@ -231,7 +231,7 @@ ALONE = {"weights": "adapter", "base": "fetch/base", "start": "fetch/base"}
 
 
 def test_a_link_is_added_in_params_alone(tree: Path) -> None:
-    document = yaml.safe_load(Path("params.yaml").read_text(encoding="utf-8"))
+    document = from_yaml(Path("params.yaml").read_text(encoding="utf-8"))
     document["chain"]["all-in-one"] = {**ALONE, "data": ["filter/lamini", "filter/orca"]}
     for profile in document["profiles"].values():
         profile["sft"]["links"]["all-in-one"] = profile["sft"]["links"]["orca"]
@@ -241,7 +241,7 @@ def test_a_link_is_added_in_params_alone(tree: Path) -> None:
 
 
 def test_a_link_is_left_out_by_chain_alone(tree: Path) -> None:
-    document = yaml.safe_load(Path("params.yaml").read_text(encoding="utf-8"))
+    document = from_yaml(Path("params.yaml").read_text(encoding="utf-8"))
     del document["chain"]["orca"], document["evaluated"]["orca"]
     document["chain"]["evol_instruct"]["start"] = "sft/lamini"
     Path("params.yaml").write_text(yaml.safe_dump(document), encoding="utf-8")

@@ -15,7 +15,7 @@ from bezoar import chat, evaluation, forecast, generation, loading, params, work
 from bezoar.files import BadInput
 from bezoar.preflight import data, endpoints, expected
 from bezoar.records import Answers, Message, Question, Reply
-from tests.conftest import ROOT, Run
+from tests.conftest import ROOT, Run, from_yaml
 from tests.hub import Hub, Repo, serve
 from tests.servers import serving
 
@@ -53,7 +53,7 @@ PUBLISHED: dict[str, Any] = {
 
 def with_models(folder: Path, models: dict[str, Any]) -> None:
     """Have `models` stand beside our checkpoints in the params.yaml of `folder`."""
-    document = yaml.safe_load((folder / "params.yaml").read_text())
+    document = from_yaml((folder / "params.yaml").read_text())
     document["models"], document["others"] = models, list(models)
     (folder / "params.yaml").write_text(yaml.safe_dump(document, sort_keys=False))
 
@@ -281,7 +281,7 @@ def test_which_models_stand_beside_ours_is_checked(
     tmp_path: Path, change: dict[str, Any], said: str
 ) -> None:
     shutil.copytree(ROOT / "launch", tmp_path / "launch")
-    document = yaml.safe_load((ROOT / "params.yaml").read_text())
+    document = from_yaml((ROOT / "params.yaml").read_text())
     for key, value in change.items():
         document[key] = {**document[key], **value} if isinstance(value, dict) else value
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(document))

@@ -15,7 +15,7 @@ from bezoar import languages
 from bezoar.files import read_json, read_jsonl
 from bezoar.records import Kept
 from tests import servers, tickets
-from tests.conftest import BIN, ROOT, copy, environment
+from tests.conftest import BIN, ROOT, copy, environment, from_yaml
 from tests.test_readme import FENCE, joined
 
 PAGE = FENCE.findall((ROOT / "docs/own-data.md").read_text(encoding="utf-8"))
@@ -57,10 +57,10 @@ def write_base(folder: Path) -> None:
 
 def write_params(path: Path, url: str) -> None:
     """Write what the page tells to write, with few rows and the address of this server."""
-    document = yaml.safe_load(path.read_text(encoding="utf-8"))
+    document = from_yaml(path.read_text(encoding="utf-8"))
     for info, block in PAGE:
         if info == "yaml":
-            document = joined(document, yaml.safe_load(block))
+            document = joined(document, from_yaml(block))
     local = joined(document["profiles"]["local"], FEW)
     local["llm"]["teacher"] |= {"base_url": f"{url}/v1"}
     local["llm"]["judge"] = local["llm"]["teacher"] | {"params": {"max_tokens": 768}}

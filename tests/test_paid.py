@@ -16,7 +16,7 @@ import yaml
 
 from bezoar.llm import embedded
 from bezoar.records import Message
-from tests.conftest import environment
+from tests.conftest import environment, from_yaml
 from tests.servers import Faults, Model, serving
 
 pytestmark = pytest.mark.slow
@@ -44,7 +44,7 @@ def seeded(project: Path, tmp_path: Path) -> Iterator[Path]:
 
 def point(project: Path, url: str, **changed: Any) -> None:
     """Let the active profile's teacher and judge be the server at `url`."""
-    document = yaml.safe_load((project / "params.yaml").read_text())
+    document = from_yaml((project / "params.yaml").read_text())
     endpoint = {
         "provider": "openai", "style": "chat", "model": "m", "base_url": f"{url}/v1",
         "structured": False,
@@ -149,7 +149,7 @@ def test_at_the_cap_a_stage_ends_keeps_all_and_goes_on_when_the_cap_is_raised(
     with serving(speak=speak) as (model, url):
         point(seeded, url)
         text = (seeded / "params.yaml").read_text()
-        capped = yaml.safe_load(text)
+        capped = from_yaml(text)
         capped["profiles"]["embedded"]["budget_usd"]["stage"] = 0.004
         (seeded / "params.yaml").write_text(yaml.safe_dump(capped, sort_keys=False))
         process = start(seeded, tmp_path / "work", "generate")

@@ -21,7 +21,7 @@ from bezoar.preflight import endpoints, expected
 from bezoar.preflight.__main__ import _calls as calls
 from bezoar.records import Ask, Failure, Message, Reply, Spending, Verdict
 from stages import generate, judge
-from tests.conftest import ROOT
+from tests.conftest import ROOT, from_yaml
 from tests.scripted import said
 from tests.servers import prompt_of, serving
 from tests.test_client import openai
@@ -129,7 +129,7 @@ def test_kappa_is_none_where_chance_alone_agrees() -> None:
 def judged_by(*judges: dict[str, Any], **more: Any) -> None:
     """Write the panel into params.yaml of the current folder; one judge stays one."""
     path = Path("params.yaml")
-    document = yaml.safe_load(path.read_text(encoding="utf-8"))
+    document = from_yaml(path.read_text(encoding="utf-8"))
     document["profiles"]["embedded"]["llm"]["judge"] = list(judges) if judges[1:] else judges[0]
     document["judge"] |= more
     path.write_text(yaml.safe_dump(document, sort_keys=False), encoding="utf-8")
@@ -199,7 +199,7 @@ def test_one_judge_writes_what_it_always_did(samples: list[dict[str, Any]]) -> N
         "world-judge"
     ] * len(samples)
     text = Path("params.yaml").read_text(encoding="utf-8")
-    as_list = yaml.safe_load(text)
+    as_list = from_yaml(text)
     as_list["profiles"]["embedded"]["llm"]["judge"] = [simulated("world-judge")]
     Path("params.yaml").write_text(yaml.safe_dump(as_list), encoding="utf-8")
     params._load.cache_clear()
@@ -319,7 +319,7 @@ def test_a_cap_holds_for_the_panel_together(
         judge.main("lamini")
         usd = read("metrics/judge/lamini_spending.json")["usd"]
         monkeypatch.setenv("BEZOAR_WORK", str(Path("cold").absolute()))
-        document = yaml.safe_load(Path("params.yaml").read_text(encoding="utf-8"))
+        document = from_yaml(Path("params.yaml").read_text(encoding="utf-8"))
         document["profiles"]["embedded"]["budget_usd"]["stage"] = 0.75 * usd
         Path("params.yaml").write_text(yaml.safe_dump(document), encoding="utf-8")
         params._load.cache_clear()
@@ -334,7 +334,7 @@ def test_a_cap_holds_for_the_panel_together(
 def refused(*judges: dict[str, Any], **grader: Any) -> str:
     judged_by(*judges)
     if grader:
-        document = yaml.safe_load(Path("params.yaml").read_text(encoding="utf-8"))
+        document = from_yaml(Path("params.yaml").read_text(encoding="utf-8"))
         document["profiles"]["embedded"]["llm"]["grader"] = grader
         Path("params.yaml").write_text(yaml.safe_dump(document), encoding="utf-8")
     with pytest.raises(BadInput) as raised:
@@ -358,7 +358,7 @@ def test_what_params_may_not_say_of_judges(tree: Path) -> None:  # noqa: F811
     assert "grader.structured: only a judge's verdict has a schema" in refused(
         remote, **{**remote, "structured": True}
     )
-    document = yaml.safe_load(Path("params.yaml").read_text(encoding="utf-8"))
+    document = from_yaml(Path("params.yaml").read_text(encoding="utf-8"))
     document["profiles"]["embedded"]["llm"] |= {"judge": [], "grader": one}
     Path("params.yaml").write_text(yaml.safe_dump(document), encoding="utf-8")
     with pytest.raises(BadInput, match=f"{TABLE}: an empty list is not usable"):

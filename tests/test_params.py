@@ -9,14 +9,13 @@ from pathlib import Path
 from typing import get_args
 
 import pytest
-import yaml
 
 from bezoar import harness_names, params
 from bezoar.files import BadInput
-from tests.conftest import ROOT
+from tests.conftest import ROOT, from_yaml
 
 TEXT = (ROOT / "params.yaml").read_text(encoding="utf-8")
-MISTAKES = yaml.safe_load((ROOT / "tests/mistakes.yaml").read_text(encoding="utf-8"))
+MISTAKES = from_yaml((ROOT / "tests/mistakes.yaml").read_text(encoding="utf-8"))
 
 
 def told(text: str | bytes) -> str:

@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
-from tests.conftest import BIN, ROOT, Run, environment
+from tests.conftest import BIN, ROOT, Run, environment, from_yaml
 
 pytestmark = pytest.mark.slow
 
@@ -29,7 +28,7 @@ def summary(run: Run) -> dict[str, Any]:
 
 def locked(run: Run) -> dict[str, Any]:
     """dvc.lock by stage: its command, dependencies and outs, without the parameters."""
-    lock = yaml.safe_load((run.folder / "dvc.lock").read_text())
+    lock = from_yaml((run.folder / "dvc.lock").read_text())
     return {
         name: {key: value for key, value in stage.items() if key != "params"}
         for name, stage in lock["stages"].items()
@@ -43,7 +42,7 @@ def test_two_machines_make_the_same_bytes(runs: tuple[Run, Run]) -> None:
 
 
 def test_the_rows_that_the_repository_records_are_what_a_run_makes(runs: tuple[Run, Run]) -> None:
-    recorded = yaml.safe_load((ROOT / "dvc.lock").read_text())["stages"]
+    recorded = from_yaml((ROOT / "dvc.lock").read_text())["stages"]
     # what is trained on another kind of CPU ends in other digits
     rows = ("fetch", "generate", "judge", "filter", "mix")
     for name, stage in locked(runs[0]).items():

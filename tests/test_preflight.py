@@ -664,6 +664,7 @@ def test_time_follows_from_the_work_and_the_kind_of_gpu(tree: Path, tmp_path: Pa
     assert "24 h" in judge.instead
 
 
+@pytest.mark.slow
 def test_what_is_there_already_counts_instead_of_what_is_assumed(
     tree: Path, tmp_path: Path
 ) -> None:

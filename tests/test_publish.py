@@ -87,6 +87,7 @@ def command(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> None:
     publish.main()
 
 
+@pytest.mark.slow
 def test_nothing_is_sent_unless_asked(
     folder: Path, api: Api, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -19,7 +19,7 @@ import yaml
 
 from bezoar import params
 from bezoar.files import BadInput
-from tests.conftest import ROOT, environment
+from tests.conftest import ROOT, environment, from_yaml
 
 PAGES = [
     *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "launch/README.md")),
@@ -261,8 +261,8 @@ def test_every_test_file_exists() -> None:
 def test_dvc_understands_its_commands_and_what_they_set_is_a_parameter() -> None:
     from dvc.cli import parse_args
 
-    document = yaml.safe_load((ROOT / "params.yaml").read_text())
-    stages = {*yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"], "STAGE"}
+    document = from_yaml((ROOT / "params.yaml").read_text())
+    stages = {*from_yaml((ROOT / "dvc.yaml").read_text())["stages"], "STAGE"}
     for command in of("dvc"):
         parsed = parse_args(list(command.words[1:]))
         for assignment in getattr(parsed, "set_param", None) or []:
@@ -309,7 +309,7 @@ def _keys(value: Any) -> set[str]:
 
 
 BLOCKS = [
-    pytest.param(yaml.safe_load(block), id=f"{page.relative_to(ROOT)}-{number}")
+    pytest.param(from_yaml(block), id=f"{page.relative_to(ROOT)}-{number}")
     for page in PAGES
     for number, (info, block) in enumerate(FENCE.findall(page.read_text(encoding="utf-8")))
     # two pages add what their block names (test_docs.py, test_source.py); a task is SkyPilot's
@@ -319,7 +319,7 @@ BLOCKS = [
 
 @pytest.mark.parametrize("block", BLOCKS)
 def test_a_block_of_params_is_valid(block: dict[str, Any], tmp_path: Path) -> None:
-    document = yaml.safe_load((ROOT / "params.yaml").read_text())
+    document = from_yaml((ROOT / "params.yaml").read_text())
     recipe = {key: value for key, value in block.items() if key in document}
     document = joined(document, recipe)
     who = {key: value for key, value in block.items() if key not in document}
@@ -342,7 +342,7 @@ def _holds(whole: Any, part: Any) -> bool:
 
 
 def test_a_block_with_a_mistake_is_refused(tmp_path: Path) -> None:
-    document = yaml.safe_load((ROOT / "params.yaml").read_text())
+    document = from_yaml((ROOT / "params.yaml").read_text())
     told = {"profiles": {"small": {"llm": {"judge": {"modell": "m"}}}}}
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(joined(document, told)))
     with pytest.raises(BadInput, match="did you mean 'model'"):

@@ -8,14 +8,13 @@ import sys
 from pathlib import Path
 
 import pytest
-import yaml
 
 from bezoar import params, recipe
 from bezoar.files import BadInput
 from bezoar.params import Params
 from bezoar.preflight import seeds, stand_ins
 from bezoar.talk import places
-from tests.conftest import BIN, ROOT, environment
+from tests.conftest import BIN, ROOT, environment, from_yaml
 
 TEXT = (ROOT / "params.yaml").read_text(encoding="utf-8")
 SCHEMES = ("lamini", "evol_instruct", "orca")
@@ -264,7 +263,7 @@ def test_stopping_after_sft_leaves_out_what_nobody_gave(
 def test_a_folder_that_no_stage_fills_is_there_and_goes_when_one_does(
     here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    stages = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
+    stages = from_yaml((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
     depended = [name for stage in stages.values() for name in stage.get("do", stage)["deps"]]
     assert set(recipe._filled(params.load(here / "params.yaml", "embedded"))) <= {*depended}
     run("without", "hh_rlhf", "mt_bench", monkeypatch=monkeypatch)

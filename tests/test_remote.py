@@ -8,11 +8,10 @@ import subprocess
 from pathlib import Path
 
 import pytest
-import yaml
 
 from bezoar.files import BadInput
 from demos.s3 import ours, pull, push, theirs
-from tests.conftest import BIN, ROOT, Run
+from tests.conftest import BIN, ROOT, Run, from_yaml
 from tests.s3 import S3, key_of, s3
 
 pytestmark = pytest.mark.slow
@@ -23,7 +22,7 @@ GITS = ("metrics/report/summary.json", "metrics/report/headline.json")
 def keys(run: Run, *stages: str, below: str = "") -> set[str]:
     """Keys of the outs of `stages` (names or groups) under `below`, with the files in folders."""
     found = set()
-    lock = yaml.safe_load((run.folder / "dvc.lock").read_text())["stages"]
+    lock = from_yaml((run.folder / "dvc.lock").read_text())["stages"]
     for stage, entry in lock.items():
         for out in entry["outs"] if {stage, stage.partition("@")[0]} & {*stages} else []:
             if out["path"].startswith(below) and out["path"] not in GITS:
@@ -41,7 +40,7 @@ def content(fetched: dict[str, int]) -> set[str]:
 
 def test_a_run_goes_to_s3_and_comes_back(runs: tuple[Run, Run], tmp_path: Path) -> None:
     run = runs[0]
-    everything = keys(run, *yaml.safe_load((run.folder / "dvc.yaml").read_text())["stages"])
+    everything = keys(run, *from_yaml((run.folder / "dvc.yaml").read_text())["stages"])
     with s3() as server:
         one = ours(run.folder, tmp_path, server)
         variant, pushed = push(one)

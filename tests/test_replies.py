@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from bezoar import llm, thoughts
 from bezoar.files import BadInput
@@ -16,12 +15,13 @@ from bezoar.llm import openai as openai_wire
 from bezoar.llm.mask import MASK, Mask
 from bezoar.llm.wire import Unusable, problem
 from bezoar.records import Message
+from tests.conftest import from_yaml
 from tests.servers import Faults, serving
 from tests.test_client import KEY, anthropic, connected, openai, run, say, user, work
 
 assert work  # the fixture of a scratch folder
 
-FORMS = yaml.safe_load((Path(__file__).parent / "forms" / "thoughts.yaml").read_text("utf-8"))
+FORMS = from_yaml((Path(__file__).parent / "forms" / "thoughts.yaml").read_text("utf-8"))
 
 
 def chat(text: Any, finish: Any = "stop", **message: Any) -> dict[str, Any]:

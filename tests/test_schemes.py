@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from bezoar import schemes
 from bezoar.params import EvolInstruct, Lamini, Orca
@@ -28,9 +27,10 @@ from bezoar.records import (
     Topic,
 )  # fmt: skip
 from bezoar.schemes import evol_instruct, lamini, orca
+from tests.conftest import from_yaml
 from tests.scripted import Line, Scripted, said
 
-RECIPE: dict[str, Any] = yaml.safe_load(
+RECIPE: dict[str, Any] = from_yaml(
     (Path(__file__).parent.parent / "params.yaml").read_text(encoding="utf-8")
 )["schemes"]
 HOSTILE = (
@@ -605,7 +605,7 @@ SEVEN = (
 
 
 def test_the_papers_evolutions_come_near_the_rows_that_it_judged() -> None:
-    document = yaml.safe_load((Path(__file__).parent.parent / "params.yaml").read_text("utf-8"))
+    document = from_yaml((Path(__file__).parent.parent / "params.yaml").read_text("utf-8"))
     recipe = (
         document["schemes"]["evol_instruct"]
         | document["profiles"]["paper"]["schemes"]["evol_instruct"]

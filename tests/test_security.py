@@ -29,7 +29,7 @@ from bezoar.params import InProcess, Repository
 from bezoar.records import Message
 from bezoar.sources import hub, link, local, weights
 from bezoar.training import fitting, merge
-from tests.conftest import BIN, ROOT, environment
+from tests.conftest import BIN, ROOT, environment, from_yaml
 from tests.cutting import beside
 from tests.hub import Hub, Repo, serve
 from tests.servers import Faults, serving
@@ -41,7 +41,7 @@ from tests.test_training import link as train
 
 SETTINGS = params.load(ROOT / "params.yaml")
 CODE = [p for top in ("bezoar", "stages", "benchmarks") for p in sorted((ROOT / top).rglob("*.py"))]
-STAGES: dict[str, Any] = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
+STAGES: dict[str, Any] = from_yaml((ROOT / "dvc.yaml").read_text())["stages"]
 
 
 # --- what the code never does --------------------------------------------------------------------
@@ -337,7 +337,7 @@ def test_no_name_of_params_stands_in_a_command(name: str) -> None:
 
 def entitle(folder: Path, names: list[str]) -> None:
     """Add further models of these names."""
-    document = yaml.safe_load((folder / "params.yaml").read_text())
+    document = from_yaml((folder / "params.yaml").read_text())
     document["models"] |= {name: {"source": "local", "chat_template": None} for name in names}
     document["others"] = names
     (folder / "params.yaml").write_text(yaml.safe_dump(document, sort_keys=False))
@@ -373,7 +373,7 @@ def test_a_name_never_reaches_the_shell_as_code(project: Path, tmp_path: Path) -
     "section", ["chain", "merges", "evaluated", "checkpoints", "compared", "models"]
 )
 def test_a_name_is_letters_and_digits(tmp_path: Path, section: str) -> None:
-    document = yaml.safe_load((ROOT / "params.yaml").read_text())
+    document = from_yaml((ROOT / "params.yaml").read_text())
     example = next(iter(document[section].values()), {"source": "local", "chat_template": None})
     names = [*NAMES, *ODDER, "../../../x", "/x", "a.b", ""]
     document[section] |= dict.fromkeys(names, example)
@@ -399,7 +399,7 @@ def test_a_name_is_letters_and_digits(tmp_path: Path, section: str) -> None:
 def test_a_value_that_becomes_a_path_is_one_that_a_stage_makes(
     tmp_path: Path, where: str, value: str
 ) -> None:
-    document = yaml.safe_load((ROOT / "params.yaml").read_text())
+    document = from_yaml((ROOT / "params.yaml").read_text())
     *above, last = where.split(".")
     inside = document
     for key in above:
@@ -585,7 +585,7 @@ def test_nor_of_a_sets_card(folder: Path) -> None:
 def inert(card: str) -> None:
     """The card's front matter is read, and no tag in it is unescaped outside of code."""
     _, front, body = card.split("---\n", 2)
-    assert isinstance(yaml.safe_load(front), dict)
+    assert isinstance(from_yaml(front), dict)
     body = re.sub(r"```.*?```|`[^`\n]*`", "", body, flags=re.DOTALL)
     assert not re.search(r"(?<!\\)<\s*/?\s*(script|img|svg|a|style|title)\b", body)
 

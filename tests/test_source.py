@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from bezoar.report.run import SOURCES
-from tests.conftest import ROOT, environment
+from tests.conftest import ROOT, environment, from_yaml
 from tests.test_readme import FENCE, joined
 
 PAGE = (ROOT / "docs/source.md").read_text(encoding="utf-8")
@@ -45,8 +45,8 @@ def project(tmp_path: Path) -> Path:
     (tmp_path / "bezoar/sources/sqlite.py").write_text(block("python"), encoding="utf-8")
     subprocess.run(["git", "init", "--quiet"], cwd=tmp_path, check=True)
     subprocess.run(["git", "apply"], cwd=tmp_path, input=block("diff"), text=True, check=True)
-    document = yaml.safe_load((tmp_path / "params.yaml").read_text(encoding="utf-8"))
-    wanted = yaml.safe_load(block("yaml"))
+    document = from_yaml((tmp_path / "params.yaml").read_text(encoding="utf-8"))
+    wanted = from_yaml(block("yaml"))
     document["profiles"]["local"]["fetch"]["dolly"] = {}
     document = {**joined(document, wanted), "profile": "local"}
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(document), encoding="utf-8")

@@ -99,6 +99,7 @@ def one(here: Path) -> times.Spent | None:
     return times.of_run(home(here))["sft@one"]
 
 
+@pytest.mark.slow
 def test_a_stage_that_came_to_its_outs_has_its_time(here: Path) -> None:
     run(here)
     spent = one(here)
@@ -107,6 +108,7 @@ def test_a_stage_that_came_to_its_outs_has_its_time(here: Path) -> None:
     assert not list((home(here) / "times/open").rglob("*.json"))
 
 
+@pytest.mark.slow
 def test_what_a_killed_stage_spent_is_counted_once_it_is_done(here: Path) -> None:
     killed(here, 0.5, signal.SIGTERM)
     killed(here, 0.5, signal.SIGINT)
@@ -117,12 +119,14 @@ def test_what_a_killed_stage_spent_is_counted_once_it_is_done(here: Path) -> Non
     assert times.of_machine(home(here))[1] == {}
 
 
+@pytest.mark.slow
 def test_a_kill_that_nobody_hears_of_loses_what_came_since_the_last_look(here: Path) -> None:
     killed(here, 0.2, signal.SIGKILL)
     run(here)
     assert (spent := one(here)) and spent.starts == 2
 
 
+@pytest.mark.slow
 def test_what_was_spent_under_other_parameters_or_in_another_clone_is_left_out(
     here: Path,
 ) -> None:
@@ -135,6 +139,7 @@ def test_what_was_spent_under_other_parameters_or_in_another_clone_is_left_out(
     assert times.of_machine(home(here))[1]["sft"].starts == 2
 
 
+@pytest.mark.slow
 def test_a_stage_out_of_the_cache_shows_the_run_that_made_it(here: Path) -> None:
     run(here, 1.5, "a")
     run(here, 0.1, "b")
@@ -152,11 +157,13 @@ def test_a_stage_out_of_the_cache_shows_the_run_that_made_it(here: Path) -> None
     assert one(here) is None
 
 
+@pytest.mark.slow
 def test_a_stage_without_its_outs_and_one_that_is_no_more_are_left_out(here: Path) -> None:
     run(here)
     assert list(times.of_run(home(here))) == ["sft@one"]
 
 
+@pytest.mark.slow
 def test_a_run_by_hand_and_a_process_of_several_keep_no_time(here: Path) -> None:
     run(here, DVC_STAGE="")
     run(here, LOCAL_RANK="1")
@@ -174,6 +181,7 @@ def test_a_large_file_is_known_by_its_size_and_its_ends(here: Path, size: int) -
     assert len(keys) == 3 and None not in keys
 
 
+@pytest.mark.slow
 def test_stats_and_the_page_beside_the_report_show_it(
     here: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -189,6 +197,7 @@ def test_stats_and_the_page_beside_the_report_show_it(
     assert "1,234" in page and "$0.50" in page and '<th scope="row">sft' in page
 
 
+@pytest.mark.slow
 def test_a_damaged_file_counts_nothing_and_stops_nothing(here: Path) -> None:
     run(here)
     for file in (home(here) / "times").rglob("*.json"):

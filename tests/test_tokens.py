@@ -137,6 +137,7 @@ def asked(tokenizer: Any, talk: tuple[str, list[Message]]) -> list[int]:
     return ids
 
 
+@pytest.mark.slow
 def test_a_server_asks_with_the_ids_of_training_and_evaluation(
     base: Path, tokenizer: Any, tmp_path: Path
 ) -> None:

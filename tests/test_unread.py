@@ -106,6 +106,7 @@ SILENT: list[Line] = [
 each_stage = pytest.mark.parametrize("stage", READ)
 
 
+@pytest.mark.slow
 @each_stage
 @pytest.mark.parametrize("line", SILENT)
 def test_a_stage_that_can_read_nothing_stops_there_and_keeps_what_it_bought(

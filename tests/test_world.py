@@ -51,6 +51,7 @@ def digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
+@pytest.mark.slow
 def test_the_same_arguments_give_the_same_rows_in_another_process() -> None:
     code = "import tests.test_world as t; print(t.digest(t.everything()))"
     told = {
