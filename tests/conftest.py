@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -75,29 +76,36 @@ def copy(to: Path, source: Path = ROOT) -> Path:
     return to
 
 
+def looking() -> set[str]:
+    """The names of the files that look at the finished run."""
+    tests = (ROOT / "tests").glob("test_*.py")
+    return {path.name for path in tests if "runs: tuple[Run, Run]" in path.read_text("utf-8")}
+
+
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """Give the files that look at the finished run to one worker: it is made once. (The marks of
-    `--dist loadgroup` do nothing under pytest 9.)"""
+    """Give the files that look at the finished run to one worker, and each other file to one: what
+    their fixtures make is made once. (The marks of `--dist loadgroup` do nothing under pytest 9.)
+    """
     from xdist.scheduler.loadscope import LoadScopeScheduling
 
-    tests = (ROOT / "tests").glob("test_*.py")
-    looking = {path.name for path in tests if "runs: tuple[Run, Run]" in path.read_text("utf-8")}
+    names = looking()
 
-    class ByRun(LoadScopeScheduling):  # type: ignore[misc]
+    class ByFile(LoadScopeScheduling):  # type: ignore[misc]
         def _split_scope(self, nodeid: str) -> str:
-            file = nodeid.partition("::")[0].rpartition("/")[2]
-            return "runs" if file in looking else nodeid
+            file = nodeid.partition("::")[0]
+            return "runs" if file.rpartition("/")[2] in names else file
 
-    return ByRun(config, log)
+    return ByFile(config, log)
 
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with the files that hold slow tests. A worker that got one of them last would keep the
-    others waiting. A file's tests stay together: they share what its fixtures make."""
-    slow = {item.path for item in items if item.get_closest_marker("slow")}
-    items.sort(key=lambda item: item.path not in slow)
+    """Begin with the files that look at the finished run, then with those that hold most slow
+    tests. A worker that got one of them last would keep the others waiting."""
+    names = looking()
+    slow = Counter(item.path for item in items if item.get_closest_marker("slow"))
+    items.sort(key=lambda item: (item.path.name not in names, -slow[item.path]))
 
 
 @pytest.fixture

@@ -395,6 +395,7 @@ def test_the_embedded_models_are_paid_nothing_and_need_no_ledger(tree: Path) -> 
     assert not (tree / "work").exists()
 
 
+@pytest.mark.slow
 def test_the_grader_is_compared_with_people(tree: Path) -> None:
     agreement.main()
     table: Any = json.loads(Path("data/agreement/table.json").read_text(encoding="utf-8"))

@@ -48,6 +48,7 @@ def edited(text: str, edits: int, rng: random.Random) -> str:
 
 @pytest.mark.parametrize("alphabet", ["ab", "abcdefgh ", "what is the colour of cat dog fox "])
 @pytest.mark.parametrize("longest", [6, 30, 260])
+@pytest.mark.slow
 def test_every_decision_is_that_of_the_plain_loop(alphabet: str, longest: int) -> None:
     rng = random.Random(f"{alphabet}{longest}")
     words = alphabet.split() if " c" in alphabet else list(alphabet)
@@ -117,6 +118,7 @@ def test_nothing_to_compare_with_copies_nothing() -> None:
     assert dedup.copies([], ["a"], 0.0, 99) == []
 
 
+@pytest.mark.slow
 def test_the_benchmark_agrees_with_the_plain_loop(capsys: pytest.CaptureFixture[str]) -> None:
     seeds = [f"What is the name of river {n} of the {n % 7} hills?" for n in range(40)]
     found = measure(seeds, 24)
@@ -205,6 +207,7 @@ def test_empty_texts_are_near_each_other_alone() -> None:
     assert nearest([], ("a", "")) is None
 
 
+@pytest.mark.slow
 def test_no_near_pair_is_missed() -> None:
     """Against a count of every pair, on texts whose likeness runs from none to all."""
     rng = random.Random(3)
@@ -232,6 +235,7 @@ def test_no_near_pair_is_missed() -> None:
 
 
 @pytest.mark.parametrize("seed", ["1", "2"])
+@pytest.mark.slow
 def test_the_same_is_found_under_any_hash_seed(seed: str) -> None:
     code = (
         "from bezoar import dedup\n"

@@ -107,6 +107,7 @@ def test_any_measure_is_redrawn_by_question() -> None:
     assert redrawn(values[:1], max, 3) is None
 
 
+@pytest.mark.slow
 def test_95_of_100_bootstraps_hold_the_truth() -> None:
     rng = random.Random(80)
     held = 0

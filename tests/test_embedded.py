@@ -85,6 +85,7 @@ def test_an_unknown_model_is_named_with_those_there_are() -> None:
         embedded.connect("gpt")
 
 
+@pytest.mark.slow
 def test_equal_requests_get_equal_replies_in_another_process() -> None:
     code = (
         "import tests.test_embedded as t; "

@@ -358,6 +358,7 @@ def test_the_simulated_judge_is_better_than_a_coin(
 
 
 @each_stage
+@pytest.mark.slow
 def test_below_the_line_a_stage_warns_and_goes_on(
     tree: Path,  # noqa: F811
     stage: str,
@@ -396,6 +397,7 @@ def test_below_the_line_a_stage_may_stop_before_it_asks_about_anything_else(
 
 
 @each_stage
+@pytest.mark.slow
 def test_above_the_line_a_stage_that_may_stop_writes_what_one_that_may_not_does(
     tree: Path,  # noqa: F811
     stage: str,
@@ -414,6 +416,7 @@ def test_above_the_line_a_stage_that_may_stop_writes_what_one_that_may_not_does(
 
 
 @each_stage
+@pytest.mark.slow
 def test_it_can_be_turned_off(tree: Path, stage: str) -> None:  # noqa: F811
     run = ready(stage)
     settings(off=True)
@@ -429,6 +432,7 @@ def test_it_can_be_turned_off(tree: Path, stage: str) -> None:  # noqa: F811
 
 @each_stage
 @pytest.mark.parametrize("seeds", ["three", "none", "absent", "unanswered"])
+@pytest.mark.slow
 def test_where_seeds_are_too_few_it_says_so_and_goes_on(
     tree: Path,  # noqa: F811
     stage: str,
@@ -454,6 +458,7 @@ def test_where_seeds_are_too_few_it_says_so_and_goes_on(
     assert found["known_rows"] == n and found["known_auc"] is found["known_read"] is None
 
 
+@pytest.mark.slow
 def test_every_member_of_a_panel_is_checked_for_itself(
     tree: Path,  # noqa: F811
     monkeypatch: pytest.MonkeyPatch,
@@ -475,6 +480,7 @@ def test_every_member_of_a_panel_is_checked_for_itself(
     assert read("data/judge/lamini/known.json")["form-judge"]["known_auc"] == 0.5
 
 
+@pytest.mark.slow
 def test_it_is_paid_once_for_all_schemes_of_the_same_seeds(
     tree: Path,  # noqa: F811
     monkeypatch: pytest.MonkeyPatch,

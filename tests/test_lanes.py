@@ -26,6 +26,7 @@ def test_the_lanes_hold_every_stage_but_the_last_once(monkeypatch: pytest.Monkey
     assert {*named, *lanes.LAST} == lanes.stages()
 
 
+@pytest.mark.slow
 def test_no_lane_reads_what_the_other_one_writes() -> None:
     from dvc.repo import Repo
 

@@ -109,6 +109,7 @@ def test_a_list_changes_its_own_lines(tmp_path: Path) -> None:
         ("profiles.embedded.fetch.dolly.rows=9", "      dolly: {source: world, rows: 9}"),
     ],
 )  # fmt: skip
+@pytest.mark.slow
 def test_one_override_is_one_line(tmp_path: Path, override: str, line: str) -> None:
     ((_, after),) = changed(tmp_path, override)
     assert after.startswith(line)

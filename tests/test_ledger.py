@@ -93,6 +93,7 @@ def test_empty_and_foreign_files_do_no_harm(tmp_path: Path) -> None:
     assert book.get(key(1)) == value("x")
 
 
+@pytest.mark.slow
 def test_processes_side_by_side_share_one_folder(tmp_path: Path) -> None:
     code = (
         "import sys; from pathlib import Path; from bezoar.ledger import *\n"
@@ -274,6 +275,7 @@ def command(tmp_path: Path, *arguments: str) -> subprocess.CompletedProcess[str]
     )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_the_command_line(tmp_path: Path) -> None:
     segment = filled(tmp_path / "ledger", 2)
     assert '"answers": 2' in (done := command(tmp_path, "stats")).stdout and not done.returncode

@@ -170,6 +170,7 @@ def test_one_usable_base_model_is_taken(mine: Path, capsys: Any) -> None:
     assert {name.split("/")[0] for name in linked()["base"]} == {"weights"}
 
 
+@pytest.mark.slow
 def test_dvc_sees_a_change_in_a_linked_file(mine: Path) -> None:
     link.main([str(mine)])
     stage = "{cmd: cat local/dolly/linked/x/1.txt > out, deps: [local/dolly], outs: [out]}"

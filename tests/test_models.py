@@ -324,6 +324,7 @@ def test_one_parameter_has_the_models_of_table_8_stand_beside_ours(
         ("phi_2", "Instruct: One?\nOutput: Two.\nInstruct: Three?\nOutput:"),
     ],
 )
+@pytest.mark.slow
 def test_a_conversation_is_put_to_a_model_of_table_8_as_its_card_asks(
     with_table_8: params.Params, name: str, asked: str
 ) -> None:

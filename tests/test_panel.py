@@ -153,6 +153,7 @@ def samples(tree: Path) -> list[dict[str, Any]]:  # noqa: F811
     return lines("data/generate/lamini/samples.jsonl")
 
 
+@pytest.mark.slow
 def test_a_panels_votes_are_kept_and_combined(samples: list[dict[str, Any]]) -> None:
     judged_by(*(simulated(model) for model in EMBEDDED))
     judge.main("lamini")
@@ -181,6 +182,7 @@ def test_a_panels_votes_are_kept_and_combined(samples: list[dict[str, Any]]) -> 
     assert len(own) == 3 * len(samples) and len(replies) == len(own) + 3 * 2 * 20
 
 
+@pytest.mark.slow
 def test_the_mean_is_another_panel(samples: list[dict[str, Any]]) -> None:
     judged_by(*(simulated(model) for model in EMBEDDED))
     judge.main("lamini")
@@ -191,6 +193,7 @@ def test_the_mean_is_another_panel(samples: list[dict[str, Any]]) -> None:
     assert {name for name in mean if mean[name] != majority[name]} == {"verdicts.jsonl"}
 
 
+@pytest.mark.slow
 def test_one_judge_writes_what_it_always_did(samples: list[dict[str, Any]]) -> None:
     judge.main("lamini")
     alone = outs("lamini")
@@ -221,6 +224,7 @@ class Panelist:
         return said(self.line, model="as-served")
 
 
+@pytest.mark.slow
 def test_a_member_that_fails_on_a_row_loses_its_vote_and_not_the_row(
     samples: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -261,6 +265,7 @@ def test_a_member_that_fails_on_too_many_rows_ends_the_stage(
     assert not Path("data/judge").exists()
 
 
+@pytest.mark.slow
 def test_a_panel_over_http_with_a_verdict_by_schema_and_what_it_costs(
     samples: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -309,6 +314,7 @@ def test_a_panel_over_http_with_a_verdict_by_schema_and_what_it_costs(
     assert spent["calls"] == before
 
 
+@pytest.mark.slow
 def test_a_cap_holds_for_the_panel_together(
     samples: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -342,6 +348,7 @@ def refused(*judges: dict[str, Any], **grader: Any) -> str:
     return str(raised.value)
 
 
+@pytest.mark.slow
 def test_what_params_may_not_say_of_judges(tree: Path) -> None:  # noqa: F811
     one = simulated("world-judge")
     remote = openai("http://127.0.0.1:9").model_dump()
@@ -370,6 +377,7 @@ def panel_of(*members: Endpoint) -> params.Params:
     return loaded.model_copy(update={"llm": loaded.llm.model_copy(update={"judge": list(members)})})
 
 
+@pytest.mark.slow
 def test_the_forecast_counts_every_judge(samples: list[dict[str, Any]]) -> None:
     members = [
         openai("http://127.0.0.1:9", model=name, reply_tokens=n)

@@ -778,12 +778,14 @@ def test_the_paper_profile_where_all_is_well(
         assert line in said, said
 
 
+@pytest.mark.slow
 def test_the_embedded_profile_wants_nothing(tree: Path) -> None:
     said = text(checks.preflight(profile("embedded"), LAPTOP))
     assert "none wanted: the base is small" in said and "Expected: $0.00." in said
     assert said.endswith("Nothing would stop this run.")
 
 
+@pytest.mark.slow
 def test_a_launch_file_that_is_not_there_stops(tree: Path) -> None:
     p = profile("embedded").model_copy(update={"launch": "nowhere"})
     found = checks.preflight(p, LAPTOP)

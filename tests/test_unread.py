@@ -131,6 +131,7 @@ def test_a_stage_that_can_read_nothing_stops_there_and_keeps_what_it_bought(
 
 
 @each_stage
+@pytest.mark.slow
 def test_a_stage_that_reads_few_warns_and_goes_on(
     tree: Path,  # noqa: F811
     stage: str,
