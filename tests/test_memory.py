@@ -193,7 +193,9 @@ def as_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(
         torch.nn.functional,
         "dropout",
-        lambda x, p, training, inplace: dropout(x, p, training)[0] if training and p else x,
+        lambda x, p=0.5, training=True, inplace=False: (
+            dropout(x, p, training)[0] if training and p else x
+        ),
     )
     monkeypatch.setattr(torch, "is_autocast_enabled", lambda *kind: autocast(*(kind or ("cpu",))))
     monkeypatch.setattr(utils, "_CHUNKED_LOGPROB_CHUNK_SIZE", 32)
