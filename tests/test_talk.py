@@ -15,9 +15,10 @@ from typing import Any
 
 import pytest
 
-from bezoar import params, pretraining
+from bezoar import arithmetic, params, pretraining
 from bezoar.files import BadInput
 from bezoar.records import Message
+from bezoar.talk import __main__ as program
 from bezoar.talk import places
 from bezoar.talk.__main__ import visible
 from bezoar.talk.session import Session, StopText, Stream
@@ -26,6 +27,25 @@ from tests.test_pretraining import CORPUS, SIZE
 
 SETTINGS = params.load(ROOT / "params.yaml")
 SLOW = 200  # seconds that a busy machine may take to load a model
+
+
+def test_it_computes_as_the_stages_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before a library is loaded, which reads how when it is."""
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setattr(sys, "argv", ["talk", "models"])
+    for name in arithmetic.SETTINGS["avx2"]:
+        monkeypatch.setenv(name, "")
+        monkeypatch.delenv(name)
+    ways: list[str | None] = []
+
+    def place(*_: object) -> None:
+        ways.append(arithmetic.in_force())
+        raise BadInput("far enough")
+
+    monkeypatch.setattr(places, "find", place)
+    with pytest.raises(BadInput, match="far enough"):
+        program.main()
+    assert ways == [SETTINGS.cpu if arithmetic.able("avx2") else None]
 
 
 # --- which model ---------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
-from bezoar import chat, params
+from bezoar import arithmetic, chat, params
 from bezoar.files import BadInput
 from bezoar.talk import places
 from bezoar.talk.places import Place
@@ -35,6 +35,7 @@ def main() -> None:
     """Load the model that is asked for and talk with it until the end of the input."""
     arguments = _parsed()
     settings = params.load()
+    arithmetic.settle(settings.cpu)  # as the stages, so that answers are those of mt_answer
     place = places.find(settings, arguments.model)
     with _own_keys():
         _leave_at_ctrl_c()
