@@ -29,23 +29,30 @@ SETTINGS = params.load(ROOT / "params.yaml")
 SLOW = 200  # seconds that a busy machine may take to load a model
 
 
-def test_it_computes_as_the_stages_do(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("large", [False, True])
+def test_it_computes_as_the_stages_do_unless_the_model_is_large(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, large: bool
+) -> None:
     """Before a library is loaded, which reads how when it is."""
-    monkeypatch.chdir(ROOT)
-    monkeypatch.setattr(sys, "argv", ["talk", "models"])
+    monkeypatch.chdir(tmp_path)
     for name in arithmetic.SETTINGS["avx2"]:
         monkeypatch.setenv(name, "")
         monkeypatch.delenv(name)
+    shutil.copy(ROOT / "params.yaml", ".")
+    with (put("model") / "model.safetensors").open("wb") as file:
+        file.truncate(10**9 if large else 10**6)
+    monkeypatch.setattr(sys, "argv", ["talk", "model"])
     ways: list[str | None] = []
 
-    def place(*_: object) -> None:
+    def session(*_: object) -> None:
         ways.append(arithmetic.in_force())
         raise BadInput("far enough")
 
-    monkeypatch.setattr(places, "find", place)
+    monkeypatch.setattr(program, "_session", session)
+    monkeypatch.setattr(program, "_leave_at_ctrl_c", lambda: None)
     with pytest.raises(BadInput, match="far enough"):
         program.main()
-    assert ways == [SETTINGS.cpu if arithmetic.able("avx2") else None]
+    assert ways == [SETTINGS.cpu if arithmetic.able("avx2") and not large else None]
 
 
 # --- which model ---------------------------------------------------------------------------------

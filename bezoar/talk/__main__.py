@@ -19,7 +19,7 @@ from bezoar import arithmetic, chat, params
 from bezoar.files import BadInput
 from bezoar.talk import places
 from bezoar.talk.places import Place
-from bezoar.talk.session import Answer, Session, threads
+from bezoar.talk.session import LARGE, Answer, Session, threads
 
 HELP = """\
 /system TEXT     give it another system message; /system alone: its template's own
@@ -35,8 +35,9 @@ def main() -> None:
     """Load the model that is asked for and talk with it until the end of the input."""
     arguments = _parsed()
     settings = params.load()
-    arithmetic.settle(settings.cpu)  # as the stages, so that answers are those of mt_answer
     place = places.find(settings, arguments.model)
+    if places.weight(place) <= 4 * LARGE:  # a large model is to be fast, on all threads
+        arithmetic.settle(settings.cpu)  # as the stages, so that answers are those of mt_answer
     with _own_keys():
         _leave_at_ctrl_c()
         note(f"Loading {place.folder} ...")
