@@ -2,15 +2,16 @@
 
 The process ends at once: what a stage must not lose is on the disk by then, for a kill says nothing
 either. An exception would have to find its way through torch and TRL, which print it.
+
+A stage imports this first. It asks for little itself (no typing, no threading), because a signal
+that comes earlier prints Python's own traceback.
 """
 
 import os
 import signal
 import sys
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from typing import Any
 
 AGAIN = "run the same command again: it goes on from what is whole"
 WORDS = {
@@ -43,6 +44,8 @@ def before_the_end(do: Callable[[], None]) -> None:
 @contextmanager
 def as_exception() -> Iterator[None]:
     """Have Ctrl-C raise KeyboardInterrupt within, for who has more to say of it."""
+    import threading
+
     if (
         threading.current_thread() is not threading.main_thread()
         or signal.getsignal(signal.SIGINT) is not _end
@@ -80,5 +83,5 @@ def end_with(message: str) -> None:
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
-def _end(number: int, frame: Any) -> None:
+def _end(number: int, frame: object) -> None:
     end(number)

@@ -47,11 +47,12 @@ class Device:
         return 4 if self.dtype == "float32" else 2
 
     def optimizer(self, wanted: Optimizer) -> Optimizer:
-        """`wanted`, or plain AdamW where there is no GPU for bitsandbytes' kinds of it."""
+        """`wanted`, or torch's AdamW where there is no GPU for bitsandbytes' kinds of it: the fused
+        one, whose square roots are rounded alike by every CPU."""
         if self.name == "cuda" or wanted in ("adamw_torch", "adamw_torch_fused", "rmsprop"):
             return wanted
-        print(f"{wanted} wants a GPU; on {self.name} adamw_torch stands in", file=sys.stderr)
-        return "adamw_torch"
+        print(f"{wanted} wants a GPU; on {self.name} adamw_torch_fused stands in", file=sys.stderr)
+        return "adamw_torch_fused"
 
 
 def device() -> Device:

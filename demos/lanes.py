@@ -6,7 +6,9 @@ other one at the end of a leg. A plain `dvc repro` afterwards checks everything,
 left. Where this project has other stages than these, or one core, nothing is run here.
 """
 
+import functools
 import os
+import signal
 import subprocess
 import threading
 from collections.abc import Sequence
@@ -15,8 +17,7 @@ from typing import IO
 
 import yaml
 
-from bezoar import arguments
-from bezoar.interrupts import end_with
+from bezoar import arguments, interrupts
 
 Leg = tuple[tuple[str, ...], tuple[str, ...]]
 DATA = ("dolly", "flan", "topics", "hh_rlhf", "mt_bench", "benchmarks")
@@ -83,21 +84,34 @@ def stages() -> set[str]:
 
 def run(leg: Leg) -> int:
     """Run both lanes of a leg to their end. The first that fails ends the other one, and its exit
-    code is returned. Ctrl-C reaches both lanes, and ends this process when they have ended."""
+    code is returned. A signal ends this process when both lanes have ended, with one line for all.
+    """
     lanes = [start(lane) for lane in leg]
+    interrupts.before_the_end(functools.partial(stop, lanes))
     shown = [threading.Thread(target=show, args=(lane.stdout,)) for lane in lanes]
     for thread in shown:
         thread.start()
     try:
-        code = wait(lanes)
-    except KeyboardInterrupt:
+        with interrupts.as_exception():
+            code = wait(lanes)
+    except KeyboardInterrupt:  # which both lanes have got, too
+        INTERRUPTED.set()
         for lane in lanes:
             lane.wait()
-        end_with("error: interrupted; run the same command again: it goes on from what is whole")
+        interrupts.end_with(interrupts.WORDS[signal.SIGINT])
         code = 130
     for thread in shown:
         thread.join()
     return code
+
+
+def stop(lanes: Sequence[subprocess.Popen[str]]) -> None:
+    """End the lanes; nothing is shown any more of what they say to it."""
+    INTERRUPTED.set()
+    for lane in lanes:
+        lane.terminate()
+    for lane in lanes:
+        lane.wait()
 
 
 def start(lane: Sequence[str]) -> subprocess.Popen[str]:
@@ -113,13 +127,15 @@ def start(lane: Sequence[str]) -> subprocess.Popen[str]:
 
 
 LOCK = threading.Lock()
+INTERRUPTED = threading.Event()
 
 
 def show(output: IO[str] | None) -> None:
-    """Print the lines of a lane as they come. Lines of two lanes may alternate, and stay whole."""
+    """Print the lines of a lane as they come, until a signal is on its way. Lines of two lanes may
+    alternate, and stay whole."""
     assert output is not None
     for line in output:
-        if line.strip():
+        if line.strip() and not INTERRUPTED.is_set():
             with LOCK:
                 print(line, end="", flush=True)
 

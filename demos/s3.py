@@ -9,6 +9,7 @@ in a temporary folder, and the bucket ends with the program.
 import re
 import shutil
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -18,7 +19,7 @@ from typing import Any
 
 import yaml
 
-from bezoar import arguments
+from bezoar import arguments, interrupts
 from bezoar.files import BadInput
 from bezoar.ledger import Ledger
 from tests.conftest import BIN, ROOT, copy, environment
@@ -220,4 +221,9 @@ def main() -> None:
 
 if __name__ == "__main__":
     arguments.none("demos.s3", __doc__)
-    main()
+    try:
+        with interrupts.as_exception():  # the server and the clones go first
+            main()
+    except KeyboardInterrupt:
+        interrupts.end_with("error: interrupted; the bucket and the clones are gone")
+        sys.exit(130)

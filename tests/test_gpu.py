@@ -158,9 +158,9 @@ def test_trainers_are_told(device: Device, wanted: dict[str, Any]) -> None:
 def test_optimizers_that_want_a_gpu_have_a_stand_in_that_is_said(
     capsys: pytest.CaptureFixture[str], device: Device, optimizer: str
 ) -> None:
-    assert settings(device, optimizer=optimizer)["optim"] == "adamw_torch"
+    assert settings(device, optimizer=optimizer)["optim"] == "adamw_torch_fused"
     assert capsys.readouterr().err == (
-        f"{optimizer} wants a GPU; on {device.name} adamw_torch stands in\n"
+        f"{optimizer} wants a GPU; on {device.name} adamw_torch_fused stands in\n"
     )
     assert settings(H100, optimizer=optimizer)["optim"] == optimizer
     assert settings(device, optimizer="rmsprop")["optim"] == "rmsprop"

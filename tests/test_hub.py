@@ -829,6 +829,25 @@ def test_pickles_and_programs_are_refused_and_not_downloaded(site: Site) -> None
     assert site.hub.fetched == []
 
 
+def test_a_download_without_a_terminal_says_how_far_it_is(site: Site) -> None:
+    change(site, LLAMA, model__safetensors=bytes(40 * 2**20))
+    (commit,) = site.hub.repos[LLAMA].commits
+    code = (
+        "from bezoar import params, progress\n"
+        "from bezoar.sources import hub\n"
+        "progress.SOONEST = 0\n"
+        "base = params.load(profile='paper').fetch.base\n"
+        f"hub.download(base, {commit!r}, ['model.safetensors'])\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=site.folder, env=site.env, capture_output=True, text=True,
+        check=True,
+    )  # fmt: skip
+    first, *_, last = done.stderr.splitlines()
+    assert re.match(r"fetch \S+open_llama_3b_v2: MiB: \d+ of 40 \(\d+ %\), .* left$", first)
+    assert re.match(r"fetch \S+open_llama_3b_v2: MiB: 40 of 40, \d+ s$", last)
+
+
 def test_a_model_with_code_of_its_own_or_a_cut_file_is_refused(site: Site) -> None:
     site.switch("paper")
     (files,) = site.hub.repos[LLAMA].commits.values()

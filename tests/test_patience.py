@@ -269,16 +269,28 @@ def test_ctrl_c_elsewhere_in_a_stage_prints_one_line() -> None:
 
 
 @pytest.mark.slow
-def test_ctrl_c_while_a_stage_is_imported_prints_one_line(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("stages.generate", "generate@lamini"),
+        ("bezoar.report",),
+        ("bezoar.recipe", "whole"),
+        ("bezoar.sources.link",),
+        ("demos.lanes",),
+    ],
+)
+def test_ctrl_c_while_a_command_is_imported_prints_one_line(
+    tmp_path: Path, command: tuple[str, ...]
+) -> None:
     (tmp_path / "sitecustomize.py").write_text(
         "import sys, os, signal\n"
         "class Finder:\n"
         "    def find_spec(self, name, path, target=None):\n"
-        "        if name == 'bezoar.params': os.kill(os.getpid(), signal.SIGINT)\n"
+        "        if name == 'yaml': os.kill(os.getpid(), signal.SIGINT)\n"
         "sys.meta_path.insert(0, Finder())\n"
     )
     process = subprocess.run(
-        [sys.executable, "-m", "stages.generate", "generate@lamini"],
+        [sys.executable, "-m", *command],
         cwd=ROOT, env={**os.environ, "PYTHONPATH": str(tmp_path)}, capture_output=True, text=True,
         check=False, timeout=60,
     )  # fmt: skip

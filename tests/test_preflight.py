@@ -779,6 +779,36 @@ def test_the_paper_profile_where_all_is_well(
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    ("kind", "parameters"),
+    [
+        ("qwen2", {"tie_word_embeddings": True, "num_key_value_heads": 2}),
+        ("gemma", {"vocab_size": 64_000, "num_key_value_heads": 1, "head_dim": 256}),
+    ],
+)
+def test_a_base_of_another_kind_is_counted_to_the_end(
+    kind: str, parameters: dict[str, Any], tree: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from transformers import AutoConfig
+
+    sizes = {"hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 12}
+    made = AutoConfig.for_model(kind, num_attention_heads=8, **sizes, **parameters)
+    made.save_pretrained(tree / "local/base")
+    for name in ("tokenizer.json", "model.safetensors"):  # what a rehearsal reads, left out here
+        (tree / "local/base" / name).write_text("{}")
+    monkeypatch.setattr(checks.bases, "findings", lambda *_: [])
+    p = profile("small")
+    own = p.fetch.model_copy(update={"base": profile("local").fetch.base})
+    assert {link.micro_batch_size for link in p.sft.links.values()} == {"auto"}
+    found = checks.preflight(p.model_copy(update={"fetch": own}), CONSUMER)
+    assert where(found.findings["Memory"], "GPU").level == "ok", text(found)
+    trained = [fit for fit in found.fits if fit.stage.startswith(("sft", "dpo"))]
+    assert len(trained) == len(p.chain) + 1 and all(fit.fits for fit in trained)
+    assert {each.stage for each in found.training} == {fit.stage for fit in trained}
+    assert "wanted (models" in where(found.findings["Disks"], "disk").what
+
+
+@pytest.mark.slow
 def test_the_embedded_profile_wants_nothing(tree: Path) -> None:
     said = text(checks.preflight(profile("embedded"), LAPTOP))
     assert "none wanted: the base is small" in said and "Expected: $0.00." in said

@@ -16,9 +16,10 @@ from typing import Any
 
 import pytest
 
-from bezoar import params, pretraining
+from bezoar import arithmetic, params, pretraining
 from bezoar.files import BadInput
 from bezoar.records import Message
+from bezoar.talk import __main__ as program
 from bezoar.talk import places
 from bezoar.talk.__main__ import visible
 from bezoar.talk.session import Session, StopText, Stream
@@ -27,6 +28,32 @@ from tests.test_pretraining import CORPUS, SIZE
 
 SETTINGS = params.load(ROOT / "params.yaml")
 SLOW = 200  # seconds that a busy machine may take to load a model
+
+
+@pytest.mark.parametrize("large", [False, True])
+def test_it_computes_as_the_stages_do_unless_the_model_is_large(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, large: bool
+) -> None:
+    """Before a library is loaded, which reads how when it is."""
+    monkeypatch.chdir(tmp_path)
+    for name in arithmetic.SETTINGS["avx2"]:
+        monkeypatch.setenv(name, "")
+        monkeypatch.delenv(name)
+    shutil.copy(ROOT / "params.yaml", ".")
+    with (put("model") / "model.safetensors").open("wb") as file:
+        file.truncate(10**9 if large else 10**6)
+    monkeypatch.setattr(sys, "argv", ["talk", "model"])
+    ways: list[str | None] = []
+
+    def session(*_: object) -> None:
+        ways.append(arithmetic.in_force())
+        raise BadInput("far enough")
+
+    monkeypatch.setattr(program, "_session", session)
+    monkeypatch.setattr(program, "_leave_at_ctrl_c", lambda: None)
+    with pytest.raises(BadInput, match="far enough"):
+        program.main()
+    assert ways == [SETTINGS.cpu if arithmetic.able("avx2") and not large else None]
 
 
 # --- which model ---------------------------------------------------------------------------------

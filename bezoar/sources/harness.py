@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from itertools import takewhile
 from typing import Any
 
+from bezoar import progress
 from bezoar.files import BadInput
 from bezoar.params import Harness
 from bezoar.records import ItemText
@@ -43,7 +44,11 @@ def _read(wanted: Harness) -> Source:
             f"fetch.benchmarks.tasks: {', '.join(unknown)}: no task of lm_eval; "
             "`lm_eval ls tasks` lists them"
         )
-    tables = {f"texts/{name}.jsonl": _group(manager, name) for name in wanted.tasks}
+    tables = {}
+    with progress.bar("fetch benchmarks: tasks", len(wanted.tasks)) as advance:
+        for name in wanted.tasks:
+            tables[f"texts/{name}.jsonl"] = _group(manager, name)
+            advance(1)
     sizes = {file: len(table) for file, table in tables.items()}
     written: Tables = {**tables, "probes.jsonl": []}  # the world's probes ask what no seed teaches
     return Source(written, {"source": "harness", "rows": sizes, "left_out": {}})

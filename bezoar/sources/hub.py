@@ -17,8 +17,9 @@ from contextlib import contextmanager
 from fnmatch import fnmatchcase
 from functools import cache
 from pathlib import Path
+from typing import Any
 
-from bezoar import work
+from bezoar import progress, work
 from bezoar.files import BadInput
 from bezoar.params import FurtherHub, Hub, HubBase, Repository
 from bezoar.sources import readers, tokenizer, weights
@@ -28,6 +29,7 @@ from bezoar.sources.tables import Source
 # Files that run code: pickles when they are loaded, programs when they are imported.
 REFUSED = (*weights.PICKLES, "*.pkl", "*.pickle", "*.joblib", "*.py")
 SHOWN = 12  # file names in a message
+MIB = 2**20
 
 
 def read(name: str, wanted: Hub, seed: int) -> Source:
@@ -209,8 +211,31 @@ def download(part: Repository, commit: str, names: Sequence[str]) -> Path:
             repo_type=part.kind,
             revision=commit,
             allow_patterns=[glob.escape(name) for name in names],
+            tqdm_class=None if sys.stderr.isatty() else _lines(f"fetch {part.repository}: MiB"),
         )
     return Path(folder)
+
+
+def _lines(label: str) -> type[Any]:
+    """A class of bars for huggingface_hub, which makes one of files and two of bytes for all files
+    of a download: what lies on the disk is written as lines, where there is no terminal."""
+    from huggingface_hub.utils.tqdm import tqdm
+
+    class Written(tqdm):
+        """Shows nothing itself. Its total grows as files are begun."""
+
+        def __init__(self, *args: Any, **named: Any) -> None:
+            super().__init__(*args, **(named | {"disable": True}))  # type: ignore[no-untyped-call]
+            counts = str(named.get("desc")).startswith("Reconstructing")
+            self.lines = progress.Lines(label, 0) if counts else None
+
+        def update(self, n: float | None = 1) -> bool | None:
+            if self.lines and n:
+                self.lines.total = (self.total or 0) / MIB
+                self.lines.advance(n / MIB)
+            return None
+
+    return Written
 
 
 @contextmanager

@@ -15,11 +15,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
-from bezoar import chat, params
+from bezoar import arithmetic, chat, params
 from bezoar.files import BadInput
 from bezoar.talk import places
 from bezoar.talk.places import Place
-from bezoar.talk.session import Answer, Session, threads
+from bezoar.talk.session import LARGE, Answer, Session, threads
 
 HELP = """\
 /system TEXT     give it another system message; /system alone: its template's own
@@ -36,6 +36,8 @@ def main() -> None:
     arguments = _parsed()
     settings = params.load()
     place = places.find(settings, arguments.model)
+    if places.weight(place) <= 4 * LARGE:  # a large model is to be fast, on all threads
+        arithmetic.settle(settings.cpu)  # as the stages, so that answers are those of mt_answer
     with _own_keys():
         _leave_at_ctrl_c()
         note(f"Loading {place.folder} ...")

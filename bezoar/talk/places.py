@@ -118,3 +118,9 @@ def _several(probes: list[Probe]) -> list[Probe]:
     first = {probe.skill: probe for probe in reversed(probes)}
     chosen = [probe for probe in probes if first[probe.skill] is probe]
     return [*chosen, *(probe for probe in probes if probe not in chosen)][:EXAMPLES]
+
+
+def weight(place: Place) -> int:
+    """Return the bytes of a model's weights, with those of the base that an adapter is put on."""
+    folders = {place.folder, place.base}
+    return sum(f.stat().st_size for folder in folders for f in folder.glob("*.safetensors"))

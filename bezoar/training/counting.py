@@ -67,8 +67,9 @@ def counted(config: Any, where: str) -> "Counted":
     text, linear = config.get_text_config(), _linear(model)
     table = model.get_input_embeddings().weight
     layers = len(_layers(model)) or 1
+    matrices = sum(layer.weight.numel() for layer in linear)
     heads = _first(text, "num_attention_heads", "n_head", "n_heads", "num_heads") or 1
-    width = _first(text, "head_dim") or max(1, table.shape[1] // heads)
+    width = _first(text, "head_dim") or max(1, _first(text, "hidden_size") // heads)
     largest = max((p.numel() for p in model.parameters() if p is not table), default=0)
     return Counted(
         hidden=table.shape[1],
@@ -83,10 +84,34 @@ def counted(config: Any, where: str) -> "Counted":
         config=config,
         model=model,
         where=where,
-        matrices_of_layers=sum(layer.weight.numel() for layer in linear),
+        matrices_of_layers=matrices,
         weights=sum(p.numel() for p in model.parameters()),
         largest=max((layer.weight.numel() for layer in linear), default=0),
+        used=matrices + _experts_used(model, text),
+        attended=_attended(model, text),
     )
+
+
+def _experts_used(model: Any, text: Any) -> int:
+    """Return how many weights of experts, which stand in one tensor, a token meets."""
+    each = _first(text, "num_experts_per_tok", "moe_topk", "top_k_experts")
+    stacked = [p for p in _layers(model).parameters() if p.ndim == 3]
+    return sum(min(each, p.shape[0]) * p.shape[1] * p.shape[2] for p in stacked)
+
+
+def _attended(model: Any, text: Any) -> tuple[tuple[int, int | None], ...]:
+    """Return for each layer with attention the widths of its heads, of queries and of values added
+    up, and how far back a token sees (None: to the beginning)."""
+    heads = _first(text, "num_attention_heads", "n_head", "n_heads", "num_heads")
+    width = _first(text, "head_dim") or _first(text, "hidden_size") // max(1, heads)
+    widths = heads * (_first(text, "qk_head_dim") or width)
+    widths += heads * (_first(text, "v_head_dim") or width)
+    window = _first(text, "sliding_window") if getattr(text, "use_sliding_window", True) else 0
+    names = ("layer_types", "layers_block_type")
+    kinds = next((kinds for name in names if (kinds := getattr(text, name, None))), None)
+    kinds = kinds or ["sliding_attention" if window else "attention"] * len(_layers(model))
+    sees = [kind for kind in kinds if "attention" in kind and "linear" not in kind]
+    return tuple((widths, (window or None) if "sliding" in kind else None) for kind in sees)
 
 
 def _first(config: Any, *names: str) -> int:
@@ -106,6 +131,8 @@ class Counted(Shape):
     matrices_of_layers: int
     weights: int
     largest: int  # of the matrices that are quantised
+    used: int  # weights of matrices that a token meets: of many experts, some
+    attended: tuple[tuple[int, int | None], ...]
 
     def __hash__(self) -> int:
         return id(self.config)
@@ -128,6 +155,13 @@ class Counted(Shape):
     def parameters(self) -> int:
         """All weights; tied embeddings once."""
         return self.weights
+
+    def forward(self, row: int) -> tuple[float, float]:
+        """Operations of a forward pass on a token in rows of about `row`: in the layers, and in the
+        head."""
+        seen = [(widths, min(row / 2, window or row)) for widths, window in self.attended]
+        attention = sum(2 * widths * tokens for widths, tokens in seen)
+        return 2 * self.used + attention, 2 * self.vocab * self.hidden
 
     def lora_parameters(self, r: int, modules: str | Sequence[str] = ALL_LINEAR) -> int:
         """Weights of an adapter of rank `r` on the layers that stand for `modules`."""
@@ -362,6 +396,7 @@ def _as_on_a_gpu(compute: Any, padded: bool) -> Iterator[None]:
 
     functional, autocast = torch.nn.functional, torch.is_autocast_enabled
     norm, attention = functional.layer_norm, _attention(compute, padded)
+    in_steps = functional.scaled_dot_product_attention
 
     def dropout(x: Any, p: float = 0.5, training: bool = True, inplace: bool = False) -> Any:
         return torch.native_dropout(x, p, training)[0] if training and p else x
@@ -370,9 +405,16 @@ def _as_on_a_gpu(compute: Any, padded: bool) -> Iterator[None]:
         weight: list[Any] = [None if each is None else each.float() for each in more[1:3]]
         return norm(x.float(), more[0], *weight, *more[3:], **named)
 
+    def scaled(query: Any, key: Any, value: Any, *more: Any, **named: Any) -> Any:
+        shared = query.shape[1] != key.shape[1]
+        if shared and not named.get("enable_gqa"):
+            # no kernel shares out heads of keys unless it is told to: Falcon's scores are kept
+            return in_steps(query, key, value, *more, **named)
+        return attention.apply(query, key, value, shared)
+
     changes: dict[str, Any] = {
         "dropout": dropout,
-        "scaled_dot_product_attention": lambda q, k, v, *_, **__: attention.apply(q, k, v),
+        "scaled_dot_product_attention": scaled,
         "grouped_mm": lambda x, weight, **_: _experts().apply(x, weight),
     }
     if compute is torch.bfloat16:
@@ -400,25 +442,32 @@ def _replaced(place: Any, **functions: Any) -> Iterator[None]:
 def _attention(compute: Any, padded: bool) -> Any:
     """Return attention as a GPU's kernels have it, by what they keep."""
     import torch
+    from transformers.integrations.sdpa_attention import repeat_kv
 
     class Attention(torch.autograd.Function):
-        """Keep queries, keys and values of every head, the result and the scores' normaliser."""
+        """Keep queries, keys and values, the result and the scores' normaliser."""
 
         @staticmethod
-        def forward(ctx: Any, query: Any, key: Any, value: Any) -> Any:
+        def forward(ctx: Any, query: Any, key: Any, value: Any, shared: bool) -> Any:
             rows, heads, tokens = query.shape[:3]
-            parts = [
-                torch.empty(rows, heads, part.shape[2], -(-part.shape[3] // 8) * 8, dtype=compute)
-                for part in (query, key, value, value)
-            ]
-            mask = torch.empty(rows, tokens, tokens, dtype=compute) if padded else None
-            ctx.save_for_backward(*parts, torch.empty(rows, heads, tokens), mask)
             ctx.sizes = [(part.shape, part.dtype) for part in (query, key, value)]
-            return parts[3][..., : value.shape[3]]
+            if shared and padded:  # transformers copies keys for every head where there is a mask
+                key, value = (repeat_kv(part, heads // part.shape[1]) for part in (key, value))
+            query, key, value = map(entering, (query, key, value))
+            result = torch.empty(rows, heads, tokens, value.shape[3], dtype=compute)
+            mask = torch.empty(rows, tokens, tokens, dtype=compute) if padded else None
+            normaliser = torch.empty(rows, heads, tokens)
+            ctx.save_for_backward(query, key, value, result, normaliser, mask)
+            return result[..., : ctx.sizes[2][0][3]]
 
         @staticmethod
         def backward(ctx: Any, _: Any) -> Any:
-            return tuple(torch.empty(size, dtype=dtype) for size, dtype in ctx.sizes)
+            return *(torch.empty(size, dtype=dtype) for size, dtype in ctx.sizes), None
+
+    def entering(part: Any) -> Any:
+        """Return `part` as a kernel takes it: in its type, heads as wide as a multiple of 8."""
+        room = -part.shape[3] % 8
+        return torch.constant_pad_nd(part.to(compute), (0, room)) if room else part.to(compute)
 
     return Attention
 
@@ -428,17 +477,19 @@ def _experts() -> Any:
     import torch
 
     class Experts(torch.autograd.Function):
-        """Keep the tokens, each as often as it has experts."""
+        """Keep the tokens, each as often as it has experts, where the experts are trained."""
 
         @staticmethod
         def forward(ctx: Any, tokens: Any, weight: Any) -> Any:
-            ctx.save_for_backward(tokens, weight)
+            ctx.save_for_backward(tokens if ctx.needs_input_grad[1] else None, weight)
+            ctx.size = tokens.shape
             return tokens.new_empty(tokens.shape[0], weight.shape[-1])
 
         @staticmethod
         def backward(ctx: Any, _: Any) -> Any:
-            wanted = zip(ctx.saved_tensors, ctx.needs_input_grad, strict=True)
-            return tuple(part.new_empty(part.shape) if needed else None for part, needed in wanted)
+            weight = ctx.saved_tensors[1]
+            sizes = zip((ctx.size, weight.shape), ctx.needs_input_grad, strict=True)
+            return tuple(weight.new_empty(size) if needed else None for size, needed in sizes)
 
     return Experts
 

@@ -142,6 +142,13 @@ class Shape:
         it is put on."""
         return _within(self, kind, lora, step)
 
+    def forward(self, row: int) -> tuple[float, float]:
+        """Operations of a forward pass on a token in rows of about `row`: in the layers, and in the
+        head. A weight takes 2, and a width of a head 4 for each token that is seen."""
+        seen = row / 2  # of a causal row, on average
+        layers = 2 * self.linear_parameters + 4 * self.layers * self.query * seen
+        return layers, 2 * self.vocab * self.hidden
+
     def lora_parameters(self, r: int, modules: str | Sequence[str] = ALL_LINEAR) -> int:
         """Weights of an adapter of rank `r` on the matrices of every layer that `modules` names."""
         return self.layers * r * sum(map(sum, self.matrices(modules).values()))
@@ -342,12 +349,11 @@ def inference(shape: Shape, *, bytes_per_weight: float, rows: int, tokens: int) 
 def flops(shape: Shape, kind: Kind, tokens: int, checkpointing: bool, *, row: int = 512) -> float:
     """Floating-point operations of training on `tokens` tokens in rows of about `row`.
 
-    The forward pass takes 2 a weight and token, and 4 a head's width and token seen, of which a
-    causal row sees half; the backward pass as many for the gradients of activations, and again for
-    those of weights where these are trained; checkpointing repeats the forward pass; DPO's
-    reference is one forward pass more (its `tokens` count both answers' rows).
+    The backward pass takes as many as the forward pass for the gradients of activations, and again
+    for those of weights where these are trained. Checkpointing repeats the layers' forward pass,
+    and TRL's head always repeats its own. DPO's reference is one forward pass more (its `tokens`
+    count both answers' rows).
     """
-    matrices = shape.linear_parameters + shape.vocab * shape.hidden
-    forward = 2 * matrices + 4 * shape.layers * shape.query * row / 2
-    passes = {"adapter": 2, "all": 3, "dpo": 4, "dpo_adapter": 3}[kind] + checkpointing
-    return float(forward * passes * tokens)
+    layers, head = shape.forward(row)
+    passes = {"adapter": 2, "all": 3, "dpo": 4, "dpo_adapter": 3}[kind]
+    return float((layers * (passes + checkpointing) + head * (passes + 1)) * tokens)

@@ -239,7 +239,8 @@ def _neftune(model: Any, alpha: float) -> None:
         else:
             lengths = asked["attention_mask"].sum(1)[:, None, None]
         plain = module.get_input_embeddings()(asked.pop("input_ids"))
-        most = alpha / (lengths * plain.shape[-1]).sqrt()
+        # not 1 / sqrt, which MKL rounds otherwise on an AMD CPU than on an Intel one
+        most = alpha * (lengths * plain.shape[-1]).rsqrt()
         asked["inputs_embeds"] = plain + torch.empty_like(plain).uniform_(-1, 1) * most
         return args, asked
 
