@@ -697,6 +697,7 @@ class Lamini(Section):
     without: list[str] = []  # came later: older files stay valid
     calls: Count
     fewer_examples: bool = True  # came later: older files stay valid
+    answers_shown: Number = 0  # came later: older files stay valid
 
 
 Operation = Literal[
@@ -714,6 +715,7 @@ class EvolInstruct(Section):
     without: list[str] = []  # came later: older files stay valid
     per_category: Count
     iterations: Count = 1  # came later: older files stay valid
+    answers_shown: Number = 0  # came later: older files stay valid
 
 
 class SystemIds(Section):

@@ -112,6 +112,8 @@ def _look(folder: Path, said: dict[str, str]) -> None:
         assert rows and {*spoken["rows"]["kept"]} == {"de"}, name
         assert {*languages.of_texts([row.response for row in rows])} == {"de"}
         assert {row.category for row in rows} <= {*tickets.SUBJECTS}
+        shown = [str(row.details.get("answers_shown", "")).count("dolly-") for row in rows]
+        assert {*shown} == ({0} if name == "dolly" else {2}), name
         card = (filtered / "README.md").read_text(encoding="utf-8")
         assert "language:\n- de\n" in card and "CC-BY-4.0" in card
     report = folder / "metrics/report"

@@ -26,7 +26,7 @@ REASONS = {
     "contaminated": "holds an item of a benchmark that this run evaluates on",
     "copy": "an instruction that differs from a seed by a few letters",
     "duplicate": "the same instruction as another row that stays",
-    "echo": "word for word one of the seeds that the request showed",
+    "echo": "word for word one of the seeds, or of the answers, that the request showed",
     "empty": "nothing was written",
     "equal": "the teacher was to change an instruction, and it still asks the same",
     "failed": "the request got no reply",
