@@ -116,6 +116,10 @@ def test_rows_with_tools_before_others_hide_none_of_them(tmp_path: Path) -> None
     source = read("dolly", tmp_path)
     assert source.account["rows"] == {"chat.jsonl": 1}
     assert source.account["left_out"] == {"a dialogue with tools": 40}
+    call = {"role": "assistant", "tool_calls": [{"id": "1"}]}  # without content, as OpenAI has it
+    for talk in (with_tool, {"messages": [CHAT[0], call, TOOL, CHAT[1]]}):
+        put(tmp_path / "dolly/chat.jsonl", talk, talk)
+        assert "dialogues with tools, which no stage learns from" in fails("dolly", tmp_path)
     put(tmp_path / "dolly/chat.jsonl", with_tool, with_tool)
     assert "dialogues with tools, which no stage learns from" in fails("dolly", tmp_path)
 

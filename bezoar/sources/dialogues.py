@@ -48,7 +48,7 @@ def is_dialogue(value: object) -> bool:
     return all(
         isinstance(turn, dict)
         and _key(turn, ("role", "from")) is not None
-        and ("content" in turn or "value" in turn)
+        and ("content" in turn or "value" in turn or _uses_tools(turn))
         for turn in value[:3]
     )
 
