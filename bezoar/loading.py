@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from bezoar import chat
+from bezoar import arithmetic, chat
 from bezoar.files import BadInput
 from bezoar.params import Optimizer, Sft
 
@@ -77,6 +77,7 @@ def device() -> Device:
         raise BadInput(f"$BEZOAR_DEVICE: this machine has no {wanted}; leave it unset, or cpu")
     # more threads add up in another order, which is other bytes; tiny models gain nothing by them
     torch.set_num_threads(1)
+    arithmetic.products()
     return Device("cpu", "float32")
 
 

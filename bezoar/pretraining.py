@@ -115,6 +115,7 @@ def _train(rows: Any, tokenizer: Any, size: GrownBase, seed: int) -> Any:
     from transformers import LlamaConfig, LlamaForCausalLM
 
     torch.set_num_threads(1)  # another number of threads adds up in another order: other bytes
+    arithmetic.products()
     torch.manual_seed(seed)
     config = LlamaConfig(
         vocab_size=len(tokenizer),

@@ -11,7 +11,7 @@ what is there: what is left out is neither generated nor judged, trained or eval
 
 import argparse
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,7 @@ SOURCES = ("flan", "topics", "hh_rlhf", "mt_bench", "benchmarks")
 AFTER_SFT = "what comes after sft"
 WEIGHTS = ("base", "start", "adapter", "second", "third")
 Dotted = tuple[str | int, ...]
+KEPT = ".gitkeep"
 
 
 @dataclass
@@ -273,10 +274,49 @@ def _write(names: Sequence[str]) -> Params:
     FILE.write_text(without(text, list(dict.fromkeys(names))), encoding="utf-8")
     params.forget()
     try:
-        return params.load()
+        settings = params.load()
     except BadInput:
         FILE.write_text(text, encoding="utf-8")
         raise
+    _keep_folders(settings)
+    return settings
+
+
+def _filled(settings: Params) -> dict[str, Sized]:
+    """Return the folders that several stages of dvc.yaml fill, with what each of them fills it
+    for."""
+    schemes, checkpoints = settings.schemes.named, settings.checkpoints
+    return {
+        "data/filter": {*schemes, *settings.own},
+        "data/lm_eval": settings.evaluated,
+        "data/mt_answer": checkpoints,
+        "data/mt_grade": checkpoints,
+        "metrics/generate": schemes,
+        "metrics/judge": schemes,
+        "metrics/mix": settings.chain,
+        "metrics/sft": settings.chain,
+        "metrics/dpo": settings.aligned,
+        "metrics/mt_answer": checkpoints,
+        "metrics/mt_grade": checkpoints,
+        "metrics/mt_compare": settings.compared,
+    }
+
+
+def _keep_folders(settings: Params) -> None:
+    """Have the folders that no stage fills exist, and in git, for DVC stops at one that is missing.
+
+    The others hold no such mark: DVC would take an empty folder for one that changed, where
+    `--allow-missing` lets it pass over a missing one.
+    """
+    for name, entries in _filled(settings).items():
+        mark = Path(name) / KEPT
+        if not entries:
+            mark.parent.mkdir(parents=True, exist_ok=True)
+            mark.touch()
+        elif mark.exists():
+            mark.unlink()
+            if not any(mark.parent.iterdir()):
+                mark.parent.rmdir()
 
 
 def _stop(names: Sequence[str], where: str) -> None:

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 from bezoar import params, recipe
 from bezoar.files import BadInput
@@ -281,3 +282,26 @@ def test_stopping_after_sft_leaves_out_what_nobody_gave(
     assert not settings.evaluated and not settings.aligned and not settings.schemes.orca
     assert settings.schemes.lamini and settings.schemes.lamini.topic_guided == 0
     stand_ins.check(settings)
+
+
+def test_a_folder_that_no_stage_fills_is_there_and_goes_when_one_does(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stages = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
+    depended = [name for stage in stages.values() for name in stage.get("do", stage)["deps"]]
+    assert set(recipe._filled(params.load(here / "params.yaml", "embedded"))) <= {*depended}
+    run("without", "hh_rlhf", "mt_bench", monkeypatch=monkeypatch)
+    marks = sorted(map(str, Path().glob("*/*/.gitkeep")))
+    assert "metrics/dpo/.gitkeep" in marks and "data/mt_answer/.gitkeep" in marks
+    assert "metrics/sft/.gitkeep" not in marks and "data/filter/.gitkeep" not in marks
+    (here / "metrics/mt_grade/sft.json").touch()
+    run("whole", monkeypatch=monkeypatch)
+    assert [*Path().glob("*/*/.gitkeep")] == []
+    assert not Path("metrics/dpo").exists() and Path("metrics/mt_grade/sft.json").exists()
+
+
+def test_git_sees_the_mark_of_an_empty_folder_and_no_other_file() -> None:
+    names = ["metrics/dpo/.gitkeep", "data/filter/.gitkeep", "data/filter/x/rows.jsonl"]
+    command = ["git", "check-ignore", "--no-index", *names]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.stdout.split() == ["data/filter/x/rows.jsonl"]
