@@ -83,8 +83,8 @@ def _names() -> list[str]:
         for path in prompts.ROOT.rglob("*.txt")
     }
     folders = {name.partition("/")[0] for name in there}
-    wanted = {name for name in BLANKS if "*" not in name and name.partition("/")[0] in folders}
-    return sorted(there | wanted)
+    expected = {name for name in BLANKS if "*" not in name and name.partition("/")[0] in folders}
+    return sorted(there | expected)
 
 
 def _look(prompt: Prompt, seen: Seen) -> None:

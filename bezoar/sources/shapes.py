@@ -689,7 +689,7 @@ def unknown(path: Path) -> str:
     if not row.fields:
         return "an object without a field"
     fields = [_kind(*field) for field in row.fields.items()]
-    told = f"rows of no shape that is known; their fields are {_few(fields)}"
+    unread = f"rows of no shape that is known; their fields are {_few(fields)}"
     inner = next(
         (
             f"{outer}.{name}"
@@ -700,7 +700,7 @@ def unknown(path: Path) -> str:
         ),
         "",
     )
-    return told + (f"; name the messages: `fields: {{messages: {inner}}}`" if inner else "")
+    return unread + (f"; name the messages: `fields: {{messages: {inner}}}`" if inner else "")
 
 
 def lacking(path: Path, maps: Maps) -> str:
