@@ -81,6 +81,8 @@ def trace(id: str, settings: Params) -> dict[str, Any]:
     assert sample is not None
     found["row"] = sample.model_dump()
     found["seeds"] = _seeds(getattr(settings.schemes, scheme).seeds, sample.seeds)
+    if examples := str(sample.details.get("answers_shown", "")):
+        found["answers_shown"] = _seeds("dolly", examples.split(", "))
     found["exchanges"] = [
         {"wrote": wrote, **_said(e)} for wrote, e in _wrote(sample, exchanges) if e is not None
     ]
@@ -229,8 +231,9 @@ def text(found: dict[str, Any]) -> str:
     parts = []
     for seed in found["seeds"]:
         asked = seed.get("instruction", seed.get("query", ""))
-        own = f" ({seed['own_id']})" if seed.get("own_id") else ""
-        parts.append((f"seed {seed['id']}{own}, {seed['source']}, {seed['licence']}", asked))
+        parts.append((_cited(seed), asked))
+    for seed in found.get("answers_shown", []):
+        parts.append((f"shown with its own answer: {_cited(seed)}", seed["response"]))
     for each in found["exchanges"]:
         who = f"{each['model']}{', simulated' if each['simulated'] else ''}"
         bought = (
@@ -254,6 +257,11 @@ def text(found: dict[str, Any]) -> str:
     else:
         parts += _kept(found)
     return "\n\n".join(f"{head}\n{_indented(body)}".rstrip() for head, body in parts)
+
+
+def _cited(seed: dict[str, Any]) -> str:
+    own = f" ({seed['own_id']})" if seed.get("own_id") else ""
+    return f"seed {seed['id']}{own}, {seed['source']}, {seed['licence']}"
 
 
 def _kept(found: dict[str, Any]) -> list[tuple[str, str]]:

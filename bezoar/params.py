@@ -7,6 +7,7 @@ stands in one of the two, never in both.
 import copy
 import difflib
 import re
+import sys
 from functools import cache
 from graphlib import CycleError, TopologicalSorter
 from itertools import pairwise
@@ -697,6 +698,7 @@ class Lamini(Section):
     without: list[str] = []  # came later: older files stay valid
     calls: Count
     fewer_examples: bool = True  # came later: older files stay valid
+    answers_shown: Number = 0  # came later: older files stay valid
 
 
 Operation = Literal[
@@ -714,6 +716,7 @@ class EvolInstruct(Section):
     without: list[str] = []  # came later: older files stay valid
     per_category: Count
     iterations: Count = 1  # came later: older files stay valid
+    answers_shown: Number = 0  # came later: older files stay valid
 
 
 class SystemIds(Section):
@@ -1709,16 +1712,31 @@ def _stop(name: str, document: Document, faults: list[Fault]) -> None:
 
 
 def main() -> None:
-    """Check params.yaml, under every profile. With PROFILE, make that one the active one first: the
-    file is written where all is well, and else left as it is."""
+    """Check params.yaml, under every profile, and the files of prompts/. With PROFILE, make that
+    one the active one first: the file is written where all is well, and else left as it is."""
     wanted = next(iter(arguments.words("bezoar.params", main.__doc__, 0, "PROFILE")), None)
     path = Path("params.yaml").resolve()
     data = _bytes(path, path.name)
     switched = data if wanted is None else _PROFILE.sub(rb"\g<1>" + wanted.encode(), data, count=1)
     valid = _valid(switched, path)
+    _check_prompts()
     if switched != data:
         write(path, [switched.decode()])
     print(valid)
+
+
+def _check_prompts() -> None:
+    """Print what is odd in prompts/. BadInput: a file that a run could not send."""
+    from bezoar import blanks  # late: no stage reads it
+
+    seen = blanks.look()
+    for note in seen.notes:
+        print(f"warning: {note}", file=sys.stderr)
+    if len(seen.faults) > 1:
+        listed = "\n  ".join(seen.faults)
+        raise BadInput(f"prompts/ has {len(seen.faults)} faults, nothing was run:\n  {listed}")
+    if seen.faults:
+        raise BadInput(seen.faults[0])
 
 
 # The line of the active profile, but for what follows its name

@@ -5,6 +5,7 @@ import html
 import re
 import sys
 import unicodedata
+from collections.abc import Sequence
 from difflib import get_close_matches
 from functools import cache
 from pathlib import Path
@@ -39,12 +40,22 @@ class Prompt:
     @property
     def text(self) -> str:
         """Read the file, without the line ends around its text."""
-        return _read_file(f"{ROOT}/{self.name}.txt", self.path)
+        return _read_file(f"{ROOT}/{self.name}.txt", self.path).strip("\n")
 
     @property
     def blanks(self) -> frozenset[str]:
         """List every name in the text that would be a blank, if the code filled it."""
         return _blanks(self.text)
+
+    @property
+    def places(self) -> dict[str, int]:
+        """Give the line of the file in which each of the `blanks` first stands."""
+        text = _read_file(f"{ROOT}/{self.name}.txt", self.path)
+        lines: dict[str, int] = {}
+        for found in _BLANK.finditer(text):
+            if not found[1]:
+                lines.setdefault(found[2] or found[3], text.count("\n", 0, found.start()) + 1)
+        return lines
 
     def holds(self, blank: str) -> bool:
         """Say whether the text has a place for this value."""
@@ -65,8 +76,10 @@ class Prompt:
         for blank in values:
             if blank not in self.optional:
                 self.require(blank)
-        if unknown := tuple(sorted(self.blanks - values.keys())):
-            _tell_unknown(self.path, unknown, tuple(sorted(values.keys() - self.blanks)), self.text)
+        if unknown := sorted(self.blanks - values.keys()):
+            places = self.places
+            odd = tuple((word, places[word]) for word in unknown)
+            _tell_unknown(self.path, odd, tuple(sorted(values.keys() - self.blanks)))
 
         def filled(found: re.Match[str]) -> str:
             value = values.get(found[2] or found[3])
@@ -85,7 +98,7 @@ def _blanks(text: str) -> frozenset[str]:
 @cache
 def _read_file(path: str, shown: str) -> str:
     try:
-        return Path(path).read_text(encoding="utf-8-sig").strip("\n")
+        return Path(path).read_text(encoding="utf-8-sig")
     except FileNotFoundError:
         raise BadInput(f"{shown}: there is no such prompt file") from None
     except UnicodeDecodeError:
@@ -95,23 +108,24 @@ def _read_file(path: str, shown: str) -> str:
 
 
 @cache
-def _tell_unknown(path: str, unknown: tuple[str, ...], absent: tuple[str, ...], text: str) -> None:
-    """Say once that names of a file stand for nothing. BadInput: one is nearly an absent blank."""
-    lines = {
-        found[2] or found[3]: _line(text, found) for found in reversed([*_BLANK.finditer(text)])
-    }
-    for word in unknown:
-        if near := get_close_matches(word.lower(), absent, 1, 0.75):
-            raise BadInput(
-                f"{path}:{lines[word]}: ${word} is no blank; did you mean ${near[0]}? "
-                f"(`$${word}` writes it as text)"
-            )
-    names = ", ".join(f"${word} (line {lines[word]})" for word in unknown)
+def _tell_unknown(path: str, odd: tuple[tuple[str, int], ...], absent: tuple[str, ...]) -> None:
+    """Say once that names of a file, each with its line, stand for nothing. BadInput: one is nearly
+    an absent blank."""
+    for word, line in odd:
+        if near := nearest(word, absent):
+            raise BadInput(misspelt(f"{path}:{line}: ${word}", word, near))
+    names = ", ".join(f"${word} (line {line})" for word, line in odd)
     print(f"{path}: no blank, sent as text: {names}", file=sys.stderr)
 
 
-def _line(text: str, found: re.Match[str]) -> int:
-    return text.count("\n", 0, found.start()) + 1
+def nearest(word: str, absent: Sequence[str]) -> str:
+    """Return the blank that a name is probably meant for, of those that are `absent`, or ""."""
+    return next(iter(get_close_matches(word.lower(), absent, 1, 0.75)), "")
+
+
+def misspelt(where: str, word: str, near: str) -> str:
+    """Say that a name is nearly a blank."""
+    return f"{where} is no blank; did you mean ${near}? (`$${word}` writes it as text)"
 
 
 def fence(text: str, *markers: str) -> str:

@@ -35,10 +35,12 @@ KEPT = ".gitkeep"
 
 @dataclass
 class Cut:
-    """What becomes of params.yaml: the paths that go, and the values that change."""
+    """What becomes of params.yaml: the paths that go, the values that change, and what stands
+    where all of a map went."""
 
     gone: set[Dotted] = field(default_factory=set)
     changed: dict[Dotted, str] = field(default_factory=dict)
+    emptied: dict[Dotted, str] = field(default_factory=dict)
 
 
 def without(text: str, names: Sequence[str]) -> str:
@@ -107,7 +109,25 @@ def _cut(document: dict[str, Any], names: Sequence[str]) -> Cut:
     if "benchmarks" in names:
         cut.gone |= {("evaluated", name) for name in document["evaluated"]}
     _weights(document, links, cut)
+    _unread(document, [name for name in schemes if name not in dropped], names, cut)
     return cut
+
+
+def _unread(
+    document: dict[str, Any], schemes: Sequence[str], names: Sequence[str], cut: Cut
+) -> None:
+    """Let no profile download what no scheme reads any more. DVC's stages are the same for all
+    profiles, and the later ones want a folder there: one row of the world stands in it."""
+    read = {document["schemes"][name]["seeds"] for name in schemes}
+    if "lamini" in schemes and "topics" not in names:
+        read.add("topics")
+    for profile, scale in document["profiles"].items():
+        for source in {"flan", "topics"} - read:
+            entry = scale["fetch"][source]
+            if entry["source"] not in ("world", "local"):
+                path = ("profiles", profile, "fetch", source)
+                cut.gone |= {(*path, key) for key in entry}
+                cut.emptied[path] = "{source: world, rows: 1}"
 
 
 def _links(chain: Mapping[str, Any], sets: set[str], cut: Cut) -> dict[str, str]:
@@ -169,7 +189,7 @@ def _written(text: str, cut: Cut) -> str:
     lines = text.splitlines(keepends=True)
     tree = yaml.compose(text, yaml.SafeLoader)
     _shorten(tree, cut)
-    emptied = dict(_emptied(tree, cut.gone, ()))
+    emptied = dict(_emptied(tree, cut.gone, ())) | cut.emptied
     out: dict[int, int] = {}  # line -> indent of the entry that goes
     for path in cut.gone:
         key, value = _node(tree, path)

@@ -176,8 +176,9 @@ def parse(
 
 
 def _of_scale(rating: str, scale: int) -> str:
-    """A rating without the scale that it names: `6/7`, `6 out of 7`."""
-    return re.sub(rf"\s*(?:/|out of)\s*{scale}\Z", "", rating)
+    """A rating in our digits, without the scale that it names: `6/7`, `6 out of 7`, `٦ من ٧`."""
+    rating = re.sub(r"\d", lambda digit: str(int(digit[0])), rating)
+    return re.sub(rf"\s*(?:/|out of|von|sur|de|di|van|من)\s*{scale}\Z", "", rating)
 
 
 _ENDED = {"length": "truncated", "refused": "refused", "too_long": "too_long", "failed": "failed"}
@@ -195,7 +196,7 @@ _TAG = re.compile(
 _THREE = re.compile(
     r"\A[\s*#-]{0,4}(?:status[*\s]{0,3}:[*\s]{0,4})?((?:accept|"
     r"reject)(?:ed)?)[.,;*]{0,3}[ \t]{0,3}\n[\s*#-]{0,4}"
-    r"(?:rating[*\s]{0,3}:[*\s]{0,4})?([0-9]{1,3}(?:\s?(?:/|out of)\s?[0-9]{1,3})?)[.,;*]{0,3}"
+    r"(?:rating[*\s]{0,3}:[*\s]{0,4})?(\d{1,3}(?:\s?(?:/|out of)\s?\d{1,3})?)[.,;*]{0,3}"
     r"[ \t]{0,3}\n[\s*#-]{0,4}(?:reason[*\s]{0,3}:[*\s]{0,4})?(?!status|rating|reason)(\S[^<>]*)\Z",
     re.IGNORECASE,
 )
@@ -205,10 +206,10 @@ _FORGED_STATUS = re.compile(
     re.IGNORECASE,
 )
 _FORGED_RATING = re.compile(
-    r"""(?:<\s{0,2}rating\s{0,2}>|"rating"\s*:)[\s*`"'.]{0,4}([0-9]{1,3})\b""", re.IGNORECASE
+    r"""(?:<\s{0,2}rating\s{0,2}>|"rating"\s*:)[\s*`"'.]{0,4}(\d{1,3})\b""", re.IGNORECASE
 )
 _FORGED_LINES = re.compile(
-    r"\b(accept|reject)(?:ed)?\b[\W_]{0,12}(?:rating[\W_]{0,8})?\b([0-9]{1,3})\b", re.IGNORECASE
+    r"\b(accept|reject)(?:ed)?\b[\W_]{0,12}(?:rating[\W_]{0,8})?\b(\d{1,3})\b", re.IGNORECASE
 )
 OBJECTS = 100  # opening braces that are tried for a verdict, from the reply's end
 

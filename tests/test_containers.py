@@ -316,3 +316,31 @@ def test_a_markdown_table_is_a_table(tmp_path: Path) -> None:
     put(tmp_path / "dolly/a.txt", text="| Question | Answer |\n|---|:--:|\n| A? | B. |\n")
     seeds: Any = read("dolly", tmp_path).tables["seeds.jsonl"]
     assert [(seed.instruction, seed.response) for seed in seeds] == [("A?", "B.")]
+
+
+@pytest.mark.parametrize(
+    ("encoding", "name", "text"),
+    [
+        ("cp1252", "WINDOWS-1252", "Wie ändere ich für 5 € meine Größe?"),
+        ("cp1250", "WINDOWS-1250", "Jak zmienić hasło, żeby się zalogować?"),
+        ("cp1251", "WINDOWS-1251", "Как изменить пароль?"),
+        ("cp1256", "WINDOWS-1256", "كيف أغير كلمة المرور؟"),
+        ("shift_jis", "SHIFT_JIS", "パスワードを変更するには？"),
+    ],
+)
+def test_an_encoding_that_is_not_utf_8_is_named_with_the_way_out(
+    tmp_path: Path, encoding: str, name: str, text: str
+) -> None:
+    rows = f"instruction;response\n{text};{text.replace('?', '.')}\n" + f"{text};So.\n" * 9
+    put(tmp_path / "dolly/a.csv").write_bytes(rows.encode(encoding))
+    told = fails("dolly", tmp_path)
+    assert "a.csv:2: not UTF-8 (" in told and f"by its looks {name}, in which it reads" in told
+    assert text in told and f"iconv -f {name} -t UTF-8" in told
+
+
+def test_a_file_of_two_encodings_is_told_as_one(tmp_path: Path) -> None:
+    rows = "instruction;response\nGröße?;Groß.\n".encode() + "Höhe?;Hoch.\n".encode("cp1252")
+    put(tmp_path / "dolly/a.csv").write_bytes(rows)
+    told = fails("dolly", tmp_path)
+    assert "a.csv:3: not UTF-8, as lines before it are; put the parts" in told
+    assert "iconv" not in told

@@ -112,6 +112,8 @@ def _look(folder: Path, said: dict[str, str]) -> None:
         assert rows and {*spoken["rows"]["kept"]} == {"de"}, name
         assert {*languages.of_texts([row.response for row in rows])} == {"de"}
         assert {row.category for row in rows} <= {*tickets.SUBJECTS}
+        shown = [str(row.details.get("answers_shown", "")).count("dolly-") for row in rows]
+        assert {*shown} == ({0} if name == "dolly" else {2}), name
         card = (filtered / "README.md").read_text(encoding="utf-8")
         assert "language:\n- de\n" in card and "CC-BY-4.0" in card
     report = folder / "metrics/report"
@@ -120,7 +122,17 @@ def _look(folder: Path, said: dict[str, str]) -> None:
     assert "language:\n- de\n" in model_card and 'href="cards/sft.md"' in page
     for text in (page, model_card):
         assert "invented by this project" not in text and "is a simulation" not in text
-    assert "Simulated" not in said["python -m bezoar.report"]
+    told = " ".join(said["python -m bezoar.report"].split())
+    assert "Simulated" not in told
+    counts: Any = read_json(folder / "data/filter/dolly/funnel.json")
+    summary: Any = read_json(report / "summary.json")
+    share = summary["own"]["dolly"]["shares"]["lamini"]
+    assert 0.1 < share < 0.9
+    kept = f"{counts['kept']} of {ROWS}"
+    assert f"Your own rows (dolly): {kept} kept" in told and f"{share:.0%}".strip("%") in told
+    assert f"(`filter/dolly`): {kept} were kept" in model_card
+    assert f"{100 * share:.1f} % in lamini." in model_card
+    assert "<h3>Your own rows</h3>" in page and f"{100 * share:.1f} %" in page
     assert "Model: models/merge/sft\n" in said["python -m bezoar.report"]
     assert (folder / "models/merge/sft/model.safetensors").is_file()
     found = said["python -m bezoar.lineage lamini-00001-1"]

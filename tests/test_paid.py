@@ -177,3 +177,37 @@ def test_a_prompt_that_is_always_refused_is_a_row_and_above_the_share_an_error(
         _, said = process.communicate(timeout=60)
         assert process.returncode == 1 and "max_failed" in said and "Traceback" not in said
         assert os.path.basename(seeded) not in said  # noqa: PTH119
+
+
+def test_own_answers_reach_the_teacher_and_never_a_rows_own_seed(
+    seeded: Path, tmp_path: Path
+) -> None:
+    def answer(prompt: str) -> str:
+        return speak(prompt.rpartition("\n\nSYSTEM:")[2] or prompt)
+
+    with serving(speak=answer, keep_bodies=True) as (model, url):
+        point(seeded, url)
+        document = yaml.safe_load((seeded / "params.yaml").read_text())
+        document["schemes"]["lamini"]["answers_shown"] = 2
+        (seeded / "params.yaml").write_text(yaml.safe_dump(document, sort_keys=False))
+        finish(seeded, tmp_path / "one", "generate")
+        sent = [json.loads(body)["messages"] for _, _, body in model.bodies if b"messages" in body]
+    talks = [messages for messages in sent if len(messages) > 1]
+    seeds = {
+        seed["id"]: seed
+        for line in (seeded / "data/fetch/dolly/seeds.jsonl").read_text().splitlines()
+        for seed in [json.loads(line)]
+    }
+    rows = [
+        json.loads(line)
+        for line in (seeded / "data/generate/lamini/samples.jsonl").read_text().splitlines()
+    ]
+    assert rows and talks
+    for row in rows:
+        talk = next(talk for talk in talks if row["instruction"] in talk[-1]["content"])
+        shown = [seeds[id] for id in row["details"]["answers_shown"].split(", ")]
+        assert [turn["role"] for turn in talk] == ["user", "assistant"] * 2 + ["user"]
+        assert [turn["content"] for turn in talk[1::2]] == [seed["response"] for seed in shown]
+        assert not {*row["seeds"]} & {seed["id"] for seed in shown}
+        own = {seeds[id]["instruction"] for id in row["seeds"]}
+        assert not own & {seed["instruction"] for seed in shown}

@@ -7,12 +7,13 @@ import os
 import random
 import re
 import shutil
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
 
-from bezoar import chat, evaluation, forecast, pairwise, params, prompts, schemes, verdicts
+from bezoar import blanks, chat, evaluation, forecast, pairwise, params, prompts, schemes, verdicts
 from bezoar.files import BadInput
 from bezoar.prompts import ROOT, Prompt, fence
 from bezoar.records import Answers, Job, Message
@@ -260,13 +261,13 @@ def test_the_page_has_every_prompt_and_its_blanks() -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_own_words_need_no_more_blanks_than_the_page_says(name: str, own: Path) -> None:
     must, may = TABLE[name]
-    for blanks in (must, [*must, *may]):
-        text = reworded(name, blanks)
+    for held in (must, [*must, *may]):
+        text = reworded(name, held)
         (own / f"{name}.txt").write_text(text, encoding="utf-8")
         prompts._read_file.cache_clear()
         sent = rendered(name)
         assert LITERAL in sent, "a dollar sign is text"
-        for blank in blanks:
+        for blank in held:
             assert f"[{blank}]$" not in sent and f"[{blank}]" in sent
 
 
@@ -361,6 +362,81 @@ def test_preflight_finds_a_prompt_that_shows_no_row(own: Path) -> None:
     p = params.load(profile="local").model_copy(update={"fetch": params.load().fetch})
     with pytest.raises(BadInput, match=r"equality\.txt: lacks \$second"):
         forecast.estimate(p)
+
+
+# --- a look at all files before a run ------------------------------------------------------------
+
+
+def test_the_check_knows_the_blanks_of_every_file_and_finds_nothing_odd() -> None:
+    for name, (must, may) in TABLE.items():
+        assert blanks.listed(name) == (set(must), set(may)), name
+    seen = blanks.look()
+    assert (seen.faults, seen.notes) == ([], [])
+
+
+def test_the_check_names_each_fault_of_each_file_in_a_line(own: Path) -> None:
+    texts = {
+        "judge/response": "\n\nRate $instruction\nfrom 1 to $scael, for $5 or $10",
+        "mt_bench/one_turn": "\n",
+        "chat/system": "",
+        "evol_instruct/response": "Own words.\n<human>: $prompt costs $price\n<bot>:",
+        "lamini/example": "$$instruction",
+        "lamini/response": "Only $5 for $instrucion",
+    }
+    for name, text in texts.items():
+        (own / f"{name}.txt").write_text(text, encoding="utf-8")
+    (own / "orca/response.txt").write_bytes("Größe $query".encode("cp1252"))
+    (own / "judge/explanation.txt").unlink()
+    prompts._read_file.cache_clear()
+    seen = blanks.look()
+    at = "prompts/judge/response.txt"
+    for start in (
+        f"{at}:4: $scael is no blank; did you mean $scale? ",
+        f"{at}: lacks $response (",
+        "prompts/mt_bench/one_turn.txt: lacks $answer_1 (",
+        "prompts/mt_bench/one_turn.txt: lacks $question_1 (",
+        "prompts/lamini/example.txt: lacks $instruction (",
+        "prompts/lamini/response.txt:1: $instrucion is no blank; did you mean $instruction? ",
+        "prompts/orca/response.txt: is no UTF-8 text",
+        "prompts/judge/explanation.txt: there is no such prompt file",
+    ):
+        assert [line.startswith(start) for line in seen.faults].count(True) == 1, start
+    assert len(seen.faults) == 8
+    assert seen.notes == [
+        f"prompts/chat/system.txt:1: {blanks.EMPTY}",
+        "prompts/evol_instruct/response.txt:2: $price is no blank, and is sent as text; `$$price` "
+        "says so",
+    ]
+    assert not any("\n" in line for line in [*seen.faults, *seen.notes])
+
+
+def test_operations_with_prompts_of_their_own_need_no_shared_one(own: Path) -> None:
+    (own / "evol_instruct/in_depth.txt").write_text("Rewrite $prompt", encoding="utf-8")
+    prompts._read_file.cache_clear()
+    assert ["lacks $method" in fault for fault in blanks.look().faults] == [True]
+    for path in (own / "evol_instruct/operations").glob("*.txt"):
+        path.write_text("Deepen $prompt", encoding="utf-8")
+    prompts._read_file.cache_clear()
+    assert blanks.look().faults == []
+
+
+def test_a_faulty_prompt_leaves_params_yaml_as_it_was(
+    own: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = (ROOT.parent / "params.yaml").read_bytes()
+    (tmp_path / "params.yaml").write_bytes(before)
+    shutil.copytree(ROOT.parent / "launch", tmp_path / "launch")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["bezoar.params", "local"])
+    (own / "judge/response.txt").write_text("Rate $instruction", encoding="utf-8")
+    prompts._read_file.cache_clear()
+    with pytest.raises(BadInput, match=r"prompts/judge/response\.txt: lacks \$response"):
+        params.main()
+    assert (tmp_path / "params.yaml").read_bytes() == before
+    (own / "judge/response.txt").write_text("Rate $instruction: $response", encoding="utf-8")
+    prompts._read_file.cache_clear()
+    params.main()
+    assert "params.yaml is valid; the active profile is local" in capsys.readouterr().out
 
 
 def test_a_missing_prompt_file_is_named() -> None:

@@ -74,6 +74,29 @@ def test_a_scheme_goes_with_its_link_and_the_next_starts_where_it_did(here: Path
     assert last.filter.copies == []
 
 
+@pytest.mark.parametrize(
+    ("names", "unread"),
+    [(["orca"], {"flan"}), (["lamini"], {"topics"}), (["flan", "topics"], {"flan", "topics"})],
+)
+def test_what_no_scheme_reads_is_not_downloaded(
+    here: Path, names: list[str], unread: set[str]
+) -> None:
+    text = recipe.without(TEXT, names)
+    for profile in ("paper", "small"):
+        fetch = load(here, text, profile).fetch
+        whole = load(here, TEXT, profile).fetch
+        for source in ("flan", "topics"):
+            read = getattr(fetch, source)
+            if source in unread:
+                assert (read.source, read.rows) == ("world", 1)
+            else:
+                assert read == getattr(whole, source)
+        assert fetch.dolly == whole.dolly and fetch.hh_rlhf == whole.hh_rlhf
+        assert not unread & {*load(here, text, profile).sources}, "it is no stand-in"
+    assert load(here, text, "local").fetch == load(here, TEXT, "local").fetch
+    assert recipe.whole(text) == TEXT
+
+
 @pytest.mark.slow
 def test_a_scheme_that_is_mixed_with_others_leaves_their_link(here: Path) -> None:
     for data in ("\n    - filter/lamini\n    - filter/orca", " [filter/lamini, filter/orca]"):

@@ -515,6 +515,7 @@ def evol_job(*steps: dict[str, str], seed: Seed | None = None) -> Job:
         "steps": list(steps or (IN_DEPTH,)),
         "sample": 0,
         "refusal": RECIPE["evol_instruct"]["refusal_words"],
+        "answers": [],
     }
     return Job(id="job", asked=len(inputs["steps"]), inputs=inputs)
 
@@ -864,6 +865,99 @@ def test_evol_seeds_cannot_play_another_turn() -> None:
 def test_evol_survives_huge_replies() -> None:
     outcome, _ = evol_run("word " * 20_000, "not equal", "<" * 100_000)
     assert reasons(outcome) == ["only_stop_words_response"]
+
+
+# --- own answers as examples of style ------------------------------------------------------------
+
+
+def answered_seeds(count: int = 6) -> Seeds:
+    rows = [
+        seed.model_copy(update={"response": f"Answer of {seed.id}.", "licence": f"L-{seed.id}"})
+        for category in CATEGORIES
+        for seed in dolly(category, count)
+    ]
+    again = [seed.model_copy(update={"id": f"{seed.id}-again"}) for seed in rows]
+    return Seeds(dolly=[*rows, *again], topics=TOPICS)
+
+
+@pytest.mark.parametrize("count", [1, 2, 8])
+def test_answers_shown_are_never_of_a_rows_own_seeds_nor_of_their_repetitions(count: int) -> None:
+    seeds = answered_seeds()
+    texts = {seed.id: seed.instruction for seed in seeds.dolly}
+    lamini_jobs = lamini.plan(seeds, lamini_params(calls=40, answers_shown=count), random.Random(1))
+    evol_jobs = evol_instruct.plan(seeds, evol_params(answers_shown=count), random.Random(1))
+    for job in [*lamini_jobs, *evol_jobs]:
+        own = job.inputs.get("seeds") or [job.inputs["seed"]["id"]]
+        shown = [seed["instruction"] for seed in job.inputs["answers"]]
+        assert len(shown) == count == len({*shown})
+        assert not {*shown} & {texts[id] for id in own}
+    near = [job.inputs["answers"][0]["category"] == job.inputs["category"] for job in lamini_jobs]
+    assert all(near)
+
+
+def test_answers_shown_leave_the_requests_for_instructions_alone() -> None:
+    def asked(count: int) -> list[Any]:
+        jobs = [
+            *lamini.plan(answered_seeds(), lamini_params(answers_shown=count), random.Random(1)),
+            *evol_instruct.plan(
+                answered_seeds(), evol_params(answers_shown=count), random.Random(1)
+            ),
+        ]
+        return [{k: v for k, v in job.inputs.items() if k != "answers"} for job in jobs]
+
+    assert asked(0) == asked(2)
+
+
+def test_lamini_shows_own_answers_as_turns_before_the_question() -> None:
+    params = lamini_params(answers_shown=2, asked=1, topic_guided=0.0)
+    job = one("lamini", answered_seeds(), params)
+    teacher = Scripted([tagged("What is a kelp?"), "A kelp is a weed."])
+    outcome = schemes.attempt("lamini", job, teacher)
+    [row] = outcome.samples
+    roles = [message.role for message in teacher.messages[1]]
+    assert roles == ["user", "assistant", "user", "assistant", "user"]
+    shown = job.inputs["answers"]
+    for seed, question, answer in zip(
+        shown, teacher.messages[1][::2], teacher.messages[1][1::2], strict=False
+    ):
+        assert seed["instruction"] in question.content and answer.content == seed["response"]
+    assert "What is a kelp?" in teacher.messages[1][-1].content
+    assert row.details["answers_shown"] == ", ".join(seed["id"] for seed in shown)
+    assert all(seed["licence"] in row.licence for seed in shown)
+    assert not {*row.seeds} & {seed["id"] for seed in shown}
+    assert len(teacher.messages[0]) == 1
+
+
+def test_a_response_that_repeats_a_shown_answer_is_rejected() -> None:
+    job = one("lamini", answered_seeds(), lamini_params(answers_shown=1, asked=1, topic_guided=0.0))
+    repeated = f" {job.inputs['answers'][0]['response']}\n"
+    outcome = schemes.attempt("lamini", job, Scripted([tagged("What is a kelp?"), repeated]))
+    assert not outcome.samples and reasons(outcome) == ["echo_response"]
+    seeds = answered_seeds()
+    job = evol_instruct.plan(seeds, evol_params(answers_shown=1, epochs=1), random.Random(1))[0]
+    repeated = job.inputs["answers"][0]["response"]
+    lines = ["#Rewritten Prompt#: What is a kelp forest?", "not equal", repeated]
+    if job.inputs["steps"][0]["strategy"] == "in_breadth":
+        lines[0] = "#Created Prompt#: What is a kelp forest?"
+    outcome = schemes.attempt("evol_instruct", job, Scripted(lines))
+    assert reasons(outcome) == ["echo_response"]
+
+
+@pytest.mark.parametrize(("most", "left"), [(5, 2), (3, 1), (1, 0)])
+def test_answers_that_do_not_fit_the_teacher_are_left_out_the_longest_first(
+    most: int, left: int
+) -> None:
+    short, long = dolly(count=2)
+    long = long.model_copy(update={"response": "Long. " * 40})
+    asked: list[int] = []
+
+    def ask(messages: Sequence[Message], sample: int = 0) -> Reply:
+        asked.append(len(messages))
+        return said("So be it.", "stop" if len(messages) <= most else "too_long")
+
+    reply, shown = schemes.answer(ask, str, "Why?", [long, short])
+    assert reply.text == "So be it." and shown == [long, short][2 - left :]
+    assert asked == [5, 3, 1][: 3 - left]
 
 
 # --- Orca ----------------------------------------------------------------------------------------

@@ -49,6 +49,11 @@ SEEDS: list[tuple[dict[str, Any], tuple[str, str, str]]] = [
     ({"conversations": ["Hi?", "Hello."], "source": "x"}, ("Hi?", "", "Hello.")),
     ({"text": "### Human: Hi?### Assistant: Hello.### Human: More?"}, ("Hi?", "", "Hello.")),
     ({"prompt": "Hi?", "completion": "Hello.", "label": True}, ("Hi?", "", "Hello.")),
+    ({"conversation": {"id": 3, "messages": CHAT}}, ("Hi?", "", "Hello.")),
+    ({"data": {"conversations": SHARED}}, ("Hi?", "", "Hello.")),
+    ({"messages": [{"role": "system", "content": ""}, *CHAT]}, ("Hi?", "", "Hello.")),
+    ({"messages": [{"role": "system", "content": None}, *CHAT]}, ("Hi?", "", "Hello.")),
+    ({"messages": [{"role": "developer", "content": "Be brief."}, *CHAT]}, ("Hi?", "", "Hello.")),
     ({"messages": CHAT[:2], "label": True}, ("Hi?", "", "Hello.")),
 ]
 
@@ -88,10 +93,10 @@ def test_what_of_a_dialogue_is_not_used_is_counted(tmp_path: Path) -> None:
     )
     source = read("dolly", tmp_path)
     adds_up(source)
-    assert source.account["rows"] == {"chat.jsonl": 2}
+    assert source.account["rows"] == {"chat.jsonl": 3}
     assert source.account["left_out"] == {
         "a dialogue with tools": 2,
-        "a dialogue that does not begin with a question and its answer": 2,
+        "a dialogue that does not begin with a question and its answer": 1,
         "empty turn": 1,
         "content that is not text": 1,
         "a turn of narrator": 1,
@@ -100,8 +105,50 @@ def test_what_of_a_dialogue_is_not_used_is_counted(tmp_path: Path) -> None:
     assert source.account["partly_used"] == {
         "turns after the first exchange are not used": 1,
         "a system message is not used": 1,
-        "no category: taken for open_qa": 2,
+        "what the model says before the first question is not used": 1,
+        "no category: taken for open_qa": 3,
     }
+
+
+def test_rows_with_tools_before_others_hide_none_of_them(tmp_path: Path) -> None:
+    with_tool = {"messages": [CHAT[0], TOOL, CHAT[1]]}
+    put(tmp_path / "dolly/chat.jsonl", *[with_tool] * 40, {"messages": CHAT})
+    source = read("dolly", tmp_path)
+    assert source.account["rows"] == {"chat.jsonl": 1}
+    assert source.account["left_out"] == {"a dialogue with tools": 40}
+    call = {"role": "assistant", "tool_calls": [{"id": "1"}]}  # without content, as OpenAI has it
+    for talk in (with_tool, {"messages": [CHAT[0], call, TOOL, CHAT[1]]}):
+        put(tmp_path / "dolly/chat.jsonl", talk, talk)
+        assert "dialogues with tools, which no stage learns from" in fails("dolly", tmp_path)
+    put(tmp_path / "dolly/chat.jsonl", with_tool, with_tool)
+    assert "dialogues with tools, which no stage learns from" in fails("dolly", tmp_path)
+
+
+@pytest.mark.parametrize("lines", [True, False])
+def test_lists_of_messages_are_rows(tmp_path: Path, lines: bool) -> None:
+    talks = [CHAT, CHAT[:2]]
+    text = "\n".join(map(json.dumps, talks)) if lines else json.dumps(talks)
+    put(tmp_path / "dolly/a.json", text=text)
+    assert read("dolly", tmp_path).account["rows"] == {"a.json": 2}
+
+
+def test_messages_that_lie_elsewhere_are_named_and_read_by_a_mapping(tmp_path: Path) -> None:
+    put(tmp_path / "dolly/a.jsonl", {"custom_id": "T-1", "body": {"messages": CHAT}})
+    assert "name the messages: `fields: {messages: body.messages}`" in fails("dolly", tmp_path)
+    names = {"messages": "body.messages", "id": "custom_id"}
+    (row,) = read("dolly", tmp_path, fields=names).tables["seeds.jsonl"]
+    made: Any = row
+    assert (made.instruction, made.response, made.own_id) == ("Hi?", "Hello.", "T-1")
+
+
+def test_characters_that_an_export_broke_are_counted(tmp_path: Path) -> None:
+    text = "Wie ändere ich für 5 € meine Größe?"
+    twice = text.encode().decode("cp1252")
+    lost = text.encode("cp1252").decode(errors="replace")
+    rows = [{"instruction": asked, "response": "So."} for asked in (text, twice, lost)]
+    put(tmp_path / "dolly/a.jsonl", *rows)
+    partly: Any = read("dolly", tmp_path).account["partly_used"]
+    assert partly[shapes.DECODED_TWICE] == 2
 
 
 @pytest.mark.parametrize("marks", [(True, False), ("True", "False"), (1, 0)])

@@ -172,8 +172,9 @@ STEPS = [
 
 def answered(prompt: str) -> str:
     """Answer what a prompt asks about its first known thing."""
-    subject, thing = next((g for g in GOODS if g[0].split()[1] in prompt), ("die Ware", "die Ware"))
-    answers = [a for each in SUBJECTS.values() for _, word, a in each if word in prompt]
+    last = re.split(r"INSTRUCTION:\n|<human>: ", prompt)[-1]  # other answers may stand before it
+    subject, thing = next((g for g in GOODS if g[0].split()[1] in last), ("die Ware", "die Ware"))
+    answers = [a for each in SUBJECTS.values() for _, word, a in each if word in last]
     unknown = "Bitte nennen Sie uns die Nummer der Bestellung, dann prüfen wir das sofort."
     return _sentence(answers[0] if answers else unknown, subject, thing)
 

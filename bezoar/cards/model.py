@@ -86,6 +86,11 @@ def card(name: str, run: Run, settings: Params) -> str:
         findings={
             data: cards.findings(Path("data", data, "contamination.jsonl")) for data in instructed
         },
+        own=[
+            (source, rows, _shares(run, source, steps))
+            for source, rows in run.own_sets.items()
+            if f"filter/{source}" in instructed
+        ],
         parameters=_parameters(steps, settings),
         scores=scores,
         before=run.results["base"].tasks if "base" in run.results else {},
@@ -103,6 +108,13 @@ def card(name: str, run: Run, settings: Params) -> str:
 def _sets(steps: list[lineage.Step]) -> list[str]:
     """The sets that the weights learnt from; what was replayed is among them."""
     return list(dict.fromkeys(data for step in steps for data in step.data))
+
+
+def _shares(run: Run, source: str, steps: list[lineage.Step]) -> dict[str, float]:
+    """Of the links that led to the weights, how much of their rows the user's own ones are."""
+    links = {step.stage.removeprefix("sft@") for step in steps}
+    shares = run.shares(f"filter/{source}")
+    return {link: share for link, share in shares.items() if link in links}
 
 
 def _languages(instructed: list[str]) -> list[str]:

@@ -1,20 +1,21 @@
-"""Are the prompts texts that can be sent? The forecast fills their blanks, and so checks them."""
+"""Are the prompts texts that can be sent?"""
 
-from bezoar.files import BadInput
+from typing import Literal
+
+from bezoar import blanks
 from bezoar.preflight.findings import Finding
-from bezoar.prompts import ROOT, Prompt
 
 
 def findings() -> list[Finding]:
-    """Read every file of prompts/: one that cannot be read stops, an empty one is told."""
-    names = sorted(path.relative_to(ROOT).with_suffix("") for path in ROOT.rglob("*.txt"))
-    return [finding for name in names if (finding := _look(Prompt(name.as_posix())))]
+    """Look at every file of prompts/: one that cannot be sent stops, an odd one is told."""
+    seen = blanks.look()
+    return [
+        *(_finding("stop", line) for line in seen.faults),
+        *(_finding("warning", line) for line in seen.notes),
+    ]
 
 
-def _look(prompt: Prompt) -> Finding | None:
-    try:
-        empty = not prompt.text.strip()
-    except BadInput as error:
-        return Finding.of(prompt.path, error)
-    what, way = "is empty, and nothing is sent for it", "write a text, or restore it with git"
-    return Finding("warning", prompt.path, what, way) if empty else None
+def _finding(level: Literal["stop", "warning"], line: str) -> Finding:
+    where, _, rest = line.partition(": ")
+    what, _, do = rest.partition("; ")
+    return Finding(level, where, what, do)

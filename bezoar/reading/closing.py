@@ -16,7 +16,7 @@ _OWN = (
     r"total|general)[,:]?[ \t]{1,2}){0,3}"
 )
 _GRADES = (
-    r"(?:rating|score|grade|mark|overall|bewertung|punktzahl|puntuación|calificación|评分|评级|得分|"
+    r"(?:rating|score|grade|mark|overall|bewertung|punktzahl|puntuación|calificación|التقييم|الدرجة|评分|评级|得分|"
     r"分数)"
 )
 _CHOICES = r"(?:verdict|winner|decision|judge?ment|urteil|veredicto|判决|结论|裁决)"
@@ -55,7 +55,7 @@ _SHEET = re.compile(
     r"^\[(?:Question|Reference answer|Answer)(?: [AB])?(?: [12])?\]|^Grade the assistant",
     re.MULTILINE,
 )
-_NUMBER = r"-?[0-9]{1,3}(?:\.[0-9]{0,9})?"
+_NUMBER = r"-?\d{1,3}(?:\.\d{0,9})?"  # digits of any script: `[[٨]]`
 _TEN = r"(?:[ \t]{0,2}(?:/|out of|von|sur|de)[ \t]{0,2}10(?!\d))?"
 _BEFORE = r"(?:\$?\\boxed\{|\\?[\[(*_]{1,3})?[ \t]{0,2}"  # what may enclose a value: `[7]`, `**7**`
 _BEHIND = r"[ \t]{0,2}(?:\\?[\])*_}\"”$]{1,4})?"

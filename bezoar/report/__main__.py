@@ -25,6 +25,8 @@ def main() -> None:
     for block in (_skills(found), _checkpoints(found), _funnels(found)):
         if block is not None:
             console.print(block, "")
+    for source, rows in found.get("own", {}).items():
+        console.print(_own(source, rows))
     if dpo := found["dpo"]:
         console.print(
             f"DPO, held-out pairs: accuracy {_share(dpo['accuracy_before'])} -> "
@@ -103,6 +105,15 @@ def _funnels(found: dict[str, Any]) -> Any:
     for scheme in found["order"]["schemes"]:
         table.add_row(scheme, *(f"{found['funnel'][scheme][step]:,}" for step in steps))
     return table
+
+
+def _own(source: str, rows: dict[str, Any]) -> str:
+    """Say what became of the user's own rows, and which links learnt from them."""
+    reasons = ", ".join(f"{reason} {count}" for reason, count in rows["reasons"].items())
+    dropped = f" (dropped: {reasons})" if reasons else ""
+    shares = ", ".join(f"{_share(share)} of {link}'s" for link, share in rows["shares"].items())
+    learnt = f"they are {shares} rows" if shares else "no link learns from them"
+    return f"Your own rows ({source}): {rows['kept']:,} of {rows['own']:,} kept{dropped}; {learnt}"
 
 
 def _trust(found: dict[str, Any]) -> str:

@@ -34,6 +34,7 @@ def page(run: Run, examples: int) -> str:
         points=opening.points(run),
         skills=opening.skills(run),
         funnels=funnels.funnels(run),
+        own=funnels.own(run),
         meanings=funnels.meanings(run),
         distributions=contents.distributions(run),
         judges=trust.judges(run),

@@ -21,6 +21,7 @@ from bezoar.report.seen import (
     Judging,
     Leaning,
     Mixed,
+    Own,
     Portion,
     Results,
     Source,
@@ -73,13 +74,15 @@ class Run:
     those, and what the harness looked at beside the links. `unmeasured` are weights that are whole
     and that neither looks at. `stand_ins` says in a sentence each what
     was invented. `seed` is the bootstrap's over grades, `least_auc` the line below which a judge is
-    worth little. `copies` are the rows that filter dropped as copies of a seed. `further` are the
-    models that the recipe did not make, by the names under which `results` and `checkpoints` have
+    worth little. `copies` are the rows that filter dropped as copies of a seed. `own_sets` are the
+    user's own rows, by their source. `further` are the models that the recipe did not make, by the
+    names under which `results` and `checkpoints` have
     them."""
 
     profile: str
     sources: dict[str, Source]
     funnels: dict[str, Funnel]
+    own_sets: dict[str, Own]
     copies: dict[str, list[Rejected]]
     described: dict[str, Described]
     licences: dict[str, Standing]
@@ -115,6 +118,15 @@ class Run:
         """Those of `named` that the recipe made."""
         return [name for name in named if name not in self.further]
 
+    def shares(self, data: str) -> dict[str, float]:
+        """Of each link that saw rows of a set (a path below data/), their share of its rows."""
+        shares = {}
+        for name, link in self.links.items():
+            rows = link.own.get(data, 0) + link.replayed.get(data, 0)
+            if rows:
+                shares[name] = rows / sum([*link.own.values(), *link.replayed.values()])
+        return shares
+
     def beside(self, named: Sequence[str]) -> dict[str, str]:
         """What each of `named` is compared with: our checkpoints with the one before, a further
         model with our last."""
@@ -138,9 +150,12 @@ def read(params: Params) -> Run:
             if name in ("base", *params.sources)
         },
         funnels={s: _json(f"data/filter/{s}/funnel.json", Funnel) for s in schemes},
+        own_sets={s: _json(f"data/filter/{s}/funnel.json", Own) for s in params.own},
         copies={s: _copies(f"data/filter/{s}/rejected.jsonl") for s in schemes},
         described={s: _json(f"data/filter/{s}/distributions.json", Described) for s in schemes},
-        licences={s: _json(f"data/filter/{s}/licences.json", Standing) for s in schemes},
+        licences={
+            s: _json(f"data/filter/{s}/licences.json", Standing) for s in [*schemes, *params.own]
+        },
         judging={s: _json(f"metrics/judge/{s}.json", Judging) for s in schemes},
         sft=params.sft,
         links={name: _link(name, link.sets) for name, link in params.chain.items()},

@@ -44,6 +44,18 @@ class Funnel(Seen):
     by_category: dict[Set, Counts]
 
 
+class Own(Seen):
+    """What became of the user's own rows: `own` were given, `kept` stay, some `train`, some held
+    out (`eval`). `reasons` count the others, `reported` what was found on rows that stay."""
+
+    own: int
+    kept: int
+    train: int
+    eval: int
+    reasons: dict[str, int]
+    reported: dict[str, int] = {}
+
+
 class Trust(Seen):
     """How a judge did on `known_rows` rows whose answers are known (bezoar/known.py): None where it
     was not asked, no AUC where there were too few. Of its verdicts the share of right and of wrong

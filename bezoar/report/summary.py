@@ -88,6 +88,14 @@ def summary(run: Run) -> dict[str, Any]:
             "funnel": {scheme: counts(funnel) for scheme, funnel in run.funnels.items()},
         }
     )
+    if run.own_sets:
+        rounded["own"] = {
+            source: {
+                **rows.model_dump(include={"own", "kept", "train", "eval", "reasons"}),
+                "shares": _round(run.shares(f"filter/{source}")),
+            }
+            for source, rows in run.own_sets.items()
+        }
     rounded["spending"] = {  # not rounded: a call may cost a thousandth of a cent
         stage: {instance: spent.model_dump() for instance, spent in instances.items()}
         for stage, instances in run.spending.items()

@@ -8,7 +8,7 @@ What `run` needs of the params stands in the job.
 """
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from importlib import import_module
 from pkgutil import iter_modules
 from random import Random
@@ -205,6 +205,55 @@ def say(ask: Ask, text: str, sample: int = 0) -> Reply:
 def with_input(instruction: str, context: str) -> str:
     """An instruction and its context in one text; `split_input` takes them apart."""
     return f"{instruction}\n\nInput: {context}" if context else instruction
+
+
+def shown(
+    near: Sequence[Seed], others: Sequence[Seed], own: Sequence[Seed], count: int, rng: Random
+) -> list[dict[str, Any]]:
+    """Draw `count` seeds whose own answers a teacher is shown as examples of style: `near` ones
+    first, those of the row's category, then `others`. Those that a row is made from (`own`) are
+    never among them, nor their repetitions."""
+    taken = {(seed.instruction, seed.context) for seed in own}
+    drawn: list[Seed] = []
+    for rows in (near, others):
+        if len(drawn) < count:
+            by_text = {(seed.instruction, seed.context): seed for seed in rows}
+            pool = [seed for text, seed in by_text.items() if text not in taken]
+            drawn += rng.sample(pool, min(count - len(drawn), len(pool)))
+            taken |= {(seed.instruction, seed.context) for seed in drawn}
+    return [seed.model_dump() for seed in drawn]
+
+
+def answer(
+    ask: Ask, request: Callable[[str], str], text: str, examples: Sequence[Seed], sample: int = 0
+) -> tuple[Reply, list[Seed]]:
+    """Ask for the answer to `text`. Return the reply and the examples before it.
+
+    Each example is a turn of the conversation before: its own request, and its own answer. Where
+    that is more than the teacher takes, the longest example is left out."""
+    left = list(examples)
+    while True:
+        turns = [turn for seed in left for turn in _turns(seed, request)]
+        reply = ask([*turns, Message(role="user", content=request(text))], sample)
+        if reply.finish_reason != "too_long" or not left:
+            return reply, left
+        left.remove(max(left, key=lambda seed: len(seed.context) + len(seed.response)))
+
+
+def _turns(seed: Seed, request: Callable[[str], str]) -> list[Message]:
+    asked = request(with_input(seed.instruction, seed.context))
+    return [Message(role="user", content=asked), Message(role="assistant", content=seed.response)]
+
+
+def named(examples: Sequence[Seed]) -> dict[str, str | int | bool]:
+    """Return what a row's details say of the examples before its answer: nothing without any."""
+    return {"answers_shown": ", ".join(seed.id for seed in examples)} if examples else {}
+
+
+def copied(response: str, examples: Sequence[Seed]) -> str:
+    """Return the reason where a response is the answer of an example, word for word, else ""."""
+    same = any(response.split() == seed.response.split() for seed in examples)
+    return "echo_response" if same else ""
 
 
 def unfinished(reply: Reply) -> str | None:

@@ -42,9 +42,11 @@ def plan(seeds: Seeds, params: EvolInstruct, rng: Random) -> list[Job]:
     An iteration draws seeds of one category, a strategy, and how many epochs it has. Each of its
     in-depth epochs draws one operation. Seeds that no iteration has had yet come first."""
     jobs: list[Job] = []
+    drawn = schemes.categories(seeds.dolly, params)
+    pool = [seed for seed in seeds.dolly if seed.category in drawn]
     # Each iteration draws by itself, so that a further one leaves the requests of the others alone.
     draw = rng.random()
-    for category in schemes.categories(seeds.dolly, params):
+    for category in drawn:
         rows = [seed for seed in seeds.dolly if seed.category == category]
         uses: Counter[str] = Counter()
         for iteration in range(1, params.iterations + 1):
@@ -58,6 +60,9 @@ def plan(seeds: Seeds, params: EvolInstruct, rng: Random) -> list[Job]:
                     "steps": steps,
                     "sample": uses[seed.id],
                     "refusal": params.refusal_words,
+                    "answers": schemes.shown(
+                        rows, pool, [seed], params.answers_shown, iteration_rng
+                    ),
                 }
                 id = f"{NAME}-{len(jobs) + 1:05d}"
                 jobs.append(Job(id=id, asked=len(steps), inputs=inputs))
@@ -76,6 +81,7 @@ def _steps(params: EvolInstruct, rng: Random) -> list[dict[str, str]]:
 
 def run(job: Job, ask: Ask) -> Iterator[Sample | Rejected | Undecided]:
     seed = Seed.model_validate(job.inputs["seed"])
+    examples = [Seed.model_validate(each) for each in job.inputs["answers"]]
     instruction, context, failed = seed.instruction, seed.context, False
 
     def say(text: str) -> Reply:
@@ -98,9 +104,13 @@ def run(job: Job, ask: Ask) -> Iterator[Sample | Rejected | Undecided]:
                 yield Undecided()
             reason = "equal" if judged == "equal" else ""
         if not reason:
-            answer = say(RESPONSE.fill(prompt=fence(with_input(evolved, kept), *MARKERS)))
+            answer, style = schemes.answer(
+                ask, _answering, with_input(evolved, kept), examples, job.inputs["sample"]
+            )
             response = turn(answer.text)
             reason = _response_fault(answer, response, job.inputs["refusal"])
+            reason = reason or schemes.copied(response, style)
+            details |= schemes.named(style)
         if reason:
             failed = True
             yield Rejected(id=id, scheme=NAME, reason=reason, text=evolved, details=reject_details)
@@ -116,11 +126,15 @@ def run(job: Job, ask: Ask) -> Iterator[Sample | Rejected | Undecided]:
             category=seed.category,
             details=details,
             seeds=[seed.id],
-            licence=seed.licence,
+            licence=schemes.licences([seed.licence, *(each.licence for each in style)]),
             teacher=answer.model,
             simulated=answer.simulated,
         )
         instruction, context = evolved, kept
+
+
+def _answering(text: str) -> str:
+    return RESPONSE.fill(prompt=fence(text, *MARKERS))
 
 
 def _evolve(say: Say, instruction: str, context: str, step: dict[str, str]) -> tuple[str, str, str]:

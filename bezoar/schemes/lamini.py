@@ -8,7 +8,18 @@ from bezoar.params import Lamini
 from bezoar.prompts import Prompt, fence
 from bezoar.reading.examples import Item, examples
 from bezoar.records import Ask, Job, Reject, Rejected, Reply, Sample, Seed, Seeds
-from bezoar.schemes import categories, fault, licences, say, unfinished, with_input
+from bezoar.schemes import (
+    answer,
+    categories,
+    copied,
+    fault,
+    licences,
+    named,
+    say,
+    shown,
+    unfinished,
+    with_input,
+)
 
 NAME = "lamini"
 # The paper's text names the number of examples itself, and so may a user's.
@@ -21,8 +32,7 @@ MARKERS = ("<example>", "</example>", "###PROVIDED EXAMPLES(", "###RESPONSE:")
 def plan(seeds: Seeds, params: Lamini, rng: Random) -> list[Job]:
     """`params.calls` jobs. Categories with too few seeds are passed over; without topics that meet
     LaMini-LM's criterion no call is guided by any."""
-    drawn = categories(seeds.dolly, params)
-    by_category: dict[str, list[Seed]] = {name: [] for name in drawn}
+    by_category: dict[str, list[Seed]] = {name: [] for name in categories(seeds.dolly, params)}
     for seed in seeds.dolly:
         by_category.get(seed.category, []).append(seed)
     large = [name for name, rows in by_category.items() if len(rows) >= params.examples]
@@ -32,25 +42,32 @@ def plan(seeds: Seeds, params: Lamini, rng: Random) -> list[Job]:
         if len(topic.name.split()) <= params.topic_words
         and (topic.subcategories is None or topic.subcategories > params.topic_subcategories)
     ]
-    jobs = []
+    jobs: list[Job] = []
+    examples: list[list[Seed]] = []
     for number in range(1, params.calls + 1 if large else 1):
         category = rng.choice(large)
-        shown = rng.sample(by_category[category], params.examples)
+        drawn = rng.sample(by_category[category], params.examples)
         guided = rng.random() < params.topic_guided and len(topics) >= params.topics
         inputs = {
             "category": category,
-            "examples": [with_input(seed.instruction, seed.context) for seed in shown],
+            "examples": [with_input(seed.instruction, seed.context) for seed in drawn],
             "topics": rng.sample(topics, params.topics) if guided else [],
-            "seeds": [seed.id for seed in shown],
-            "licences": [seed.licence for seed in shown],
+            "seeds": [seed.id for seed in drawn],
+            "licences": [seed.licence for seed in drawn],
             "fewer": params.fewer_examples,
         }
         jobs.append(Job(id=f"{NAME}-{number:05d}", asked=params.asked, inputs=inputs))
+        examples.append(drawn)
+    # drawn last, so that the requests for instructions stay what they are without them
+    pool = [seed for rows in by_category.values() for seed in rows]
+    for job, own in zip(jobs, examples, strict=True):
+        near = by_category[job.inputs["category"]]
+        job.inputs["answers"] = shown(near, pool, own, params.answers_shown, rng)
     return jobs
 
 
 def run(job: Job, ask: Ask) -> Iterator[Sample | Rejected]:
-    shown, reply = _asked(job, ask)
+    listed, reply = _asked(job, ask)
     why = unfinished(reply)
     if why and (why != "truncated" or not reply.text.strip()):  # what came before a cut is whole
         raise Reject(fault(reply, "reply"))
@@ -61,22 +78,22 @@ def run(job: Job, ask: Ask) -> Iterator[Sample | Rejected]:
         raise Reject("unread")
     for number in range(1, max(job.asked, len(items)) + 1):
         item = items[number - 1] if number <= len(items) else Item("", fault="missing")
-        yield _row(job, number, item, shown, ask)
+        yield _row(job, number, item, listed, ask)
 
 
 def _asked(job: Job, ask: Ask) -> tuple[list[int], Reply]:
     """Which of the examples were shown, and the reply to them: all, or without the longest ones
     where the teacher cannot take all and `fewer_examples` allows it."""
     lengths = [len(text) for text in job.inputs["examples"]]
-    shown = list(range(len(lengths)))
-    reply = say(ask, _prompt(job, shown))
-    while reply.finish_reason == "too_long" and job.inputs["fewer"] and len(shown) > 1:
-        shown.remove(max(shown, key=lambda at: lengths[at]))
-        reply = say(ask, _prompt(job, shown))
-    return shown, reply
+    listed = list(range(len(lengths)))
+    reply = say(ask, _prompt(job, listed))
+    while reply.finish_reason == "too_long" and job.inputs["fewer"] and len(listed) > 1:
+        listed.remove(max(listed, key=lambda at: lengths[at]))
+        reply = say(ask, _prompt(job, listed))
+    return listed, reply
 
 
-def _row(job: Job, number: int, item: Item, shown: list[int], ask: Ask) -> Sample | Rejected:
+def _row(job: Job, number: int, item: Item, listed: list[int], ask: Ask) -> Sample | Rejected:
     """What becomes of one example: a sample where it is new and whole and has a response."""
     inputs = job.inputs
     id, text = f"{job.id}-{number}", with_input(item.instruction, item.context)
@@ -84,12 +101,15 @@ def _row(job: Job, number: int, item: Item, shown: list[int], ask: Ask) -> Sampl
         "topic_guided": bool(inputs["topics"]),
         "repaired": item.repaired,
     }
-    details |= {"shown": len(shown), "answered": item.answered}
+    details |= {"shown": len(listed), "answered": item.answered}
     reason = "surplus" if number > job.asked else item.fault
     reason = reason or ("echo" if text in inputs["examples"] else "")
+    style: list[Seed] = []
     if not reason:
-        answer = say(ask, RESPONSE.fill(instruction=fence(text, "###RESPONSE:")))
-        reason = fault(answer, "response")
+        drawn = [Seed.model_validate(seed) for seed in inputs["answers"]]
+        reply, style = answer(ask, _answering, text, drawn)
+        reason = fault(reply, "response") or copied(reply.text, style)
+        details |= named(style)
     if reason:
         return Rejected(id=id, scheme=NAME, reason=reason, text=text, details=details)
     return Sample(
@@ -98,21 +118,27 @@ def _row(job: Job, number: int, item: Item, shown: list[int], ask: Ask) -> Sampl
         system="",
         instruction=item.instruction,
         context=item.context,
-        response=answer.text.strip(),
+        response=reply.text.strip(),
         expected="",
         category=inputs["category"],
         details=details,
-        seeds=[inputs["seeds"][at] for at in shown],
-        licence=licences([inputs["licences"][at] for at in shown]),
-        teacher=answer.model,
-        simulated=answer.simulated,
+        seeds=[inputs["seeds"][at] for at in listed],
+        licence=licences(
+            [*(inputs["licences"][at] for at in listed), *(seed.licence for seed in style)]
+        ),
+        teacher=reply.model,
+        simulated=reply.simulated,
     )
 
 
-def _prompt(job: Job, shown: list[int]) -> str:
+def _answering(text: str) -> str:
+    return RESPONSE.fill(instruction=fence(text, "###RESPONSE:"))
+
+
+def _prompt(job: Job, listed: list[int]) -> str:
     """Write the request for new examples. A guided call's topics go into `$topics` of the shared
     prompt, unless the file of the topics is a whole prompt with `$examples`."""
-    texts = [job.inputs["examples"][at] for at in shown]
+    texts = [job.inputs["examples"][at] for at in listed]
     blanks = {
         "asked": str(job.asked),
         "category": job.inputs["category"],

@@ -70,6 +70,7 @@ REFUSED = {
     },
 }
 PAGES = re.compile(rb"\s*(?:<!--.*?-->\s*)*<(?:!doctype html|html|head|body)\b", re.I | re.S)
+LOOKED_AT = 2**16  # ours: bytes that tell an encoding
 UNPACKED, RATIO = 2**28, 250  # ours: bytes and times its size; text seldom shrinks to a fiftieth
 
 Kind = Literal["parquet", "arrow", "stream", "text"]
@@ -143,7 +144,7 @@ def lines(path: Path) -> Iterator[tuple[int, str]]:
                 if line.strip():
                     yield number, line
     except UnicodeDecodeError as error:
-        raise NotText(f"{path}:{number + 1}", error) from None
+        raise _not_text(path, number + 1, error) from None
 
 
 @contextmanager
@@ -158,13 +159,42 @@ def text(path: Path) -> Iterator[IO[str]]:
 class NotText(BadInput):
     """Say that bytes are no text in the encoding that a file opens with."""
 
-    def __init__(self, where: str, error: UnicodeDecodeError) -> None:
-        utf8 = error.encoding.startswith("utf-8")
-        kind = "not UTF-8" if utf8 else f"broken {error.encoding}"
-        how = "save the file as UTF-8"
-        if utf8:
-            how += " (Excel: CSV UTF-8; a shell: iconv -f WINDOWS-1252 -t UTF-8)"
-        super().__init__(f"{where}: {kind} ({error.reason}); {how}")
+    def __init__(self, where: str, error: UnicodeDecodeError, likely: str = "") -> None:
+        kind, how = f"broken {error.encoding} ({error.reason})", "save the file as UTF-8"
+        if error.encoding.startswith("utf-8"):
+            kind = f"not UTF-8 ({error.reason})"
+            shell = f"; a shell: iconv -f {likely} -t UTF-8" if likely else ""
+            how += f" (Excel: CSV UTF-8{shell})"
+        if likely:
+            line = error.object[:2000].decode(likely, "replace").strip()
+            kind += f", by its looks {likely}, in which it reads {line[:60]!r}"
+        super().__init__(f"{where}: {kind}; {how}")
+
+
+class Mixed(NotText):
+    """Say that some of a file's lines are UTF-8 and others are not."""
+
+    def __init__(self, where: str) -> None:
+        BadInput.__init__(
+            self,
+            f"{where}: not UTF-8, as lines before it are; put the parts of the file together anew, "
+            "each saved as UTF-8",
+        )
+
+
+def _not_text(path: Path, number: int, error: UnicodeDecodeError) -> BadInput:
+    """Name the encoding that a text which is no UTF-8 is most likely in."""
+    import chardet
+
+    where = f"{path}:{number}"
+    if not error.encoding.startswith("utf-8"):
+        return NotText(where, error)
+    with unpacked(path) as source:
+        head = source.read(LOOKED_AT)
+    if any(not line.isascii() for line in head.splitlines()[: number - 1]):
+        return Mixed(where)
+    name = chardet.detect(head)["encoding"] or ""
+    return NotText(where, error, "" if name.upper() in ("ASCII", "UTF-8") else name)
 
 
 class _Bounded(io.RawIOBase):

@@ -13,6 +13,7 @@ from bezoar.sources.rows import Fields, Row
 
 ROLES: dict[str, Literal["system", "user", "assistant"]] = {
     "system": "system",
+    "developer": "system",  # as OpenAI's newer models call it
     "user": "user",
     "human": "user",
     "prompter": "user",
@@ -47,23 +48,17 @@ def is_dialogue(value: object) -> bool:
     return all(
         isinstance(turn, dict)
         and _key(turn, ("role", "from")) is not None
-        and ("content" in turn or "value" in turn)
+        and ("content" in turn or "value" in turn or _uses_tools(turn))
         for turn in value[:3]
     )
 
 
 def turns_of(fields: Fields) -> Any:
     """Return the list of turns that a row holds, None where it holds none."""
-    for key in KEPT:
-        value: Any = fields.get(key)
-        if is_dialogue(value):
-            return value
-        by_turns = isinstance(value, list) and all(isinstance(turn, str) for turn in value)
-        if by_turns and len(value) > 1:  # UltraChat, LIMA
-            return [
-                {"role": "assistant" if n % 2 else "user", "content": turn}
-                for n, turn in enumerate(value)
-            ]
+    inner = next((turns for one in _inside(fields) if (turns := _listed(one)) is not None), None)
+    turns = _listed(fields)
+    if turns is not None or inner is not None:
+        return inner if turns is None else turns
     text = fields.get("text")
     if isinstance(text, str) and {"Human", "Assistant"} <= {*MARKED.findall(text)}:
         _, *parts = MARKED.split(text)
@@ -74,11 +69,32 @@ def turns_of(fields: Fields) -> Any:
     return None
 
 
+def _inside(fields: Fields) -> list[Fields]:
+    """Return the objects in which exports put a dialogue, as `{"conversation": {"messages": ...}}`
+    does."""
+    return [value for key in KEPT if isinstance(value := fields.get(key), dict)]
+
+
+def _listed(fields: Fields) -> Any:
+    for key in KEPT:
+        value: Any = fields.get(key)
+        if is_dialogue(value):
+            return value
+        by_turns = isinstance(value, list) and all(isinstance(turn, str) for turn in value)
+        if by_turns and len(value) > 1:  # UltraChat, LIMA
+            return [
+                {"role": "assistant" if n % 2 else "user", "content": turn}
+                for n, turn in enumerate(value)
+            ]
+    return None
+
+
 def with_tools(fields: Fields) -> bool:
     """Return whether a row offers tools or its turns use some."""
-    offered = fields.get("tools") or fields.get("functions")
-    if offered and str(offered).strip() not in ("[]", "{}"):
-        return True
+    for place in (fields, *_inside(fields)):
+        offered = place.get("tools") or place.get("functions")
+        if offered and str(offered).strip() not in ("[]", "{}"):
+            return True
     turns = turns_of(fields) or []
     return any(isinstance(turn, dict) and _uses_tools(turn) for turn in turns)
 
@@ -100,6 +116,9 @@ def exchange(row: Row) -> Exchange:
     unused = ["a system message is not used"] if row.fields.get("system") else []
     if turns and turns[0].role == "system":
         unused, turns = ["a system message is not used"], turns[1:]
+    if turns and turns[0].role == "assistant":
+        unused.append("what the model says before the first question is not used")
+        turns = turns[next((n for n, t in enumerate(turns) if t.role != "assistant"), 0) :]
     if len(turns) < 2 or (turns[0].role, turns[1].role) != ("user", "assistant"):
         raise Skipped("a dialogue that does not begin with a question and its answer")
     if len(turns) > 2:
@@ -108,11 +127,19 @@ def exchange(row: Row) -> Exchange:
 
 
 def messages(row: Row, turns: Any) -> list[Message]:
-    """Read turns as messages. Skipped: a role that is no user's and no model's, content that is no
-    text, an empty turn."""
+    """Read turns as messages. An empty system message says nothing, and is left out. Skipped: a
+    role that is no user's and no model's, content that is no text, another empty turn."""
     if not isinstance(turns, list):
         raise Skipped("no dialogue")
-    return [Message(role=role, content=text) for role, text in (_turn(row, t) for t in turns)]
+    spoken = [turn for turn in turns if not _is_empty_system(turn)]
+    return [Message(role=role, content=text) for role, text in (_turn(row, t) for t in spoken)]
+
+
+def _is_empty_system(turn: Any) -> bool:
+    if not isinstance(turn, dict) or _role(turn) != "system":
+        return False
+    content = turn.get("content", turn.get("value"))
+    return content is None or (isinstance(content, str) and not content.strip())
 
 
 def marked(text: str) -> list[Message]:

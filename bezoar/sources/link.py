@@ -33,6 +33,10 @@ SEEDS = (
     "columns of other names want a mapping of ours to yours in params.yaml, at "
     "profiles.local.fetch.dolly, such as `fields: {instruction: Question text, response: Reply}`"
 )
+MAPPING = (
+    "Rows of yours that are not used because their fields have other names want a mapping: "
+    "`fields` at profiles.local.fetch in params.yaml (docs/own-data.md, step 2)"
+)
 UNREAD = LOCAL / "unread.txt"  # every file that is not used, with the reason
 PICTURES = (".png", ".jpg", ".jpeg", ".gif")
 SHOWN = 12  # unrecognised files named
@@ -270,6 +274,8 @@ def _table(finds: Finds, top: Path) -> str:
     lines += [f"  {_named(each, top)}" for each in odd[:SHOWN]]
     if len(odd) > SHOWN:
         lines.append(f"  ... and {len(odd) - SHOWN} more; {UNREAD} names them all")
+    if any("no shape that is known" in each.why for each in odd):
+        lines.append(MAPPING)
     return "\n".join(lines)
 
 

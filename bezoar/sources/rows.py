@@ -200,8 +200,8 @@ def table(path: Path, delimiter: str, named: list[str] | None = None) -> Iterato
                 if len(cells) < len(names) or any(cells[len(names) :]):
                     raise BadInput(
                         f"{path}:{begins}: {len(names)} cells are expected, as the first row has "
-                        f"names, got {len(cells)}; put a cell that holds {delimiter!r} or a line "
-                        "break into double quotes"
+                        f"names, got {len(cells)}; put a cell that holds {_called(delimiter)} or a "
+                        "line break into double quotes"
                     )
                 yield Row(
                     f"{path}:{begins}",
@@ -210,12 +210,17 @@ def table(path: Path, delimiter: str, named: list[str] | None = None) -> Iterato
     except csv.Error as error:
         raise BadInput(
             f"{path}:{number + 1}: no row of a table ({error}); put a cell that holds "
-            f"{delimiter!r}, a quote or a line break into double quotes"
+            f"{_called(delimiter)}, a quote or a line break into double quotes, and write a quote "
+            "in it twice"
         ) from None
     except UnicodeDecodeError as error:
         for _ in lines(path):  # it knows the line
             pass
         raise containers.NotText(str(path), error) from None
+
+
+def _called(delimiter: str) -> str:
+    return "a tab" if delimiter == "\t" else repr(delimiter)
 
 
 def _stripped(cells: list[str]) -> list[str]:
@@ -224,7 +229,24 @@ def _stripped(cells: list[str]) -> list[str]:
     return [] if RULE.fullmatch("".join(stripped)) else stripped
 
 
+def _is_talk(value: Any) -> bool:
+    """Return whether a value is a list of messages, which some exports have for a row."""
+    return (
+        isinstance(value, list)
+        and bool(value)
+        and all(isinstance(turn, dict) and {"role", "from"} & turn.keys() for turn in value)
+    )
+
+
+def _alike(first: Any, second: Any) -> bool:
+    """Return whether two values are rows of one file: two objects, or two lists of messages."""
+    objects = isinstance(first, dict) and isinstance(second, dict)
+    return objects or (_is_talk(first) and _is_talk(second))
+
+
 def _row(where: str, value: Any) -> Row:
+    if _is_talk(value):
+        return Row(where, {"messages": value})
     if not isinstance(value, dict):
         raise BadInput(f"{where}: a JSON object is expected, got {value!r:.60}")
     return Row(where, value)
@@ -359,7 +381,7 @@ def _whole(path: Path) -> list[Any]:
     try:
         while at < len(joined):
             value, end = decoder.raw_decode(joined, at)
-            if parsed and not (isinstance(value, dict) and isinstance(parsed[0], dict)):
+            if parsed and not _alike(value, parsed[0]):
                 raise json.JSONDecodeError("Extra data", joined, at)
             parsed.append(value)
             at = _next(joined, end)

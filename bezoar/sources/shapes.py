@@ -75,6 +75,9 @@ def _answers(question: str, answer: str) -> Callable[[Fields], bool]:
 
 
 NOT_STATED = "not stated in the file"
+# UTF-8 that was read as another encoding, and what stands for a character that could not be read
+GARBLED = re.compile("[\u00c3\u00c2][\u0080-\u00bf\u20ac\u201a-\u2026\u0178]|\u00e2\u20ac|\ufffd")
+DECODED_TWICE = "used with characters that look broken, as an export in another encoding has them"
 
 # --- seeds ---------------------------------------------------------------------------------------
 
@@ -192,9 +195,12 @@ def seed(name: str, row: Row) -> RawSeed:
     raw = SEEDS[name][1](row)
     if not raw.instruction.strip() or not raw.response.strip():
         raise Skipped("empty instruction or response")
+    garbled = any(GARBLED.search(text) for text in (raw.instruction, raw.context, raw.response))
+    unused = [*raw.unused, *([DECODED_TWICE] if garbled else [])]
     named = "category" in row.fields and not missing(row.fields["category"])
     category = row.said("category").strip() if named else ""
-    return raw._replace(category=category, own_id=_own_id(row.fields.get("id")))
+    own_id = _own_id(row.fields.get("id"))
+    return raw._replace(category=category, own_id=own_id, unused=unused)
 
 
 def _own_id(value: object) -> str:
@@ -518,6 +524,7 @@ SHAPES = (
 CHAINS = Shape("flan", "chains of thought", lambda f: False)  # a table: it has lines, not fields
 LETTERED = next(shape for shape in SHAPES if shape.name == "choices in columns")
 FIRST = 5  # rows looked at
+LOOKED_AT = 1000  # rows among which they are
 
 
 def recognise(path: Path, maps: Maps | None = None, source: str | None = None) -> Recognised | None:
@@ -545,12 +552,16 @@ def _fitting(
     read: Callable[[], Iterator[Row]], maps: Maps, source: str | None, strict: bool = True
 ) -> Recognised | None:
     probe: list[Fields] = []
+    tools: list[Fields] = []
     try:
-        for row in islice(read(), FIRST):
-            probe.append(row.fields)
+        for row in islice(read(), LOOKED_AT):
+            (tools if dialogues.with_tools(row.fields) else probe).append(row.fields)
+            if len(probe) == FIRST:
+                break
     except BadInput as error:
         if not probe and (strict or isinstance(error, containers.NotText)):
             raise
+    probe = probe or tools[:FIRST]  # rows with tools, which are left out, tell nothing of others
     if not probe:
         return None
     own = [name for name in maps if maps[name] and any(_holds(row, maps[name]) for row in probe)]
@@ -678,7 +689,18 @@ def unknown(path: Path) -> str:
     if not row.fields:
         return "an object without a field"
     fields = [_kind(*field) for field in row.fields.items()]
-    return f"rows of no shape that is known; their fields are {_few(fields)}"
+    unread = f"rows of no shape that is known; their fields are {_few(fields)}"
+    inner = next(
+        (
+            f"{outer}.{name}"
+            for outer, held in row.fields.items()
+            if isinstance(held, dict)
+            for name, turns in held.items()
+            if dialogues.is_dialogue(turns)
+        ),
+        "",
+    )
+    return unread + (f"; name the messages: `fields: {{messages: {inner}}}`" if inner else "")
 
 
 def lacking(path: Path, maps: Maps) -> str:
@@ -704,8 +726,10 @@ def _unknown_text(opening: Sequence[str]) -> str:
     cells = max((opening[0].split(delimiter) for delimiter in DELIMITERS), key=len)
     while cells and not cells[-1].strip():  # empty columns, as a spreadsheet leaves them
         cells.pop()
-    if len(cells) < 2 or any(not 0 < len(cell.strip()) <= 40 for cell in cells):
+    if len(cells) < 2:
         return "text that holds no rows"
+    if any(not 0 < len(cell.strip()) <= 40 for cell in cells):
+        return "text that holds no rows, or a table whose first row names no columns"
     if twice := [cell for cell in cells if cells.count(cell) > 1]:
         return f"a table in which column {twice[0]} stands there twice; name each once"
     opens_as = "a table of no shape that is known" if len(opening) > 1 else "a table without a row"

@@ -6,7 +6,7 @@ from typing import Any
 from bezoar.records import Rejected
 from bezoar.report import paper, words
 from bezoar.report.run import Run
-from bezoar.report.seen import Funnel
+from bezoar.report.seen import Funnel, Own
 from bezoar.report.summary import counts
 
 STEPS = {
@@ -27,6 +27,7 @@ REASONS = {
     "copy": "an instruction that differs from a seed by a few letters",
     "duplicate": "the same instruction as another row that stays",
     "echo": "word for word one of the seeds that the request showed",
+    "echo_response": "word for word an answer that the request showed as an example",
     "empty": "nothing was written",
     "equal": "the teacher was to change an instruction, and it still asks the same",
     "failed": "the request got no reply",
@@ -98,10 +99,25 @@ def funnels(run: Run) -> list[dict[str, Any]]:
     return shown
 
 
+def own(run: Run) -> list[dict[str, Any]]:
+    """What became of the user's own rows, and how much of each link's rows they are."""
+    return [
+        {
+            "source": source,
+            "rows": rows,
+            "reasons": _bars(rows.reasons),
+            "reported": _bars(rows.reported),
+            "shares": run.shares(f"filter/{source}"),
+        }
+        for source, rows in run.own_sets.items()
+    ]
+
+
 def meanings(run: Run) -> dict[str, str]:
     """What each reason means for which this run dropped or marked rows; reasons of a scheme that
     the user added are left out."""
-    reasons = {r for f in run.funnels.values() for r in (*f.reasons, *f.reported)}
+    sets: list[Funnel | Own] = [*run.funnels.values(), *run.own_sets.values()]
+    reasons = {reason for each in sets for reason in (*each.reasons, *each.reported)}
     return {reason: REASONS[of] for reason in sorted(reasons) if (of := _known(reason)) in REASONS}
 
 
