@@ -59,7 +59,8 @@ def test_the_work_of_dpo_is_a_quarter_less_without_the_reference(tmp_path: Path)
     (tmp_path / "config.json").write_text(json.dumps(shape))
     both = case("dpo", tmp_path)
     plain, ours = (train.work(both, side, told(side, TOKENS), 120) for side in ("plain", "ours"))
-    assert ours == pytest.approx(0.75 * plain)
+    # the head's own pass again, which both sides take, is the small rest
+    assert ours == pytest.approx(0.75 * plain, rel=0.01)
     # four passes of 6.65 GFLOP a token, as tests/test_memory.py has them
     assert plain == pytest.approx(4 * 120 * 6.65e9, rel=0.02)
 
