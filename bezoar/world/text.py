@@ -65,7 +65,7 @@ def _document(rng: random.Random) -> str:
 
 
 def _piece(rng: random.Random) -> str:
-    make = rng.choices((_fact, _sum, _several, _manners, _talk), weights=(60, 19, 12, 4, 5))[0]
+    make = rng.choices((_fact, _sum, _several, _manners, _talk), weights=(64, 10, 17, 4, 5))[0]
     return make(rng)
 
 
