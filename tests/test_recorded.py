@@ -148,7 +148,7 @@ def test_the_recorded_run_of_this_repository_can_be_read_in_the_order_of_its_dag
     stages = recorded._stages((ROOT / "dvc.lock").read_text())
     assert stages
     names = recorded.order(stages)
-    chain = ["fetch@base", "sft@lamini", "merge@sft", "sft@hh_rlhf", "dpo", "mt_answer@dpo"]
+    chain = ["fetch@base", "sft@lamini", "merge@sft", "sft@hh_rlhf", "dpo@policy", "mt_answer@dpo"]
     assert sorted(chain, key=names.index) == chain
     assert names[-1] == "report" and len(names) == len(stages)
 
