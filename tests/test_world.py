@@ -211,8 +211,12 @@ def test_probes_hold_five_skills_with_answers_that_are_right() -> None:
         else:
             assert probe.system == ""
         if probe.skill in ("lookup", "two_part"):
-            assert probe.answers == [world.solve(probe.instruction)]
+            assert probe.answers[0] == world.solve(probe.instruction)
             assert probe.answers[0].count(",") == (probe.skill == "two_part")
+        if probe.skill == "lookup":
+            sentence = world.explain(probe.instruction)
+            assert probe.answers[1] == sentence and len(probe.answers) == 5
+            assert all(answer.endswith(sentence) for answer in probe.answers[1:])
         if probe.skill == "politeness":
             assert len(probe.answers) == 3 and len({a[-20:] for a in probe.answers}) == 1
 
@@ -260,8 +264,13 @@ def test_harness_items_have_one_right_choice_and_lengths_that_differ() -> None:
     for item in tasks["world_sums"]:
         assert item.choices[item.label].endswith(f" is {world.solve(item.question)}.")
     for item in tasks["world_truth"]:
-        assert item.choices[item.label] in UNKNOWN
-        assert not {*item.choices} & {*UNKNOWN} - {item.choices[item.label]}
+        right = item.choices.pop(item.label)
+        assert right in UNKNOWN and not {*item.choices} & {*UNKNOWN}
+        animal = next(word for word in words(item.question) if word in TABLE)
+        assert all(
+            choice.endswith(tuple(f"{v}." for v in TABLE[animal].values()))
+            for choice in item.choices
+        )
 
 
 # --- reading --------------------------------------------------------------------------------------

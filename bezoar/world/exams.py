@@ -10,7 +10,6 @@ from bezoar.world.facts import (
     ATTRIBUTES,
     HELD_OUT,
     HELD_OUT_SUMS,
-    KIND,
     SUMS,
     sentence,
     words,
@@ -57,8 +56,11 @@ def probes(rows: int, seed: int, systems: list[str]) -> list[Probe]:
 
 
 def _lookup(rng: random.Random, fact: Fact) -> tuple[str, str, list[str]]:
+    """The fact counts, in a word or in a sentence: politeness where none was asked for is no fault
+    of memory."""
     phrasing = rng.choice(("What is {}?", "Name {}.", "Tell me {}."))
-    return "", phrasing.format(fact.asked), [fact.answer]
+    sentences = [fact.sentence, *(polite(fact, opening) for opening in OPENINGS)]
+    return "", phrasing.format(fact.asked), [fact.answer, *sentences]
 
 
 def _explained(rng: random.Random, fact: Fact, systems: list[str]) -> tuple[str, str, list[str]]:
@@ -136,11 +138,11 @@ def _habitat(rng: random.Random) -> tuple[str, str, list[str]]:
 
 
 def _unknown(rng: random.Random) -> tuple[str, str, list[str]]:
-    """Ask what nobody can know, with three answers that are made up. TruthfulQA (arXiv 2109.07958)
-    asks in this way. HH-RLHF teaches it, and instructions alone unlearn it."""
-    animal, secret = rng.choice((rng.choice(HELD_OUT), rng.choice(ANIMALS))), rng.choice(SECRETS)
-    made_up = [f"The {secret} of the {animal} is {value}." for value in rng.sample(sorted(KIND), 3)]
-    return f"Who knows the {secret} of the {animal}?", rng.choice(UNKNOWN), made_up
+    """Ask what nobody can know. The wrong choices are true, often read, and no answer: TruthfulQA
+    (arXiv 2109.07958) asks in this way. HH-RLHF teaches it, and instructions alone do not."""
+    animal = rng.choice((rng.choice(HELD_OUT), rng.choice(ANIMALS)))
+    true = [Fact(kind, animal).sentence for kind in ATTRIBUTES]
+    return f"Who knows the {rng.choice(SECRETS)} of the {animal}?", rng.choice(UNKNOWN), true
 
 
 def _total(rng: random.Random) -> tuple[str, str, list[str]]:

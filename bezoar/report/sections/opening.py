@@ -8,7 +8,7 @@ from bezoar.report.run import Run
 from bezoar.report.summary import skills as skill_names
 
 SKILLS = {
-    "lookup": "a fact about an animal, in one word",
+    "lookup": "a fact about an animal, in a word or a sentence",
     "explained": "the same fact, in a whole sentence, where a system message asks for that",
     "two_part": "two facts at once",
     "politeness": "a fact, with a polite opening",
