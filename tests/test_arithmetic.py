@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from bezoar import arithmetic, params
-from tests.conftest import ROOT, from_yaml
+from tests.conftest import ROOT, SETTLE, from_yaml
 
 RECORDED = Path(__file__).parent / "bits/hashes.json"
 able = pytest.mark.skipif(not arithmetic.able("avx2"), reason="the CPU has no AVX2")
@@ -131,6 +131,12 @@ def test_products_by_openblas_are_those_of_torch_and_so_are_its_errors() -> None
         "mat1 and mat2 shapes cannot be multiplied (2x3 and 2x3)",
         "expected m1 and m2 to have the same dtype, but got: float != double",
     ]
+
+
+@pytest.fixture(autouse=True)
+def settle(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What conftest.py takes from all other tests."""
+    monkeypatch.setattr(arithmetic, "settle", SETTLE)
 
 
 @pytest.fixture

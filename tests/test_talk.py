@@ -23,7 +23,7 @@ from bezoar.talk import __main__ as program
 from bezoar.talk import places
 from bezoar.talk.__main__ import visible
 from bezoar.talk.session import Session, StopText, Stream
-from tests.conftest import ROOT, environment
+from tests.conftest import ROOT, SETTLE, environment
 from tests.test_pretraining import CORPUS, SIZE
 
 SETTINGS = params.load(ROOT / "params.yaml")
@@ -39,6 +39,7 @@ def test_it_computes_as_the_stages_do_unless_the_model_is_large(
     for name in arithmetic.SETTINGS["avx2"]:
         monkeypatch.setenv(name, "")
         monkeypatch.delenv(name)
+    monkeypatch.setattr(arithmetic, "settle", SETTLE)
     shutil.copy(ROOT / "params.yaml", ".")
     with (put("model") / "model.safetensors").open("wb") as file:
         file.truncate(10**9 if large else 10**6)
