@@ -1,8 +1,8 @@
 """What equal bits on every CPU cost: `python -m benchmarks.arithmetic [STEPS [ROUNDS]]`.
 
 The base of the embedded profile is grown for a few steps (10) in fresh processes, in turn with
-`cpu: avx2` and with each library as it chooses, twice each. The
-faster turn counts. Prints seconds a step, and their ratio as JSON.
+`cpu: avx2` and with each library as it chooses, twice each. The faster turn counts. Prints seconds
+a step, and their ratio as JSON.
 """
 
 import json

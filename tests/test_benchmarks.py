@@ -60,7 +60,7 @@ def test_the_work_of_dpo_is_a_quarter_less_without_the_reference(tmp_path: Path)
     both = case("dpo", tmp_path)
     plain, ours = (train.work(both, side, told(side, TOKENS), 120) for side in ("plain", "ours"))
     # the head's own pass again, which both sides take, is the small rest
-    assert ours == pytest.approx(0.75 * plain, rel=0.01)
+    assert 0.75 * plain < ours < 0.755 * plain
     # four passes of 6.65 GFLOP a token, as tests/test_memory.py has them
     assert plain == pytest.approx(4 * 120 * 6.65e9, rel=0.02)
 
@@ -107,7 +107,7 @@ def test_what_equal_bits_cost_is_told(tmp_path: Path) -> None:
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-2000:]
     told = json.loads(done.stdout.splitlines()[-1])
-    assert told["cpu"] and 0.2 < told["avx2_to_own"] < 10
+    assert told["cpu"] and 0.5 < told["avx2_to_own"] < 5
 
 
 @pytest.mark.slow
