@@ -81,9 +81,8 @@ def products() -> None:
     import torch
 
     def product(left: Any, right: Any) -> Any:
-        if not _multipliable(
-            left, right
-        ):  # torch computes what is no float32, and says what is wrong
+        # torch itself computes what is no float32, and says what is wrong
+        if not _multipliable(left, right):
             return torch.ops.aten.mm.out(left, right, out=left.new_empty(0))
         result = left.new_empty(left.shape[0], right.shape[1])
         numpy.matmul(_array(left), _array(right), out=result.numpy())
