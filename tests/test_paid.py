@@ -209,5 +209,5 @@ def test_own_answers_reach_the_teacher_and_never_a_rows_own_seed(
         assert [turn["role"] for turn in talk] == ["user", "assistant"] * 2 + ["user"]
         assert [turn["content"] for turn in talk[1::2]] == [seed["response"] for seed in shown]
         assert not {*row["seeds"]} & {seed["id"] for seed in shown}
-        own = {seeds[id]["instruction"] for id in row["seeds"]}
-        assert not own & {seed["instruction"] for seed in shown}
+        own = {(seeds[id]["instruction"], seeds[id]["context"]) for id in row["seeds"]}
+        assert not own & {(seed["instruction"], seed["context"]) for seed in shown}

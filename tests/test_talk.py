@@ -306,6 +306,8 @@ class Terminal:
     def __init__(self, project: Path) -> None:
         master, slave = pty.openpty()
         self.master, self.screen = master, ""
+        self.written = select.poll()  # unlike select(), it takes file descriptors above 1,023
+        self.written.register(master, select.POLLIN)
         self.process = subprocess.Popen(
             **command(project, "--temperature", "2"),
             stdin=slave, stdout=slave, stderr=slave, start_new_session=True,
@@ -321,7 +323,7 @@ class Terminal:
             if time.monotonic() > at:
                 at += 5
                 again()
-            if select.select([self.master], [], [], 0.1)[0]:
+            if self.written.poll(100):
                 self.screen += os.read(self.master, 4096).decode(errors="replace")
         self.screen = self.screen[found.end() :]
         return found[0]
