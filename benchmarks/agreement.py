@@ -13,7 +13,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from bezoar import agreement
+from bezoar.judging import agreement
 from bezoar.sources import readers
 
 SEED = 3  # of the bootstrap, as agreement.seed

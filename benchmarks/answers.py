@@ -23,9 +23,12 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from bezoar import chat, evaluation, generation, loading, params
+from bezoar import params
+from bezoar.evaluating import evaluation
+from bezoar.models import generation, loading
 from bezoar.params import MtAnswer
-from bezoar.records import Message, Question
+from bezoar.rows import chat
+from bezoar.rows.records import Message, Question
 
 ROOT = Path(__file__).parent.parent
 DATA = ROOT.parent / "shared/data"

@@ -11,7 +11,8 @@ import subprocess
 import sys
 import time
 
-from bezoar import arguments, arithmetic
+from bezoar import arithmetic
+from bezoar.params import arguments
 
 
 def main(steps: int = 10, rounds: int = 2) -> None:
@@ -37,8 +38,9 @@ _SET = arithmetic.SETTINGS["avx2"].keys()
 def _grow(way: str, steps: int) -> None:
     """Train the base, and print how long it took: the steps alone, no import and no tokenizer."""
     arithmetic.settle("avx2" if way == "avx2" else None)
-    from bezoar import params, pretraining, world
+    from bezoar import params, world
     from bezoar.params import GrownBase
+    from bezoar.sources import pretraining
 
     p = params.load(profile="embedded")
     assert isinstance(p.fetch.base, GrownBase)

@@ -62,7 +62,7 @@ def endpoint(url: str, concurrency: int, **changed: Any) -> Any:
 
 def ask_one(prompt: str, ask: Any) -> str:
     """A job of one request."""
-    from bezoar.records import Message
+    from bezoar.rows.records import Message
 
     reply = ask([Message(role="user", content=prompt)])
     return str(reply.text)
@@ -297,7 +297,7 @@ def pair(cap: float | None, **faults: Any) -> tuple[int, float, float]:
 
 def billed(model: Any) -> float:
     """Dollars for all that a server has written, at `endpoint`'s price."""
-    from bezoar import budget
+    from bezoar.llm import budget
     from tests.servers import document
 
     price, usd = endpoint("http://127.0.0.1", 1).price, 0.0

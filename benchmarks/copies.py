@@ -17,7 +17,7 @@ from pathlib import Path
 
 import Levenshtein
 
-from bezoar import dedup
+from bezoar.filtering import dedup
 
 ROOT = Path(__file__).parent.parent
 CANDIDATES = (

@@ -7,7 +7,7 @@ two take turns, --repeats times in one process; medians of CPU seconds count. An
 as instruct models' do, most soon and some late: the word "the" ends one too.
 
 `kept` is the share of answers that are there when half of the time is over: a kill loses others.
-`equal` is the share of texts that are those of bezoar.generation. The last line is one JSON
+`equal` is the share of texts that are those of bezoar.models.generation. The last line is one JSON
 object.
 """
 
@@ -20,12 +20,14 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from bezoar import chat, generation, llm, loading
-from bezoar.budget import Purse
-from bezoar.ledger import Bill, Ledger
+from bezoar import llm
 from bezoar.llm import local
+from bezoar.llm.budget import Purse
+from bezoar.llm.ledger import Bill, Ledger
+from bezoar.models import generation, loading
 from bezoar.params import InProcess
-from bezoar.records import Ask, Message, Reply
+from bezoar.rows import chat
+from bezoar.rows.records import Ask, Message, Reply
 
 ROOT = Path(__file__).parent.parent
 MODELS = ROOT / "models/dpo/policy", ROOT.parent / "shared/data/tiny_lm/stories260K-hf"

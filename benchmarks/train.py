@@ -32,13 +32,16 @@ from statistics import median
 from typing import Any, Literal
 from unittest.mock import patch
 
-from bezoar import chat, loading, params, pretraining, world
+from bezoar import params, world
+from bezoar.models import loading
 from bezoar.params import Dpo, GrownBase, Link, Sft, Training
 from bezoar.preflight import gpu
-from bezoar.records import Message
-from bezoar.sources import readers
-from bezoar.training import batching, dpo, fitting, memory, sft
-from bezoar.training.storages import held, peak_of
+from bezoar.rows import chat
+from bezoar.rows.records import Message
+from bezoar.sources import pretraining, readers
+from bezoar.training import dpo, sft
+from bezoar.training.runs import batching, fitting, memory
+from bezoar.training.runs.storages import held, peak_of
 
 ROOT = Path(__file__).parent.parent
 DATA = ROOT.parent / "shared/data"

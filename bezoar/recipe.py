@@ -19,9 +19,9 @@ from typing import Any
 import yaml
 
 from bezoar import params
-from bezoar.files import BadInput
 from bezoar.params import PAIRS, Params, Schemes
 from bezoar.preflight import stand_ins
+from bezoar.rows.files import BadInput
 
 FILE = Path("params.yaml")
 HEAD = "# Left out by `python -m bezoar.recipe`, and put back by `python -m bezoar.recipe whole`: "

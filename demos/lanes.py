@@ -17,7 +17,8 @@ from typing import IO
 
 import yaml
 
-from bezoar import arguments, interrupts
+from bezoar import interrupts
+from bezoar.params import arguments
 
 Leg = tuple[tuple[str, ...], tuple[str, ...]]
 DATA = ("dolly", "flan", "topics", "hh_rlhf", "mt_bench", "benchmarks")

@@ -19,9 +19,10 @@ from typing import Any
 
 import yaml
 
-from bezoar import arguments, interrupts
-from bezoar.files import BadInput
-from bezoar.ledger import Ledger
+from bezoar import interrupts
+from bezoar.llm.ledger import Ledger
+from bezoar.params import arguments
+from bezoar.rows.files import BadInput
 from tests.conftest import BIN, ROOT, copy, environment
 from tests.s3 import S3, s3
 
@@ -129,7 +130,7 @@ class Clone:
     def _asks(self, stage: str) -> bool:
         """Whether the stage stands on the ledger: no model is asked without it."""
         deps = read(self.folder / "dvc.lock")["stages"][stage]["deps"]
-        return any(dep["path"] == "bezoar/ledger.py" for dep in deps)
+        return any(dep["path"] == "bezoar/llm/ledger.py" for dep in deps)
 
 
 def read(path: Path) -> Any:

@@ -14,10 +14,12 @@ metrics metrics/agreement/agreement.json: A_B_s1_turn_1 and so on, of our judge'
         references as in mt_grade; metrics/agreement/spending.json
 """
 
-from bezoar import agreement, arguments, budget, params, preflight, study, verdicts, work
-from bezoar.files import read_jsonl, write_json, write_jsonl
-from bezoar.params import Params
-from bezoar.records import Answers, Grade, Question, Vote
+from bezoar import params, preflight, work
+from bezoar.judging import agreement, study, verdicts
+from bezoar.llm import budget
+from bezoar.params import Params, arguments
+from bezoar.rows.files import read_jsonl, write_json, write_jsonl
+from bezoar.rows.records import Answers, Grade, Question, Vote
 
 SOURCE = "data/fetch/mt_bench"
 

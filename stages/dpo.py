@@ -8,10 +8,13 @@ metrics metrics/dpo/dpo.json, metrics/dpo/train.csv, metrics/dpo/eval.csv
 
 from pathlib import Path
 
-from bezoar import arguments, chat, files, params, preflight, work
-from bezoar.files import BadInput
-from bezoar.records import Pair
-from bezoar.training import dpo, launching
+from bezoar import params, preflight, work
+from bezoar.params import arguments
+from bezoar.rows import chat, files
+from bezoar.rows.files import BadInput
+from bezoar.rows.records import Pair
+from bezoar.training import dpo
+from bezoar.training.runs import launching
 
 
 def main(name: str) -> None:

@@ -17,9 +17,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from bezoar import arguments, files, params, pretraining, work, world
+from bezoar import params, work, world
+from bezoar.params import arguments
 from bezoar.preflight import bases
-from bezoar.sources import collect, hub, local, tokenizer, weights
+from bezoar.rows import files
+from bezoar.sources import collect, hub, local, pretraining, tokenizer, weights
 
 BASE = Path("models/fetch/base")
 

@@ -22,10 +22,11 @@ metrics metrics/filter/SCHEME.json: asked, parsed, replies_read (own rows: own),
 
 from pathlib import Path
 
-from bezoar import contamination, curation, distributions, licences, params, tongues, work
-from bezoar.arguments import label
-from bezoar.cards import dataset
-from bezoar.files import write, write_json, write_jsonl
+from bezoar import params, work
+from bezoar.filtering import contamination, curation, distributions, licences, tongues
+from bezoar.filtering.cards import dataset
+from bezoar.params.arguments import label
+from bezoar.rows.files import write, write_json, write_jsonl
 
 TOKENIZER = Path("models/fetch/base/tokenizer.json")
 MEASURED = ("asked", "parsed", "replies_read", "own", "copies", "kept")

@@ -10,9 +10,13 @@ metrics metrics/generate/SCHEME_spending.json: model, calls, tokens_in, tokens_o
 import sys
 from random import Random
 
-from bezoar import arguments, budget, llm, params, preflight, progress, schemes, unread, work
-from bezoar.files import BadInput, read_jsonl, write_json, write_jsonl
-from bezoar.records import Ask, Job, Outcome, Query, Seed, Seeds, Topic
+from bezoar import llm, params, preflight, schemes, work
+from bezoar.llm import budget
+from bezoar.params import arguments
+from bezoar.reading import unread
+from bezoar.rows.files import BadInput, read_jsonl, write_json, write_jsonl
+from bezoar.rows.records import Ask, Job, Outcome, Query, Seed, Seeds, Topic
+from bezoar.work import progress
 
 
 def main(name: str) -> None:

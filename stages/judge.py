@@ -14,10 +14,13 @@ metrics metrics/judge/SCHEME.json: judges, unanimous; by member what it said, th
 
 from collections.abc import Mapping, Sequence
 
-from bezoar import arguments, budget, known, llm, panel, params, preflight, progress, verdicts, work
-from bezoar.files import BadInput, read_jsonl, write_json, write_jsonl
-from bezoar.params import Params
-from bezoar.records import Ask, Sample, Verdict
+from bezoar import llm, params, preflight, work
+from bezoar.judging import known, panel, verdicts
+from bezoar.llm import budget
+from bezoar.params import Params, arguments
+from bezoar.rows.files import BadInput, read_jsonl, write_json, write_jsonl
+from bezoar.rows.records import Ask, Sample, Verdict
+from bezoar.work import progress
 
 Runs = Mapping[str, llm.Run[Sample, Verdict]]  # by the member's model
 

@@ -12,9 +12,13 @@ metrics metrics/lm_eval/POINT.json: TASK.acc and so on, skill.SKILL, warnings: t
 from pathlib import Path
 from typing import Any
 
-from bezoar import arguments, evaluation, files, loading, params, preflight, work
-from bezoar.files import BadInput
-from bezoar.records import Item, Probe
+from bezoar import params, preflight, work
+from bezoar.evaluating import evaluation
+from bezoar.models import loading
+from bezoar.params import arguments
+from bezoar.rows import files
+from bezoar.rows.files import BadInput
+from bezoar.rows.records import Item, Probe
 
 BENCHMARKS = Path("data/fetch/benchmarks")
 

@@ -7,7 +7,8 @@ metrics none
 
 from pathlib import Path
 
-from bezoar import arguments, params, preflight, work
+from bezoar import params, preflight, work
+from bezoar.params import arguments
 from bezoar.training import merge
 
 

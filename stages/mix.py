@@ -10,10 +10,12 @@ metrics metrics/mix/LINK.json: train_rows, replayed_rows, eval_rows; train_rows 
 from collections import Counter
 from random import Random
 
-from bezoar import arguments, lineage, mixing, params, work
-from bezoar.files import BadInput, read_jsonl, write_json, write_jsonl
-from bezoar.params import PAIRS
-from bezoar.records import Example, Kept, Pair
+from bezoar import params, work
+from bezoar.params import PAIRS, arguments
+from bezoar.report import lineage
+from bezoar.rows.files import BadInput, read_jsonl, write_json, write_jsonl
+from bezoar.rows.records import Example, Kept, Pair
+from bezoar.training import mixing
 
 
 def main(name: str) -> None:

@@ -9,7 +9,9 @@ metrics none
 import json
 from pathlib import Path
 
-from bezoar import arguments, files, llm, params, work
+from bezoar import llm, params, work
+from bezoar.params import arguments
+from bezoar.rows import files
 from bezoar.sources import hub, local, weights
 
 

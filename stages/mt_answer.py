@@ -11,21 +11,15 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from bezoar import (
-    arguments,
-    budget,
-    evaluation,
-    files,
-    llm,
-    loading,
-    params,
-    preflight,
-    progress,
-    work,
-)
-from bezoar.files import BadInput
-from bezoar.params import Endpoint, FurtherHub, FurtherLocal
-from bezoar.records import Answers, Ask, Question
+from bezoar import llm, params, preflight, work
+from bezoar.evaluating import evaluation
+from bezoar.llm import budget
+from bezoar.models import loading
+from bezoar.params import Endpoint, FurtherHub, FurtherLocal, arguments
+from bezoar.rows import files
+from bezoar.rows.files import BadInput
+from bezoar.rows.records import Answers, Ask, Question
+from bezoar.work import progress
 
 
 def main(name: str) -> None:

@@ -15,11 +15,14 @@ metrics metrics/mt_compare/NAME.json: wins, losses, ties, inconsistent (the orde
 
 from collections.abc import Sequence
 
-from bezoar import budget, known, llm, pairwise, params, preflight, progress, verdicts, work
-from bezoar.arguments import label
-from bezoar.files import read_jsonl, write_json, write_jsonl
+from bezoar import llm, params, preflight, work
+from bezoar.judging import known, pairwise, verdicts
+from bezoar.llm import budget
 from bezoar.params import Params
-from bezoar.records import Answers, Ask, Comparison, Question
+from bezoar.params.arguments import label
+from bezoar.rows.files import read_jsonl, write_json, write_jsonl
+from bezoar.rows.records import Answers, Ask, Comparison, Question
+from bezoar.work import progress
 
 
 def main(name: str) -> None:

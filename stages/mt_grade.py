@@ -14,10 +14,13 @@ metrics metrics/mt_grade/CHECKPOINT.json: turn_1, turn_2, average over all grade
 
 from collections.abc import Sequence
 
-from bezoar import arguments, budget, known, llm, params, preflight, progress, verdicts, work
-from bezoar.files import BadInput, read_jsonl, write_json, write_jsonl
-from bezoar.params import Params
-from bezoar.records import Answers, Ask, Grade, Question
+from bezoar import llm, params, preflight, work
+from bezoar.judging import known, verdicts
+from bezoar.llm import budget
+from bezoar.params import Params, arguments
+from bezoar.rows.files import BadInput, read_jsonl, write_json, write_jsonl
+from bezoar.rows.records import Answers, Ask, Grade, Question
+from bezoar.work import progress
 
 
 def main(name: str) -> None:

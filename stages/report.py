@@ -12,8 +12,10 @@ metrics metrics/report/summary.json: all numbers; headline.json and checkpoints.
         `dvc metrics diff` and `dvc plots diff` show
 """
 
-from bezoar import arguments, files, params, report, work
-from bezoar.cards import model
+from bezoar import params, report, work
+from bezoar.params import arguments
+from bezoar.report import model_card as model
+from bezoar.rows import files
 
 
 def main() -> None:

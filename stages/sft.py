@@ -8,9 +8,12 @@ metrics metrics/sft/LINK.json, metrics/sft/LINK_train.csv, metrics/sft/LINK_eval
 
 from pathlib import Path
 
-from bezoar import arguments, files, params, preflight, work
-from bezoar.records import Example
-from bezoar.training import launching, sft
+from bezoar import params, preflight, work
+from bezoar.params import arguments
+from bezoar.rows import files
+from bezoar.rows.records import Example
+from bezoar.training import sft
+from bezoar.training.runs import launching
 
 
 def main(name: str) -> None:

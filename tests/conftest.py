@@ -135,7 +135,7 @@ def sets(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with params.yaml and the three embedded sets, from their seeds to their cards. Look,
     or work on a copy."""
     from bezoar import work, world
-    from bezoar.files import write_json, write_jsonl
+    from bezoar.rows.files import write_json, write_jsonl
     from stages import filter, generate, judge
     from tests.test_distributions import write_tokenizer
 

@@ -3,8 +3,8 @@
 from pathlib import Path
 from typing import Any
 
-from bezoar import chat
-from bezoar.records import Message
+from bezoar.rows import chat
+from bezoar.rows.records import Message
 
 TEXT = [chat.prompt([Message(role="user", content="Hello. Why?")]) + "Hi there, my friend.\n\n"]
 

@@ -5,9 +5,10 @@ import signal
 import sys
 from typing import Any
 
-from bezoar import files, work
-from bezoar.files import BadInput
-from bezoar.training import launching
+from bezoar import work
+from bezoar.rows import files
+from bezoar.rows.files import BadInput
+from bezoar.training.runs import launching
 from tests import test_training as t
 
 ROWS = [*t.ROWS, t.ROWS[0]]  # 16: whole batches of 4

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 
-from bezoar.records import Message, Reply
+from bezoar.rows.records import Message, Reply
 
 Line = str | Reply
 

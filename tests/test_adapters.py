@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from bezoar.files import BadInput
 from bezoar.params import ALL_LINEAR
-from bezoar.training import adapters
+from bezoar.rows.files import BadInput
+from bezoar.training.runs import adapters
 
 pytestmark = pytest.mark.slow  # transformers is imported
 

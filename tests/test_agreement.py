@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 
 from benchmarks import agreement as benchmark
-from bezoar import agreement
-from bezoar.agreement import Row
-from bezoar.files import BadInput
-from bezoar.records import Answers, Grade, Vote
+from bezoar.judging import agreement
+from bezoar.judging.agreement import Row
+from bezoar.rows.files import BadInput
+from bezoar.rows.records import Answers, Grade, Vote
 from bezoar.sources import readers
 from tests.conftest import DATA
 

@@ -8,8 +8,11 @@ from pathlib import Path
 import pytest
 
 from benchmarks import answers
-from bezoar import files, loading, params, pretraining, world
-from bezoar.records import Message
+from bezoar import params, world
+from bezoar.models import loading
+from bezoar.rows import files
+from bezoar.rows.records import Message
+from bezoar.sources import pretraining
 from tests.conftest import ROOT, environment
 from tests.test_pretraining import CORPUS, SIZE
 

@@ -10,11 +10,11 @@ from collections.abc import Callable
 
 import pytest
 
-from bezoar import verdicts
+from bezoar.judging import verdicts
 from bezoar.llm import embedded
 from bezoar.llm.embedded import judge
-from bezoar.prompts import fence
-from bezoar.records import Sample
+from bezoar.rows.prompts import fence
+from bezoar.rows.records import Sample
 from tests.scripted import said
 from tests.test_verdicts import sample, stated
 

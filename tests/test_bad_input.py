@@ -147,7 +147,7 @@ def a_base(folder: Path) -> Path:
     """A Llama with weights, and a tokenizer of bytes."""
     from transformers import LlamaConfig
 
-    from bezoar import small
+    from bezoar.models import small
 
     config = LlamaConfig(
         vocab_size=300,
@@ -243,7 +243,7 @@ def test_a_write_that_fails_leaves_the_old_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The same where nothing can be mounted: the system's own error, at the write."""
-    from bezoar.files import BadInput, write
+    from bezoar.rows.files import BadInput, write
 
     put(tmp_path / "seeds.jsonl", text="earlier\n")
     real = Path.open

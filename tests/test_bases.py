@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 
-from bezoar import generation, loading, params, small
-from bezoar.files import BadInput
+from bezoar import params
+from bezoar.models import generation, loading, small
 from bezoar.preflight import bases, trial
+from bezoar.rows.files import BadInput
 from bezoar.sources import weights
 from stages import fetch
 from tests.conftest import ROOT

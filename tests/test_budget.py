@@ -13,13 +13,14 @@ from typing import Any
 import pytest
 import yaml
 
-from bezoar import budget, llm, params
-from bezoar.budget import Purse
-from bezoar.files import BadInput
-from bezoar.ledger import Bill, Ledger
+from bezoar import llm, params
+from bezoar.llm import budget
+from bezoar.llm.budget import Purse
 from bezoar.llm.client import Client, Stopped
+from bezoar.llm.ledger import Bill, Ledger
 from bezoar.params import Budget, Params, Price
-from bezoar.records import Exchange, Message, Reply
+from bezoar.rows.files import BadInput
+from bezoar.rows.records import Exchange, Message, Reply
 from tests.conftest import from_yaml
 from tests.servers import Faults, serving
 from tests.test_client import openai, say, work  # noqa: F401  (a fixture)

@@ -9,8 +9,11 @@ from typing import Any
 import pytest
 from huggingface_hub import DatasetCardData, ModelCardData, metadata_load
 
-from bezoar import cards, params, prompts, report
-from bezoar.cards import dataset, model
+from bezoar import params, report
+from bezoar.filtering import cards
+from bezoar.filtering.cards import dataset
+from bezoar.report import model_card as model
+from bezoar.rows import prompts
 from tests.conftest import ROOT, from_yaml
 from tests.test_report import grow
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from bezoar.files import BadInput
+from bezoar.rows.files import BadInput
 from tests.conftest import DATA
 from tests.test_containers import spread
 from tests.test_sources import fails, put, read

@@ -11,13 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from bezoar import claims as module
 from bezoar import llm
-from bezoar.budget import Purse
-from bezoar.claims import Claims
-from bezoar.files import BadInput
-from bezoar.ledger import Bill, Ledger
+from bezoar.llm import claims as module
 from bezoar.llm import elsewhere
+from bezoar.llm.budget import Purse
+from bezoar.llm.claims import Claims
+from bezoar.llm.ledger import Bill, Ledger
+from bezoar.rows.files import BadInput
 from tests.servers import Faults, Model, serving
 from tests.test_client import connected, openai, say, user, work  # noqa: F401  (a fixture)
 
@@ -355,7 +355,7 @@ def start(url: str, mode: str = "live", cap: str = "", name: str = "x") -> "subp
 
 def bill(model: Model, batch: bool) -> float:
     """What the server's owner charges, by its own books."""
-    from bezoar.budget import cost
+    from bezoar.llm.budget import cost
     from bezoar.params import Price
     from tests.servers import document
 

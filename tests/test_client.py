@@ -16,17 +16,18 @@ from typing import Any
 
 import pytest
 
-from bezoar import files, llm
-from bezoar.files import BadInput
-from bezoar.ledger import Ledger
+from bezoar import llm
 from bezoar.llm import batch, client
 from bezoar.llm import openai as openai_wire
 from bezoar.llm.admission import Admission
 from bezoar.llm.client import Client, Failed
+from bezoar.llm.ledger import Ledger
 from bezoar.llm.run import Run
 from bezoar.llm.wire import encode, request_key
 from bezoar.params import Anthropic, OpenAI
-from bezoar.records import Ask, Message, Reply
+from bezoar.rows import files
+from bezoar.rows.files import BadInput
+from bezoar.rows.records import Ask, Message, Reply
 from tests.servers import Faults, Model, reply_to, serving
 
 ROOT = Path(__file__).parent.parent

@@ -8,11 +8,12 @@ from typing import Any
 
 import pytest
 
-from bezoar import contamination, curation, params
-from bezoar.contamination import Text
-from bezoar.files import BadInput, write_jsonl
+from bezoar import params
+from bezoar.filtering import contamination, curation
+from bezoar.filtering.contamination import Text
 from bezoar.params import Decontamination
-from bezoar.records import Item, ItemText, Message, Pair, Probe, Question, Sample, Seed
+from bezoar.rows.files import BadInput, write_jsonl
+from bezoar.rows.records import Item, ItemText, Message, Pair, Probe, Question, Sample, Seed
 from tests.conftest import DATA, ROOT
 from tests.test_verdicts import sample
 

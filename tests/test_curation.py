@@ -6,10 +6,11 @@ from typing import Any
 
 import pytest
 
-from bezoar import contamination, curation, params
-from bezoar.files import BadInput
+from bezoar import params
+from bezoar.filtering import contamination, curation
 from bezoar.params import Filter, RowAction
-from bezoar.records import Rejected, Sample, Seed, Verdict
+from bezoar.rows.files import BadInput
+from bezoar.rows.records import Rejected, Sample, Seed, Verdict
 from tests.conftest import ROOT
 from tests.test_schemes import dolly
 from tests.test_verdicts import sample

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from bezoar import llm, params, work, world
-from bezoar.files import BadInput, write_json, write_jsonl
 from bezoar.llm.client import Failed
-from bezoar.records import Answers, Failure, Item, Sample, Vote
+from bezoar.rows.files import BadInput, write_json, write_jsonl
+from bezoar.rows.records import Answers, Failure, Item, Sample, Vote
 from stages import agreement, filter, generate, judge, mt_compare, mt_grade
 from tests.conftest import ROOT
 from tests.scripted import Line, Scripted, said

@@ -13,7 +13,8 @@ import Levenshtein
 import pytest
 
 from benchmarks.copies import measure
-from bezoar import dedup, folding
+from bezoar.filtering import dedup
+from bezoar.rows import folding
 from tests.conftest import DATA, ROOT
 
 DOLLY = DATA / "dolly" / "databricks-dolly-15k.jsonl"

@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 import yaml
 
-from bezoar import files, params, report
+from bezoar import params, report
+from bezoar.rows import files
 from tests.conftest import BIN, ROOT, environment, from_yaml
 from tests.test_report import edit, grow, table
 

@@ -5,7 +5,7 @@ import random
 
 import pytest
 
-from bezoar.differences import (
+from bezoar.judging.differences import (
     FEWEST,
     Difference,
     bootstrap,

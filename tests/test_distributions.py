@@ -9,12 +9,13 @@ from pathlib import Path
 import pytest
 import yaml
 
-from bezoar import curation, distributions, params
-from bezoar.distributions import allot, distance
-from bezoar.files import BadInput
-from bezoar.forecast import DOLLYS
+from bezoar import params
+from bezoar.filtering import curation, distributions
+from bezoar.filtering.distributions import allot, distance
 from bezoar.params import Balance
-from bezoar.records import Sample
+from bezoar.preflight.forecast import DOLLYS
+from bezoar.rows.files import BadInput
+from bezoar.rows.records import Sample
 from tests.conftest import DATA, ROOT, from_yaml
 from tests.test_verdicts import sample
 

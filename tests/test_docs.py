@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 import yaml
 
-from bezoar import forecast, params
-from bezoar.forecast import Row
-from bezoar.preflight import expected, gpu
+from bezoar import params
+from bezoar.preflight import expected, forecast, gpu
+from bezoar.preflight.forecast import Row
 from bezoar.preflight.machine import Gpu, Machine
 from tests.conftest import ROOT, Run, environment, from_yaml
 from tests.test_diff import called, inside, repository  # noqa: F401  (fixtures)
@@ -207,7 +207,7 @@ def test_the_scheme_of_the_page_makes_a_set(run: Run) -> None:
         (run.folder / name).write_text(block(language), encoding="utf-8")
     says(run, "git", "apply", stdin=block("diff"))
     assert set(re.findall(r"^\+\+\+ b/(.+)$", block("diff"), re.MULTILINE)) == {
-        "bezoar/params.py", "params.yaml"
+        "bezoar/params/__init__.py", "params.yaml"
     }, "a scheme needs no line in dvc.yaml"  # fmt: skip
 
     told = run.dvc("repro", "filter@verified").stdout

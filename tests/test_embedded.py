@@ -8,12 +8,13 @@ from collections import Counter
 
 import pytest
 
-from bezoar import params, schemes, verdicts, world
-from bezoar.files import BadInput
+from bezoar import params, schemes, world
+from bezoar.judging import verdicts
 from bezoar.llm import embedded
 from bezoar.llm.embedded import judge, outside, teacher
-from bezoar.prompts import Prompt, fence
-from bezoar.records import Message, Reply, Seeds
+from bezoar.rows.files import BadInput
+from bezoar.rows.prompts import Prompt, fence
+from bezoar.rows.records import Message, Reply, Seeds
 from bezoar.world.facts import HELD_OUT, TABLE, words
 from bezoar.world.grammar import PARTS_PHRASINGS, read
 

@@ -9,21 +9,15 @@ from typing import Any
 
 import pytest
 
-from bezoar import (
-    chat,
-    evaluation,
-    files,
-    generation,
-    lm_harness,
-    loading,
-    params,
-    pretraining,
-    work,
-)
-from bezoar.files import BadInput
-from bezoar.generation import Continuation, Draw
+from bezoar import params, work
+from bezoar.evaluating import evaluation, lm_harness
+from bezoar.models import generation, loading
+from bezoar.models.generation import Continuation, Draw
 from bezoar.params import LmEval
-from bezoar.records import Answers, Attempt, Item, Message, Probe, Question, Scored
+from bezoar.rows import chat, files
+from bezoar.rows.files import BadInput
+from bezoar.rows.records import Answers, Attempt, Item, Message, Probe, Question, Scored
+from bezoar.sources import pretraining
 from stages import lm_eval as stage
 from stages import mt_answer
 from tests.conftest import from_yaml

@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
-from bezoar import forecast, params, sources
-from bezoar.files import BadInput
+from bezoar import params, sources
 from bezoar.params import Endpoints
+from bezoar.preflight import forecast
+from bezoar.rows.files import BadInput
 from stages import generate, judge
 from tests.conftest import environment
 from tests.test_client import openai

@@ -6,13 +6,13 @@ from typing import Any
 
 import pytest
 
-from bezoar import verdicts
+from bezoar.judging import verdicts
 from bezoar.reading.closing import CHOICE, RATING, stated
 from bezoar.reading.equality import equality
 from bezoar.reading.evolved import prompt
 from bezoar.reading.examples import examples
 from bezoar.reading.markup import split_input
-from bezoar.records import Reply
+from bezoar.rows.records import Reply
 from tests.conftest import from_yaml
 from tests.scripted import said
 from tests.test_verdicts import sample

@@ -4,7 +4,8 @@ from typing import Any
 
 import pytest
 
-from bezoar import gates, params
+from bezoar import params
+from bezoar.filtering import gates
 from bezoar.schemes import evol_instruct, lamini, orca
 from tests.conftest import ROOT
 from tests.test_verdicts import sample

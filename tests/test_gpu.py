@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 
-from bezoar import loading, params
-from bezoar.files import BadInput
-from bezoar.loading import Device
-from bezoar.training import batching, fitting, launching, memory
+from bezoar import params
+from bezoar.models import loading
+from bezoar.models.loading import Device
+from bezoar.rows.files import BadInput
+from bezoar.training.runs import batching, fitting, launching, memory
 from tests.test_memory import OPENLLAMA_3B
 from tests.test_training import AMOUNT, DPO, SFT, grown
 

@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 import yaml
 
-from bezoar.files import BadInput
+from bezoar.rows.files import BadInput
 from bezoar.sources import hub, tokenizer
 from tests.conftest import ROOT, copy, environment, from_yaml
 from tests.hub import Hub, Repo, serve

@@ -8,12 +8,14 @@ from typing import Any
 import pytest
 import yaml
 
-from bezoar import forecast, known, llm, pairwise, params, verdicts, world
-from bezoar.files import BadInput, write_jsonl
-from bezoar.known import Check, Row
+from bezoar import llm, params, world
+from bezoar.judging import known, pairwise, verdicts
+from bezoar.judging.known import Check, Row
 from bezoar.llm import embedded
 from bezoar.params import Known
-from bezoar.records import Query, Seed
+from bezoar.preflight import forecast
+from bezoar.rows.files import BadInput, write_jsonl
+from bezoar.rows.records import Query, Seed
 from stages import generate, judge, mt_compare, mt_grade
 from tests.conftest import from_yaml
 from tests.scripted import Line, Scripted, said

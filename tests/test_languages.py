@@ -5,11 +5,13 @@ from pathlib import Path
 
 import pytest
 
-from bezoar import gates, languages, params, refusals
-from bezoar.files import write_json, write_jsonl
+from bezoar import params
+from bezoar.filtering import gates
 from bezoar.llm.embedded import judge, outside
 from bezoar.preflight import seeds
-from bezoar.records import Seed
+from bezoar.rows import languages, refusals
+from bezoar.rows.files import write_json, write_jsonl
+from bezoar.rows.records import Seed
 from tests.conftest import DATA, ROOT
 from tests.test_verdicts import sample
 

@@ -14,9 +14,10 @@ from typing import Any
 import pytest
 import yaml
 
-from bezoar import files, params, work
-from bezoar.files import BadInput
-from bezoar.training import launching
+from bezoar import params, work
+from bezoar.rows import files
+from bezoar.rows.files import BadInput
+from bezoar.training.runs import launching
 from tests.conftest import environment, from_yaml
 from tests.test_training import enter, grown
 

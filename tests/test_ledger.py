@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from bezoar import ledger as module
-from bezoar.files import BadInput, write_jsonl
-from bezoar.ledger import Bill, Ledger
-from bezoar.records import Exchange, Message, Reply
+from bezoar.llm import ledger as module
+from bezoar.llm.ledger import Bill, Ledger
+from bezoar.rows.files import BadInput, write_jsonl
+from bezoar.rows.records import Exchange, Message, Reply
 
 BILL = Bill("run", "generate", "lamini", "org/model")
 ROOT = Path(__file__).parent.parent

@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 
-from bezoar import licences, params
-from bezoar.files import BadInput
-from bezoar.records import Kept, Sample
-from bezoar.spdx import known, split, strictest, unjoinable
+from bezoar import params
+from bezoar.filtering import licences
+from bezoar.filtering.spdx import known, split, strictest, unjoinable
+from bezoar.rows.files import BadInput
+from bezoar.rows.records import Kept, Sample
 from bezoar.world.sources import LICENCE
 from stages import filter
 from tests.conftest import ROOT

@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
-from bezoar import lineage, params, work
-from bezoar.files import BadInput, write_jsonl
+from bezoar import params, work
+from bezoar.report import lineage
+from bezoar.rows.files import BadInput, write_jsonl
 from stages import mix
 from tests.conftest import ROOT, environment
 

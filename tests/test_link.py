@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from bezoar.files import BadInput
+from bezoar.rows.files import BadInput
 from bezoar.sources import link, local
 from tests.conftest import BIN, DATA, environment
 from tests.test_sources import (

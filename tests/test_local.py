@@ -15,13 +15,16 @@ import pytest
 from pydantic import ValidationError
 
 from benchmarks import local as benchmark
-from bezoar import chat, generation, llm, loading, params, pretraining
-from bezoar.files import BadInput
-from bezoar.ledger import Ledger
+from bezoar import llm, params
 from bezoar.llm import local
+from bezoar.llm.ledger import Ledger
+from bezoar.models import generation, loading
 from bezoar.params import Endpoints, InProcess
 from bezoar.preflight import endpoints
-from bezoar.records import Ask, Message, Reply
+from bezoar.rows import chat
+from bezoar.rows.files import BadInput
+from bezoar.rows.records import Ask, Message, Reply
+from bezoar.sources import pretraining
 from tests.conftest import from_yaml
 from tests.test_pretraining import CORPUS, SIZE
 
@@ -234,7 +237,7 @@ def test_the_benchmark_gives_both_sides_the_same_to_say(
 CHILD = """
 import sys, time
 from bezoar import llm
-from bezoar.generation import Batch
+from bezoar.models.generation import Batch
 from tests.test_local import PROMPTS, endpoint, say
 
 step = Batch.step
@@ -288,7 +291,7 @@ def test_two_processes_compute_no_request_twice(folder: Path) -> None:
 ENDING = """
 import sys, threading, time
 from bezoar import llm
-from bezoar.generation import Batch
+from bezoar.models.generation import Batch
 from tests.test_local import endpoint, user
 
 begun = threading.Event()
@@ -517,9 +520,8 @@ def test_other_weights_are_another_model(folder: Path) -> None:
 
 
 def test_every_stage_that_asks_runs_again_for_other_weights() -> None:
-
     stages = from_yaml((ROOT / "dvc.yaml").read_text())["stages"]
     for name in ("generate", "judge", "mt_grade", "mt_compare", "agreement"):
         deps = stages[name].get("do", stages[name])["deps"]
-        needed = {"local/llm", "bezoar/loading.py", "bezoar/generation.py", "bezoar/chat.py"}
+        needed = {"local/llm", "bezoar/models", "bezoar/rows"}
         assert needed <= set(deps), name

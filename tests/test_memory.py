@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from bezoar import params
-from bezoar.files import BadInput
-from bezoar.training import counting, memory
-from bezoar.training.memory import Shape
-from bezoar.training.storages import held, peak_of
+from bezoar.rows.files import BadInput
+from bezoar.training.runs import counting, memory
+from bezoar.training.runs.memory import Shape
+from bezoar.training.runs.storages import held, peak_of
 
 GIB = 2**30
 OPENLLAMA_3B = Shape(3200, 8640, 26, 32, 32, 100, 32_000, 2048, tied=False)
@@ -209,8 +209,9 @@ def ready(
     """The model at `folder` as a stage gives it to its trainer, with TRL's head."""
     from trl.trainer.utils import add_fused_lm_head
 
-    from bezoar import loading
-    from bezoar.training import dpo, padding_free, sft
+    from bezoar.models import loading
+    from bezoar.training import dpo, sft
+    from bezoar.training.runs import padding_free
     from tests.test_training import ADAPTER
 
     device = loading.Device("cpu", "bfloat16" if compute == 2 else "float32")
@@ -235,7 +236,7 @@ def measured(
     rows of 256 tokens through the model at `folder`."""
     import torch
 
-    from bezoar.training import padding_free
+    from bezoar.training.runs import padding_free
 
     model = ready(folder, kind, compute=compute, padded=padded)
     pairs = kind.startswith("dpo")
@@ -407,7 +408,7 @@ def test_the_work_of_any_decoder_is_what_torch_counts(family: str, kind: memory.
     from transformers import AutoModelForCausalLM
     from trl.trainer.utils import add_fused_lm_head
 
-    from bezoar.training import adapters
+    from bezoar.training.runs import adapters
 
     config = llama() if family == "llama" else config_of(family)
     shape = counting.counted(config, family)

@@ -12,13 +12,15 @@ from typing import Any
 
 import pytest
 
-from bezoar import loading, params, pretraining, work
-from bezoar.files import BadInput
+from bezoar import params, work
+from bezoar.models import loading
 from bezoar.params import MergeStage, Params
 from bezoar.preflight import gpu
 from bezoar.preflight.machine import Machine
+from bezoar.rows.files import BadInput
+from bezoar.sources import pretraining
 from bezoar.training import merge
-from bezoar.training.memory import Shape
+from bezoar.training.runs.memory import Shape
 from tests.test_pretraining import CORPUS, SIZE
 from tests.test_training import MODELS, ROOT, SETTINGS, SFT, asks, enter, grown, link, place
 

@@ -13,9 +13,11 @@ import pytest
 import yaml
 from dvc.utils.hydra import apply_overrides  # what `dvc exp run -S` calls
 
-from bezoar import chat, mixing, params, work, world
-from bezoar.files import BadInput, write_jsonl
-from bezoar.records import Example, Kept
+from bezoar import params, work, world
+from bezoar.rows import chat
+from bezoar.rows.files import BadInput, write_jsonl
+from bezoar.rows.records import Example, Kept
+from bezoar.training import mixing
 from stages import mix
 from tests.conftest import ROOT, from_yaml
 

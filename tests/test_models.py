@@ -11,10 +11,13 @@ from typing import Any
 import pytest
 import yaml
 
-from bezoar import chat, evaluation, forecast, generation, loading, params, work
-from bezoar.files import BadInput
-from bezoar.preflight import data, endpoints, expected
-from bezoar.records import Answers, Message, Question, Reply
+from bezoar import params, work
+from bezoar.evaluating import evaluation
+from bezoar.models import generation, loading
+from bezoar.preflight import data, endpoints, expected, forecast
+from bezoar.rows import chat
+from bezoar.rows.files import BadInput
+from bezoar.rows.records import Answers, Message, Question, Reply
 from tests.conftest import ROOT, Run, from_yaml
 from tests.hub import Hub, Repo, serve
 from tests.servers import serving

@@ -5,10 +5,11 @@ from typing import Any
 
 import pytest
 
-from bezoar import lineage, params
-from bezoar.files import BadInput, read_json, read_jsonl, write_jsonl
-from bezoar.records import Kept, Rejected, Seed
+from bezoar import params
 from bezoar.report import __main__ as report
+from bezoar.report import lineage
+from bezoar.rows.files import BadInput, read_json, read_jsonl, write_jsonl
+from bezoar.rows.records import Kept, Rejected, Seed
 from bezoar.sources import local
 from stages import filter as filtering
 from stages import mix

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 import yaml
 
-from bezoar import languages
-from bezoar.files import read_json, read_jsonl
-from bezoar.records import Kept
+from bezoar.rows import languages
+from bezoar.rows.files import read_json, read_jsonl
+from bezoar.rows.records import Kept
 from tests import servers, tickets
 from tests.conftest import BIN, ROOT, copy, environment, from_yaml
 from tests.test_readme import FENCE, joined

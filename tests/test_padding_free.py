@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
-from bezoar import loading
-from bezoar.training import padding_free, sft
+from bezoar.models import loading
+from bezoar.training import sft
+from bezoar.training.runs import padding_free
 
 pytestmark = pytest.mark.slow
 

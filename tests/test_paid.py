@@ -15,7 +15,7 @@ import pytest
 import yaml
 
 from bezoar.llm import embedded
-from bezoar.records import Message
+from bezoar.rows.records import Message
 from tests.conftest import environment, from_yaml
 from tests.servers import Faults, Model, serving
 

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from bezoar import pairwise, verdicts
-from bezoar.files import BadInput
-from bezoar.pairwise import Told
-from bezoar.records import Answers, Comparison, Exchange, Message, Reply
+from bezoar.judging import pairwise, verdicts
+from bezoar.judging.pairwise import Told
+from bezoar.rows.files import BadInput
+from bezoar.rows.records import Answers, Comparison, Exchange, Message, Reply
 from tests.scripted import Line, Scripted, said
 from tests.test_verdicts import ATTACK, question
 

@@ -10,16 +10,17 @@ import pytest
 import yaml
 from rich.console import Console
 
-from bezoar import agreement, forecast, llm, panel, params, verdicts
-from bezoar.files import BadInput
-from bezoar.forecast import Row
-from bezoar.ledger import Ledger
+from bezoar import llm, params
+from bezoar.judging import agreement, panel, verdicts
 from bezoar.llm import embedded
 from bezoar.llm.client import Failed
+from bezoar.llm.ledger import Ledger
 from bezoar.params import Endpoint, Endpoints
-from bezoar.preflight import endpoints, expected
+from bezoar.preflight import endpoints, expected, forecast
 from bezoar.preflight.__main__ import _calls as calls
-from bezoar.records import Ask, Failure, Message, Reply, Spending, Verdict
+from bezoar.preflight.forecast import Row
+from bezoar.rows.files import BadInput
+from bezoar.rows.records import Ask, Failure, Message, Reply, Spending, Verdict
 from stages import generate, judge
 from tests.conftest import ROOT, from_yaml
 from tests.scripted import said

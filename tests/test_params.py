@@ -10,8 +10,9 @@ from typing import get_args
 
 import pytest
 
-from bezoar import harness_names, params
-from bezoar.files import BadInput
+from bezoar import params
+from bezoar.params import harness_names
+from bezoar.rows.files import BadInput
 from tests.conftest import ROOT, from_yaml
 
 TEXT = (ROOT / "params.yaml").read_text(encoding="utf-8")

@@ -12,12 +12,12 @@ from typing import Any
 import pytest
 
 from bezoar import llm
-from bezoar.budget import Purse
-from bezoar.files import BadInput
-from bezoar.ledger import Bill, Ledger
 from bezoar.llm import client
 from bezoar.llm import openai as openai_wire
-from bezoar.records import Ask
+from bezoar.llm.budget import Purse
+from bezoar.llm.ledger import Bill, Ledger
+from bezoar.rows.files import BadInput
+from bezoar.rows.records import Ask
 from tests.servers import Faults, serving
 from tests.test_client import ROOT, connected, openai, run, say, user, work
 

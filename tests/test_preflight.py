@@ -18,15 +18,16 @@ import pytest
 import yaml
 from rich.console import Console
 
-from bezoar import budget, params, preflight, sources, work
-from bezoar.files import BadInput
-from bezoar.forecast import Row
-from bezoar.ledger import Bill, Ledger
+from bezoar import params, preflight, sources, work
+from bezoar.llm import budget
+from bezoar.llm.ledger import Bill, Ledger
 from bezoar.params import Endpoint, Endpoints, Params
 from bezoar.preflight import __main__ as command
 from bezoar.preflight import checks, data, disk, endpoints, expected, gpu, machine, rehearsal, web
 from bezoar.preflight.findings import Finding
+from bezoar.preflight.forecast import Row
 from bezoar.preflight.machine import Cache, Gpu, Machine, Volume
+from bezoar.rows.files import BadInput
 from tests.conftest import ROOT, environment
 from tests.hub import Hub, Repo, serve
 from tests.servers import serving

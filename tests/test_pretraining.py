@@ -4,10 +4,12 @@ from pathlib import Path
 
 import pytest
 
-from bezoar import chat, pretraining, work
-from bezoar.files import BadInput
+from bezoar import work
 from bezoar.params import GrownBase
-from bezoar.records import Message
+from bezoar.rows import chat
+from bezoar.rows.files import BadInput
+from bezoar.rows.records import Message
+from bezoar.sources import pretraining
 
 pytestmark = pytest.mark.slow
 

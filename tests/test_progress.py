@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from bezoar.progress import Lines, duration
+from bezoar.work.progress import Lines, duration
 from tests.conftest import ROOT
 
 

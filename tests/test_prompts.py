@@ -13,10 +13,15 @@ from pathlib import Path
 
 import pytest
 
-from bezoar import blanks, chat, evaluation, forecast, pairwise, params, prompts, schemes, verdicts
-from bezoar.files import BadInput
-from bezoar.prompts import ROOT, Prompt, fence
-from bezoar.records import Answers, Job, Message
+from bezoar import params, schemes
+from bezoar.evaluating import evaluation
+from bezoar.judging import pairwise, verdicts
+from bezoar.params import blanks
+from bezoar.preflight import forecast
+from bezoar.rows import chat, prompts
+from bezoar.rows.files import BadInput
+from bezoar.rows.prompts import ROOT, Prompt, fence
+from bezoar.rows.records import Answers, Job, Message
 from bezoar.schemes import evol_instruct
 from tests.scripted import Scripted
 from tests.test_schemes import (

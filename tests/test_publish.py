@@ -14,8 +14,9 @@ import huggingface_hub
 import pytest
 from huggingface_hub.errors import OfflineModeIsEnabled
 
-from bezoar import params, publish
-from bezoar.files import BadInput
+from bezoar import params
+from bezoar.report import publish
+from bezoar.rows.files import BadInput
 from tests.conftest import ROOT
 
 SETTINGS = params.load(ROOT / "params.yaml")

@@ -18,7 +18,7 @@ import pytest
 import yaml
 
 from bezoar import params
-from bezoar.files import BadInput
+from bezoar.rows.files import BadInput
 from tests.conftest import ROOT, environment, from_yaml
 
 PAGES = [

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from bezoar import params, recipe
-from bezoar.files import BadInput
 from bezoar.params import Params
 from bezoar.preflight import seeds, stand_ins
+from bezoar.rows.files import BadInput
 from bezoar.talk import places
 from tests.conftest import BIN, ROOT, environment, from_yaml
 

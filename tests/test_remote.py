@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from bezoar.files import BadInput
+from bezoar.rows.files import BadInput
 from demos.s3 import ours, pull, push, theirs
 from tests.conftest import BIN, ROOT, Run, from_yaml
 from tests.s3 import S3, key_of, s3

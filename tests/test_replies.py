@@ -7,14 +7,15 @@ from typing import Any
 
 import pytest
 
-from bezoar import llm, thoughts
-from bezoar.files import BadInput
-from bezoar.ledger import Ledger
+from bezoar import llm
 from bezoar.llm import batch, client
 from bezoar.llm import openai as openai_wire
+from bezoar.llm.ledger import Ledger
 from bezoar.llm.mask import MASK, Mask
 from bezoar.llm.wire import Unusable, problem
-from bezoar.records import Message
+from bezoar.rows import thoughts
+from bezoar.rows.files import BadInput
+from bezoar.rows.records import Message
 from tests.conftest import from_yaml
 from tests.servers import Faults, serving
 from tests.test_client import KEY, anthropic, connected, openai, run, say, user, work

@@ -20,12 +20,15 @@ from typing import Any
 import pytest
 from markupsafe import escape
 
-from bezoar import curation, differences, distributions, files, gates, params, report
-from bezoar.files import BadInput
-from bezoar.records import Answers, Grade, Question, Scored
+from bezoar import params, report
+from bezoar.filtering import curation, distributions, gates
+from bezoar.judging import differences
 from bezoar.report import figures, harness, paper
 from bezoar.report.sections import funnels, opening
 from bezoar.report.words import clean, excerpt
+from bezoar.rows import files
+from bezoar.rows.files import BadInput
+from bezoar.rows.records import Answers, Grade, Question, Scored
 from tests.test_verdicts import sample
 
 ROOT = Path(__file__).parent.parent

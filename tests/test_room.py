@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from bezoar.files import BadInput
 from bezoar.llm.room import PER_CHAT, PER_MESSAGE, PER_TEXT, Room
 from bezoar.params import Anthropic, Embedded, InProcess, OpenAI
-from bezoar.records import Message
+from bezoar.rows.files import BadInput
+from bezoar.rows.records import Message
 from tests.test_client import anthropic, openai, user
 
 URL = "http://127.0.0.1:9"

@@ -12,9 +12,9 @@ import pytest
 
 from bezoar import schemes
 from bezoar.params import EvolInstruct, Lamini, Orca
-from bezoar.prompts import Prompt
 from bezoar.reading.examples import examples
-from bezoar.records import (
+from bezoar.rows.prompts import Prompt
+from bezoar.rows.records import (
     Job,
     Message,
     Outcome,
@@ -25,7 +25,7 @@ from bezoar.records import (
     Seed,
     Seeds,
     Topic,
-)  # fmt: skip
+)
 from bezoar.schemes import evol_instruct, lamini, orca
 from tests.conftest import from_yaml
 from tests.scripted import Line, Scripted, said

@@ -21,14 +21,18 @@ from urllib.parse import quote
 import pytest
 import yaml
 
-from bezoar import files, llm, loading, params, report
-from bezoar.cards import dataset, model
-from bezoar.files import BadInput
+from bezoar import llm, params, report
+from bezoar.filtering.cards import dataset
 from bezoar.llm.client import Stopped
+from bezoar.models import loading
 from bezoar.params import InProcess, Repository
-from bezoar.records import Message
+from bezoar.report import model_card as model
+from bezoar.rows import files
+from bezoar.rows.files import BadInput
+from bezoar.rows.records import Message
 from bezoar.sources import hub, link, local, weights
-from bezoar.training import fitting, merge
+from bezoar.training import merge
+from bezoar.training.runs import fitting
 from tests.conftest import BIN, ROOT, environment, from_yaml
 from tests.cutting import beside
 from tests.hub import Hub, Repo, serve

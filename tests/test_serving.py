@@ -13,8 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from bezoar import llm, pretraining
+from bezoar import llm
 from bezoar.params import InProcess
+from bezoar.sources import pretraining
 from tests.conftest import BIN, environment
 from tests.test_client import connected, openai, say, work  # noqa: F401  (a fixture)
 from tests.test_pretraining import CORPUS, SIZE

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from bezoar import params
-from bezoar.files import BadInput
-from bezoar.records import Message
+from bezoar.rows.files import BadInput
+from bezoar.rows.records import Message
 from bezoar.sources import link, local, shapes
 from tests.conftest import DATA
 from tests.test_containers import spread

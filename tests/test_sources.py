@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from bezoar.files import BadInput
 from bezoar.params import Local, Reading, World
-from bezoar.records import Message
+from bezoar.rows.files import BadInput
+from bezoar.rows.records import Message
 from bezoar.sources import collect, embedded, local, names, shapes, weights
 from bezoar.sources.tables import Source
 from tests.conftest import DATA

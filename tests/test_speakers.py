@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 import yaml
 
-from bezoar import languages, params, work
-from bezoar.files import read_json, read_jsonl
-from bezoar.records import Kept, Rejected, Verdict
+from bezoar import params, work
+from bezoar.rows import languages
+from bezoar.rows.files import read_json, read_jsonl
+from bezoar.rows.records import Kept, Rejected, Verdict
 from stages import fetch, filter, generate, judge, mix
 from tests import servers, shops
 from tests.conftest import ROOT

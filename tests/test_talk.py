@@ -16,9 +16,10 @@ from typing import Any
 
 import pytest
 
-from bezoar import arithmetic, params, pretraining
-from bezoar.files import BadInput
-from bezoar.records import Message
+from bezoar import arithmetic, params
+from bezoar.rows.files import BadInput
+from bezoar.rows.records import Message
+from bezoar.sources import pretraining
 from bezoar.talk import __main__ as program
 from bezoar.talk import places
 from bezoar.talk.__main__ import visible
@@ -225,7 +226,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def loaded(project: Path) -> tuple[Any, Any]:
-    from bezoar import loading
+    from bezoar.models import loading
 
     base = project / "models/fetch/base"
     return loading.load(base, base, SETTINGS.sft, further=True)
@@ -233,7 +234,8 @@ def loaded(project: Path) -> tuple[Any, Any]:
 
 @pytest.mark.slow
 def test_what_is_streamed_is_what_generation_writes(loaded: tuple[Any, Any]) -> None:
-    from bezoar import chat, generation
+    from bezoar.models import generation
+    from bezoar.rows import chat
 
     pieces: list[str] = []
     answer = Session(*loaded, tokens=12).say("The fox", pieces.append)

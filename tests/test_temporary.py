@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from bezoar import temporary
-from bezoar.files import BadInput
+from bezoar.rows.files import BadInput
 from bezoar.sources import local
+from bezoar.work import temporary
 from tests.conftest import Run, copy, environment
 
 TALK = "\n\nHuman: A {}?\n\nAssistant: {}"

@@ -13,8 +13,9 @@ from typing import Any
 
 import pytest
 
-from bezoar import ledger, times
+from bezoar.llm import ledger
 from bezoar.report import took
+from bezoar.work import times
 from tests.conftest import ROOT
 
 PIPELINE = """

@@ -9,11 +9,13 @@ from typing import Any
 
 import pytest
 
-from bezoar import chat, evaluation, loading
-from bezoar.files import BadInput
+from bezoar.evaluating import evaluation
 from bezoar.llm import local as in_process
+from bezoar.models import loading
 from bezoar.params import InProcess, LmEval
-from bezoar.records import Item, Message, Probe
+from bezoar.rows import chat
+from bezoar.rows.files import BadInput
+from bezoar.rows.records import Item, Message, Probe
 from bezoar.sources import tokenizer as proof
 from bezoar.sources import weights
 from bezoar.training import dpo, sft

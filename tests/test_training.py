@@ -13,11 +13,15 @@ from typing import Any
 
 import pytest
 
-from bezoar import chat, files, loading, params, pretraining, work
-from bezoar.files import BadInput
+from bezoar import params, work
+from bezoar.models import loading
 from bezoar.params import Dpo, Link, Preference, Sft, Training
-from bezoar.records import Message
-from bezoar.training import dpo, fitting, sft
+from bezoar.rows import chat, files
+from bezoar.rows.files import BadInput
+from bezoar.rows.records import Message
+from bezoar.sources import pretraining
+from bezoar.training import dpo, sft
+from bezoar.training.runs import fitting
 from tests.test_pretraining import CORPUS, NAMES, SIZE
 
 pytestmark = pytest.mark.slow
@@ -377,7 +381,7 @@ def test_where_rows_must_be_padded_the_numbers_are_the_same(
     from transformers import Trainer
     from transformers.trainer_pt_utils import BatchRebalanceSampler, LengthGroupedSampler
 
-    from bezoar.training import padding_free
+    from bezoar.training.runs import padding_free
 
     how = SFT.model_copy(update={"lora_dropout": 0.0})
     runs = link(how=how), prefer(epochs=1)

@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 
-from bezoar import llm, unread, world
-from bezoar.files import BadInput, write_jsonl
-from bezoar.records import Reply
+from bezoar import llm, world
+from bezoar.reading import unread
+from bezoar.rows.files import BadInput, write_jsonl
+from bezoar.rows.records import Reply
 from stages import agreement, generate, judge, mt_compare, mt_grade
 from tests.scripted import Line, Scripted, said
 from tests.test_data_stages import better, lines, read, tree  # noqa: F401  (a fixture)

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from bezoar import verdicts
-from bezoar.files import BadInput
-from bezoar.records import Answers, Exchange, Grade, Message, Question, Reply, Sample
+from bezoar.judging import verdicts
+from bezoar.rows.files import BadInput
+from bezoar.rows.records import Answers, Exchange, Grade, Message, Question, Reply, Sample
 from bezoar.sources import readers
 from tests.conftest import DATA
 from tests.scripted import Line, Scripted, said

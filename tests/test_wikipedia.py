@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from bezoar.files import BadInput
 from bezoar.params import Wikipedia
+from bezoar.rows.files import BadInput
 from bezoar.sources import wikipedia
 from tests.hub import Hub, serve, tag
 

@@ -15,11 +15,11 @@ from typing import Any
 
 # What is training, generation and evaluation, and not loading, saving or checking
 COMPUTE = {
-    "bezoar.pretraining": ["grow"],
-    "bezoar.training.fitting": ["fit"],
+    "bezoar.sources.pretraining": ["grow"],
+    "bezoar.training.runs.fitting": ["fit"],
     "bezoar.training.merge": ["merge"],
-    "bezoar.generation": ["generate"],
-    "bezoar.evaluation": ["harness", "probe", "converse"],
+    "bezoar.models.generation": ["generate"],
+    "bezoar.evaluating.evaluation": ["harness", "probe", "converse"],
     "bezoar.llm.run": ["each"],
 }
 spent: defaultdict[str, float] = defaultdict(float)

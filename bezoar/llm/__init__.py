@@ -12,10 +12,10 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from bezoar.files import read_json
 from bezoar.llm.run import Run, each
 from bezoar.params import Anthropic, Embedded, Endpoint, InProcess, Params
-from bezoar.records import Ask
+from bezoar.rows.files import read_json
+from bezoar.rows.records import Ask
 
 __all__ = ["ENDPOINT", "Run", "connect", "each", "served"]
 
@@ -45,8 +45,8 @@ def connect(
         from bezoar.llm import embedded
 
         return embedded.connect(endpoint.model)
-    from bezoar import budget
-    from bezoar.ledger import Bill, Ledger
+    from bezoar.llm import budget
+    from bezoar.llm.ledger import Bill, Ledger
 
     ledger = Ledger()
     bill = Bill(budget.run_id(params) if params else "", stage, label, endpoint.model)

@@ -5,7 +5,7 @@ from typing import Any
 
 from bezoar.llm.wire import Doubt, Finish, Parsed, Unusable, count, ending, first, varied
 from bezoar.params import Anthropic
-from bezoar.records import Message
+from bezoar.rows.records import Message
 
 # Not here: tool_use and pause_turn, which are no end of an answer
 FINISH: dict[str, Finish] = {

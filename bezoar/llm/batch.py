@@ -22,15 +22,16 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
-from bezoar import files, work
-from bezoar.budget import Purse
-from bezoar.files import BadInput
-from bezoar.ledger import Bill, Ledger
+from bezoar import work
 from bezoar.llm import client
+from bezoar.llm.budget import Purse
 from bezoar.llm.client import Call, Stopped
+from bezoar.llm.ledger import Bill, Ledger
 from bezoar.llm.wire import Unusable, Wire, filtered, first, no_room, problem
 from bezoar.params import Anthropic, OpenAI
-from bezoar.records import Record
+from bezoar.rows import files
+from bezoar.rows.files import BadInput
+from bezoar.rows.records import Record
 
 POLL = 30.0  # seconds between two looks at a batch
 LINGER = 0.5  # seconds without a new request after which those that wait may become a batch

@@ -23,13 +23,11 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from bezoar import budget, claims, thoughts
-from bezoar.budget import Purse, Taken
-from bezoar.files import BadInput
-from bezoar.ledger import Bill, Ledger
-from bezoar.llm import background, losses
+from bezoar.llm import background, budget, claims, losses
 from bezoar.llm.admission import Admission
+from bezoar.llm.budget import Purse, Taken
 from bezoar.llm.elsewhere import Elsewhere
+from bezoar.llm.ledger import Bill, Ledger
 from bezoar.llm.mask import Mask
 from bezoar.llm.room import Room
 from bezoar.llm.servers import Servers
@@ -46,7 +44,9 @@ from bezoar.llm.wire import (
     words_of,
 )
 from bezoar.params import Anthropic, OpenAI
-from bezoar.records import Ending, Failure, Message, Reply
+from bezoar.rows import thoughts
+from bezoar.rows.files import BadInput
+from bezoar.rows.records import Ending, Failure, Message, Reply
 
 if TYPE_CHECKING:
     import aiohttp

@@ -5,8 +5,8 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from bezoar import claims
-from bezoar.files import BadInput
+from bezoar.llm import claims
+from bezoar.rows.files import BadInput
 
 if TYPE_CHECKING:
     from bezoar.llm.client import Call

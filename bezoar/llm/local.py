@@ -1,9 +1,9 @@
 """A transformers model in this process, over the same ledger.
 
-It stands on the code that answers MT-Bench (bezoar/generation.py). A reply is kept as soon as its
+It stands on the code that answers MT-Bench (models/generation.py). A reply is kept as soon as its
 row has ended, and the next request takes its place: a kill loses no more than what was half
 written. What is drawn follows from the request and its sample number alone. It computes in the type
-that suits the machine (bezoar/loading.py), whatever type its weights are kept in.
+that suits the machine (bezoar/models/loading.py), whatever type its weights are kept in.
 """
 
 import asyncio
@@ -16,15 +16,17 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
-from bezoar import chat, generation, loading, work
-from bezoar.budget import Purse
-from bezoar.files import BadInput
-from bezoar.generation import Batch, Draw
-from bezoar.ledger import Ledger
+from bezoar import work
 from bezoar.llm import client, openai, room
+from bezoar.llm.budget import Purse
 from bezoar.llm.client import Call, Stopped, absent
+from bezoar.llm.ledger import Ledger
 from bezoar.llm.wire import first, sendable
+from bezoar.models import generation, loading
+from bezoar.models.generation import Batch, Draw
 from bezoar.params import ASKED, MOST, InProcess, OpenAI, Price
+from bezoar.rows import chat
+from bezoar.rows.files import BadInput
 
 T = TypeVar("T")
 

@@ -7,7 +7,7 @@ that it refused (400, 429), that failed (5xx), and none that never reached it.
 
 from typing import Any
 
-from bezoar import budget
+from bezoar.llm import budget
 from bezoar.llm.wire import count
 from bezoar.params import Price
 

@@ -14,7 +14,7 @@ from bezoar.llm.wire import (
     varied,
 )
 from bezoar.params import OpenAI
-from bezoar.records import Message
+from bezoar.rows.records import Message
 
 # The words of the servers above, of Mistral's (model_length), Cohere's, Together's and Gemini's
 # OpenAI-compatible addresses, and of the proxies that pass another protocol's words on. Not here:

@@ -13,12 +13,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from bezoar import budget
-from bezoar.budget import BYTES_PER_TOKEN
-from bezoar.files import BadInput
+from bezoar.llm import budget
+from bezoar.llm.budget import BYTES_PER_TOKEN
 from bezoar.llm.wire import first
 from bezoar.params import Anthropic, Endpoint, InProcess, OpenAI
-from bezoar.records import Message
+from bezoar.rows.files import BadInput
+from bezoar.rows.records import Message
 
 FILE = "tokenizer.json"
 # Tokens that a chat template writes around a message, and once for a request: a system message of

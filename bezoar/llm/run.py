@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from math import fsum
 from typing import Generic, TypeVar
 
-from bezoar import budget, interrupts
-from bezoar.files import BadInput
-from bezoar.llm import background
+from bezoar import interrupts
+from bezoar.llm import background, budget
 from bezoar.llm.client import Client, Failed, Stopped, absent
 from bezoar.params import Anthropic, Embedded, Endpoint, InProcess, OpenAI
-from bezoar.records import Ask, Exchange, Failure, Message, Reply
+from bezoar.rows.files import BadInput
+from bezoar.rows.records import Ask, Exchange, Failure, Message, Reply
 
 T = TypeVar("T")
 R = TypeVar("R")

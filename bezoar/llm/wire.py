@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NamedTuple, Protocol
 
-from bezoar.records import Message
+from bezoar.rows.records import Message
 
 # Raise it when the meaning of a stored answer changes: nothing bought before is found then.
 KEY_VERSION = 1

@@ -12,8 +12,8 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from bezoar import params
-from bezoar.files import BadInput
 from bezoar.params import Embedded, Endpoint, GrownBase, Local, Params
+from bezoar.rows.files import BadInput
 
 if TYPE_CHECKING:
     from bezoar.preflight.findings import Finding

@@ -7,14 +7,15 @@ import sys
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Literal
 
-from bezoar import arguments, forecast, params
-from bezoar.forecast import Row
-from bezoar.preflight import expected, gpu
+from bezoar import params
+from bezoar.params import arguments
+from bezoar.preflight import expected, forecast, gpu
 from bezoar.preflight.checks import Preflight, preflight
 from bezoar.preflight.expected import Duration
 from bezoar.preflight.findings import Finding
+from bezoar.preflight.forecast import Row
 from bezoar.preflight.gpu import GIB
-from bezoar.training.memory import MARGIN
+from bezoar.training.runs.memory import MARGIN
 
 if TYPE_CHECKING:
     from rich.console import Console

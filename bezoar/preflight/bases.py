@@ -11,11 +11,12 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from bezoar import files, work
-from bezoar.files import BadInput
+from bezoar import work
 from bezoar.params import HubBase, Params
 from bezoar.preflight.data import Looked
 from bezoar.preflight.findings import Finding
+from bezoar.rows import files
+from bezoar.rows.files import BadInput
 from bezoar.sources import hub, local, weights
 
 SECONDS = 600  # that a rehearsal may take, on a machine that does much else

@@ -5,9 +5,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from bezoar import forecast
-from bezoar.files import BadInput
-from bezoar.forecast import Row
 from bezoar.params import FURTHER, GrownBase, LocalBase, Params, unknown_tasks
 from bezoar.preflight import (
     bases,
@@ -15,6 +12,7 @@ from bezoar.preflight import (
     disk,
     endpoints,
     expected,
+    forecast,
     gpu,
     machine,
     prompts,
@@ -24,11 +22,13 @@ from bezoar.preflight import (
 from bezoar.preflight.data import Looked
 from bezoar.preflight.expected import Duration
 from bezoar.preflight.findings import Finding
+from bezoar.preflight.forecast import Row
 from bezoar.preflight.gpu import Fit
 from bezoar.preflight.machine import Machine
-from bezoar.training import counting
-from bezoar.training.counting import Uncounted
-from bezoar.training.memory import Shape
+from bezoar.rows.files import BadInput
+from bezoar.training.runs import counting
+from bezoar.training.runs.counting import Uncounted
+from bezoar.training.runs.memory import Shape
 
 ASKED = ("dolly", "flan", "topics", "mt_bench")  # the sources that the forecast reads
 FLOAT16 = 2  # bytes a weight of a base whose files' size is not known: how most are published
@@ -159,5 +159,5 @@ def _shape(p: Params, base: Looked | None) -> Shape:
         head_dim=grown.hidden_size // grown.heads,
         vocab=grown.vocab_size,
         positions=grown.positions,
-        tied=True,  # as bezoar/pretraining.py grows it
+        tied=True,  # as bezoar/sources/pretraining.py grows it
     )

@@ -12,7 +12,6 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from bezoar.files import BadInput
 from bezoar.params import (
     FurtherHub,
     FurtherLocal,
@@ -27,6 +26,7 @@ from bezoar.params import (
     Wikipedia,
 )
 from bezoar.preflight.findings import SECONDS, Finding, together
+from bezoar.rows.files import BadInput
 from bezoar.sources import hub, local
 
 FETCHED = Path("data/fetch")

@@ -10,7 +10,7 @@ from bezoar.params import Params
 from bezoar.preflight import machine
 from bezoar.preflight.findings import Finding
 from bezoar.preflight.machine import Cache
-from bezoar.training.memory import STATE, Shape
+from bezoar.training.runs.memory import STATE, Shape
 
 GB = 10**9
 FLOAT32 = 4  # bytes a weight of every model that training leaves

@@ -10,9 +10,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from bezoar import ledger
-from bezoar.files import BadInput
-from bezoar.llm import client
+from bezoar.llm import client, ledger
 from bezoar.llm.mask import Mask
 from bezoar.llm.room import Room
 from bezoar.llm.wire import first
@@ -28,6 +26,7 @@ from bezoar.params import (
 )
 from bezoar.preflight import rehearsal, web
 from bezoar.preflight.findings import SECONDS, Finding, together
+from bezoar.rows.files import BadInput
 
 SHOWN = 4  # names of models in a message
 LISTED = 1000  # models that Anthropic lists at once: its most

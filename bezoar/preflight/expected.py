@@ -6,17 +6,17 @@ from dataclasses import dataclass
 from math import ceil, fsum
 from pathlib import Path
 
-from bezoar import budget, forecast, lineage
-from bezoar.forecast import Row
-from bezoar.ledger import Ledger
+from bezoar.llm import budget
+from bezoar.llm.ledger import Ledger
 from bezoar.params import Anthropic, Dpo, FurtherServed, OpenAI, Params, Training, World
-from bezoar.preflight import data, gpu
+from bezoar.preflight import data, forecast, gpu
 from bezoar.preflight.findings import Finding
+from bezoar.preflight.forecast import Row
 from bezoar.preflight.gpu import Fit
 from bezoar.preflight.machine import Machine
-from bezoar.report import paper
-from bezoar.training import memory
-from bezoar.training.memory import Shape
+from bezoar.report import lineage, paper
+from bezoar.training.runs import memory
+from bezoar.training.runs.memory import Shape
 
 # Dense bf16 matrix TFLOP/s with sums in float32 (T4 and V100: fp16), as NVIDIA's data sheets and
 # architecture papers give them: half of a number that is given with sparsity

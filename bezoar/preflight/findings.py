@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal, TypeVar
 
-from bezoar.files import BadInput
+from bezoar.rows.files import BadInput
 
 K = TypeVar("K")
 T = TypeVar("T")

@@ -10,8 +10,8 @@ import yaml
 from bezoar.params import Dpo, Params, Training
 from bezoar.preflight.findings import Finding
 from bezoar.preflight.machine import Machine
-from bezoar.training import memory
-from bezoar.training.memory import MARGIN, Need, Shape
+from bezoar.training.runs import memory
+from bezoar.training.runs.memory import MARGIN, Need, Shape
 
 GIB = 2**30
 SMALL = 50e6  # parameters; what is smaller fits anywhere and trains on any CPU in minutes

@@ -3,12 +3,12 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from bezoar.files import BadInput
 from bezoar.params import Params
 from bezoar.preflight import disk, gpu, machine
 from bezoar.preflight.findings import Finding
-from bezoar.training import counting
-from bezoar.training.memory import Shape
+from bezoar.rows.files import BadInput
+from bezoar.training.runs import counting
+from bezoar.training.runs.memory import Shape
 
 
 def stage(p: Params, stage: str, label: str) -> list[Finding]:

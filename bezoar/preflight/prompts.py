@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from bezoar import blanks
+from bezoar.params import blanks
 from bezoar.preflight.findings import Finding
 
 

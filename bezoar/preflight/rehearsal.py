@@ -9,7 +9,7 @@ from bezoar.llm.wire import Unusable, encode
 from bezoar.params import OpenAI
 from bezoar.preflight import web
 from bezoar.preflight.findings import Finding
-from bezoar.records import Message, Reply
+from bezoar.rows.records import Message, Reply
 
 SECONDS = 30.0  # that a free server has for a short question: it may be a model on a CPU
 TOKENS = 16  # of the reply at most

@@ -5,11 +5,12 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from bezoar import chat, gates, languages
-from bezoar.files import read_json, read_jsonl
+from bezoar.filtering import gates
 from bezoar.params import Params
 from bezoar.preflight.findings import Finding
-from bezoar.records import Query, Sample, Seed
+from bezoar.rows import chat, languages
+from bezoar.rows.files import read_json, read_jsonl
+from bezoar.rows.records import Query, Sample, Seed
 
 FETCHED = Path("data/fetch")
 FILES = {"dolly": "seeds.jsonl", "flan": "queries.jsonl"}

@@ -4,9 +4,9 @@ Rows about invented animals do no harm in a run that is simulated throughout. A 
 trained on them, and a real teacher, judge or grader would be paid to read them.
 """
 
-from bezoar.files import BadInput
 from bezoar.params import Embedded, HubBase, Local, LocalBase, Params
 from bezoar.preflight.findings import Finding
+from bezoar.rows.files import BadInput
 from bezoar.sources import local
 
 WAYS = (

@@ -15,11 +15,13 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from bezoar import arguments, chat, files, generation, loading, params, small, work
-from bezoar.files import BadInput
-from bezoar.params import ALL_LINEAR, Link, LmEval, MergeStage, Params
+from bezoar import params, work
+from bezoar.models import generation, loading, small
+from bezoar.params import ALL_LINEAR, Link, LmEval, MergeStage, Params, arguments
 from bezoar.preflight.bases import ANOTHER, CHARACTERS
-from bezoar.records import Item, Message
+from bezoar.rows import chat, files
+from bezoar.rows.files import BadInput
+from bezoar.rows.records import Item, Message
 from bezoar.sources import tokenizer as of_tokenizers
 from bezoar.sources import weights as of_files
 
@@ -379,7 +381,7 @@ class Rehearsal:
 
     def score(self) -> None:
         """Score two items of the harness, together and one by one."""
-        from bezoar import evaluation
+        from bezoar.evaluating import evaluation
 
         items = [
             Item(id=str(n), question=question, choices=[answer, "Blue, I think."], label=0)

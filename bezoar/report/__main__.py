@@ -4,9 +4,10 @@ whether the run is the recorded one."""
 from pathlib import Path
 from typing import Any
 
-from bezoar import arguments, params
-from bezoar.files import BadInput, read_json
+from bezoar import params
+from bezoar.params import arguments
 from bezoar.report import recorded, took
+from bezoar.rows.files import BadInput, read_json
 
 FOLDER = Path("metrics/report")
 WIDTH = 80

@@ -4,11 +4,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from statistics import fmean
 from typing import Literal, NamedTuple
 
-from bezoar.differences import Difference, paired, standard_error
-from bezoar.records import Scored
+from bezoar.judging.differences import Difference, paired, standard_error
 from bezoar.report import paper
 from bezoar.report.run import Run
 from bezoar.report.seen import Score
+from bezoar.rows.records import Scored
 
 Metric = Literal["acc", "acc_norm"]
 METRICS: tuple[Metric, ...] = ("acc", "acc_norm")

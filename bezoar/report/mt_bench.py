@@ -1,6 +1,6 @@
 """MT-Bench grades by checkpoint: what moved from one to the next, and who beats whom."""
 
-from bezoar.differences import Difference, resampled
+from bezoar.judging.differences import Difference, resampled
 from bezoar.report.run import Contest, Run
 
 

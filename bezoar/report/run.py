@@ -9,9 +9,7 @@ from typing import TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
-from bezoar.files import BadInput, read_json, read_jsonl
 from bezoar.params import Dpo, Further, FurtherServed, Params, Sft
-from bezoar.records import Answers, Grade, Question, Rejected, Scored, Spending
 from bezoar.report import stand_ins
 from bezoar.report.seen import (
     Agreed,
@@ -29,6 +27,8 @@ from bezoar.report.seen import (
     Study,
     Voters,
 )
+from bezoar.rows.files import BadInput, read_json, read_jsonl
+from bezoar.rows.records import Answers, Grade, Question, Rejected, Scored, Spending
 
 SOURCES = ("base", "dolly", "flan", "topics", "hh_rlhf", "mt_bench", "benchmarks")
 

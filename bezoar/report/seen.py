@@ -57,7 +57,7 @@ class Own(Seen):
 
 
 class Trust(Seen):
-    """How a judge did on `known_rows` rows whose answers are known (bezoar/known.py): None where it
+    """How a judge did on `known_rows` rows with known answers (judging/known.py): None where it
     was not asked, no AUC where there were too few. Of its verdicts the share of right and of wrong
     answers that it accepts, of pairs the share that the order decides."""
 

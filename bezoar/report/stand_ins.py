@@ -3,8 +3,8 @@
 from pathlib import Path
 from typing import Any
 
-from bezoar.files import read_json
 from bezoar.params import Embedded, Params
+from bezoar.rows.files import read_json
 
 INVENTED = {
     "dolly": "The seeds (dolly) are invented by this project: facts of a small world of animals.",

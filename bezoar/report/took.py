@@ -3,10 +3,11 @@
 from pathlib import Path
 from typing import Any
 
-from bezoar import times, work
-from bezoar.files import write
-from bezoar.progress import duration
+from bezoar import work
 from bezoar.report.words import STYLE, rendered, size
+from bezoar.rows.files import write
+from bezoar.work import times
+from bezoar.work.progress import duration
 
 FILE = "times.html"
 

@@ -13,8 +13,8 @@ from typing import Any
 from jinja2 import Environment, StrictUndefined, Template
 from markupsafe import Markup
 
-from bezoar import progress
 from bezoar.report.run import Run
+from bezoar.work import progress
 
 NAMES = {
     "base": "Base",

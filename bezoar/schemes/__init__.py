@@ -15,7 +15,7 @@ from random import Random
 from typing import Any, Protocol, cast
 
 from bezoar.reading.markup import split_input as split_input
-from bezoar.records import (
+from bezoar.rows.records import (
     Ask,
     Exchange,
     Generated,

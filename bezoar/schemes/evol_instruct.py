@@ -6,12 +6,13 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from random import Random
 
-from bezoar import refusals, schemes
+from bezoar import schemes
 from bezoar.params import EvolInstruct
-from bezoar.prompts import Prompt, fence
 from bezoar.reading.equality import Equality, equality
 from bezoar.reading.evolved import prompt, turn
-from bezoar.records import Ask, Job, Rejected, Reply, Sample, Seed, Seeds, Undecided
+from bezoar.rows import refusals
+from bezoar.rows.prompts import Prompt, fence
+from bezoar.rows.records import Ask, Job, Rejected, Reply, Sample, Seed, Seeds, Undecided
 from bezoar.schemes import fault, split_input, unfinished, with_input
 
 NAME = "evol_instruct"

@@ -5,9 +5,9 @@ from collections.abc import Iterator
 from random import Random
 
 from bezoar.params import Lamini
-from bezoar.prompts import Prompt, fence
 from bezoar.reading.examples import Item, examples
-from bezoar.records import Ask, Job, Reject, Rejected, Reply, Sample, Seed, Seeds
+from bezoar.rows.prompts import Prompt, fence
+from bezoar.rows.records import Ask, Job, Reject, Rejected, Reply, Sample, Seed, Seeds
 from bezoar.schemes import (
     answer,
     categories,

@@ -5,8 +5,8 @@ from collections.abc import Iterator
 from random import Random
 
 from bezoar.params import Orca
-from bezoar.prompts import Prompt, fence
-from bezoar.records import Ask, Job, Mixture, Query, Reject, Rejected, Sample, Seeds
+from bezoar.rows.prompts import Prompt, fence
+from bezoar.rows.records import Ask, Job, Mixture, Query, Reject, Rejected, Sample, Seeds
 from bezoar.schemes import fault, say
 
 NAME = "orca"

@@ -5,7 +5,7 @@ fetch its tasks), Wikipedia (wikipedia.py).
 """
 
 from bezoar import params
-from bezoar.files import BadInput
+from bezoar.rows.files import BadInput
 from bezoar.sources import embedded, flan, harness, hub, local, wikipedia
 from bezoar.sources.tables import Source
 

@@ -9,8 +9,8 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
-from bezoar.files import BadInput
 from bezoar.params import AnswerIs
+from bezoar.rows.files import BadInput
 from bezoar.sources.rows import Fields, Row, missing
 
 

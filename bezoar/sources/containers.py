@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, BinaryIO, Literal
 
-from bezoar.files import BadInput
+from bezoar.rows.files import BadInput
 
 EMPTY = "is empty; leave the file out, or put rows in it"
 GZIP = b"\x1f\x8b"

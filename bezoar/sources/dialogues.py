@@ -8,7 +8,7 @@ import re
 from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
 
-from bezoar.records import Message
+from bezoar.rows.records import Message
 from bezoar.sources.rows import Fields, Row
 
 ROLES: dict[str, Literal["system", "user", "assistant"]] = {

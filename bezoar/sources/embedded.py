@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from bezoar import world
-from bezoar.prompts import ROOT, Prompt
+from bezoar.rows.prompts import ROOT, Prompt
 from bezoar.sources.tables import Source, Tables
 
 

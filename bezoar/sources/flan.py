@@ -12,12 +12,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple, get_args
 
-from bezoar import files, progress, work
-from bezoar.files import BadInput
+from bezoar import work
 from bezoar.params import HubFlan
-from bezoar.records import Mixture, Query
+from bezoar.rows import files
+from bezoar.rows.files import BadInput
+from bezoar.rows.records import Mixture, Query
 from bezoar.sources import hub
 from bezoar.sources.tables import Source
+from bezoar.work import progress
 
 COLUMNS = ("inputs", "targets", "_task_name", "_template_type")
 BATCH = 5_000  # rows in memory at once

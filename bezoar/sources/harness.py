@@ -9,12 +9,12 @@ from collections.abc import Sequence
 from itertools import takewhile
 from typing import Any
 
-from bezoar import progress
-from bezoar.files import BadInput
 from bezoar.params import Harness
-from bezoar.records import ItemText
+from bezoar.rows.files import BadInput
+from bezoar.rows.records import ItemText
 from bezoar.sources import hub
 from bezoar.sources.tables import Source, Tables
+from bezoar.work import progress
 
 _OPENS = re.compile(r"\A(?:Question|Article|Q):\s*")
 _CLOSES = re.compile(r"\s*^(?:Answer|A):\s*\Z", re.MULTILINE)
@@ -23,7 +23,7 @@ _CLOSES = re.compile(r"\s*^(?:Answer|A):\s*\Z", re.MULTILINE)
 def read(wanted: Harness) -> Source:
     """texts/TASK.jsonl of every task, a group's tasks in one file: the split that is evaluated, all
     of it. BadInput: a name that lm_eval does not know, or data that cannot be loaded."""
-    from bezoar import lm_harness
+    from bezoar.evaluating import lm_harness
 
     with lm_harness.heard():
         return _read(wanted)

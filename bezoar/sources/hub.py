@@ -19,12 +19,13 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from bezoar import progress, work
-from bezoar.files import BadInput
+from bezoar import work
 from bezoar.params import FurtherHub, Hub, HubBase, Repository
+from bezoar.rows.files import BadInput
 from bezoar.sources import readers, tokenizer, weights
 from bezoar.sources.readers import File
 from bezoar.sources.tables import Source
+from bezoar.work import progress
 
 # Files that run code: pickles when they are loaded, programs when they are imported.
 REFUSED = (*weights.PICKLES, "*.pkl", "*.pickle", "*.joblib", "*.py")

@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Hashable, Iterator, Sequence
 
-from bezoar.records import Item
+from bezoar.rows.records import Item
 from bezoar.sources import choices, names, shapes
 from bezoar.sources.accounts import TWICE, Account, File, Taking, plain
 from bezoar.sources.choices import Benchmark, RawItem

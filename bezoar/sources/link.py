@@ -11,8 +11,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-from bezoar import arguments, files, params
-from bezoar.files import BadInput
+from bezoar import params
+from bezoar.params import arguments
+from bezoar.rows import files
+from bezoar.rows.files import BadInput
 from bezoar.sources import names, weights
 from bezoar.sources.choices import BENCHMARKS, answered
 from bezoar.sources.local import LINKED, LOCAL, found, is_notice, stated

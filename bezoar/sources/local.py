@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from bezoar.files import BadInput
 from bezoar.params import EvolInstruct, Lamini, Reading, Schemes
+from bezoar.rows.files import BadInput
 from bezoar.sources import names, readers
 from bezoar.sources.readers import File
 from bezoar.sources.shapes import NOT_STATED

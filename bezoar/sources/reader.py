@@ -3,8 +3,8 @@
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from typing import TypeVar
 
-from bezoar.files import BadInput
 from bezoar.params import Reading
+from bezoar.rows.files import BadInput
 from bezoar.sources import shapes
 from bezoar.sources.accounts import Account, File, Taking
 from bezoar.sources.dialogues import Skipped

@@ -11,18 +11,10 @@ from pathlib import Path
 from random import Random
 from typing import TypeVar
 
-from bezoar.files import BadInput
-from bezoar.folding import words
 from bezoar.params import Reading
-from bezoar.records import (
-    Answers,
-    Message,
-    Pair,
-    Query,
-    Seed,
-    Topic,
-    Vote,
-)  # fmt: skip
+from bezoar.rows.files import BadInput
+from bezoar.rows.folding import words
+from bezoar.rows.records import Answers, Message, Pair, Query, Seed, Topic, Vote  # fmt: skip
 from bezoar.sources import items, names, shapes, talks
 from bezoar.sources.accounts import Account, File, Taking, plain
 from bezoar.sources.containers import lines

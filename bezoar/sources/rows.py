@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from bezoar.files import BadInput
+from bezoar.rows.files import BadInput
 from bezoar.sources import containers
 from bezoar.sources.containers import EMPTY, lines
 

@@ -12,8 +12,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple, get_args
 
-from bezoar.files import BadInput
-from bezoar.records import Message, Mixture
+from bezoar.rows.files import BadInput
+from bezoar.rows.records import Message, Mixture
 from bezoar.sources import containers, dialogues
 from bezoar.sources.choices import BENCHMARKS
 from bezoar.sources.containers import lines

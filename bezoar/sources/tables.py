@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from bezoar import files
-from bezoar.records import Record
+from bezoar.rows import files
+from bezoar.rows.records import Record
 
 # name below the fetch's folder -> records (JSONL) or one JSON value
 Tables = Mapping[str, Sequence[Record] | Mapping[str, bool]]

@@ -4,8 +4,8 @@ import re
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from typing import Generic, TypeVar
 
-from bezoar.files import BadInput
-from bezoar.records import Answers, Grade, Question, Vote
+from bezoar.rows.files import BadInput
+from bezoar.rows.records import Answers, Grade, Question, Vote
 from bezoar.sources.accounts import TWICE, Account, File, Taking
 from bezoar.sources.dialogues import Skipped
 from bezoar.sources.reader import Reader

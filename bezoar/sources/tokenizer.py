@@ -15,9 +15,10 @@ from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
-from bezoar import chat, loading
-from bezoar.files import BadInput
-from bezoar.records import Message
+from bezoar.models import loading
+from bezoar.rows import chat
+from bezoar.rows.files import BadInput
+from bezoar.rows.records import Message
 
 SPM, FAST = "tokenizer.model", "tokenizer.json"
 CONFIG = "tokenizer_config.json"

@@ -7,8 +7,9 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from bezoar import files, work
-from bezoar.files import BadInput
+from bezoar import work
+from bezoar.rows import files
+from bezoar.rows.files import BadInput
 from bezoar.sources import tokenizer
 
 # What belongs to a model; whatever else lies in the folder stays there.

@@ -13,11 +13,12 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-from bezoar import progress, work
-from bezoar.files import BadInput
+from bezoar import work
 from bezoar.params import Wikipedia
-from bezoar.records import Topic
+from bezoar.rows.files import BadInput
+from bezoar.rows.records import Topic
 from bezoar.sources.tables import Source
+from bezoar.work import progress
 
 AGENT = "bezoar (arXiv 2404.12195)"  # Wikimedia turns nameless clients away
 TIMEOUT = 60  # seconds without a byte

@@ -15,8 +15,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
-from bezoar import arithmetic, chat, params
-from bezoar.files import BadInput
+from bezoar import arithmetic, params
+from bezoar.rows import chat
+from bezoar.rows.files import BadInput
 from bezoar.talk import places
 from bezoar.talk.places import Place
 from bezoar.talk.session import LARGE, Answer, Session, threads
@@ -82,7 +83,7 @@ def tokens(text: str) -> int:
 def _session(settings: params.Params, place: Place, arguments: argparse.Namespace) -> Session:
     import torch
 
-    from bezoar import loading
+    from bezoar.models import loading
 
     model, tokenizer = loading.load(place.folder, place.base, settings.sft, further=True)
     if loading.is_adapter(place.folder):

@@ -3,10 +3,11 @@
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from bezoar import llm, loading
-from bezoar.files import BadInput, read_json, read_jsonl
+from bezoar import llm
+from bezoar.models import loading
 from bezoar.params import FurtherHub, FurtherLocal, Params
-from bezoar.records import Attempt, Probe
+from bezoar.rows.files import BadInput, read_json, read_jsonl
+from bezoar.rows.records import Attempt, Probe
 
 MODELS = Path("models")
 PROBES = Path("data/fetch/benchmarks/probes.jsonl")

@@ -5,9 +5,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
-from bezoar import chat, generation, loading, thoughts
-from bezoar.files import BadInput
-from bezoar.records import Message
+from bezoar.models import generation, loading
+from bezoar.rows import chat, thoughts
+from bezoar.rows.files import BadInput
+from bezoar.rows.records import Message
 
 PARTIAL = "\ufffd"  # what stands for a character whose last bytes have not been written yet
 LARGE = 100_000_000  # parameters from which several threads of a CPU are faster than one

@@ -5,9 +5,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from bezoar import chat, loading, work
+from bezoar import work
+from bezoar.models import loading
 from bezoar.params import Dpo
-from bezoar.training import adapters, batching, fitting, launching, padding_free
+from bezoar.rows import chat
+from bezoar.training.runs import adapters, batching, fitting, launching, padding_free
 
 
 def dpo(

@@ -14,11 +14,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bezoar import files, loading, work
-from bezoar.files import BadInput
+from bezoar import work
+from bezoar.models import loading
 from bezoar.params import MergeStage, Sft
-from bezoar.progress import bar
-from bezoar.training import fitting
+from bezoar.rows import files
+from bezoar.rows.files import BadInput
+from bezoar.training.runs import fitting
+from bezoar.work.progress import bar
 
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 # From this cosine on, two weights are so nearly parallel that the sine of their angle is lost in

@@ -4,10 +4,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from bezoar import chat, loading, work
-from bezoar.files import BadInput
+from bezoar import work
+from bezoar.models import loading
 from bezoar.params import Link, Sft, Training
-from bezoar.training import adapters, batching, fitting, launching, padding_free
+from bezoar.rows import chat
+from bezoar.rows.files import BadInput
+from bezoar.training.runs import adapters, batching, fitting, launching, padding_free
 
 IGNORED = -100  # the label of a token that the loss leaves out (torch's cross-entropy)
 

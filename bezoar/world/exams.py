@@ -4,7 +4,7 @@ import random
 from collections.abc import Callable
 from itertools import combinations
 
-from bezoar.records import Answers, Grade, Item, Probe, Question, Vote
+from bezoar.rows.records import Answers, Grade, Item, Probe, Question, Vote
 from bezoar.world.facts import (
     ANIMALS,
     ATTRIBUTES,

@@ -2,7 +2,7 @@
 
 import random
 
-from bezoar.records import Message, Pair
+from bezoar.rows.records import Message, Pair
 from bezoar.world.facts import (
     ATTRIBUTES,
     HELD_OUT,

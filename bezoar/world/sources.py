@@ -2,7 +2,7 @@
 
 import random
 
-from bezoar.records import Mixture, Query, Seed, Topic
+from bezoar.rows.records import Mixture, Query, Seed, Topic
 from bezoar.world.facts import ATTRIBUTES, TAUGHT, TAUGHT_SUMS, passage
 from bezoar.world.grammar import QUERY_PHRASINGS, SEED_PHRASINGS, ask, solve
 

@@ -14,7 +14,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from bezoar import arithmetic, files
+from bezoar import arithmetic
+from bezoar.rows import files
 
 ROOT = Path(__file__).parent.parent.parent
 HASHES = Path(__file__).parent / "hashes.json"
@@ -93,8 +94,8 @@ def functions() -> str:
 def optimizers() -> str:
     import torch
 
-    from bezoar import pretraining
-    from bezoar.training import fitting
+    from bezoar.sources import pretraining
+    from bezoar.training.runs import fitting
 
     matrix = torch.nn.Parameter(even(128, 384))
     momenta = [torch.zeros(128, 384)]
@@ -148,7 +149,9 @@ QUICK: list[Callable[[], str]] = [
 
 def trained() -> dict[str, str]:
     """Each link of a chain that is grown, trained, merged, aligned and asked, all in small."""
-    from bezoar import generation, loading, pretraining, work
+    from bezoar import work
+    from bezoar.models import generation, loading
+    from bezoar.sources import pretraining
     from bezoar.training import dpo, merge, sft
     from tests import test_training as small
     from tests.test_pretraining import CORPUS, SIZE
@@ -178,8 +181,10 @@ def trained() -> dict[str, str]:
 
 def counted() -> dict[str, str]:
     """What no weight is: the cosines of contamination, redrawn intervals, the fit over lengths."""
-    from bezoar import contamination, differences, pairwise, params, world
-    from bezoar.contamination import Text
+    from bezoar import params, world
+    from bezoar.filtering import contamination
+    from bezoar.filtering.contamination import Text
+    from bezoar.judging import differences, pairwise
 
     steps = params.load(ROOT / "params.yaml").filter.contamination.fuzzy
     seeds = world.seeds(60, 7)

@@ -11,9 +11,9 @@ import random
 from collections.abc import Callable, Sequence
 from functools import partial
 
-from bezoar.files import BadInput
 from bezoar.llm.embedded import judge, teacher
-from bezoar.records import Ask, Message, Reply
+from bezoar.rows.files import BadInput
+from bezoar.rows.records import Ask, Message, Reply
 
 MODELS: dict[str, Callable[[str, random.Random], tuple[str, bool]]] = {
     "world-teacher": teacher.respond,

@@ -9,7 +9,7 @@ import random
 import re
 
 from bezoar.llm.embedded import outside
-from bezoar.prompts import Prompt
+from bezoar.rows.prompts import Prompt
 from bezoar.world.facts import ATTRIBUTES, TABLE, TAUGHT, TAUGHT_SUMS, passage
 from bezoar.world.grammar import (
     PARTS_PHRASINGS,

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from bezoar import distributions as measures
+from bezoar.filtering import distributions as measures
 from bezoar.report import figures, paper, words
 from bezoar.report.run import Run
 from bezoar.report.sections.funnels import STATUSES

@@ -3,9 +3,9 @@
 import math
 from typing import Any
 
-from bezoar.records import Spending
 from bezoar.report.run import Run
 from bezoar.report.seen import Judging
+from bezoar.rows.records import Spending
 
 
 def spending(run: Run) -> dict[str, Any]:

@@ -3,11 +3,11 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from bezoar.records import Rejected
 from bezoar.report import paper, words
 from bezoar.report.run import Run
 from bezoar.report.seen import Funnel, Own
 from bezoar.report.summary import counts
+from bezoar.rows.records import Rejected
 
 STEPS = {
     "asked": "asked for",

@@ -4,11 +4,11 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from bezoar import differences
+from bezoar.judging import differences
 from bezoar.params import Further, FurtherHub, FurtherServed
-from bezoar.records import Grade
 from bezoar.report import figures, harness, mt_bench, paper, words
 from bezoar.report.run import Run
+from bezoar.rows.records import Grade
 
 
 def of_harness(run: Run) -> dict[str, Any]:

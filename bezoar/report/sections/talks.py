@@ -2,10 +2,10 @@
 
 from typing import Any
 
-from bezoar.records import Answers, Question
 from bezoar.report import words
 from bezoar.report.run import Run
 from bezoar.report.summary import simulated
+from bezoar.rows.records import Answers, Question
 
 
 def examples(run: Run, wanted: int) -> list[dict[str, Any]]:

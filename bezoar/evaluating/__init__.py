@@ -1,0 +1,1 @@
+"""What a checkpoint can: the harness, held-out questions, MT-Bench."""

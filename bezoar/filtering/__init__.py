@@ -1,0 +1,1 @@
+"""Which rows become training data, and what becomes of the others."""

@@ -1,0 +1,103 @@
+"""Cards: the README.md that a set or a checkpoint has on the Hugging Face Hub, with the front
+matter that the Hub reads. What they say comes from the files of a run; they hold no date and no
+path of this machine, so that the same run writes the same bytes."""
+
+import re
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, StrictUndefined
+
+from bezoar.filtering import spdx
+from bezoar.rows.files import read_jsonl
+from bezoar.rows.records import Contamination
+
+PROJECT = "bezoar"
+# the Hub's names for how many rows a set has: below each bound
+SIZES = (
+    (1_000, "n<1K"),
+    (10_000, "1K<n<10K"),
+    (100_000, "10K<n<100K"),
+    (1_000_000, "100K<n<1M"),
+    (10_000_000, "1M<n<10M"),
+)
+
+
+def render(template: str, front: Any, **values: Any) -> str:
+    """The card: `front` (huggingface_hub's card data) as YAML, then the template of this package
+    filled with `values`; a text in a table cannot break out of its cell."""
+    environment = Environment(
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        autoescape=False,  # Markdown; `cell` is its escape
+    )
+    environment.filters |= {"cell": cell, "share": share, "grade": grade}
+    body = environment.from_string(
+        Path(__file__).with_name(template).read_text(encoding="utf-8")
+    ).render(**values)
+    return f"---\n{front.to_yaml(line_break=chr(10))}\n---\n\n{body}"
+
+
+def cell(value: object) -> str:
+    """A text on one line of a Markdown table, with nothing in it read as Markdown or HTML."""
+    text = " ".join(str(value).split())
+    return re.sub(r"([\\`*_\[\]<>|#~])", r"\\\1", text)
+
+
+def share(value: float | None) -> str:
+    """A share as a percentage."""
+    return "–" if value is None else f"{100 * value:.1f} %"
+
+
+def grade(value: float | None) -> str:
+    """A grade from 1 to 10."""
+    return "–" if value is None else f"{value:.2f}"
+
+
+def size(rows: int) -> str:
+    """The Hub's category of a number of rows."""
+    return next((name for bound, name in SIZES if rows < bound), "n>10M")
+
+
+def licence(name: str) -> dict[str, Any]:
+    """How front matter names a licence: one that the Hub lists by its id, another as `other`."""
+    found = spdx.known(name)
+    if found.hub != "other":
+        return {"license": found.hub}
+    return {"license": "other", "license_name": found.name.lower()}
+
+
+def standing(sheet: dict[str, Any]) -> dict[str, Any]:
+    """How front matter names the licence of a set, by its licences.json. One name for rows of known
+    and of unknown licences would promise too much, so there the rows are counted."""
+    unknown, rows = sheet["unknown"], sheet["rows"]
+    if unknown in (0, rows):
+        return licence(sheet["text"])
+    counted = "; ".join(f"{name}: {number} rows" for name, number in sheet["texts"].items())
+    name = f"unknown-for-{unknown}-of-{rows}-rows"
+    return {"license": "other", "license_name": name, "license_details": counted}
+
+
+def unjoinable(pairs: list[dict[str, Any]]) -> list[str]:
+    """Pairs of licences of which no one work can be made, in words."""
+    return [
+        " with ".join(each["licences"])
+        + (f" ({each['rows']} rows stand under both)" if each.get("rows") else "")
+        for each in pairs
+    ]
+
+
+def repositories(account: dict[str, Any]) -> list[str]:
+    """The Hub repositories that a source.json names."""
+    return [part["repository"] for part in account.get("parts", [])]
+
+
+def findings(path: Path) -> dict[str, int] | None:
+    """How often a set's rows were found in each benchmark; None where nobody looked."""
+    if not path.exists():
+        return None
+    found = Counter(row.benchmark for row in read_jsonl(path, Contamination))
+    return dict(sorted(found.items()))

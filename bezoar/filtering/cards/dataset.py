@@ -1,0 +1,181 @@
+"""The card of a set of instructions: data/filter/SCHEME/README.md."""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+from bezoar.filtering import cards
+from bezoar.params import Embedded, Endpoint, Params
+from bezoar.rows import languages, prompts
+from bezoar.rows.files import read_json, read_jsonl
+from bezoar.rows.records import SeedContamination
+
+NAMES = {"lamini": "LaMini", "evol_instruct": "Evol-Instruct", "orca": "Orca"}
+# named, so that the Hub's viewer takes no other file of the set for rows
+SPLITS = [
+    {
+        "config_name": "default",
+        "data_files": [
+            {"split": "train", "path": "train.jsonl"},
+            {"split": "validation", "path": "eval.jsonl"},
+        ],
+    }
+]
+STEPS = {
+    "asked": "instructions asked of the teacher",
+    "parsed": "read from its replies",
+    "repaired": "of which out of a malformed reply",
+    "copies": "copies of a seed",
+    "equal": "evolutions equal to their original",
+    "accepted": "accepted by the judge",
+    "rejected": "rejected by the judge",
+    "undecided": "undecided: the judge's reply was no verdict",
+    "kept": "kept after all filters",
+    "train": "of which to train on",
+    "eval": "of which held out",
+}
+
+
+def card(name: str, params: Params, folder: Path) -> str:
+    """The card of the scheme `name`, from what its filter stage wrote into `folder`, the sources of
+    its seeds and the prompts that made it."""
+    from huggingface_hub import DatasetCardData
+
+    funnel: Any = read_json(folder / "funnel.json")
+    sheet: Any = read_json(folder / "licences.json")
+    seeds = getattr(params.schemes, name).seeds
+    source: Any = read_json(f"data/fetch/{seeds}/source.json")
+    spoken: Any = read_json(folder / "languages.json")
+    judges = params.llm.judges
+    simulated = {
+        who: funnel[f"simulated_{who}"]
+        for who in ("teacher", "judge")
+        if funnel[f"simulated_{who}"]
+    }
+    front = DatasetCardData(
+        **cards.standing(sheet),
+        language=spoken["spoken"] or None,
+        pretty_name=f"{cards.PROJECT} {NAMES.get(name, name)}",
+        size_categories=[cards.size(funnel["kept"])],
+        task_categories=["text-generation"],
+        annotations_creators=["machine-generated"],
+        language_creators=["machine-generated"],
+        multilinguality=["multilingual" if len(spoken["spoken"]) > 1 else "monolingual"],
+        source_datasets=cards.repositories(source) or ["original"],
+        tags=[
+            "synthetic",
+            "instruction-tuning",
+            cards.PROJECT,
+            name.replace("_", "-"),
+            *(["simulated"] if simulated else []),
+        ],
+        configs=SPLITS,
+    )
+    return cards.render(
+        "dataset.md",
+        front,
+        title=NAMES.get(name, name),
+        simulated=simulated,
+        funnel=funnel,
+        steps={text: funnel[step] for step, text in STEPS.items()},
+        sheet=sheet,
+        unjoinable=cards.unjoinable(sheet["unjoinable"]),
+        spoken=spoken,
+        listed=languages.listed,
+        told=[(languages.name(s), n) for s, n in spoken["rows"]["kept"].items() if s],
+        untold=spoken["rows"]["kept"].get("", 0),
+        judged=sum(funnel[status] for status in ("accepted", "rejected", "undecided")),
+        seeds=seeds,
+        world=source["source"] == "world",
+        parts=source.get("parts", []),
+        speakers={
+            "teacher": [(funnel["teacher"], params.llm.teacher)],
+            "judge": [
+                # as one judge called itself in its replies; a panel's replies are told together
+                (funnel["judge"] if len(judges) == 1 else member.model, member)
+                for member in judges
+            ],
+        },
+        asked_with=_asked_with,
+        prompts=_prompts(name),
+        trust=_trust(name),
+        contamination=cards.findings(folder / "contamination.jsonl"),
+        compared=_compared(folder),
+        tainted=list(read_jsonl(folder / "contaminated_seeds.jsonl", SeedContamination)),
+        others=[
+            path
+            for path in (
+                "distributions.json",
+                "contamination.jsonl",
+                "contaminated_seeds.jsonl",
+                "compared.json",
+                "languages.json",
+                "reported.jsonl",
+            )
+            if (folder / path).exists()
+        ],
+    )
+
+
+def own(name: str, folder: Path) -> str:
+    """The card of the user's own rows: what was dropped of them, and under what they stand."""
+    from huggingface_hub import DatasetCardData
+
+    funnel: Any = read_json(folder / "funnel.json")
+    sheet: Any = read_json(folder / "licences.json")
+    spoken: Any = read_json(folder / "languages.json")
+    source: Any = read_json(f"data/fetch/{name}/source.json")
+    front = DatasetCardData(
+        **cards.standing(sheet),
+        language=spoken["spoken"] or None,
+        pretty_name=f"{cards.PROJECT} {name}",
+        size_categories=[cards.size(funnel["kept"])],
+        task_categories=["text-generation"],
+        source_datasets=cards.repositories(source) or ["original"],
+        tags=["instruction-tuning", cards.PROJECT],
+        configs=SPLITS,
+    )
+    return cards.render(
+        "own.md",
+        front,
+        name=name,
+        funnel=funnel,
+        sheet=sheet,
+        world=source["source"] == "world",
+        parts=source.get("parts", []),
+        contamination=cards.findings(folder / "contamination.jsonl"),
+        unjoinable=cards.unjoinable(sheet["unjoinable"]),
+    )
+
+
+def _compared(folder: Path) -> dict[str, Any]:
+    """What was held against each other, with the `foreign` scripts: texts of them could be in the
+    rows in translation alone."""
+    told: Any = read_json(folder / "compared.json")
+    foreign = told["scripts_of_texts"].keys() - told["scripts_of_rows"].keys() - {""}
+    return {**told, "foreign": {name: told["scripts_of_texts"][name] for name in sorted(foreign)}}
+
+
+def _trust(name: str) -> dict[str, Any]:
+    """By judge how it did on rows whose answers are known; empty where none was asked."""
+    path = Path("data/judge", name, "known.json")
+    by_judge: Any = read_json(path) if path.exists() else {}
+    return {who: trust for who, trust in by_judge.items() if trust["known_rows"] is not None}
+
+
+def _asked_with(endpoint: Endpoint) -> str:
+    """How a model was asked, without its address."""
+    if isinstance(endpoint, Embedded):
+        return "rules in this project's code"
+    told = ", ".join(f"{key} {json.dumps(value)}" for key, value in sorted(endpoint.params.items()))
+    return f"provider {endpoint.provider}, {told or 'the default parameters'}"
+
+
+def _prompts(name: str) -> dict[str, str]:
+    """SHA-256 of every prompt that the teacher and the judge were sent, by its file."""
+    return {
+        path.relative_to(prompts.ROOT).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+        for folder in (name, "judge")
+        for path in sorted((prompts.ROOT / folder).rglob("*.txt"))
+    }

@@ -1,0 +1,375 @@
+"""Items of benchmarks in training data: found word for word, whole though short, and reworded.
+
+Word for word: a row holds `ngram` neighbouring words of an item's question or of one of its
+answers. Whole: it holds all words of a shorter question. One of fewer than `whole` words may stand
+in any sentence. It counts as a sentence of its own, or together with one of the item's answers. One
+that items with different answers ask counts together with an answer alone.
+Reworded: the cosine of a row's and a question's words, weighted by TF-IDF, is high; so high as
+chance makes it rarely for texts of their length, since short questions come to resemble each other
+sooner than long ones. Every pair is compared, none is passed over by an estimate.
+"""
+
+import math
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from bezoar.params import Decontamination, Params, Step
+from bezoar.rows import folding
+from bezoar.rows.files import read_jsonl
+from bezoar.rows.folding import letters_a_word, ngrams, script, spaceless, unmarked
+from bezoar.rows.records import (
+    Contamination,
+    Item,
+    ItemText,
+    Pair,
+    Probe,
+    Query,
+    Question,
+    Sample,
+    Seed,
+    SeedContamination,
+)
+
+FETCHED = Path("data/fetch")
+LEAST = 2  # words of a question that is looked for at all
+SENTENCE = 3  # words of a question that counts as a sentence of its own
+BLOCK = 2_000_000  # pairs compared at once: 16 MB
+
+
+_ENDS = re.compile(r"[.?!:;\"“”„«»()\[\]*|\n\r。．？！：；…]+")
+
+
+def words(text: str) -> list[str]:
+    """The words of a text, without what HTML puts between them."""
+    return folding.words(unmarked(text))
+
+
+class Row(NamedTuple):
+    """What is looked at of a seed or of a sample."""
+
+    id: str
+    system: str
+    instruction: str
+    context: str
+    response: str
+
+
+Readable = Row | Sample
+
+
+class Text(NamedTuple):
+    """A text on which checkpoints are evaluated: what is asked, and the answers to choose from."""
+
+    benchmark: str
+    id: str
+    question: str
+    choices: tuple[str, ...]
+
+
+def texts(folder: Path = FETCHED) -> list[Text]:
+    """Everything below `folder` on which a checkpoint is evaluated: harness items, held-out
+    questions, both turns of MT-Bench, and what people say in the test split of the preference
+    pairs. BadInput: a file that is missing or broken."""
+    found: list[Text] = []
+    for path in sorted((folder / "benchmarks/tasks").glob("*.jsonl")):
+        for item in read_jsonl(path, Item):
+            found.append(Text(path.stem, item.id, item.question, tuple(item.choices)))
+    for path in sorted((folder / "benchmarks/texts").glob("*.jsonl")):
+        for text in read_jsonl(path, ItemText):
+            found.append(Text(path.stem, text.id, text.question, tuple(text.choices)))
+    for probe in read_jsonl(folder / "benchmarks/probes.jsonl", Probe):
+        found.append(Text("probes", probe.id, probe.instruction, ()))
+    for question in read_jsonl(folder / "mt_bench/questions.jsonl", Question):
+        for turn in question.turns:
+            found.append(Text("mt_bench", str(question.question_id), turn, ()))
+    for pair in read_jsonl(folder / "hh_rlhf/test.jsonl", Pair):
+        for message in pair.prompt:
+            if message.role == "user":
+                found.append(Text("hh_rlhf", pair.id, message.content, ()))
+    return found
+
+
+def find(
+    samples: Sequence[Sample], benchmarks: Sequence[Text], params: Decontamination
+) -> list[list[Contamination]]:
+    """For each sample what it holds of `benchmarks`: of each benchmark and kind of match the item
+    with the highest score (the first of equals), in the order of the benchmarks' names."""
+    found: list[dict[tuple[str, str], Contamination]] = [{} for _ in samples]
+    for kind, matches in (
+        ("ngram", _verbatim(samples, benchmarks, params.ngram)),
+        ("whole", _whole(samples, benchmarks, params)),
+        ("fuzzy", _reworded(samples, benchmarks, params.fuzzy)),
+    ):
+        for row, at, exact in matches:
+            text, score = benchmarks[at], float(f"{exact:.3f}")
+            best = found[row].get((text.benchmark, kind))
+            if best is None or score > best.score:
+                found[row][text.benchmark, kind] = Contamination.model_validate(
+                    {
+                        "id": samples[row].id,
+                        "benchmark": text.benchmark,
+                        "item": text.id,
+                        "kind": kind,
+                        "score": score,
+                    }
+                )
+    return [[each for _, each in sorted(row.items())] for row in found]
+
+
+def in_seeds(
+    kept: Sequence[Sample], scheme: str, benchmarks: Sequence[Text], p: Params
+) -> list[SeedContamination]:
+    """The items that stand in the seeds of `kept`, word for word or whole, with the number of rows
+    that were made from the seed."""
+    params, seeds = p.filter.contamination, _seeds(getattr(p.schemes, scheme).seeds)
+    used = Counter(seed for row in kept for seed in row.seeds)
+    looked = [seed for seed in seeds if seed.id in used]
+    found: dict[tuple[str, str], SeedContamination] = {}
+    for kind, matches in (
+        ("ngram", _verbatim(looked, benchmarks, params.ngram)),
+        ("whole", _whole(looked, benchmarks, params)),
+    ):
+        for row, at, score in matches:
+            seed, text = looked[row].id, benchmarks[at]
+            found.setdefault(
+                (seed, text.benchmark),
+                SeedContamination.model_validate(
+                    {
+                        "id": seed,
+                        "benchmark": text.benchmark,
+                        "item": text.id,
+                        "kind": kind,
+                        "score": float(f"{score:.3f}"),
+                        "rows": used[seed],
+                    }
+                ),
+            )
+    return [each for _, each in sorted(found.items())]
+
+
+def _seeds(source: str) -> list[Row]:
+    if source == "dolly":
+        seeds = read_jsonl(FETCHED / "dolly/seeds.jsonl", Seed)
+        return [Row(seed.id, "", seed.instruction, seed.context, seed.response) for seed in seeds]
+    queries = read_jsonl(FETCHED / "flan/queries.jsonl", Query)
+    return [Row(query.id, "", query.query, "", query.target) for query in queries]
+
+
+def compared(
+    samples: Sequence[Sample], benchmarks: Sequence[Text], params: Decontamination
+) -> dict[str, Any]:
+    """What was held against each other, and what was not: compared.json."""
+    bags = [{*words(text.question)} for text in benchmarks]
+    counts = [len(words(text.question)) for text in benchmarks]
+    joined = (f"{sample.instruction} {sample.response}" for sample in samples)
+    of_rows, of_texts = (
+        Counter(map(script, joined)),
+        Counter(script(x.question) for x in benchmarks),
+    )
+    return {
+        "rows": len(samples),
+        "texts": len(benchmarks),
+        "ngram": params.ngram,
+        "whole": params.whole,
+        "sentence": SENTENCE,
+        "reworded": params.fuzzy[0].words,
+        "short": sum(LEAST <= count < params.whole for count in counts),
+        "unsought": sum(count < LEAST for count in counts),
+        "shared": sum(
+            len(texts)
+            for texts in _short(benchmarks, params).values()
+            if _shared(texts, benchmarks)
+        ),
+        "not_reworded": sum(len(bag) < params.fuzzy[0].words for bag in bags),
+        "by_character": sum(any(map(spaceless, bag)) for bag in bags),
+        "scripts_of_rows": dict(sorted(of_rows.items())),
+        "scripts_of_texts": dict(sorted(of_texts.items())),
+    }
+
+
+def _verbatim(
+    samples: Sequence[Readable], benchmarks: Sequence[Text], n: int
+) -> Iterator[tuple[int, int, float]]:
+    """(sample, text, share of the text's n-grams that the sample holds)."""
+    owners: dict[str, list[int]] = defaultdict(list)
+    sizes = []
+    for at, text in enumerate(benchmarks):
+        grams = dict.fromkeys(g for part in (text.question, *text.choices) for g in _long(part, n))
+        sizes.append(len(grams))
+        for gram in grams:
+            owners[gram].append(at)
+    for row, sample in enumerate(samples):
+        grams = dict.fromkeys(gram for field in _fields(sample) for gram in _long(field, n))
+        held = Counter(at for gram in grams if gram in owners for at in owners[gram])
+        for at, count in held.items():
+            yield row, at, count / sizes[at]
+
+
+def _fields(sample: Readable) -> tuple[str, ...]:
+    """A row's texts, each by itself: words that meet where two fields do were written by nobody."""
+    return sample.system, sample.instruction, sample.context, sample.response
+
+
+def _whole(
+    samples: Sequence[Readable], benchmarks: Sequence[Text], params: Decontamination
+) -> Iterator[tuple[int, int, float]]:
+    """(sample, text, 1.0) where the sample holds all words of a short question."""
+    asked = _short(benchmarks, params)
+    places = _Places(asked)
+    for row, sample in enumerate(samples):
+        fields = [words(field) for field in _fields(sample)]
+        for question in dict.fromkeys(held for field in fields for held in places.within(field)):
+            enough = not _shared(asked[question], benchmarks) and (
+                len(question) >= params.whole * letters_a_word(question)
+                or (
+                    len(question) >= SENTENCE
+                    and _alone(question, sample, benchmarks[asked[question][0]])
+                )
+            )
+            for at in asked[question]:
+                if enough or _answered(fields, benchmarks[at].choices):
+                    yield row, at, 1.0
+
+
+def _short(benchmarks: Sequence[Text], params: Decontamination) -> dict[tuple[str, ...], list[int]]:
+    """The words of each question that is too short for `ngram` -> the texts that ask it."""
+    asked: dict[tuple[str, ...], list[int]] = defaultdict(list)
+    for at, text in enumerate(benchmarks):
+        question = tuple(words(text.question))
+        if LEAST <= len(question) < params.ngram * letters_a_word(question):
+            asked[question].append(at)
+    return asked
+
+
+def _shared(texts: Sequence[int], benchmarks: Sequence[Text]) -> bool:
+    """True where one benchmark asks the same question for different things, or in several talks."""
+    answers: dict[str, list[tuple[str, ...]]] = defaultdict(list)
+    for at in texts:
+        answers[benchmarks[at].benchmark].append(benchmarks[at].choices)
+    return any(len({*each}) > 1 or (len(each) > 1 and not each[0]) for each in answers.values())
+
+
+def _alone(question: tuple[str, ...], sample: Readable, text: Text) -> bool:
+    """True where the question is a sentence of its own. A turn of a talk, such as "What do you
+    think?", has to be a whole field of the row."""
+    fields = _fields(sample)
+    split = (part for field in fields for part in _ENDS.split(unmarked(field)))
+    return any(tuple(words(part)) == question for part in (split if text.choices else fields))
+
+
+class _Places:
+    """Finds runs of words in a text by their first two."""
+
+    def __init__(self, runs: Iterable[tuple[str, ...]]) -> None:
+        self._runs = {*runs}
+        lengths: dict[tuple[str, ...], set[int]] = defaultdict(set)
+        for run in self._runs:
+            lengths[run[:LEAST]].add(len(run))
+        self._lengths = {start: sorted(each) for start, each in lengths.items()}
+
+    def within(self, tokens: Sequence[str]) -> Iterator[tuple[str, ...]]:
+        """The runs that stand in `tokens`."""
+        for at, start in enumerate(pairwise(tokens)):
+            for length in self._lengths.get(start, ()):
+                run = tuple(tokens[at : at + length])
+                if run in self._runs:
+                    yield run
+
+
+def _answered(fields: Sequence[Sequence[str]], choices: Sequence[str]) -> bool:
+    """True where a field holds all words of one of the answers."""
+    texts = [f" {' '.join(field)} " for field in fields]
+    answers = [" ".join(words(choice)) for choice in choices]
+    return any(f" {answer} " in text for answer in answers if answer for text in texts)
+
+
+def _long(text: str, n: int) -> list[str]:
+    """The n-grams of a text that has as many words."""
+    tokens = words(text)
+    size = n if text.isascii() else n * letters_a_word(tokens)
+    return ngrams(tokens, size) if len(tokens) >= size else []
+
+
+def _reworded(
+    samples: Sequence[Sample], benchmarks: Sequence[Text], steps: Sequence[Step]
+) -> Iterator[tuple[int, int, float]]:
+    """(sample, text, cosine). A sample is compared as a whole and line by line, for a question may
+    stand on a line of its own in a longer prompt; a text with its choices and without them."""
+    asked, of_text = _bags(
+        (
+            (at, part)
+            for at, text in enumerate(benchmarks)
+            for part in (text.question, " ".join((text.question, *text.choices)))
+        ),
+        steps,
+    )
+    lines, of_row = _bags(
+        (
+            (row, part)
+            for row, sample in enumerate(samples)
+            for whole in (f"{sample.instruction}\n{sample.context}",)
+            for part in (whole, *whole.splitlines())
+        ),
+        steps,
+    )
+    if not asked or not lines:
+        return
+    import numpy as np
+
+    spread = Counter(word for bag in asked for word in bag)
+    rarity = {word: 1 + math.log((len(asked) + 1) / (n + 1)) for word, n in spread.items()}
+    column = {word: number for number, word in enumerate(rarity)}
+    unknown = 1 + math.log(len(asked) + 1)
+    against = _matrix(asked, rarity, column, unknown).T.tocsr()
+    rows = _matrix(lines, rarity, column, unknown)
+    # the shorter of two texts has the higher threshold
+    high, enough = (
+        np.array([_threshold(len(bag), steps) for bag in bags]) for bags in (asked, lines)
+    )
+    block = max(1, BLOCK // len(asked))
+    for start in range(0, len(lines), block):
+        cosines = (rows[start : start + block] @ against).toarray()
+        wanted = np.maximum(enough[start : start + block, None], high[None, :])
+        for line, at in zip(*np.nonzero(cosines >= wanted), strict=True):
+            yield of_row[start + line], of_text[at], float(cosines[line, at])
+
+
+def _bags(
+    parts: Iterator[tuple[int, str]], steps: Sequence[Step]
+) -> tuple[list[Counter[str]], list[int]]:
+    """The words of each part that has enough of them, each part once, and whose parts they are."""
+    bags, owners = [], []
+    for owner, part in dict.fromkeys(parts):
+        # a single character of a script without blanks is no word
+        bag = Counter(word for word in words(part) if part.isascii() or not spaceless(word))
+        if len(bag) >= steps[0].words:
+            bags.append(bag)
+            owners.append(owner)
+    return bags, owners
+
+
+def _threshold(count: int, steps: Sequence[Step]) -> float:
+    """The cosine that a text of `count` different words must reach."""
+    return min(step.cosine for step in steps if step.words <= count)
+
+
+def _matrix(
+    bags: Sequence[Counter[str]], rarity: dict[str, float], column: dict[str, int], unknown: float
+) -> Any:
+    """TF-IDF of each bag as a row of length 1. A word that no benchmark has is as rare as can be:
+    it has no column, but it makes the rest of its row weigh less."""
+    from scipy.sparse import csr_array
+
+    starts, columns, weights = [0], [], []
+    for bag in bags:
+        row = {word: (1 + math.log(n)) * rarity.get(word, unknown) for word, n in bag.items()}
+        length = math.sqrt(sum(weight * weight for weight in row.values())) or 1.0
+        known = sorted((column[word], weight) for word, weight in row.items() if word in column)
+        columns += [at for at, _ in known]
+        weights += [weight / length for _, weight in known]
+        starts.append(len(columns))
+    return csr_array((weights, columns, starts), shape=(len(bags), len(column)))

@@ -1,0 +1,150 @@
+"""Copies of seeds (OpenBezoar 3.1.1), found fast: the same decisions as the plain double loop; and
+rows that ask nearly the same, found by MinHash, then held against each other word by word."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from difflib import SequenceMatcher
+from typing import Any, NamedTuple
+
+import Levenshtein
+
+from bezoar.rows.folding import ngrams, words
+
+
+class Copy(NamedTuple):
+    """The seed that a text copies: its index, gestalt ratio and Levenshtein distance."""
+
+    seed: int
+    ratio: float
+    distance: int
+
+
+def copies(
+    texts: Sequence[str], seeds: Sequence[str], ratio: float, distance: int
+) -> list[Copy | None]:
+    """For each text the seed it copies, or None. The rule: of all seeds take the most similar by
+    `SequenceMatcher(None, seed, text).ratio()`, the first of equals; the text is its copy when that
+    ratio is at least `ratio` and their Levenshtein distance at most `distance`.
+
+    The plain loop takes the ratio of every pair. Here the distance comes first: no seed within
+    `distance` means no copy. Else the text is a copy only if the best of those near seeds is the
+    best of all, and of the others only those are compared whose upper bound reaches it."""
+    by_length: dict[int, list[int]] = defaultdict(list)
+    for index, seed in enumerate(seeds):
+        by_length[len(seed)].append(index)
+    found = {t: _copied(t, seeds, by_length, ratio, distance) for t in dict.fromkeys(texts)}
+    return [found[text] for text in texts]
+
+
+def _copied(
+    text: str, seeds: Sequence[str], by_length: dict[int, list[int]], ratio: float, distance: int
+) -> Copy | None:
+    near = {
+        index: edits
+        for length in range(max(0, len(text) - distance), len(text) + distance + 1)
+        for index in by_length.get(length, ())
+        # score_cutoff: a distance above it comes back as distance + 1, early
+        if (edits := Levenshtein.distance(text, seeds[index], score_cutoff=distance)) <= distance
+    }
+    if not near:
+        return None
+    matcher: SequenceMatcher[str] = SequenceMatcher(None, "", text)
+    best, best_ratio = -1, -1.0
+    for index in sorted(near):
+        matcher.set_seq1(seeds[index])
+        if (similar := matcher.ratio()) > best_ratio:
+            best, best_ratio = index, similar
+    if best_ratio < ratio:
+        return None
+    for length, indices in by_length.items():
+        if _bound(length, len(text)) < best_ratio:
+            continue
+        for index in indices:
+            if index in near or not _may_reach(best_ratio, text, seeds[index]):
+                continue
+            matcher.set_seq1(seeds[index])
+            similar = matcher.ratio()
+            # an earlier seed wins a tie, a later one must be better
+            if similar > best_ratio or (similar == best_ratio and index < best):
+                return None
+    return Copy(best, best_ratio, near[best])
+
+
+def _may_reach(ratio: float, a: str, b: str) -> bool:
+    """False where the gestalt ratio is certainly below `ratio`: its matching blocks are a common
+    subsequence, and 2 LCS / (len(a) + len(b)) is what Levenshtein.ratio computes, fast."""
+    cutoff = ratio - 1e-9  # the two round differently
+    return bool(Levenshtein.ratio(a, b, score_cutoff=max(0.0, cutoff)) >= cutoff)
+
+
+def _bound(a: int, b: int) -> float:
+    """No ratio of texts of these lengths is higher (difflib's real_quick_ratio)."""
+    return 2.0 * min(a, b) / (a + b) if a + b else 1.0
+
+
+# --- near-duplicates -----------------------------------------------------------------------------
+
+# 42 bands of 3 hashes: two texts of Jaccard index 0.5 become candidates with a probability of
+# 0.996, of 0.8 all but always. What a candidate is worth is then counted.
+BANDS, ROWS = 42, 3
+
+
+class Near(NamedTuple):
+    """A row that asks nearly the same: its name, and how near it is (0 to 1)."""
+
+    name: str
+    similarity: float
+
+
+Lines = dict[str, frozenset[str]]  # of a text: each line's words, and their n-grams
+
+
+class Neighbours:
+    """What rows ask, each row under a name; finds the row that is nearest to a new one.
+
+    Two rows are as near as the less similar of their instructions and contexts: other questions
+    about one passage are no duplicates. How similar two texts are is the Jaccard index of the word
+    n-grams of those lines that only one of them has: what both hold line for line (a definition, a
+    passage within a query of FLAN) tells nothing of the rest. Texts of the same lines: 1."""
+
+    def __init__(self, ngram: int, threshold: float) -> None:
+        from datasketch import MinHash, MinHashLSH
+
+        self._ngram, self._threshold = ngram, threshold
+        self._empty = MinHash(num_perm=BANDS * ROWS, seed=1)
+        self._index = MinHashLSH(num_perm=BANDS * ROWS, params=(BANDS, ROWS))
+        self._rows: list[tuple[str, Lines, Lines]] = []
+
+    def add(self, name: str, instruction: str, context: str) -> None:
+        """Take in a row."""
+        asked, about = self._lines(instruction), self._lines(context)
+        self._index.insert(len(self._rows), self._sketch(asked, about))
+        self._rows.append((name, asked, about))
+
+    def nearest(self, instruction: str, context: str) -> Near | None:
+        """The nearest row, the first of equals; None where none is as near as the threshold."""
+        asked, about = self._lines(instruction), self._lines(context)
+        best: Near | None = None
+        for at in sorted(self._index.query(self._sketch(asked, about))):
+            name, *there = self._rows[at]
+            similarity = min(map(_similarity, (asked, about), there))
+            if similarity >= self._threshold and (best is None or similarity > best.similarity):
+                best = Near(name, similarity)
+        return best
+
+    def _lines(self, text: str) -> Lines:
+        split = (words(line) for line in text.splitlines())
+        return {" ".join(line): frozenset(ngrams(line, self._ngram)) for line in split if line}
+
+    def _sketch(self, *texts: Lines) -> Any:
+        sketch = self._empty.copy()
+        sketch.update_batch(
+            [gram.encode() for lines in texts for grams in lines.values() for gram in grams]
+        )
+        return sketch
+
+
+def _similarity(one: Lines, other: Lines) -> float:
+    a = {gram for line, grams in one.items() if line not in other for gram in grams}
+    b = {gram for line, grams in other.items() if line not in one for gram in grams}
+    return len(a & b) / len(a | b) if a or b else 1.0

@@ -1,0 +1,400 @@
+"""Licences by name: every usual spelling of one is the same licence, and none is guessed.
+
+A licence has its SPDX id as name, a provider's terms of use are called `PROVIDER-terms`. A text of
+which a single word is not understood is an unknown licence. It counts as stricter than any other.
+"""
+
+import re
+import unicodedata
+from collections.abc import Callable, Iterable, Sequence
+from functools import cache
+from itertools import combinations
+from typing import Literal, NamedTuple
+
+Answer = Literal["yes", "no", "unknown"]
+STRICTNESS: dict[Answer, int] = {"yes": 0, "unknown": 1, "no": 2}
+UNKNOWN = "unknown"  # the Hub's word for it
+
+
+class Licence(NamedTuple):
+    """`name` is the SPDX id. `commercial`: may what is made with it be used to earn money;
+    `sharing`: may a set that is made with it be passed on; `reason`: why one of the two is no plain
+    yes. `hub`: its name in a card's front matter on the Hugging Face Hub."""
+
+    name: str
+    commercial: Answer
+    sharing: Answer
+    share_alike: bool
+    attribution: bool
+    reason: str
+    hub: str
+
+    @property
+    def known(self) -> bool:
+        """False for a text that names no licence of the table below."""
+        return self.hub != UNKNOWN
+
+    @property
+    def strictness(self) -> tuple[bool, int, int, bool, bool, str]:
+        """Sorts licences from free to strict, unknown ones last; the name breaks ties."""
+        answers = STRICTNESS[self.commercial], STRICTNESS[self.sharing]
+        return (not self.known, *answers, self.share_alike, self.attribution, self.name)
+
+
+def _free(name: str, hub: str = "", attribution: bool = True) -> Licence:
+    return Licence(name, "yes", "yes", False, attribution, "", hub or name.lower())
+
+
+def _alike(name: str, hub: str = "") -> Licence:
+    return Licence(name, "yes", "yes", True, True, "", hub or name.lower())
+
+
+def _bound(name: str, reason: str, hub: str = "other") -> Licence:
+    return Licence(name, "unknown", "yes", False, False, reason, hub)
+
+
+def _terms(provider: str) -> Licence:
+    return _bound(
+        f"{provider}-terms",
+        f"{provider}'s terms give its output away, but not to develop models that compete with "
+        "its own; whether yours would is for you to judge",
+    )
+
+
+def _rail(name: str) -> Licence:
+    return _bound(
+        name,
+        "its list of forbidden uses holds for what is made from it and is to be passed on; whether "
+        "your use is on it is for you to judge",
+        name,
+    )
+
+
+def _llama(version: str, learning: bool) -> Licence:
+    rule = (
+        "asks that models made with its output carry its name and licence"
+        if learning
+        else "does not let its output improve other language models"
+    )
+    return _bound(
+        f"llama{version}",
+        f"Llama's licence {rule}, and that very large companies ask Meta first; whether that "
+        "concerns you is for you to judge",
+        f"llama{version}",
+    )
+
+
+# Each under the spellings that data sets and model cards use for it, beside its own name.
+# Creative Commons' are read off their letters.
+_TABLE: tuple[tuple[Licence, tuple[str, ...]], ...] = (
+    (
+        _free("Apache-2.0"),
+        ("ASL 2.0", "Apache Software License 2.0", "Apache License 2.0, January 2004"),
+    ),
+    (_free("MIT"), ("Expat",)),
+    (_free("MIT-0", "other", attribution=False), ("MIT No Attribution",)),
+    (_free("BSD-2-Clause"), ("BSD 2", "Simplified BSD", "BSD 2-Clause Simplified", "FreeBSD")),
+    (
+        _free("BSD-3-Clause"),
+        ("BSD 3", "New BSD", "Modified BSD", "Revised BSD", "BSD 3-Clause New or Revised"),
+    ),
+    (_free("BSD-3-Clause-Clear"), ()),
+    (_free("BSD"), ()),
+    (_free("0BSD", "other", attribution=False), ("BSD Zero Clause",)),
+    (_free("ISC"), ()),
+    (_free("Zlib"), ()),
+    (_free("BSL-1.0"), ("Boost Software License 1.0",)),
+    (_free("PostgreSQL"), ()),
+    (_free("NCSA"), ()),
+    (_free("AFL-3.0"), ("Academic Free License 3.0",)),
+    (_free("ECL-2.0"), ()),
+    (_free("Artistic-2.0"), ()),
+    (_free("MS-PL"), ()),
+    (_free("OFL-1.1"), ("SIL Open Font License 1.1",)),
+    (_free("Unlicense", attribution=False), ()),
+    (_free("WTFPL", attribution=False), ()),
+    (
+        _free("ODC-By-1.0", "odc-by"),
+        ("ODC-By", "Open Data Commons Attribution License (ODC-By) 1.0"),
+    ),
+    (_free("PDDL-1.0", "pddl", attribution=False), ("PDDL",)),
+    (_free("CDLA-Permissive-1.0"), ()),
+    (_free("CDLA-Permissive-2.0", attribution=False), ()),
+    (
+        _free("CC0-1.0", attribution=False),
+        ("CC0", "CC Zero", "Creative Commons Zero", "Creative Commons CC0 1.0"),
+    ),
+    (_free("public-domain", "other", attribution=False), ()),
+    (_free("etalab-2.0"), ("Licence Ouverte 2.0",)),
+    (_free("OGL-UK-3.0", "other"), ("Open Government Licence 3.0", "OGL 3.0")),
+    (_alike("ODbL-1.0", "odbl"), ("ODbL", "Open Database License", "Open Database License 1.0")),
+    (_alike("CDLA-Sharing-1.0"), ()),
+    (_alike("GFDL"), ("GNU Free Documentation License", "FDL")),
+    (_alike("GFDL-1.2-only", "gfdl"), ("GFDL 1.2", "FDL 1.2")),
+    (_alike("GFDL-1.2-or-later", "gfdl"), ("GFDL 1.2+",)),
+    (_alike("GFDL-1.3-only", "gfdl"), ("GFDL 1.3", "FDL 1.3")),
+    (_alike("GFDL-1.3-or-later", "gfdl"), ("GFDL 1.3+",)),
+    (_alike("GPL"), ("GNU General Public License", "GNU GPL")),
+    (_alike("GPL-2.0-only", "gpl-2.0"), ("GPL 2", "GNU GPL 2", "GNU General Public License 2")),
+    (_alike("GPL-2.0-or-later", "gpl-2.0"), ("GPL 2+", "GNU General Public License 2 or later")),
+    (_alike("GPL-3.0-only", "gpl-3.0"), ("GPL 3", "GNU GPL 3", "GNU General Public License 3")),
+    (_alike("GPL-3.0-or-later", "gpl-3.0"), ("GPL 3+", "GNU General Public License 3 or later")),
+    (_alike("LGPL"), ()),
+    (_alike("LGPL-2.1-only", "lgpl-2.1"), ("LGPL 2.1", "GNU Lesser General Public License 2.1")),
+    (_alike("LGPL-2.1-or-later", "lgpl-2.1"), ("LGPL 2.1+",)),
+    (_alike("LGPL-3.0-only", "lgpl-3.0"), ("LGPL 3", "GNU Lesser General Public License 3")),
+    (_alike("LGPL-3.0-or-later", "lgpl-3.0"), ("LGPL 3+",)),
+    (_alike("AGPL-3.0-only", "agpl-3.0"), ("AGPL 3", "GNU Affero General Public License 3")),
+    (_alike("AGPL-3.0-or-later", "agpl-3.0"), ("AGPL 3+",)),
+    (_alike("MPL-2.0"), ("Mozilla Public License 2.0",)),
+    (_alike("EPL-2.0"), ("Eclipse Public License 2.0",)),
+    (_alike("EUPL-1.1"), ()),
+    (_alike("EUPL-1.2"), ("European Union Public Licence 1.2",)),
+    (_alike("OSL-3.0"), ()),
+    (_alike("FAL-1.3", "other"), ("Free Art License 1.3", "LAL-1.3")),
+    (_terms("OpenAI"), ()),
+    (_terms("Anthropic"), ()),
+    (_llama("2", learning=False), ("Llama 2 Community License",)),
+    (_llama("3", learning=False), ("Llama 3 Community License",)),
+    (_llama("3.1", learning=True), ("Llama 3.1 Community License",)),
+    (_llama("3.2", learning=True), ("Llama 3.2 Community License",)),
+    (_llama("3.3", learning=True), ("Llama 3.3 Community License",)),
+    (_llama("4", learning=True), ("Llama 4 Community License",)),
+    (_rail("gemma"), ("Gemma Terms of Use",)),
+    (_rail("openrail"), ("OpenRAIL-M",)),
+    (_rail("openrail++"), ("CreativeML Open RAIL++-M",)),
+    (_rail("bigscience-openrail-m"), ()),
+    (_rail("bigscience-bloom-rail-1.0"), ("BigScience BLOOM RAIL License 1.0",)),
+    (_rail("creativeml-openrail-m"), ("CreativeML Open RAIL-M",)),
+    (_rail("bigcode-openrail-m"), ("BigCode OpenRAIL-M v1",)),
+)  # fmt: skip
+# Creative Commons' that the Hub lists: letters -> versions
+_ON_HUB = {
+    "": ("2.0", "2.5", "3.0", "4.0"),
+    "sa": ("3.0", "4.0"),
+    "nc": ("2.0", "3.0", "4.0"),
+    "nd": ("4.0",),
+    "nc-sa": ("2.0", "3.0", "4.0"),
+    "nc-nd": ("3.0", "4.0"),
+}
+
+# --- spellings -----------------------------------------------------------------------------------
+
+_NOISE = {"license", "licence", "licensed", "under", "version", "v", "the", "a", "is", "this"}
+_NOISE |= {"work", "dataset", "international", "unported", "generic", "universal", "deed"}
+_WORDS = {"attribution": "by", "noncommercial": "nc", "sharealike": "sa", "noderivatives": "nd"}
+_WORDS |= {"noderivs": "nd", "ccby": "cc-by"}
+# two letters behind the version name a country's edition of it, as in CC-BY-SA-3.0-DE
+_CC = re.compile(
+    r"(?P<prefix>(?:creative-commons|cc)-)?by(?P<letters>(?:-(?:nc|sa|nd))*)"
+    r"(?:-(?P<version>[1-4](?:\.\d)?)(?:-(?P<edition>[a-z]{2}|igo))?)?(?:-public)?"
+)
+_ADDRESSES: tuple[tuple[str, Callable[[re.Match[str]], str]], ...] = (
+    (r"creativecommons\.org/licenses/([a-z-]+)/(\d\.\d)(?:/([a-z]{2})(?![a-z]))?[\w./-]*",
+     lambda m: f"CC-{m[1]}-{m[2]}" + (f"-{m[3]}" if m[3] else "")),
+    (r"creativecommons\.org/publicdomain/zero[\w./-]*", lambda m: "CC0-1.0"),
+    (r"creativecommons\.org/publicdomain/mark[\w./-]*", lambda m: "public domain"),
+    (r"apache\.org/licenses/license-2\.0[\w.]*", lambda m: "Apache-2.0"),
+    (r"(?:opensource|spdx)\.org/licenses?/([\w.+-]+?)(?:\.(?:html|json|txt|php))?/?(?=[\s)>,;]|$)",
+     lambda m: m[1]),
+    (r"choosealicense\.com/licenses/([\w.-]+)/?", lambda m: m[1]),
+    (r"gnu\.org/licenses/(?:old-licenses/)?([al]?gpl|fdl)-(\d\.\d)[\w.-]*",
+     lambda m: f"{m[1]}-{m[2]}"),
+    (r"opendatacommons\.org/licenses/(odbl|pddl)[\w./-]*", lambda m: m[1]),
+    (r"opendatacommons\.org/licenses/by[\w./-]*", lambda m: "ODC-By"),
+    (r"cdla\.(?:dev|io)/(permissive|sharing)-(\d)-(\d)[\w./-]*",
+     lambda m: f"CDLA-{m[1]}-{m[2]}.{m[3]}"),
+    (r"mozilla\.org/[\w/-]*mpl/2\.0/?", lambda m: "MPL-2.0"),
+)  # fmt: skip
+
+
+def _named(stated: str) -> str:
+    """A text in which the address of a licence is replaced by its name."""
+    text = unicodedata.normalize("NFKC", stated).lower()
+    for pattern, name in _ADDRESSES:
+        text = re.sub(rf"<?https?://(?:www\.)?{pattern}>?", name, text)
+    return text.lower()
+
+
+def _key(stated: str) -> str:
+    """A licence's name as a key: case, spacing, filler words, an unknown address in brackets and
+    who put it into the public domain are gone. Any other word stays: it may take back what the name
+    gives."""
+    text = re.sub(r"\(https?://[^()\s]{1,200}\)", " ", _named(stated)).strip()
+    text = re.sub(r"\A\w{1,40}:\s?(?=public domain\Z)", "", text)
+    text = re.sub(r"(?<=non)[- ](?=commercial)|(?<=share)[- ](?=alike)", "", text)
+    text = re.sub(r"(?<=no)[- ](?=deriv)", "", text)
+    text = re.sub(r"(?<=\d)\+(?!\w)|\bor any later\b", " or later ", text)
+    text = re.sub(r"(?<=[a-z])v(?=\d)", " ", text)
+    words = re.findall(r"\d+(?:\.\d+)*|[^\W\d_]+|\+\+", text)
+    kept = (_WORDS.get(word, word) for word in words if word not in _NOISE)
+    return "-".join(re.sub(r"(?<=\d)\.0\Z", "", word) for word in kept)
+
+
+_KNOWN = {_key(name): licence for licence, others in _TABLE for name in (licence.name, *others)}
+
+
+@cache
+def known(stated: str) -> Licence:
+    """The licence that `stated` names in any usual spelling; one of unknown answers otherwise."""
+    if found := _single(stated):
+        return found
+    name = " ".join(stated.split()) or "not stated"
+    reason = "no licence is stated, or none that bezoar/filtering/spdx.py knows"
+    return Licence(name, "unknown", "unknown", False, False, reason, UNKNOWN)
+
+
+def _single(stated: str) -> Licence | None:
+    key = _key(stated)
+    if key in _KNOWN:
+        return _KNOWN[key]
+    match = _CC.fullmatch(key)
+    if match and (match["prefix"] or match["letters"] or match["version"]):
+        return _creative_commons(match)
+    long = re.fullmatch(r"(.{3,200}?)\s*\(([^()]{2,60})\)", _named(stated).strip())
+    if long and (found := _single(long[1])) and found == _single(long[2]):
+        return found
+    return None
+
+
+def _creative_commons(match: re.Match[str]) -> Licence:
+    letters = [each for each in ("nc", "sa", "nd") if each in match["letters"].split("-")]
+    version = match["version"] or ""
+    version += ".0" if len(version) == 1 else ""
+    plain = "-".join(filter(None, ["CC-BY", *map(str.upper, letters), version]))
+    reasons = []
+    if "nc" in letters:
+        reasons.append("non-commercial use alone is allowed")
+    if "nd" in letters:
+        reasons.append("what is made from it may not be passed on")
+    return Licence(
+        name=plain + (f"-{match['edition'].upper()}" if match["edition"] else ""),
+        commercial="no" if "nc" in letters else "yes",
+        sharing="no" if "nd" in letters else "yes",
+        share_alike="sa" in letters,
+        attribution=True,
+        reason="; ".join(reasons),
+        hub=plain.lower() if version in _ON_HUB.get("-".join(letters), ()) else "other",
+    )
+
+
+# --- lists and expressions -----------------------------------------------------------------------
+
+_EXCEPTION = re.compile(r"[\w.-]+-exception(?:-[\d.]+)?|linux-syscall-note", re.IGNORECASE)
+OR, AND = r"\s+or\s+", r"\s+and\s+|\s*&\s*|(?<![:/])/(?!/)"
+MOST = 4  # pieces between commas that may be one licence
+
+
+def split(stated: str) -> list[Licence]:
+    """The licences of a list "A, B" or of an SPDX expression, in order. Of "A OR B" the freer."""
+    pieces = [piece for piece in re.split(r"\s*[,;|\n]\s*", stated.strip()) if piece] or [""]
+    listed: list[Licence] = []
+    while pieces:
+        # "Apache License, Version 2.0" is one licence
+        size = next(
+            (n for n in range(min(MOST, len(pieces)), 1, -1) if known(" ".join(pieces[:n])).known),
+            1,
+        )
+        listed += _expression(" ".join(pieces[:size])) or [known(pieces[0])]
+        pieces = pieces[size:]
+    return list(dict.fromkeys(listed))
+
+
+def _expression(text: str) -> list[Licence] | None:
+    """The licences of one SPDX expression; None where a part of it is unknown."""
+    text = text.strip()
+    if single := _single(text):
+        return [single]
+    for word in (OR, AND):
+        parts = _outside(text, word)
+        if len(parts) > 1:
+            return _joined([_expression(part) for part in parts], word)
+    if excepted := re.fullmatch(r"(.+?)\s+with\s+(\S+)", text, re.IGNORECASE):
+        return _expression(excepted[1]) if _EXCEPTION.fullmatch(excepted[2]) else None
+    if text.startswith("(") and text.endswith(")"):
+        return _expression(text[1:-1])
+    # "MIT (CC BY 4.0)" names both
+    long = re.fullmatch(r"(.{3,200}?)\s*\(([^()]{2,60})\)", _named(text))
+    return _joined([_expression(each) for each in long.groups()], AND) if long else None
+
+
+def _joined(parts: list[list[Licence] | None], word: str) -> list[Licence] | None:
+    """The licences of all parts, or of the freest where they stand for choice."""
+    told = [part for part in parts if part]
+    if len(told) < len(parts):
+        return None
+    if word == OR:
+        return min(told, key=lambda part: strictest(part).strictness)
+    return [each for part in told for each in part]
+
+
+def _outside(text: str, word: str) -> list[str]:
+    """The parts of `text` between matches of `word` that stand in no brackets."""
+    parts, start = [], 0
+    for match in re.finditer(word, text, re.IGNORECASE):
+        before = text[: match.start()]
+        if before.count("(") == before.count(")"):
+            parts.append(text[start : match.start()])
+            start = match.end()
+    return [*parts, text[start:]]
+
+
+def strictest(licences: Sequence[Licence]) -> Licence:
+    """The one that allows least. A licence that nobody knows allows less than any known one."""
+    return max(licences, key=lambda licence: licence.strictness)
+
+
+# --- share alike ---------------------------------------------------------------------------------
+
+# licence -> others under which what is made from it may be passed on
+_ONWARD: dict[str, tuple[str, ...]] = {
+    "CC-BY-SA-4.0": ("GPL-3.0", "FAL-1.3"),
+    "FAL-1.3": ("CC-BY-SA-4.0",),
+    "GPL-2.0-or-later": ("GPL-3.0", "AGPL-3.0"),
+    "GPL-3.0": ("AGPL-3.0",),
+    "LGPL-2.1": ("GPL-2.0", "GPL-3.0", "AGPL-3.0"),
+    "LGPL-2.1-or-later": ("LGPL-3.0",),
+    "LGPL-3.0": ("GPL-3.0", "AGPL-3.0"),
+    "MPL-2.0": ("GPL-2.0", "GPL-3.0", "LGPL-2.1", "LGPL-3.0", "AGPL-3.0"),
+    "EUPL-1.1": ("GPL-2.0", "OSL-3.0", "EUPL-1.2"),
+    "EUPL-1.2": ("GPL-2.0", "GPL-3.0", "AGPL-3.0", "LGPL-2.1", "LGPL-3.0", "MPL-2.0", "OSL-3.0"),
+    "GFDL-1.2-or-later": ("GFDL-1.3",),
+    "GPL": ("GPL-2.0", "GPL-3.0", "AGPL-3.0"),
+    "LGPL": ("LGPL-2.1", "LGPL-3.0", "GPL-2.0", "GPL-3.0", "AGPL-3.0"),
+    "GFDL": ("GFDL-1.2", "GFDL-1.3"),
+}
+_CC_VERSIONS = ("1.0", "2.0", "2.1", "2.5", "3.0", "4.0")
+
+
+def unjoinable(licences: Iterable[Licence]) -> list[tuple[str, str]]:
+    """Pairs of these that no single licence satisfies, so that no one work can be made of both.
+
+    One of each pair asks for share alike. The other does so too, or forbids commercial use."""
+    bound = {
+        each for each in licences if each.known and (each.share_alike or each.commercial == "no")
+    }
+    ordered = sorted(bound, key=lambda licence: licence.name)
+    return [
+        (one.name, other.name)
+        for one, other in combinations(ordered, 2)
+        if (one.share_alike or other.share_alike) and not _join(one, other)
+    ]
+
+
+def _join(one: Licence, other: Licence) -> bool:
+    if one.share_alike and other.share_alike:
+        return bool(_onward(one.name) & _onward(other.name))
+    return one.commercial == other.commercial
+
+
+def _onward(name: str) -> set[str]:
+    """The licences under which what is made from `name` may be passed on."""
+    own = re.sub(r"-(?:only|or-later)\Z", "", name)
+    onward = {own, *_ONWARD.get(name, ()), *_ONWARD.get(own, ())}
+    if match := re.fullmatch(r"(CC-BY(?:-NC)?-SA)(?:-(\d\.\d))?(?:-[A-Z]+)?", name):
+        family, version = match.groups()
+        # From 2.0 on an adaptation may be under a later version of the same licence
+        later = {f"{family}-{v}" for v in _CC_VERSIONS if not version or v >= version}
+        onward = {f"{family}-1.0"} if version == "1.0" else later
+        onward |= {far for each in onward for far in _ONWARD.get(each, ()) if each == name}
+    return onward

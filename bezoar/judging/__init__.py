@@ -1,0 +1,1 @@
+"""What judges are shown, what they said, and how far they agree."""

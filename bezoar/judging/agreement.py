@@ -1,0 +1,396 @@
+"""How far judges agree (OpenBezoar, appendix D, after the MT-Bench paper): the chance that judges
+of two kinds, on a random question and pair of models, say the same.
+
+S1 takes all votes, with win and tie as values (chance: 1/3); S2 only comparisons in which both
+judges name a winner (chance: 1/2). A record is a turn of a question and two models. The study may
+be held on all records, or on those on which every set of judgements has a verdict: each machine's
+is a set, and so are the votes of people, whether they wrote the question or not.
+"""
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from functools import partial
+from itertools import combinations
+from typing import Any, Literal, NamedTuple
+
+from bezoar.judging.differences import bootstrap
+from bezoar.rows.records import Answers, Grade, Vote
+
+GRADER, AUTHOR, HUMAN, MAJORITY = "grader", "author", "human", "human_majority"
+GPT4_SINGLE, GPT4_PAIR = "gpt4_single", "gpt4_pair"
+PAPERS = (GPT4_SINGLE, GPT4_PAIR, AUTHOR, HUMAN)  # whom the paper's judge is compared with
+PEOPLE = "people"  # the set of judgements of authors and everyone else
+
+Said = Literal["first", "second", "tie"]
+
+
+class Key(NamedTuple):
+    """What is voted on; the models stand in alphabetical order."""
+
+    question_id: int
+    first: str
+    second: str
+
+
+class Item(NamedTuple):
+    """A record: a turn of what is voted on."""
+
+    key: Key
+    turn: Literal[1, 2]
+
+
+class Voice(NamedTuple):
+    """One judge's vote on a key."""
+
+    judge: str
+    said: Said
+
+
+class Comparison(NamedTuple):
+    """What two judges said of one key."""
+
+    key: Key
+    a: Said
+    b: Said
+
+    @property
+    def question_id(self) -> int:
+        """The question that both looked at."""
+        return self.key.question_id
+
+
+Row = dict[str, str | int | float | None]
+
+
+# --- which records -------------------------------------------------------------------------------
+
+
+def records(votes: Sequence[Vote], which: Literal["intersection", "all"]) -> frozenset[Item]:
+    """The records of the study: those on which every set of judgements has a verdict, or all that
+    any of them has."""
+    sets: dict[str, set[Item]] = defaultdict(set)
+    for vote in votes:
+        name = kind(vote.judge)
+        sets[PEOPLE if name in (AUTHOR, HUMAN) else name].add(_item(vote))
+    if not sets:
+        return frozenset()
+    return frozenset(
+        set.intersection(*sets.values()) if which == "intersection" else set.union(*sets.values())
+    )
+
+
+def only(votes: Sequence[Vote], among: Collection[Item]) -> list[Vote]:
+    """The votes on these records."""
+    return [vote for vote in votes if _item(vote) in among]
+
+
+def given(votes: Sequence[Vote], grades: Sequence[Grade], tie_margin: float) -> list[Vote]:
+    """The judgements that a source brings: votes, and grades as votes. Grades count where the votes
+    have a record too; where there are no votes, between every two models."""
+    there = {_item(vote) for vote in votes}
+    compared = from_grades(grades, tie_margin)
+    return [*votes, *(only(compared, there) if votes else compared)]
+
+
+class Put(NamedTuple):
+    """What of the agreement study is put to our judge: two models' answers to a question, and the
+    turns of them on which others have a verdict."""
+
+    pair: tuple[Answers, Answers]
+    turns: tuple[Literal[1, 2], ...]
+
+    @property
+    def name(self) -> str:
+        """What its requests are filed under."""
+        return f"{self.pair[0].question_id}/{self.pair[0].model}/{self.pair[1].model}"
+
+
+def puts(
+    among: Collection[Item], answers: Sequence[Answers], limit: int | None
+) -> tuple[list[Put], int]:
+    """The records as pairs of answers, at most `limit`, spread over all; and how many pairs are
+    left out, because the answers are not there."""
+    told = {(one.question_id, one.model): one for one in answers}
+    turns_of: dict[Key, list[Literal[1, 2]]] = defaultdict(list)
+    for key, turn in sorted(among):
+        turns_of[key].append(turn)
+    there = [
+        Put((told[id, first], told[id, second]), tuple(turns))
+        for (id, first, second), turns in turns_of.items()
+        if (id, first) in told and (id, second) in told
+    ]
+    count = len(there) if limit is None else min(limit, len(there))
+    some = [there[i * len(there) // count] for i in range(count)]
+    return some, len(turns_of) - len(there)
+
+
+def described(
+    votes: Sequence[Vote], judged: Sequence[Vote], among: Collection[Item]
+) -> dict[str, Any]:
+    """The study in numbers: `records` by turn, `judged` of them by our grader, the `models` in
+    them, `votes` by kind of judge, and the groups of the paper that are `absent`."""
+    counts = Counter(kind(vote.judge) for vote in only(votes, among))
+    return {
+        "records": {str(turn): sum(item.turn == turn for item in among) for turn in (1, 2)},
+        "judged": {
+            str(turn): len({_item(v) for v in only(judged, among) if v.turn == turn})
+            for turn in (1, 2)
+        },
+        "models": sorted({model for item in among for model in item.key[1:]}),
+        "votes": {name: counts[name] for name in sorted(counts, key=_place)},
+        "absent": [name for name in PAPERS if not counts[name]],
+    }
+
+
+# --- agreement -----------------------------------------------------------------------------------
+
+
+def table(votes: Sequence[Vote], seed: int) -> list[Row]:
+    """S1, S2, their 95 % intervals and Cohen's kappa for every two kinds of judges that voted on
+    the same keys, per turn: {turn, a, b, s1, s1_agree, s1_n, s1_low, s1_high, s2, ..., kappa}:
+    `s1_agree` of `s1_n` votes agree; no interval (None) where all is of one question.
+
+    Votes of two kinds are compared each with each, within a kind each two of different judges.
+    `human_majority` says what more people say than anything else, and tie where no answer leads; it
+    is not compared with the people it is made of. `seed` is the bootstrap's."""
+    return [
+        {"turn": turn, "a": a, "b": b, **_measure(found, a == b, seed)}
+        for turn, a, b, found in _comparisons(votes)
+    ]
+
+
+def breakdown(votes: Sequence[Vote], category_of: Mapping[int, str]) -> list[Row]:
+    """How far our grader agrees with each other kind, by category and by pair of models: {by, of,
+    turn, a, b, s1, s1_agree, s1_n, s2, s2_agree, s2_n}. Where it judged nothing, every two kinds.
+    """
+    found = [one for one in _comparisons(votes) if one[1] != one[2]]
+    rows: list[Row] = []
+    for turn, a, b, comparisons in [one for one in found if one[1] == GRADER] or found:
+        parts: dict[tuple[str, str], list[Comparison]] = defaultdict(list)
+        for one in comparisons:
+            parts["category", category_of.get(one.question_id, "unknown")].append(one)
+            parts["models", f"{one.key.first}, {one.key.second}"].append(one)
+        rows += [
+            {"by": by, "of": of, "turn": turn, "a": a, "b": b, **_counted(parts[by, of])}
+            for by, of in sorted(parts)
+        ]
+    return rows
+
+
+def _comparisons(votes: Sequence[Vote]) -> Iterator[tuple[int, str, str, list[Comparison]]]:
+    """(turn, one kind of judge, another or the same one, what they said of the same keys)."""
+    for turn in (1, 2):
+        voices = _voices(vote for vote in votes if vote.turn == turn)
+        kinds = sorted({name for by_kind in voices.values() for name in by_kind}, key=_place)
+        for a, b in [(a, b) for i, a in enumerate(kinds) for b in kinds[i:]]:
+            if (a, b) != (HUMAN, MAJORITY) and (found := list(_compare(voices, a, b))):
+                yield turn, a, b, found
+
+
+def biases(
+    votes: Sequence[Vote],
+    lengths: Mapping[tuple[int, str, int], int],
+    own: Mapping[str, str],
+    seed: int,
+    graded: Collection[str] = (),
+) -> list[Row]:
+    """What sways each kind of judge: {judge, bias, share, n, low, high, people, people_n}, shares
+    of votes with a 95 % interval (None where they are on one question alone).
+
+    Of the votes that name a winner: verbosity, the longer answer wins, by `lengths` of (question,
+    model, turn); self_preference, the judge's own model wins, of the votes on it, by `own` of judge
+    -> model; first_shown, it wins, which half would, where the judge saw one order (not those of
+    `graded`, who saw an answer alone). Of all votes, where it saw both: inconsistent, the order
+    decided. `people` is the share of people's votes on
+    the same questions, models and turns: what is alike there is no bias of the judge's.
+    """
+    by_kind: dict[str, list[Vote]] = defaultdict(list)
+    people: dict[tuple[Key, int], list[Vote]] = defaultdict(list)
+    for vote in votes:
+        by_kind[kind(vote.judge)].append(vote)
+        if kind(vote.judge) == HUMAN:
+            people[_key(vote), vote.turn].append(vote)
+    rows: list[Row] = []
+    for judge in sorted(by_kind, key=_place):
+        asked: dict[str, Callable[[Vote], bool | None]] = {
+            "verbosity": partial(_longer_won, lengths)
+        }
+        if judge in own:
+            asked["self_preference"] = partial(_won, own[judge])
+        if any(vote.winner == "inconsistent" for vote in by_kind[judge]):
+            asked["inconsistent"] = lambda vote: vote.winner == "inconsistent"
+        elif judge not in graded:
+            asked["first_shown"] = lambda vote: vote.winner == "model_a" if _decides(vote) else None
+        for bias, question in asked.items():
+            told = [(v, said) for v in by_kind[judge] if (said := question(v)) is not None]
+            if not told:
+                continue
+            keys = sorted({(_key(vote), vote.turn) for vote, _ in told})
+            # people saw the two in an order of their own
+            shared = judge != HUMAN and bias in ("verbosity", "self_preference")
+            same = [v for key in keys for v in people.get(key, [])] if shared else []
+            theirs = [said for v in same if (said := question(v)) is not None]
+            answers = [(vote.question_id, said) for vote, said in told]
+            low, high = bootstrap(answers, seed) or (None, None)
+            rows.append(
+                {
+                    "judge": judge,
+                    "bias": bias,
+                    "share": sum(said for _, said in told) / len(told),
+                    "n": len(told),
+                    "low": low,
+                    "high": high,
+                    "people": sum(theirs) / len(theirs) if theirs else None,
+                    "people_n": len(theirs),
+                }
+            )
+    return rows
+
+
+def _decides(vote: Vote) -> bool:
+    return vote.winner in ("model_a", "model_b")
+
+
+def _longer_won(lengths: Mapping[tuple[int, str, int], int], vote: Vote) -> bool | None:
+    a, b = (lengths.get((vote.question_id, m, vote.turn)) for m in (vote.model_a, vote.model_b))
+    if not _decides(vote) or a is None or b is None or a == b:
+        return None
+    return (a > b) == (vote.winner == "model_a")
+
+
+def _won(model: str, vote: Vote) -> bool | None:
+    if not _decides(vote) or model not in (vote.model_a, vote.model_b):
+        return None
+    return model == (vote.model_a if vote.winner == "model_a" else vote.model_b)
+
+
+def flat(rows: Sequence[Row]) -> dict[str, float | int | None]:
+    """The table as metrics, `A_B_s1_turn_1`: the rows of our grader, or of all judges where it
+    graded nothing that others voted on."""
+    own = [row for row in rows if GRADER in (row["a"], row["b"])] or rows
+    metrics: dict[str, float | int | None] = {"comparisons": 0}
+    for row in own:
+        for name in ("s1", "s2", "s1_agree", "s2_agree", "s1_n", "s2_n"):
+            value = row[name]
+            assert not isinstance(value, str)
+            metrics[f"{row['a']}_{row['b']}_{name}_turn_{row['turn']}"] = value
+        metrics["comparisons"] = int(metrics["comparisons"] or 0) + int(row["s1_n"] or 0)
+    return metrics
+
+
+def from_grades(grades: Sequence[Grade], tie_margin: float) -> list[Vote]:
+    """Single grades as votes of their judge between every two models: the higher grade wins, grades
+    at most `tie_margin` apart tie. Turns without a grade have no vote; of a turn that is graded
+    twice the last grade counts."""
+    scores: dict[tuple[str, int, Literal[1, 2]], dict[str, float]] = defaultdict(dict)
+    for grade in grades:
+        if grade.score is not None:
+            scores[grade.judge, grade.question_id, grade.turn][grade.model] = grade.score
+    votes = []
+    for (judge, question_id, turn), by_model in scores.items():
+        for a, b in combinations(sorted(by_model), 2):
+            margin = by_model[a] - by_model[b]
+            winner: Literal["model_a", "model_b", "tie"] = "model_a" if margin > 0 else "model_b"
+            votes.append(
+                Vote(
+                    judge=judge,
+                    question_id=question_id,
+                    turn=turn,
+                    model_a=a,
+                    model_b=b,
+                    winner="tie" if abs(margin) <= tie_margin else winner,
+                )
+            )
+    return votes
+
+
+def kind(judge: str) -> str:
+    """The kind that a judge belongs to: people are `human`, who wrote the question is `author`;
+    any other judge is its own kind."""
+    name = judge.removeprefix("simulated_")
+    return next((k for start, k in _PEOPLE.items() if name.startswith(start)), judge)
+
+
+_PEOPLE = {"expert": HUMAN, "author": AUTHOR}
+
+
+def _place(name: str) -> tuple[int, bool, str]:
+    """Our grader first, then other machines, those that grade singly before the others, then
+    people: as the paper has them."""
+    order = (GRADER, AUTHOR, HUMAN, MAJORITY)
+    place = (0, 2, 3, 4)[order.index(name)] if name in order else 1
+    return place, not name.endswith("single"), name
+
+
+def _voices(votes: Iterable[Vote]) -> dict[Key, dict[str, list[Voice]]]:
+    """Votes by key and kind, turned so that the models stand in order."""
+    voices: dict[Key, dict[str, list[Voice]]] = defaultdict(lambda: defaultdict(list))
+    for vote in votes:
+        said: Said = "tie"
+        if _decides(vote):
+            won = vote.model_a if vote.winner == "model_a" else vote.model_b
+            said = "first" if won == min(vote.model_a, vote.model_b) else "second"
+        voices[_key(vote)][kind(vote.judge)].append(Voice(vote.judge, said))
+    for by_kind in voices.values():
+        if people := by_kind.get(HUMAN):
+            by_kind[MAJORITY] = [Voice(MAJORITY, _majority([voice.said for voice in people]))]
+    return voices
+
+
+def _item(vote: Vote) -> Item:
+    return Item(_key(vote), vote.turn)
+
+
+def _key(vote: Vote) -> Key:
+    return Key(vote.question_id, *sorted((vote.model_a, vote.model_b)))
+
+
+def _majority(said: Sequence[Said]) -> Said:
+    (top, most), *others = Counter(said).most_common()
+    return "tie" if others and others[0][1] == most else top
+
+
+def _compare(voices: dict[Key, dict[str, list[Voice]]], a: str, b: str) -> Iterator[Comparison]:
+    for key, by_kind in voices.items():
+        left, right = by_kind.get(a, []), by_kind.get(b, [])
+        pairs = combinations(left, 2) if a == b else ((x, y) for x in left for y in right)
+        for x, y in pairs:
+            if x.judge != y.judge:
+                yield Comparison(key, x.said, y.said)
+
+
+def _measure(found: list[Comparison], same_kind: bool, seed: int) -> Row:
+    row: Row = {"kappa": _kappa(found, same_kind), **_counted(found)}
+    for name, among in (("s1", found), ("s2", _decided(found))):
+        agreed = [(c.question_id, c.a == c.b) for c in among]
+        row[f"{name}_low"], row[f"{name}_high"] = bootstrap(agreed, seed) or (None, None)
+    return row
+
+
+def _counted(found: Sequence[Comparison]) -> Row:
+    """Of what was said in S1 and S2: the share that agrees, how many agree, how many there are."""
+    row: Row = {}
+    for name, among in (("s1", found), ("s2", _decided(found))):
+        agree = sum(c.a == c.b for c in among)
+        share = agree / len(among) if among else None
+        row |= {name: share, f"{name}_agree": agree, f"{name}_n": len(among)}
+    return row
+
+
+def _decided(found: Sequence[Comparison]) -> list[Comparison]:
+    return [c for c in found if "tie" not in (c.a, c.b)]
+
+
+def kappa(a: Sequence[str], b: Sequence[str]) -> float | None:
+    """Cohen's kappa, the agreement beyond chance, of two judges' labels of the same n > 0 things;
+    None where chance alone gives full agreement."""
+    n, ours, theirs = len(a), Counter(a), Counter(b)
+    chance = sum(ours[said] * theirs[said] for said in ours) / n**2
+    same = sum(x == y for x, y in zip(a, b, strict=True)) / n
+    return (same - chance) / (1 - chance) if chance < 1 else None
+
+
+def _kappa(found: list[Comparison], same_kind: bool) -> float | None:
+    """Within a kind the two sides are interchangeable and share their marginals."""
+    a, b = [c.a for c in found], [c.b for c in found]
+    return kappa(a + b, b + a) if same_kind else kappa(a, b)

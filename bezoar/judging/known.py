@@ -1,0 +1,400 @@
+"""Ask whether a judge is better than a coin: it is put real rows of which the truth is known.
+
+A row is a seed of the run, shown once with its own answer and once with another row's. The other
+rows' answers are the same ones, each moved on by a row. So each answer is right once and wrong
+once, and a taste for long or fluent answers tells nothing. Ours: the paper takes its judge's word.
+"""
+
+import re
+import sys
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import islice
+from pathlib import Path
+from random import Random
+from typing import NamedTuple, TypeVar
+
+from bezoar.judging.differences import bootstrap, redrawn
+from bezoar.judging.pairwise import WORTH, Pair
+from bezoar.params import FEWEST_KNOWN, Known
+from bezoar.rows.files import BadInput, read_jsonl
+from bezoar.rows.records import (
+    UNSAID,
+    Answers,
+    Comparison,
+    Exchange,
+    Grade,
+    Query,
+    Question,
+    Sample,
+    Seed,
+    Verdict,
+)
+
+T = TypeVar("T")
+G = TypeVar("G", Grade, Comparison)
+
+SIDES = ("own", "other")
+PREFIX = "known/"  # of what the questions on a row are filed under
+BELOW = -(10**9)  # the rows as MT-Bench questions have numbers below this, which no other has
+ALIKE = 0.6  # ours: Jaccard index of two texts' words from which they may mean the same
+LONGEST = 2000  # ours: characters of a row, so that the check is cheap and fits any context
+WORDY = 5  # ours: words of an answer that can be complete, or an explanation; shorter come last
+
+_WORD = re.compile(r"\w+")
+Metrics = dict[str, int | float | None]
+
+
+class Row(NamedTuple):
+    """A question, its own answer, and the answer to another question."""
+
+    question: str
+    own: str
+    other: str
+
+
+@dataclass(frozen=True)
+class _Fact:
+    """A seed's question and answer, with the words by which it is told from others. Most of
+    thousands of seeds are never looked at, so the words are taken where they are first wanted."""
+
+    question: str
+    answer: str
+
+    @cached_property
+    def of_question(self) -> frozenset[str]:
+        """The words of the question; short words are those that any two questions share."""
+        words = _words(self.question)
+        return frozenset(word for word in words if len(word) > 3) or words
+
+    @cached_property
+    def of_answer(self) -> frozenset[str]:
+        """The words of the answer."""
+        return _words(self.answer)
+
+    @property
+    def short(self) -> bool:
+        """Whether the answer has fewer than WORDY different words."""
+        return len([*islice(_new(self.answer), WORDY)]) < WORDY
+
+    def alike(self, other: "_Fact") -> bool:
+        """Whether the answer to one may be right for the other."""
+        return (
+            self.of_answer <= other.of_answer
+            or other.of_answer <= self.of_answer
+            or _jaccard(self.of_answer, other.of_answer) >= ALIKE
+            or _jaccard(self.of_question, other.of_question) >= ALIKE
+        )
+
+
+def drawn(seeds: Iterable[Seed | Query], how: Known) -> list[Row]:
+    """At most `how.rows` rows in a ring, where each row's other answer is the next one's own. Two
+    neighbours neither ask nor answer nearly the same. Rows without an answer are passed over, those
+    with a short one come last."""
+    facts = [fact for seed in seeds if (fact := _fact(seed))]
+    Random(how.seed).shuffle(facts)
+    facts.sort(key=lambda fact: fact.short)
+    ring: list[_Fact] = []
+    while len(ring) < how.rows:
+        # the last one stands beside the first, too
+        beside = [ring[-1], *ring[: len(ring) == how.rows - 1]] if ring else []
+        at = next((i for i, f in enumerate(facts) if not any(map(f.alike, beside))), None)
+        if at is None:
+            break
+        ring.append(facts.pop(at))
+    while len(ring) > 1 and ring[-1].alike(ring[0]):
+        ring.pop()
+    return [
+        Row(fact.question, fact.answer, following.answer)
+        for fact, following in zip(ring, [*ring[1:], *ring[:1]], strict=True)
+    ]
+
+
+def _fact(seed: Seed | Query) -> _Fact | None:
+    if isinstance(seed, Query):
+        question, answer = seed.query, seed.target
+    else:
+        question, answer = seed.instruction, seed.response
+        if seed.context:
+            question += f"\n\nInput: {seed.context}"
+    if not _WORD.search(question) or not _WORD.search(answer):
+        return None
+    return _Fact(question, answer) if len(question) + len(answer) <= LONGEST else None
+
+
+def _new(text: str) -> Iterator[str]:
+    """Yield the words of a text, each where it first stands."""
+    seen: set[str] = set()
+    for found in _WORD.finditer(text.lower()):
+        if found[0] not in seen:
+            seen.add(found[0])
+            yield found[0]
+
+
+def _words(text: str) -> frozenset[str]:
+    return frozenset(_WORD.findall(text.lower()))
+
+
+def _jaccard(a: frozenset[str], b: frozenset[str]) -> float:
+    return len(a & b) / len(a | b)
+
+
+@dataclass(frozen=True)
+class Check:
+    """The rows that a judge is asked about: none where the check is off (`how` is None) or where
+    `source` holds too few of them, `had`."""
+
+    how: Known | None
+    source: str
+    had: int
+    rows: list[Row]
+
+    def rounds(self, jobs: Sequence[T]) -> list[Sequence[T]]:
+        """What is asked beside the rows, round by round: all at once, or nothing at first where the
+        stage may stop. The ledger answers the rows in the second round."""
+        stops = self.how is not None and self.how.below == "stop" and self.rows
+        return [[], jobs] if stops else [jobs]
+
+    def samples(self, explained: bool) -> list[Sample]:
+        """A sample for each answer of each row; `explained`: its own answer is the expected one."""
+        return [
+            Sample(
+                id=_name(at, side),
+                scheme="known",
+                system="",
+                instruction=row.question,
+                context="",
+                response=getattr(row, side),
+                expected=row.own if explained else "",
+                category="known",
+                details={},
+                seeds=[],
+                licence="",
+                teacher="",
+                simulated=False,
+            )
+            for at, row in enumerate(self.rows)
+            for side in SIDES
+        ]
+
+    @property
+    def questions(self) -> dict[int, Question]:
+        """The rows as MT-Bench questions of one turn."""
+        return {
+            id: Question(question_id=id, category="known", turns=[row.question, ""], reference=[])
+            for id, row in self._numbered()
+        }
+
+    @property
+    def pairs(self) -> list[Pair]:
+        """Both answers of each row, the own one first. The second turn is empty: a rule decides
+        there, and nobody is asked."""
+        return [
+            (_answers(id, "own", row.own), _answers(id, "other", row.other))
+            for id, row in self._numbered()
+        ]
+
+    def _numbered(self) -> list[tuple[int, Row]]:
+        return [(BELOW - at, row) for at, row in enumerate(self.rows, 1)]
+
+    @property
+    def answers(self) -> list[Answers]:
+        """Those of `pairs`, one after the other."""
+        return [answers for pair in self.pairs for answers in pair]
+
+    def of_verdicts(self, judged: Mapping[str, Verdict], scale: int) -> Metrics:
+        """Metrics of a judge's verdicts, by the ids of `samples`: those of `_ranked`, and the share
+        of either side's answers that it accepts. An accepted answer stands above a rejected one,
+        then the rating counts."""
+        rows = [
+            {side: judged.get(_name(at, side)) for side in SIDES} for at in range(len(self.rows))
+        ]
+        # a row that was not put to the judge says nothing of it
+        put = [row for row in rows if not any(map(_not_put, row.values()))]
+        sides = {side: [row[side] for row in put] for side in SIDES}
+        own, other = ([_worth(v, scale) for v in verdicts] for verdicts in sides.values())
+        return self._ranked(list(zip(own, other, strict=True))) | {
+            f"known_accepted_{side}": _share(
+                [v is not None and v.status == "accepted" for v in its]
+            )
+            for side, its in sides.items()
+        }
+
+    def of_grades(self, grades: Iterable[Grade]) -> Metrics:
+        """Metrics of a grader's grades of `answers`: those of `_ranked`."""
+        first = [grade for grade in grades if grade.turn == 1]
+        scores = {(grade.question_id, grade.model): grade.score for grade in first}
+        # a row that was not put to the grader says nothing of it
+        left_out = {grade.question_id for grade in first if grade.status in UNSAID}
+        return self._ranked(
+            [
+                (scores.get((id, "own")), scores.get((id, "other")))
+                for id in self.questions
+                if id not in left_out
+            ]
+        )
+
+    def of_comparisons(self, comparisons: Iterable[Comparison]) -> Metrics:
+        """Metrics of a grader's comparisons of `pairs`. `known_auc` is how often the own answer
+        wins, a tie or what the order decided as a half; `known_order`, how often the order decided,
+        of the pairs that were read both ways round."""
+        first = [comparison for comparison in comparisons if comparison.turn == 1]
+        winner_of = {comparison.question_id: comparison.winner for comparison in first}
+        left_out = {comparison.question_id for comparison in first if comparison.status in UNSAID}
+        winners = {id: winner_of.get(id) for id in self.questions if id not in left_out}
+        worth = [(id, WORTH[winner or "tie"]) for id, winner in winners.items()]
+        decided = [winner for winner in winners.values() if winner]
+        mean = sum(w for _, w in worth) / len(worth) if worth else None
+        return self._metrics(
+            mean,
+            bootstrap(worth, self._seed),
+            _share([winner is not None for winner in winners.values()]),
+        ) | {"known_order": _share([winner == "inconsistent" for winner in decided])}
+
+    def _ranked(self, worth: Sequence[tuple[float | None, float | None]]) -> Metrics:
+        """Metrics of what a row's own answer and another's are worth, None where no word of it
+        could be read."""
+        return self._metrics(
+            auc(worth) if worth else None,
+            redrawn(worth, auc, self._seed),
+            _share([value is not None for both in worth for value in both]),
+        )
+
+    def _metrics(
+        self, value: float | None, interval: tuple[float, float] | None, read: float | None
+    ) -> Metrics:
+        """`known_rows`, how many the source has, None where nobody asks; `known_auc` with its 95 %
+        interval, a bootstrap over rows; `known_read`, the share of what was asked that was read."""
+        low, high = interval or (None, None)
+        return {
+            "known_rows": None if self.how is None else self.had,
+            "known_auc": value,
+            "known_auc_low": low,
+            "known_auc_high": high,
+            "known_read": read,
+        }
+
+    @property
+    def _seed(self) -> int:
+        return self.how.seed if self.how else 0
+
+    def tell(self, where: str, metrics: Metrics) -> None:
+        """Say on stderr that the check could not be made, or that the judge `where` is below the
+        line; BadInput there where the parameters say so."""
+        value = metrics["known_auc"]
+        if self.how is None or (value is not None and value >= self.how.least_auc):
+            return
+        if value is None:
+            why = (
+                f"none of {self.had} rows of {self.source} could be put to it"
+                if self.rows
+                else f"{self.source} has {self.had} rows with answers unlike each other, "
+                f"{FEWEST_KNOWN} are the least"
+            )
+            print(f"{where}: not checked for being better than a coin: {why}", file=sys.stderr)
+            return
+        message = (
+            f"{where}: {self._in_words(metrics)}; below known.least_auc {self.how.least_auc:g} its "
+            "word is worth little: name a better model"
+        )
+        if self.how.below == "stop":
+            raise BadInput(f"{message}, or go on with known.below: warn")
+        print(f"warning: {message}", file=sys.stderr)
+
+    def _in_words(self, metrics: Metrics) -> str:
+        value, low, high, read = (
+            metrics[f"known_{key}"] for key in ("auc", "auc_low", "auc_high", "read")
+        )
+        words = (
+            f"tells right answers from wrong ones with an AUC of {value:.2f} ({low:.2f} to "
+            f"{high:.2f}; a coin has 0.50) on {self.had} rows of {self.source}, {read:.0%} of its "
+            "replies read"
+        )
+        order = metrics.get("known_order")
+        return words if order is None else f"{words}, the order decided {order:.0%}"
+
+
+def check(source: str, how: Known | None) -> Check:
+    """The check on the seeds of data/fetch/`source`; one of no rows where they are not there."""
+    if how is None:
+        return Check(None, source, 0, [])
+    return of_seeds(_seeds(f"data/fetch/{source}"), source, how)
+
+
+def of_seeds(seeds: Iterable[Seed | Query], source: str, how: Known | None) -> Check:
+    """The check on these seeds."""
+    rows = drawn(seeds, how) if how else []
+    return Check(how, f"data/fetch/{source}", len(rows), rows if len(rows) >= FEWEST_KNOWN else [])
+
+
+def _seeds(folder: str) -> list[Seed] | list[Query]:
+    if (seeds := Path(folder, "seeds.jsonl")).exists():
+        return list(read_jsonl(seeds, Seed))
+    queries = Path(folder, "queries.jsonl")
+    return list(read_jsonl(queries, Query)) if queries.exists() else []
+
+
+def auc(worth: Sequence[tuple[float | None, float | None]]) -> float:
+    """How often a row's own answer stands above another row's, over all own and all other answers,
+    a tie as a half. A reply that was not read (None) ties with everything: silence earns nothing.
+    """
+    others = sorted(other for _, other in worth if other is not None)
+    lead = sum(
+        bisect_left(others, own) - (len(others) - bisect_right(others, own))
+        for own, _ in worth
+        if own is not None
+    )
+    return 0.5 + lead / (2 * len(worth) ** 2)
+
+
+def parted(done: Iterable[tuple[object, Sequence[G]]]) -> tuple[list[G], list[G]]:
+    """What a grader said of the rows of a check, and of everything else."""
+    everything = [grade for _, grades in done for grade in grades]
+    return (
+        [grade for grade in everything if grade.question_id < BELOW],
+        [grade for grade in everything if grade.question_id >= BELOW],
+    )
+
+
+def apart(exchanges: Iterable[Exchange]) -> list[Exchange]:
+    """What was not said of the rows of a check."""
+    return [exchange for exchange in exchanges if not exchange.job.startswith(PREFIX)]
+
+
+def name(answers: Answers) -> str:
+    """What a grader's job is filed under: a question's number, or a known row and its side."""
+    return _filed(answers.question_id, answers.model)
+
+
+def pair_name(pair: Pair) -> str:
+    """As `name`, of a comparison."""
+    return _filed(pair[0].question_id, "both")
+
+
+def _filed(id: int, side: str) -> str:
+    return _name(BELOW - id - 1, side) if id < BELOW else str(id)
+
+
+def _name(at: int, side: str) -> str:
+    return f"{PREFIX}{at}/{side}"
+
+
+def _answers(id: int, model: str, text: str) -> Answers:
+    return Answers(question_id=id, model=model, turns=[text, ""], finish=["stop", "stop"])
+
+
+def _not_put(verdict: Verdict | None) -> bool:
+    """Whether the judge was not asked, or a server gave no reply."""
+    return verdict is not None and verdict.rating is None and verdict.reason.startswith(UNSAID)
+
+
+def _worth(verdict: Verdict | None, scale: int) -> float | None:
+    if verdict is None or verdict.rating is None:
+        return None
+    return verdict.rating + scale * (verdict.status == "accepted")
+
+
+def _share(flags: Sequence[bool]) -> float | None:
+    return sum(flags) / len(flags) if flags else None

@@ -1,0 +1,258 @@
+"""Two models' answers side by side: which the judge calls better, shown both in both orders (the
+MT-Bench paper's pairwise comparison), and how often one beats a baseline (AlpacaEval's win rate).
+"""
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Collection, Mapping, Sequence
+from math import fsum, log, tanh
+from statistics import stdev
+from typing import Any, Literal, NamedTuple
+
+from bezoar.judging import verdicts
+from bezoar.judging.differences import bootstrap, redrawn
+from bezoar.rows.files import BadInput
+from bezoar.rows.prompts import Prompt, fence
+from bezoar.rows.records import Answers, Ask, Comparison, Question, Vote
+
+SYSTEM = Prompt("mt_bench/pair_system")
+_TURNS: tuple[Literal[1], Literal[2]] = (1, 2)
+ROLES = ("model", "baseline")
+LEFT_OUT = ("unparsed", "refused", "truncated", "too_long", "failed")
+WORTH = {"model": 1.0, "tie": 0.5, "inconsistent": 0.5, "baseline": 0.0}
+# ours: a normal prior on phi, of the scale that Gelman et al. (2008) give a standardised predictor,
+# so that phi stays finite where the longer answer always wins. AlpacaEval cross-validates its
+# penalty, which a few dozen questions do not bear.
+RIDGE = 1 / 2.5**2
+
+Pair = tuple[Answers, Answers]  # the model's and the baseline's, to one question
+Metrics = dict[str, float | int | None]
+
+
+class Told(NamedTuple):
+    """What one turn's comparison is worth to the model, and by how many characters the model's
+    answer is the longer one; None where a rule decided, which has no taste for length."""
+
+    question_id: int
+    worth: float
+    longer: int | None
+
+
+def pairs(model: Sequence[Answers], baseline: Sequence[Answers], limit: int | None) -> list[Pair]:
+    """Answers of two models to the same questions; at most `limit`, spread over the list, so that
+    every category stays. BadInput where they share none."""
+    theirs = {answers.question_id: answers for answers in baseline}
+    both = [(ours, theirs[ours.question_id]) for ours in model if ours.question_id in theirs]
+    if not both:
+        raise BadInput(
+            "mt_compare: the two checkpoints answered no question in common; mt_answer asks all "
+            "of them the same"
+        )
+    count = len(both) if limit is None else min(limit, len(both))
+    return [both[i * len(both) // count] for i in range(count)]
+
+
+def comparer(
+    questions: Mapping[int, Question],
+    with_reference: Collection[int],
+    ask: Ask,
+    turns: Sequence[Literal[1, 2]] = _TURNS,
+) -> Callable[[Pair], list[Comparison]]:
+    """A function from two models' answers to a comparison of each of `turns`; references are those
+    of verdicts.grader. An empty answer loses without asking, two of them tie."""
+
+    def compare(pair: Pair) -> list[Comparison]:
+        question = verdicts.known_question(questions, pair[0])
+        judged = [turn for turn in turns if _both_speak(pair, turn)]
+        shown = verdicts.References()
+        if question.question_id in with_reference and judged:
+            shown = verdicts.references(question, ask, judged[-1])
+        return [_compare(question, pair, shown, turn, ask) for turn in turns]
+
+    return compare
+
+
+def _both_speak(pair: Pair, turn: int) -> bool:
+    return all(answers.turns[turn - 1].strip() for answers in pair)
+
+
+def _compare(
+    question: Question, pair: Pair, shown: verdicts.References, turn: Literal[1, 2], ask: Ask
+) -> Comparison:
+    by_role = dict(zip(ROLES, pair, strict=True))
+    found: dict[str, Any] = {
+        "question_id": question.question_id,
+        "turn": turn,
+        **{role: answers.model for role, answers in by_role.items()},
+    }
+    if not _both_speak(pair, turn):
+        spoke = [role for role, answers in by_role.items() if answers.turns[turn - 1].strip()]
+        found |= {"status": "empty_answer", "replies": [], "judge": "rule", "simulated": False}
+        return Comparison(**found, winner=spoke[0] if spoke else "tie")
+    said, replies = [], []
+    for a, b in (ROLES, ROLES[::-1]):
+        text = sheet(question, by_role[a], by_role[b], shown.up_to(turn), turn)
+        messages = verdicts.put(SYSTEM.fill(), text)
+        choice, status, reply = verdicts.heard(ask, messages, verdicts.choice)
+        replies.append(reply.text)
+        said.append({"A": a, "B": b, "C": "tie", None: None}[choice])
+        if choice is None:  # whatever the other order gives, the comparison is left out
+            break
+    return Comparison(
+        **found,
+        winner=said[0] if said[0] == said[-1] else "inconsistent" if said[-1] else None,
+        status=status,
+        replies=replies,
+        judge=reply.model,
+        simulated=reply.simulated,
+        reference=shown.of(turn),
+    )
+
+
+def sheet(question: Question, a: Answers, b: Answers, reference: list[str], turn: int) -> str:
+    """What the judge is shown: turn 1 alone, or both turns with the second to be compared."""
+    name = "mt_bench/pair_one_turn" if turn == 1 else "mt_bench/pair_two_turns"
+    shown = {
+        "question": question.turns,
+        "reference": reference,
+        "answer_a": a.turns,
+        "answer_b": b.turns,
+    }
+    return Prompt(f"{name}_reference" if reference else name).fill(
+        **{
+            f"{kind}_{number}": fence(text, *verdicts.SECTIONS, *verdicts.TURNS)
+            for kind, texts in shown.items()
+            for number, text in enumerate(texts[:turn], 1)
+        }
+    )
+
+
+def votes(comparisons: Sequence[Comparison]) -> list[Vote]:
+    """What was decided, as votes of the judge `grader`."""
+    named = {"model": "model_a", "baseline": "model_b"}
+    return [
+        Vote.model_validate(
+            {
+                "judge": "grader",
+                "question_id": c.question_id,
+                "turn": c.turn,
+                "model_a": c.model,
+                "model_b": c.baseline,
+                "winner": named.get(c.winner, c.winner),
+            }
+        )
+        for c in comparisons
+        if c.winner
+    ]
+
+
+def measure(comparisons: Sequence[Comparison], compared: Sequence[Pair], seed: int) -> Metrics:
+    """Counts of what the judge said over both turns and of what it left out; `coverage`, the share
+    of the turns compared that have a winner or a tie; what verdicts.reference_metrics says;
+    `win_rate`, by turn too (turn 1 is
+    AlpacaEval's), where a tie and what the order decided count half, with a 95 % bootstrap interval
+    over questions; `win_rate_lc`, that of
+    `length_controlled`; mean characters of either side's answers. None where nothing was compared.
+    """
+    said = Counter(c.winner for c in comparisons)
+    statuses: Counter[str] = Counter(c.status for c in comparisons)
+    decided = len(comparisons) - said[None]
+    told: Metrics = {
+        "wins": said["model"],
+        "losses": said["baseline"],
+        "ties": said["tie"],
+        "inconsistent": said["inconsistent"],
+        "empty_answer": statuses["empty_answer"],
+        **{status: statuses[status] for status in LEFT_OUT},
+        "coverage": decided / (len(_TURNS) * len(compared)) if compared else None,
+        **verdicts.reference_metrics(comparisons),
+    }
+    for end, turns in (("", _TURNS), ("_turn_1", (1,)), ("_turn_2", (2,))):
+        worth = [
+            (c.question_id, WORTH[c.winner]) for c in comparisons if c.winner and c.turn in turns
+        ]
+        low, high = bootstrap(worth, seed) or (None, None)
+        told[f"win_rate{end}"] = fsum(w for _, w in worth) / len(worth) if worth else None
+        told[f"win_rate{end}_low"], told[f"win_rate{end}_high"] = low, high
+    even = length_controlled(_told(comparisons, compared), seed) or (None, None, None)
+    told |= zip(("win_rate_lc", "win_rate_lc_low", "win_rate_lc_high"), even, strict=True)
+    for side, end in ((0, ""), (1, "_baseline")):
+        lengths = [len(text) for pair in compared for text in pair[side].turns]
+        told[f"characters{end}"] = sum(lengths) / len(lengths) if lengths else None
+    return told
+
+
+def length_controlled(told: Sequence[Told], seed: int) -> tuple[float, float, float] | None:
+    """The win rate had both answers always been equally long, and its 95 % interval over questions:
+    AlpacaEval 2's (arXiv 2404.04475) for one pair of models, without the questions' difficulty.
+    `logit P(win) = theta + phi * tanh(longer / std)` is fitted to what the judge decided, a tie as
+    half a win, and read where `longer` is 0; what a rule decided keeps its worth.
+
+    None for fewer than two questions that the judge decided, and where one side is longer by the
+    same everywhere: its length and itself cannot be told apart then. Six significant digits: what
+    more there is differs between machines."""
+    longer = [one.longer for one in told if one.longer is not None]
+    if len({one.question_id for one in told if one.longer is not None}) < 2:
+        return None
+    std = stdev(longer)
+    if not std and any(longer):
+        return None
+    by_question: dict[int, list[_Point]] = defaultdict(list)
+    for one in told:
+        x = None if one.longer is None else tanh(one.longer / (std or 1))
+        by_question[one.question_id].append((one.worth, x))
+    questions = list(by_question.values())
+    interval = redrawn(questions, _at_equal_length, seed)
+    assert interval, "two questions or more"
+    low, high = interval
+    return _digits(_at_equal_length(questions)), _digits(low), _digits(high)
+
+
+_Point = tuple[float, float | None]  # worth; tanh(longer / std), None where a rule decided
+
+
+def _at_equal_length(questions: Sequence[Sequence[_Point]]) -> float:
+    """The mean worth, where the fit at 0 stands for what the judge decided."""
+    import numpy as np
+    from scipy.optimize import root
+    from scipy.special import expit
+
+    points = [point for question in questions for point in question]
+    judged = [(worth, x) for worth, x in points if x is not None]
+    wins = fsum(worth for worth, _ in judged)
+    if 0 < wins < len(judged):  # a model that always or never wins does so at any length
+        y = np.array([worth for worth, _ in judged])
+        terms = np.array([(1.0, x) for _, x in judged])
+        penalty = np.array([0.0, RIDGE])
+
+        def slope(weights: Any) -> Any:  # of the penalised log loss, which is convex
+            return (expit(terms @ weights) - y) @ terms + penalty * weights
+
+        def bend(weights: Any) -> Any:
+            p = expit(terms @ weights)
+            return (terms.T * (p * (1 - p))) @ terms + np.diag(penalty)
+
+        start = [log(wins / (len(judged) - wins)), 0.0]
+        theta, _phi = root(slope, start, jac=bend).x
+        wins = len(judged) * float(expit(theta))
+    return (wins + fsum(worth for worth, x in points if x is None)) / len(points)
+
+
+def _told(comparisons: Sequence[Comparison], compared: Sequence[Pair]) -> list[Told]:
+    longer = {
+        (ours.question_id, turn): len(ours.turns[turn - 1]) - len(theirs.turns[turn - 1])
+        for ours, theirs in compared
+        for turn in _TURNS
+    }
+    return [
+        Told(
+            c.question_id,
+            WORTH[c.winner],
+            None if c.status == "empty_answer" else longer[c.question_id, c.turn],
+        )
+        for c in comparisons
+        if c.winner
+    ]
+
+
+def _digits(value: float) -> float:
+    return float(f"{value:.6g}")

@@ -1,0 +1,160 @@
+"""Several judges of the same samples: how they decide together, and how far they agree.
+
+Ours: the paper has one judge (OpenBezoar 3.2), and a panel of one says what that one says. A member
+that states no verdict on a row, or whose request failed for good, abstains there.
+"""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from itertools import combinations
+from math import fsum
+from typing import Any, Literal
+
+from bezoar.judging import agreement, verdicts
+from bezoar.llm import Run
+from bezoar.reading import unread
+from bezoar.rows.records import UNSAID, Failure, Sample, Spending, Verdict
+
+DECIDED = ("accepted", "rejected")
+
+Judged = Run[Sample, Verdict]  # one member's
+Votes = Mapping[str, Sequence[Verdict]]  # by member, each in the order of the samples
+
+
+def decide(votes: Votes, how: Literal["majority", "mean"], scale: int) -> list[Verdict]:
+    """The panel's verdict on each sample, in their order; the only member's where there is one.
+
+    majority: what more members say of the two, rated as those rate it on average. mean: accepted
+    where the mean of all ratings lies above the middle of 1 to `scale`, rejected where it lies
+    below. A tie, or nobody's word, is undecided. A mean rating is the whole number next to it."""
+    if len(votes) == 1:
+        return list(*votes.values())
+    return [_one(dict(zip(votes, row, strict=True)), how, scale) for row in _rows(votes)]
+
+
+def _one(said: Mapping[str, Verdict], how: str, scale: int) -> Verdict:
+    accepting, rejecting = (
+        [v.rating for v in said.values() if v.status == status and v.rating is not None]
+        for status in DECIDED
+    )
+    counted = accepting + rejecting
+    if how == "mean":
+        lead = 2 * sum(counted) - (1 + scale) * len(counted)
+    else:
+        lead = len(accepting) - len(rejecting)
+        counted = accepting if lead > 0 else rejecting
+    return Verdict(
+        id=next(iter(said.values())).id,
+        status="accepted" if lead > 0 else "rejected" if lead < 0 else "undecided",
+        rating=round(sum(counted) / len(counted)) if lead else None,
+        reason=" | ".join(f"{who}: {_words(verdict)}" for who, verdict in said.items()),
+        reply="",
+        judge=", ".join(said),
+        simulated=any(verdict.simulated for verdict in said.values()),
+    )
+
+
+def _rows(votes: Votes) -> list[tuple[Verdict, ...]]:
+    return list(zip(*votes.values(), strict=True))
+
+
+def _words(verdict: Verdict) -> str:
+    rating = "" if verdict.rating is None else f" {verdict.rating}"
+    return f"{verdict.status}{rating}: {verdict.reason}"
+
+
+def ballots(votes: Votes) -> list[Verdict]:
+    """Every member's verdict, sample by sample, in the order of the panel."""
+    return [verdict for row in _rows(votes) for verdict in row]
+
+
+def by_id(run: Judged, who: str) -> dict[str, Verdict]:
+    """One judge's verdicts by their samples, undecided where its request failed for good."""
+    verdict_of = {sample.id: verdict for sample, verdict in run.done}
+    return verdict_of | {f.job: verdicts.failed(f.job, f.reason, who) for f in run.failures}
+
+
+def failures(runs: Mapping[str, Judged]) -> dict[str, list[Failure]]:
+    """By member what failed for good; of a panel each says which member it is of."""
+    if len(runs) == 1:
+        return {who: run.failures for who, run in runs.items()}
+    return {
+        who: [f.model_copy(update={"reason": f"{who}: {f.reason}"}) for f in run.failures]
+        for who, run in runs.items()
+    }
+
+
+def hold(where: str, stated: Sequence[Verdict], run: Judged) -> None:
+    """Hold one judge to its word: BadInput where it states no verdict at all, a warning where it
+    states few."""
+    silent = {verdict.id: verdict for verdict in stated if verdict.status == "undecided"}
+    unread.check(
+        where,
+        "llm.judge",
+        len(stated) - len(silent),
+        [_reason(verdict) for verdict in silent.values()],
+        [e.reply for e in run.exchanges if e.job in silent and e.reply.finish_reason not in UNSAID],
+    )
+
+
+def _reason(verdict: Verdict) -> str:
+    return verdict.reason.partition(":")[0]
+
+
+def measure(
+    votes: Votes,
+    trust: Mapping[str, Mapping[str, float | int | None]],
+    failures: Mapping[str, int],
+    spent: Sequence[Spending],
+) -> dict[str, Any]:
+    """Metrics of a panel: `unanimous`, the share of rows of which all members say the same of the
+    two (None without rows); `members`, what each said, `read`, the share of rows on which it states
+    a verdict, what it failed to say, how far it can be trusted (judging/known.py) and its pay;
+    `pairs`, how far two agree on the `n` rows that both decide: the share, and Cohen's kappa."""
+    same = [len({v.status for v in row}) == 1 and row[0].status in DECIDED for row in _rows(votes)]
+    members: dict[str, dict[str, float | int | None]] = {}
+    for (who, said), paid in zip(votes.items(), spent, strict=True):
+        counts = Counter(verdict.status for verdict in said)
+        members[who] = {
+            "accepted": counts["accepted"],
+            "rejected": counts["rejected"],
+            "undecided": counts["undecided"],
+            "read": 1 - counts["undecided"] / len(said) if said else None,
+            "too_long": sum(_reason(verdict) == "too_long" for verdict in said),
+            "failed": failures[who],
+            **trust[who],
+            **paid.model_dump(exclude={"model"}),
+        }
+    return {
+        "judges": len(votes),
+        "unanimous": sum(same) / len(same) if same else None,
+        "members": members,
+        "pairs": {f"{a}, {b}": _pair(votes[a], votes[b]) for a, b in combinations(votes, 2)},
+    }
+
+
+def _pair(a: Sequence[Verdict], b: Sequence[Verdict]) -> dict[str, int | float | None]:
+    both = [
+        (one.status, other.status)
+        for one, other in zip(a, b, strict=True)
+        if one.status in DECIDED and other.status in DECIDED
+    ]
+    if not both:
+        return {"agreement": None, "kappa": None, "n": 0}
+    left, right = zip(*both, strict=True)
+    return {
+        "agreement": sum(one == other for one, other in both) / len(both),
+        "kappa": agreement.kappa(left, right),
+        "n": len(both),
+    }
+
+
+def total(spent: Sequence[Spending]) -> Spending:
+    """What all members were paid together."""
+    return Spending(
+        model=", ".join(paid.model for paid in spent),
+        calls=sum(paid.calls for paid in spent),
+        tokens_in=sum(paid.tokens_in for paid in spent),
+        tokens_out=sum(paid.tokens_out for paid in spent),
+        usd=round(fsum(paid.usd for paid in spent), 9),
+    )

@@ -1,0 +1,521 @@
+"""Paid answers, never paid twice: an append-only store under `$BEZOAR_WORK/ledger/`.
+
+One answer is one line, `{"crc":"..","key":"..","bill":"..","value":{..}}`, appended by a single
+write before anybody sees the answer. Each process appends to a segment of its own and reads
+everybody's, so any number of stages, experiments and clones share what one of them bought. A torn
+tail or a flipped bit spoils one line: it is counted, warned about and asked again; nothing else is
+lost. `bill` is "run/stage/label/model dollars": what an answer cost, and to whom. A line whose
+value is `{"charge": ..}` charges without answering: a reply that was billed and came to nothing
+(`lost`), or answers that `prune` forgot (`pruned`). Caps count all three.
+
+    python -m bezoar.ledger stats           answers, tokens, dollars, time by stage; what was lost
+    python -m bezoar.ledger verify          read every line; exit 1 when one is damaged
+    python -m bezoar.ledger export FILE     all answers as one file, sorted by key
+    python -m bezoar.ledger import PATH...  answers out of exports, replies.jsonl, folders of them
+    python -m bezoar.ledger prune DAYS      forget what was bought longer ago, not what it cost
+"""
+
+import fcntl
+import json
+import os
+import re
+import secrets
+import sys
+import time
+import warnings
+import zlib
+from collections.abc import Iterable, Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from pydantic import ValidationError
+
+from bezoar import work
+from bezoar.params import arguments
+from bezoar.rows.files import BadInput, numbered, write
+from bezoar.rows.records import Exchange
+from bezoar.work import times
+
+LINE = re.compile(
+    rb'\{"crc":"([0-9a-f]{8})","key":"([0-9a-f]{64})","bill":"([^"\\\n]*)","value":(\{.*\})\}\n',
+    re.DOTALL,
+)
+LOOK_AGAIN = 1.0  # seconds between looks at what other processes bought meanwhile
+SEGMENT = 256 * 2**20  # bytes at which a process opens a new segment instead of taking one over
+
+
+LOST = b'{"charge":"lost"'
+CHARGE = b'{"charge":'  # how the value of a line begins that answers nothing
+
+
+class Bill(NamedTuple):
+    """To whom an answer is charged: the run (profile and name of its budget), the stage, the
+    stage's label (scheme or checkpoint), and the model."""
+
+    run: str
+    stage: str
+    label: str
+    model: str
+
+    def plain(self) -> "Bill":
+        """As it stands in a line, where some characters mean something."""
+        return _plain(self)
+
+
+@cache
+def _plain(bill: Bill) -> Bill:
+    return Bill(*(re.sub(r'[/"\\\n]', "_", part) for part in bill))
+
+
+class _Line(NamedTuple):
+    key: str
+    bill: Bill
+    usd: float
+    payload: bytes
+
+
+class Ledger:
+    """Answers by request key (sha256 hex of the final request). Values are JSON objects. One
+    thread uses an instance; any number of processes use a folder. `spent` is dollars
+    by Bill, all in all, and `lost` those of them that bought no answer."""
+
+    def __init__(self, folder: Path | None = None) -> None:
+        self.folder = folder or work.home() / "ledger"
+        self.damaged = 0
+        self.spent: dict[Bill, float] = {}
+        self.lost: dict[Bill, float] = {}
+        self._charges: set[str] = set()  # keys of lines that answer nothing
+        self._where: dict[str, tuple[int, int, int]] = {}  # key -> descriptor, start, size
+        self._open: dict[Path, tuple[int, int, int]] = {}  # path -> inode, descriptor, bytes read
+        self._own: tuple[Path, int, int] | None = None  # path, descriptor, end
+        self._warned: set[tuple[Path, int]] = set()
+        self._dirty = False
+        self._looked = 0.0
+        self.look()
+
+    def __len__(self) -> int:
+        return len(self._where)
+
+    def __contains__(self, key: str) -> bool:
+        """Whether an answer to `key` was there at the last look."""
+        return key in self._where
+
+    def look(self) -> None:
+        """Read what has been appended, by anyone, since the last look."""
+        self._looked = time.monotonic()
+        for path in sorted(self.folder.glob("*.jsonl")):
+            try:
+                status = path.stat()
+                inode, size = status.st_ino, status.st_size
+                known = self._open.get(path)
+                if known and known[0] != inode:  # rewritten by prune
+                    self._forget()
+                    self.look()
+                    return
+                if known is None:
+                    known = (inode, os.open(path, os.O_RDONLY), 0)
+                if size > known[2]:
+                    known = (*known[:2], self._index(path, known[1], known[2]))
+                self._open[path] = known
+            except FileNotFoundError:
+                continue  # pruned away since the folder was listed
+            except OSError as error:
+                raise BadInput(
+                    f"{path}: cannot be read ({error.strerror}); what it holds would be paid for "
+                    "again: make it readable, or let BEZOAR_WORK name another folder"
+                ) from None
+
+    def _forget(self) -> None:
+        """Begin anew, so that what was pruned is not charged as an answer and as pruned."""
+        for _, descriptor, _ in self._open.values():
+            os.close(descriptor)
+        self.spent, self.lost, self._charges, self._where, self._open = {}, {}, set(), {}, {}
+
+    def _index(self, path: Path, descriptor: int, start: int) -> int:
+        with open(os.dup(descriptor), "rb") as lines:
+            lines.seek(start)
+            for line in lines:
+                if not line.endswith(b"\n"):
+                    # still being written, or torn by a kill; the next owner cuts a torn tail off
+                    if _unowned(descriptor):
+                        self._warn(path, start, f"{len(line)} bytes of a torn line")
+                    break
+                if found := _parse(line):
+                    self._take_in(found, (descriptor, start, len(line)))
+                else:
+                    self._warn(path, start, "a damaged line")
+                start += len(line)
+        return start
+
+    def _take_in(self, entry: _Line, place: tuple[int, int, int]) -> None:
+        if not entry.payload.startswith(CHARGE):
+            if entry.key not in self._where:
+                self._charge(entry.bill, entry.usd)
+            self._where[entry.key] = place
+        elif entry.key not in self._charges:
+            self._charges.add(entry.key)
+            self._charge(entry.bill, entry.usd)
+            if entry.payload.startswith(LOST):
+                self.lost[entry.bill] = self.lost.get(entry.bill, 0.0) + entry.usd
+
+    def _warn(self, path: Path, start: int, what: str) -> None:
+        if (path, start) in self._warned:
+            return
+        self._warned.add((path, start))
+        self.damaged += 1
+        message = f"{path}: {what} at byte {start}; if that answer is wanted, it is asked again"
+        warnings.warn(message, stacklevel=2)
+
+    def catch_up(self) -> None:
+        """Look, unless that was done a moment ago."""
+        if time.monotonic() - self._looked > LOOK_AGAIN:
+            self.look()
+
+    def get(self, key: str) -> dict[str, Any] | None:
+        """The value bought for `key`, or None."""
+        if key not in self._where:
+            self.catch_up()
+        if (place := self._where.get(key)) is None:
+            return None
+        found = _parse(os.pread(place[0], place[2], place[1]))
+        if found is None or found.key != key:  # damaged since it was indexed
+            del self._where[key]
+            self.damaged += 1
+            return None
+        value: dict[str, Any] = json.loads(found.payload)
+        return value
+
+    def put(self, key: str, value: dict[str, Any], bill: Bill, usd: float) -> None:
+        """Append an answer. BadInput when it cannot be kept (a full disk): the run must stop
+        before another is bought."""
+        self._add(_Line(key, bill.plain(), usd, _compact(value)))
+
+    def charge(
+        self, bill: Bill, usd: float, kind: str, reason: str, key: str | None = None
+    ) -> None:
+        """Append dollars that bought no answer: `kind` is lost or pruned. Under a `key` they are
+        charged once, however often that is said."""
+        if key in self._charges:
+            return
+        value = {"charge": kind, "reason": reason, "at": int(time.time())}
+        self._add(_Line(key or secrets.token_hex(32), bill.plain(), usd, _compact(value)))
+
+    def ready(self) -> None:
+        """Open what answers are appended to; OSError when that cannot be done."""
+        if self._own is None:
+            self._own = self._segment()
+
+    def _add(self, entry: _Line) -> None:
+        line = _line(entry)
+        try:
+            self.ready()
+            assert self._own
+            path, descriptor, end = self._own
+            _append(descriptor, line, end)
+        except OSError as error:
+            raise BadInput(
+                f"{self.folder}: a paid answer cannot be kept ({error.strerror}); free some "
+                "space or mend the folder, then run the same command again: everything bought "
+                "before is kept"
+            ) from None
+        self._own = (path, descriptor, end + len(line))
+        inode, reader, _ = self._open[path]
+        self._open[path] = (inode, reader, end + len(line))
+        self._take_in(entry, (reader, end, len(line)))
+        self._dirty = True
+
+    def _charge(self, bill: Bill, usd: float) -> None:
+        self.spent[bill] = self.spent.get(bill, 0.0) + usd
+
+    def _segment(self) -> tuple[Path, int, int]:
+        """A segment that no living process appends to, taken over, else a new one; locked."""
+        self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        for path in sorted(self.folder.glob("*.jsonl")):
+            if (descriptor := _take(path)) is not None:
+                self.look()
+                end = self._open[path][2]
+                os.ftruncate(descriptor, end)  # a tail without an end is of no use to anyone
+                return path, descriptor, end
+        path = self.folder / f"{time.time_ns():020d}-{secrets.token_hex(4)}.jsonl"
+        hidden = path.with_suffix(".new")  # nobody looks at it before it is locked
+        descriptor = os.open(hidden, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_EXCL, 0o600)
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        hidden.rename(path)
+        self.look()
+        return path, descriptor, 0
+
+    def sync(self) -> None:
+        """Have the disk hold what was appended: a kill loses nothing without it, a power cut may.
+        May be called from another thread than the one that appends."""
+        if self._dirty and self._own:
+            self._dirty = False
+            os.fsync(self._own[1])
+
+    def close(self) -> None:
+        """Sync, and let go of the segment."""
+        self.sync()
+        for _, descriptor, _ in self._open.values():
+            os.close(descriptor)
+        if self._own:
+            os.close(self._own[1])
+        self._where, self._open, self._own = {}, {}, None
+
+    def lines(self) -> Iterator[tuple[str, Bill, float, dict[str, Any]]]:
+        """Every answer once, sorted by key: (key, bill, dollars, value)."""
+        for key in sorted(self._where):
+            descriptor, start, size = self._where[key]
+            if found := _parse(os.pread(descriptor, size, start)):
+                yield key, found.bill, found.usd, json.loads(found.payload)
+
+
+_JSON = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
+
+
+def dollars(usd: float) -> str:
+    """Dollars as a message shows them: never rounded to less than what a user may set as a cap."""
+    digits = f"{usd:,.{6 if abs(usd) >= 0.01 else 9}f}".rstrip("0")
+    whole, _, cents = digits.partition(".")
+    return f"${whole}.{cents:0<2}"
+
+
+def about(usd: float) -> str:
+    """Dollars that were estimated: cents, and below a dollar two digits that are not 0."""
+    return f"${usd:,.2f}" if usd >= 1 or usd <= 0 else dollars(float(f"{usd:.2g}"))
+
+
+def _compact(value: dict[str, Any]) -> bytes:
+    # a lone surrogate in a reply must not lose it
+    return _JSON.encode(value).encode("utf-8", "backslashreplace")
+
+
+def _line(entry: _Line) -> bytes:
+    bill = f"{'/'.join(entry.bill)} {entry.usd!r}"
+    rest = b'"key":"%s","bill":"%s","value":%s' % (entry.key.encode(), bill.encode(), entry.payload)
+    return b'{"crc":"%08x",%s}\n' % (zlib.crc32(rest), rest)
+
+
+def _parse(line: bytes) -> _Line | None:
+    if not (match := LINE.fullmatch(line)):
+        return None
+    # the checksum covers all that follows it, up to the closing brace
+    if zlib.crc32(line[len(b'{"crc":"00000000",') : -2]) != int(match[1], 16):
+        return None
+    bill, usd = match[3].decode().rsplit(" ", 1)
+    return _Line(match[2].decode(), Bill(*bill.split("/")), float(usd), match[4])
+
+
+def _take(path: Path) -> int | None:
+    """A descriptor to append by, locked; None when the segment is full or another's."""
+    try:
+        if path.stat().st_size > SEGMENT:
+            return None
+        descriptor = os.open(path, os.O_RDWR | os.O_APPEND)
+    except FileNotFoundError:  # pruned since the folder was listed
+        return None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if path.stat().st_ino == os.fstat(descriptor).st_ino:
+            return descriptor
+    except (BlockingIOError, FileNotFoundError):
+        pass
+    os.close(descriptor)
+    return None
+
+
+def _append(descriptor: int, line: bytes, end: int) -> None:
+    written = 0
+    try:
+        while written < len(line):
+            written += os.write(descriptor, line[written:])
+    except OSError:
+        os.ftruncate(descriptor, end)  # half a line would swallow the next one
+        raise
+
+
+def _unowned(descriptor: int) -> bool:
+    """Whether no living process appends to this segment."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    fcntl.flock(descriptor, fcntl.LOCK_UN)
+    return True
+
+
+# --- the command line ----------------------------------------------------------------------------
+
+IMPORTED = Bill("imported", "", "", "")
+
+
+def stats(ledger: Ledger) -> dict[str, Any]:
+    """What the store holds: counts, bytes, dollars in all and by run, stage, label and model; of
+    them the dollars that bought no answer; tokens by stage. Beside it, what stages took on this
+    machine, by stage: for outs that are whole, and for what has not come to its outs."""
+    segments = list(ledger.folder.glob("*.jsonl"))
+    return {
+        "answers": len(ledger),
+        "segments": len(segments),
+        "bytes": sum(path.stat().st_size for path in segments),
+        "damaged": ledger.damaged,
+        "usd": sum(ledger.spent.values()),
+        "usd_lost": sum(ledger.lost.values()),
+        **{f"usd_by_{part}": _by(part, ledger.spent) for part in Bill._fields},
+        "usd_lost_by_run": _by("run", ledger.lost),
+        "usd_lost_by_stage": _by("stage", ledger.lost),
+        **_tokens_by_stage(ledger),
+        **_took(),
+    }
+
+
+def _tokens_by_stage(ledger: Ledger) -> dict[str, dict[str, int]]:
+    sums: dict[str, dict[str, int]] = {"tokens_in_by_stage": {}, "tokens_out_by_stage": {}}
+    for _, bill, _, value in ledger.lines():
+        for kind in ("tokens_in", "tokens_out"):
+            of = sums[f"{kind}_by_stage"]
+            stage = bill.stage or "-"
+            of[stage] = of.get(stage, 0) + int(value.get("reply", {}).get(kind) or 0)
+    return sums
+
+
+def _took() -> dict[str, dict[str, float]]:
+    """Seconds, CPU seconds and the most bytes of memory at once, by stage."""
+    made, unfinished = times.of_machine(work.home())
+    return {
+        "seconds_by_stage": {stage: spent.seconds for stage, spent in made.items()},
+        "cpu_seconds_by_stage": {stage: spent.cpu for stage, spent in made.items()},
+        "memory_by_stage": {stage: spent.memory for stage, spent in made.items()},
+        "seconds_unfinished_by_stage": {n: spent.seconds for n, spent in unfinished.items()},
+    }
+
+
+def _by(part: str, dollars: dict[Bill, float]) -> dict[str, float]:
+    sums: dict[str, float] = {}
+    for bill, usd in sorted(dollars.items()):
+        to = getattr(bill, part) or "-"
+        sums[to] = sums.get(to, 0.0) + usd
+    return sums
+
+
+def export(ledger: Ledger, path: Path) -> int:
+    """Write every answer to one file that `import` reads; how many."""
+    rows = (
+        _line(_Line(key, bill, usd, _compact(value))).decode("utf-8", "replace")
+        for key, bill, usd, value in ledger.lines()
+    )
+    write(path, rows)
+    return len(ledger)
+
+
+def bring(ledger: Ledger, paths: list[Path]) -> int:
+    """Take over answers from exports, from replies.jsonl (`Exchange` rows) of pulled outs, and from
+    folders that hold such; how many were new. Nothing is charged to any run."""
+    before = len(ledger)
+    for top in paths:
+        if not top.exists():
+            raise BadInput(f"{top}: there is no such file or folder; pull it first (dvc pull)")
+        found = sorted(top.rglob("replies.jsonl")) if top.is_dir() else [top]
+        if not found:
+            raise BadInput(f"{top}: holds no replies.jsonl; generate and judge write them")
+        for path in found:
+            for number, text in numbered(path):
+                key, value = _foreign(path, number, text)
+                if key and ledger.get(key) is None:
+                    ledger.put(key, value, IMPORTED, 0.0)
+    ledger.sync()
+    return len(ledger) - before
+
+
+def _foreign(path: Path, number: int, text: str) -> tuple[str, dict[str, Any]]:
+    if line := _parse(text.encode()):
+        # what another machine lost is no business of this one
+        key = "" if line.payload.startswith(CHARGE) else line.key
+        return key, json.loads(line.payload)
+    try:
+        reply = Exchange.model_validate_json(text).reply
+    except ValidationError:
+        raise BadInput(
+            f"{path}:{number}: neither an Exchange nor a whole line of an export; import takes "
+            "replies.jsonl of generate and judge, and what export wrote"
+        ) from None
+    if reply.key and not re.fullmatch("[0-9a-f]{64}", reply.key):
+        raise BadInput(f"{path}:{number}: {reply.key!r} is no request key (64 hex digits)")
+    return reply.key, {"reply": reply.model_dump(exclude={"key"})}
+
+
+def prune(folder: Path, days: float) -> tuple[int, int]:
+    """Rewrite every segment that no process appends to without the answers bought more than `days`
+    ago, without damaged lines and second copies; (answers kept, lines dropped). What an answer cost
+    stays charged, so that no cap is lifted."""
+    oldest = time.time() - days * 86400
+    kept: set[str] = set()
+    dropped = 0
+    for path in sorted(folder.glob("*.jsonl")):
+        descriptor = os.open(path, os.O_RDWR)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            print(f"{path.name}: in use, left as it is", file=sys.stderr)
+            os.close(descriptor)
+            continue
+        with open(descriptor, "rb") as segment:
+            lines, gone = _sift(segment, oldest, kept)
+            dropped += gone
+            # readers hold the old file open until they see that another stands in its place
+            if lines:
+                write(path, lines)
+            else:
+                path.unlink()
+    return len(kept), dropped
+
+
+def _sift(segment: Iterable[bytes], oldest: float, kept: set[str]) -> tuple[list[str], int]:
+    """The lines that a segment keeps, the answers among them added to `kept`, and how many it
+    loses; one line more for each bill that what it loses was charged to."""
+    lines: list[str] = []
+    charged: dict[Bill, float] = {}
+    dropped = 0
+    for line in segment:
+        entry = _parse(line)
+        if entry is None or entry.key in kept:
+            dropped += 1
+        elif entry.payload.startswith(CHARGE):
+            lines.append(line.decode())
+        elif json.loads(entry.payload).get("at", oldest) < oldest:
+            dropped += 1
+            charged[entry.bill] = charged.get(entry.bill, 0.0) + entry.usd
+        else:
+            kept.add(entry.key)
+            lines.append(line.decode())
+    for bill, usd in charged.items():
+        if usd:
+            value = _compact({"charge": "pruned", "at": int(time.time())})
+            lines.append(_line(_Line(secrets.token_hex(32), bill, usd, value)).decode())
+    return lines, dropped
+
+
+def main() -> None:
+    """Carry out the command line that the module's docstring describes."""
+    command = arguments.words("bezoar.ledger", __doc__, 1, "COMMAND", None)
+    match command:
+        case ["stats"]:
+            print(json.dumps(stats(Ledger()), indent=2))
+        case ["verify"]:
+            ledger = Ledger()
+            whole = sum(1 for _ in ledger.lines())
+            print(f"{whole} answers whole, {ledger.damaged} lines damaged")
+            if ledger.damaged:
+                raise BadInput(
+                    f"{ledger.folder}: {ledger.damaged} damaged lines; they are asked again when "
+                    "wanted, and `python -m bezoar.ledger prune 36500` clears them away"
+                )
+        case ["export", path]:
+            print(f"{export(Ledger(), Path(path))} answers written to {path}")
+        case ["import", _, *_]:
+            print(f"{bring(Ledger(), [Path(path) for path in command[1:]])} new answers")
+        case ["prune", days] if re.fullmatch(r"\d+(\.\d+)?", days):
+            kept, dropped = prune(work.home() / "ledger", float(days))
+            print(f"{kept} answers kept, {dropped} lines dropped")
+        case _:
+            usage = (__doc__ or "").split("\n\n")[-1].rstrip()
+            raise BadInput(f"bezoar.ledger: no such command; one of\n{usage}")

@@ -1,0 +1,1 @@
+"""Checkpoints: loaded from folders, made small, and let write."""

@@ -1,0 +1,561 @@
+"""Text from a loaded model: many prompts at once, each continued as it would be alone.
+
+A row that has ended is computed no further, and where half of the rows have, the next prompts take
+their place (continuous batching), so that one long answer holds nobody up. What all prompts begin
+with is computed once. Rows of a batch are padded on the left, which changes the order in which a
+row's attention is summed up: its logits differ from those it has alone in the last digits of a
+float, and its text where two tokens are that close.
+
+Not every kind of model can be continued so. A window counts the padding that stands between a
+shared opening and a prompt's own tokens, and a recurrent state takes padding in. `fastest` tries on
+a small copy of the model which way gives each prompt the logits that it has alone.
+"""
+
+import json
+import math
+import random
+import sys
+from collections import deque
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from itertools import takewhile
+from typing import Any, Literal, NamedTuple
+
+from bezoar.models import loading, small
+from bezoar.rows.files import BadInput
+from bezoar.work.progress import bar
+
+Finish = Literal["stop", "length", "no_room"]
+# How prompts are continued, the fastest way first. shared: in a batch, and what all begin with is
+# read once. padded: in a batch, padded on the left. alike: in batches of equal length. alone: one
+# by one. bare: one by one, and all of a text is read anew for each token.
+Way = Literal["shared", "padded", "alike", "alone", "bare"]
+WAYS: tuple[Way, ...] = ("shared", "padded", "alike", "alone", "bare")
+SLOWER = {
+    "alike": "in batches of equal length",
+    "alone": "one by one",
+    "bare": "one by one, and all of a text is read anew for each token",
+}
+EXACT = 1e-3  # standard deviations: more is more than rounding, in float32
+
+
+# Tokens of prompts read at once, padding and all: more want memory and are not read faster
+READ = 1024
+ROOM = 16  # tokens that a row may grow by before all that is known of it is copied
+
+
+class Continuation(NamedTuple):
+    """What a model wrote after a prompt, and why it stopped."""
+
+    text: str
+    finish: Finish
+
+
+class Ended(NamedTuple):
+    """A prompt that is continued no further: its name, what was written and by how many tokens,
+    the end token among them."""
+
+    name: int
+    said: Continuation
+    tokens: int
+
+
+class Draw(NamedTuple):
+    """How the tokens after a prompt are drawn: each from all tokens at `temperature`, by numbers
+    that follow from `seed` alone. At 0 the likeliest is taken."""
+
+    temperature: float
+    seed: str
+
+
+GREEDY = Draw(0.0, "")
+
+
+class _Row:
+    """A prompt that is being continued."""
+
+    def __init__(self, name: int, prompt: list[int], most: int, draw: Draw) -> None:
+        self.name, self.prompt, self.most = name, prompt, most
+        self.temperature, self.numbers = draw.temperature, random.Random(draw.seed)
+        self.written: list[int] = []
+
+
+class _Rows(NamedTuple):
+    """Prompts that are being continued together, n of them, with what is known of each."""
+
+    which: list[_Row]
+    logits: Any  # [n, vocabulary], of the next token
+    mask: Any  # [n, length], 0 where a row is padded
+    cache: Any
+
+
+Opening = tuple[int, list[tuple[Any, Any]]]
+NOTHING: Opening = (0, [])
+
+
+class Batch:
+    """Prompts that are continued together, at most `size`. Others may come at any time, and take
+    the place of those that have ended. `opening`: what all of them begin with. `way`: how; where it
+    is not told, the fastest that does not let them depend on each other."""
+
+    def __init__(
+        self,
+        model: Any,
+        tokenizer: Any,
+        size: int,
+        opening: Opening = NOTHING,
+        way: Way | None = None,
+    ) -> None:
+        self._model, self._tokenizer, self._size, self._opening = model, tokenizer, size, opening
+        self._way = way or fastest(model)
+        self._stops = ends(model, tokenizer)
+        self.positions = loading.context(model.config)
+        self._waiting: deque[_Row] = deque()
+        self._rows: _Rows | None = None
+
+    def __bool__(self) -> bool:
+        """Whether anything is left to be continued."""
+        return bool(self._waiting or self._rows)
+
+    @property
+    def free(self) -> int:
+        """How many prompts may join now: none until half of the rows have ended, because all that
+        is known of the others is copied then."""
+        if self._way in SLOWER:
+            return self._size - len(self._waiting)
+        going = len(self._rows.which) if self._rows else 0
+        return self._size - going if 2 * going <= self._size else 0
+
+    def add(self, name: int, prompt: list[int], most: int, draw: Draw = GREEDY) -> None:
+        """Let a prompt (token ids, one at least) be continued by at most `most` tokens, and not
+        past the model's context."""
+        room = self.positions - len(prompt)
+        self._waiting.append(_Row(name, prompt, min(most, room), draw))
+
+    def step(self) -> list[Ended]:
+        """Write one token after each prompt; those that have ended. Where prompts are continued in
+        equal lengths or one by one, write the whole of some."""
+        import torch
+
+        if self._way not in ("shared", "padded"):
+            return self._write_some()
+        with torch.inference_mode():
+            self._join()
+            assert self._rows is not None
+            tokens = _next(self._rows)
+            going, ended = [], []
+            for n, (row, token) in enumerate(zip(self._rows.which, tokens.tolist(), strict=True)):
+                row.written.append(token)
+                if token not in self._stops and len(row.written) < row.most:
+                    going.append(n)
+                else:
+                    ended.append(self._ended(row))
+            at = _filled(going)
+            rows = self._rows
+            self._rows = _step(self._model, _select(rows, at), tokens[at]) if at else None
+        return ended
+
+    def _join(self) -> None:
+        """Read those that wait, as many as are free to join."""
+        begun = [self._waiting.popleft() for _ in range(min(self.free, len(self._waiting)))]
+        if not begun:
+            return
+        # alike lengths together: little padding
+        begun.sort(key=lambda row: -len(row.prompt))
+        parts = [self._rows] if self._rows else []
+        for group in _groups([len(row.prompt) - self._opening[0] for row in begun]):
+            rows = [begun[n] for n in group]
+            parts.append(_begin(self._model, self._tokenizer, rows, self._opening))
+        self._rows = _join(parts)
+
+    def _write_some(self) -> list[Ended]:
+        """Continue the next prompts to their ends: those of one length, or one alone."""
+        length = len(self._waiting[0].prompt)
+        alike = [row for row in self._waiting if len(row.prompt) == length]
+        rows = alike[: self._size if self._way == "alike" else 1]
+        for row in rows:
+            self._waiting.remove(row)
+        most = max(row.most for row in rows)
+        written, _ = _written(
+            self._model, self._tokenizer, rows, most, stops=self._stops, way=self._way
+        )
+        for row, ids in zip(rows, written, strict=True):
+            ends_at = (n for n, token in enumerate(ids, 1) if token in self._stops)
+            row.written = ids[: min(row.most, next(ends_at, len(ids)))]
+        return [self._ended(row) for row in rows]
+
+    def _ended(self, row: _Row) -> Ended:
+        ids = row.written
+        stopped = ids[-1] in self._stops
+        text = self._tokenizer.decode(ids[:-1] if stopped else ids, skip_special_tokens=True)
+        return Ended(row.name, Continuation(text, "stop" if stopped else "length"), len(ids))
+
+
+def generate(
+    model: Any,
+    tokenizer: Any,
+    prompts: Sequence[list[int]],
+    *,
+    max_new_tokens: int,
+    batch_size: int,
+    draws: Sequence[Draw] = (),
+) -> list[Continuation]:
+    """Continue each prompt (token ids) until an end token, `max_new_tokens` or the end of the
+    model's context, as `draws` says of each; greedy without them."""
+    if not prompts:
+        return []
+    said: dict[int, Continuation] = {}
+    with bar("answering", len(prompts)) as advance:
+        way = fastest(model)
+        opening = _opening(model, prompts) if way == "shared" else NOTHING
+        batch = Batch(model, tokenizer, batch_size, opening, way)
+        # alike lengths together: little padding
+        for i in sorted(range(len(prompts)), key=lambda i: (-len(prompts[i]), i)):
+            batch.add(i, prompts[i], max_new_tokens, draws[i] if draws else GREEDY)
+        while batch:
+            ended = batch.step()
+            said |= {each.name: each.said for each in ended}
+            advance(len(ended))
+    return [said[i] for i in range(len(prompts))]
+
+
+def ends(model: Any, tokenizer: Any) -> set[int]:
+    """The tokens that end a text."""
+    own = model.generation_config.eos_token_id or []
+    stops = {tokenizer.eos_token_id, *([own] if isinstance(own, int) else own)}
+    # a model that was shown texts one after the other may end one by beginning the next
+    return (stops | {tokenizer.bos_token_id}) - {None}
+
+
+def _next(rows: _Rows) -> Any:
+    """A token for each row, [n]."""
+    likeliest = rows.logits.argmax(-1)
+    if not any(row.temperature for row in rows.which):
+        return likeliest
+    at = [(row.temperature, row.numbers.random()) for row in rows.which]
+    return _drawn(rows.logits, likeliest, at)
+
+
+def _drawn(logits: Any, likeliest: Any, at: Sequence[tuple[float, float]]) -> Any:
+    """A token a row, [n], at its (temperature, number from 0 to 1): where the number falls when
+    the tokens' probabilities are laid end to end."""
+    import torch
+
+    temperatures, numbers = torch.tensor(at, dtype=torch.float64).T
+    hot = (temperatures > 0).nonzero().flatten()
+    scores = logits.cpu()[hot].double()
+    # less the highest, so that no temperature, however low, divides into infinities
+    scores = (scores - scores.amax(-1, keepdim=True)) / temperatures[hot, None]
+    borders = scores.softmax(-1).cumsum(-1)
+    fallen = torch.searchsorted(borders, numbers[hot, None], right=True).flatten()
+    chosen = likeliest.clone()
+    # the probabilities' sum may fall short of 1 by a digit
+    chosen[hot.to(chosen.device)] = fallen.clamp(max=logits.shape[1] - 1).to(chosen.device)
+    return chosen
+
+
+# --- the way -------------------------------------------------------------------------------------
+
+_TRIED: dict[str, Way] = {}
+_TOKENS = 64  # of a trial's vocabulary
+# Prompts of a trial: an opening that all share, two of one length, all longer than a window
+_LENGTHS = (3, 19, 11, 19, 2)
+
+
+def fastest(model: Any) -> Way:
+    """The fastest way in which prompts of this kind of model get the logits that each has alone,
+    by a trial on a small copy of it. A slower one than a batch is said on standard error. BadInput:
+    there is none."""
+    key = json.dumps(model.config.to_dict(), sort_keys=True, default=str)
+    if key not in _TRIED:
+        _TRIED[key] = _try(model.config)
+        if _TRIED[key] in SLOWER:
+            how = SLOWER[_TRIED[key]]
+            print(f"answers of a model of kind {model.config.model_type}: {how}", file=sys.stderr)
+    return _TRIED[key]
+
+
+def _try(config: Any) -> Way:
+    try:
+        copy = small.build(small.shrunk(config, _TOKENS))
+    except ValueError:
+        return "alone"  # where nothing is known, nothing depends on neighbours
+    why = "its logits are others than those of the whole text"
+    for way in WAYS:
+        try:
+            if off(copy, way) < EXACT:
+                return way
+        except Exception as error:  # whatever a kind of model stumbles over
+            why = " ".join(str(error).split())[:200] or type(error).__name__
+    raise BadInput(
+        f"a model of kind {config.model_type} cannot write answers ({why}); name a model of "
+        "another kind"
+    )
+
+
+def off(model: Any, way: Way) -> float:
+    """How far the logits of prompts that are continued together are from those of each text alone,
+    read in one go: the largest difference, in standard deviations. `model` is small, in float32."""
+    import torch
+
+    numbers = random.Random(0)
+    prompts = [[5, 6, 7, *(numbers.randrange(8, _TOKENS - 4) for _ in range(n))] for n in _LENGTHS]
+    rows = [_Row(name, prompt, 6, GREEDY) for name, prompt in enumerate(prompts)]
+    with torch.inference_mode():
+        if way in ("shared", "padded"):
+            return _batch_off(model, rows, way)
+        alike = [row for row in rows if len(row.prompt) == len(rows[1].prompt)]
+        groups = [alike] if way == "alike" else [[row] for row in alike]
+        return max(_group_off(model, group, way) for group in groups)
+
+
+class _Blank:
+    """What a batch asks of a tokenizer, without one."""
+
+    pad_token_id, eos_token_id, bos_token_id = 0, None, None
+
+    def decode(self, ids: list[int], **_: Any) -> str:
+        return ""
+
+
+def _batch_off(model: Any, rows: list[_Row], way: Way) -> float:
+    opening = _opening(model, [row.prompt for row in rows]) if way == "shared" else NOTHING
+    batch = Batch(model, _Blank(), 2 * len(rows), opening, way)
+    batch._stops = set()  # whatever it says, it goes on
+    for row in rows[:-1]:
+        batch.add(row.name, row.prompt, row.most + row.name)
+    worst = 0.0
+    for step in range(rows[0].most):
+        if step == 2:  # one that comes later
+            batch.add(rows[-1].name, rows[-1].prompt, rows[-1].most)
+        batch.step()
+        if batch._rows is not None:
+            for row, logits in zip(batch._rows.which, batch._rows.logits, strict=True):
+                worst = max(worst, _apart(logits, _alone(model, row.prompt + row.written)))
+    return worst
+
+
+def _group_off(model: Any, rows: list[_Row], way: Way) -> float:
+    written, logits = _written(model, _Blank(), rows, rows[0].most, stops=set(), way=way)
+    return max(
+        _apart(logits[step][n], _alone(model, row.prompt + written[n][:step]))
+        for n, row in enumerate(rows)
+        for step in range(len(logits))
+    )
+
+
+def _alone(model: Any, ids: list[int]) -> Any:
+    return model(input_ids=_tensor(model, [ids]), use_cache=False).logits[0, -1]
+
+
+def _apart(logits: Any, right: Any) -> float:
+    difference = float((logits - right).abs().max() / right.std())
+    return float("inf") if math.isnan(difference) else difference
+
+
+# --- to the end, by transformers -----------------------------------------------------------------
+
+
+def _written(
+    model: Any, tokenizer: Any, rows: list[_Row], most: int, *, stops: set[int], way: Way
+) -> tuple[list[list[int]], Any]:
+    """What transformers' own loop writes after prompts of one length, with the kind's own cache, or
+    `bare` with none; and the logits of each token, before one is drawn."""
+    import torch
+    from transformers import GenerationConfig
+
+    def drawn(ids: Any, scores: Any) -> Any:
+        """Scores that leave the token alone which `rows` draw."""
+        at = [(row.temperature, row.numbers.random()) for row in rows]
+        chosen = _drawn(scores, scores.argmax(-1), at)
+        return torch.full_like(scores, -torch.inf).scatter(1, chosen[:, None], 0.0)
+
+    ids = _tensor(model, [row.prompt for row in rows])
+    pad = tokenizer.pad_token_id
+    how = GenerationConfig(
+        max_new_tokens=most,
+        do_sample=False,
+        eos_token_id=sorted(stops) or None,
+        pad_token_id=pad,
+        use_cache=way != "bare",
+        return_dict_in_generate=True,
+        output_logits=not stops,
+    )
+    with plain(model):
+        done = model.generate(
+            ids,
+            attention_mask=torch.ones_like(ids),
+            generation_config=how,
+            logits_processor=[drawn] if any(row.temperature for row in rows) else [],
+        )
+    return done.sequences[:, ids.shape[1] :].tolist(), done.logits
+
+
+@contextmanager
+def plain(model: Any) -> Iterator[None]:
+    """Leave out what the model's own generation_config.json would add, as a penalty."""
+    from transformers import GenerationConfig
+
+    own, model.generation_config = model.generation_config, GenerationConfig()
+    try:
+        yield
+    finally:
+        model.generation_config = own
+
+
+# --- the batch -----------------------------------------------------------------------------------
+
+
+def _opening(model: Any, prompts: Sequence[list[int]]) -> Opening:
+    """How many tokens all prompts begin with, each keeping one of its own, and what the model's
+    layers know after them."""
+    first, last = min(prompts), max(prompts)  # what these two share, all share
+    same = takewhile(lambda pair: pair[0] == pair[1], zip(first, last, strict=False))
+    shared = min(sum(1 for _ in same), *(len(prompt) - 1 for prompt in prompts))
+    cache = _cache()
+    if shared:
+        import torch
+
+        with torch.inference_mode():
+            ids = _tensor(model, [first[:shared]])
+            _logits(model, ids, ids.new_ones(ids.shape), cache)
+    return shared, [(layer.keys, layer.values) for layer in cache.layers]
+
+
+def _groups(lengths: Sequence[int]) -> list[list[int]]:
+    """Rows of falling lengths, by their place, that are read together: as many as have READ tokens
+    with their padding, and one at least."""
+    groups: list[list[int]] = []
+    for n in range(len(lengths)):
+        if groups and (len(groups[-1]) + 1) * lengths[groups[-1][0]] <= READ:
+            groups[-1].append(n)
+        else:
+            groups.append([n])
+    return groups
+
+
+def _begin(model: Any, tokenizer: Any, rows: list[_Row], opening: Opening) -> _Rows:
+    """Read prompts: the padding stands between what all share and what is a prompt's own."""
+    shared, known = opening
+    own = [row.prompt[shared:] for row in rows]
+    gaps = [max(map(len, own)) - len(ids) for ids in own]
+    pad = tokenizer.pad_token_id
+    ids = _tensor(model, [[pad] * gap + o for gap, o in zip(gaps, own, strict=True)])
+    mask = _tensor(
+        model, [[1] * shared + [0] * g + [1] * len(o) for g, o in zip(gaps, own, strict=True)]
+    )
+    n = len(rows)
+    cache = _cache([(k.expand(n, -1, -1, -1), v.expand(n, -1, -1, -1)) for k, v in known])
+    return _Rows(rows, _logits(model, ids, mask, cache), mask, cache)
+
+
+def _step(model: Any, rows: _Rows, tokens: Any) -> _Rows:
+    """Add a token to each row."""
+    import torch
+
+    mask = torch.cat([rows.mask, rows.mask.new_ones(len(tokens), 1)], dim=1)
+    return rows._replace(logits=_logits(model, tokens[:, None], mask, rows.cache), mask=mask)
+
+
+def _filled(going: Sequence[int]) -> list[int]:
+    """The places `going` such that the last ones fill the gaps and no others move."""
+    staying = set(going)
+    last = [n for n in going if n >= len(going)]
+    return [n if n in staying else last.pop() for n in range(len(going))]
+
+
+def _select(rows: _Rows, places: list[int]) -> _Rows:
+    """The rows at these places."""
+    import torch
+
+    if len(places) == len(rows.which):
+        return rows
+    at = torch.tensor(places, device=rows.mask.device)
+    rows.cache.batch_select_indices(at)
+    return _Rows([rows.which[n] for n in places], rows.logits[at], rows.mask[at], rows.cache)
+
+
+def _join(parts: Sequence[_Rows]) -> _Rows:
+    """All as one batch, the shorter ones padded on the left; a column that no row uses goes."""
+    import torch
+    from torch.nn.functional import pad
+
+    if len(parts) == 1:
+        return parts[0]
+    length = max(part.mask.shape[1] for part in parts)
+    gaps = [length - part.mask.shape[1] for part in parts]
+    mask = torch.cat([pad(part.mask, (gap, 0)) for part, gap in zip(parts, gaps, strict=True)])
+    used = mask.any(0)
+
+    def joined(known: Sequence[Any]) -> Any:
+        pairs = zip(known, gaps, strict=True)
+        whole = torch.cat([pad(one, (0, 0, gap, 0)) if gap else one for one, gap in pairs])
+        return whole if used.all() else whole[:, :, used]
+
+    layers = zip(*(part.cache.layers for part in parts), strict=True)
+    return _Rows(
+        [row for part in parts for row in part.which],
+        torch.cat([part.logits for part in parts]),
+        mask[:, used],
+        _cache([(joined([a.keys for a in x]), joined([a.values for a in x])) for x in layers]),
+    )
+
+
+def _cache(known: Sequence[tuple[Any, Any]] = ()) -> Any:
+    """A cache that begins with keys and values of each layer, [n, heads, length, size]."""
+    from transformers.cache_utils import Cache, DynamicLayer
+
+    class Roomy(DynamicLayer):  # type: ignore[misc]
+        """Keeps room for tokens to come; a plain one copies all it knows for each."""
+
+        wide: Sequence[Any] = ()  # keys and values with that room
+
+        def update(self, keys: Any, values: Any, *_: Any, **__: Any) -> tuple[Any, Any]:
+            """Take in what is new; all that is known."""
+            before = self.get_seq_length()
+            after = before + keys.shape[2]
+            if not self.is_initialized:
+                self.lazy_initialization(keys, values)
+            if not self.wide or after > self.wide[0].shape[2]:
+                # a value may be narrower than its key (DeepSeek)
+                wide = [
+                    new.new_empty(*new.shape[:2], after + ROOM, new.shape[3])
+                    for new in (keys, values)
+                ]
+                if before:
+                    wide[0][:, :, :before], wide[1][:, :, :before] = self.keys, self.values
+                self.wide = wide
+            self.wide[0][:, :, before:after], self.wide[1][:, :, before:after] = keys, values
+            return self._show(after)
+
+        def batch_select_indices(self, indices: Any) -> None:
+            """Keep these rows; those that stand in their place already are not copied."""
+            n, length = len(indices), self.get_seq_length()
+            to = (indices != indices.new_tensor(range(n))).nonzero().flatten()
+            for each in self.wide:
+                each[to] = each[indices[to]]
+            self.wide = [each[:n] for each in self.wide]
+            self._show(length)
+
+        def _show(self, length: int) -> tuple[Any, Any]:
+            self.keys, self.values = (each[:, :, :length] for each in self.wide)
+            return self.keys, self.values
+
+    cache = Cache(layer_class_to_replicate=Roomy)
+    for n, (keys, values) in enumerate(known):
+        cache.update(keys, values, n)
+    return cache
+
+
+def _logits(model: Any, ids: Any, mask: Any, cache: Any) -> Any:
+    """Of the token after each row, [n, vocabulary]; `cache` learns `ids` [n, new], the last of the
+    columns of `mask` [n, length]."""
+    places = (mask.cumsum(-1) - 1).clamp(min=0)[:, -ids.shape[1] :]
+    told = {"attention_mask": mask, "position_ids": places, "past_key_values": cache}
+    return model(input_ids=ids, **told, use_cache=True, logits_to_keep=1).logits[:, -1]
+
+
+def _tensor(model: Any, rows: list[list[int]]) -> Any:
+    import torch
+
+    return torch.tensor(rows, device=model.device)

@@ -1,0 +1,1786 @@
+"""params.yaml, typed and closed: all of it is checked, under every profile, before a stage starts.
+
+A stage's parameters are the recipe's section joined with what the active profile gives it; a key
+stands in one of the two, never in both.
+"""
+
+import copy
+import difflib
+import re
+import sys
+from functools import cache
+from graphlib import CycleError, TopologicalSorter
+from itertools import pairwise
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+from urllib.parse import urlsplit
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    ValidationError,
+    model_validator,
+)
+
+from bezoar.arithmetic import Instructions
+from bezoar.params import arguments, harness_names, lines
+from bezoar.params.faults import Fault, at, folded, hint, near, of, shown, standing
+from bezoar.params.lines import Document, NotYaml
+from bezoar.rows.files import BadInput, write
+
+
+class Section(BaseModel):
+    """A mapping in params.yaml; a key that is not named here is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+def _no_truth(value: object) -> object:
+    if isinstance(value, bool):  # an int to Python
+        raise ValueError("a whole number is wanted; true and false are none")
+    return value
+
+
+Count = Annotated[int, BeforeValidator(_no_truth), Field(gt=0)]
+Number = Annotated[int, BeforeValidator(_no_truth), Field(ge=0)]
+# numpy's generators take no others
+Seed = Annotated[int, BeforeValidator(_no_truth), Field(ge=0, lt=2**32)]
+Rate = Annotated[float, Field(gt=0, lt=1)]
+L = TypeVar("L", bound=list[Any])
+
+
+def _once(values: L) -> L:
+    if twice := [value for value in values if values.count(value) > 1]:
+        raise ValueError(f"{twice[0]!r} stands there twice; keep one of them")
+    return values
+
+
+Names = Annotated[list[str], Field(min_length=1), AfterValidator(_once)]
+
+
+def _plain_url(url: str) -> str:
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ValueError("not an http(s) address; write one such as http://127.0.0.1:8000/v1")
+    if parts.username or parts.password or parts.query or parts.fragment:
+        raise ValueError(f"a key has no place in an address; name its variable in {KEY_FIELD}")
+    url = url.rstrip("/")
+    if end := re.search(r"/(?:chat/completions|completions|messages|models|responses)\Z", url):
+        raise ValueError(f"{end[0]} is added by the client; let the address end before it")
+    return url
+
+
+def _plain_urls(urls: str | list[str]) -> str | list[str]:
+    if isinstance(urls, str):
+        return _plain_url(urls)
+    if not urls:
+        raise ValueError("names no address; give one, or several")
+    return [_plain_url(url) for url in urls]
+
+
+def _variable(name: str) -> str:
+    # people paste the key itself here: it must not become a fingerprint, a lock file or a message
+    if not re.fullmatch(r"[A-Z][A-Z0-9_]*", name):
+        raise ValueError("not the name of an environment variable; OPENAI_API_KEY is one, say")
+    return name
+
+
+def _name(name: str) -> str:
+    if not re.fullmatch(r"\w[\w-]*", name):
+        raise ValueError("not usable as a name; one is made of letters, digits, _ and -")
+    return name
+
+
+# Part of a path and of a stage's name
+Name = Annotated[str, AfterValidator(_name)]
+
+
+def _free(params: dict[str, Any]) -> dict[str, Any]:
+    for name in params:
+        if name in ("trust_remote_code", "custom_generate"):
+            raise ValueError(f"{name!r} would have a model run code of its own; leave it out")
+        if name in ("model", "messages", "prompt", "system", "stream", "n"):
+            raise ValueError(f"{name!r} is set by the client, one reply a request; leave it out")
+        if re.search(r"api.?key|authori[sz]ation|secret|password", name, re.IGNORECASE):
+            raise ValueError(f"a key has no place in params; name its variable in {KEY_FIELD}")
+    return params
+
+
+KEY_FIELD = "api_key_env"
+PAIRS = "fetch/hh_rlhf"  # the preference pairs, below data/
+OWN = "dolly"  # seeds that are a set of their own: data/filter/dolly
+ASKED = "local/llm"  # models that are run in this process, each a folder
+FURTHER = "models/"  # what the further models lie under, below models/
+Url = Annotated[str, AfterValidator(_plain_url)]
+
+
+# --- what follows what ---------------------------------------------------------------------------
+
+
+def _sets(data: object) -> object:
+    named = [data] if isinstance(data, str) else data
+    if not isinstance(named, list) or not named or not all(isinstance(x, str) for x in named):
+        raise ValueError(
+            "names no sets; one set, such as filter/lamini, or a list of sets that are mixed"
+        )
+    if twice := sorted({x for x in named if named.count(x) > 1}):
+        raise ValueError(f"{twice[0]} stands there twice; keep one of them")
+    return data
+
+
+class Link(Section):
+    """One link of the training chain; paths below models/ (base, start) and data/ (data)."""
+
+    weights: Literal["adapter", "all"]
+    base: str
+    start: str
+    data: Annotated[str | list[str], BeforeValidator(_sets)]
+
+    @property
+    def sets(self) -> list[str]:
+        """The sets of `data`, one or several."""
+        return [self.data] if isinstance(self.data, str) else self.data
+
+
+class Aligned(Section):
+    """Weights that DPO starts from and is held against, a path below models/."""
+
+    start: str
+
+
+class Merge(Section):
+    """Adapters of one base; `second` and `third` add nothing where they repeat another."""
+
+    base: str
+    adapter: str
+    second: str
+    third: str
+
+    @property
+    def adapters(self) -> list[str]:
+        """Those that are merged, each once."""
+        return list(dict.fromkeys([self.adapter, self.second, self.third]))
+
+
+class Checkpoint(Section):
+    model: str
+
+    @property
+    def further(self) -> bool:
+        """Whether it is one of `models`, which this recipe did not make."""
+        return self.model.startswith(FURTHER)
+
+
+class Evaluated(Checkpoint):
+    base: str
+    link: bool
+
+
+class Compared(Section):
+    """Two of `checkpoints`: how often the grader calls `model` better than `baseline`."""
+
+    model: str
+    baseline: str
+
+
+# --- who -----------------------------------------------------------------------------------------
+
+
+def _one_licence(terms: str) -> str:
+    # "Apache License, Version 2.0" is one
+    if "," in re.sub(r",(?=\s*v(ersion)?\b)", "", terms.lower()) or not terms.strip():
+        raise ValueError("not one licence; one set of terms, such as Apache-2.0 or OpenAI-terms")
+    return terms
+
+
+# Under what a model's output may be used: an SPDX id, or PROVIDER-terms (filtering/licences.py).
+Terms = Annotated[str, AfterValidator(_one_licence)]
+
+
+class Embedded(Section):
+    """A simulated model in this process, free."""
+
+    provider: Literal["embedded"]
+    model: str
+    terms: Terms
+    concurrency: Count
+
+
+class Price(Section):
+    """US dollars per million tokens; `batch` is the share of them that batch mode pays."""
+
+    input: Annotated[float, Field(ge=0)]
+    cached: Annotated[float, Field(ge=0)]
+    output: Annotated[float, Field(ge=0)]
+    batch: Share
+
+
+class Remote(Section):
+    """A model behind HTTP. Several addresses in `base_url` serve the same model; requests are
+    spread over them. `params` go into each request as they are, null leaves one out; `again`
+    replaces some of them where a request is made a second time, because its reply said nothing
+    usable: at temperature 0 nothing else would change the reply, and it is not asked for.
+    `context_tokens` is what a request and its reply may have together (null: not known, nothing is
+    held back), counted with `tokenizer` (a tokenizer.json, or a folder with one; null: by a stated
+    estimate). `timeout` is seconds for one attempt, `patience` for one request with its retries;
+    above `max_failed` (share of the jobs) the stage fails. `reply_tokens` is the forecast's
+    estimate."""
+
+    model: str
+    terms: Terms
+    # checked as a whole: the complaint of a union's other half would repeat an address with a key
+    base_url: Annotated[str | list[str], AfterValidator(_plain_urls)]
+    api_key_env: Annotated[str, AfterValidator(_variable)] | None
+    params: Annotated[dict[str, Any], AfterValidator(_free)]
+    # keys that came later have a default, so that a params.yaml written before them stays valid
+    again: Annotated[dict[str, Any], AfterValidator(_free)] = {}
+    context_tokens: Count | None = None
+    tokenizer: str | None = None
+    mode: Literal["live", "batch"]
+    concurrency: Count
+    requests_per_minute: Count | None
+    tokens_per_minute: Count | None
+    timeout: Annotated[float, Field(gt=0)]
+    patience: Annotated[float, Field(ge=0)]
+    max_failed: Share
+    reply_tokens: Count
+    price: Price
+
+    @property
+    def addresses(self) -> list[str]:
+        """Where the model is served. Answers are remembered under the first, so that servers may
+        come and go after it."""
+        return [self.base_url] if isinstance(self.base_url, str) else self.base_url
+
+    @model_validator(mode="after")
+    def _one_for_batches(self) -> "Remote":
+        if self.mode == "batch" and len(self.addresses) > 1:
+            raise ValueError("mode: batch goes to one address; give one base_url, or mode: live")
+        if len({*self.addresses}) < len(self.addresses):
+            raise ValueError("base_url: an address stands there twice; keep one of them")
+        return self
+
+
+class OpenAI(Remote):
+    """Any server that speaks OpenAI's protocol; `base_url` ends with /v1. `completion` sends the
+    prompt as raw text. `structured`: a judge's verdict is asked for by a JSON schema, which the
+    server then holds the reply to; false where it knows no `response_format`. `system_role`:
+    false where the server's chat template refuses a system message, which then opens the first
+    user message."""
+
+    provider: Literal["openai"]
+    style: Literal["chat", "completion"]
+    structured: bool
+    system_role: bool = True
+
+    @model_validator(mode="after")
+    def _schema_wants_chat(self) -> "OpenAI":
+        if self.structured and self.style == "completion":
+            raise ValueError("structured: a schema goes with style: chat alone; write false")
+        return self
+
+
+class Anthropic(Remote):
+    """Anthropic's Messages API; `base_url` without /v1."""
+
+    provider: Literal["anthropic"]
+    api_version: str
+
+
+MOST = ("max_new_tokens", "max_tokens")  # of a model in this process, one of the two
+# What people give other samplers, and what stands for it here
+ELSEWHERE = {
+    "do_sample": "temperature alone decides; 0 takes the likeliest token",
+    "seed": "what is drawn follows from the request and its sample number",
+    "max_completion_tokens": "max_new_tokens",
+    "max_length": "max_new_tokens, which counts the reply alone",
+    **dict.fromkeys(
+        ("top_p", "top_k", "min_p", "typical_p"),
+        "tokens are drawn from all, by temperature alone; leave it out",
+    ),
+}
+
+
+def _drawing(params: dict[str, Any]) -> dict[str, Any]:
+    """Close the params of a model in this process: a maximum of a reply, and a temperature."""
+    known = (*MOST, "temperature")
+    for name, value in _free(params).items():
+        if name not in known:
+            close = difflib.get_close_matches(name, known, 1)
+            instead = ELSEWHERE.get(name) or (
+                f"did you mean {close[0]!r}?" if close else f"it takes {', '.join(known)}"
+            )
+            raise ValueError(f"{name!r} is not known to a model in this process; {instead}")
+        number = type(value) in (int, float)  # a boolean is an int to Python
+        if name == "temperature" and not (value is None or (number and 0 <= value <= 2)):
+            raise ValueError(f"temperature: {value!r}; from 0, the likeliest token, to 2")
+        if name in MOST and not (value is None or (type(value) is int and value > 0)):
+            raise ValueError(f"{name}: {value!r}; tokens of a reply, 1 or more")
+    if len(_maxima(params)) > 1:
+        raise ValueError(f"{' and '.join(MOST)} say the same; leave one out")
+    return params
+
+
+def _maxima(params: dict[str, Any]) -> list[int]:
+    """The maxima of a reply that are set, one or none where the params are checked."""
+    return [value for name, value in params.items() if name in MOST and value is not None]
+
+
+def _with_maximum(params: dict[str, Any]) -> dict[str, Any]:
+    if not _maxima(params):
+        raise ValueError(f"sets no maximum of a reply; {MOST[0]}: 512, say")
+    return params
+
+
+Drawing = Annotated[dict[str, Any], AfterValidator(_drawing)]
+
+
+class InProcess(Section):
+    """A transformers model folder below local/llm/, run in this process. `params`:
+    max_new_tokens, the most that a reply may have, and temperature; at 0, or without one, the
+    likeliest token is taken. `again` and `system_role` as of Remote and OpenAI. At most
+    `batch_size` requests are continued together; its context is in its config.json."""
+
+    provider: Literal["local"]
+    model: str
+    terms: Terms
+    style: Literal["chat", "completion"]
+    params: Annotated[Drawing, AfterValidator(_with_maximum)]
+    again: Drawing = {}
+    system_role: bool = True
+    concurrency: Count
+    batch_size: Count
+
+    def most(self, sample: int = 0) -> int:
+        """Tokens of the longest reply."""
+        return max(_maxima({**self.params, **(self.again if sample else {})}))
+
+
+Endpoint = Annotated[Embedded | OpenAI | Anthropic | InProcess, Field(discriminator="provider")]
+
+
+class Budget(Section):
+    """US dollars that one stage, and all stages together, may spend; null: no cap. A cap counts
+    all that was bought and lost under the profile and this `name`, by whatever variant of the
+    recipe; another name begins from zero."""
+
+    name: Name = "first"
+    stage: Annotated[float, Field(ge=0)] | None
+    run: Annotated[float, Field(ge=0)] | None
+
+
+def _two_voices(panel: list[Endpoint]) -> list[Endpoint]:
+    models = [member.model for member in panel]
+    if twice := sorted({model for model in models if models.count(model) > 1}):
+        raise ValueError(f"{twice[0]} stands there twice; a second opinion is another model's")
+    return panel
+
+
+Panel = Annotated[list[Endpoint], Field(min_length=1), AfterValidator(_two_voices)]
+
+
+def _below(path: str, folder: str) -> bool:
+    """Whether a path, as it is written, is a folder right below another."""
+    return Path(path).parent.as_posix() == folder and Path(path).name != ".."
+
+
+class Endpoints(Section):
+    """`judge` is one endpoint, or several: a panel."""
+
+    teacher: Endpoint
+    # told apart before either is checked: a fault is told once, where it stands
+    judge: Annotated[
+        Annotated[Endpoint, Tag("one")] | Annotated[Panel, Tag("panel")],
+        Discriminator(lambda value: "panel" if isinstance(value, list) else "one"),
+    ]
+    grader: Endpoint
+
+    @property
+    def judges(self) -> list[Endpoint]:
+        """The panel's members in their order; the one judge where there is no panel."""
+        return self.judge if isinstance(self.judge, list) else [self.judge]
+
+    def by_name(self, who: str) -> dict[str, Endpoint]:
+        """The endpoints of one key, each by its path below `llm`: judge, or judge.0 and so on."""
+        found: Endpoint | list[Endpoint] = getattr(self, who)
+        if isinstance(found, list):
+            return {f"{who}.{at}": endpoint for at, endpoint in enumerate(found)}
+        return {who: found}
+
+    @model_validator(mode="after")
+    def _local_models_where_dvc_looks(self) -> "Endpoints":
+        for who in type(self).model_fields:
+            for name, endpoint in self.by_name(who).items():
+                if isinstance(endpoint, InProcess) and not _below(endpoint.model, ASKED):
+                    raise ValueError(
+                        f"{name}.model: {endpoint.model}: lies outside of {ASKED}/, where "
+                        "DVC sees that a model has changed; bring it there with cp -r (cp -al "
+                        f"links instead of copying), and name it {ASKED}/NAME"
+                    )
+        return self
+
+    @model_validator(mode="after")
+    def _only_verdicts_have_a_schema(self) -> "Endpoints":
+        for who in ("teacher", "grader"):
+            if getattr(getattr(self, who), "structured", False):
+                raise ValueError(
+                    f"{who}.structured: only a judge's verdict has a schema; write false"
+                )
+        return self
+
+
+# --- stages --------------------------------------------------------------------------------------
+
+
+class World(Section):
+    """Rows written by the project's own small world."""
+
+    source: Literal["world"]
+    rows: Count
+
+
+AnswerIs = Literal["number_from_0", "number_from_1", "letter", "text", "label"]
+
+
+class Reading(Section):
+    """How files are read as rows. `take`: a limit is spread over the files, or takes the first rows
+    as they stand. `fields`: our names of fields, and what the files call them. `category`: of seeds
+    that name none. `answer_is`: how a benchmark writes its answers, where two readings fit."""
+
+    take: Literal["spread", "first"] = "spread"
+    fields: dict[str, Annotated[str, Field(min_length=1)]] = {}
+    category: Annotated[str, Field(min_length=1)] = "open_qa"
+    answer_is: AnswerIs | None = None
+
+
+class Local(Reading):
+    """The user's own files in local/NAME/: at most `limit` rows (benchmarks: of a task), null for
+    all. `licence`: of all of them; null: as a README beside a file states it. Where there are none
+    `otherwise` stands in; null: there must be some."""
+
+    source: Literal["local"]
+    limit: Count | None
+    licence: Annotated[str, Field(min_length=1)] | None = None
+    otherwise: World | None
+
+
+class GrownBase(Section):
+    """A tiny Llama trained from nothing on the world's text."""
+
+    source: Literal["grown"]
+    vocab_size: Count
+    hidden_size: Count
+    intermediate_size: Count
+    layers: Count
+    heads: Count
+    positions: Count
+    documents: Count
+    steps: Count
+    batch_size: Count
+    sequence: Count
+    muon_lr: Rate
+    adamw_lr: Rate
+    initializer_range: Rate
+    warmup_steps: Count
+    weight_decay: Share
+    adamw_beta2: Share
+    clip: Annotated[float, Field(gt=0)]
+
+    @model_validator(mode="after")
+    def _heads_are_whole(self) -> "GrownBase":
+        if self.hidden_size % self.heads:
+            raise ValueError(
+                f"heads: {self.heads} do not divide hidden_size; it is {self.hidden_size}"
+            )
+        return self
+
+
+class LocalBase(Section):
+    """The user's own model in local/base/; where there is none `otherwise` is grown."""
+
+    source: Literal["local"]
+    otherwise: GrownBase
+
+
+def _commit(revision: str) -> str:
+    if not re.fullmatch(r"[0-9a-f]{7,40}", revision):
+        raise ValueError(
+            "a branch can move; name a commit: 40 hex digits, or its first 7 and more with `ref`"
+        )
+    return revision
+
+
+class Repository(Section):
+    """A repository of the Hugging Face Hub at one commit. `revision` is the whole commit; where
+    only its first digits are known, `ref` names the branch whose tip it must be. `licence` as the
+    repository states it."""
+
+    repository: Annotated[str, Field(pattern=r"^[\w.-]+/[\w.-]+$")]
+    kind: Literal["dataset", "model", "space"]
+    revision: Annotated[str, AfterValidator(_commit)]
+    ref: str | None
+    licence: str
+
+    @model_validator(mode="after")
+    def _whole(self) -> "Repository":
+        if len(self.revision) < 40 and self.ref is None:
+            raise ValueError(
+                "revision: is part of a commit; name `ref` too, the branch that ends in it"
+            )
+        return self
+
+
+class Files(Repository):
+    """Some files of a repository, in this order; a name may be a pattern with `*`."""
+
+    files: Annotated[list[str], Field(min_length=1)]
+
+
+class Hub(Reading):
+    """Rows from the Hugging Face Hub: at most `limit`, null for all."""
+
+    source: Literal["hub"]
+    parts: Annotated[list[Files], Field(min_length=1)]
+    limit: Count | None
+
+
+class Mixtures(Section):
+    """The files of each sub-mixture of the FLAN collection, as patterns."""
+
+    cot: list[str]
+    niv2: list[str]
+    t0: list[str]
+    flan2021: list[str]
+
+
+class HubFlan(Repository):
+    """The FLAN collection from the Hub, streamed: `per_task` rows of each task, drawn evenly from
+    all that are read. `task_share` of the tasks; at most `shards` files of a pattern, null for
+    all."""
+
+    source: Literal["hub"]
+    mixtures: Mixtures
+    per_task: Count
+    task_share: Annotated[float, Field(gt=0, le=1)]
+    shards: Count | None
+
+
+class Wikipedia(Section):
+    """Categories of Wikipedia out of its category table (a dump, `category.sql.gz`). `sha256` of
+    the file, null to take what the address holds now; words that make a category one of
+    housekeeping stand in `housekeeping`."""
+
+    source: Literal["wikipedia"]
+    url: Url
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None
+    licence: str
+    housekeeping: list[str]
+
+
+class Harness(Section):
+    """No items of our own: `tasks`, the same as lm_eval.tasks, are brought by lm_eval from the Hub;
+    their texts are written down, for `filter` to look for them."""
+
+    source: Literal["harness"]
+    tasks: Names
+
+
+class HubBase(Files):
+    """A base model from the Hub."""
+
+    source: Literal["hub"]
+
+
+class FurtherHub(HubBase):
+    """A further model from the Hub. `chat_template`: how a conversation is put to it, as Jinja;
+    null: as its tokenizer has it, and as this recipe does where it has none. `stop`: what begins
+    the next turn where the model writes that too; an answer ends before it."""
+
+    chat_template: str | None
+    stop: list[Annotated[str, Field(min_length=1)]] = []
+
+
+class FurtherLocal(Section):
+    """A further model in local/models/NAME/. `chat_template` and `stop` as of FurtherHub."""
+
+    source: Literal["local"]
+    chat_template: str | None
+    stop: list[Annotated[str, Field(min_length=1)]] = []
+
+
+class FurtherServed(Section):
+    """A further model behind HTTP."""
+
+    source: Literal["served"]
+    endpoint: Annotated[OpenAI | Anthropic, Field(discriminator="provider")]
+
+    @model_validator(mode="after")
+    def _only_verdicts_have_a_schema(self) -> "FurtherServed":
+        if getattr(self.endpoint, "structured", False):
+            raise ValueError(
+                "endpoint.structured: only a judge's verdict has a schema; write false"
+            )
+        return self
+
+
+Further = Annotated[FurtherHub | FurtherLocal | FurtherServed, Field(discriminator="source")]
+Rows = Annotated[World | Local | Hub, Field(discriminator="source")]
+Flan = Annotated[World | Local | HubFlan, Field(discriminator="source")]
+Topics = Annotated[World | Local | Wikipedia, Field(discriminator="source")]
+Benchmarks = Annotated[World | Local | Harness, Field(discriminator="source")]
+Base = Annotated[GrownBase | LocalBase | HubBase, Field(discriminator="source")]
+
+
+# What `fields` of a source may name.
+FIELDS = {
+    "dolly": ("instruction", "context", "response", "category", "id"),
+    "flan": ("inputs", "targets", "task_name", "prompt", "completion"),
+    "topics": ("name", "subcategories"),
+    "hh_rlhf": ("prompt", "chosen", "rejected", "system"),
+    "mt_bench": (
+        "question_id", "category", "turns", "model_id", "choices", "judge", "model_a", "model_b",
+        "winner", "turn",
+    ),
+    "benchmarks": ("question", "choices", "answer", "context"),
+}  # fmt: skip
+
+
+class Fetch(Section):
+    seed: Seed
+    dolly: Rows
+    flan: Flan
+    topics: Topics
+    hh_rlhf: Rows
+    mt_bench: Rows
+    benchmarks: Benchmarks
+    base: Base
+
+    @model_validator(mode="after")
+    def _fields_are_known(self) -> "Fetch":
+        for source, known in FIELDS.items():
+            for name in getattr(getattr(self, source), "fields", {}):
+                if name not in known:
+                    raise ValueError(
+                        f"{source}.fields.{name}: no field of these rows; have {', '.join(known)}"
+                    )
+        return self
+
+
+class Generate(Section):
+    seed: Seed
+
+
+# Orca's system messages, each a file of prompts/orca/system/
+Ids = Annotated[list[Count], Field(min_length=1), AfterValidator(_once)]
+
+
+# Which categories of seeds a scheme draws from; null: all that the seeds have, but `without`.
+Categories = Names | None
+
+
+class Lamini(Section):
+    seeds: Name
+    examples: Count
+    asked: Count
+    topic_guided: Share
+    topics: Count
+    topic_words: Count
+    topic_subcategories: Number
+    categories: Categories
+    without: list[str] = []  # came later: older files stay valid
+    calls: Count
+    fewer_examples: bool = True  # came later: older files stay valid
+    answers_shown: Number = 0  # came later: older files stay valid
+
+
+Operation = Literal[
+    "add_constraints", "deepen", "concretize", "increase_reasoning", "complicate_input"
+]
+
+
+class EvolInstruct(Section):
+    seeds: Name
+    epochs: Count
+    breadth: Share
+    operations: Annotated[list[Operation], Field(min_length=1), AfterValidator(_once)]
+    refusal_words: Number
+    categories: Categories
+    without: list[str] = []  # came later: older files stay valid
+    per_category: Count
+    iterations: Count = 1  # came later: older files stay valid
+    answers_shown: Number = 0  # came later: older files stay valid
+
+
+class SystemIds(Section):
+    cot: Ids
+    niv2: Ids
+    t0: Ids
+    flan2021: Ids
+
+
+class Orca(Section):
+    seeds: Name
+    system_ids: SystemIds
+    per_task: Count
+    flan2021: Count
+
+
+class Schemes(Section):
+    """A scheme that params.yaml does not name is neither generated nor judged."""
+
+    lamini: Lamini | None = None
+    evol_instruct: EvolInstruct | None = None
+    orca: Orca | None = None
+
+    @property
+    def named(self) -> dict[str, Any]:
+        """The schemes that params.yaml names, in the order of this class."""
+        every = {name: getattr(self, name) for name in type(self).model_fields}
+        return {name: scheme for name, scheme in every.items() if scheme is not None}
+
+
+class Judge(Section):
+    """`vote`: how a panel decides (bezoar/judging/panel.py); one judge decides alone."""
+
+    scale: Annotated[int, Field(ge=2)]
+    vote: Literal["majority", "mean"]
+
+
+def _shares(weights: dict[str, float]) -> dict[str, float]:
+    total = sum(weights.values())
+    if not total:
+        raise ValueError("weighs nothing; give a kind of task a weight above zero")
+    return {kind: weight / total for kind, weight in weights.items()}
+
+
+# Shares of kinds of task that add to one; the file gives weights in any unit.
+Target = Annotated[
+    dict[Annotated[str, Field(pattern=r"^\w+$")], Annotated[float, Field(ge=0)]],
+    AfterValidator(_shares),
+]
+
+
+class Balance(Section):
+    """How many of the kept rows stay, and toward which shares they are drawn."""
+
+    rows: Count
+    target: Target
+
+
+class Licences(Section):
+    """What a kept row may stand under (its seeds', the teacher's, the judge's); null: anything."""
+
+    allow: list[str] | None
+
+
+Action = Literal["drop", "report"]  # report: the row stays, and what was found is written down
+
+
+class RowAction(Section):
+    """What becomes of a row in which a check finds something."""
+
+    action: Action
+
+
+class NearDuplicates(Section):
+    """Rows that ask nearly the same: Jaccard index of word n-grams at or above `threshold`. Below
+    0.5 the search for candidates would miss some."""
+
+    ngram: Count
+    threshold: Annotated[float, Field(ge=0.5, le=1)]
+    action: Action
+
+
+class Step(Section):
+    words: Count
+    cosine: Annotated[float, Field(gt=0, le=1)]
+
+
+def _falling(steps: list[Step]) -> list[Step]:
+    for one, other in pairwise(steps):
+        if one.words >= other.words or one.cosine <= other.cosine:
+            raise ValueError("steps are out of order; words rise, and cosines fall")
+    return steps
+
+
+class Decontamination(Section):
+    """`ngram`: that many words of a benchmark's item in a row. `whole`: a shorter question of that
+    many words or more, whole. `fuzzy`: from so many different words on (of the shorter text) so
+    high a cosine."""
+
+    ngram: Annotated[int, Field(ge=5)]
+    whole: Annotated[int, Field(ge=2)] = 5
+    fuzzy: Annotated[list[Step], Field(min_length=1), AfterValidator(_falling)]
+    action: Action
+
+
+def _languages(value: Any) -> str | list[str]:
+    """Take `any`, `seeds`, or languages by ISO 639-1 or by their English names."""
+    if value in ("any", "seeds"):
+        return str(value)
+    names = value if isinstance(value, list) else [value]
+    names = ["no" if name is False else name for name in names]  # as YAML reads Norwegian
+    if not names or not all(isinstance(name, str) for name in names):
+        raise ValueError("is no seeds, any, or list of languages such as [de, en]")
+    from bezoar.rows import languages  # here, for a stage that tells none depends on none of it
+
+    return list(dict.fromkeys(map(languages.code, names)))
+
+
+class Gates(Section):
+    """Thresholds of filtering/gates.py, where each is explained. `language`: what rows may be in:
+    `seeds` (what the seeds are in), `any`, or a list."""
+
+    refusal_words: Count
+    loop_words: Count
+    loop_ngram: Count
+    loop_share: Annotated[float, Field(gt=0, le=1)]
+    truncated_words: Count
+    # came later, as did `language_odds`: an older params.yaml meant its seeds' English
+    language: Annotated[str | list[str], BeforeValidator(_languages)] = "seeds"
+    language_words: Count
+    language_odds: Annotated[float, Field(gt=1)] = 20.0
+    characters: Count
+    action: Action
+
+
+class Filter(Section):
+    """What `filter` looks for.
+
+    `copies`: the schemes whose rows are held against their seeds. `duplicates`: rows that are equal
+    but for white space. `markers`: rows that hold a mark of the chat template. `tasks`: pattern (of
+    a row's category, or of its FLAN sub-mixture/task) -> kind of task, the first that matches. What
+    none matches is `other`. `target`: the shares that a set is told beside."""
+
+    min_rating: Count
+    copy_ratio: Share
+    copy_distance: Number
+    # came later, as what an older params.yaml did
+    copies: list[str] = ["lamini", "evol_instruct"]
+    eval_share: Rate
+    licences: Licences
+    tasks: dict[str, str]
+    target: Target
+    balance: Balance | None
+    # these two came later: an older params.yaml stays valid, and drops as it did
+    duplicates: RowAction = RowAction(action="drop")
+    markers: RowAction = RowAction(action="drop")
+    near_duplicates: NearDuplicates
+    contamination: Decontamination
+    gates: Gates
+
+    @model_validator(mode="after")
+    def _known_kinds(self) -> "Filter":
+        for pattern, kind in self.tasks.items():
+            if kind not in self.target and kind != "other":
+                raise ValueError(
+                    f"tasks.{pattern}: {kind!r} is no kind of task; "
+                    f"target has {', '.join(self.target)}"
+                )
+        return self
+
+
+class Mix(Section):
+    """`replay`: rows of the links before, as a share of a link's own."""
+
+    seed: Seed
+    replay: Share
+
+
+# As transformers names them. The paged ones are bitsandbytes' and want a GPU: their state moves to
+# the machine's memory when the GPU's is full.
+Optimizer = Literal[
+    "adamw_torch",
+    "adamw_torch_fused",
+    "adamw_8bit",
+    "paged_adamw_32bit",
+    "paged_adamw_8bit",
+    "rmsprop",
+]
+
+# As transformers names them: those that want nothing but the steps of a warm-up
+Scheduler = Literal[
+    "linear",
+    "cosine",
+    "cosine_with_restarts",
+    "polynomial",
+    "constant",
+    "constant_with_warmup",
+    "inverse_sqrt",
+]
+
+B = TypeVar("B", bound="Training | Dpo")
+
+
+def _whole_micro_batches(section: B) -> B:
+    if section.micro_batch_size != "auto" and section.batch_size % section.micro_batch_size:
+        raise ValueError(
+            f"micro_batch_size: {section.micro_batch_size} does not divide batch_size; "
+            f"name a part of {section.batch_size}, or auto"
+        )
+    return section
+
+
+class Training(Section):
+    """How one link is trained: runs of so many epochs, examples an optimizer step, learning rate,
+    tokens a row. `runs`: at most; a further one where the losses of the last have not diverged.
+    `micro_batch_size` auto: as many examples at once as fit into the GPU's memory. `eval_limit`:
+    held-out rows evaluated, spread over all; null for all."""
+
+    runs: Count
+    epochs: Count
+    batch_size: Count
+    micro_batch_size: Count | Literal["auto"]
+    learning_rate: Rate
+    warmup_steps: Number
+    max_length: Count
+    eval_limit: Count | None
+
+    @model_validator(mode="after")
+    def _whole_batches(self) -> "Training":
+        return _whole_micro_batches(self)
+
+
+def _modules(modules: object) -> object:
+    if modules == ALL_LINEAR:
+        return modules
+    if not isinstance(modules, list) or not modules or not all(isinstance(m, str) for m in modules):
+        raise ValueError(
+            f"names no layers; {ALL_LINEAR}, or what names end in, such as [q_proj, v_proj]"
+        )
+    return modules
+
+
+ALL_LINEAR = "all-linear"  # peft's word for every linear layer but the head
+# The layers that LoRA is put on, by the ends of their names
+TargetModules = Annotated[str | list[str], BeforeValidator(_modules)]
+
+
+class Sft(Section):
+    """`lora_r`, `lora_alpha`, `lora_dropout` and `target_modules` are peft's. `evaluations`: how
+    often a run is evaluated at least, as far as its epochs' ends are not enough."""
+
+    seed: Seed
+    evaluations: Count = 1  # came later: older files stay valid
+    lora_r: Count
+    lora_alpha: Count
+    lora_dropout: Annotated[float, Field(ge=0, lt=1)]
+    target_modules: TargetModules = ALL_LINEAR  # came later: an older params.yaml stays valid
+    quantization: Literal["nf4", "fp4"]
+    double_quantization: bool
+    optimizer: Optimizer
+    scheduler: Scheduler
+    keep: Literal["best", "last"]
+    patience: Count
+    divergence: Annotated[float, Field(ge=0)]
+    neftune_alpha: Annotated[float, Field(gt=0)] | None
+    deterministic: bool
+    links: dict[str, Training]
+
+
+class MergeStage(Section):
+    """`weights`: of the adapters that are merged, in their order."""
+
+    onto: Literal["dequantized", "reloaded"]
+    method: Literal["linear", "ties", "dare_linear", "dare_ties", "slerp"]
+    weights: Annotated[list[float], Field(min_length=3, max_length=3)]
+    density: Annotated[float, Field(gt=0, le=1)]
+    seed: Seed
+    t: Share
+
+
+# As TRL names them (its documentation cites the paper of each). Not among them: sft, which takes no
+# notice of the rejected answers.
+Preference = Literal[
+    "sigmoid",
+    "hinge",
+    "ipo",
+    "exo_pair",
+    "nca_pair",
+    "robust",
+    "bco_pair",
+    "sppo_hard",
+    "aot",
+    "aot_unpaired",
+    "apo_zero",
+    "apo_down",
+    "discopop",
+    "sigmoid_norm",
+]
+# Losses that take some preferences for wrong ones, and those that have no meaning without
+SMOOTHED, NEVER_UNSMOOTHED = ("exo_pair", "robust", "aot", "aot_unpaired"), ("exo_pair", "robust")
+
+
+class Dpo(Section):
+    """`label_smoothing`: the share of preferences that are taken for wrong ones (robust, aot,
+    exo_pair). `weights`: all, or adapter, LoRA on the frozen start, for which `lora_r`,
+    `lora_alpha` and `target_modules` are there. `evaluations`: as of Sft."""
+
+    seed: Seed
+    evaluations: Count = 1  # came later: older files stay valid
+    weights: Literal["all", "adapter"]
+    lora_r: Count
+    lora_alpha: Count
+    target_modules: TargetModules = ALL_LINEAR  # came later: an older params.yaml stays valid
+    beta: Annotated[float, Field(gt=0)]
+    loss: Preference
+    label_smoothing: Annotated[float, Field(ge=0, lt=0.5)]
+    deterministic: bool
+    optimizer: Optimizer
+    scheduler: Scheduler
+    epochs: Count
+    batch_size: Count
+    micro_batch_size: Count | Literal["auto"]
+    learning_rate: Rate
+    warmup_steps: Number
+    max_prompt_tokens: Count
+    max_answer_tokens: Count
+    eval_limit: Count | None
+
+    @model_validator(mode="after")
+    def _whole_batches(self) -> "Dpo":
+        return _whole_micro_batches(self)
+
+    @model_validator(mode="after")
+    def _smoothing_has_a_meaning(self) -> "Dpo":
+        if self.label_smoothing and self.loss not in SMOOTHED:
+            raise ValueError(f"label_smoothing: {self.loss} has none; 0, or {', '.join(SMOOTHED)}")
+        if not self.label_smoothing and self.loss in NEVER_UNSMOOTHED:
+            raise ValueError(f"label_smoothing: {self.loss} wants one above 0, such as 0.1")
+        return self
+
+
+class LmEval(Section):
+    """`tasks` null: every file of data/fetch/benchmarks; `limit`: items a task, null for all;
+    `chat_template`: put a question as an instruction, as in training, not as plain text."""
+
+    num_fewshot: Number
+    chat_template: bool
+    tasks: Names | None
+    limit: Count | None
+    batch_size: Count
+
+
+Temperature = Annotated[float, Field(ge=0, le=2)]
+
+
+class Temperatures(Section):
+    """By MT-Bench's categories."""
+
+    writing: Temperature
+    roleplay: Temperature
+    reasoning: Temperature
+    math: Temperature
+    coding: Temperature
+    extraction: Temperature
+    stem: Temperature
+    humanities: Temperature
+
+
+class MtAnswer(Section):
+    """`temperature`: of every answer, or by category; 0 is greedy. `loop_*`: as of Gates."""
+
+    temperature: Annotated[
+        Annotated[Temperature, Tag("number")] | Annotated[Temperatures, Tag("by_category")],
+        Discriminator(lambda v: "by_category" if isinstance(v, dict | Temperatures) else "number"),
+    ]
+    seed: Seed
+    loop_words: Count
+    loop_ngram: Count
+    loop_share: Annotated[float, Field(gt=0, le=1)]
+    max_new_tokens: Count
+    batch_size: Count
+    limit: Count | None
+
+
+class MtGrade(Section):
+    """`references`: the categories whose questions are judged beside a reference answer."""
+
+    references: Literal["all"] | list[str]
+    seed: Seed
+
+
+class MtCompare(Section):
+    """`limit`: questions compared, spread over all; null for all, 0 for no comparison."""
+
+    seed: Seed
+    limit: Number | None
+
+
+class Agreement(Section):
+    """`verdicts`: our judge compares two answers, or grades each alone. `records`: those on which
+    every set of judgements has a verdict, or all. `limit`: pairs of answers that are put to it,
+    spread over all; null for all, 0 for none. `own`: which model's answers a judge of the given
+    votes may take for its own."""
+
+    own: dict[str, str]
+    tie_margin: Annotated[float, Field(ge=0)]
+    seed: Seed
+    # came later: older files stay valid
+    verdicts: Literal["pairs", "single"] = "pairs"
+    records: Literal["intersection", "all"] = "intersection"
+    limit: Number | None = None
+
+
+FEWEST_KNOWN = 8  # ours: a coin reaches 0.7 on so few one time in ten, on twenty one in seventy
+
+
+class Known(Section):
+    """How a judge is held to rows whose answers are known (judging/known.py). `rows`: seeds that it
+    is asked about, each with its own answer and with another's. Where it tells them apart with an
+    AUC below `least_auc` a stage warns, or stops before it asks about anything else."""
+
+    rows: Annotated[int, Field(ge=FEWEST_KNOWN)]
+    least_auc: Share
+    below: Literal["warn", "stop"]
+    seed: Seed
+
+
+class Report(Section):
+    examples: Count
+
+
+class Params(Section):
+    """params.yaml as one profile sees it. `launch` names a file of launch/ by which training runs
+    on several processes; null: in one. `cpu` names the instructions that CPUs of several kinds have
+    in common, so that all compute the same bits; null: each computes as is fastest on it. `others`
+    names those of `models` that stand beside our checkpoints; `load` drops the rest of `models`,
+    and adds these to `checkpoints` and, but for those behind an endpoint, to `evaluated`."""
+
+    profile: str
+    chain: dict[Name, Link]
+    merges: dict[Name, Merge]
+    evaluated: dict[Name, Evaluated]
+    checkpoints: dict[Name, Checkpoint]
+    models: dict[Name, Further]
+    others: list[Name] = []  # came later: a params.yaml without it stays valid
+    compared: dict[Name, Compared]
+    aligned: Annotated[dict[Name, Aligned], Field(max_length=1)]
+    own: list[Literal["dolly"]]
+    stand_ins: Literal["stop", "allow"] = "stop"  # came later: older files stay valid
+    llm: Endpoints
+    budget_usd: Budget
+    launch: str | None
+    cpu: Instructions | None = None  # came later: a params.yaml without it stays valid
+    fetch: Fetch
+    generate: Generate
+    schemes: Schemes
+    judge: Judge
+    filter: Filter
+    mix: Mix
+    sft: Sft
+    merge: MergeStage
+    dpo: Dpo
+    lm_eval: LmEval
+    mt_answer: MtAnswer
+    mt_grade: MtGrade
+    mt_compare: MtCompare
+    agreement: Agreement
+    known: Known | None = None  # came later: a params.yaml without it stays valid
+    report: Report
+
+    @property
+    def sources(self) -> list[str]:
+        """The sources whose rows this recipe trains on, shows a teacher, or evaluates by."""
+        sets = [path for link in self.chain.values() for path in link.sets]
+        lamini = self.schemes.lamini
+        used = {
+            "dolly": "dolly" in self._seeds or bool(self.own),
+            "flan": "flan" in self._seeds,
+            "topics": lamini is not None and lamini.topic_guided > 0,
+            "hh_rlhf": PAIRS in sets or bool(self.aligned),
+            "mt_bench": bool(self.checkpoints),
+            "benchmarks": bool(self.evaluated),
+        }
+        return [name for name, so in used.items() if so]
+
+    @property
+    def _seeds(self) -> set[str]:
+        return {scheme.seeds for scheme in self.schemes.named.values()}
+
+    @property
+    def unmeasured(self) -> dict[str, str]:
+        """Weights that are whole and that nothing asks or measures, by name, in their order."""
+        looked_at: dict[str, Checkpoint] = {**self.evaluated, **self.checkpoints}
+        weights = {
+            **{name: f"merge/{name}" for name in self.merges},
+            **{name: f"sft/{name}" for name, link in self.chain.items() if link.weights == "all"},
+            **{name: f"dpo/{name}" for name in self.aligned},
+        }
+        paths = {each.model for each in looked_at.values()}
+        return {
+            name: path
+            for name, path in weights.items()
+            if path not in paths and name not in looked_at
+        }
+
+    @property
+    def final(self) -> str:
+        """The checkpoint that the chain ends with: the last that is no further model."""
+        measured = {name: each for name, each in self.evaluated.items() if not each.link}
+        ours = [name for name, each in (measured | self.checkpoints).items() if not each.further]
+        return [*self.chain, *self.unmeasured, *ours][-1]
+
+    @property
+    def final_model(self) -> str:
+        """The path below models/ of the checkpoint that the chain ends with."""
+        named: dict[str, Checkpoint] = {**self.evaluated, **self.checkpoints}
+        if self.final in named:
+            return named[self.final].model
+        return self.unmeasured.get(self.final, f"sft/{self.final}")
+
+    def further(self, looked_at: Checkpoint) -> Further | None:
+        """Which of `models` it is; None for what this recipe makes."""
+        return self.models[looked_at.model.removeprefix(FURTHER)] if looked_at.further else None
+
+
+def load(path: str | Path = "params.yaml", profile: str | None = None) -> Params:
+    """The parameters of the active profile, or of the one named; BadInput lists every fault of the
+    whole file."""
+    return _load(Path(path).resolve(), Path(path).name, profile)
+
+
+def forget() -> None:
+    """Have the file read anew: it was changed."""
+    _load.cache_clear()
+
+
+@cache
+def _load(path: Path, name: str, wanted: str | None) -> Params:
+    return check(_bytes(path, name), name, path.parent, wanted)[0]
+
+
+def _bytes(path: Path, name: str) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        missing = isinstance(error, FileNotFoundError)
+        why = "there is no such file" if missing else f"cannot be read ({error.strerror})"
+        raise BadInput(f"{name}: {why}; run from the project's folder") from None
+
+
+def check(
+    data: bytes, name: str, folder: Path, wanted: str | None = None
+) -> tuple[Params, dict[str, Params]]:
+    """The parameters of the active profile, or of `wanted`, out of a file's bytes, and those of all
+    its profiles; BadInput lists every fault. `name`: the file's; `folder`: where launch/ is."""
+    document = _read(data, name, wanted)
+    values = copy.deepcopy(document.values)
+    faults: list[Fault] = []
+    while True:
+        found, checked = _under_every_profile(values, folder, wanted)
+        guessed = [fault for fault in found if fault.instead is not None]
+        if not guessed:
+            break
+        # the rest is looked for as if these keys had their right names
+        faults += guessed
+        for fault in guessed:
+            _move(values, fault)
+    told = {fault.instead for fault in faults}
+    if faults := [*faults, *(fault for fault in found if fault.path not in told)]:
+        _stop(name, document, faults)
+    return checked[wanted or values["profile"]], checked
+
+
+def _move(values: Any, fault: Fault) -> None:
+    """Give a key the name, or the place, that was likely meant."""
+    top = values["profiles"][fault.profile] if fault.profile else values
+    assert fault.instead is not None
+    value = at(top, fault.path[:-1]).pop(fault.path[-1])
+    for part in fault.instead[:-1]:
+        top = top[int(part)] if isinstance(top, list) else top.setdefault(part, {})
+    if isinstance(top, dict):
+        top.setdefault(fault.instead[-1], value)
+
+
+def _under_every_profile(
+    document: dict[str, Any], folder: Path, wanted: str | None
+) -> tuple[list[Fault], dict[str, Params]]:
+    """The faults of the whole file, each once, and what passes, by profile."""
+    recipe = {key: value for key, value in document.items() if key != "profiles"}
+    profiles: dict[str, dict[str, Any]] = document["profiles"]
+    recipe["profile"] = wanted or document["profile"]
+    found: dict[str, list[Fault]] = {profile: [] for profile in profiles}
+    checked: dict[str, Params] = {}
+    for profile, scale in profiles.items():
+        joined, found[profile] = _join(recipe, _named(recipe, scale), profile)
+        unusable = [fault.path for fault in found[profile]]
+        try:
+            checked[profile] = Params.model_validate(joined)
+        except ValidationError as error:
+            found[profile] += [
+                standing(fault, profile, scale)
+                for fault in of(error.errors(), joined, Params)
+                if not any(fault.path[: len(path)] == path for path in unusable)
+            ]
+    if len(checked) == len(profiles):
+        found["renamed"] = _renamed(checked)
+        if not found["renamed"]:
+            for profile, params in checked.items():
+                checked[profile], lines = _crossed(profile, params, folder)
+                scale = profiles[profile]
+                faults = map(Fault.read, lines)
+                found[profile] += [standing(fault, profile, scale) for fault in faults]
+    return folded(found), checked
+
+
+def _crossed(profile: str, params: Params, folder: Path) -> tuple[Params, list[str]]:
+    """What sections say of each other; the parameters with `others` among the checkpoints."""
+    faults = _others(params)
+    params = _with_others(params)
+    faults += _references(params)
+    faults += _merged(params)
+    faults += _links(profile, params)
+    faults += _benchmarks(profile, params)
+    faults += _launch(profile, params.launch, folder / "launch")
+    faults += _sizes(profile, params)
+    return params, faults
+
+
+def _read(data: bytes, name: str, wanted: str | None = None) -> Document:
+    """A file's values; BadInput where what holds all others is not there."""
+    try:
+        document = lines.read(data)
+    except NotYaml as error:
+        place = f"{name}:{error.line}" if error.line else name
+        raise BadInput(f"{place}: {error}") from None
+    values = document.values
+    if not isinstance(values, dict):
+        what = "is empty" if values is None else f"holds {shown(values)}"
+        raise BadInput(f"{name}: {what}; a mapping of sections is expected")
+    faults = [Fault(path, message) for path, message in document.faults]
+    faults += [
+        Fault((str(key),), f"the key {key!r} is no word; write it in quotes, or leave it out")
+        for key in values
+        if not isinstance(key, str)
+    ]
+    for key, kind in (("profile", str), ("profiles", dict)):
+        if not faults and not isinstance(values.get(key), kind):
+            close = near(key, [k for k in values if k not in (*Params.model_fields, "profiles")])
+            right = f"did you mean it by {close!r}?" if close else _FIRST[key]
+            what = "a name" if kind is str else "a mapping"
+            faults.append(Fault((key,), f"missing, or not {what}; {right}"))
+    if not faults:
+        faults = _no_profiles(values["profiles"])
+    if not faults and (active := wanted or values["profile"]) not in values["profiles"]:
+        faults = [_no_such(active, values["profiles"])]
+    if faults:
+        _stop(name, document, faults)
+    return document
+
+
+_FIRST = {"profile": "`profile: embedded`, say", "profiles": "it holds one mapping a profile"}
+
+
+def _no_profiles(profiles: dict[Any, Any]) -> list[Fault]:
+    faults = [
+        Fault(("profiles", str(name)), f"{shown(scale)} is not usable; a mapping of keys is wanted")
+        for name, scale in profiles.items()
+        if not isinstance(scale, dict) or not isinstance(name, str)
+    ]
+    return faults or (
+        [] if profiles else [Fault(("profiles",), f"holds none; {_FIRST['profiles']}")]
+    )
+
+
+def _no_such(profile: object, profiles: dict[str, Any]) -> Fault:
+    close = near(profile, profiles)
+    guess = f"did you mean {close!r}? " if close else ""
+    return Fault(
+        ("profile",), f"there is no profile {profile!r}; {guess}have {', '.join(profiles)}"
+    )
+
+
+def _named(recipe: dict[str, Any], scale: dict[str, Any]) -> dict[str, Any]:
+    """Leave out how much a profile asks of schemes that the recipe leaves out."""
+    schemes, amounts = recipe.get("schemes"), scale.get("schemes")
+    if not isinstance(schemes, dict) or not isinstance(amounts, dict):
+        return scale
+    absent = Schemes.model_fields.keys() - schemes.keys()
+    left = {name: amount for name, amount in amounts.items() if name not in absent}
+    return {**scale, "schemes": left}
+
+
+def _join(
+    recipe: dict[str, Any], scale: dict[str, Any], profile: str, above: tuple[str, ...] = ()
+) -> tuple[dict[str, Any], list[Fault]]:
+    """The recipe's keys and a profile's as one; the faults of those that stand in both."""
+    joined, faults = dict(recipe), []
+    for key, value in scale.items():
+        path = (*above, key)
+        if key not in joined:
+            joined[key] = value
+        elif isinstance(joined[key], dict) and isinstance(value, dict):
+            joined[key], deeper = _join(joined[key], value, profile, path)
+            faults += deeper
+        elif isinstance(joined[key], dict) or isinstance(value, dict):
+            where = profile if isinstance(joined[key], dict) else ""
+            wrong = value if where else joined[key]
+            message = f"{shown(wrong)} is not usable; a mapping of keys is wanted"
+            faults.append(Fault(path, message, where))
+            joined[key] = joined[key] if where else value
+        else:
+            both = f"set by the recipe and by profiles.{profile}; keep one of the two"
+            faults.append(Fault(path, both))
+    return joined, faults
+
+
+def _renamed(checked: dict[str, Params]) -> list[Fault]:
+    """Links of the chain to which no profile gives an amount, by the name that is likely meant."""
+    chain = next(iter(checked.values())).chain
+    amounts = {name for params in checked.values() for name in params.sft.links}
+    spare = sorted(amounts - chain.keys())
+    unknown = [name for name in chain if name not in amounts]
+    faults = []
+    for name in unknown:
+        alone = spare[0] if len(unknown) == len(spare) == 1 else ""
+        if close := near(name, spare) or alone:
+            message = f"sft.links of the profiles have no such link; did you mean {close!r}?"
+            faults.append(Fault(("chain", name), message, instead=("chain", close)))
+    return faults
+
+
+def _references(params: Params) -> list[str]:
+    """Links, merges and checkpoints must name weights that a stage makes, links sets of rows."""
+    made = {
+        "fetch/base",
+        *(f"dpo/{name}" for name in params.aligned),
+        *(f"sft/{name}" for name in params.chain),
+        *(f"merge/{name}" for name in params.merges),
+    }
+    trained = {
+        **{f"chain.{n}.{k}": getattr(c, k) for n, c in params.chain.items() for k in _WEIGHTS},
+        **{f"merges.{n}.{k}": getattr(m, k) for n, m in params.merges.items() for k in _MERGED},
+        **{f"aligned.{n}.start": each.start for n, each in params.aligned.items()},
+    }
+    looked_at = {
+        **{f"evaluated.{n}.model": e.model for n, e in params.evaluated.items()},
+        **{f"evaluated.{n}.base": e.base for n, e in params.evaluated.items()},
+        **{f"checkpoints.{n}.model": c.model for n, c in params.checkpoints.items()},
+    }
+    further = {f"{FURTHER}{name}" for name in params.models}
+    unmade: dict[str, list[str]] = {}
+    for where, path in {**trained, **looked_at}.items():
+        if path not in made | (further if where in looked_at else set()):
+            unmade.setdefault(path, []).append(where)
+    faults = [
+        f"{first}: no stage makes models/{path}{_named_too(more)}; {hint(path, sorted(made))}"
+        for path, (first, *more) in unmade.items()
+    ]
+    sets = [PAIRS, *(f"filter/{name}" for name in [*params.schemes.named, *params.own])]
+    for name, link in params.chain.items():
+        for path in link.sets:
+            if path not in sets:
+                right = _left_out(path) or hint(path, sets)
+                faults.append(f"chain.{name}.data: data/{path} is no set of rows; {right}")
+    return faults + _compared(params)
+
+
+def _named_too(places: list[str]) -> str:
+    return f" (which {', '.join(places)} {'name' if places[1:] else 'names'} too)" * bool(places)
+
+
+def _left_out(path: str) -> str:
+    """What to do about a set that is known, and not made; "" where it is not known."""
+    name = path.removeprefix("filter/")
+    if path == f"filter/{OWN}":
+        return f"your own rows are filtered where they are named: own: [{OWN}]"
+    if path.startswith("filter/") and name in Schemes.model_fields:
+        return (
+            f"the scheme is left out of `schemes`: `python -m bezoar.recipe without {name}` (or "
+            "`whole`) writes the links that go with it"
+        )
+    return ""
+
+
+def _others(params: Params) -> list[str]:
+    """What stands in `others` must be one of `models`, once, and no checkpoint of ours."""
+    faults = []
+    for name in dict.fromkeys(params.others):
+        if name not in params.models:
+            faults.append(f"others: {name!r} is none of `models`; {hint(name, params.models)}")
+        if params.others.count(name) > 1:
+            faults.append(f"others: {name!r} stands there twice; keep one of them")
+        if name in {**params.checkpoints, **params.evaluated}:
+            faults.append(f"others: {name!r} is a checkpoint of this recipe; rename it in `models`")
+    if "index" in {**params.checkpoints, **dict.fromkeys(params.others)}:
+        # the report's page of a checkpoint bears its name, beside the page that lists them all
+        faults.append("checkpoints: 'index' is the name of a page of the report; rename it")
+    for key in ("checkpoints", "evaluated"):
+        for name, each in getattr(params, key).items():
+            if each.further:
+                other = each.model.removeprefix(FURTHER)
+                faults.append(
+                    f"{key}.{name}: {each.model} is not made by this recipe; leave the line out, "
+                    f"and name {other} in `others`"
+                )
+    return faults
+
+
+def _with_others(params: Params) -> Params:
+    """`params` in which `others` stand beside our checkpoints, and no other model is left."""
+    beside = {name: params.models[name] for name in params.others if name in params.models}
+    places = {name: f"{FURTHER}{name}" for name in beside}
+    answering = {name: Checkpoint(model=place) for name, place in places.items()}
+    # an endpoint has no log-probabilities to give
+    scored = {
+        name: Evaluated(model=place, base=place, link=False)
+        for name, place in places.items()
+        if not isinstance(beside[name], FurtherServed)
+    }
+    return params.model_copy(
+        update={
+            "models": beside,
+            "checkpoints": {**params.checkpoints, **answering},
+            "evaluated": {**params.evaluated, **scored},
+        }
+    )
+
+
+def _compared(params: Params) -> list[str]:
+    """What is compared must be two checkpoints that answer MT-Bench."""
+    faults, absent = [], dict[str, list[str]]()
+    for name, pair in params.compared.items():
+        for key in ("model", "baseline"):
+            if (named := getattr(pair, key)) not in params.checkpoints:
+                absent.setdefault(named, []).append(f"compared.{name}.{key}")
+        if pair.model == pair.baseline:
+            faults.append(
+                f"compared.{name}: {pair.model!r} is compared with itself; name another baseline"
+            )
+    return faults + [
+        f"{first}: {named!r} is no checkpoint{_named_too(more)}; {hint(named, params.checkpoints)}"
+        for named, (first, *more) in absent.items()
+    ]
+
+
+def _merged(params: Params) -> list[str]:
+    """An arc has two ends."""
+    return [
+        f"merges.{name}: merge.method slerp goes between two adapters, here are three; "
+        "let `third` name one of the others again"
+        for name, merge in params.merges.items()
+        if params.merge.method == "slerp" and len(merge.adapters) > 2
+    ]
+
+
+def _links(profile: str, params: Params) -> list[str]:
+    """Every link must have an amount and a beginning. Amounts may be left over: an experiment that
+    leaves out a link edits `chain` alone."""
+    faults = []
+    for name, link in params.chain.items():
+        if link.start == f"sft/{name}":
+            faults.append(
+                f"chain.{name}.start: a link cannot start from itself; name the link before it"
+            )
+        if name not in params.sft.links:
+            spare = sorted(params.sft.links.keys() - params.chain.keys())
+            close = near(name, spare)
+            guess = f"; did you mean it by {close!r}?" if close else ""
+            faults.append(
+                f"profiles.{profile}.sft.links.{name}: missing; chain has this link{guess}"
+            )
+    return faults or _circle(params)
+
+
+def _circle(params: Params) -> list[str]:
+    """Weights that would have to be there before they are made."""
+    needs = {
+        **{f"sft/{n}": [getattr(c, k) for k in _WEIGHTS] for n, c in params.chain.items()},
+        **{f"merge/{n}": [getattr(m, k) for k in _MERGED] for n, m in params.merges.items()},
+        **{f"dpo/{name}": [each.start] for name, each in params.aligned.items()},
+    }
+    try:
+        TopologicalSorter(needs).prepare()
+    except CycleError as error:
+        return [
+            f"chain: goes in a circle: {' -> '.join(error.args[1])}; let one of them start from "
+            "what is made before it"
+        ]
+    return []
+
+
+def _benchmarks(profile: str, params: Params) -> list[str]:
+    """What is evaluated must be what `filter` looks for."""
+    fetched, evaluated = params.fetch.benchmarks, params.lm_eval.tasks
+    if not isinstance(fetched, Harness) or fetched.tasks == evaluated:
+        return []
+    if unknown := unknown_tasks(params):
+        return [f"{fault.where}: {fault.message}" for fault in unknown]
+    apart = ", ".join(sorted({*(evaluated or [])} ^ {*fetched.tasks})) or "in another order"
+    return [
+        f"profiles.{profile}.lm_eval.tasks: not those of fetch.benchmarks, whose texts `filter` "
+        f"looks for ({apart}); name the same in both"
+    ]
+
+
+def _sizes(profile: str, params: Params) -> list[str]:
+    """Numbers that have a limit elsewhere in the file."""
+    faults = []
+    if params.filter.min_rating > params.judge.scale:
+        faults.append(
+            f"filter.min_rating: {params.filter.min_rating} is above every rating; judge.scale is "
+            f"{params.judge.scale}"
+        )
+    for scheme, made_of in _SEEDS.items():
+        section = params.schemes.named.get(scheme)
+        if section and (source := section.seeds) not in made_of:
+            right = hint(source, made_of)
+            faults.append(f"schemes.{scheme}.seeds: {source!r} has no rows for it; {right}")
+    for scheme in params.filter.copies:
+        if scheme not in type(params.schemes).model_fields:
+            have = type(params.schemes).model_fields
+            faults.append(f"filter.copies: {scheme!r} is no scheme; {hint(scheme, have)}")
+    if isinstance(params.mt_grade.references, list) and not isinstance(
+        params.fetch.mt_bench, Local
+    ):
+        categories = Temperatures.model_fields
+        faults += [
+            f"mt_grade.references: {name!r} is no category of MT-Bench; {hint(name, categories)}"
+            for name in params.mt_grade.references
+            if name not in categories
+        ]
+    return faults + _contexts(profile, params)
+
+
+# Rows of which sources a scheme is made from (its plan)
+_SEEDS = {"lamini": ("dolly",), "evol_instruct": ("dolly",), "orca": ("flan",)}
+
+
+def _contexts(profile: str, params: Params) -> list[str]:
+    """Texts that would be longer than what reads or writes them can hold."""
+    faults = []
+    for who in type(params.llm).model_fields:
+        for name, endpoint in params.llm.by_name(who).items():
+            context = getattr(endpoint, "context_tokens", None)
+            for key, value in getattr(endpoint, "params", {}).items():
+                if context and key in REPLY_MAXIMA and type(value) is int and value >= context:
+                    faults.append(
+                        f"profiles.{profile}.llm.{name}.params.{key}: {value} leaves no room for a "
+                        f"prompt; context_tokens is {context}"
+                    )
+    base = params.fetch.base
+    if not isinstance(base, GrownBase):
+        return faults
+    lengths = {f"sft.links.{n}.max_length": link.max_length for n, link in params.sft.links.items()}
+    lengths["dpo.max_prompt_tokens"] = params.dpo.max_prompt_tokens + params.dpo.max_answer_tokens
+    lengths["mt_answer.max_new_tokens"] = params.mt_answer.max_new_tokens
+    lengths["fetch.base.sequence"] = base.sequence
+    return faults + [
+        f"profiles.{profile}.{where}: {length} tokens"
+        f"{' with those of the answer' if where.startswith('dpo') else ''} are more than the base "
+        f"can see; fetch.base.positions is {base.positions}"
+        for where, length in lengths.items()
+        if length > base.positions
+    ]
+
+
+# What servers call the most tokens of a reply
+REPLY_MAXIMA = ("max_tokens", "max_completion_tokens", "max_new_tokens")
+
+
+def _launch(profile: str, name: str | None, folder: Path) -> list[str]:
+    """What training is launched by must be a file of launch/."""
+    have = sorted(file.stem for file in folder.glob("*.yaml"))
+    if name is None or name in have:
+        return []
+    return [
+        f"profiles.{profile}.launch: there is no launch/{name}.yaml; "
+        f"have {', '.join(have) or 'none'}"
+    ]
+
+
+_WEIGHTS, _MERGED = ("base", "start"), ("base", "adapter", "second", "third")
+
+
+def _stop(name: str, document: Document, faults: list[Fault]) -> None:
+    """One fault is one line; before several stands how many there are."""
+    told = [
+        f"{name}:{document.line(fault.place)}: {fault.where}: {fault.message}" for fault in faults
+    ]
+    if len(told) == 1:
+        raise BadInput(told[0])
+    raise BadInput(f"{name} has {len(told)} faults, nothing was run:\n  " + "\n  ".join(told))
+
+
+def main() -> None:
+    """Check params.yaml, under every profile, and the files of prompts/. With PROFILE, make that
+    one the active one first: the file is written where all is well, and else left as it is."""
+    wanted = next(iter(arguments.words("bezoar.params", main.__doc__, 0, "PROFILE")), None)
+    path = Path("params.yaml").resolve()
+    data = _bytes(path, path.name)
+    switched = data if wanted is None else _PROFILE.sub(rb"\g<1>" + wanted.encode(), data, count=1)
+    valid = _valid(switched, path)
+    _check_prompts()
+    if switched != data:
+        write(path, [switched.decode()])
+    print(valid)
+
+
+def _check_prompts() -> None:
+    """Print what is odd in prompts/. BadInput: a file that a run could not send."""
+    from bezoar.params import blanks  # late: no stage reads it
+
+    seen = blanks.look()
+    for note in seen.notes:
+        print(f"warning: {note}", file=sys.stderr)
+    if len(seen.faults) > 1:
+        listed = "\n  ".join(seen.faults)
+        raise BadInput(f"prompts/ has {len(seen.faults)} faults, nothing was run:\n  {listed}")
+    if seen.faults:
+        raise BadInput(seen.faults[0])
+
+
+# The line of the active profile, but for what follows its name
+_PROFILE = re.compile(
+    rb"""^(["']?profile["']?:[ \t]*)("[^"\n]*"|'[^'\n]*'|[^\s#]*)""", re.MULTILINE
+)
+
+
+def _valid(data: bytes, path: Path) -> str:
+    """One line that says so; BadInput where a file is not valid. Only here and in preflight are the
+    tasks of lm_eval looked up, which takes a second."""
+    active, checked = check(data, path.name, path.parent)
+    document = _read(data, path.name)
+    scales = document.values["profiles"]
+    unknown = {
+        profile: [standing(fault, profile, scales[profile]) for fault in unknown_tasks(params)]
+        for profile, params in checked.items()
+    }
+    if faults := folded(unknown):
+        _stop(path.name, document, faults)
+    others = ", ".join(name for name in checked if name != active.profile)
+    beside = f" (checked with it: {others})" if others else ""
+    return f"{path.name} is valid; the active profile is {active.profile}{beside}"
+
+
+def unknown_tasks(params: Params) -> list[Fault]:
+    """Tasks of the harness that the installed lm_eval does not know."""
+    benchmarks = params.fetch.benchmarks
+    if not isinstance(benchmarks, Harness):
+        return []
+    known = harness_names.names()
+    lists = {
+        ("fetch", "benchmarks", "tasks"): benchmarks.tasks,
+        ("lm_eval", "tasks"): params.lm_eval.tasks or [],
+    }
+    unknown: dict[str, Fault] = {}
+    for path, tasks in lists.items():
+        for number, task in enumerate(tasks):
+            if known and task not in known:
+                message = f"{task!r} is no task of lm_eval; {_task_hint(task, known)}"
+                unknown.setdefault(task, Fault((*path, number), message))
+    return list(unknown.values())
+
+
+def _task_hint(task: str, known: frozenset[str]) -> str:
+    close = near(task, sorted(known))
+    return f"did you mean {close!r}?" if close else "`lm_eval ls tasks` lists them"

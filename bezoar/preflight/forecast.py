@@ -1,0 +1,558 @@
+"""What the active profile will ask for and what that will cost, before anything is sent.
+
+`make forecast`, or `python -m bezoar.forecast` where data/fetch/ is there: no key, no network. Each
+scheme is planned as `generate` plans it and, for up to SAMPLED of its jobs, played against the
+embedded teacher, which gives the number of calls a job and the length of prompts. The estimates,
+stated: a token is four bytes of a prompt; a reply has the endpoint's `reply_tokens` (the embedded
+models': what they say), at most the `max_tokens` of its params. Answers that the ledger holds cost
+nothing again; what it holds is not subtracted here, but that reference answers are bought once for
+all stages is. Requests that do not fit the model with their
+reply (bezoar/llm/room.py) are never sent: they are no calls, and counted apart.
+
+`estimate` does the same before anything is fetched, on rows as many and as long as the sources'.
+"""
+
+from bisect import bisect
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import chain, combinations
+from pathlib import Path
+from random import Random
+from typing import NamedTuple, Protocol, TypeVar
+
+from bezoar import params, schemes, sources
+from bezoar.evaluating import evaluation
+from bezoar.judging import agreement, known, pairwise, verdicts
+from bezoar.llm import budget, embedded
+from bezoar.llm.client import absent
+from bezoar.llm.room import Room
+from bezoar.params import (
+    Anthropic,
+    Endpoint,
+    FurtherServed,
+    HubFlan,
+    Local,
+    OpenAI,
+    Params,
+    World,
+    arguments,
+)
+from bezoar.rows.files import BadInput, read_jsonl
+from bezoar.rows.records import (
+    Answers,
+    Ask,
+    Grade,
+    Message,
+    Query,
+    Question,
+    Record,
+    Reply,
+    Sample,
+    Seed,
+    Seeds,
+    Topic,
+    Vote,
+)
+from bezoar.schemes.orca import MIXTURES
+from bezoar.sources.tables import Tables
+
+R = TypeVar("R", bound=Record)
+J = TypeVar("J")
+
+TOO_LONG = (
+    "Too long: requests with no room for their longest reply in the model's context. They are "
+    "not sent and cost nothing; what cannot be asked for in fewer words is a reject."
+)
+SAMPLED = 200  # jobs of a scheme that are played; the rest is in proportion
+
+# What the hub's sources hold, for an estimate before they are fetched. Bytes are means.
+DOLLY = 15_011  # rows of databricks-dolly-15k, in eight categories of about a like size
+DOLLYS = (
+    "brainstorming", "classification", "closed_qa", "creative_writing", "general_qa",
+    "information_extraction", "open_qa", "summarization",
+)  # fmt: skip
+INSTRUCTION, CONTEXT, CONTEXTS = 72, 1190, 0.35  # measured on it; the share of rows with a context
+WITH_CONTEXT = ("closed_qa", "information_extraction", "summarization")  # all rows of these, only
+TASKS = {"cot": 18, "niv2": 1560, "t0": 193, "flan2021": 142}  # OpenBezoar 3.1.3
+QUERY = 550  # measured on 39 tasks of natural-instructions, P3 and FLAN's CoT tables
+# How long texts are: bytes at these shares of a source's texts, shortest first. A mean would make
+# every request fit. Measured on all of databricks-dolly-15k but general_qa; on 4 CoT tables of
+# FLAN (800 rows), 24 tasks of natural-instructions (940) and 11 of P3 (440), as published.
+SHARES = (0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99, 0.999)
+INSTRUCTIONS = (4, 26, 35, 42, 49, 57, 66, 77, 96, 128, 165, 218, 265, 635)
+CONTEXT_BYTES = (3, 325, 459, 573, 685, 808, 977, 1169, 1531, 2300, 3094, 5222, 7720, 16937)
+RESPONSES = (1, 33, 54, 82, 112, 151, 213, 302, 438, 712, 1114, 1783, 2633, 6821)
+QUERIES = {
+    "cot": (22, 52, 70, 112, 154, 169, 186, 209, 243, 284, 334, 400, 439, 542),
+    "niv2": (139, 197, 230, 264, 313, 340, 424, 556, 800, 978, 1290, 1480, 1700, 2762),
+    "t0": (71, 118, 148, 201, 263, 326, 480, 701, 1072, 1493, 2203, 2222, 2230, 2317),
+}
+TARGETS = {
+    "cot": (39, 81, 113, 138, 158, 175, 193, 212, 242, 314, 394, 475, 531, 767),
+    "niv2": (1, 9, 14, 20, 32, 41, 49, 59, 73, 96, 122, 152, 167, 192),
+    "t0": (1, 2, 2, 4, 6, 7, 9, 14, 29, 74, 354, 891, 1382, 2047),
+}
+# Not measured: like T0's, its tasks are supervised sets in templates
+QUERIES["flan2021"], TARGETS["flan2021"] = QUERIES["t0"], TARGETS["t0"]
+TOPICS = 1000  # more than any plan draws
+# FastChat's question.jsonl and reference_answer/; six models' answers in mt_bench_human_judgments
+MT_BENCH = (
+    "writing", "roleplay", "reasoning", "math", "coding", "extraction", "stem", "humanities",
+)  # fmt: skip
+REFERENCED = ("reasoning", "math", "coding")
+TURN, REFERENCE, ANSWER, MODELS = 200, 750, 1000, 6
+# Of the 1,200 pairs of answers that GPT-4 compared people voted on 910; it graded five of the six
+# models (the released grades are of another version of Vicuna)
+VOTED_ON, GRADED = 910 / 1200, 5
+
+
+class Row(NamedTuple):
+    """One stage instance and one model that it asks (a panel's judges have a row each): calls,
+    tokens in and out, dollars as estimated and at most (None where the endpoint's params set no
+    maximum), and requests that are not sent, because they do not fit the model."""
+
+    stage: str
+    model: str
+    calls: int
+    tokens_in: int
+    tokens_out: int
+    usd: float
+    most: float | None
+    too_long: int = 0
+
+
+Bought = set[tuple[str, ...]]  # requests for reference answers: sample index and contents
+
+
+class Counter:
+    """Counts what goes through an `Ask` that stands in for the model of `endpoint`, and what that
+    model has no room for. Reference answers that are `bought` already cost nothing again."""
+
+    def __init__(self, ask: Ask, endpoint: Endpoint, bought: Bought | None = None) -> None:
+        self.ask, self.endpoint, self.room = ask, endpoint, Room(endpoint)
+        self.bought = bought
+        self.calls = self.bytes_in = self.tokens_out = self.too_long = 0
+
+    def __call__(self, messages: Sequence[Message], sample: int = 0) -> Reply:
+        """Ask, and count."""
+        if not self.room.fits(messages, sample):
+            self.too_long += 1
+            return absent("too_long", self.endpoint.model)
+        reply = self.ask(messages, sample)
+        if self.bought is not None and _is_reference(messages):
+            request = (str(sample), *(message.content for message in messages))
+            if request in self.bought:
+                return reply
+            self.bought.add(request)
+        self.calls += 1
+        self.bytes_in += sum(len(message.content.encode()) for message in messages)
+        self.tokens_out += reply.tokens_out
+        return reply
+
+    def row(self, stage: str, scale: float) -> Row:
+        """What was counted, times `scale`, at the prices of the endpoint."""
+        endpoint = self.endpoint
+        calls, too_long = round(self.calls * scale), round(self.too_long * scale)
+        tokens_in = round(self.bytes_in * scale / budget.BYTES_PER_TOKEN)
+        if not isinstance(endpoint, OpenAI | Anthropic):
+            out = round(self.tokens_out * scale)
+            return Row(stage, endpoint.model, calls, tokens_in, out, 0.0, 0.0, too_long)
+        batch, out = endpoint.mode == "batch", calls * endpoint.reply_tokens
+        usd = budget.cost(endpoint.price, tokens_in, 0, out, batch)
+        _, longest = budget.worst_tokens(0, endpoint.params)
+        most = longest and budget.cost(endpoint.price, tokens_in, 0, calls * longest, batch)
+        return Row(stage, endpoint.model, calls, tokens_in, out, usd, most, too_long)
+
+
+@dataclass(frozen=True)
+class Given:
+    """What the stages that ask models start from."""
+
+    dolly: list[Seed]
+    flan: list[Query]
+    topics: list[Topic]
+    questions: list[Question]
+    answers: list[Answers]
+    votes: list[Vote]
+    grades: list[Grade]
+
+    def seeds(self, source: str) -> Seeds:
+        """What a scheme plans from."""
+        if source == "dolly":
+            return Seeds(dolly=self.dolly, topics=self.topics)
+        return Seeds(flan=self.flan, topics=self.topics)
+
+
+def forecast(p: Params, fetched: Path) -> list[Row]:
+    """A row for each model that a stage's instance asks; `fetched` is data/fetch. BadInput where
+    that is not there yet."""
+
+    def read(name: str, record: type[R]) -> list[R]:
+        return list(read_jsonl(fetched / name, record))
+
+    return _rows(p, _gather(read))
+
+
+def estimate(p: Params) -> list[Row]:
+    """As `forecast`, where nothing was fetched: the world's rows and the user's own are what the
+    fetch would make of them, the hub's are assumed. BadInput: files of the user's that are no
+    good."""
+    tables = {name: _tables(p, name) for name in ("dolly", "flan", "topics", "mt_bench")}
+
+    def read(name: str, record: type[R]) -> list[R]:
+        folder, _, file = name.partition("/")
+        return [row for row in tables[folder][file] if isinstance(row, record)]
+
+    return _rows(p, _gather(read))
+
+
+class _Read(Protocol):
+    def __call__(self, name: str, record: type[R]) -> list[R]: ...
+
+
+def _gather(read: _Read) -> Given:
+    return Given(
+        dolly=read("dolly/seeds.jsonl", Seed),
+        flan=read("flan/queries.jsonl", Query),
+        topics=read("topics/topics.jsonl", Topic),
+        questions=read("mt_bench/questions.jsonl", Question),
+        answers=read("mt_bench/answers.jsonl", Answers),
+        votes=read("mt_bench/votes.jsonl", Vote),
+        grades=read("mt_bench/grades.jsonl", Grade),
+    )
+
+
+def _tables(p: Params, name: str) -> Tables:
+    """The files of a fetch: in truth where that takes no network, else with rows that are as long
+    as the source's and say nothing."""
+    wanted = getattr(p.fetch, name)
+    if isinstance(wanted, World | Local):
+        return sources.collect(name, wanted, p.fetch.seed).tables
+    rng = Random(0)
+    where = {"source": "", "licence": ""}
+    if name == "dolly":
+        drawn = [getattr(each, "categories", None) or DOLLYS for each in p.schemes.named.values()]
+        seeds = [
+            Seed(
+                id=f"{category}-{n}",
+                instruction=_filler(_length(INSTRUCTIONS, rng), rng),
+                context=_filler(_length(CONTEXT_BYTES, rng), rng)
+                if category in WITH_CONTEXT
+                else "",
+                response=_filler(_length(RESPONSES, rng), rng),
+                category=category,
+                **where,
+            )
+            for category in dict.fromkeys(chain.from_iterable(drawn))
+            for n in range((wanted.limit or DOLLY) // 8)
+        ]
+        return {"seeds.jsonl": seeds}
+    if name == "flan":
+        assert isinstance(wanted, HubFlan)
+        queries = [
+            Query(
+                id=f"{mixture}-{task}-{n}",
+                mixture=mixture,
+                task=f"{mixture}-{task}",
+                query=_filler(_length(QUERIES[mixture], rng), rng),
+                target=_filler(_length(TARGETS[mixture], rng), rng),
+                **where,
+            )
+            for mixture in MIXTURES
+            if getattr(wanted.mixtures, mixture)
+            for task in range(round(TASKS[mixture] * wanted.task_share))
+            for n in range(wanted.per_task)
+        ]
+        return {"queries.jsonl": queries}
+    if name == "topics":
+        return {"topics.jsonl": [Topic(name=str(n), subcategories=1000) for n in range(TOPICS)]}
+    files = [file for part in wanted.parts for file in part.files]
+    given = REFERENCED if any("reference" in f for f in files) else ()
+    questions = [
+        Question(
+            question_id=number,
+            category=MT_BENCH[number // 10],
+            turns=[_filler(TURN, rng)] * 2,
+            reference=[_filler(REFERENCE, rng)] * 2 if MT_BENCH[number // 10] in given else [],
+        )
+        for number in range(10 * len(MT_BENCH))
+    ]
+    voted = any("human" in f for f in files)
+    answers = [
+        Answers(
+            question_id=question.question_id,
+            model=f"model {n}",
+            turns=[_filler(ANSWER, rng)] * 2,
+            finish=["stop", "stop"],
+        )
+        for n in range(MODELS if voted else 0)
+        for question in questions
+    ]
+    return {
+        "questions.jsonl": questions,
+        "answers.jsonl": answers,
+        "votes.jsonl": _votes(answers, rng),
+        "grades.jsonl": _graded(answers) if any("single" in f for f in files) else [],
+    }
+
+
+def _votes(answers: Sequence[Answers], rng: Random) -> list[Vote]:
+    """A machine's verdicts on every two answers to a question, and people's on some of them."""
+    pairs = [(a, b) for a, b in combinations(answers, 2) if a.question_id == b.question_id]
+    some = rng.sample(pairs, round(VOTED_ON * len(pairs)))
+    return [
+        Vote.model_validate(
+            {
+                "judge": judge,
+                "question_id": a.question_id,
+                "turn": turn,
+                "model_a": a.model,
+                "model_b": b.model,
+                "winner": "tie",
+            }
+        )
+        for judge, its in (("gpt4_pair", pairs), ("expert_1", some))
+        for a, b in its
+        for turn in (1, 2)
+    ]
+
+
+def _graded(answers: Sequence[Answers]) -> list[Grade]:
+    """A machine's single grades of the answers of some models."""
+    models = sorted({one.model for one in answers})[:GRADED]
+    return [
+        Grade.model_validate(
+            {
+                "question_id": one.question_id,
+                "model": one.model,
+                "turn": turn,
+                "score": 5,
+                "status": "ok",
+                "reply": "",
+                "judge": "gpt4_single",
+                "simulated": False,
+            }
+        )
+        for one in answers
+        if one.model in models
+        for turn in (1, 2)
+    ]
+
+
+_LETTERS = Random(0).choices("abcdefghijklmnoprstuvw", k=20_000)
+_WORDS = " ".join("".join(_LETTERS[at : at + 6]) for at in range(0, len(_LETTERS), 6))
+
+
+def _filler(size: int, rng: Random) -> str:
+    """`size` bytes of words that say nothing, another text each time."""
+    start = 7 * rng.randrange((len(_WORDS) - size) // 7)
+    return _WORDS[start : start + size]
+
+
+def _length(lengths: Sequence[int], rng: Random) -> int:
+    """Bytes of one text, drawn from how long those of its kind are."""
+    at = SHARES[-1] * rng.random()
+    above = bisect(SHARES, at)
+    low, high = lengths[above - 1], lengths[above]
+    share = (at - SHARES[above - 1]) / (SHARES[above] - SHARES[above - 1])
+    return round(low + share * (high - low))
+
+
+def _rows(p: Params, given: Given) -> list[Row]:
+    rows = []
+    for name in p.schemes.named:
+        rows += _scheme(p, name, given.seeds(getattr(p.schemes, name).seeds))
+    questions = {question.question_id: question for question in given.questions}
+    said = "x" * budget.BYTES_PER_TOKEN * p.mt_answer.max_new_tokens
+    answers = [
+        Answers(question_id=id, model="", turns=[said, said], finish=["stop", "stop"])
+        for id in questions
+    ][: p.mt_answer.limit]
+    rows += [
+        _answers(f"mt_answer {name}", served.endpoint, given.questions[: p.mt_answer.limit])
+        for name, checkpoint in p.checkpoints.items()
+        if isinstance(served := p.further(checkpoint), FurtherServed)
+    ]
+    check = known.of_seeds(given.dolly, "dolly", p.known)
+    both = questions | check.questions
+    bought: Bought = set()
+    graded = [*check.answers, *answers]
+    pairs = pairwise.pairs(answers, answers, p.mt_compare.limit)
+    compared = [*check.pairs, *pairs] if pairs else []
+    wanted = verdicts.referenced(given.questions, p.mt_grade.references)
+    for name in p.checkpoints:
+        judge = _grader(p, bought)
+        grade = verdicts.grader(both, wanted, judge)
+        rows.append(_played(judge, f"mt_grade {name}", grade, graded))
+    for name in p.compared:
+        judge = _grader(p, bought)
+        compare = pairwise.comparer(both, wanted, judge)
+        rows.append(_played(judge, f"mt_compare {name}", compare, compared))
+    return [*rows, *([_agreement(p, given, questions, wanted, bought)] if p.checkpoints else [])]
+
+
+def _agreement(
+    p: Params,
+    given: Given,
+    questions: dict[int, Question],
+    wanted: frozenset[int],
+    bought: Bought,
+) -> Row:
+    """Of the agreement study: of the pairs, or the answers, that the stage puts to our judge."""
+    others = agreement.given(given.votes, given.grades, p.agreement.tie_margin)
+    among = agreement.records(others, p.agreement.records)
+    puts, _ = agreement.puts(among, given.answers, p.agreement.limit)
+    judge = _grader(p, bought)
+    if p.agreement.verdicts == "single":
+        alone = {(one.question_id, one.model): one for put in puts for one in put.pair}
+        grade = verdicts.grader(questions, wanted, judge)
+        return _played(judge, "agreement", grade, list(alone.values()))
+
+    def compare(put: agreement.Put) -> object:
+        return pairwise.comparer(questions, wanted, judge, put.turns)(put.pair)
+
+    return _played(judge, "agreement", compare, puts)
+
+
+def _grader(p: Params, bought: Bought) -> Counter:
+    """What stands in for the grader; a reference answer of a real one is as long as its replies."""
+    simulated, grader = embedded.connect("world-judge"), p.llm.grader
+    if not isinstance(grader, OpenAI | Anthropic):
+        return Counter(simulated, grader, bought)
+    text = "x" * budget.BYTES_PER_TOKEN * grader.reply_tokens
+
+    def ask(messages: Sequence[Message], sample: int = 0) -> Reply:
+        reply = simulated(messages, sample)
+        return reply.model_copy(update={"text": text}) if _is_reference(messages) else reply
+
+    return Counter(ask, grader, bought)
+
+
+def _is_reference(messages: Sequence[Message]) -> bool:
+    """Whether a grader is asked for a reference answer: it has no instruction to judge then."""
+    return messages[0].role == "user"
+
+
+def _played(judge: Counter, stage: str, do: Callable[[J], object], jobs: Sequence[J]) -> Row:
+    for job in jobs:
+        do(job)
+    return judge.row(stage, 1.0)
+
+
+def _scheme(p: Params, name: str, seeds: Seeds) -> list[Row]:
+    jobs = schemes.load(name).plan(
+        seeds, getattr(p.schemes, name), Random(f"{p.generate.seed}/{name}")
+    )
+    if not jobs:
+        raise BadInput(f"forecast: {name}: no jobs can be planned from its seeds; look at fetch")
+    played = jobs[:: max(1, len(jobs) // SAMPLED)]
+    teacher = Counter(embedded.connect("world-teacher"), p.llm.teacher)
+    outcomes = [schemes.attempt(name, job, teacher) for job in played]
+    longer = {}
+    if isinstance(p.llm.teacher, OpenAI | Anthropic):  # it says more than the embedded one
+        longer = {"response": "x" * budget.BYTES_PER_TOKEN * p.llm.teacher.reply_tokens}
+    judges = [Counter(embedded.connect("world-judge"), member) for member in p.llm.judges]
+    samples = [sample for outcome in outcomes for sample in outcome.samples]
+    for sample in samples:
+        for judge in judges:
+            verdicts.judge(sample.model_copy(update=longer), p.judge.scale, judge)
+    scale = len(jobs) / len(played)
+    check = known.of_seeds([*seeds.dolly, *seeds.flan], name, p.known)
+    known_samples = check.samples(any(sample.expected for sample in samples)) if samples else []
+    return [
+        teacher.row(f"generate {name}", scale),
+        *(
+            _with_known(judge.row(f"judge {name}", scale), p, judge.endpoint, known_samples)
+            for judge in judges
+        ),
+    ]
+
+
+def _with_known(row: Row, p: Params, member: Endpoint, samples: Sequence[Sample]) -> Row:
+    """A judge's row with the calls on which it is checked, which are as many for any number of
+    jobs."""
+    judge = Counter(embedded.connect("world-judge"), member)
+    for sample in samples:
+        verdicts.judge(sample, p.judge.scale, judge)
+    both = total([row, judge.row(row.stage, 1.0)])
+    return both._replace(stage=row.stage, model=row.model)
+
+
+def _answers(stage: str, endpoint: OpenAI | Anthropic, questions: Sequence[Question]) -> Row:
+    """Of a model that answers both turns; the second stands behind what it said in the first."""
+    said = Reply(
+        text="x" * budget.BYTES_PER_TOKEN * endpoint.reply_tokens,
+        finish_reason="stop", tokens_in=0, tokens_out=0, model="", simulated=False,
+    )  # fmt: skip
+    model = Counter(lambda messages, sample=0: said, endpoint)
+    for question in questions:
+        evaluation.interview(question, "", model)
+    return model.row(stage, 1.0)
+
+
+def total(rows: Sequence[Row]) -> Row:
+    """The sums; `most` is None where a row has no maximum."""
+    most = [row.most for row in rows]
+    return Row(
+        "total",
+        "",
+        sum(row.calls for row in rows),
+        sum(row.tokens_in for row in rows),
+        sum(row.tokens_out for row in rows),
+        sum(row.usd for row in rows),
+        None if None in most else sum(usd for usd in most if usd is not None),
+        sum(row.too_long for row in rows),
+    )
+
+
+def table(p: Params, rows: Sequence[Row]) -> str:
+    """The forecast as text; what is too long has a column where there is any."""
+    columns = 8 if any(row.too_long for row in rows) else 7
+    head = ("stage", "model", "calls", "tokens in", "tokens out", "$", "$ at most", "too long")
+    body = [
+        (
+            *row[:2], f"{row.calls:,}", f"{row.tokens_in:,}", f"{row.tokens_out:,}",
+            f"{row.usd:,.2f}", "no maximum" if row.most is None else f"{row.most:,.2f}",
+            f"{row.too_long:,}",
+        )
+        for row in [*rows, total(rows)]
+    ]  # fmt: skip
+    cells = [line[:columns] for line in [head, *body]]
+    wide = [max(len(line[i]) for line in cells) for i in range(columns)]
+    lines = [
+        "  ".join(
+            cell.ljust(width) if i < 2 else cell.rjust(width)
+            for i, (cell, width) in enumerate(zip(line, wide, strict=True))
+        ).rstrip()
+        for line in cells
+    ]
+    caps = ", ".join(
+        f"budget_usd.{name} {'none' if cap is None else budget.dollars(cap)}"
+        for name, cap in (("stage", p.budget_usd.stage), ("run", p.budget_usd.run))
+    )
+    return "\n".join([f"profile {p.profile}; {caps}", "", *lines, *left_out(p, rows)])
+
+
+def fit_more(p: Params, stage: str) -> str:
+    """What helps where requests of a stage do not fit their model."""
+    more = "raise context_tokens if its server takes more, or lower max_tokens of its params"
+    if stage != "generate lamini":
+        return more
+    if p.schemes.lamini and p.schemes.lamini.fewer_examples:
+        return f"LaMini asks again with an example less (fewer_examples); else {more}"
+    return f"set schemes.lamini.fewer_examples: true, {more}"
+
+
+def left_out(p: Params, rows: Sequence[Row]) -> list[str]:
+    """What the column of what is too long says, and what helps: a paragraph, or none."""
+    stages = [row.stage for row in rows if row.too_long]
+    if not stages:
+        return []
+    return ["", TOO_LONG, *dict.fromkeys(f"-> {fit_more(p, stage)}" for stage in stages)]
+
+
+def main() -> None:
+    """Print the active profile's forecast."""
+    arguments.none("bezoar.forecast", __doc__)
+    p = params.load()
+    print(table(p, forecast(p, Path("data/fetch"))))

@@ -1,0 +1,196 @@
+"""The card of a trained checkpoint: metrics/report/cards/CHECKPOINT.md. It is written by the
+report, for its numbers are measured after the weights are made."""
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from bezoar.filtering import cards, licences
+from bezoar.params import PAIRS, Params
+from bezoar.report import Run, lineage
+from bezoar.rows.files import read_json
+
+
+def trained(settings: Params) -> dict[str, str]:
+    """Checkpoint -> its weights below models/, for those that a stage trained or merged: what is
+    asked or measured beside the links, and what nobody measures."""
+    looked_at = {n: each.model for n, each in settings.evaluated.items() if not each.link}
+    looked_at |= {name: each.model for name, each in settings.checkpoints.items()}
+    looked_at |= settings.unmeasured
+    return {name: path for name, path in looked_at.items() if lineage.steps(settings, path)}
+
+
+def standing(settings: Params, weights: str) -> dict[str, Any]:
+    """What the weights stand under: their base's licence and that of every set they learnt from."""
+    base: Any = read_json("models/fetch/base/source.json")
+    parts: dict[str, Any] = {"base": licences.of_source(base)}
+    for data in _sets(lineage.steps(settings, weights)):
+        if data == PAIRS:
+            pairs: Any = read_json(f"data/{PAIRS}/source.json")
+            parts[data] = licences.of_source(pairs)
+        else:
+            parts[data] = read_json(f"data/{data}/licences.json")
+    return licences.joined(parts)
+
+
+def card(name: str, run: Run, settings: Params) -> str:
+    """The card of one checkpoint of a finished run."""
+    from huggingface_hub import EvalResult, ModelCardData
+
+    weights = trained(settings)[name]
+    steps = lineage.steps(settings, weights)
+    instructed = [data for data in _sets(steps) if data != PAIRS]
+    under = standing(settings, weights)
+    scores = run.results[name].tasks if name in run.results else {}
+    simulated = {
+        who: True
+        for funnel in (run.funnels[_scheme(d)] for d in instructed if _scheme(d) in run.funnels)
+        for who, so in (("teacher", funnel.simulated_teacher), ("judge", funnel.simulated_judge))
+        if so
+    }
+    harness = [
+        EvalResult(
+            task_type="text-generation",
+            task_name=f"LM Evaluation Harness, {settings.lm_eval.num_fewshot}-shot",
+            dataset_type=task,
+            dataset_name=task,
+            metric_type=metric,
+            metric_value=round(value, 4),
+        )
+        for task, score in scores.items()
+        for metric, value in (("acc", score.acc), ("acc_norm", score.acc_norm))
+        if value is not None
+    ]
+    base = cards.repositories(run.sources["base"].model_dump())
+    front = ModelCardData(
+        **cards.licence(under["text"]),
+        language=_languages(instructed) or None,
+        library_name="transformers",
+        pipeline_tag="text-generation",
+        base_model=base[0] if base else None,
+        datasets=_seeds(steps, run, settings) or None,
+        tags=[cards.PROJECT, *(["simulated"] if simulated else [])],
+        model_name=f"{cards.PROJECT}-{name}",
+        eval_results=harness or None,
+    )
+    grades = run.grades.get(name, [])
+    grader = sorted({grade.judge for grade in grades if grade.judge != "rule"})
+    return cards.render(
+        "model.md",
+        front,
+        name=name,
+        base=base[0] if base else "a base of the maker's own",
+        simulated=list(simulated),
+        steps=[(step, _how(step, settings), _numbers(step, run, settings)) for step in steps],
+        findings={
+            data: cards.findings(Path("data", data, "contamination.jsonl")) for data in instructed
+        },
+        own=[
+            (source, rows, _shares(run, source, steps))
+            for source, rows in run.own_sets.items()
+            if f"filter/{source}" in instructed
+        ],
+        parameters=_parameters(steps, settings),
+        scores=scores,
+        before=run.results["base"].tasks if "base" in run.results else {},
+        shots=settings.lm_eval.num_fewshot,
+        limit=settings.lm_eval.limit,
+        mt_bench=run.mt_bench.get(name),
+        stand_ins=run.stand_ins,
+        grader=", ".join(grader) or "nobody",
+        simulated_grader=any(grade.simulated for grade in grades),
+        under=under,
+        unjoinable=cards.unjoinable(under["unjoinable"]),
+    )
+
+
+def _sets(steps: list[lineage.Step]) -> list[str]:
+    """The sets that the weights learnt from; what was replayed is among them."""
+    return list(dict.fromkeys(data for step in steps for data in step.data))
+
+
+def _shares(run: Run, source: str, steps: list[lineage.Step]) -> dict[str, float]:
+    """Of the links that led to the weights, how much of their rows the user's own ones are."""
+    links = {step.stage.removeprefix("sft@") for step in steps}
+    shares = run.shares(f"filter/{source}")
+    return {link: share for link, share in shares.items() if link in links}
+
+
+def _languages(instructed: list[str]) -> list[str]:
+    """The languages of the rows that the weights learnt from. Of rows that no filter has seen, and
+    of preference pairs, nobody tells."""
+    paths = [Path("data", data, "languages.json") for data in instructed]
+    accounts: list[Any] = [read_json(path) for path in paths if path.exists()]
+    return list(dict.fromkeys(short for each in accounts for short in each["spoken"]))
+
+
+def _scheme(data: str) -> str:
+    return data.removeprefix("filter/")
+
+
+def _seeds(steps: list[lineage.Step], run: Run, settings: Params) -> list[str]:
+    """The Hub's data sets that the weights learnt from, directly or by way of a scheme's seeds."""
+    sources = [
+        "hh_rlhf" if data == PAIRS
+        else name if (name := _scheme(data)) in settings.own
+        else getattr(settings.schemes, name).seeds
+        for data in _sets(steps)
+    ]  # fmt: skip
+    named = (cards.repositories(run.sources[s].model_dump()) for s in dict.fromkeys(sources))
+    return list(dict.fromkeys(each for names in named for each in names))
+
+
+def _how(step: lineage.Step, settings: Params) -> str:
+    if step.stage == "dpo":
+        dpo = settings.dpo
+        loss = "" if dpo.loss == "sigmoid" else f", loss {dpo.loss}"
+        smoothed = f", label smoothing {dpo.label_smoothing:g}" if dpo.label_smoothing else ""
+        what = "all parameters" if dpo.weights == "all" else "a LoRA adapter, merged"
+        return f"preference optimisation (DPO{loss}{smoothed}), {what}"
+    if not step.data:
+        return "adapter into the base"
+    weights = settings.chain[step.stage.removeprefix("sft@")].weights
+    alpha = settings.sft.neftune_alpha
+    noise = "" if alpha is None else f", NEFTune alpha {alpha:g}"
+    return ("QLoRA adapter" if weights == "adapter" else "fine-tuning, all parameters") + noise
+
+
+def _numbers(step: lineage.Step, run: Run, settings: Params) -> dict[str, str]:
+    """A step's rows, the epochs and the losses of each of its runs, and what was kept of them."""
+    if not step.data:
+        return dict.fromkeys(("rows", "epochs", "loss"), "–")
+    if step.stage == "dpo":
+        dpo = run.dpo.metrics if run.dpo else {}
+        return {
+            "rows": f"{dpo['train_rows']}",
+            "epochs": f"{settings.dpo.epochs}",
+            "loss": _fell(dpo["eval_loss_start"], dpo["eval_loss_end"]),
+        }
+    link = run.links[step.stage.removeprefix("sft@")].metrics
+    kept = link.eval_loss_best if settings.sft.keep == "best" else link.eval_loss_end
+    runs = [each for _, each in sorted(link.runs.items())]
+    epochs = " + ".join(str(each.epochs) for each in runs)
+    losses = ", ".join(_fell(each.eval_loss_start, each.eval_loss_end) for each in runs)
+    return {
+        "rows": f"{link.train_rows}",
+        "epochs": f"{epochs} ({link.kept_epoch})",
+        "loss": f"{losses} ({kept:.4f})",
+    }
+
+
+def _fell(start: float | None, end: float | None) -> str:
+    return " → ".join("–" if loss is None else f"{loss:.4f}" for loss in (start, end))
+
+
+def _parameters(steps: list[lineage.Step], settings: Params) -> str:
+    """The parameters of params.yaml that shaped the weights, as YAML."""
+    links = [step.stage.removeprefix("sft@") for step in steps if step.stage.startswith("sft@")]
+    unused = settings.sft.links.keys() - set(links)
+    sft = settings.sft.model_dump(exclude={"links": unused})
+    told: dict[str, Any] = {"mix": settings.mix.model_dump(), "sft": sft}
+    if any(step.stage.startswith("merge@") for step in steps):
+        told["merge"] = settings.merge.model_dump()
+    if any(step.stage == "dpo" for step in steps):
+        told["dpo"] = settings.dpo.model_dump()
+    return yaml.safe_dump(told, sort_keys=False)

@@ -1,0 +1,1 @@
+"""What a row is: on disk, as text, as words. Every stage reads it."""

@@ -1,0 +1,212 @@
+"""The language that a text is in, as far as it tells, by ISO 639-1.
+
+py3langid knows it by its bytes, without a download. What people write in rows is shorter than what
+such a detector likes, and full of names, code and tables. So a text is told only where its words
+that are no names say the same, and where nearly all of it does.
+"""
+
+import re
+from collections import Counter
+from collections.abc import Collection, Iterable, Sequence
+from difflib import get_close_matches
+from functools import cache
+from typing import TYPE_CHECKING
+
+from bezoar.rows.folding import letters_a_word, script, spaceless, words
+
+if TYPE_CHECKING:
+    from py3langid.langid import LanguageIdentifier
+
+# Those that the detector tells apart, but for what it knows by three letters alone.
+NAMES = {
+    **{"af": "Afrikaans", "am": "Amharic", "ar": "Arabic", "as": "Assamese", "az": "Azerbaijani"},
+    **{"ba": "Bashkir", "be": "Belarusian", "bg": "Bulgarian", "bn": "Bengali", "br": "Breton"},
+    **{"bs": "Bosnian", "ca": "Catalan", "cs": "Czech", "cy": "Welsh", "da": "Danish"},
+    **{"de": "German", "el": "Greek", "en": "English", "eo": "Esperanto", "es": "Spanish"},
+    **{"et": "Estonian", "eu": "Basque", "fa": "Persian", "fi": "Finnish", "fr": "French"},
+    **{"fy": "Frisian", "ga": "Irish", "gl": "Galician", "gu": "Gujarati", "ha": "Hausa"},
+    **{"he": "Hebrew", "hi": "Hindi", "hr": "Croatian", "hu": "Hungarian", "hy": "Armenian"},
+    **{"id": "Indonesian", "ig": "Igbo", "is": "Icelandic", "it": "Italian", "ja": "Japanese"},
+    **{"jv": "Javanese", "ka": "Georgian", "kk": "Kazakh", "km": "Khmer", "kn": "Kannada"},
+    **{"ko": "Korean", "ku": "Kurdish", "ky": "Kyrgyz", "la": "Latin", "lo": "Lao"},
+    **{"lt": "Lithuanian", "lv": "Latvian", "mg": "Malagasy", "mk": "Macedonian"},
+    **{"ml": "Malayalam", "mn": "Mongolian", "mr": "Marathi", "ms": "Malay", "mt": "Maltese"},
+    **{"my": "Burmese", "ne": "Nepali", "nl": "Dutch", "no": "Norwegian", "oc": "Occitan"},
+    **{"or": "Odia", "pa": "Punjabi", "pl": "Polish", "ps": "Pashto", "pt": "Portuguese"},
+    **{"qu": "Quechua", "ro": "Romanian", "ru": "Russian", "rw": "Kinyarwanda", "si": "Sinhala"},
+    **{"sk": "Slovak", "sl": "Slovenian", "sn": "Shona", "so": "Somali", "sq": "Albanian"},
+    **{"sr": "Serbian", "sv": "Swedish", "sw": "Swahili", "ta": "Tamil", "te": "Telugu"},
+    **{"tg": "Tajik", "th": "Thai", "tk": "Turkmen", "tl": "Tagalog", "tr": "Turkish"},
+    **{"tt": "Tatar", "ug": "Uyghur", "uk": "Ukrainian", "ur": "Urdu", "uz": "Uzbek"},
+    **{"vi": "Vietnamese", "xh": "Xhosa", "yo": "Yoruba", "zh": "Chinese", "zu": "Zulu"},
+}
+NO_LANGUAGE = "zxx"  # what ISO 639 calls code, tables and numbers
+_OTHERWISE = {
+    **{"nb": "no", "nn": "no", "iw": "he", "in": "id", "mandarin": "zh", "farsi": "fa"},
+    **{"flemish": "nl", "castilian": "es", "filipino": "tl", "slovene": "sl", "burmese": "my"},
+}
+# Languages of which a short text may be in either: one that is allowed stands for its like.
+_ALIKE = (
+    *({"bs", "hr", "sr"}, {"no", "da"}, {"id", "ms", "jv"}, {"gl", "pt"}, {"cs", "sk"}),
+    *({"af", "nl", "fy"}, {"hi", "ne", "mr"}, {"az", "tr", "tk", "uz"}),
+)
+# Words that English has and its neighbours do not. They tell most rows at once, and save English
+# texts that are full of names.
+_ENGLISH = frozenset(
+    re.findall(
+        r"\w+",
+        "the and that with this are from which their there they what how your who has been were "
+        "would because about does should could these those when where is of its his",
+    )
+)
+ENGLISH_WORDS, ENGLISH_SHARE = 3, 0.1  # so many of them, and of all words so large a share
+LONGEST = 2000  # characters of a text that are looked at
+LEAST, ODDS = 3, 5.0  # of `spoken`: words that are no names, and how much likelier than another
+A_LIST = 3  # so many pieces, of so many words on average
+SEEDS_LOOKED_AT = 1000  # spread evenly
+SEEDS_SHARE = 0.05  # of the seeds that tell one, in the seeds' languages
+
+_WORDS = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)?")
+_FENCES = re.compile(r"```.*?(?:```|\Z)|`[^`\n]*`|https?://\S+|\S+@\S+", re.DOTALL)
+_PIECES = re.compile(r"[,;:=•|()\n]+|\s[-–]\s")
+_SENTENCE = re.compile(r"(?<=[.!?。！？؟।])\s*|\n+")
+
+
+def code(name: str) -> str:
+    """Return the ISO 639-1 code of a language, named by it or in English. ValueError: there is no
+    such language here."""
+    plain = name.strip().casefold().replace("_", "-").partition("-")[0]
+    by_name = {full.casefold(): short for short, full in NAMES.items()}
+    short = _OTHERWISE.get(plain) or (plain if plain in NAMES else by_name.get(plain))
+    if short is None:
+        near = get_close_matches(plain, by_name, 1)
+        mean = f"; did you mean {NAMES[by_name[near[0]]]}?" if near else ""
+        raise ValueError(f"{name!r} is no language that can be told, as de or German{mean}")
+    return short
+
+
+def name(short: str) -> str:
+    """Name a language in English."""
+    return NAMES.get(short, short)
+
+
+def listed(codes: Iterable[str]) -> str:
+    """Name languages in one line, or say that there are none."""
+    return ", ".join(map(name, codes)) or "none"
+
+
+def length(text: str) -> int:
+    """Count a text's words. Where a script puts no blanks between them, some two or three letters
+    make one."""
+    parts = text.split()
+    if text.isascii():
+        return len(parts)
+    tokens = words(text)
+    single = sum(map(spaceless, tokens))
+    return len(parts) + single // max(2, letters_a_word(tokens))
+
+
+def spoken(text: str, least: int = LEAST, odds: float = ODDS) -> str:
+    """Tell the language of a text, "" where it does not tell: too few words that are no names
+    (`least`), code, or two languages of which neither is `odds` times as likely."""
+    plain = _prose(text)
+    if _plainly_english(plain):
+        return "en"
+    short = _likeliest(plain, frozenset(), odds)
+    return short if short and _agrees(plain, short, least, odds) else ""
+
+
+def foreign(text: str, allowed: Collection[str], least: int, odds: float) -> str:
+    """Tell the language of a text that is in none of `allowed`, "" where it is in one of them or
+    does not tell. Its sentences vote, by their letters, so that a title or a quotation is no
+    fault."""
+    plain, at_home = _prose(text), _with_alike(allowed)
+    if "en" in at_home and _plainly_english(plain):
+        return ""
+    short = _likeliest(plain, at_home, odds)
+    if not short or not _agrees(plain, short, least, odds, at_home):
+        return ""
+    parts = [part for part in _SENTENCE.split(plain) if length(part) >= LEAST]
+    here = sum(len(part) for part in parts if _best(part) in at_home)
+    return "" if 2 * here > sum(map(len, parts)) else short
+
+
+def of_texts(texts: Sequence[str]) -> dict[str, int]:
+    """Count texts by language, the most frequent first; "" for those that do not tell. Of many a
+    thousand are looked at, spread evenly."""
+    step = max(1, len(texts) / SEEDS_LOOKED_AT)
+    looked = [texts[int(at * step)] for at in range(min(len(texts), SEEDS_LOOKED_AT))]
+    counts = Counter(map(spoken, looked))
+    return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
+
+
+def of_seeds(counts: dict[str, int]) -> list[str]:
+    """List the languages that the seeds are in, the most frequent first: each that a twentieth of
+    those have that tell one. [] where none does."""
+    known = {short: count for short, count in counts.items() if short}
+    least = SEEDS_SHARE * sum(known.values())
+    return [short for short, count in known.items() if count >= least]
+
+
+def _prose(text: str) -> str:
+    return _FENCES.sub(" ", text[:LONGEST]).strip()
+
+
+def _plainly_english(plain: str) -> bool:
+    tokens = [token.lower() for token in _WORDS.findall(plain)]
+    there = [token for token in tokens if token in _ENGLISH]
+    return len(set(there)) >= ENGLISH_WORDS and len(there) >= ENGLISH_SHARE * len(tokens)
+
+
+def _likeliest(plain: str, at_home: Collection[str], odds: float) -> str:
+    """Tell the likeliest language, "" where it is one of `at_home`, or one of those (of all, where
+    there are none) is not `odds` times less likely."""
+    ranked = _ranks(plain)
+    best, chance = ranked[0]
+    if best == NO_LANGUAGE or best in at_home:
+        return ""
+    like = _with_alike([best])
+    rivals = [p for short, p in ranked if (short in at_home if at_home else short not in like)]
+    return best if chance >= odds * max(rivals, default=0.0) else ""
+
+
+def _agrees(plain: str, short: str, least: int, odds: float, at_home: Collection[str] = ()) -> bool:
+    """Say whether the words that are no names are in a foreign language too, and are enough."""
+    small = " ".join(w for w in _WORDS.findall(plain) if not w[0].isupper())
+    letters = sum(map(str.isalpha, small))
+    if script(small) != "LATIN":
+        return letters >= least  # a script of its own tells by its letters
+    if len(set(small.split())) < least or _is_list(plain):
+        return False
+    told = _likeliest(small, at_home, odds)
+    return bool(told) if at_home else told in _with_alike([short])
+
+
+def _is_list(plain: str) -> bool:
+    """Say whether a text is a list of names and terms, which look like any language."""
+    pieces = [len(piece.split()) for piece in _PIECES.split(plain) if piece.strip()]
+    return len(pieces) >= A_LIST and sum(pieces) <= A_LIST * len(pieces)
+
+
+def _best(text: str) -> str:
+    return _ranks(text)[0][0]
+
+
+def _with_alike(codes: Collection[str]) -> frozenset[str]:
+    return frozenset(codes).union(*(group for group in _ALIKE if not group.isdisjoint(codes)))
+
+
+@cache
+def _ranks(text: str) -> list[tuple[str, float]]:
+    return [(_OTHERWISE.get(short, short), chance) for short, chance in _detector().rank(text)]
+
+
+@cache
+def _detector() -> "LanguageIdentifier":
+    from py3langid.langid import MODEL_FILE, LanguageIdentifier
+
+    detector = LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True)
+    # Those of three letters are few people's, and near enough to others to be taken for them.
+    codes = {*NAMES, "nn", NO_LANGUAGE}
+    detector.set_languages([short for short in detector.labels if short in codes])
+    return detector

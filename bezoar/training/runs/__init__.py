@@ -1,0 +1,1 @@
+"""What all kinds of training share: rows in batches, adapters, memory, processes, checkpoints."""

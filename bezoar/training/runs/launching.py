@@ -1,0 +1,143 @@
+"""Training on several processes, one a GPU, as accelerate starts them (launch/README.md).
+
+The stage that dvc runs starts the processes and waits; each of them runs the stage again and finds
+itself in the variables that torchrun sets. The first holds the scratch folder, writes checkpoints
+and publishes; the others compute.
+"""
+
+import logging
+import os
+import signal
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from bezoar import interrupts, work
+from bezoar.rows.files import BadInput
+
+
+@dataclass(frozen=True)
+class Processes:
+    """The processes of this training, seen from one: how many, which of them this is, and whether
+    weights and optimizer state are shared out among them (FSDP)."""
+
+    count: int
+    rank: int
+    sharded: bool
+
+    @property
+    def first(self) -> bool:
+        """Whether this one writes."""
+        return self.rank == 0
+
+
+def processes() -> Processes:
+    """This process among those of its training; alone where none were launched."""
+    if not _launched():
+        return Processes(1, 0, False)
+    count, rank = int(os.environ["WORLD_SIZE"]), int(os.environ["RANK"])
+    return Processes(count, rank, "ACCELERATE_USE_FSDP" in os.environ)
+
+
+def _launched() -> bool:
+    return "LOCAL_RANK" in os.environ
+
+
+def spread(launch: str | None, module: str, *arguments: str, shard: bool) -> None:
+    """Run this stage (`python -m module arguments`) on the processes of launch/`launch`.yaml and
+    exit as they do. Returns at once in one of them, and where `launch` is null.
+
+    `shard` false: an FSDP file runs as DDP. What QLoRA trains is small and its 4-bit base is of
+    bytes, which FSDP does not cut up.
+    """
+    if launch is None or _launched():
+        return
+    from accelerate.commands.launch import launch_command, launch_command_parser
+    from torch.distributed.elastic.agent.server import api as agent
+    from torch.distributed.elastic.multiprocessing.api import SignalException
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+
+    file = Path("launch", f"{launch}.yaml")
+    options = ["--config_file", str(file)]
+    if "num_processes" not in yaml.safe_load(file.read_text(encoding="utf-8")):
+        options += ["--num_processes", str(_gpus(file))]
+    if not shard:
+        options += ["--multi_gpu"]
+    # what they say is said below; the second takes a level of its own as it is imported
+    for name in ("torch.distributed.elastic", agent.__name__):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    parsed = launch_command_parser().parse_args([*options, "-m", module, *arguments])
+    try:
+        launch_command(parsed)
+    except SignalException as error:  # its processes have ended
+        interrupts.end(error.sigval)
+    except ChildFailedError as error:
+        # when one ends the others lose it, and end with an error of their own
+        rank, failure = min(error.failures.items(), key=_consequence)
+        if isinstance(failure.message, dict):  # recorded by `scratch`
+            sys.exit(failure.message["message"].removeprefix(f"{BadInput.__name__}: "))
+        how = f"exit code {failure.exitcode}" if failure.exitcode > 0 else failure.signal_name()
+        raise BadInput(
+            f"{file}: process {rank} of {module} {' '.join(arguments)} ended ({how}) and the "
+            "others with it; what it said stands above"
+        ) from None
+    sys.exit(0)
+
+
+def _consequence(failed: tuple[int, Any]) -> tuple[int, int, int]:
+    """Sorts failures, those that are no other's consequence first: a user's mistake, a kill, then
+    errors by time; what the launcher itself ended, last."""
+    rank, failure = failed
+    if isinstance(failure.message, dict):
+        return 0, 0, rank
+    kind = 2 if failure.exitcode > 0 else 3 if failure.exitcode == -signal.SIGTERM else 1
+    return kind, failure.timestamp, rank
+
+
+def _gpus(file: Path) -> int:
+    import torch
+
+    count = torch.cuda.device_count()
+    if count < 2:
+        raise BadInput(
+            f"{file}: a process a GPU, and this machine has {count or 'none'}; set launch to null "
+            "for one process, or num_processes in the file"
+        )
+    return count
+
+
+@contextmanager
+def scratch(stage: str, key: str, wait: bool = False) -> Iterator[Path]:
+    """`work.scratch`, held by the first process for all of them. A user's mistake found inside is
+    said once, by the process that launched them."""
+    who = processes()
+    try:
+        if who.first:
+            with work.scratch(stage, key, wait) as folder:
+                yield folder
+        else:
+            yield work.home() / stage / key
+    except BadInput as error:
+        if who.count == 1:
+            raise
+        from torch.distributed.elastic.multiprocessing.errors import get_error_handler
+
+        get_error_handler().record_exception(error)
+        sys.exit(1)
+
+
+def gathered(value: Any, cpu: bool) -> list[Any]:
+    """`value` of each process, in order of rank; all must ask. `cpu`: they compute on CPUs."""
+    if processes().count == 1:
+        return [value]
+    from accelerate import PartialState
+    from accelerate.utils import gather_object
+
+    PartialState(cpu=cpu)
+    everyone: Sequence[Any] = gather_object([value])
+    return list(everyone)
