@@ -38,15 +38,10 @@ def main(name: str) -> None:
     def attempt(job: Job, ask: Ask) -> Outcome:
         return schemes.attempt(name, job, ask)
 
+    stage = f"generate@{name}"
     with progress.bar(f"generate {name}", len(jobs)) as advance:
         run = llm.each(
-            attempt,
-            jobs,
-            ask,
-            p.llm.teacher,
-            where=f"generate@{name}",
-            name=lambda job: job.id,
-            advance=advance,
+            attempt, jobs, ask, p.llm.teacher, where=stage, name=lambda job: job.id, advance=advance
         )
     done = [outcome for _, outcome in run.done]
     samples = [sample for outcome in done for sample in outcome.samples]
@@ -61,12 +56,12 @@ def main(name: str) -> None:
     write_json(f"metrics/generate/{name}_spending.json", spent.model_dump())
     if (short := schemes.shortfall(summary)) or not samples:
         short = short or "nothing of what the teacher wrote could be used"
-        print(f"warning: generate@{name}: {short}", file=sys.stderr)
+        print(f"warning: {stage}: {short}", file=sys.stderr)
         for reply in schemes.telling(done)[: unread.SHOWN]:
-            print(f"generate@{name}: a reply: {unread.shown(reply)}", file=sys.stderr)
+            print(f"{stage}: a reply: {unread.shown(reply)}", file=sys.stderr)
     if not samples:
         raise BadInput(
-            f"generate@{name}: passes nothing of {len(jobs)} jobs ({schemes.why(done)}); "
+            f"{stage}: passes nothing of {len(jobs)} jobs ({schemes.why(done)}); "
             f"{schemes.mend(name, done)}"
         )
 

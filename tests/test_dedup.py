@@ -239,7 +239,7 @@ def test_no_near_pair_is_missed() -> None:
 @pytest.mark.slow
 def test_the_same_is_found_under_any_hash_seed(seed: str) -> None:
     code = (
-        "from bezoar import dedup\n"
+        "from bezoar.filtering import dedup\n"
         "n = dedup.Neighbours(2, 0.5)\n"
         "for i in range(30): n.add(str(i), f'name the river number {i % 5} of the hills', '')\n"
         "print(n.nearest('name the river number 3 of the hills today', ''))"

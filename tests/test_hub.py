@@ -835,7 +835,7 @@ def test_a_download_without_a_terminal_says_how_far_it_is(site: Site) -> None:
     change(site, LLAMA, model__safetensors=bytes(40 * 2**20))
     (commit,) = site.hub.repos[LLAMA].commits
     code = (
-        "from bezoar import params, progress\n"
+        "from bezoar import params\nfrom bezoar.work import progress\n"
         "from bezoar.sources import hub\n"
         "progress.SOONEST = 0\n"
         "base = params.load(profile='paper').fetch.base\n"

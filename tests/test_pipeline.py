@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from bezoar.preflight import bases
 from tests.conftest import BIN, ROOT, Run, environment, from_yaml
 
 pytestmark = pytest.mark.slow
@@ -166,3 +167,10 @@ def test_a_link_does_not_train_again_where_only_its_sets_card_changes(
     done = runs[1].dvc("exp", "run", "-S", "filter.target.chat=9", "sft@lamini")
     assert "Running stage 'mix@lamini'" in done.stdout
     assert "Running stage 'sft@lamini'" not in done.stdout
+
+
+def test_the_base_that_is_grown_passes_the_rehearsal(
+    runs: tuple[Run, Run], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BEZOAR_WORK", str(tmp_path))
+    assert bases.rehearse(runs[0].folder / "models/fetch/base", "base") == []

@@ -68,7 +68,7 @@ def test_a_time_is_said_as_people_say_it(seconds: float, words: str) -> None:
 
 def test_a_bar_without_a_terminal_prints_lines_on_standard_error() -> None:
     code = (
-        "from bezoar import progress\n"
+        "from bezoar.work import progress\n"
         "progress.SOONEST = 0\n"
         "with progress.bar('grow', 4) as advance:\n"
         "    for _ in range(4): advance(1)\n"

@@ -247,7 +247,7 @@ def test_every_module_exists_and_knows_its_command() -> None:
             continue
         assert importlib.util.find_spec(words[2]), command
         if words[2] == "bezoar.ledger":
-            ledger = importlib.import_module("bezoar.ledger")
+            ledger = importlib.import_module("bezoar.llm.ledger")
             usage = re.findall(r"bezoar\.ledger (\w+)", ledger.__doc__ or "")
             assert words[3] in usage, command
 

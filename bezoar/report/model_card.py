@@ -77,7 +77,7 @@ def card(name: str, run: Run, settings: Params) -> str:
     grades = run.grades.get(name, [])
     grader = sorted({grade.judge for grade in grades if grade.judge != "rule"})
     return cards.render(
-        "model.md",
+        Path(__file__).with_name("model_card.md"),
         front,
         name=name,
         base=base[0] if base else "a base of the maker's own",

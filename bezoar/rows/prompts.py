@@ -12,7 +12,7 @@ from pathlib import Path
 
 from bezoar.rows.files import BadInput
 
-ROOT = Path(__file__).parent.parent / "prompts"
+ROOT = Path(__file__).parents[2] / "prompts"
 
 _BLANK = re.compile(r"(\$?)\$(?:([A-Za-z_]\w*)|\{([A-Za-z_]\w*)\})", re.ASCII)
 # Characters that make a marker, and look-alikes that a reader takes for them and a parser does not.

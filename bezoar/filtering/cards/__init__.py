@@ -24,8 +24,8 @@ SIZES = (
 )
 
 
-def render(template: str, front: Any, **values: Any) -> str:
-    """The card: `front` (huggingface_hub's card data) as YAML, then the template of this package
+def render(template: Path, front: Any, **values: Any) -> str:
+    """The card: `front` (huggingface_hub's card data) as YAML, then the template
     filled with `values`; a text in a table cannot break out of its cell."""
     environment = Environment(
         undefined=StrictUndefined,
@@ -35,9 +35,7 @@ def render(template: str, front: Any, **values: Any) -> str:
         autoescape=False,  # Markdown; `cell` is its escape
     )
     environment.filters |= {"cell": cell, "share": share, "grade": grade}
-    body = environment.from_string(
-        Path(__file__).with_name(template).read_text(encoding="utf-8")
-    ).render(**values)
+    body = environment.from_string(template.read_text(encoding="utf-8")).render(**values)
     return f"---\n{front.to_yaml(line_break=chr(10))}\n---\n\n{body}"
 
 

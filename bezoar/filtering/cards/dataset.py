@@ -73,7 +73,7 @@ def card(name: str, params: Params, folder: Path) -> str:
         configs=SPLITS,
     )
     return cards.render(
-        "dataset.md",
+        Path(__file__).with_name("dataset.md"),
         front,
         title=NAMES.get(name, name),
         simulated=simulated,
@@ -137,7 +137,7 @@ def own(name: str, folder: Path) -> str:
         configs=SPLITS,
     )
     return cards.render(
-        "own.md",
+        Path(__file__).with_name("own.md"),
         front,
         name=name,
         funnel=funnel,
