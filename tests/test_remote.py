@@ -38,8 +38,8 @@ def content(fetched: dict[str, int]) -> set[str]:
     return {key for key in fetched if not key.startswith("runs/")}
 
 
-def test_a_run_goes_to_s3_and_comes_back(runs: tuple[Run, Run], tmp_path: Path) -> None:
-    run = runs[0]
+def test_a_run_goes_to_s3_and_comes_back(finished: Run, tmp_path: Path) -> None:
+    run = finished
     everything = keys(run, *from_yaml((run.folder / "dvc.yaml").read_text())["stages"])
     with s3() as server:
         one = ours(run.folder, tmp_path, server)
