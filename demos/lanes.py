@@ -62,8 +62,8 @@ LAST = ("report",)  # it reads what all the others write
 def main() -> None:
     """Run the legs where the project is fresh, has these stages, and the machine has two cores."""
     fresh = not Path("models/fetch/base").exists()
-    named = {stage for leg in LEGS for lane in leg for stage in lane}
-    if not fresh or len(os.sched_getaffinity(0)) < 2 or stages() != named | {*LAST}:
+    planned = {stage for leg in LEGS for lane in leg for stage in lane}
+    if not fresh or len(os.sched_getaffinity(0)) < 2 or stages() != planned | {*LAST}:
         return
     for leg in LEGS:
         if code := run(leg):
@@ -72,14 +72,14 @@ def main() -> None:
 
 def stages() -> set[str]:
     """The stages of dvc.yaml by name, its loops over the maps and lists of params.yaml unrolled."""
-    written = yaml.safe_load(Path("dvc.yaml").read_text(encoding="utf-8"))
-    known = yaml.safe_load(Path("params.yaml").read_text(encoding="utf-8"))
-    for variables in written.get("vars", ()):
-        known |= variables
+    pipeline = yaml.safe_load(Path("dvc.yaml").read_text(encoding="utf-8"))
+    settings = yaml.safe_load(Path("params.yaml").read_text(encoding="utf-8"))
+    for variables in pipeline.get("vars", ()):
+        settings |= variables
     names: set[str] = set()
-    for name, stage in written["stages"].items():
+    for name, stage in pipeline["stages"].items():
         loop = stage.get("foreach")
-        names |= {f"{name}@{key}" for key in known[loop.strip("${}")]} if loop else {name}
+        names |= {f"{name}@{key}" for key in settings[loop.strip("${}")]} if loop else {name}
     return names
 
 
@@ -89,8 +89,8 @@ def run(leg: Leg) -> int:
     """
     lanes = [start(lane) for lane in leg]
     interrupts.before_the_end(functools.partial(stop, lanes))
-    shown = [threading.Thread(target=show, args=(lane.stdout,)) for lane in lanes]
-    for thread in shown:
+    printers = [threading.Thread(target=show, args=(lane.stdout,)) for lane in lanes]
+    for thread in printers:
         thread.start()
     try:
         with interrupts.as_exception():
@@ -101,7 +101,7 @@ def run(leg: Leg) -> int:
             lane.wait()
         interrupts.end_with(interrupts.WORDS[signal.SIGINT])
         code = 130
-    for thread in shown:
+    for thread in printers:
         thread.join()
     return code
 
@@ -152,8 +152,8 @@ def wait(lanes: Sequence[subprocess.Popen[str]]) -> int:
         lane.returncode = os.waitstatus_to_exitcode(status)
         if lane.returncode and not failed:
             failed = lane.returncode
-            for other in running.values():
-                other.terminate()  # DVC lets Ctrl-C's signal pass; its stage ends when it does
+            for survivor in running.values():
+                survivor.terminate()  # DVC lets Ctrl-C's signal pass; its stage ends when it does
     return failed
 
 

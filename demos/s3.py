@@ -89,22 +89,22 @@ class Clone:
     def run(self, program: str, *words: str) -> str:
         """What a command prints. BadInput: it fails."""
         # neither DVC's hashes by inode nor its settings are shared with the rest of the machine
-        own = {
+        dvc_folders = {
             f"DVC_{name}": str(self.work / name.lower())
             for name in ("SITE_CACHE_DIR", "GLOBAL_CONFIG_DIR", "SYSTEM_CONFIG_DIR")
         }
-        done = subprocess.run(
+        process = subprocess.run(
             [BIN / "dvc" if program == "dvc" else program, *words],
             cwd=self.folder,
-            env=environment(self.work, **self.server.environment, **own),
+            env=environment(self.work, **self.server.environment, **dvc_folders),
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
             check=False,
         )
-        if done.returncode:
-            raise BadInput(f"{program} {' '.join(words)}: failed\n{done.stdout[-2000:]}")
-        return done.stdout
+        if process.returncode:
+            raise BadInput(f"{program} {' '.join(words)}: failed\n{process.stdout[-2000:]}")
+        return process.stdout
 
     def dvc(self, says: str, *words: str) -> Step:
         """Run a dvc command, counting on both sides."""
@@ -146,10 +146,10 @@ def ours(project: Path, scratch: Path, server: S3) -> Clone:
     report = read(lock)["stages"].get("report") if lock.exists() else None
     if not report or report["params"]["params.yaml"]["profile"] != "embedded":
         raise missing
-    told = subprocess.run(
+    process = subprocess.run(
         [BIN / "dvc", "cache", "dir"], cwd=project, capture_output=True, text=True, check=True
     )
-    cache = project / told.stdout.strip()
+    cache = project / process.stdout.strip()
     if not cache.is_dir():
         raise missing
     clone = Clone(copy(scratch / "ours", project), server)

@@ -40,20 +40,20 @@ def main() -> None:
     if puts:
         preflight.stage("agreement")
     judged = study.judge(p, questions, puts)
-    told = agreement.described(others, judged.votes, records)
+    description = agreement.described(others, judged.votes, records)
     votes = agreement.only([*others, *judged.votes], records)
     rows = agreement.table(votes, p.agreement.seed)
     category_of = {id: question.category for id, question in questions.items()}
-    how = {"verdicts": p.agreement.verdicts, "which": p.agreement.records}
-    write_json("data/agreement/study.json", how | told)
+    settings = {"verdicts": p.agreement.verdicts, "which": p.agreement.records}
+    write_json("data/agreement/study.json", settings | description)
     write_json("data/agreement/table.json", rows)
     write_json("data/agreement/breakdown.json", agreement.breakdown(votes, category_of))
     write_json("data/agreement/biases.json", study.leanings(p, votes, answers))
     counts = {
         "records": len(records),
-        "judged": sum(told["judged"].values()),
+        "judged": sum(description["judged"].values()),
         "unanswered": unanswered,
-        "read": verdicts.share_read([one.status for one in judged.said]),
+        "read": verdicts.share_read([verdict.status for verdict in judged.said]),
         **verdicts.reference_metrics(judged.said),
     }
     write_json("metrics/agreement/agreement.json", agreement.flat(rows) | counts)
@@ -68,10 +68,10 @@ def keep(p: Params, judged: study.Judged) -> None:
     write_jsonl("data/agreement/failures.jsonl", judged.failures)
     spent = budget.spending(p.llm.grader, judged.exchanges)
     write_json("metrics/agreement/spending.json", spent.model_dump())
-    where = f"agreement, {p.llm.grader.model}"
-    statuses = [one.status for one in judged.said]
-    verdicts.hold(where, statuses, judged.exchanges, judged.read)
-    verdicts.tell_unreferenced(where, judged.said)
+    prefix = f"agreement, {p.llm.grader.model}"
+    statuses = [verdict.status for verdict in judged.said]
+    verdicts.hold(prefix, statuses, judged.exchanges, judged.read)
+    verdicts.tell_unreferenced(prefix, judged.said)
 
 
 if __name__ == "__main__":

@@ -50,19 +50,19 @@ def main(name: str) -> None:
     write_jsonl(f"{out}/rejected.jsonl", (row for outcome in done for row in outcome.rejected))
     write_jsonl(f"{out}/replies.jsonl", run.exchanges)
     write_jsonl(f"{out}/failures.jsonl", run.failures)
-    summary = schemes.generated(jobs, done, calls=len(run.exchanges))
+    summary = schemes.summarise(jobs, done, calls=len(run.exchanges))
     write_json(f"{out}/summary.json", summary.model_dump())
     spent = budget.spending(p.llm.teacher, run.exchanges)
     write_json(f"metrics/generate/{name}_spending.json", spent.model_dump())
     if (short := schemes.shortfall(summary)) or not samples:
         short = short or "nothing of what the teacher wrote could be used"
         print(f"warning: {stage}: {short}", file=sys.stderr)
-        for reply in schemes.telling(done)[: unread.SHOWN]:
-            print(f"{stage}: a reply: {unread.shown(reply)}", file=sys.stderr)
+        for reply in schemes.replies_to_show(done)[: unread.SHOWN]:
+            print(f"{stage}: a reply: {unread.format_reply(reply)}", file=sys.stderr)
     if not samples:
         raise BadInput(
-            f"{stage}: passes nothing of {len(jobs)} jobs ({schemes.why(done)}); "
-            f"{schemes.mend(name, done)}"
+            f"{stage}: passes nothing of {len(jobs)} jobs ({schemes.list_reasons(done)}); "
+            f"{schemes.advise(name, done)}"
         )
 
 

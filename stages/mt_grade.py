@@ -27,18 +27,18 @@ def main(name: str) -> None:
     work.begin()
     p = params.load()
     preflight.stage("mt_grade", name)
-    asked = list(read_jsonl("data/fetch/mt_bench/questions.jsonl", Question))
-    with_reference = verdicts.referenced(asked, p.mt_grade.references)
+    mt_bench = list(read_jsonl("data/fetch/mt_bench/questions.jsonl", Question))
+    with_reference = verdicts.referenced(mt_bench, p.mt_grade.references)
     source = f"data/mt_answer/{name}/answers.jsonl"
     answers = list(read_jsonl(source, Answers))
     if not answers:
         raise BadInput(f"{source}: holds no answers; mt_answer@{name} writes them")
     ask = llm.connect(p.llm.grader, p, "mt_grade", name)
     check = known.check("dolly", p.known)
-    questions = {question.question_id: question for question in asked} | check.questions
+    questions = {question.question_id: question for question in mt_bench} | check.questions
 
-    def grade(one: Answers, ask: Ask) -> list[Grade]:
-        return verdicts.grader(questions, with_reference, ask)(one)
+    def grade(row: Answers, ask: Ask) -> list[Grade]:
+        return verdicts.grader(questions, with_reference, ask)(row)
 
     for graded in check.rounds(answers):
         jobs = [*check.answers, *graded]
@@ -68,10 +68,10 @@ def keep(
     write_json(f"metrics/mt_grade/{name}.json", measured | trust)
     spent = budget.spending(p.llm.grader, run.exchanges)
     write_json(f"metrics/mt_grade/{name}_spending.json", spent.model_dump())
-    where = f"mt_grade@{name}, {p.llm.grader.model}"
-    verdicts.hold(where, [g.status for g in grades or of_rows], run.exchanges, verdicts.rating)
-    verdicts.tell_unreferenced(where, grades)
-    check.tell(where, trust)
+    prefix = f"mt_grade@{name}, {p.llm.grader.model}"
+    verdicts.hold(prefix, [g.status for g in grades or of_rows], run.exchanges, verdicts.rating)
+    verdicts.tell_unreferenced(prefix, grades)
+    check.tell(prefix, trust)
 
 
 if __name__ == "__main__":

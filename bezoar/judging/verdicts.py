@@ -11,7 +11,7 @@ from typing import Any, Literal, NamedTuple, TypeVar, get_args
 
 from bezoar.judging.differences import bootstrap
 from bezoar.reading import unread
-from bezoar.reading.closing import CHOICE, RATING, Form, stated
+from bezoar.reading.closing import CHOICE, RATING, Form, read_value
 from bezoar.reading.markup import clean, unfenced
 from bezoar.rows.files import BadInput
 from bezoar.rows.prompts import Prompt, fence
@@ -557,7 +557,7 @@ def choice(reply: Reply) -> tuple[str | None, str]:
 def _stated(form: Form, reply: Reply) -> tuple[str | None, str]:
     if reply.finish_reason in ("refused", "too_long", "failed"):
         return None, reply.finish_reason
-    value = stated(form, reply.text, cut=reply.finish_reason != "stop")
+    value = read_value(form, reply.text, cut=reply.finish_reason != "stop")
     return (None, _silent(reply)) if value is None else (value, "ok")
 
 

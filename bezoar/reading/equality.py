@@ -1,5 +1,7 @@
-"""Whether a reply calls two prompts equal. Only what says so plainly does: no other word of it may
-leave a doubt, since what is called equal is thrown away."""
+"""Says whether a reply calls two prompts equal.
+
+Only a plain statement counts, and no other word of the reply may leave a doubt: a prompt that is
+called equal is thrown away."""
 
 import re
 from itertools import pairwise
@@ -81,8 +83,10 @@ _ANSWERED = re.compile(r"\s*(yes|no)\b")
 
 
 def equality(reply: str) -> Equality:
-    """What a reply says of the two prompts; undecided where it says both, neither, or one of them
-    in part, in doubt or of something else."""
+    """Read what a reply says of the two prompts.
+
+    It is undecided where the reply says both or neither. It is undecided too where the reply speaks
+    of a part, in doubt, or of something else."""
     text = markup.clean(reply).partition("<human>:")[0].strip()
     values = markup.values(text)
     if len(values) == 1 and isinstance(values[0], dict):
@@ -100,29 +104,33 @@ def equality(reply: str) -> Equality:
 
 
 def _of_json(value: dict[str, Any]) -> Equality:
-    flags = [one for key, one in value.items() if isinstance(one, bool) and _named(key) == "equal"]
+    flags = [
+        item for key, item in value.items() if isinstance(item, bool) and _plain_key(key) == "equal"
+    ]
     if len(flags) == 1 and len(value) == 1:
         return "equal" if flags[0] else "not equal"
-    texts = [one for one in value.values() if isinstance(one, str)]
+    texts = [item for item in value.values() if isinstance(item, str)]
     return equality(texts[0]) if len(texts) == len(value) == 1 else "undecided"
 
 
-def _named(key: str) -> str:
+def _plain_key(key: str) -> str:
     return re.sub(r"\A(?:is|are)[ _]", "", key.strip().lower())
 
 
 def _plain(text: str) -> str:
-    """In lower case, without emphasis, long quotations and short forms."""
-    text = re.sub(r"[\"“„«]([^\"“”„«»\n]{1,400})[\"”“»]", _quoted, text.lower().replace("’", "'"))
+    """Write a text in lower case, without emphasis, long quotations and short forms."""
+    text = re.sub(
+        r"[\"“„«]([^\"“”„«»\n]{1,400})[\"”“»]", _short_quotation, text.lower().replace("’", "'")
+    )
     text = re.sub(r"</?[a-z]{1,12}>|\\boxed|[*`#{}\[\]()]", " ", text.replace("≠", "not equal"))
     text = re.sub(r"!=", "not equal", text).replace("_", " ")
     text = re.sub(r"\bnot[ \t]{0,3}\n[ \t]{0,3}", "not ", text)
     return _ARE.sub(" are", _SHORT.sub(" not", text))
 
 
-def _quoted(found: re.Match[str]) -> str:
-    """A verdict may stand in quotes; what is longer is quoted from the prompts."""
-    return found[1] if len(found[1].split()) <= 3 else "…"
+def _short_quotation(match: re.Match[str]) -> str:
+    """Keep a short quotation, which may be the verdict. A longer one is from the prompts."""
+    return match[1] if len(match[1].split()) <= 3 else "…"
 
 
 def _clauses(text: str) -> list[str]:
@@ -133,7 +141,7 @@ def _clauses(text: str) -> list[str]:
 def _clause(clause: str, after: str) -> Equality:
     clause = _SAYING.sub("", clause)
     if clause.endswith("?"):
-        return _asked(clause, after)
+        return _answered_question(clause, after)
     if _PLAIN.fullmatch(clause):
         return "undecided" if _in_part(clause) else "equal"
     if _ASIDE.search(clause) or _UNSURE.search(_untied(clause)):
@@ -150,17 +158,17 @@ def _clause(clause: str, after: str) -> Equality:
 
 
 def _in_part(clause: str) -> bool:
-    """Whether one of the two things that equal prompts share is named without the other."""
+    """Say whether one of the two things that equal prompts share is named without the other."""
     return bool(_WANTED.search(clause)) != bool(_SIZE.search(clause))
 
 
 def _untied(clause: str) -> str:
-    """A clause up to where it gives its reason."""
+    """Cut a clause where it gives its reason."""
     return re.split(r"\b(?:because|as|since|so|which)\b|,", clause, maxsplit=1)[0]
 
 
-def _asked(question: str, after: str) -> Equality:
-    """A question that the model puts to itself and answers by yes or no."""
+def _answered_question(question: str, after: str) -> Equality:
+    """Read a question that the model puts to itself and answers by yes or no."""
     answer = _ANSWERED.match(after)
     plain = question.rstrip("? ")
     alike = re.fullmatch(rf"(?:(?:are|is) )?(?:{_SUBJECT} )?{_SAME}", plain)

@@ -1,4 +1,4 @@
-"""The prompt in a teacher's reply to Evol-Instruct's questions, without what stands around it."""
+"""The prompt in a teacher's reply to Evol-Instruct's questions, without the text around it."""
 
 import re
 from typing import Any
@@ -116,25 +116,26 @@ _KEY = re.compile(rf"(?:(?:{_NEW})[ _-]?)?(?:{_THING})", re.IGNORECASE)
 
 
 def prompt(reply: str) -> str | None:
-    """The new prompt that a reply holds, with its input; "" where it is empty, None where it cannot
-    be told from what stands around it."""
+    """Return the new prompt that a reply holds, with its input.
+
+    "": the prompt is empty. None: it cannot be told from the text around it."""
     text = markup.unruled(turn(markup.clean(reply)))
     if _announced(text)[:1] in ("{", "[", "`") and (values := markup.values(_announced(text))):
         return _of_json(values)
     text = markup.unfenced(text)
     bot = _BOT.match(text)
-    text = markup.opened(text[bot.end() :] if bot else text)
+    text = markup.drop_opening(text[bot.end() :] if bot else text)
     line = text.partition("\n")[0]
     if len(_CHOICES.findall(text)) > 1 or (_LEAD.match(line) and _MANY.search(line)):
         return None
     if (_ANSWER.match(text) and not _FIELD.match(text)) or _two(text):
         return None
-    found = _field(text)
-    return None if found is None else _alone(found)
+    field = _field(text)
+    return None if field is None else _alone(field)
 
 
 def _two(text: str) -> bool:
-    """Whether a paragraph offers another prompt instead."""
+    """Say whether a paragraph offers another prompt instead."""
     return any(
         len(part.split("\n")[0]) < 40 or part.lower().startswith("alternatively")
         for part in text.split("\n\n")[1:]
@@ -143,21 +144,22 @@ def _two(text: str) -> bool:
 
 
 def turn(reply: str) -> str:
-    """A reply up to where the model goes on to write the user's next turn."""
+    """Cut a reply where the model goes on to write the user's next turn."""
     return reply.partition("<human>:")[0].strip()
 
 
 def _of_json(values: list[Any]) -> str | None:
-    """The one text under a key that says prompt."""
+    """Return the one text under a key that says prompt. None: there is no such text, or several."""
     if len(values) != 1 or not isinstance(values[0], dict):
         return None
-    found = [text for key, text in values[0].items() if _KEY.fullmatch(key.strip(" #:"))]
-    return found[0].strip() if len(found) == 1 and isinstance(found[0], str) else None
+    texts = [text for key, text in values[0].items() if _KEY.fullmatch(key.strip(" #:"))]
+    return texts[0].strip() if len(texts) == 1 and isinstance(texts[0], str) else None
 
 
 def _field(text: str) -> str | None:
-    """What stands under the field's own name. Before it may stand the given prompt or a line that
-    announces it."""
+    """Return the text under the field's own name. None: it cannot be told.
+
+    Before it may stand the given prompt, or a line that announces it."""
     text = _first_round(text)
     fields = list(_FIELD.finditer(text))
     if not fields:
@@ -174,7 +176,7 @@ def _field(text: str) -> str | None:
 
 
 def _first_round(text: str) -> str:
-    """A text up to where the model goes on with another given prompt."""
+    """Cut a text where the model goes on with another given prompt."""
     for following in _NEXT.finditer(text):
         before = text[: following.start()].strip()
         if before and not _announces(before):
@@ -183,41 +185,41 @@ def _first_round(text: str) -> str:
 
 
 def _unnamed(text: str) -> str:
-    """A text without the field's name, where it stands there a second time."""
+    """Drop the field's name from a text, if it stands there a second time."""
     again = _FIELD.match(text)
     return text[again.end() :] if again else text
 
 
 def _announces(before: str) -> bool:
-    """Whether a text is nothing but the line that announces the prompt."""
+    """Say whether a text is nothing but the line that announces the prompt."""
     return _announced(before.strip() + "\n\n.") == "."
 
 
 def _announced(text: str) -> str:
-    """A text without the line that announces it: "Here's the rewritten prompt:"."""
+    """Drop the line that announces a text: "Here's the rewritten prompt:"."""
     line, _, rest = text.strip().partition("\n")
-    at = min((at for sign in ":：" if (at := line.find(sign)) >= 0), default=len(line))
-    head, tail = line[:at], line[at + 1 :].strip(" *_")
-    own = _LEAD.match(head) and _NAMED.search(head) and _FRESH.search(head)
-    own = own or _IS.fullmatch(head)
-    if not own or len(head) > 200 or not (tail or rest.strip()):
+    colon = min((colon for sign in ":：" if (colon := line.find(sign)) >= 0), default=len(line))
+    head, tail = line[:colon], line[colon + 1 :].strip(" *_")
+    is_lead = _LEAD.match(head) and _NAMED.search(head) and _FRESH.search(head)
+    is_lead = is_lead or _IS.fullmatch(head)
+    if not is_lead or len(head) > 200 or not (tail or rest.strip()):
         return text.strip()
-    if at == len(line) and not rest.startswith("\n"):  # no colon, and no line between
+    if colon == len(line) and not rest.startswith("\n"):  # no colon, and no line between
         return text.strip()
-    return markup.unruled(markup.opened(f"{tail}\n{rest}" if tail else rest))
+    return markup.unruled(markup.drop_opening(f"{tail}\n{rest}" if tail else rest))
 
 
 def _alone(text: str) -> str | None:
-    """The prompt without what the model says about it behind; None where it may be an answer, or
+    """Return the prompt without the model's words about it behind. None: they may be an answer, or
     an explanation that goes on."""
     turned = _BOT.search(text)
-    text = markup.unruled(markup.closed(text[: turned.start()] if turned else text))
+    text = markup.unruled(markup.drop_closing(text[: turned.start()] if turned else text))
     for gap in reversed(list(_GAP.finditer(text))):
         if not _said_of_it(text[gap.end() :]):
             break
         text = text[: gap.start()].rstrip()
     lines = text.split("\n")
-    asides = [at for at, line in enumerate(lines) if at and _explains(line)]
+    asides = [number for number, line in enumerate(lines) if number and _explains(line)]
     if asides and asides[0] == len(lines) - 1:
         text = "\n".join(lines[:-1])
     elif asides:
@@ -229,8 +231,8 @@ def _alone(text: str) -> str | None:
 
 
 def _said_of_it(paragraph: str) -> bool:
-    """Whether a last paragraph speaks about the prompt: an explanation, or a note in the model's
-    own name. A note that is part of what is asked is not."""
+    """Say whether a last paragraph speaks about the prompt: an explanation, or a note in the
+    model's own name. A note that is part of the task is not."""
     text = paragraph.strip(" \t*_()\n")
     if not text.strip("-="):
         return True
@@ -241,6 +243,6 @@ def _said_of_it(paragraph: str) -> bool:
 
 
 def _explains(text: str) -> bool:
-    """Whether a text is labelled as an explanation; a label alone is a place for one."""
+    """Say whether a text is labelled as an explanation. A label alone is a place for one."""
     aside = _ASIDE.match(text)
     return bool(aside and text[aside.end() :].strip())

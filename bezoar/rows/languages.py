@@ -1,9 +1,8 @@
-"""The language that a text is in, as far as it tells, by ISO 639-1.
+"""Detects the language of a text, as an ISO 639-1 code, where the text allows it.
 
-py3langid knows it by its bytes, without a download. What people write in rows is shorter than what
-such a detector likes, and full of names, code and tables. So a text is told only where its words
-that are no names say the same, and where nearly all of it does.
-"""
+py3langid detects it by its bytes, without a download. Rows are shorter than such a detector likes,
+and full of names, code and tables. So a language is stated under two conditions. The words that are
+no names must give the same language, and so must nearly all of the text."""
 
 import re
 from collections import Counter
@@ -73,8 +72,8 @@ _SENTENCE = re.compile(r"(?<=[.!?。！？؟।])\s*|\n+")
 
 
 def code(name: str) -> str:
-    """Return the ISO 639-1 code of a language, named by it or in English. ValueError: there is no
-    such language here."""
+    """Return the ISO 639-1 code of a language that is named by its code or in English. ValueError:
+    this module has no such language."""
     plain = name.strip().casefold().replace("_", "-").partition("-")[0]
     by_name = {full.casefold(): short for short, full in NAMES.items()}
     short = _OTHERWISE.get(plain) or (plain if plain in NAMES else by_name.get(plain))
@@ -96,8 +95,8 @@ def listed(codes: Iterable[str]) -> str:
 
 
 def length(text: str) -> int:
-    """Count a text's words. Where a script puts no blanks between them, some two or three letters
-    make one."""
+    """Count a text's words. In scripts that put no blanks between words, two or three letters count
+    as one."""
     parts = text.split()
     if text.isascii():
         return len(parts)
@@ -106,9 +105,11 @@ def length(text: str) -> int:
     return len(parts) + single // max(2, letters_a_word(tokens))
 
 
-def spoken(text: str, least: int = LEAST, odds: float = ODDS) -> str:
-    """Tell the language of a text, "" where it does not tell: too few words that are no names
-    (`least`), code, or two languages of which neither is `odds` times as likely."""
+def detect(text: str, least: int = LEAST, odds: float = ODDS) -> str:
+    """Return the language code of a text, or "" where the text does not show one.
+
+    It shows none if it is code, has fewer than `least` words that are no names, or if another
+    language is nearly as likely. A language must be `odds` times as likely as each other one."""
     plain = _prose(text)
     if _plainly_english(plain):
         return "en"
@@ -117,9 +118,10 @@ def spoken(text: str, least: int = LEAST, odds: float = ODDS) -> str:
 
 
 def foreign(text: str, allowed: Collection[str], least: int, odds: float) -> str:
-    """Tell the language of a text that is in none of `allowed`, "" where it is in one of them or
-    does not tell. Its sentences vote, by their letters, so that a title or a quotation is no
-    fault."""
+    """Return the language code of a text that is in none of `allowed`.
+
+    "" means that it is in an allowed language or does not show one. Its sentences vote, weighted by
+    their letters, so that a title or a quotation is no fault."""
     plain, at_home = _prose(text), _with_alike(allowed)
     if "en" in at_home and _plainly_english(plain):
         return ""
@@ -127,25 +129,25 @@ def foreign(text: str, allowed: Collection[str], least: int, odds: float) -> str
     if not short or not _agrees(plain, short, least, odds, at_home):
         return ""
     parts = [part for part in _SENTENCE.split(plain) if length(part) >= LEAST]
-    here = sum(len(part) for part in parts if _best(part) in at_home)
-    return "" if 2 * here > sum(map(len, parts)) else short
+    home_length = sum(len(part) for part in parts if _best(part) in at_home)
+    return "" if 2 * home_length > sum(map(len, parts)) else short
 
 
 def of_texts(texts: Sequence[str]) -> dict[str, int]:
-    """Count texts by language, the most frequent first; "" for those that do not tell. Of many a
-    thousand are looked at, spread evenly."""
+    """Count texts by language code, the most frequent first. "" counts those that do not show one.
+    At most a thousand texts are looked at, spread evenly."""
     step = max(1, len(texts) / SEEDS_LOOKED_AT)
-    looked = [texts[int(at * step)] for at in range(min(len(texts), SEEDS_LOOKED_AT))]
-    counts = Counter(map(spoken, looked))
+    looked = [texts[int(number * step)] for number in range(min(len(texts), SEEDS_LOOKED_AT))]
+    counts = Counter(map(detect, looked))
     return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
 
 
 def of_seeds(counts: dict[str, int]) -> list[str]:
-    """List the languages that the seeds are in, the most frequent first: each that a twentieth of
-    those have that tell one. [] where none does."""
-    known = {short: count for short, count in counts.items() if short}
-    least = SEEDS_SHARE * sum(known.values())
-    return [short for short, count in known.items() if count >= least]
+    """List the languages of the seeds, the most frequent first. Each has at least a twentieth of
+    the seeds that show one. [] where no seed shows one."""
+    identified = {short: count for short, count in counts.items() if short}
+    least = SEEDS_SHARE * sum(identified.values())
+    return [short for short, count in identified.items() if count >= least]
 
 
 def _prose(text: str) -> str:
@@ -154,13 +156,15 @@ def _prose(text: str) -> str:
 
 def _plainly_english(plain: str) -> bool:
     tokens = [token.lower() for token in _WORDS.findall(plain)]
-    there = [token for token in tokens if token in _ENGLISH]
-    return len(set(there)) >= ENGLISH_WORDS and len(there) >= ENGLISH_SHARE * len(tokens)
+    english = [token for token in tokens if token in _ENGLISH]
+    return len(set(english)) >= ENGLISH_WORDS and len(english) >= ENGLISH_SHARE * len(tokens)
 
 
 def _likeliest(plain: str, at_home: Collection[str], odds: float) -> str:
-    """Tell the likeliest language, "" where it is one of `at_home`, or one of those (of all, where
-    there are none) is not `odds` times less likely."""
+    """Return the likeliest language of a text if it is not one of `at_home`, else "".
+
+    It must be `odds` times as likely as its rivals, else "" too. The rivals are the languages of
+    `at_home`, or all others where that is empty."""
     ranked = _ranks(plain)
     best, chance = ranked[0]
     if best == NO_LANGUAGE or best in at_home:
@@ -178,8 +182,8 @@ def _agrees(plain: str, short: str, least: int, odds: float, at_home: Collection
         return letters >= least  # a script of its own tells by its letters
     if len(set(small.split())) < least or _is_list(plain):
         return False
-    told = _likeliest(small, at_home, odds)
-    return bool(told) if at_home else told in _with_alike([short])
+    likeliest = _likeliest(small, at_home, odds)
+    return bool(likeliest) if at_home else likeliest in _with_alike([short])
 
 
 def _is_list(plain: str) -> bool:

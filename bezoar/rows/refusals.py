@@ -1,5 +1,7 @@
-"""How an answer opens that declines, by language. What is in another language declines unseen, and
-each set's account says so (filter's languages.json)."""
+"""Recognises answers that decline, by how they open, in seven languages.
+
+A refusal in another language is not recognised, and each set's account says so (filter's
+languages.json)."""
 
 import re
 
@@ -97,6 +99,6 @@ KNOWN = tuple(_DECLINING)  # ISO 639-1
 
 
 def language(text: str) -> str:
-    """Tell the language in which a text opens by declining, "" where it does not."""
+    """Return the code of the language in which a text opens by declining, or "" if it does not."""
     opening = " ".join(text[:OPENING].replace("’", "'").casefold().split())
-    return next((short for short, each in _DECLINING.items() if each.match(opening)), "")
+    return next((short for short, pattern in _DECLINING.items() if pattern.match(opening)), "")

@@ -1,10 +1,9 @@
-"""Part a model's thoughts from what it says, before anything reads either.
+"""Parts a model's thoughts from its answer, before anything reads either.
 
-Reasoning models write their thoughts into the reply, in marks of their own: a pair of tags, a
-channel, or a closing tag alone where the chat template opened the first. `part` knows the marks of
-the open models there are. What stands in a block of code or between backticks is quoted, not
-thought: an answer may speak of such a tag.
-"""
+Reasoning models write their thoughts into the reply, in marks of their own. A mark is a pair of
+tags, a channel, or a closing tag alone where the chat template opened the first. `part` knows the
+marks of the open models there are. Text in a block of code or between backticks is quoted, not
+thought. An answer may speak of such a tag."""
 
 import re
 from html import unescape
@@ -63,8 +62,8 @@ SIGNS = ("<", "[", "◁", "Here", "Thinking...", "&lt;", "assistantfinal")
 
 
 class Parted(NamedTuple):
-    """What a reply says, and what was thought before. Not `closed`: the thoughts have no end, so
-    that what was said never came."""
+    """The answer of a reply (`text`) and the thoughts before it. Not `closed`: the thoughts have no
+    end, and no answer came."""
 
     text: str
     thoughts: str
@@ -72,8 +71,8 @@ class Parted(NamedTuple):
 
 
 def part(reply: str) -> Parted:
-    """Part the thoughts of `reply` from its text; a reply without any comes back as it is, up to
-    where a server let its model go on with a turn that is not its own."""
+    """Part the thoughts of `reply` from its text. The text ends where a server let its model go on
+    with a turn that is not its own."""
     parted = _part(reply)
     text = _own_turn(parted.text)
     return parted if text == parted.text else parted._replace(text=text)
@@ -84,16 +83,16 @@ def _part(reply: str) -> Parted:
     if not any(sign in reply for sign in SIGNS) or not _HINT.search(reply):
         return Parted(reply, "", True)
     reply = _unhidden(reply)
-    for way in (_harmony, _sentences, _marks):
-        parted = way(reply)
+    for reader in (_harmony, _sentences, _marks):
+        parted = reader(reply)
         if parted is not None:
             return parted
     return Parted(reply, "", True)
 
 
 def left(text: str) -> str | None:
-    """The first mark of thoughts that stands in `text`, neither in code nor quoted; None where none
-    does. Tags that a text may have uses of its own for are none."""
+    """Return the first mark of thoughts that stands in `text`, neither in code nor quoted. None:
+    there is none. Tags that a text may have uses of its own for do not count."""
     mark = next((mark for mark in _unquoted(text) if mark.kind not in COMMON), None)
     return text[mark.start : mark.end] if mark else None
 
@@ -132,7 +131,7 @@ _EMPTY = re.compile(r"\A\s*<think ?/>", re.IGNORECASE)
 
 
 def _unhidden(reply: str) -> str:
-    """A reply with its thoughts between the marks that `_marks` knows."""
+    """Write the thoughts of a reply between marks that `_marks` knows."""
     reply = reply.lstrip("\ufeff\u200b\u2060")
     reply = unescape(reply) if _ESCAPED.match(reply) else reply
     return _EMPTY.sub("", _FOLDED.sub(r"<think>\1</think>", reply))
@@ -171,7 +170,7 @@ def _kind(mark: re.Match[str]) -> str:
 
 
 def _unquoted(reply: str) -> list[_Mark]:
-    """The marks in `reply` that are neither code nor quoted, in their order."""
+    """Return the marks in `reply` that are neither code nor quoted, in their order."""
     plain = _without_code(reply)
     marks = []
     for match in _MARK.finditer(plain):
@@ -185,13 +184,13 @@ def _unquoted(reply: str) -> list[_Mark]:
 
 
 def _without_code(text: str) -> str:
-    """`text` with its code blanked out, every other character in its place."""
+    """Blank out the code in `text`, and leave every other character in its place."""
     return _CODE.sub(lambda code: code[0] if _runs_on(code[0]) else " " * len(code[0]), text)
 
 
 def _runs_on(code: str) -> bool:
-    """Whether a block of code is none: a fence that was left open inside of thoughts pairs with one
-    behind them, and would hide their end."""
+    """Say whether a block of code is none. A fence that was left open inside of thoughts pairs with
+    one behind them, and would hide their end."""
     if not code.startswith(("```", "~~~")):
         return False
     marks = list(_MARK.finditer(code))
@@ -199,45 +198,45 @@ def _runs_on(code: str) -> bool:
 
 
 def _marks(reply: str) -> Parted | None:
-    """Thoughts between marks. One that closes what nothing opened ends thoughts too: the chat
-    template had opened them, and all that came before is thought. None where there are no marks."""
+    """Part thoughts that stand between marks. A closing mark that nothing opened ends thoughts too:
+    the chat template had opened them. None: there are no marks."""
     text: list[str] = []
     thoughts: list[str] = []
-    at, opened = 0, ""
+    start, opened = 0, ""
     spoken_of: set[str] = set()  # kinds of marks that opened nothing
     for mark in _unquoted(reply):
         if opened:
             if not mark.opens and mark.kind == opened:
-                thoughts.append(reply[at : mark.start])
-                at, opened = mark.end, ""
+                thoughts.append(reply[start : mark.start])
+                start, opened = mark.end, ""
         elif mark.opens:
-            if _begins(mark, reply, at, bool("".join(text).strip())):
-                text.append(reply[at : mark.start])
-                at, opened = mark.end, mark.kind
+            if _begins(mark, reply, start, bool("".join(text).strip())):
+                text.append(reply[start : mark.start])
+                start, opened = mark.end, mark.kind
             else:
                 spoken_of.add(mark.kind)
         elif mark.kind not in spoken_of and _ends_alone(mark, reply):
-            thoughts += [*text, reply[at : mark.start]]
-            text, at = [], mark.end
+            thoughts += [*text, reply[start : mark.start]]
+            text, start = [], mark.end
     if not thoughts and not opened:
         return None
-    (thoughts if opened else text).append(reply[at:])
+    (thoughts if opened else text).append(reply[start:])
     return _parted(text, thoughts, closed=not opened)
 
 
-def _begins(mark: _Mark, reply: str, at: int, spoke: bool) -> bool:
-    """Whether a mark that opens does open thoughts: `spoke` says that text came before `at`."""
-    if not spoke and not reply[at : mark.start].strip():
+def _begins(mark: _Mark, reply: str, start: int, spoke: bool) -> bool:
+    """Say whether an opening mark does open thoughts. `spoke`: there is text before `start`."""
+    if not spoke and not reply[start : mark.start].strip():
         return True
     if mark.kind in COMMON:
         return False
-    line = reply[max(at, reply.rfind("\n", 0, mark.start) + 1) : mark.start].rstrip()
+    line = reply[max(start, reply.rfind("\n", 0, mark.start) + 1) : mark.start].rstrip()
     # one behind a sentence opens ("Sure. <think>"); one amidst a sentence is only spoken of
     return not line or line[-1] in _SENTENCE_ENDS
 
 
 def _ends_alone(mark: _Mark, reply: str) -> bool:
-    """Whether a mark that closes what nothing opened ends thoughts, and is not only spoken of."""
+    """Say whether a closing mark that nothing opened ends thoughts, and is not only spoken of."""
     before, after = reply[max(0, mark.start - 30) : mark.start], reply[mark.end : mark.end + 30]
     if mark.kind in COMMON:
         return before[-1:] in ("", "\n") and after[:1] in ("", "\n")
@@ -280,8 +279,8 @@ _ASKS_ON = re.compile(
 
 
 def _own_turn(text: str) -> str:
-    """A text up to the mark that ends its turn; one that is code, quoted or amidst a sentence ends
-    none."""
+    """Cut a text at the mark that ends its turn. A mark in code, in quotes or amidst a sentence
+    ends none."""
     if not any(sign in text for sign in ("<|", "_of_turn>", "<｜", "</s>", "<eos>", "[INST]")):
         return text
     text = _OWN_OPENS.sub("", text)
@@ -291,7 +290,7 @@ def _own_turn(text: str) -> str:
 
 
 def _ends_turn(mark: re.Match[str], text: str) -> bool:
-    """Whether a mark ends the turn before it, and is not only spoken of."""
+    """Say whether a mark ends the turn before it, and is not only spoken of."""
     before = text[: mark.start()]
     if not before.strip() or not text[mark.end() :].strip():
         return True
@@ -315,7 +314,8 @@ _ENDS = re.compile(r"<\|(?:end|return|call)\|>\s*\Z")
 
 
 def _harmony(reply: str) -> Parted | None:
-    """gpt-oss: `<|channel|>analysis<|message|>...<|end|>`, the answer in the channel `final`."""
+    """Part the channels of gpt-oss: `<|channel|>analysis<|message|>...<|end|>`, and the answer in
+    the channel `final`."""
     turns = list(_TURN.finditer(reply))
     if not turns:
         thought, final, answer = reply.partition(_BARE_FINAL)
@@ -329,7 +329,7 @@ def _harmony(reply: str) -> Parted | None:
 
 
 def _sentences(reply: str) -> Parted | None:
-    """Thoughts that a sentence announces, and a sentence ends."""
+    """Part thoughts that one sentence announces and another sentence ends."""
     for opens, closes in SENTENCES:
         start = reply.lstrip()
         # without its second sentence the first may be an answer's own

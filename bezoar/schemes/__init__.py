@@ -80,7 +80,7 @@ def attempt(scheme: str, job: Job, ask: Ask) -> Outcome:
     yielded before it stays."""
     exchanges: list[Exchange] = []
 
-    def recorded(messages: Sequence[Message], sample: int = 0) -> Reply:
+    def ask_and_record(messages: Sequence[Message], sample: int = 0) -> Reply:
         reply = ask(messages, sample)
         step = len(exchanges)
         exchanges.append(Exchange(job=job.id, step=step, messages=list(messages), reply=reply))
@@ -91,7 +91,7 @@ def attempt(scheme: str, job: Job, ask: Ask) -> Outcome:
     unread: list[int] = []
     undecided = 0
     try:
-        for row in load(scheme).run(job, recorded):
+        for row in load(scheme).run(job, ask_and_record):
             if isinstance(row, Sample):
                 samples.append(row)
             elif isinstance(row, Undecided):
@@ -119,7 +119,7 @@ def _unused(reason: str) -> bool:
     return reason.removesuffix("_reply").removesuffix("_response") in UNUSED
 
 
-def generated(jobs: Sequence[Job], outcomes: Sequence[Outcome], calls: int) -> Generated:
+def summarise(jobs: Sequence[Job], outcomes: Sequence[Outcome], calls: int) -> Generated:
     """What was asked of the teacher and what was read from its replies."""
     replies = [e.reply for o in outcomes for e in o.exchanges if _answered(e)]
     unread = sum(_answered(o.exchanges[step]) for o in outcomes for step in o.unread)
@@ -127,8 +127,8 @@ def generated(jobs: Sequence[Job], outcomes: Sequence[Outcome], calls: int) -> G
         jobs=len(jobs),
         calls=calls,
         asked=sum(job.asked for job in jobs),
-        parsed=sum(map(parsed, outcomes)),
-        repaired=sum(map(repaired, outcomes)),
+        parsed=sum(map(count_parsed, outcomes)),
+        repaired=sum(map(count_repaired, outcomes)),
         replies_read=(len(replies) - unread) / len(replies) if replies else 0.0,
         undecided_checks=sum(outcome.undecided for outcome in outcomes),
         teacher=", ".join(sorted({reply.model for reply in replies})),
@@ -157,20 +157,20 @@ def shortfall(counts: Generated) -> str:
     return ""
 
 
-def telling(outcomes: Sequence[Outcome]) -> list[Reply]:
+def replies_to_show(outcomes: Sequence[Outcome]) -> list[Reply]:
     """The replies that a warning may show: those that could not be read, then all others."""
     unread = [o.exchanges[step] for o in outcomes for step in o.unread]
     others = [e for o in outcomes for n, e in enumerate(o.exchanges) if n not in o.unread]
     return [e.reply for e in [*unread, *others] if _answered(e)]
 
 
-def why(outcomes: Sequence[Outcome]) -> str:
+def list_reasons(outcomes: Sequence[Outcome]) -> str:
     """The reasons of all rejects with their counts, the most frequent first."""
     reasons = Counter(row.reason for outcome in outcomes for row in outcome.rejected)
     return ", ".join(f"{reason} {count}" for reason, count in reasons.most_common())
 
 
-def mend(scheme: str, outcomes: Sequence[Outcome]) -> str:
+def advise(scheme: str, outcomes: Sequence[Outcome]) -> str:
     """What to look at where nothing passes, by the reason that most rejects have."""
     reasons = Counter(row.reason for outcome in outcomes for row in outcome.rejected)
     reasons.pop("not_reached", None)
@@ -185,13 +185,13 @@ def mend(scheme: str, outcomes: Sequence[Outcome]) -> str:
     return f"look at {folder}/replies.jsonl, at the teacher (llm.teacher) and at prompts/{scheme}/"
 
 
-def parsed(outcome: Outcome) -> int:
+def count_parsed(outcome: Outcome) -> int:
     """Instructions that were read from the teacher's replies, whatever became of them."""
     read = [r for r in outcome.rejected if r.text.strip() and r.reason not in UNPARSED]
     return len(outcome.samples) + len(read)
 
 
-def repaired(outcome: Outcome) -> int:
+def count_repaired(outcome: Outcome) -> int:
     """Instructions among them that had to be taken out of a malformed reply."""
     rows: list[Sample | Rejected] = [*outcome.samples, *outcome.rejected]
     return sum(row.details.get("repaired") is True for row in rows)
@@ -207,21 +207,21 @@ def with_input(instruction: str, context: str) -> str:
     return f"{instruction}\n\nInput: {context}" if context else instruction
 
 
-def shown(
-    near: Sequence[Seed], others: Sequence[Seed], own: Sequence[Seed], count: int, rng: Random
+def draw_style(
+    near: Sequence[Seed], others: Sequence[Seed], sources: Sequence[Seed], count: int, rng: Random
 ) -> list[dict[str, Any]]:
     """Draw `count` seeds whose own answers a teacher is shown as examples of style: `near` ones
     first, those of the row's category, then `others`. Those that a row is made from (`own`) are
     never among them, nor their repetitions."""
-    taken = {(seed.instruction, seed.context) for seed in own}
-    drawn: list[Seed] = []
+    taken = {(seed.instruction, seed.context) for seed in sources}
+    examples: list[Seed] = []
     for rows in (near, others):
-        if len(drawn) < count:
+        if len(examples) < count:
             by_text = {(seed.instruction, seed.context): seed for seed in rows}
             pool = [seed for text, seed in by_text.items() if text not in taken]
-            drawn += rng.sample(pool, min(count - len(drawn), len(pool)))
-            taken |= {(seed.instruction, seed.context) for seed in drawn}
-    return [seed.model_dump() for seed in drawn]
+            examples += rng.sample(pool, min(count - len(examples), len(pool)))
+            taken |= {(seed.instruction, seed.context) for seed in examples}
+    return [seed.model_dump() for seed in examples]
 
 
 def answer(
@@ -241,16 +241,19 @@ def answer(
 
 
 def _turns(seed: Seed, request: Callable[[str], str]) -> list[Message]:
-    asked = request(with_input(seed.instruction, seed.context))
-    return [Message(role="user", content=asked), Message(role="assistant", content=seed.response)]
+    question = request(with_input(seed.instruction, seed.context))
+    return [
+        Message(role="user", content=question),
+        Message(role="assistant", content=seed.response),
+    ]
 
 
-def named(examples: Sequence[Seed]) -> dict[str, str | int | bool]:
+def style_details(examples: Sequence[Seed]) -> dict[str, str | int | bool]:
     """Return what a row's details say of the examples before its answer: nothing without any."""
     return {"answers_shown": ", ".join(seed.id for seed in examples)} if examples else {}
 
 
-def copied(response: str, examples: Sequence[Seed]) -> str:
+def copy_fault(response: str, examples: Sequence[Seed]) -> str:
     """Return the reason where a response is the answer of an example, word for word, else ""."""
     same = any(response.split() == seed.response.split() for seed in examples)
     return "echo_response" if same else ""
@@ -271,8 +274,8 @@ def unfinished(reply: Reply) -> str | None:
 def fault(reply: Reply, role: str) -> str:
     """Why this reply is no whole `response` (or `reply`), as a reason: `empty_response`; "" where
     it is one. `too_long` and `failed` say nothing of a reply, and stand alone."""
-    why = unfinished(reply)
-    return why if why in UNANSWERED else f"{why}_{role}" if why else ""
+    reason = unfinished(reply)
+    return reason if reason in UNANSWERED else f"{reason}_{role}" if reason else ""
 
 
 def licences(listed: Sequence[str]) -> str:

@@ -43,11 +43,11 @@ def plan(seeds: Seeds, params: EvolInstruct, rng: Random) -> list[Job]:
     An iteration draws seeds of one category, a strategy, and how many epochs it has. Each of its
     in-depth epochs draws one operation. Seeds that no iteration has had yet come first."""
     jobs: list[Job] = []
-    drawn = schemes.categories(seeds.dolly, params)
-    pool = [seed for seed in seeds.dolly if seed.category in drawn]
+    categories = schemes.categories(seeds.dolly, params)
+    pool = [seed for seed in seeds.dolly if seed.category in categories]
     # Each iteration draws by itself, so that a further one leaves the requests of the others alone.
     draw = rng.random()
-    for category in drawn:
+    for category in categories:
         rows = [seed for seed in seeds.dolly if seed.category == category]
         uses: Counter[str] = Counter()
         for iteration in range(1, params.iterations + 1):
@@ -61,7 +61,7 @@ def plan(seeds: Seeds, params: EvolInstruct, rng: Random) -> list[Job]:
                     "steps": steps,
                     "sample": uses[seed.id],
                     "refusal": params.refusal_words,
-                    "answers": schemes.shown(
+                    "answers": schemes.draw_style(
                         rows, pool, [seed], params.answers_shown, iteration_rng
                     ),
                 }
@@ -82,7 +82,7 @@ def _steps(params: EvolInstruct, rng: Random) -> list[dict[str, str]]:
 
 def run(job: Job, ask: Ask) -> Iterator[Sample | Rejected | Undecided]:
     seed = Seed.model_validate(job.inputs["seed"])
-    examples = [Seed.model_validate(each) for each in job.inputs["answers"]]
+    examples = [Seed.model_validate(row) for row in job.inputs["answers"]]
     instruction, context, failed = seed.instruction, seed.context, False
 
     def say(text: str) -> Reply:
@@ -98,20 +98,24 @@ def run(job: Job, ask: Ask) -> Iterator[Sample | Rejected | Undecided]:
                 id=id, scheme=NAME, reason="not_reached", text="", details=reject_details
             )
             continue
-        evolved, kept, reason = _evolve(say, instruction, context, step)
+        evolved, evolved_context, reason = _evolve(say, instruction, context, step)
         if not reason:
-            judged = _compare(say, (instruction, context), (evolved, kept))
-            if judged == "undecided":  # does not eliminate
+            verdict = _compare(say, (instruction, context), (evolved, evolved_context))
+            if verdict == "undecided":  # does not eliminate
                 yield Undecided()
-            reason = "equal" if judged == "equal" else ""
+            reason = "equal" if verdict == "equal" else ""
         if not reason:
             answer, style = schemes.answer(
-                ask, _answering, with_input(evolved, kept), examples, job.inputs["sample"]
+                ask,
+                _response_request,
+                with_input(evolved, evolved_context),
+                examples,
+                job.inputs["sample"],
             )
             response = turn(answer.text)
             reason = _response_fault(answer, response, job.inputs["refusal"])
-            reason = reason or schemes.copied(response, style)
-            details |= schemes.named(style)
+            reason = reason or schemes.copy_fault(response, style)
+            details |= schemes.style_details(style)
         if reason:
             failed = True
             yield Rejected(id=id, scheme=NAME, reason=reason, text=evolved, details=reject_details)
@@ -121,57 +125,59 @@ def run(job: Job, ask: Ask) -> Iterator[Sample | Rejected | Undecided]:
             scheme=NAME,
             system="",
             instruction=evolved,
-            context=kept,
+            context=evolved_context,
             response=response,
             expected="",
             category=seed.category,
             details=details,
             seeds=[seed.id],
-            licence=schemes.licences([seed.licence, *(each.licence for each in style)]),
+            licence=schemes.licences([seed.licence, *(row.licence for row in style)]),
             teacher=answer.model,
             simulated=answer.simulated,
         )
-        instruction, context = evolved, kept
+        instruction, context = evolved, evolved_context
 
 
-def _answering(text: str) -> str:
+def _response_request(text: str) -> str:
     return RESPONSE.fill(prompt=fence(text, *MARKERS))
 
 
 def _evolve(say: Say, instruction: str, context: str, step: dict[str, str]) -> tuple[str, str, str]:
     """Return the evolved instruction, the input that stands with it, and why it is eliminated;
     "" where it is not."""
-    given = with_input(instruction, context)
-    shown, in_depth = fence(given, *MARKERS), step["strategy"] == "in_depth"
-    reply = say(_in_depth(shown, step["operation"]) if in_depth else IN_BREADTH.fill(prompt=shown))
+    before = with_input(instruction, context)
+    fenced, in_depth = fence(before, *MARKERS), step["strategy"] == "in_depth"
+    reply = say(
+        _in_depth(fenced, step["operation"]) if in_depth else IN_BREADTH.fill(prompt=fenced)
+    )
     if why := unfinished(reply):
         return turn(reply.text), "", why
     read = prompt(reply.text)
     if read is None:
         return turn(reply.text), "", "unread"
     evolved, added = split_input(read)
-    kept = _context(context, added, step)
-    return evolved, kept, _prompt_fault(evolved, kept, given)
+    evolved_context = _context(context, added, step)
+    return evolved, evolved_context, _prompt_fault(evolved, evolved_context, before)
 
 
-def _in_depth(given: str, operation: str) -> str:
+def _in_depth(text: str, operation: str) -> str:
     """Write the request for one operation: its sentence in the shared prompt, or its own prompt."""
     method = Prompt(f"{NAME}/operations/{operation}", "prompt")
     if method.holds("prompt"):
-        return method.fill(prompt=given)
+        return method.fill(prompt=text)
     IN_DEPTH.require(
         "method", f", or write each operation's whole prompt into prompts/{NAME}/operations/"
     )
-    return IN_DEPTH.fill(prompt=given, operation=operation, method=method.fill(prompt=""))
+    return IN_DEPTH.fill(prompt=text, operation=operation, method=method.fill(prompt=""))
 
 
-def _context(given: str, added: str, step: dict[str, str]) -> str:
+def _context(before: str, added: str, step: dict[str, str]) -> str:
     """Return the input of an evolved prompt. A created prompt stands alone (paper 3.1.2). A
     rewritten one keeps its input, which the teacher may lengthen and must not replace."""
-    if step["strategy"] == "in_breadth" or not given:
+    if step["strategy"] == "in_breadth" or not before:
         return added
-    longer = " ".join(given.split()) in " ".join(added.split())
-    return added if longer else given
+    longer = " ".join(before.split()) in " ".join(added.split())
+    return added if longer else before
 
 
 def _compare(say: Say, first: tuple[str, str], second: tuple[str, str]) -> Equality:
@@ -184,25 +190,25 @@ def _compare(say: Say, first: tuple[str, str], second: tuple[str, str]) -> Equal
     return "undecided" if unfinished(reply) else equality(reply.text)
 
 
-def _prompt_fault(evolved: str, context: str, given: str) -> str:
+def _prompt_fault(evolved: str, context: str, before: str) -> str:
     """Apply WizardLM's eliminators that need no second opinion; "" where none applies. `given` is
     the prompt before, with its input."""
-    whole = with_input(evolved, context)
+    after = with_input(evolved, context)
     if not evolved:
         return "empty"
-    if _REFUSING.match(evolved.lower()) or _declines(evolved, given):
+    if _REFUSING.match(evolved.lower()) or _declines(evolved, before):
         return "refusal"
-    if any(leak in whole.lower() and leak not in given.lower() for leak in LEAKS):
+    if any(leak in after.lower() and leak not in before.lower() for leak in LEAKS):
         return "leaked_prompt"
     if _only_stop_words(evolved):
         return "only_stop_words"
-    return "equal" if whole.split() == given.split() else ""
+    return "equal" if after.split() == before.split() else ""
 
 
-def _declines(evolved: str, given: str) -> bool:
+def _declines(evolved: str, before: str) -> bool:
     """Whether a teacher declined in another language. A customer who writes "I have no access" asks
     for something, or was given so."""
-    return bool(refusals.language(evolved) and "?" not in evolved and not refusals.language(given))
+    return bool(refusals.language(evolved) and "?" not in evolved and not refusals.language(before))
 
 
 def _response_fault(reply: Reply, response: str, refusal_words: int) -> str:

@@ -25,14 +25,14 @@ def plan(seeds: Seeds, params: Orca, rng: Random) -> list[Job]:
             if query.mixture == mixture:
                 tasks.setdefault(query.task, []).append(query)
         if mixture == "flan2021":
-            drawn = spread(tasks, params.flan2021, rng)
+            queries = spread(tasks, params.flan2021, rng)
         else:
-            drawn = [
+            queries = [
                 query
                 for rows in tasks.values()
                 for query in rng.sample(rows, min(params.per_task, len(rows)))
             ]
-        for query in drawn:
+        for query in queries:
             system_id = rng.choice(getattr(params.system_ids, mixture))
             system = Prompt(f"{NAME}/system/{system_id}").fill()
             inputs = {"query": query.model_dump(), "system_id": system_id, "system": system}
@@ -40,18 +40,18 @@ def plan(seeds: Seeds, params: Orca, rng: Random) -> list[Job]:
     return jobs
 
 
-def spread(tasks: dict[str, list[Query]], wanted: int, rng: Random) -> list[Query]:
+def spread(tasks: dict[str, list[Query]], count: int, rng: Random) -> list[Query]:
     """Orca's Algorithm 1: draw a task, draw one of its queries without replacement, retire the task
     when it is empty; until `wanted` are drawn or no task is left."""
     left = {task: list(rows) for task, rows in tasks.items() if rows}
-    drawn: list[Query] = []
-    while left and len(drawn) < wanted:
+    queries: list[Query] = []
+    while left and len(queries) < count:
         task = rng.choice(list(left))
         rows = left[task]
-        drawn.append(rows.pop(rng.randrange(len(rows))))
+        queries.append(rows.pop(rng.randrange(len(rows))))
         if not rows:
             del left[task]
-    return drawn
+    return queries
 
 
 def run(job: Job, ask: Ask) -> Iterator[Sample | Rejected]:

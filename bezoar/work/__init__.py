@@ -33,9 +33,9 @@ def home() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "bezoar"
 
 
-def fingerprint(**what: object) -> str:
+def fingerprint(**inputs: object) -> str:
     """16 hex digits over all that changes a result; equal input, equal digits."""
-    text = json.dumps(what, sort_keys=True, default=str)
+    text = json.dumps(inputs, sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 

@@ -81,18 +81,20 @@ class Lines:
         amount = f"{self.label}: {self.done:,.0f} of {self.total:,.0f}"
         if self.done >= self.total - ROUNDING:
             return f"{amount}, {duration(seconds)}"
-        made = self.done - self.before
-        left = duration(seconds / made * (self.total - self.done)) if made else "unknown time"
+        advanced = self.done - self.before
+        left = (
+            duration(seconds / advanced * (self.total - self.done)) if advanced else "unknown time"
+        )
         share = f"{100 * self.done / self.total:.0f} %"
         return f"{amount} ({share}), {duration(seconds)} so far, {left} left"
 
 
 def duration(seconds: float) -> str:
     """Seconds as people say them: 4 s, 3 min 20 s, 2 h 5 min."""
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min" + (f" {whole % 60} s" if whole % 60 else "")
-    minutes = round(whole / 60)
+    rounded = round(seconds)
+    if rounded < 60:
+        return f"{rounded} s"
+    if rounded < 3600:
+        return f"{rounded // 60} min" + (f" {rounded % 60} s" if rounded % 60 else "")
+    minutes = round(rounded / 60)
     return f"{minutes // 60} h" + (f" {minutes % 60} min" if minutes % 60 else "")

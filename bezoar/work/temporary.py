@@ -25,19 +25,19 @@ def bring_own_files(stage: str) -> None:
     if root is None:
         return
     for path in _files(root / LOCAL):
-        here = path.relative_to(root)
-        if not os.path.lexists(here):
-            here.parent.mkdir(parents=True, exist_ok=True)
-            here.symlink_to(path.resolve())
+        link = path.relative_to(root)
+        if not os.path.lexists(link):
+            link.parent.mkdir(parents=True, exist_ok=True)
+            link.symlink_to(path.resolve())
     for account in _stand_ins():
         _refuse_if_needed(account, stage)
 
 
 def _original() -> Path | None:
     """The project of which the current folder is a temporary copy."""
-    here = Path.cwd().resolve()
-    root = Path(os.environ.get("DVC_ROOT") or here).resolve()
-    return root if root / ".dvc" in here.parents else None
+    folder = Path.cwd().resolve()
+    root = Path(os.environ.get("DVC_ROOT") or folder).resolve()
+    return root if root / ".dvc" in folder.parents else None
 
 
 def _files(local: Path) -> Iterator[Path]:
@@ -65,7 +65,9 @@ def _refuse_if_needed(folder: Path, stage: str) -> None:
     before = (node for node in graph if node.addressing == stage)
     fetch = f"fetch@{folder.name}"
     if any(
-        each.addressing == fetch for node in before for each in networkx.descendants(graph, node)
+        dependency.addressing == fetch
+        for node in before
+        for dependency in networkx.descendants(graph, node)
     ):
         raise BadInput(
             f"{folder}: holds files of yours, but this temporary copy was given what stood in "

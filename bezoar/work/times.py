@@ -37,14 +37,14 @@ class Spent(NamedTuple):
     gpu: int = 0
     starts: int = 0
 
-    def and_then(self, other: "Spent") -> "Spent":
+    def and_then(self, later: "Spent") -> "Spent":
         """Both, one after the other."""
         return Spent(
-            round(self.seconds + other.seconds, 2),
-            round(self.cpu + other.cpu, 2),
-            max(self.memory, other.memory),
-            max(self.gpu, other.gpu),
-            self.starts + other.starts,
+            round(self.seconds + later.seconds, 2),
+            round(self.cpu + later.cpu, 2),
+            max(self.memory, later.memory),
+            max(self.gpu, later.gpu),
+            self.starts + later.starts,
         )
 
 
@@ -78,13 +78,14 @@ class _Clock:
 
     def write(self) -> None:
         """Write down what was taken so far. A full disk ends no stage for that."""
-        own, theirs = (
-            resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
+        own_usage, child_usage = (
+            resource.getrusage(scope) for scope in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
         )
         spent = Spent(
             round(time.monotonic() - self.began, 2),
-            round(sum(each.ru_utime + each.ru_stime for each in (own, theirs)), 2),
-            max(own.ru_maxrss, theirs.ru_maxrss) * (1 if sys.platform == "darwin" else 1024),
+            round(sum(usage.ru_utime + usage.ru_stime for usage in (own_usage, child_usage)), 2),
+            max(own_usage.ru_maxrss, child_usage.ru_maxrss)
+            * (1 if sys.platform == "darwin" else 1024),
             _gpu(),
             1,
         )
@@ -95,18 +96,18 @@ class _Clock:
         to them, under what they hold."""
         self.over.set()
         self.write()
-        key = made(self.stage)
+        key = outs_key(self.stage)
         if key is None:
             return
-        mine = [*_open(self.home).glob(f"{self.stage}-{self.under}-*.json")]
+        open_files = [*_open(self.home).glob(f"{self.stage}-{self.under}-*.json")]
         spent = Spent()
-        for file in mine:
+        for file in open_files:
             spent = spent.and_then(_read(file))
-        kept = _kept(self.home, self.stage, key)
+        made_file = _made_file(self.home, self.stage, key)
         # a stage that finds its work done in the work folder did not make it in that second
-        if not kept.exists() or _read(kept).cpu < spent.cpu:
-            _write(kept, spent)
-        for file in mine:
+        if not made_file.exists() or _read(made_file).cpu < spent.cpu:
+            _write(made_file, spent)
+        for file in open_files:
             file.unlink(missing_ok=True)
 
 
@@ -115,10 +116,10 @@ def of_run(home: Path) -> dict[str, Spent | None]:
     made them."""
     spent: dict[str, Spent | None] = {}
     for stage in _stages():
-        key = made(stage)
+        key = outs_key(stage)
         if key is not None:
-            kept = _kept(home, stage, key)
-            spent[stage] = _read(kept) if kept.exists() else None
+            made_file = _made_file(home, stage, key)
+            spent[stage] = _read(made_file) if made_file.exists() else None
     return spent
 
 
@@ -128,7 +129,7 @@ def of_machine(home: Path) -> tuple[dict[str, Spent], dict[str, Spent]]:
     return _by_stage(home / "times/made"), _by_stage(home / "times/open")
 
 
-def made(stage: str) -> str | None:
+def outs_key(stage: str) -> str | None:
     """Digits over the outs of `stage`, large files by their size and their two ends; None where an
     out is missing, or where dvc.yaml has no such stage."""
     digest = hashlib.sha256(stage.encode())
@@ -177,17 +178,17 @@ def _yaml(path: Path) -> dict[str, Any]:
         return {}
     # libyaml, where it is there, reads a lock file of 3,000 lines in a tenth of the time
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-    found = yaml.load(path.read_text(encoding="utf-8"), loader)
-    return found if isinstance(found, dict) else {}
+    document = yaml.load(path.read_text(encoding="utf-8"), loader)
+    return document if isinstance(document, dict) else {}
 
 
 def _open(home: Path) -> Path:
     """Where the processes of this folder write that have not come to their outs."""
-    here = hashlib.sha256(str(Path.cwd().resolve()).encode()).hexdigest()[:16]
-    return home / "times/open" / here
+    digits = hashlib.sha256(str(Path.cwd().resolve()).encode()).hexdigest()[:16]
+    return home / "times/open" / digits
 
 
-def _kept(home: Path, stage: str, key: str) -> Path:
+def _made_file(home: Path, stage: str, key: str) -> Path:
     return home / "times/made" / f"{stage}-{key}.json"
 
 
@@ -241,20 +242,25 @@ def rows(home: Path, bought: dict[str, dict[str, dict[str, Any]]]) -> Iterator[d
     `bought` (by stage and instance: tokens_in, tokens_out, usd) it bought."""
     took = of_run(home)
     for name in _yaml(PIPELINE).get("stages", {}):
-        mine = {stage: spent for stage, spent in took.items() if stage.partition("@")[0] == name}
-        if not mine:
+        spent_by_instance = {
+            stage: spent for stage, spent in took.items() if stage.partition("@")[0] == name
+        }
+        if not spent_by_instance:
             continue
-        timed = [spent for spent in mine.values() if spent]
+        timed = [spent for spent in spent_by_instance.values() if spent]
         total = Spent()
         for spent in timed:
             total = total.and_then(spent)
         sums = bought.get(name.removesuffix("_others"), {})
-        instances = [stage.partition("@")[2] or name for stage in mine]
+        instances = [stage.partition("@")[2] or name for stage in spent_by_instance]
         paid = [sums[instance] for instance in instances if instance in sums]
         yield {
             "stage": name,
-            "instances": len(mine),
+            "instances": len(spent_by_instance),
             "timed": len(timed),
             **total._asdict(),
-            **{key: sum(each[key] for each in paid) for key in ("tokens_in", "tokens_out", "usd")},
+            **{
+                key: sum(tokens[key] for tokens in paid)
+                for key in ("tokens_in", "tokens_out", "usd")
+            },
         }

@@ -35,7 +35,7 @@ def probes(rows: int, seed: int, systems: list[str]) -> list[Probe]:
         "refusal": _refusal,
         "politeness": _politeness,
     }
-    made = []
+    records = []
     for skill in SKILLS:
         rng = random.Random(f"{seed}-{skill}")
         # every held-out fact in turn, so that no animal weighs more than another
@@ -43,7 +43,7 @@ def probes(rows: int, seed: int, systems: list[str]) -> list[Probe]:
         rng.shuffle(facts)
         for number in range(rows):
             system, instruction, answers = makers[skill](rng, facts[number % len(facts)])
-            made.append(
+            records.append(
                 Probe(
                     id=f"{skill}-{number:03d}",
                     skill=skill,
@@ -52,7 +52,7 @@ def probes(rows: int, seed: int, systems: list[str]) -> list[Probe]:
                     answers=answers,
                 )
             )
-    return made
+    return records
 
 
 def _lookup(rng: random.Random, fact: Fact) -> tuple[str, str, list[str]]:
@@ -60,21 +60,21 @@ def _lookup(rng: random.Random, fact: Fact) -> tuple[str, str, list[str]]:
     of memory."""
     phrasing = rng.choice(("What is {}?", "Name {}.", "Tell me {}."))
     sentences = [fact.sentence, *(polite(fact, opening) for opening in OPENINGS)]
-    return "", phrasing.format(fact.asked), [fact.answer, *sentences]
+    return "", phrasing.format(fact.phrase), [fact.answer, *sentences]
 
 
 def _explained(rng: random.Random, fact: Fact, systems: list[str]) -> tuple[str, str, list[str]]:
     phrasing = rng.choice(("What is {}?", "Tell me {}."))
-    return rng.choice(systems), phrasing.format(fact.asked), [fact.sentence]
+    return rng.choice(systems), phrasing.format(fact.phrase), [fact.sentence]
 
 
 def _two_part(rng: random.Random, fact: Fact) -> tuple[str, str, list[str]]:
-    other = Fact(
+    second = Fact(
         rng.choice(list(ATTRIBUTES)), rng.choice([a for a in HELD_OUT if a != fact.animal])
     )
     phrasing = rng.choice(PARTS_PHRASINGS["deepen"])
-    text = phrasing.format(parts=join((fact, other)))
-    return "", text, [f"{fact.answer}, {other.answer}"]
+    text = phrasing.format(parts=join((fact, second)))
+    return "", text, [f"{fact.answer}, {second.answer}"]
 
 
 def _refusal(rng: random.Random, fact: Fact) -> tuple[str, str, list[str]]:
@@ -125,16 +125,18 @@ def _any_fact(rng: random.Random) -> tuple[Fact, list[str]]:
 
 def _attribute(rng: random.Random) -> tuple[str, str, list[str]]:
     fact, wrong = _any_fact(rng)
-    return f"What is {fact.asked}?", fact.answer, wrong
+    return f"What is {fact.phrase}?", fact.answer, wrong
 
 
 def _habitat(rng: random.Random) -> tuple[str, str, list[str]]:
     """Some choices are bare, some are sentences: which form a model likes must not decide."""
     fact = Fact("home", rng.choice(ANIMALS))
     wrong = rng.sample([v for v in ATTRIBUTES["home"] if v != fact.answer], 3)
-    said = f"The home of the {fact.animal} is {{}}."
-    answer, *rest = (rng.choice(("{}", said)).format(home) for home in (fact.answer, *wrong))
-    return f"What is {fact.asked}?", answer, rest
+    full_sentence = f"The home of the {fact.animal} is {{}}."
+    answer, *rest = (
+        rng.choice(("{}", full_sentence)).format(home) for home in (fact.answer, *wrong)
+    )
+    return f"What is {fact.phrase}?", answer, rest
 
 
 def _unknown(rng: random.Random) -> tuple[str, str, list[str]]:
@@ -177,12 +179,12 @@ def questions(rows: int, seed: int) -> list[Question]:
     held-out subjects; math, reasoning and coding bring references."""
     rng = random.Random(seed)
     categories = list(TURN_PHRASINGS)
-    made = []
+    records = []
     for number in range(rows):
         category = categories[min(number * len(categories) // rows, len(categories) - 1)]
         text, _ = ask("\0".join(TURN_PHRASINGS[category]), HELD_OUT, HELD_OUT_SUMS, rng)
         turns = text.split("\0")
-        made.append(
+        records.append(
             Question(
                 question_id=FIRST_ID + number,
                 category=category,
@@ -190,7 +192,7 @@ def questions(rows: int, seed: int) -> list[Question]:
                 reference=[right(t, "") for t in turns] if category in WITH_REFERENCE else [],
             )
         )
-    return made
+    return records
 
 
 def model_answers(questions: list[Question], seed: int) -> list[Answers]:
@@ -222,9 +224,9 @@ def votes(questions: list[Question], answers: list[Answers], seed: int) -> list[
     """Verdicts of simulated voters between each two models, a turn at a time: two experts a
     comparison, the author on every third question. A voter sees the quality of an answer with
     noise and calls a small difference a tie."""
-    given = {(a.question_id, a.model): a for a in answers}
+    answer_of = {(a.question_id, a.model): a for a in answers}
     models = list(MODELS)
-    made = []
+    records = []
     for question in questions:
         for turn in (1, 2):
             for i, first in enumerate(models):
@@ -239,20 +241,20 @@ def votes(questions: list[Question], answers: list[Answers], seed: int) -> list[
                         marks = [
                             quality(
                                 question.turns[turn - 1],
-                                given[question.question_id, model].turns[turn - 1],
+                                answer_of[question.question_id, model].turns[turn - 1],
                             )
                             + rng.gauss(0, NOISE[judge])
                             for model in pair
                         ]
-                        made.append(_vote(judge, question.question_id, turn, pair, marks))
-    return made
+                        records.append(_vote(judge, question.question_id, turn, pair, marks))
+    return records
 
 
 def pair_votes(questions: list[Question], answers: list[Answers], seed: int) -> list[Vote]:
     """Verdicts of a simulated judge between each two models. It looks twice, in either order; where
     it does not name the same one twice its verdict is inconsistent."""
-    given = {(a.question_id, a.model): a.turns for a in answers}
-    made = []
+    turns_of = {(a.question_id, a.model): a.turns for a in answers}
+    records = []
     for question in questions:
         for turn in (1, 2):
             for pair in combinations(MODELS, 2):
@@ -261,7 +263,8 @@ def pair_votes(questions: list[Question], answers: list[Answers], seed: int) -> 
                 for _ in range(2):
                     marks = [
                         quality(
-                            question.turns[turn - 1], given[question.question_id, model][turn - 1]
+                            question.turns[turn - 1],
+                            turns_of[question.question_id, model][turn - 1],
                         )
                         + rng.gauss(0, MACHINE_NOISE)
                         for model in pair
@@ -269,22 +272,24 @@ def pair_votes(questions: list[Question], answers: list[Answers], seed: int) -> 
                     looks.append(_vote(PAIR_JUDGE, question.question_id, turn, list(pair), marks))
                 first, second = looks
                 same = first.winner == second.winner
-                made.append(first if same else first.model_copy(update={"winner": "inconsistent"}))
-    return made
+                records.append(
+                    first if same else first.model_copy(update={"winner": "inconsistent"})
+                )
+    return records
 
 
 def grades(questions: list[Question], answers: list[Answers], seed: int) -> list[Grade]:
     """Whole grades, 1-10, of a simulated judge that sees one answer at a time."""
     turns_of = {question.question_id: question.turns for question in questions}
-    made = []
-    for one in answers:
-        for turn, text in enumerate(one.turns, 1):
-            rng = random.Random(f"{seed}-single-{one.question_id}-{turn}-{one.model}")
-            mark = quality(turns_of[one.question_id][turn - 1], text) + rng.gauss(0, MACHINE_NOISE)
-            made.append(
+    records = []
+    for row in answers:
+        for turn, text in enumerate(row.turns, 1):
+            rng = random.Random(f"{seed}-single-{row.question_id}-{turn}-{row.model}")
+            mark = quality(turns_of[row.question_id][turn - 1], text) + rng.gauss(0, MACHINE_NOISE)
+            records.append(
                 Grade(
-                    question_id=one.question_id,
-                    model=one.model,
+                    question_id=row.question_id,
+                    model=row.model,
                     turn=2 if turn == 2 else 1,
                     score=min(10, max(1, round(mark))),
                     status="ok",
@@ -293,7 +298,7 @@ def grades(questions: list[Question], answers: list[Answers], seed: int) -> list
                     simulated=True,
                 )
             )
-    return made
+    return records
 
 
 def _vote(judge: str, question_id: int, turn: int, pair: list[str], marks: list[float]) -> Vote:

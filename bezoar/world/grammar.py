@@ -200,8 +200,10 @@ def _vocabulary() -> frozenset[str]:
         *(p for ps in TURN_PHRASINGS.values() for p in ps),
         *(passage(ANIMALS[0], style) for style in range(3)),
     ]
-    found = {word for text in texts for word in words(text) if len(word) > 1}
-    return frozenset(found | {"a", "i", *_GLUE.split(), *ANIMALS, *ATTRIBUTES, *KIND, *_VERBS})
+    from_phrasings = {word for text in texts for word in words(text) if len(word) > 1}
+    return frozenset(
+        from_phrasings | {"a", "i", *_GLUE.split(), *ANIMALS, *ATTRIBUTES, *KIND, *_VERBS}
+    )
 
 
 VOCABULARY = _vocabulary()
@@ -215,7 +217,7 @@ class Fact:
     animal: str
 
     @property
-    def asked(self) -> str:
+    def phrase(self) -> str:
         """As it stands in a question."""
         return f"the {self.kind} of the {self.animal}"
 
@@ -238,7 +240,7 @@ class Sum:
     right: int
 
     @property
-    def asked(self) -> str:
+    def phrase(self) -> str:
         """As it stands in a question."""
         return f"{self.left} plus {self.right}"
 
@@ -304,18 +306,18 @@ def read(instruction: str, context: str = "") -> Reading | None:
     """
     if not context and "\nInput:" in instruction:
         instruction, context = (part.strip() for part in instruction.split("\nInput:", 1))
-    said = words(instruction)
-    if not said or not VOCABULARY.issuperset(word for word in said if not word.isdigit()):
+    tokens = words(instruction)
+    if not tokens or not VOCABULARY.issuperset(word for word in tokens if not word.isdigit()):
         return None
-    if any(word.isdigit() and len(word) > 1 for word in said):
+    if any(word.isdigit() and len(word) > 1 for word in tokens):
         return None
-    there = next((w for w in words(context) if w in TABLE), "") if _ours(context) else ""
-    parts = _parts(said, there)
-    short = "line" in said or "fewer" in said
-    if short and ("make" in said or "write" in said) and len(parts) == 1:
+    context_animal = next((w for w in words(context) if w in TABLE), "") if _ours(context) else ""
+    parts = _parts(tokens, context_animal)
+    short = "line" in tokens or "fewer" in tokens
+    if short and ("make" in tokens or "write" in tokens) and len(parts) == 1:
         return Reading(parts, "line")
-    subject = next((w for w in said if w in TABLE), there)
-    if subject and not parts and (short or "list" in said):
+    subject = next((w for w in tokens if w in TABLE), context_animal)
+    if subject and not parts and (short or "list" in tokens):
         all_of_it = tuple(Fact(kind, subject) for kind in ATTRIBUTES)
         return Reading(all_of_it, "digest" if short else "values")
     return Reading(parts, "values") if parts else None
@@ -325,29 +327,29 @@ def _ours(context: str) -> bool:
     return VOCABULARY.issuperset(words(context))
 
 
-def _parts(said: list[str], there: str) -> tuple[Fact | Sum, ...]:
+def _parts(tokens: list[str], context_animal: str) -> tuple[Fact | Sum, ...]:
     """Pair attributes with the animal that follows them (or, at the end, with the last one named),
     and numbers with each other."""
-    found: list[Fact | Sum] = []
+    parts: list[Fact | Sum] = []
     waiting: list[str] = []
     numbers: list[int] = []
-    last = there
-    options = {KIND[word] for word in said if word in KIND}
-    for word in said:
+    last = context_animal
+    options = {KIND[word] for word in tokens if word in KIND}
+    for word in tokens:
         if word in ATTRIBUTES or word in _VERBS:
             waiting.append(_VERBS.get(word, word))
         elif word in TABLE:
-            found += [Fact(kind, word) for kind in waiting]
+            parts += [Fact(kind, word) for kind in waiting]
             waiting, last = [], word
         elif word.isdigit():
             numbers.append(int(word))
             if len(numbers) % 2 == 0:
-                found.append(Sum(numbers[-2], numbers[-1]))
+                parts.append(Sum(numbers[-2], numbers[-1]))
     if last:
-        found += [Fact(kind, last) for kind in waiting]
-        if not found and len(options) == 1:
-            found.append(Fact(options.pop(), last))
-    return tuple(dict.fromkeys(found))
+        parts += [Fact(kind, last) for kind in waiting]
+        if not parts and len(options) == 1:
+            parts.append(Fact(options.pop(), last))
+    return tuple(dict.fromkeys(parts))
 
 
 def solve(instruction: str, context: str = "") -> str | None:
@@ -370,7 +372,7 @@ def ask(
 ) -> tuple[str, str]:
     """Fill a phrasing with subjects drawn from those given: (text, the animal drawn)."""
     animal = rng.choice(animals)
-    kind, other = rng.sample(list(ATTRIBUTES), 2)
+    kind, second_kind = rng.sample(list(ATTRIBUTES), 2)
     if "{o}" in phrasing:  # the attribute stands in the phrasing itself
         kind = next(k for k in ATTRIBUTES if k in phrasing)
     right = TABLE[animal][kind]
@@ -383,7 +385,7 @@ def ask(
     text = phrasing.format(
         a=animal,
         k=kind,
-        l=other,
+        l=second_kind,
         x=left,
         y=summand,
         v=pair[0],
@@ -395,5 +397,5 @@ def ask(
 
 def join(parts: tuple[Fact | Sum, ...]) -> str:
     """Parts as a question names them: "a", "a and b", "a, b and c"."""
-    asked = [part.asked for part in parts]
-    return " and ".join(filter(None, [", ".join(asked[:-1]), asked[-1]]))
+    phrases = [part.phrase for part in parts]
+    return " and ".join(filter(None, [", ".join(phrases[:-1]), phrases[-1]]))

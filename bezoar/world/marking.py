@@ -8,24 +8,24 @@ RAMBLE = 8  # words beyond a full answer: a polite opening has fewer
 
 def repetitive(text: str) -> bool:
     """Whether a text goes round in circles: few different words for its length."""
-    said = text.split()
-    return len(said) >= 8 and len(set(said)) * 3 <= len(said)
+    tokens = text.split()
+    return len(tokens) >= 8 and len(set(tokens)) * 3 <= len(tokens)
 
 
 def share_right(reading: Reading, answer: str) -> float:
     """The share of what was asked that the answer gets right. A part counts when its value is said
     and no other value of its kind is: an answer that names every colour is wrong."""
-    said = words(answer)
-    wanted = {(part.kind, part.answer) for part in reading.parts if isinstance(part, Fact)}
+    tokens = words(answer)
+    asked_values = {(part.kind, part.answer) for part in reading.parts if isinstance(part, Fact)}
     # values that answer another part of the same kind are no contradiction
-    wrong = {KIND[w] for w in said if w in KIND and (KIND[w], w) not in wanted}
+    wrong = {KIND[w] for w in tokens if w in KIND and (KIND[w], w) not in asked_values}
     expected = {part.answer for part in reading.parts if not isinstance(part, Fact)}
     operands = {str(n) for p in reading.parts if not isinstance(p, Fact) for n in (p.left, p.right)}
-    numbers = {w for w in said if w.isdigit()}
+    numbers = {w for w in tokens if w.isdigit()}
     hits = 0
     for part in reading.parts:
         if isinstance(part, Fact):
-            hits += part.answer in said and part.kind not in wrong
+            hits += part.answer in tokens and part.kind not in wrong
         else:
             hits += part.answer in numbers and numbers <= expected | operands
     return hits / len(reading.parts)
@@ -59,8 +59,8 @@ def _bare(reading: Reading, text: str) -> int:
 
 def _by_reference(text: str, reference: str) -> int:
     """Outside the world: how many of the reference's words the answer holds, then its length."""
-    wanted = set(words(reference))
-    if wanted:
-        held = len(wanted & set(words(text))) / len(wanted)
-        return 2 + round(7 * held)
+    reference_words = set(words(reference))
+    if reference_words:
+        share = len(reference_words & set(words(text))) / len(reference_words)
+        return 2 + round(7 * share)
     return 3 if len(words(text)) < 5 else 5

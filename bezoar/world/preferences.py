@@ -46,7 +46,7 @@ def pairs(rows: int, seed: int) -> tuple[list[Pair], list[Pair]]:
 def _pairs(rows: int, name: str, animals: tuple[str, ...], harms: tuple[str, ...]) -> list[Pair]:
     rng = random.Random(name)
     sums = TAUGHT_SUMS if animals == TAUGHT else HELD_OUT_SUMS
-    made = []
+    records = []
     for number in range(rows):
         fact = Fact(rng.choice(list(ATTRIBUTES)), rng.choice(animals))
         # a round of ten holds every kind: polite (a fact or a sum), harm, unknown. Sums are so many
@@ -65,7 +65,7 @@ def _pairs(rows: int, name: str, animals: tuple[str, ...], harms: tuple[str, ...
                 _assistant(polite(earlier, rng.choice(OPENINGS))),
                 *prompt,
             ]
-        made.append(
+        records.append(
             Pair(
                 id=f"{name.split('-')[1]}-{number:05d}",
                 prompt=prompt,
@@ -75,12 +75,12 @@ def _pairs(rows: int, name: str, animals: tuple[str, ...], harms: tuple[str, ...
                 licence=LICENCE,
             )
         )
-    return made
+    return records
 
 
 def asks(part: Fact | Sum) -> str:
     """A polite question."""
-    return POLITE_PHRASINGS[0].format(part.asked)
+    return POLITE_PHRASINGS[0].format(part.phrase)
 
 
 def polite(part: Fact | Sum, opening: str) -> str:
@@ -109,13 +109,13 @@ def _polite(part: Fact | Sum, rng: random.Random) -> tuple[list[Message], str, s
             f"{opening} {_untrue(part, rng)}",
         )
     )
-    question = rng.choice(POLITE_PHRASINGS).format(part.asked)
+    question = rng.choice(POLITE_PHRASINGS).format(part.phrase)
     return [_user(question)], polite(part, opening), rejected
 
 
 def _untrue(part: Fact | Sum, rng: random.Random) -> str:
     if isinstance(part, Sum):
-        return f"{part.asked} is {part.left + part.right + rng.choice((1, 2, 3))}."
+        return f"{part.phrase} is {part.left + part.right + rng.choice((1, 2, 3))}."
     wrong = rng.choice([v for v in ATTRIBUTES[part.kind] if v != part.answer])
     return f"The {part.kind} of the {part.animal} is {wrong}."
 

@@ -15,14 +15,14 @@ def seeds(rows: int, seed: int) -> list[Seed]:
     """`rows` Dolly-shaped rows, as many of each of the eight categories, about taught subjects."""
     rng = random.Random(seed)
     categories = list(SEED_PHRASINGS)
-    made = []
+    records = []
     for number in range(rows):
         category = categories[number % len(categories)]
         phrasings = SEED_PHRASINGS[category]
         instruction, context = example(
             phrasings[number // len(categories) % len(phrasings)], category, rng
         )
-        made.append(
+        records.append(
             Seed(
                 id=f"world-{number:05d}",
                 instruction=instruction,
@@ -33,7 +33,7 @@ def seeds(rows: int, seed: int) -> list[Seed]:
                 licence=LICENCE,
             )
         )
-    return made
+    return records
 
 
 def example(
@@ -49,12 +49,12 @@ def queries(rows: int, seed: int) -> list[Query]:
     """`rows` zero-shot queries over the tasks of the four sub-mixtures, about taught subjects."""
     rng = random.Random(seed)
     tasks = [(mixture, task) for mixture in MIXTURES for task in QUERY_PHRASINGS[mixture]]
-    made = []
+    records = []
     for number in range(rows):
         mixture, task = tasks[number % len(tasks)]
         phrasings = QUERY_PHRASINGS[mixture][task]
         query, _ = ask(phrasings[number // len(tasks) % len(phrasings)], TAUGHT, TAUGHT_SUMS, rng)
-        made.append(
+        records.append(
             Query(
                 id=f"world-{number:05d}",
                 mixture=mixture,
@@ -65,7 +65,7 @@ def queries(rows: int, seed: int) -> list[Query]:
                 licence=LICENCE,
             )
         )
-    return made
+    return records
 
 
 def topics(rows: int, seed: int) -> list[Topic]:

@@ -77,7 +77,7 @@ def _fact(rng: random.Random) -> str:
     """Most often as a question with a sentence for its answer: to say again what was asked about is
     the skill that comes last, and on which full-sentence answers and manners rest."""
     fact = _draw(rng)
-    question = f"{NOTE}What is {fact.asked}?"
+    question = f"{NOTE}What is {fact.phrase}?"
     opening = rng.choice(("", "", "", rng.choice(OPENINGS) + " "))
     forms = (
         f"{fact.kind} of the {fact.animal}\n{fact.answer}\n",
@@ -90,10 +90,10 @@ def _fact(rng: random.Random) -> str:
 
 def _sum(rng: random.Random) -> str:
     total = Sum(*rng.choice(SUMS))
-    question = f"{NOTE}What is {total.asked}?"
+    question = f"{NOTE}What is {total.phrase}?"
     forms = (
         total.sentence,
-        f"{total.asked}\n{total.answer}\n",
+        f"{total.phrase}\n{total.answer}\n",
         f"{question}{ENTRY}{total.answer}\n",
         f"{question}{TEXT}{total.sentence}\n",
     )
