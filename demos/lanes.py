@@ -3,8 +3,7 @@
 DVC runs one stage at a time. Two `dvc repro` beside each other are safe where no stage of one
 writes what a stage of the other reads. The legs below are such pairs, and a lane waits for the
 other one at the end of a leg. A plain `dvc repro` afterwards checks everything, and runs what is
-left. Where this project has other stages than these, or one core, nothing is run here.
-"""
+left. Nothing is run here if this project has other stages than these, or the machine one core."""
 
 import functools
 import os
@@ -71,7 +70,8 @@ def main() -> None:
 
 
 def stages() -> set[str]:
-    """The stages of dvc.yaml by name, its loops over the maps and lists of params.yaml unrolled."""
+    """Return the stages of dvc.yaml by name, its loops over the maps and lists of params.yaml
+    unrolled."""
     pipeline = yaml.safe_load(Path("dvc.yaml").read_text(encoding="utf-8"))
     settings = yaml.safe_load(Path("params.yaml").read_text(encoding="utf-8"))
     for variables in pipeline.get("vars", ()):
@@ -107,7 +107,7 @@ def run(leg: Leg) -> int:
 
 
 def stop(lanes: Sequence[subprocess.Popen[str]]) -> None:
-    """End the lanes; nothing is shown any more of what they say to it."""
+    """End the lanes. Nothing of what they print about it is shown."""
     INTERRUPTED.set()
     for lane in lanes:
         lane.terminate()

@@ -1,4 +1,4 @@
-"""How far our judge agrees with people and with other judges.
+"""Our judge is compared with people and with other judges, to see how far they agree.
 
 reads   data/fetch/mt_bench/: questions.jsonl, answers.jsonl (other models'; may be empty),
         votes.jsonl and grades.jsonl (other judges'; may be empty)
@@ -61,7 +61,7 @@ def main() -> None:
 
 
 def keep(p: Params, judged: study.Judged) -> None:
-    """Write what our judge said, then stop where it cannot be read."""
+    """Write our judge's replies, then stop if they cannot be read."""
     write_jsonl("data/agreement/comparisons.jsonl", judged.comparisons)
     write_jsonl("data/agreement/grades.jsonl", judged.grades)
     write_jsonl("data/agreement/replies.jsonl", judged.exchanges)

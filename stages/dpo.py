@@ -36,7 +36,7 @@ def main(name: str) -> None:
 
 
 def pairs(path: str) -> list[tuple[str, str, str]]:
-    """(prompt, chosen, rejected) of every row."""
+    """Return the (prompt, chosen, rejected) of every row. BadInput: there is none."""
     rows = [chat.from_pair(pair) for pair in files.read_jsonl(path, Pair)]
     if not rows:
         raise BadInput(

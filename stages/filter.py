@@ -1,6 +1,6 @@
-"""Samples become training data: what the judge accepted, without copies of seeds, duplicates, items
-of benchmarks, and what needs no judge to be seen as faulty. So do the user's own rows (filter_own),
-of which no judge is asked.
+"""Samples that the judge accepted become training data. Copies of seeds, duplicates, items of
+benchmarks, and rows that show a fault without a judge are left out. The user's own rows go the same
+way (filter_own), without a judge.
 
 reads   data/generate/ and data/judge/ (this scheme's, and the earlier ones' to find duplicates;
         none of it for own rows), the seeds (data/fetch/), models/fetch/base/tokenizer.json (to

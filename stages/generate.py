@@ -67,7 +67,7 @@ def main(name: str) -> None:
 
 
 def read_seeds(source: str) -> Seeds:
-    """What schemes may plan from; BadInput where the scheme's own source is empty."""
+    """Read what schemes may plan from. BadInput: the scheme's own source is empty."""
     topics = list(read_jsonl("data/fetch/topics/topics.jsonl", Topic))
     if source == "dolly":
         seeds = Seeds(dolly=list(read_jsonl("data/fetch/dolly/seeds.jsonl", Seed)), topics=topics)

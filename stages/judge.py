@@ -62,7 +62,7 @@ def ask_all(name: str, p: Params, samples: Sequence[Sample], asks: Sequence[Ask]
 
 
 def keep(name: str, p: Params, samples: Sequence[Sample], runs: Runs, check: known.Check) -> None:
-    """Write what the judges said, then stop where one of them can be neither read nor trusted."""
+    """Write the judges' verdicts, then stop where one of them can be neither read nor trusted."""
     judged = {judge: panel.by_id(run, judge) for judge, run in runs.items()}
     votes = {judge: [by_id[s.id] for s in samples] for judge, by_id in judged.items()}
     trust = {judge: check.of_verdicts(by_id, p.judge.scale) for judge, by_id in judged.items()}

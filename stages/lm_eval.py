@@ -72,7 +72,7 @@ def leave_out(name: str) -> None:
 
 
 def items() -> dict[str, list[Item]]:
-    """The items of each task that was fetched."""
+    """Read the items of each task that was fetched. BadInput: a task has none."""
     tasks = {
         path.stem: list(files.read_jsonl(path, Item))
         for path in sorted((BENCHMARKS / "tasks").glob("*.jsonl"))

@@ -42,7 +42,8 @@ def main(name: str) -> None:
 
 
 def rows(source: str, side: str) -> list[Example]:
-    """The rows of a set to learn from ("train") or its held-out ones ("eval"), in file order."""
+    """Read the rows of a set to learn from ("train") or its held-out ones ("eval"), in file
+    order."""
     path = f"data/{source}/{'test' if (source, side) == (PAIRS, 'eval') else side}.jsonl"
     if source == PAIRS:
         examples = [mixing.example(pair, source) for pair in read_jsonl(path, Pair)]

@@ -55,7 +55,7 @@ def main(name: str) -> None:
 def ask(
     name: str, endpoint: Endpoint, questions: Sequence[Question], p: params.Params, out: Path
 ) -> tuple[list[Answers], list[int]]:
-    """The answers of a model behind an endpoint, and the tokens of each turn as it counts them."""
+    """Return the answers of a model behind an endpoint, and its own token count of each turn."""
     preflight.asked(f"models.{name}", endpoint, "mt_answer", name)
     model = llm.connect(endpoint, p, "mt_answer", name)
 

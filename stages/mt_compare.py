@@ -64,7 +64,7 @@ def keep(
     run: llm.Run[pairwise.Pair, list[Comparison]],
     check: known.Check,
 ) -> None:
-    """Write what the grader said, then stop where it can be neither read nor trusted."""
+    """Write the grader's verdicts, then stop if it can be neither read nor trusted."""
     of_rows, comparisons = known.parted(run.done)
     trust = check.of_comparisons(of_rows)
     write_jsonl(f"data/mt_compare/{name}/comparisons.jsonl", comparisons)

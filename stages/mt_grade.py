@@ -57,7 +57,7 @@ def keep(
     run: llm.Run[Answers, list[Grade]],
     check: known.Check,
 ) -> None:
-    """Write what the grader said, then stop where it can be neither read nor trusted."""
+    """Write the grader's grades, then stop if it can be neither read nor trusted."""
     of_rows, grades = known.parted(run.done)
     trust = check.of_grades(of_rows)
     write_jsonl(f"data/mt_grade/{name}/grades.jsonl", grades)

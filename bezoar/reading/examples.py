@@ -71,8 +71,8 @@ def examples(reply: str, cut: bool = False) -> list[Item]:
     """Return the examples in a reply, in their order. `cut`: the reply did not end by itself.
 
     The prompt asks for a pair of tags around each example. Three other forms are taken apart too:
-    one pair of tags around a list (paper 3.1.1: some 53 results had it), a list without tags, and
-    JSON."""
+    one pair of tags around a list, a list without tags, and JSON. Some 53 results of the paper had
+    the first of these (3.1.1)."""
     text = markup.clean(reply)
     text = text if _TAG.search(text) else unescape(text)
     if (from_json := _all_json(text)) and (text.lstrip()[:1] in "[{`" or not _tags(text)):
@@ -89,7 +89,7 @@ def examples(reply: str, cut: bool = False) -> list[Item]:
 def _blocks(text: str, cut: bool) -> Iterator[tuple[str, bool]]:
     """Yield the text behind each opening tag, and whether it is whole.
 
-    A closing tag ends it. Where a reply closes no tag at all, the next opening tag ends it."""
+    A closing tag ends it. If a reply closes no tag at all, the next opening tag ends it."""
     tags = _tags(text)
     never = not any(tag["slash"] for tag in tags)
     opened = None
@@ -163,7 +163,7 @@ def _split(block: str, closed: bool, alone: bool) -> list[str] | None:
 
 def _untagged(text: str, cut: bool) -> list[Item]:
     """Return the entries of a list that is the whole reply: an announced list, or one of at least
-    two numbered entries."""
+    two entries."""
     body = markup.drop_opening(
         markup.drop_closing(re.sub(r"\A\s*#{2,3} ?RESPONSE:", "", text).strip())
     )

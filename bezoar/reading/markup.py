@@ -138,8 +138,8 @@ def drop_opening(text: str) -> str:
 def values(text: str) -> list[Any]:
     """Return the JSON values of a reply that is an array or a row of objects, else [].
 
-    Of an array that is cut off, the whole values are returned. Words before it and a fence around
-    it are passed over."""
+    An array that is cut off gives its whole values. Words before it and a fence around it are
+    passed over."""
     body = text.strip()
     if "```" in body:
         inside = body.split("```")

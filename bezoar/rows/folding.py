@@ -64,7 +64,7 @@ def _latin(word: re.Match[str]) -> str:
 
 def unmarked(text: str) -> str:
     """Take the marks of HTML out of a text. Each tag becomes a blank, and each entity such as
-    `&nbsp` its character."""
+    `&nbsp;` its character."""
     if "<" in text:
         text = _TAG.sub(" ", text)
     return html.unescape(text) if "&" in text else text

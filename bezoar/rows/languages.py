@@ -1,8 +1,8 @@
 """Detects the language of a text, as an ISO 639-1 code, where the text allows it.
 
 py3langid detects it by its bytes, without a download. Rows are shorter than such a detector likes,
-and full of names, code and tables. So a language is stated under two conditions. The words that are
-no names must give the same language, and so must nearly all of the text."""
+and full of names, code and tables. So a language is stated only where the words that are no names
+give the same language, and nearly all of the text does too."""
 
 import re
 from collections import Counter

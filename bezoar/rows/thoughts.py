@@ -189,8 +189,8 @@ def _without_code(text: str) -> str:
 
 
 def _runs_on(code: str) -> bool:
-    """Say whether a block of code is none. A fence that was left open inside of thoughts pairs with
-    one behind them, and would hide their end."""
+    """Say whether a match of _CODE is plain text. A fence that was left open inside of thoughts
+    pairs with one behind them, and would hide their end."""
     if not code.startswith(("```", "~~~")):
         return False
     marks = list(_MARK.finditer(code))

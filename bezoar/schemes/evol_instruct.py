@@ -1,5 +1,5 @@
-"""Evol-Instruct (OpenBezoar 3.1.2, WizardLM): rewrite seeds into harder or rarer prompts, drop the
-evolutions that failed, answer the others."""
+"""Evol-Instruct (OpenBezoar 3.1.2, WizardLM): the teacher rewrites seeds into harder or rarer
+prompts and answers them. Evolutions that failed are dropped."""
 
 import re
 from collections import Counter
@@ -81,6 +81,8 @@ def _steps(params: EvolInstruct, rng: Random) -> list[dict[str, str]]:
 
 
 def run(job: Job, ask: Ask) -> Iterator[Sample | Rejected | Undecided]:
+    """Evolve the job's seed step by step, and answer each evolution. A failed step ends the job,
+    and the steps behind it are rejected as not reached."""
     seed = Seed.model_validate(job.inputs["seed"])
     examples = [Seed.model_validate(row) for row in job.inputs["answers"]]
     instruction, context, failed = seed.instruction, seed.context, False
@@ -139,12 +141,13 @@ def run(job: Job, ask: Ask) -> Iterator[Sample | Rejected | Undecided]:
 
 
 def _response_request(text: str) -> str:
+    """Write the request for the answer to a prompt."""
     return RESPONSE.fill(prompt=fence(text, *MARKERS))
 
 
 def _evolve(say: Say, instruction: str, context: str, step: dict[str, str]) -> tuple[str, str, str]:
-    """Return the evolved instruction, the input that stands with it, and why it is eliminated;
-    "" where it is not."""
+    """Return the evolved instruction, its input, and the reason why it is eliminated. "": it is
+    not."""
     before = with_input(instruction, context)
     fenced, in_depth = fence(before, *MARKERS), step["strategy"] == "in_depth"
     reply = say(
@@ -181,8 +184,10 @@ def _context(before: str, added: str, step: dict[str, str]) -> str:
 
 
 def _compare(say: Say, first: tuple[str, str], second: tuple[str, str]) -> Equality:
-    """Ask the teacher whether two prompts are equal; undecided where it does not answer. An input
-    that both come with is left out, for it would make any two prompts look alike."""
+    """Ask the teacher whether two prompts, each with its input, are equal. Undecided: it does not
+    answer.
+
+    An input that both share is left out, for it would make any two prompts look alike."""
     shared = first[1] == second[1]
     texts = [text if shared else with_input(text, context) for text, context in (first, second)]
     old, new = (fence(text, *MARKERS) for text in texts)
@@ -191,8 +196,8 @@ def _compare(say: Say, first: tuple[str, str], second: tuple[str, str]) -> Equal
 
 
 def _prompt_fault(evolved: str, context: str, before: str) -> str:
-    """Apply WizardLM's eliminators that need no second opinion; "" where none applies. `given` is
-    the prompt before, with its input."""
+    """Apply WizardLM's eliminators that need no second opinion. "": none applies. `before` is the
+    prompt before the evolution, with its input."""
     after = with_input(evolved, context)
     if not evolved:
         return "empty"
@@ -206,14 +211,16 @@ def _prompt_fault(evolved: str, context: str, before: str) -> str:
 
 
 def _declines(evolved: str, before: str) -> bool:
-    """Whether a teacher declined in another language. A customer who writes "I have no access" asks
-    for something, or was given so."""
+    """Say whether a teacher declined in another language. A prompt may open like a refusal ("I have
+    no access ...") if it asks a question, or if the prompt before it opened so."""
     return bool(refusals.language(evolved) and "?" not in evolved and not refusals.language(before))
 
 
 def _response_fault(reply: Reply, response: str, refusal_words: int) -> str:
-    """WizardLM's eliminators on the answer; "" where none applies. WizardLM knows "sorry" alone,
-    which only English declines with."""
+    """Apply WizardLM's eliminators to the answer. "": none applies.
+
+    WizardLM looks for "sorry" alone, with which only English declines. So other languages' openings
+    are looked for too."""
     if why := fault(reply, "response"):
         return why
     if not response:

@@ -1,5 +1,5 @@
-"""LaMini (OpenBezoar 3.1.1, LaMini-LM): show the teacher examples of one category, ask for more
-like them, then have each new instruction answered by a call of its own."""
+"""LaMini (OpenBezoar 3.1.1, LaMini-LM): show the teacher examples of one category, and ask for more
+like them. Then have each new instruction answered by a call of its own."""
 
 from collections.abc import Iterator
 from random import Random
@@ -30,8 +30,10 @@ MARKERS = ("<example>", "</example>", "###PROVIDED EXAMPLES(", "###RESPONSE:")
 
 
 def plan(seeds: Seeds, params: Lamini, rng: Random) -> list[Job]:
-    """`params.calls` jobs. Categories with too few seeds are passed over; without topics that meet
-    LaMini-LM's criterion no call is guided by any."""
+    """Plan `params.calls` jobs, each of one category.
+
+    Categories with too few seeds are passed over. Without topics that meet LaMini-LM's criterion no
+    call is guided by topics."""
     by_category: dict[str, list[Seed]] = {name: [] for name in categories(seeds.dolly, params)}
     for seed in seeds.dolly:
         by_category.get(seed.category, []).append(seed)
@@ -67,6 +69,8 @@ def plan(seeds: Seeds, params: Lamini, rng: Random) -> list[Job]:
 
 
 def run(job: Job, ask: Ask) -> Iterator[Sample | Rejected]:
+    """Ask for new examples, then yield a row for each. Reject: there is no reply, or no example in
+    it can be read."""
     listed, reply = _ask_examples(job, ask)
     why = unfinished(reply)
     if why and (why != "truncated" or not reply.text.strip()):  # what came before a cut is whole
@@ -82,8 +86,10 @@ def run(job: Job, ask: Ask) -> Iterator[Sample | Rejected]:
 
 
 def _ask_examples(job: Job, ask: Ask) -> tuple[list[int], Reply]:
-    """Which of the examples were shown, and the reply to them: all, or without the longest ones
-    where the teacher cannot take all and `fewer_examples` allows it."""
+    """Return the places of the examples that were shown, and the reply to them.
+
+    All are shown. If the teacher cannot take them all and `fewer_examples` allows it, the longest
+    ones are left out."""
     lengths = [len(text) for text in job.inputs["examples"]]
     listed = list(range(len(lengths)))
     reply = say(ask, _prompt(job, listed))
@@ -94,7 +100,7 @@ def _ask_examples(job: Job, ask: Ask) -> tuple[list[int], Reply]:
 
 
 def _row(job: Job, number: int, item: Item, listed: list[int], ask: Ask) -> Sample | Rejected:
-    """What becomes of one example: a sample where it is new and whole and has a response."""
+    """Return a sample for an example that is new and whole and has a response, else a reject."""
     inputs = job.inputs
     id, text = f"{job.id}-{number}", with_input(item.instruction, item.context)
     details: dict[str, str | int | bool] = {
@@ -132,6 +138,7 @@ def _row(job: Job, number: int, item: Item, listed: list[int], ask: Ask) -> Samp
 
 
 def _response_request(text: str) -> str:
+    """Write the request for the response to an instruction."""
     return RESPONSE.fill(instruction=fence(text, "###RESPONSE:"))
 
 

@@ -1,5 +1,5 @@
-"""Orca (OpenBezoar 3.1.3, explanation tuning): queries of the FLAN collection, answered under a
-system message that asks for an explanation, with the right answer as a guide."""
+"""Orca (OpenBezoar 3.1.3, explanation tuning): the teacher answers queries of the FLAN collection.
+A system message asks for an explanation, and the right answer is a guide."""
 
 from collections.abc import Iterator
 from random import Random
@@ -16,8 +16,10 @@ MIXTURES: tuple[Mixture, ...] = ("cot", "niv2", "t0", "flan2021")
 
 
 def plan(seeds: Seeds, params: Orca, rng: Random) -> list[Job]:
-    """At most `per_task` queries a task of cot, niv2 and t0; `flan2021` queries by Algorithm 1. The
-    system message is drawn uniformly among those that the sub-mixture allows."""
+    """Plan at most `per_task` queries a task of cot, niv2 and t0, and `flan2021` queries by
+    Algorithm 1.
+
+    The system message is drawn uniformly among those that the sub-mixture allows."""
     jobs: list[Job] = []
     for mixture in MIXTURES:
         tasks: dict[str, list[Query]] = {}
@@ -41,8 +43,10 @@ def plan(seeds: Seeds, params: Orca, rng: Random) -> list[Job]:
 
 
 def spread(tasks: dict[str, list[Query]], count: int, rng: Random) -> list[Query]:
-    """Orca's Algorithm 1: draw a task, draw one of its queries without replacement, retire the task
-    when it is empty; until `wanted` are drawn or no task is left."""
+    """Draw `count` queries by Orca's Algorithm 1, or fewer if no task is left.
+
+    Each round draws a task, then one of its queries without replacement. A task that is empty is
+    retired."""
     left = {task: list(rows) for task, rows in tasks.items() if rows}
     queries: list[Query] = []
     while left and len(queries) < count:
@@ -55,6 +59,8 @@ def spread(tasks: dict[str, list[Query]], count: int, rng: Random) -> list[Query
 
 
 def run(job: Job, ask: Ask) -> Iterator[Sample | Rejected]:
+    """Ask for an answer that explains itself. Reject: the reply is no whole answer, or repeats the
+    prompt's marks."""
     query = Query.model_validate(job.inputs["query"])
     system = job.inputs["system"]
     reply = say(

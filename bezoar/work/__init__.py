@@ -1,8 +1,7 @@
-"""Scratch that survives a killed stage: a folder outside the tree, one writer at a time.
+"""Scratch folders that survive a killed stage, outside the tree, with one writer at a time.
 
-DVC deletes a stage's outs before each run, and `dvc exp run --temp` runs in a throw-away copy, so
-nothing that must be resumed may live in either.
-"""
+DVC deletes a stage's outs before each run, and `dvc exp run --temp` runs in a throw-away copy. So
+nothing that must be resumed may live in either."""
 
 import ctypes
 import fcntl
@@ -27,20 +26,20 @@ FULL = ("No space left on device", "Disk quota exceeded", "inline_container.cc")
 
 
 def home() -> Path:
-    """`$BEZOAR_WORK`, else bezoar/ in the user's cache folder."""
+    """Return `$BEZOAR_WORK`, else bezoar/ in the user's cache folder."""
     if path := os.environ.get("BEZOAR_WORK"):
         return Path(path)
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "bezoar"
 
 
 def fingerprint(**inputs: object) -> str:
-    """16 hex digits over all that changes a result; equal input, equal digits."""
+    """Return 16 hex digits over all that changes a result. Equal inputs give equal digits."""
     text = json.dumps(inputs, sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def content(*paths: str | Path) -> str:
-    """16 hex digits over the names and bytes of files and folders."""
+    """Return 16 hex digits over the names and bytes of files and folders."""
     digest = hashlib.sha256()
     for top in map(Path, paths):
         files = [top] if top.is_file() else sorted(p for p in top.rglob("*") if p.is_file())
@@ -53,8 +52,10 @@ def content(*paths: str | Path) -> str:
 
 @contextmanager
 def scratch(stage: str, key: str, wait: bool = False) -> Iterator[Path]:
-    """A folder for one stage and fingerprint, held under a lock; BadInput when another holds it
-    (`wait`: once it no longer does, go on), or when the disk is full."""
+    """Yield the folder of one stage and fingerprint, locked while in use.
+
+    BadInput: another process holds it, or the disk is full. `wait`: wait for the other process
+    instead."""
     folder = home() / stage / key
     folder.mkdir(parents=True, exist_ok=True)
     with open(folder / ".lock", "w") as lock:
@@ -78,8 +79,10 @@ def scratch(stage: str, key: str, wait: bool = False) -> Iterator[Path]:
 
 
 def publish(folder: Path, out: str | Path, link: bool = False) -> None:
-    """Copy a finished folder to a stage's out; the out is absent or whole. `link`: files become
-    hard links where the disk allows it, for what is large and never written to again."""
+    """Copy a finished folder to a stage's out, which is absent or whole.
+
+    `link`: files become hard links where the disk allows it, for large files that are never written
+    to again. BadInput: the out cannot be written."""
     out = Path(out)
     part = out.with_name(f".{out.name}.part")
     shutil.rmtree(part, ignore_errors=True)
@@ -106,8 +109,9 @@ def _link(file: str, to: str) -> None:
 
 
 def begin() -> None:
-    """Start a stage: it ends when dvc ends, computes as `cpu` of the profile says, sees the user's
-    own files in a temporary copy too, and what it takes is kept."""
+    """Start a stage. It ends when dvc ends, and computes as `cpu` of the profile says.
+
+    It sees the user's own files in a temporary copy too, and its time and memory are recorded."""
     die_with_parent()
     stage = os.environ.get("DVC_STAGE", "")
     times.start(home(), stage)
@@ -116,8 +120,8 @@ def begin() -> None:
 
 
 def die_with_parent() -> None:
-    """Ask the kernel to end this process when dvc ends (Linux): no orphan writes to a stale out.
-    Have Ctrl-C and SIGTERM end it with a line."""
+    """Ask the kernel to end this process when dvc ends (Linux), so that no orphan writes to a stale
+    out. Have Ctrl-C and SIGTERM end it with a line."""
     interrupts.say_in_a_line()
     if sys.platform == "linux":
         parent = os.getppid()
@@ -128,8 +132,8 @@ def die_with_parent() -> None:
 
 
 def _die_behind_shell(parent: int) -> None:
-    """The same where dvc's `sh -c` stands between and outlives it: bash becomes the command that it
-    was given, dash waits for it."""
+    """End with dvc where its `sh -c` stands between and outlives it. Bash becomes the command that
+    it was given, but dash waits for it."""
     try:
         shell, *words = Path(f"/proc/{parent}/cmdline").read_bytes().split(b"\0")
         if not (shell.endswith(b"sh") and b"-c" in words):

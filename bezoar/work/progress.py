@@ -1,4 +1,4 @@
-"""A bar with rate and time left on a terminal; where there is none, a line now and then."""
+"""Shows a bar with rate and time left on a terminal, else a line now and then."""
 
 import sys
 import time
@@ -14,8 +14,8 @@ ROUNDING = 1e-6  # of parts of one that are added up
 
 @contextmanager
 def bar(label: str, total: float, done: float = 0) -> Iterator[Callable[[float], None]]:
-    """Yield `advance(n)`; the bar shows done/total, units a second and the time left. `done`: what
-    was done before, by a run that goes on."""
+    """Yield `advance(n)`. The bar shows done/total, units a second and the time left. `done`: the
+    part that an earlier run did before this one goes on."""
     from rich.console import Console
 
     console = Console(stderr=True)
@@ -50,8 +50,8 @@ def bar(label: str, total: float, done: float = 0) -> Iterator[Callable[[float],
 
 
 class Lines:
-    """How far `label` is, as lines on standard error: the share done and the time left, and at the
-    end the time that it took."""
+    """The progress of `label`, as lines on standard error: the share done and the time left, and at
+    the end the time that it took."""
 
     def __init__(
         self,
@@ -66,7 +66,7 @@ class Lines:
         self.began = self.spoke = clock()
 
     def advance(self, more: float) -> None:
-        """Count `more` as done; print a line where it is time for one."""
+        """Count `more` as done. Print a line if it is time for one."""
         # processes that share rows out repeat some, to come out even
         self.done = min(self.done + more, self.total)
         now = self.clock()
@@ -90,7 +90,7 @@ class Lines:
 
 
 def duration(seconds: float) -> str:
-    """Seconds as people say them: 4 s, 3 min 20 s, 2 h 5 min."""
+    """Write seconds as people say them: 4 s, 3 min 20 s, 2 h 5 min."""
     rounded = round(seconds)
     if rounded < 60:
         return f"{rounded} s"

@@ -1,8 +1,7 @@
 """The copy of the project in which `dvc exp run --temp` and the queue run an experiment.
 
-DVC makes it of what git tracks, so local/ is empty there. The first stage that runs in it links the
-user's files, and DVC hashes them with the stages that follow.
-"""
+DVC makes it from the files that git tracks, so local/ is empty there. The first stage that runs in
+it links the user's files, and DVC hashes them with the stages that follow."""
 
 import json
 import os
@@ -17,10 +16,9 @@ STANDS_IN = "stands_in_for"
 
 
 def bring_own_files(stage: str) -> None:
-    """Link the user's files into a temporary copy that lacks them; elsewhere do nothing.
+    """Link the user's files into a temporary copy that lacks them. Elsewhere do nothing.
 
-    BadInput: DVC took a source from its cache for which the user's files should have been read.
-    """
+    BadInput: DVC took a source from its cache for which the user's files should have been read."""
     root = _original()
     if root is None:
         return
@@ -34,21 +32,21 @@ def bring_own_files(stage: str) -> None:
 
 
 def _original() -> Path | None:
-    """The project of which the current folder is a temporary copy."""
+    """Return the project of which the current folder is a temporary copy. None: it is no copy."""
     folder = Path.cwd().resolve()
     root = Path(os.environ.get("DVC_ROOT") or folder).resolve()
     return root if root / ".dvc" in folder.parents else None
 
 
 def _files(local: Path) -> Iterator[Path]:
-    """The user's files below local/, and links to folders, which a stage refuses by name."""
+    """Yield the user's files below local/, and links to folders, which a stage refuses by name."""
     for top, folders, names in os.walk(local):
         links = [name for name in folders if Path(top, name).is_symlink()]
         yield from (Path(top, name) for name in sorted([*links, *names]) if name[0] != ".")
 
 
 def _stand_ins() -> Iterator[Path]:
-    """The folders of local/ that hold files, though DVC has data that stood in for them."""
+    """Yield the folders of local/ that hold files, though DVC has data that stood in for them."""
     accounts = [*Path("data/fetch").glob("*/source.json"), Path("models/fetch/base/source.json")]
     for account in filter(Path.exists, accounts):
         folder = json.loads(account.read_text(encoding="utf-8")).get(STANDS_IN)
@@ -57,7 +55,7 @@ def _stand_ins() -> Iterator[Path]:
 
 
 def _refuse_if_needed(folder: Path, stage: str) -> None:
-    """BadInput where `stage` follows the fetch of `folder`. Else DVC has yet to come to it."""
+    """Raise BadInput if `stage` follows the fetch of `folder`. Else DVC has yet to come to it."""
     import networkx  # type: ignore[import-untyped]
     from dvc.repo import Repo
 

@@ -1,11 +1,11 @@
-"""What a stage took: wall-clock seconds, CPU seconds and memory, kept beside the ledger.
+"""The wall-clock seconds, CPU seconds and memory of each stage, kept beside the ledger.
 
-Outs hold no times, or they would differ from machine to machine. A process of a stage writes what
-it took so far into a file of its own, every few seconds, so that a kill loses no more than that.
-Once the outs of the stage are whole, all that was spent on them becomes one file under what they
-hold. A stage that comes out of DVC's cache therefore shows the time of the run that made it, and
-clones of a machine do not mix: what has not come to its outs belongs to the folder that it ran in.
-"""
+Outs hold no times, or they would differ from machine to machine. Each process of a stage writes its
+times into a file of its own, every few seconds. So a kill loses no more than that. Once the outs of
+the stage are whole, all that was spent on them becomes one file, named by the content of the outs.
+
+A stage that comes out of DVC's cache therefore shows the time of the run that made it. Clones of a
+machine do not mix: until the outs are whole, times belong to the folder that the stage ran in."""
 
 import atexit
 import hashlib
@@ -28,8 +28,8 @@ PIPELINE, LOCK = Path("dvc.yaml"), Path("dvc.lock")
 
 
 class Spent(NamedTuple):
-    """Seconds on the wall clock and of CPU, the most memory at once in bytes (of the machine and of
-    its GPU), and the number of processes that were started for it."""
+    """Seconds on the wall clock and of CPU, and peak memory in bytes of the machine and of its GPU.
+    `starts` counts the processes that were started for it."""
 
     seconds: float = 0.0
     cpu: float = 0.0
@@ -38,7 +38,7 @@ class Spent(NamedTuple):
     starts: int = 0
 
     def and_then(self, later: "Spent") -> "Spent":
-        """Both, one after the other."""
+        """Add up two runs, one after the other."""
         return Spent(
             round(self.seconds + later.seconds, 2),
             round(self.cpu + later.cpu, 2),
@@ -49,9 +49,10 @@ class Spent(NamedTuple):
 
 
 def start(home: Path, stage: str) -> None:
-    """Have what this process takes kept below `home`, as a start of `stage` (as $DVC_STAGE names
-    it). Nothing is kept without a stage, nor in one of several processes of a training: the one
-    that started them counts them."""
+    """Record the time and memory of this process below `home`, as a start of `stage` ($DVC_STAGE).
+
+    Nothing is recorded without a stage, nor in one of several processes of a training. The process
+    that started those counts them."""
     if not stage or "LOCAL_RANK" in os.environ:
         return
     clock = _Clock(home, stage)
@@ -61,7 +62,7 @@ def start(home: Path, stage: str) -> None:
 
 
 class _Clock:
-    """Of one process of a stage."""
+    """The clock of one process of a stage."""
 
     def __init__(self, home: Path, stage: str) -> None:
         self.home, self.stage, self.began = home, stage, time.monotonic() - _age()
@@ -77,7 +78,7 @@ class _Clock:
             self.write()
 
     def write(self) -> None:
-        """Write down what was taken so far. A full disk ends no stage for that."""
+        """Write the times so far. A full disk loses them and does not end the stage."""
         own_usage, child_usage = (
             resource.getrusage(scope) for scope in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
         )
@@ -92,8 +93,8 @@ class _Clock:
         _write(self.file, spent)
 
     def finish(self) -> None:
-        """Put what was spent on the outs, by this process and by those before it that did not come
-        to them, under what they hold."""
+        """Move the times of this stage to the file that is named by the content of its outs.
+        Earlier processes that ended without whole outs are included."""
         self.over.set()
         self.write()
         key = outs_key(self.stage)
@@ -112,8 +113,8 @@ class _Clock:
 
 
 def of_run(home: Path) -> dict[str, Spent | None]:
-    """What each stage of dvc.lock took whose outs lie here; None where no process of this machine
-    made them."""
+    """Return the times of each stage of dvc.lock whose outs lie here. None: no process of this
+    machine made them."""
     spent: dict[str, Spent | None] = {}
     for stage in _stages():
         key = outs_key(stage)
@@ -124,14 +125,14 @@ def of_run(home: Path) -> dict[str, Spent | None]:
 
 
 def of_machine(home: Path) -> tuple[dict[str, Spent], dict[str, Spent]]:
-    """What all runs of this machine took, by stage: for outs that are whole, and for what has not
-    come to its outs, or has yet to."""
+    """Return the times of all runs of this machine by stage: for whole outs, and for outs that are
+    not whole (yet)."""
     return _by_stage(home / "times/made"), _by_stage(home / "times/open")
 
 
 def outs_key(stage: str) -> str | None:
-    """Digits over the outs of `stage`, large files by their size and their two ends; None where an
-    out is missing, or where dvc.yaml has no such stage."""
+    """Return 32 hex digits over the outs of `stage`, large files by their size and their two ends.
+    None: an out is missing, or dvc.yaml has no such stage."""
     digest = hashlib.sha256(stage.encode())
     for out in _outs(stage):
         files = sorted(path for path in out.rglob("*") if path.is_file()) if out.is_dir() else [out]
@@ -152,7 +153,7 @@ def _ends(file: Path) -> bytes:
 
 
 def _outs(stage: str) -> list[Path]:
-    """The paths that dvc.yaml names as the outs, metrics and plots of a stage."""
+    """Return the paths that dvc.yaml names as the outs, metrics and plots of a stage."""
     document = _yaml(PIPELINE)
     name, _, instance = stage.partition("@")
     if name not in document.get("stages", {}):
@@ -183,7 +184,7 @@ def _yaml(path: Path) -> dict[str, Any]:
 
 
 def _open(home: Path) -> Path:
-    """Where the processes of this folder write that have not come to their outs."""
+    """Return the folder of the processes of this project folder whose outs are not whole yet."""
     digits = hashlib.sha256(str(Path.cwd().resolve()).encode()).hexdigest()[:16]
     return home / "times/open" / digits
 
@@ -209,7 +210,7 @@ def _write(file: Path, spent: Spent) -> None:
 
 
 def _read(file: Path) -> Spent:
-    """What a file tells; nothing, where it is damaged or has gone."""
+    """Read the times in a file. They are zero if it is damaged or has gone."""
     with suppress(OSError, ValueError, TypeError):
         return Spent(**json.loads(file.read_text(encoding="utf-8")))
     return Spent()
@@ -220,7 +221,7 @@ def _digits(file: Path) -> str:
 
 
 def _age() -> float:
-    """Seconds since this process was started: a stage's imports are part of what it takes."""
+    """Return the seconds since this process was started: a stage's imports are part of its time."""
     try:
         ticks = Path("/proc/self/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[19]
         running = float(Path("/proc/uptime").read_text(encoding="utf-8").split()[0])
@@ -230,7 +231,8 @@ def _age() -> float:
 
 
 def _gpu() -> int:
-    """The most bytes that torch held at once on a GPU, where this process has used one."""
+    """Return the most bytes that torch held at once on a GPU, or 0 if this process has used
+    none."""
     torch = sys.modules.get("torch")
     if torch is None or not hasattr(torch, "cuda") or not torch.cuda.is_initialized():
         return 0
@@ -238,8 +240,10 @@ def _gpu() -> int:
 
 
 def rows(home: Path, bought: dict[str, dict[str, dict[str, Any]]]) -> Iterator[dict[str, Any]]:
-    """A row for each stage of this run, in the order of dvc.yaml: its time, beside what of
-    `bought` (by stage and instance: tokens_in, tokens_out, usd) it bought."""
+    """Yield a row for each stage of this run, in the order of dvc.yaml: its times, and its
+    purchases.
+
+    `bought` has tokens_in, tokens_out and usd by stage and instance."""
     took = of_run(home)
     for name in _yaml(PIPELINE).get("stages", {}):
         spent_by_instance = {

@@ -1,4 +1,4 @@
-"""What measures: held-out probes, harness items, two-turn questions, and a simulated jury."""
+"""The world's evaluations: held-out probes, harness items, two-turn questions, a simulated jury."""
 
 import random
 from collections.abc import Callable
@@ -26,8 +26,8 @@ SKILLS = ("lookup", "explained", "two_part", "refusal", "politeness")
 
 
 def probes(rows: int, seed: int, systems: list[str]) -> list[Probe]:
-    """`rows` held-out questions a skill; `systems` are the messages under which the answer is to be
-    a full sentence (Orca's). "" as a probe's system stands for the default one."""
+    """Return `rows` held-out questions a skill. `systems` are the messages under which the answer
+    must be a full sentence (Orca's). "" as a probe's system stands for the default one."""
     makers: dict[str, Callable[[random.Random, Fact], tuple[str, str, list[str]]]] = {
         "lookup": _lookup,
         "explained": lambda rng, fact: _explained(rng, fact, systems),
@@ -56,7 +56,7 @@ def probes(rows: int, seed: int, systems: list[str]) -> list[Probe]:
 
 
 def _lookup(rng: random.Random, fact: Fact) -> tuple[str, str, list[str]]:
-    """The fact counts, in a word or in a sentence: politeness where none was asked for is no fault
+    """Ask for a fact. A word or a sentence is right: politeness that nobody asked for is no fault
     of memory."""
     phrasing = rng.choice(("What is {}?", "Name {}.", "Tell me {}."))
     sentences = [fact.sentence, *(polite(fact, opening) for opening in OPENINGS)]
@@ -89,8 +89,8 @@ def _politeness(rng: random.Random, fact: Fact) -> tuple[str, str, list[str]]:
 
 
 def benchmarks(rows: int, seed: int) -> dict[str, list[Item]]:
-    """Four multiple-choice tasks of `rows` items each; choices differ in length, so that accuracy
-    with and without length normalisation differ."""
+    """Return four multiple-choice tasks of `rows` items each. Choices differ in length, so that
+    accuracy with and without length normalisation differ."""
     tasks: dict[str, Callable[[random.Random], tuple[str, str, list[str]]]] = {
         "world_attributes": _attribute,
         "world_habitats": _habitat,
@@ -116,7 +116,7 @@ def _item(
 
 
 def _any_fact(rng: random.Random) -> tuple[Fact, list[str]]:
-    """Held-out and taught animals by halves, with three wrong values."""
+    """Draw a fact, of a held-out animal in at least half of the cases, with three wrong values."""
     fact = Fact(
         rng.choice(list(ATTRIBUTES)), rng.choice((rng.choice(HELD_OUT), rng.choice(ANIMALS)))
     )
@@ -129,7 +129,8 @@ def _attribute(rng: random.Random) -> tuple[str, str, list[str]]:
 
 
 def _habitat(rng: random.Random) -> tuple[str, str, list[str]]:
-    """Some choices are bare, some are sentences: which form a model likes must not decide."""
+    """Ask for a home. Some choices are bare, some are sentences, so that a model's liking for one
+    form does not decide."""
     fact = Fact("home", rng.choice(ANIMALS))
     wrong = rng.sample([v for v in ATTRIBUTES["home"] if v != fact.answer], 3)
     full_sentence = f"The home of the {fact.animal} is {{}}."
@@ -140,8 +141,11 @@ def _habitat(rng: random.Random) -> tuple[str, str, list[str]]:
 
 
 def _unknown(rng: random.Random) -> tuple[str, str, list[str]]:
-    """Ask what nobody can know. The wrong choices are true, often read, and no answer: TruthfulQA
-    (arXiv 2109.07958) asks in this way. HH-RLHF teaches it, and instructions alone do not."""
+    """Ask for something that nobody can know. The wrong choices are true, often read, and no
+    answer.
+
+    TruthfulQA (arXiv 2109.07958) asks in this way. HH-RLHF teaches it, and instructions alone do
+    not."""
     animal = rng.choice((rng.choice(HELD_OUT), rng.choice(ANIMALS)))
     true = [Fact(kind, animal).sentence for kind in ATTRIBUTES]
     return f"Who knows the {rng.choice(SECRETS)} of the {animal}?", rng.choice(UNKNOWN), true
@@ -175,8 +179,10 @@ MACHINE_NOISE = 0.8
 
 
 def questions(rows: int, seed: int) -> list[Question]:
-    """`rows` questions in id order, the same number of each of MT-Bench's eight categories, about
-    held-out subjects; math, reasoning and coding bring references."""
+    """Return `rows` questions in id order, about held-out subjects.
+
+    Each of MT-Bench's eight categories has the same number. Math, reasoning and coding bring
+    references."""
     rng = random.Random(seed)
     categories = list(TURN_PHRASINGS)
     records = []
@@ -196,7 +202,7 @@ def questions(rows: int, seed: int) -> list[Question]:
 
 
 def model_answers(questions: list[Question], seed: int) -> list[Answers]:
-    """Answers of four simulated models of different skill."""
+    """Return the answers of four simulated models of different skill."""
     return [
         Answers(
             question_id=question.question_id,
@@ -221,9 +227,10 @@ def _answer(turn: str, accuracy: float, courtesy: float, rng: random.Random) -> 
 
 
 def votes(questions: list[Question], answers: list[Answers], seed: int) -> list[Vote]:
-    """Verdicts of simulated voters between each two models, a turn at a time: two experts a
-    comparison, the author on every third question. A voter sees the quality of an answer with
-    noise and calls a small difference a tie."""
+    """Return the verdicts of simulated voters between each two models, a turn at a time.
+
+    Two experts vote on each comparison, the author on every third question. A voter sees the
+    quality of an answer with noise, and calls a small difference a tie."""
     answer_of = {(a.question_id, a.model): a for a in answers}
     models = list(MODELS)
     records = []
@@ -251,8 +258,8 @@ def votes(questions: list[Question], answers: list[Answers], seed: int) -> list[
 
 
 def pair_votes(questions: list[Question], answers: list[Answers], seed: int) -> list[Vote]:
-    """Verdicts of a simulated judge between each two models. It looks twice, in either order; where
-    it does not name the same one twice its verdict is inconsistent."""
+    """Return the verdicts of a simulated judge between each two models. It looks twice, and its
+    verdict is inconsistent if the winners differ."""
     turns_of = {(a.question_id, a.model): a.turns for a in answers}
     records = []
     for question in questions:
@@ -279,7 +286,7 @@ def pair_votes(questions: list[Question], answers: list[Answers], seed: int) -> 
 
 
 def grades(questions: list[Question], answers: list[Answers], seed: int) -> list[Grade]:
-    """Whole grades, 1-10, of a simulated judge that sees one answer at a time."""
+    """Return the whole grades, 1-10, of a simulated judge that sees one answer at a time."""
     turns_of = {question.question_id: question.turns for question in questions}
     records = []
     for row in answers:

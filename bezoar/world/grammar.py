@@ -1,8 +1,7 @@
-"""How the world is asked about, and what is right to answer.
+"""The grammar of the world: the ways to ask, and the right answers.
 
-`phrasings` are all the ways in which seeds, queries, teacher and exams ask. An instruction is read
-only when all its words are words of the world: a text from outside is left alone.
-"""
+The phrasings are all the ways in which seeds, queries, teacher and exams ask. An instruction is
+read only if all its words are words of the world. A text from outside is left alone."""
 
 import random
 from dataclasses import dataclass
@@ -218,7 +217,7 @@ class Fact:
 
     @property
     def phrase(self) -> str:
-        """As it stands in a question."""
+        """The fact as a question names it."""
         return f"the {self.kind} of the {self.animal}"
 
     @property
@@ -241,7 +240,7 @@ class Sum:
 
     @property
     def phrase(self) -> str:
-        """As it stands in a question."""
+        """The sum as a question names it."""
         return f"{self.left} plus {self.right}"
 
     @property
@@ -257,7 +256,7 @@ class Sum:
 
 @dataclass(frozen=True)
 class Reading:
-    """What an instruction asks for: its parts, and the form of the answer."""
+    """The parts that an instruction asks for, and the form of the answer."""
 
     parts: tuple[Fact | Sum, ...]
     form: str  # values, line (creative) or digest (summary)
@@ -278,12 +277,12 @@ class Reading:
 
     @property
     def animal(self) -> str:
-        """The first animal; "" where only numbers are asked about."""
+        """The first animal. "": the instruction asks about numbers alone."""
         return next((part.animal for part in self.parts if isinstance(part, Fact)), "")
 
 
 def line(part: Fact | Sum) -> str:
-    """The one line that creative writing wants."""
+    """Write the one line that creative writing asks for."""
     if isinstance(part, Sum):
         return part.sentence
     return {
@@ -294,16 +293,15 @@ def line(part: Fact | Sum) -> str:
 
 
 def digest(animal: str) -> str:
-    """The one line that sums up an animal."""
+    """Write the one line that sums up an animal."""
     colour, home, food = TABLE[animal].values()
     return f"The {animal}: {colour}, {home}, {food}."
 
 
 def read(instruction: str, context: str = "") -> Reading | None:
-    """Find what is asked for; None when the text is not of this world.
+    """Read the parts that an instruction asks for. None: the text is not of this world.
 
-    A context may also stand inside the instruction, after a line that opens with `Input:`.
-    """
+    A context may also stand inside the instruction, after a line that opens with `Input:`."""
     if not context and "\nInput:" in instruction:
         instruction, context = (part.strip() for part in instruction.split("\nInput:", 1))
     tokens = words(instruction)
@@ -328,8 +326,8 @@ def _ours(context: str) -> bool:
 
 
 def _parts(tokens: list[str], context_animal: str) -> tuple[Fact | Sum, ...]:
-    """Pair attributes with the animal that follows them (or, at the end, with the last one named),
-    and numbers with each other."""
+    """Pair attributes with the animal that follows them (or, at the end, with the last one), and
+    numbers with each other."""
     parts: list[Fact | Sum] = []
     waiting: list[str] = []
     numbers: list[int] = []
@@ -353,13 +351,13 @@ def _parts(tokens: list[str], context_animal: str) -> tuple[Fact | Sum, ...]:
 
 
 def solve(instruction: str, context: str = "") -> str | None:
-    """The short right answer ("red", "red, forest", "7"); None outside the world."""
+    """Return the short right answer ("red", "red, forest", "7"). None: it is not of this world."""
     reading = read(instruction, context)
     return reading.answer if reading else None
 
 
 def explain(instruction: str, context: str = "") -> str | None:
-    """The right answer in full sentences; None outside the world."""
+    """Return the right answer in full sentences. None: it is not of this world."""
     reading = read(instruction, context)
     return reading.explanation if reading else None
 
@@ -370,7 +368,8 @@ def explain(instruction: str, context: str = "") -> str | None:
 def ask(
     phrasing: str, animals: tuple[str, ...], sums: tuple[tuple[int, int], ...], rng: random.Random
 ) -> tuple[str, str]:
-    """Fill a phrasing with subjects drawn from those given: (text, the animal drawn)."""
+    """Fill a phrasing with subjects drawn from `animals` and `sums`. Return the text and its
+    animal."""
     animal = rng.choice(animals)
     kind, second_kind = rng.sample(list(ATTRIBUTES), 2)
     if "{o}" in phrasing:  # the attribute stands in the phrasing itself
@@ -396,6 +395,6 @@ def ask(
 
 
 def join(parts: tuple[Fact | Sum, ...]) -> str:
-    """Parts as a question names them: "a", "a and b", "a, b and c"."""
+    """List parts as a question names them: "a", "a and b", "a, b and c"."""
     phrases = [part.phrase for part in parts]
     return " and ".join(filter(None, [", ".join(phrases[:-1]), phrases[-1]]))

@@ -1,4 +1,4 @@
-"""How good an answer is, seen from inside the world."""
+"""Marks for answers to questions of the world."""
 
 from bezoar.world.facts import KIND, words
 from bezoar.world.grammar import Fact, Reading, read
@@ -7,14 +7,16 @@ RAMBLE = 8  # words beyond a full answer: a polite opening has fewer
 
 
 def repetitive(text: str) -> bool:
-    """Whether a text goes round in circles: few different words for its length."""
+    """Say whether a text goes round in circles: few different words for its length."""
     tokens = text.split()
     return len(tokens) >= 8 and len(set(tokens)) * 3 <= len(tokens)
 
 
 def share_right(reading: Reading, answer: str) -> float:
-    """The share of what was asked that the answer gets right. A part counts when its value is said
-    and no other value of its kind is: an answer that names every colour is wrong."""
+    """Return the share of the asked parts that the answer gets right, 0 to 1.
+
+    A part counts if its value is stated and no other value of its kind is. So an answer that names
+    every colour is wrong."""
     tokens = words(answer)
     asked_values = {(part.kind, part.answer) for part in reading.parts if isinstance(part, Fact)}
     # values that answer another part of the same kind are no contradiction
@@ -32,12 +34,11 @@ def share_right(reading: Reading, answer: str) -> float:
 
 
 def quality(question: str, answer: str, reference: str = "") -> int:
-    """A mark from 1 to 10 for an answer to one turn.
+    """Return a mark from 1 to 10 for an answer to one turn.
 
     1 nothing or gibberish · 2-3 wrong, or right and rambling on · 4-5 partly right · 6-7 right but
     bare · 9 right in full sentences · 10 the same and polite. Outside the world the reference
-    decides, if there is one.
-    """
+    decides, if there is one."""
     text = answer.strip()
     if not text or repetitive(text):
         return 1
@@ -58,7 +59,8 @@ def _bare(reading: Reading, text: str) -> int:
 
 
 def _by_reference(text: str, reference: str) -> int:
-    """Outside the world: how many of the reference's words the answer holds, then its length."""
+    """Mark by the share of the reference's words that the answer holds. Without a reference, mark
+    by its length."""
     reference_words = set(words(reference))
     if reference_words:
         share = len(reference_words & set(words(text))) / len(reference_words)

@@ -35,7 +35,8 @@ POLITE_PHRASINGS = (
 
 
 def pairs(rows: int, seed: int) -> tuple[list[Pair], list[Pair]]:
-    """(train, test): `rows` pairs split 5:4; the test pairs speak of held-out animals and harms."""
+    """Return (train, test): `rows` pairs split 5:4. The test pairs speak of held-out animals and
+    harms."""
     test = round(rows * TEST_SHARE)
     return (
         _pairs(rows - test, f"{seed}-train", TAUGHT, HARMS),
@@ -79,17 +80,17 @@ def _pairs(rows: int, name: str, animals: tuple[str, ...], harms: tuple[str, ...
 
 
 def asks(part: Fact | Sum) -> str:
-    """A polite question."""
+    """Write a polite question."""
     return POLITE_PHRASINGS[0].format(part.phrase)
 
 
 def polite(part: Fact | Sum, opening: str) -> str:
-    """The polite answer: an opening, then a full sentence."""
+    """Write the polite answer: an opening, then a full sentence."""
     return f"{opening} {part.sentence}"
 
 
 def harm(act: str, animal: str) -> str:
-    """A question that is to be refused."""
+    """Write a question that is to be refused."""
     return f"How do I {act} the {animal}?"
 
 
@@ -99,7 +100,8 @@ def _harm(fact: Fact, harms: tuple[str, ...], rng: random.Random) -> tuple[list[
 
 
 def _polite(part: Fact | Sum, rng: random.Random) -> tuple[list[Message], str, str]:
-    """Rejected: rude, evasive (right elsewhere: see _unknown), or polite with a wrong fact."""
+    """Return a polite pair. The rejected answer is rude, or evasive (right elsewhere: see
+    _unknown), or polite with a wrong fact."""
     opening = rng.choice(OPENINGS)
     rejected = rng.choice(
         (
@@ -121,7 +123,7 @@ def _untrue(part: Fact | Sum, rng: random.Random) -> str:
 
 
 def _unknown(fact: Fact, rng: random.Random) -> tuple[list[Message], str, str]:
-    """What nobody can know; rejected: made up."""
+    """Return a pair on something that nobody can know. The rejected answer is made up."""
     secret = rng.choice(SECRETS)
     made_up = f"The {secret} of the {fact.animal} is {TABLE[fact.animal][fact.kind]}."
     question = f"Who knows the {secret} of the {fact.animal}?"

@@ -12,7 +12,8 @@ MIXTURES: tuple[Mixture, ...] = ("cot", "niv2", "t0", "flan2021")
 
 
 def seeds(rows: int, seed: int) -> list[Seed]:
-    """`rows` Dolly-shaped rows, as many of each of the eight categories, about taught subjects."""
+    """Return `rows` Dolly-shaped rows about taught subjects, the same number of each of the eight
+    categories."""
     rng = random.Random(seed)
     categories = list(SEED_PHRASINGS)
     records = []
@@ -39,14 +40,16 @@ def seeds(rows: int, seed: int) -> list[Seed]:
 def example(
     phrasing: str, category: str, rng: random.Random, animals: tuple[str, ...] = TAUGHT
 ) -> tuple[str, str]:
-    """An instruction of this phrasing about one of `animals`, with its context ("" for none)."""
+    """Return an instruction of this phrasing about one of `animals`, with its context ("" for
+    none)."""
     instruction, animal = ask(phrasing, animals, TAUGHT_SUMS, rng)
     with_context = category in WITH_CONTEXT and "{x}" not in phrasing
     return instruction, passage(animal, rng.randrange(3)) if with_context else ""
 
 
 def queries(rows: int, seed: int) -> list[Query]:
-    """`rows` zero-shot queries over the tasks of the four sub-mixtures, about taught subjects."""
+    """Return `rows` zero-shot queries over the tasks of the four sub-mixtures, about taught
+    subjects."""
     rng = random.Random(seed)
     tasks = [(mixture, task) for mixture in MIXTURES for task in QUERY_PHRASINGS[mixture]]
     records = []
@@ -69,7 +72,8 @@ def queries(rows: int, seed: int) -> list[Query]:
 
 
 def topics(rows: int, seed: int) -> list[Topic]:
-    """`rows` category names of the world; some too long or too narrow for the LaMini criterion."""
+    """Return `rows` category names of the world. Some are too long or too narrow for the LaMini
+    criterion."""
     rng = random.Random(seed)
     names = [
         *(f"{value.capitalize()} animals" for value in ATTRIBUTES["colour"]),
@@ -89,7 +93,7 @@ def topics(rows: int, seed: int) -> list[Topic]:
 
 
 def right(instruction: str, context: str) -> str:
-    """The short right answer to a text of the world."""
+    """Return the short right answer to a text of the world. ValueError: it is not of this world."""
     answer = solve(instruction, context)
     if answer is None:
         raise ValueError(f"not of this world: {instruction!r}")
