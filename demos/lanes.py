@@ -55,7 +55,8 @@ LEGS: tuple[Leg, ...] = (
         ),
     ),
 )
-LAST = ("report",)  # it reads what all the others write
+# This stage reads the outs of all the others.
+LAST = ("report",)
 
 
 def main() -> None:
@@ -95,7 +96,8 @@ def run(leg: Leg) -> int:
     try:
         with interrupts.as_exception():
             code = wait(lanes)
-    except KeyboardInterrupt:  # which both lanes have got, too
+    # Both lanes have got the signal too, and end by themselves.
+    except KeyboardInterrupt:
         INTERRUPTED.set()
         for lane in lanes:
             lane.wait()
@@ -153,7 +155,8 @@ def wait(lanes: Sequence[subprocess.Popen[str]]) -> int:
         if lane.returncode and not failed:
             failed = lane.returncode
             for survivor in running.values():
-                survivor.terminate()  # DVC lets Ctrl-C's signal pass; its stage ends when it does
+                # DVC ignores the signal of Ctrl-C, but not this one. Its stage ends when DVC does.
+                survivor.terminate()
     return failed
 
 

@@ -88,7 +88,7 @@ class Clone:
 
     def run(self, program: str, *words: str) -> str:
         """Run a command and return its output. BadInput: it fails."""
-        # neither DVC's hashes by inode nor its settings are shared with the rest of the machine
+        # DVC's hashes by inode and its settings are not shared with the rest of the machine.
         dvc_folders = {
             f"DVC_{name}": str(self.work / name.lower())
             for name in ("SITE_CACHE_DIR", "GLOBAL_CONFIG_DIR", "SYSTEM_CONFIG_DIR")
@@ -159,7 +159,8 @@ def ours(project: Path, scratch: Path, server: S3) -> Clone:
         clone.run("dvc", "status", "--quiet")
     except BadInput:
         raise missing from None
-    server.be_remote_of(clone.folder)  # not before: a checkout asks it for what the cache lacks
+    # Not earlier, or the checkout would ask the server for files that the cache lacks.
+    server.be_remote_of(clone.folder)
     return clone
 
 
@@ -223,7 +224,8 @@ def main() -> None:
 if __name__ == "__main__":
     arguments.none("demos.s3", __doc__)
     try:
-        with interrupts.as_exception():  # the server and the clones go first
+        # On a signal the server and the clones are removed before this process ends.
+        with interrupts.as_exception():
             main()
     except KeyboardInterrupt:
         interrupts.end_with("error: interrupted; the bucket and the clones are gone")

@@ -30,7 +30,7 @@ def main() -> None:
     questions = {q.question_id: q for q in read_jsonl(f"{SOURCE}/questions.jsonl", Question)}
     answers = list(read_jsonl(f"{SOURCE}/answers.jsonl", Answers))
     others = agreement.given(
-        # where no checkpoint answers MT-Bench, the run has no grader to compare with anybody
+        # A run in which no checkpoint answers MT-Bench has no grader to compare with anybody.
         list(read_jsonl(f"{SOURCE}/votes.jsonl", Vote)) if p.checkpoints else [],
         list(read_jsonl(f"{SOURCE}/grades.jsonl", Grade)) if p.checkpoints else [],
         p.agreement.tie_margin,

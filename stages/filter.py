@@ -53,7 +53,7 @@ def main(name: str) -> None:
     rows, spare = distributions.balance(rows, p.filter.tasks, p.filter.balance)
     dropped, stay = [*curated.dropped, *shared, *spare], {row.id for row in rows}
     reported = [row for row in curated.reported if row.id in stay]
-    # a row of one's own is its seed, and was looked at itself
+    # A row of the user's own is its seed, and was looked at itself.
     tainted = [] if is_own else contamination.in_seeds(rows, name, benchmarks, p)
     traced = licences.trace(rows, licences.origins(pool.source), None if is_own else p.llm)
     licences.check(name, traced, p.filter.licences.allow)

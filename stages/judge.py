@@ -22,7 +22,8 @@ from bezoar.rows.files import BadInput, read_jsonl, write_json, write_jsonl
 from bezoar.rows.records import Ask, Sample, Verdict
 from bezoar.work import progress
 
-Runs = Mapping[str, llm.Run[Sample, Verdict]]  # by the member's model
+# By the model of the panel's member
+Runs = Mapping[str, llm.Run[Sample, Verdict]]
 
 
 def main(name: str) -> None:
@@ -50,7 +51,7 @@ def ask_all(name: str, p: Params, samples: Sequence[Sample], asks: Sequence[Ask]
         return verdicts.judge(sample, p.judge.scale, ask)
 
     with progress.bar(f"judge {name}", len(samples) * len(judges)) as advance:
-        # one after the other: side by side they would pass a cap by what each has under way
+        # One after the other: side by side they would pass a cap by the requests under way.
         return {
             member.model: llm.each(
                 judge, samples, ask, member,

@@ -34,7 +34,8 @@ def main(name: str) -> None:
     probes = list(files.read_jsonl(BENCHMARKS / "probes.jsonl", Probe))
     tasks = {} if point.link else items()
     measured, attempts = evaluation.Measured({}, [], 0, []), []
-    if probes or not point.link:  # without probes there is nothing to ask of a link
+    # Without probes there is nothing to ask of a link.
+    if probes or not point.link:
         model, tokenizer = loading.load(
             Path("models", point.model), Path("models", point.base), settings.sft, point.further
         )

@@ -70,7 +70,7 @@ def ask(
     files.write_jsonl(out / "replies.jsonl", run.exchanges)
     files.write_jsonl(out / "failures.jsonl", run.failures)
     files.write_json(out / "spending.json", budget.spending(endpoint, run.exchanges).model_dump())
-    # a turn that a server never answered is not an empty answer of the model's
+    # A turn that a server never answered is no empty answer of the model.
     failed = {failure.job for failure in run.failures}
     answers = [row for question, row in run.done if str(question.question_id) not in failed]
     tokens = [e.reply.tokens_out for e in run.exchanges if e.job not in failed]

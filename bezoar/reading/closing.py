@@ -7,9 +7,10 @@ from bezoar.reading import markup
 
 _OPEN = r"\\?\[ ?\\?\["
 _SHUT = r"\\?\] ?\\?\]"
-LAST = 200  # statements that are looked at, from the reply's end
+# Statements that are looked at, from the reply's end
+LAST = 200
 _WIDE = str.maketrans("０１２３４５６７８９／ＡＢＣ．：［］【】", "0123456789/ABC.:[][]")
-# a label opens its sentence: "Depth rating:" is the grade of a part
+# A label opens its sentence. "Depth rating:" is the grade of a part, and does not count.
 _OWN = (
     r"(?:^|(?<=[.!?:;,\n>#*_\"“(\[—–-])|(?<=[。！？；，：]))[ \t]{0,3}[*_#\"“\[ \t]{0,6}"
     r"(?:(?:so|thus|therefore|hence|in conclusion|overall|finally|and|my|the|our|final|"
@@ -29,7 +30,7 @@ _NOT = re.compile(
     r"weakest|loser)(?: (?:one|answer|response|reply|assistant))?(?: is)?[:：]?\s)[*_]{0,2}\Z",
     re.IGNORECASE,
 )
-# what behind a value in double brackets makes it another one: another scale, or a loser
+# Words behind a value in double brackets that change it: another scale, or a loser
 _UNMEANT = re.compile(
     r"\d|[ \t]?[%％]|[ \t]?(?:/|out of)[ \t]?(?!10\b)\d|[ \t(,]{0,3}(?:on )?(?:an? |the )?scale "
     r"(?:of |from )?[01] ?(?:-|–|to) ?(?!10\b)\d|[*_\s]{0,3}or (?:a |it is a )?tie\b"
@@ -50,7 +51,7 @@ _CHOOSING = re.compile(
     r"final|total|bewertung|note|urteil|vergebe|besser|gewinner)\b",
     re.IGNORECASE,
 )
-# the head of a sheet such as graders are shown
+# The head of a sheet such as graders are shown
 _SHEET = re.compile(
     r"^\[(?:Question|Reference answer|Answer)(?: [AB])?(?: [12])?\]|^Grade the assistant",
     re.MULTILINE,
@@ -59,17 +60,21 @@ _NUMBER = r"-?\d{1,3}(?:\.\d{0,9})?"  # digits of any script: `[[٨]]`
 _TEN = r"(?:[ \t]{0,2}(?:/|out of|von|sur|de)[ \t]{0,2}10(?!\d))?"
 _BEFORE = r"(?:\$?\\boxed\{|\\?[\[(*_]{1,3})?[ \t]{0,2}"  # what may enclose a value: `[7]`, `**7**`
 _BEHIND = r"[ \t]{0,2}(?:\\?[\])*_}\"”$]{1,4})?"
-# a line ends here, perhaps after words in parentheses
+# The end of a line, perhaps after words in parentheses
 _END = r"(?:[ \t]{0,2}\((?:[^()\d\n]|10){0,60}\))?[.!。]?[ \t*_\"”)\]]{0,4}[.!。]?[ \t*_]{0,3}$"
 
 
 class Form(NamedTuple):
     """The patterns of one kind of closing statement."""
 
-    bracketed: re.Pattern[str]  # a value in double brackets, and perhaps a label within
-    labelled: re.Pattern[str]  # what stands right before a bracketed value that has a label
-    plain: re.Pattern[str]  # a labelled value without double brackets, as a whole line or sentence
-    spoken: re.Pattern[str]  # a sentence that states the value in words
+    # A value in double brackets, and perhaps a label within
+    bracketed: re.Pattern[str]
+    # The label right before a value in double brackets
+    labelled: re.Pattern[str]
+    # A labelled value without double brackets, as a whole line or sentence
+    plain: re.Pattern[str]
+    # A sentence that states the value in words
+    spoken: re.Pattern[str]
 
 
 RATING = Form(
@@ -110,6 +115,7 @@ CHOICE = Form(
         rf"(?P<value>[ABC]|[Tt]ie|TIE){_BEHIND}(?: is (?:the )?better(?: answer| one)?)?{_END}",
         re.MULTILINE,
     ),
+    # A choice is not read from words alone: this pattern matches nothing.
     spoken=re.compile(r"(?!)"),
 )
 
@@ -119,6 +125,7 @@ def read_value(form: Form, reply: str, cut: bool = False) -> str | None:
 
     Text in quotes belongs to the answer that is graded. `cut`: the reply was cut off, and only a
     value in double brackets is sure to be whole."""
+    # Full-width digits and brackets, as Chinese replies have them, are read as ASCII ones.
     text = markup.bare(markup.clean(reply)).translate(_WIDE)
     text = _own_sheet(form, text)
     bracketed = _bracketed(form, text)
@@ -126,6 +133,8 @@ def read_value(form: Form, reply: str, cut: bool = False) -> str | None:
         return bracketed
     plain = list(form.plain.finditer(text))[-LAST:]
     values = [match["value"] for match in plain if not _in_quotes(text, match.start("value"))]
+    # A value in double brackets that does not count makes a plain one doubtful, unless the former
+    # only stands amidst prose.
     if form.bracketed.search(text) and not (values and _in_passing(form, text)):
         return None
     return _agreed(values) if values else _spoken(form, text)
@@ -226,6 +235,7 @@ def _spoken(form: Form, text: str) -> str | None:
     last = text.strip().rpartition("\n")[2].strip(" *_")
     sentence = re.split(r"(?<=[.!?]) ", last)[-1].strip(" *_").removesuffix(".")
     match = form.spoken.fullmatch(sentence)
+    # With a second number out of ten, one of them may be the grade of a part.
     others = re.findall(r"\d(?:[ ]?/[ ]?|[ ]out of[ ])10\b", text)
     return match["value"] if match and len(others) == 1 else None
 
@@ -235,6 +245,7 @@ def _in_quotes(text: str, place: int) -> bool:
     start = text.rfind("\n", 0, place) + 1
     end = text.find("\n", place)
     before, after = text[start:place], text[place : end if end >= 0 else len(text)]
+    # After an odd number of straight quotes one of them is still open.
     straight = before.count('"') % 2 == 1 and '"' in after
     ticked = before.count("`") % 2 == 1 and "`" in after
     curly = before.rfind("“") > before.rfind("”") and "”" in after

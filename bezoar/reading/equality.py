@@ -13,7 +13,7 @@ Equality = Literal["equal", "not equal", "undecided"]
 
 _SAME = r"(?:equal|the same|identical|equivalent)"
 _UNLIKE = r"(?:un|in|non[- ]?)equal|different|differ(?:s|ing)?|distinct|not[-_]equal|dissimilar"
-# what both prompts must share, as the question puts it
+# The things that equal prompts share, as the question names them
 _SHARED = (
     r"(?:in |with (?:the )?)?(?:(?:both|all|every|each|terms of|their|the|same|respects?|regards?|"
     r"aspects?|ways?|of|"
@@ -56,7 +56,7 @@ _NO = (
     r"not|no|never|neither|hardly|barely|scarcely|nor|without|nothing|none|far from|anything but|"
     r"no longer|nowhere near|rather than|instead of|cannot|can not|less than"
 )
-# a negation, at most four words away, and no other thing between
+# A negation at most four words before "equal", with nothing but words between
 _DENIED = re.compile(
     rf"\b(?:{_NO})\b(?P<between>(?:[ -][a-z'\"*]+){{0,4}}?)[ -][\"'*_]{{0,2}}(?:equals?|same|"
     rf"identical|equivalent|equality)\b"
@@ -87,17 +87,19 @@ def equality(reply: str) -> Equality:
 
     It is undecided where the reply says both or neither. It is undecided too where the reply speaks
     of a part, in doubt, or of something else."""
+    # Behind this mark the model writes the user's next turn.
     text = markup.clean(reply).partition("<human>:")[0].strip()
     values = markup.values(text)
     if len(values) == 1 and isinstance(values[0], dict):
         return _of_json(values[0])
     clauses = _clauses(_plain(text))
+    # Each clause is read with the next one, which may answer it: "Are they equal? Yes."
     readings = {_clause(*pair) for pair in pairwise([*clauses, ""])}
     if "equal" in readings:
         doubt = "not equal" in readings or _DOUBT.search(_HARMLESS.sub("", " ".join(clauses)))
-        # what is said of one prompt alone is a difference, in whatever words
+        # A clause about one prompt alone states a difference, in whatever words.
         apart = any(bool(_FIRST.search(c)) != bool(_SECOND.search(c)) for c in clauses)
-        # of two things that are compared one by one, one alone may be equal
+        # A numbered list of one entry compares the first of two things, and the other may differ.
         part = len(re.findall(r"^\s{0,3}\d[.)]", text, re.MULTILINE)) == 1
         return "undecided" if doubt or apart or part else "equal"
     return "not equal" if "not equal" in readings else "undecided"
@@ -149,6 +151,7 @@ def _clause(clause: str, after: str) -> Equality:
     if _PLAIN_UNLIKE.fullmatch(clause):
         return "not equal"
     clause = clause.removeprefix("no, ")
+    # One negation denies. Two cancel each other: "not unequal".
     denied = _DENIED.search(clause)
     if denied and len(_NEGATION.findall(clause[: denied.end("between")])) == 1:
         parted = re.search(r"\b(?:and|but|only)\b", denied["between"])

@@ -17,14 +17,15 @@ _THING = (
     r"pregunta|versión|versione|versão|invite|提示|版本|问题"
 )
 _GIVEN = markup.label(r"#?(?:the )?(?:given|original|initial|old) prompt#?")
-_NEXT = markup.label(r"#?given prompt#?")  # the model goes on with another round of the question
+# With this label the model goes on to another round of the question.
+_NEXT = markup.label(r"#?given prompt#?")
 _OPERATION = r"(?:[ \t]?\([^()\n]{1,40}\))?"  # "Rewritten prompt (deepen):"
 _NAMED_FIELD = markup.label(
     rf"#?(?:your |the |my |final )?(?:(?:{_NEW})[ _-])(?:(?:{_NEW}) )?(?:{_THING})#?{_OPERATION}"
     r"|rewritten|created",
     numbered=False,
 )
-# with its marks it needs no colon, and a dash is as good as one
+# A field that has its marks (#Rewritten Prompt#) needs no colon. A dash is as good as a colon.
 _FIELD = re.compile(
     rf"{_NAMED_FIELD.pattern}|^[#*_`> \t]{{0,6}}#(?:rewritten|"
     rf"created) prompt#[*_`]{{0,3}}[ \t]?:?[ \t]*"
@@ -39,7 +40,7 @@ _TITLE = re.compile(
 _TAG_END = re.compile(
     r"</(?:(?:rewritten|created)[ _])?(?:prompt|instruction|question)>\s{0,9}\Z", re.IGNORECASE
 )
-# words that hand the prompt over without naming it
+# Words that hand the prompt over without naming it
 _HANDED = re.compile(
     r"[*_ \t]{0,4}(?:here (?:you go|it is)|here(?:'s|’s| is) (?:one|my (?:attempt|version|try)"
     r"(?: (?:at|of) [^:\n]{1,60})?)|try this(?: one)?|how about(?: this(?: one)?)?|"
@@ -126,6 +127,7 @@ def prompt(reply: str) -> str | None:
     bot = _BOT.match(text)
     text = markup.drop_opening(text[bot.end() :] if bot else text)
     line = text.partition("\n")[0]
+    # The teacher offers several prompts to choose from.
     if len(_CHOICES.findall(text)) > 1 or (_LEAD.match(line) and _MANY.search(line)):
         return None
     if (_ANSWER.match(text) and not _FIELD.match(text)) or _two(text):
@@ -204,7 +206,8 @@ def _announced(text: str) -> str:
     is_lead = is_lead or _IS.fullmatch(head)
     if not is_lead or len(head) > 200 or not (tail or rest.strip()):
         return text.strip()
-    if colon == len(line) and not rest.startswith("\n"):  # no colon, and no line between
+    # Without a colon, only an empty line parts the announcement from the prompt.
+    if colon == len(line) and not rest.startswith("\n"):
         return text.strip()
     return markup.unruled(markup.drop_opening(f"{tail}\n{rest}" if tail else rest))
 
@@ -220,6 +223,7 @@ def _alone(text: str) -> str | None:
         text = text[: gap.start()].rstrip()
     lines = text.split("\n")
     asides = [number for number, line in enumerate(lines) if number and _explains(line)]
+    # An explanation in the last line is cut off. One that goes on may be part of the prompt.
     if asides and asides[0] == len(lines) - 1:
         text = "\n".join(lines[:-1])
     elif asides:

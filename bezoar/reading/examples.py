@@ -24,7 +24,7 @@ _INSTRUCTION = markup.label(
     r"aufgabe|frage|"
     r"consigne|instrucción|pregunta|istruzione|instrução|指令|问题|инструкция|задание)"
 )
-# a teacher that writes talks names who speaks instead
+# A teacher that writes the example as a talk names the speakers instead.
 _USER = markup.label(r"(?:user|human)", numbered=False)
 _ASSISTANT = markup.label(r"(?:assistant|ai|bot|chatbot)", numbered=False)
 _ASIDE = markup.label(r"(?:category|topic|type|title|kategorie|thema|catégorie|categoría|类别)")
@@ -74,6 +74,7 @@ def examples(reply: str, cut: bool = False) -> list[Item]:
     one pair of tags around a list, a list without tags, and JSON. Some 53 results of the paper had
     the first of these (3.1.1)."""
     text = markup.clean(reply)
+    # Some replies write their tags as entities: `&lt;example&gt;`.
     text = text if _TAG.search(text) else unescape(text)
     if (from_json := _all_json(text)) and (text.lstrip()[:1] in "[{`" or not _tags(text)):
         return from_json
@@ -107,7 +108,7 @@ def _blocks(text: str, cut: bool) -> Iterator[tuple[str, bool]]:
 def _tags(text: str) -> list[re.Match[str]]:
     """Return the tags of a reply. Square brackets count only without any angled tag, and at the
     start of a line or as a closing tag. Within a line they only speak of an example."""
-    # one in ticks or quotes is spoken of
+    # A tag in ticks or quotes is only spoken of.
     tags = [tag for tag in _TAG.finditer(text) if not _quoted(text, tag)]
     angled = [tag for tag in tags if tag[0].startswith("<")]
     return angled or [
@@ -149,6 +150,8 @@ def _split(block: str, closed: bool, alone: bool) -> list[str] | None:
         entries = lists.entries(block) if alone else []
         if entries and len(entries) == 1:
             return [block]
+        # One or two entries may be a list within an instruction. Three that look alike are
+        # examples.
         few = entries is None or 0 < len(entries) < 3
         return None if few or not lists.tidy(entries or []) else entries or [block]
     entries = lists.entries(rest)
@@ -180,7 +183,8 @@ def _untagged(text: str, cut: bool) -> list[Item]:
         return []
     ends = [True] * (len(entries) - 1) + [not cut]
     items = [_item(t, complete, True) for t, complete in zip(entries, ends, strict=True)]
-    if not lists.tidy(entries) and not cut:  # what stands after the list may be no part of it
+    # An untidy last entry may hold text that stands after the list.
+    if not lists.tidy(entries) and not cut:
         items[-1] = items[-1]._replace(fault="unread_example")
     return items
 
@@ -211,7 +215,7 @@ def _item(text: str, complete: bool, repaired: bool = False) -> Item:
     """Take an example apart by its labels. Not `complete`: the reply breaks off within it."""
     text = markup.unruled(text)
     text = _parted(markup.bare(text.strip(" \t\n*" if text.count("**") % 2 else None)))
-    # where the instruction's label is in lower case the input's may be too
+    # If the instruction's label is in lower case, the input's may be so too.
     lower = text[:1].islower() and bool(_INSTRUCTION.match(text))
     if (heading := _NUMBERED.match(text)) and text[heading.end() :].strip():
         text = text[heading.end() :]
@@ -222,7 +226,8 @@ def _item(text: str, complete: bool, repaired: bool = False) -> Item:
         text = f"{rest.strip()}\n{aside.strip()}"
     text = _talk(_CATEGORY.sub("", text, count=1))
     head, response, tail = _split_at(_RESPONSE, text)
-    if asks := _ASKED.match(text):  # `Q: ...` and `A: ...`, of which neither is a label alone
+    # `Q: ...` is a label only together with `A: ...`.
+    if asks := _ASKED.match(text):
         head, response, tail = _split_at(_ANSWERED, text[asks.end() :])
     instruction, context = markup.split_input(head, lower=lower)
     instruction, context = markup.bare(instruction), markup.unfenced(context)

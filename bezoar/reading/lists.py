@@ -125,6 +125,7 @@ def entries(text: str) -> list[str] | None:
     if not marks or text[: marks[0].start].strip():
         return []
     first = marks[0]
+    # Marks of another make, or set in deeper, belong to lists within an entry.
     like = [mark for mark in marks if mark.make == first.make and mark.depth <= first.depth + 1]
     if not first.number:
         return _bulleted(text, like)
@@ -134,6 +135,7 @@ def entries(text: str) -> list[str] | None:
     for mark in like:
         if mark.number == len(taken) + 1:
             taken.append(mark)
+    # A number that stands twice belongs to a list within an entry, but to which is unclear.
     numbers = [mark.number for mark in like]
     if any(numbers.count(number) > 1 for number in range(1, min(len(taken), 100) + 1)):
         return None
@@ -176,6 +178,7 @@ def _between(text: str, marks: list[Mark]) -> list[str]:
 def _mark(match: re.Match[str]) -> Mark:
     number = match["n1"] or match["n2"] or match["n3"]
     letter = match["letter"]
+    # `a)` has the number 1, `b)` the number 2.
     value = int(number) if number else ord(letter.lower()) - 96 if letter else 0
     make = match["word"] or match["sign"] or match["bullet"] or ("letter" if letter else "paren")
     shut = match["b1"] or match["b3"] or match["b4"]

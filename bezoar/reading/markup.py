@@ -43,6 +43,7 @@ def unruled(text: str) -> str:
 
 def bare(text: str) -> str:
     """Take off what encloses all of a text: fences, bold, quotes, and arrows before each line."""
+    # Some replies are enclosed several times over, as in a fence around quotes around bold.
     for _ in range(4):
         inner = unquoted(unbold(unfenced(unarrowed(text.strip())))).strip()
         if inner == text:
@@ -169,6 +170,7 @@ def _decoded(body: str, in_array: bool) -> list[Any]:
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    # json keeps the last of two equal keys and reports nothing. Such an object is not read here.
     mapping = dict(pairs)
     if len(mapping) < len(pairs):
         raise ValueError("a key stands twice")

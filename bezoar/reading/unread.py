@@ -7,11 +7,14 @@ from collections.abc import Sequence
 from bezoar.rows.files import BadInput
 from bezoar.rows.records import Reply
 
-LEAST = 0.5  # ours: share of replies that are read, below which a stage warns
-SHOWN, LONGEST = 3, 300  # ours: replies shown, and characters of each
+# Ours: a stage warns if a smaller share of replies is read.
+LEAST = 0.5
+# Ours: replies that are printed, and characters of each
+SHOWN, LONGEST = 3, 300
 
 
-MEND = {  # by what most replies lack
+# Advice by the reason that most replies have
+MEND = {
     "truncated": "most are cut: raise max_tokens in the params of {key}",
     "too_long": "most rows do not fit: raise context_tokens of {key} if its server takes more",
 }
@@ -45,7 +48,7 @@ def format_reply(reply: Reply) -> str:
     text = (
         reply.raw or reply.text or (f"(thoughts alone) {reply.thoughts}" if reply.thoughts else "")
     )
-    # what a model wrote must not move the cursor or reorder the line
+    # The text of a model must not move the cursor or reorder the line.
     line = " ".join("".join(c if c.isprintable() else " " for c in text).split())
     cut = f" … ({len(text):,} characters)" if len(line) > LONGEST else ""
     return f"[{reply.finish_reason}] {line[:LONGEST] or '(empty)'}{cut}"

@@ -15,6 +15,7 @@ from bezoar.rows.records import Message, Pair, Probe, Sample
 SYSTEM = Prompt("chat/system")
 
 SECTIONS = ("### System:", "### Instruction:", "### Response:")
+# Special tokens of common tokenizers. Those of chat templates open with "<|".
 SPECIAL = ("<s>", "</s>", "<pad>", "<unk>", "<|")
 
 
@@ -79,7 +80,7 @@ def prompts(
         )
         for talk, system in zip(talks, system_messages, strict=True)
     ]
-    # the template writes the special tokens, BOS among them
+    # The template has written the special tokens already, BOS among them.
     encoded: list[list[int]] = tokenizer(texts, add_special_tokens=False)["input_ids"]
     return encoded
 
@@ -108,6 +109,7 @@ def added_ids(tokenizer: Any) -> tuple[list[int], list[int]]:
     text = SECTIONS[0]
     with_added: list[int] = tokenizer(text)["input_ids"]
     bare: list[int] = tokenizer(text, add_special_tokens=False)["input_ids"]
+    # The bare ids stand inside of those with additions, as in [BOS, *bare]. Find where they begin.
     last = len(with_added) - len(bare)
     start = next((n for n in range(last + 1) if with_added[n : n + len(bare)] == bare), 0)
     return with_added[:start], with_added[start + len(bare) :]
@@ -162,6 +164,8 @@ def _after(
     prompt and answer back."""
     if whole_ids[: len(prompt)] == prompt:
         return whole_ids[len(prompt) :]
+    # The tokenizer joins the end of the prompt and the start of the answer, as in one line break of
+    # two. So the answer is cut behind an anchor, and its ids count if they give the same text back.
     [text] = decode(tokenizer, [whole_ids])
     for anchor in ANCHORS:
         texts = [anchor, anchor + pair[1]]
@@ -207,6 +211,7 @@ def marker(text: str) -> str | None:
 
 # --- the template as Jinja -----------------------------------------------------------------------
 
+# The layout of `prompt` as Jinja. `body` puts the default system message in the place of SYSTEM.
 _BODY = (
     "{% if not (messages and messages[0]['role'] == 'system' and messages[0]['content']) %}"
     "{{ '### System:\n' + SYSTEM + '\n\n' }}{% endif %}"
@@ -221,6 +226,8 @@ _BODY = (
     "{% endif %}{% endfor %}"
 )
 
+# Conversations that a template must render as `prompt` writes them: with and without a system
+# message, with an empty answer, and with blanks and line ends around a text.
 _PROOF = (
     [{"role": "user", "content": "Hello."}],
     [
@@ -236,7 +243,7 @@ _PROOF = (
 
 def body() -> str:
     """Write the layout of `prompt` as Jinja, with the default system message and without BOS."""
-    # a string of JSON is one of Jinja, whatever quotes and braces it holds
+    # Every string of JSON is a string of Jinja too, whatever quotes and braces it holds.
     return _BODY.replace("SYSTEM", json.dumps(SYSTEM.fill(), ensure_ascii=False))
 
 

@@ -17,7 +17,7 @@ class BadInput(SystemExit):
     would be right. There is no traceback."""
 
     def __init__(self, message: str) -> None:
-        # a file's name need be no UTF-8
+        # The message may name a file whose name is not UTF-8, and such a name cannot be printed.
         super().__init__(f"error: {message}".encode(errors="backslashreplace").decode())
 
 
@@ -40,7 +40,7 @@ def numbered(path: str | Path) -> Iterator[tuple[int, str]]:
     is no such file, or it is not UTF-8."""
     number = 0
     try:
-        # newline="\n": other breaks (U+2028, \r) may stand inside a JSON string
+        # Lines end at "\n" alone. Other breaks (U+2028, \r) may stand inside a JSON string.
         with open(path, encoding="utf-8", newline="\n") as lines:
             for number, line in enumerate(lines, 1):
                 if line.strip():
@@ -83,6 +83,7 @@ def write(path: str | Path, chunks: Iterable[str]) -> None:
     try:
         with part.open("w", encoding="utf-8", newline="\n") as out:
             out.writelines(chunks)
+        # To rename is atomic: a reader sees the old file or the whole new one.
         part.replace(path)
     except OSError as error:
         part.unlink(missing_ok=True)

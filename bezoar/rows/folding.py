@@ -38,7 +38,8 @@ _CHARACTER = re.compile(f"[{_SPACELESS}]")
 _LETTER = re.compile("[\u0e01-\u0e3a\u0e40-\u0e4e\u0e80-\u0ecd\u1000-\u109f\u1780-\u17d3]")
 _TAG = re.compile(r"</?[a-zA-Z][a-zA-Z0-9]*(?:\s[^<>]*)?/?>")
 LETTERS = 3
-SAMPLED = 200  # characters that tell a text's script
+# The script of a text is read from its first characters, so many of them.
+SAMPLED = 200
 
 
 def words(text: str) -> list[str]:
@@ -49,6 +50,8 @@ def words(text: str) -> list[str]:
 
 def _folded(text: str) -> str:
     seen = _UNSEEN.sub("", text)
+    # NFKD parts a letter from its accents ("é" becomes "e" and a mark), so that they can be
+    # dropped.
     plain = _MARKS.sub("", unicodedata.normalize("NFKD", seen))
     plain = unicodedata.normalize("NFKC", plain)
     if _LOOKS.search(plain):
@@ -58,6 +61,8 @@ def _folded(text: str) -> str:
 
 def _latin(word: re.Match[str]) -> str:
     """Write a word in Latin letters if each of its letters looks like one, else as it is."""
+    # Cyrillic "сор" becomes "cop". With another Cyrillic letter in it, it is a Russian word and
+    # stays.
     folded = word[0].translate(_TABLE)
     return folded if folded.isascii() else word[0]
 

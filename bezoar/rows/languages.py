@@ -16,7 +16,7 @@ from bezoar.rows.folding import letters_a_word, script, spaceless, words
 if TYPE_CHECKING:
     from py3langid.langid import LanguageIdentifier
 
-# Those that the detector tells apart, but for what it knows by three letters alone.
+# The languages that the detector tells apart, except those that have a code of three letters alone.
 NAMES = {
     **{"af": "Afrikaans", "am": "Amharic", "ar": "Arabic", "as": "Assamese", "az": "Azerbaijani"},
     **{"ba": "Bashkir", "be": "Belarusian", "bg": "Bulgarian", "bn": "Bengali", "br": "Breton"},
@@ -39,12 +39,13 @@ NAMES = {
     **{"tt": "Tatar", "ug": "Uyghur", "uk": "Ukrainian", "ur": "Urdu", "uz": "Uzbek"},
     **{"vi": "Vietnamese", "xh": "Xhosa", "yo": "Yoruba", "zh": "Chinese", "zu": "Zulu"},
 }
-NO_LANGUAGE = "zxx"  # what ISO 639 calls code, tables and numbers
+# The code of ISO 639 for text in no language: code, tables and numbers
+NO_LANGUAGE = "zxx"
 _OTHERWISE = {
     **{"nb": "no", "nn": "no", "iw": "he", "in": "id", "mandarin": "zh", "farsi": "fa"},
     **{"flemish": "nl", "castilian": "es", "filipino": "tl", "slovene": "sl", "burmese": "my"},
 }
-# Languages of which a short text may be in either: one that is allowed stands for its like.
+# A short text may be in any language of a group. Where one of them is allowed, so are the others.
 _ALIKE = (
     *({"bs", "hr", "sr"}, {"no", "da"}, {"id", "ms", "jv"}, {"gl", "pt"}, {"cs", "sk"}),
     *({"af", "nl", "fy"}, {"hi", "ne", "mr"}, {"az", "tr", "tk", "uz"}),
@@ -58,12 +59,19 @@ _ENGLISH = frozenset(
         "would because about does should could these those when where is of its his",
     )
 )
-ENGLISH_WORDS, ENGLISH_SHARE = 3, 0.1  # so many of them, and of all words so large a share
-LONGEST = 2000  # characters of a text that are looked at
-LEAST, ODDS = 3, 5.0  # of `spoken`: words that are no names, and how much likelier than another
-A_LIST = 3  # so many pieces, of so many words on average
-SEEDS_LOOKED_AT = 1000  # spread evenly
-SEEDS_SHARE = 0.05  # of the seeds that tell one, in the seeds' languages
+# A text is English if it holds so many different ones, and if they are so large a share of its
+# words.
+ENGLISH_WORDS, ENGLISH_SHARE = 3, 0.1
+# Characters of a text that are looked at, from its start
+LONGEST = 2000
+# `detect` asks for so many words that are no names, and for a language so much likelier than
+# others.
+LEAST, ODDS = 3, 5.0
+# A list has at least so many pieces, of at most so many words on average.
+A_LIST = 3
+SEEDS_LOOKED_AT = 1000
+# A language is one of the seeds' languages if so large a share of the seeds is in it.
+SEEDS_SHARE = 0.05
 
 _WORDS = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)?")
 _FENCES = re.compile(r"```.*?(?:```|\Z)|`[^`\n]*`|https?://\S+|\S+@\S+", re.DOTALL)
@@ -179,7 +187,8 @@ def _agrees(plain: str, short: str, least: int, odds: float, at_home: Collection
     small = " ".join(w for w in _WORDS.findall(plain) if not w[0].isupper())
     letters = sum(map(str.isalpha, small))
     if script(small) != "LATIN":
-        return letters >= least  # a script of its own tells by its letters
+        # Another script shows its language by the letters alone, without whole words.
+        return letters >= least
     if len(set(small.split())) < least or _is_list(plain):
         return False
     likeliest = _likeliest(small, at_home, odds)
@@ -210,7 +219,8 @@ def _detector() -> "LanguageIdentifier":
     from py3langid.langid import MODEL_FILE, LanguageIdentifier
 
     detector = LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True)
-    # Those of three letters are few people's, and near enough to others to be taken for them.
+    # Languages with a code of three letters have few speakers, and texts in others are taken for
+    # them.
     codes = {*NAMES, "nn", NO_LANGUAGE}
     detector.set_languages([short for short in detector.labels if short in codes])
     return detector

@@ -137,6 +137,7 @@ def fence(text: str, *markers: str) -> str:
     characters between. These are first written out plainly."""
     if text.isascii() and "&" not in text:
         return _marker(markers).sub(lambda match: match[0].translate(_FENCED), text)
+    # Markers are searched in the plain text, and replaced at their places in the original.
     plain, places = _plain(text)
     fenced, done = [], 0
     for match in _marker(markers).finditer(plain):
@@ -164,8 +165,10 @@ def _plain(text: str) -> tuple[str, list[tuple[int, int]]]:
 def _read(character: str) -> str:
     if character.isascii():
         return character
-    if 0xE0020 <= ord(character) <= 0xE007E:  # the tag characters: ASCII that no screen shows
+    # Tag characters repeat ASCII at this offset. No screen shows them, but a model reads them.
+    if 0xE0020 <= ord(character) <= 0xE007E:
         return chr(ord(character) - 0xE0000)
+    # Format characters and combining marks are not seen on their own.
     if unicodedata.category(character) in ("Cf", "Mn", "Me"):
         return ""
     return unicodedata.normalize("NFKC", character).lower().translate(_ALIKE)
@@ -173,6 +176,6 @@ def _read(character: str) -> str:
 
 @cache
 def _marker(markers: tuple[str, ...]) -> re.Pattern[str]:
-    # the gaps are short so that a text made of gaps cannot make the search slow
+    # The gaps are short, so that a text made of gaps cannot make the search slow.
     spaced = (r"\s{0,3}".join(map(re.escape, re.findall(r"\w+|\S", m))) for m in markers)
     return re.compile("|".join(spaced), re.IGNORECASE)

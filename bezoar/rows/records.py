@@ -126,7 +126,8 @@ class Probe(Record):
 
 
 Ending = Literal["stop", "length", "refused", "too_long", "failed"]
-UNSAID = ("too_long", "failed")  # how a reply ends where the model was not asked, or gave none
+# Endings of requests to which no reply came: the model was not asked, or the request failed
+UNSAID = ("too_long", "failed")
 
 
 class Reply(Record):

@@ -5,7 +5,8 @@ languages.json)."""
 
 import re
 
-OPENING = 400  # characters
+# Characters of a text that are looked at, from its start
+OPENING = 400
 
 _ENGLISH = r"""\W*(?:unfortunately\W+|regrettably\W+|well\W+|(?:i\ am|i'm)\ afraid\ (?:that\ )?)*
     (?: (?:i\ am|i'm)?\ *(?:very\ |so\ |truly\ |really\ )*sorry\W+(?:but|i|as|this|that|the)\b
@@ -95,7 +96,8 @@ _DECLINING = {
         **{"pt": _PORTUGUESE, "nl": _DUTCH},
     }.items()
 }
-KNOWN = tuple(_DECLINING)  # ISO 639-1
+# The languages in which a refusal is recognised, by ISO 639-1
+KNOWN = tuple(_DECLINING)
 
 
 def language(text: str) -> str:

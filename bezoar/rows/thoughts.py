@@ -79,7 +79,7 @@ def part(reply: str) -> Parted:
 
 
 def _part(reply: str) -> Parted:
-    # most replies have none of these characters, and a search costs more than all else here
+    # Most replies have none of these signs, and a search costs more than all else here.
     if not any(sign in reply for sign in SIGNS) or not _HINT.search(reply):
         return Parted(reply, "", True)
     reply = _unhidden(reply)
@@ -101,9 +101,10 @@ def left(text: str) -> str | None:
 
 
 def _tag(slash: str, names: tuple[str, ...]) -> str:
-    # one model writes thought_process, another thought-process
+    # One model writes thought_process, another thought-process.
     listed = "|".join(re.escape(name).replace("_", "[-_ ]?") for name in names)
-    # with an attribute or two (`<think time="3">`), never with a paragraph; `<think/>` is none
+    # A tag may have an attribute or two (`<think time="3">`), but no line end. `<think/>` opens
+    # nothing.
     return rf"<\s?{slash}\s?(?:{listed})(?:\s[^<>\n]{{0,80}})?\s?(?<!/)>"
 
 
@@ -122,7 +123,7 @@ _HINT = re.compile(
     r"|&lt;|<details|<think ?/>|assistantfinal",
     re.IGNORECASE,
 )
-# How some servers hand thoughts on: escaped, folded away, behind a mark that nobody sees
+# Some servers hand thoughts on escaped, or folded away, or with an empty tag in front.
 _ESCAPED = re.compile(r"\s*&lt;(?:think|thinking|thought|reasoning)&gt;", re.IGNORECASE)
 _FOLDED = re.compile(
     r"\A\s*<details type=\"reasoning\"[^>]{0,200}>(.*?)</details>", re.DOTALL | re.IGNORECASE
@@ -142,6 +143,7 @@ _OPEN_QUOTES, _CLOSE_QUOTES = "\"'“‘«„(", "\"'”’»“)"
 _SENTENCE_ENDS = ".!?:;>)*_"
 
 
+# Words before and behind a closing mark that show that a sentence only speaks of it
 _SPEAKS_OF = re.compile(
     r"\b(?:the|an?|and|or|with|of|by|to|its?|this|that|mark|tag|token|closing|use|write|"
     r"between) \Z",
@@ -156,7 +158,8 @@ class _Mark(NamedTuple):
     start: int
     end: int
     opens: bool
-    kind: str  # what closes it: a mark of the same kind
+    # A mark that opens is closed by a mark of the same kind.
+    kind: str
 
 
 def _kind(mark: re.Match[str]) -> str:
@@ -203,7 +206,9 @@ def _marks(reply: str) -> Parted | None:
     text: list[str] = []
     thoughts: list[str] = []
     start, opened = 0, ""
-    spoken_of: set[str] = set()  # kinds of marks that opened nothing
+    # Kinds of marks that stand amidst a sentence and opened nothing. Their closing marks end
+    # nothing.
+    spoken_of: set[str] = set()
     for mark in _unquoted(reply):
         if opened:
             if not mark.opens and mark.kind == opened:
@@ -231,7 +236,7 @@ def _begins(mark: _Mark, reply: str, start: int, spoke: bool) -> bool:
     if mark.kind in COMMON:
         return False
     line = reply[max(start, reply.rfind("\n", 0, mark.start) + 1) : mark.start].rstrip()
-    # one behind a sentence opens ("Sure. <think>"); one amidst a sentence is only spoken of
+    # A mark behind a sentence opens ("Sure. <think>"). One amidst a sentence is only spoken of.
     return not line or line[-1] in _SENTENCE_ENDS
 
 
@@ -246,6 +251,7 @@ def _ends_alone(mark: _Mark, reply: str) -> bool:
 
 def _parted(text: list[str], thoughts: list[str], closed: bool) -> Parted:
     answer = "".join(text).strip()
+    # Wraps may be nested, as GLM's box within <answer> is.
     for opens, closes in WRAPS:
         low = answer.lower()
         if low.startswith(opens.lower()) and closes.lower() not in low.removesuffix(closes.lower()):
@@ -256,8 +262,8 @@ def _parted(text: list[str], thoughts: list[str], closed: bool) -> Parted:
 
 # --- turns ---------------------------------------------------------------------------------------
 
-# What chat templates write around turns. A server that does not know the end of a turn passes these
-# on as text, and all that its model makes up behind them.
+# Marks that chat templates write around turns. A server that does not know the end of a turn passes
+# them on as text, with all that its model makes up behind them.
 _OWN_OPENS = re.compile(
     r"\A\s*(?:<\|start_header_id\|>assistant<\|end_header_id\|>|<\|im_start\|>assistant\b|"
     r"<start_of_turn>model\b|<\|assistant\|>)\s*"
@@ -308,7 +314,7 @@ _TURN = re.compile(
     r"(?:<\|start\|>assistant)?<\|channel\|>\s*(\w+)[^<]{0,80}?"
     r"(?:<\|constrain\|>[^<]{0,40})?<\|message\|>"
 )
-# what is left of channels where a server took the marks out
+# A server that takes the marks of channels out leaves `analysis ... assistantfinal ...`.
 _BARE, _BARE_FINAL = re.compile(r"\s{0,9}analysis(?=[A-Z\s\"'(])"), "assistantfinal"
 _ENDS = re.compile(r"<\|(?:end|return|call)\|>\s*\Z")
 
@@ -332,7 +338,7 @@ def _sentences(reply: str) -> Parted | None:
     """Part thoughts that one sentence announces and another sentence ends."""
     for opens, closes in SENTENCES:
         start = reply.lstrip()
-        # without its second sentence the first may be an answer's own
+        # Without its second sentence the first one may belong to an answer.
         if start.startswith(opens) and closes in start:
             thoughts, _, answer = start[len(opens) :].partition(closes)
             answer = answer.strip().removesuffix("[END FINAL RESPONSE]")

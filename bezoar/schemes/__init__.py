@@ -30,14 +30,15 @@ from bezoar.rows.records import (
     Undecided,
 )
 
-# Reasons whose text is no instruction that was asked for, but a whole reply or one too many.
+# Reasons of rejects whose text is no instruction: it is a whole reply, or one example too many.
 UNPARSED = (
     *("no_examples", "refusal_reply", "unread", "refusal", "truncated"),
     *("surplus", "unread_example"),
 )
-# Reasons that say of the reply before them that nothing could be made of it.
+# Reasons of rejects from whose reply nothing could be used
 UNUSED = ("no_examples", "unread", "empty", "truncated", "refusal")
-UNANSWERED = ("too_long", "failed")  # endings of requests that got no reply
+# Endings of requests that got no reply
+UNANSWERED = ("too_long", "failed")
 
 
 class Scheme(Protocol):
@@ -273,7 +274,8 @@ def unfinished(reply: Reply) -> str | None:
     if reply.finish_reason == "refused":
         return "refusal"
     if reply.finish_reason == "length":
-        return "truncated"  # though nothing was said: its tokens went into thoughts
+        # A cut reply may be empty too, when all its tokens went into thoughts.
+        return "truncated"
     return None if reply.text.strip() else "empty"
 
 

@@ -16,7 +16,8 @@ from bezoar.rows.records import Ask, Job, Rejected, Reply, Sample, Seed, Seeds, 
 from bezoar.schemes import fault, split_input, unfinished, with_input
 
 NAME = "evol_instruct"
-Say = Callable[[str], Reply]  # the teacher, asked with one text
+# The teacher, asked with one text
+Say = Callable[[str], Reply]
 # `$operation` was a blank of earlier files: a user's own copy of one may still hold it.
 IN_DEPTH, IN_BREADTH = Prompt(f"{NAME}/in_depth", "operation"), Prompt(f"{NAME}/in_breadth")
 EQUALITY, RESPONSE = Prompt(f"{NAME}/equality"), Prompt(f"{NAME}/response")
@@ -55,6 +56,8 @@ def plan(seeds: Seeds, params: EvolInstruct, rng: Random) -> list[Job]:
             steps = _steps(params, iteration_rng)
             shuffled = iteration_rng.sample(rows, len(rows))
             for seed in sorted(shuffled, key=lambda row: uses[row.id])[: params.per_category]:
+                # A seed may be drawn again. `sample` makes its requests differ from the earlier
+                # ones.
                 inputs = {
                     "seed": seed.model_dump(),
                     "iteration": iteration,
@@ -103,7 +106,8 @@ def run(job: Job, ask: Ask) -> Iterator[Sample | Rejected | Undecided]:
         evolved, evolved_context, reason = _evolve(say, instruction, context, step)
         if not reason:
             verdict = _compare(say, (instruction, context), (evolved, evolved_context))
-            if verdict == "undecided":  # does not eliminate
+            # An undecided check does not eliminate the evolution.
+            if verdict == "undecided":
                 yield Undecided()
             reason = "equal" if verdict == "equal" else ""
         if not reason:

@@ -60,7 +60,7 @@ def plan(seeds: Seeds, params: Lamini, rng: Random) -> list[Job]:
         }
         jobs.append(Job(id=f"{NAME}-{number:05d}", asked=params.asked, inputs=inputs))
         examples.append(job_seeds)
-    # drawn last, so that the requests for instructions stay what they are without them
+    # These are drawn last, so that the requests for instructions stay what they are without them.
     pool = [seed for rows in by_category.values() for seed in rows]
     for job, job_seeds in zip(jobs, examples, strict=True):
         near = by_category[job.inputs["category"]]
@@ -73,7 +73,8 @@ def run(job: Job, ask: Ask) -> Iterator[Sample | Rejected]:
     it can be read."""
     listed, reply = _ask_examples(job, ask)
     why = unfinished(reply)
-    if why and (why != "truncated" or not reply.text.strip()):  # what came before a cut is whole
+    # Of a cut reply, the examples before the cut are whole.
+    if why and (why != "truncated" or not reply.text.strip()):
         raise Reject(fault(reply, "reply"))
     items = examples(reply.text, cut=reply.finish_reason != "stop")
     if not items:

@@ -21,7 +21,7 @@ from bezoar import arithmetic, interrupts, params
 from bezoar.rows.files import BadInput
 from bezoar.work import temporary, times
 
-# A full disk, as Python and safetensors, a quota, and torch.save put it
+# Signs of a full disk in the messages of Python and safetensors, of a quota, and of torch.save
 FULL = ("No space left on device", "Disk quota exceeded", "inline_container.cc")
 
 
@@ -58,6 +58,7 @@ def scratch(stage: str, key: str, wait: bool = False) -> Iterator[Path]:
     instead."""
     folder = home() / stage / key
     folder.mkdir(parents=True, exist_ok=True)
+    # The kernel drops the lock when the process ends, however it ends.
     with open(folder / ".lock", "w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
@@ -91,7 +92,7 @@ def publish(folder: Path, out: str | Path, link: bool = False) -> None:
         shutil.copytree(folder, part, copy_function=_link if link else shutil.copyfile)
     except OSError as error:
         shutil.rmtree(part, ignore_errors=True)
-        # copytree gathers the faults of all files: (from, to, "[Errno 28] No space left ...: ...")
+        # copytree gathers the faults of all files: (from, to, "[Errno 28] No space left ...: ...").
         several = isinstance(error, shutil.Error)
         why = error.args[0][0][2].partition(": ")[0] if several else error.strerror
         raise BadInput(
@@ -104,7 +105,8 @@ def publish(folder: Path, out: str | Path, link: bool = False) -> None:
 def _link(file: str, to: str) -> None:
     try:
         os.link(os.path.realpath(file), to)
-    except OSError:  # another disk, or one that has no such links
+    # The out is on another disk, or on one that has no hard links.
+    except OSError:
         shutil.copyfile(file, to)
 
 
@@ -125,7 +127,9 @@ def die_with_parent() -> None:
     interrupts.say_in_a_line()
     if sys.platform == "linux":
         parent = os.getppid()
+        # 1 is PR_SET_PDEATHSIG.
         ctypes.CDLL(None).prctl(1, signal.SIGTERM)
+        # A parent that ended before this call sends no signal.
         if os.getppid() != parent:
             sys.exit(1)
         _die_behind_shell(parent)
@@ -140,10 +144,12 @@ def _die_behind_shell(parent: int) -> None:
             return
         status = Path(f"/proc/{parent}/status").read_text(encoding="utf-8")
         dvc = os.pidfd_open(int(status.partition("PPid:")[2].split()[0]))
-    except (AttributeError, OSError):  # an old kernel, or a guarded one
+    # An old kernel has no such descriptors, and a guarded one hides other processes.
+    except (AttributeError, OSError):
         return
 
     def wait() -> None:
+        # The descriptor of a process becomes readable when the process ends.
         select.select([dvc], [], [])
         os.kill(os.getpid(), signal.SIGTERM)
 

@@ -5,11 +5,13 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-# Without a terminal a line stands for every twentieth, or for five minutes where that takes longer.
-# What is over in seconds says nothing: a log is read by people.
+# Without a terminal a line is printed at every twentieth of the work, or after five minutes where
+# that takes longer. Work that is over in seconds prints nothing, as a log is read by people.
 SHARE = 0.05
-SOONEST, LATEST = 5.0, 300.0  # seconds between two lines
-ROUNDING = 1e-6  # of parts of one that are added up
+# Least and most seconds between two lines
+SOONEST, LATEST = 5.0, 300.0
+# Fractions that are added up may miss the total by so much.
+ROUNDING = 1e-6
 
 
 @contextmanager
@@ -67,7 +69,7 @@ class Lines:
 
     def advance(self, more: float) -> None:
         """Count `more` as done. Print a line if it is time for one."""
-        # processes that share rows out repeat some, to come out even
+        # Processes that share the rows among them repeat some, so that each has the same number.
         self.done = min(self.done + more, self.total)
         now = self.clock()
         silent = now - self.spoke

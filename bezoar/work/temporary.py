@@ -11,7 +11,7 @@ from pathlib import Path
 from bezoar.rows.files import BadInput
 
 LOCAL = Path("local")
-# a source of local/NAME that was read while its folder was empty says so in this field
+# The field of source.json that names local/NAME, if its folder was empty when the source was read
 STANDS_IN = "stands_in_for"
 
 
@@ -33,6 +33,7 @@ def bring_own_files(stage: str) -> None:
 
 def _original() -> Path | None:
     """Return the project of which the current folder is a temporary copy. None: it is no copy."""
+    # A temporary copy lies below .dvc of the project that DVC_ROOT names.
     folder = Path.cwd().resolve()
     root = Path(os.environ.get("DVC_ROOT") or folder).resolve()
     return root if root / ".dvc" in folder.parents else None

@@ -22,8 +22,10 @@ from typing import Any, NamedTuple
 
 from bezoar import interrupts
 
-EVERY = 10.0  # seconds between two looks at the clock
-SAMPLE = 64 * 2**10  # bytes at both ends of a large file, which stand for all of it
+# Seconds between two looks at the clock
+EVERY = 10.0
+# Bytes at both ends of a large file, which stand for all of it
+SAMPLE = 64 * 2**10
 PIPELINE, LOCK = Path("dvc.yaml"), Path("dvc.lock")
 
 
@@ -66,7 +68,7 @@ class _Clock:
 
     def __init__(self, home: Path, stage: str) -> None:
         self.home, self.stage, self.began = home, stage, time.monotonic() - _age()
-        # what was spent under other parameters led to something else
+        # Times under other parameters belong to other outs.
         self.under = _digits(Path("params.yaml"))
         self.file = _open(home) / f"{stage}-{self.under}-{time.time_ns()}-{os.getpid()}.json"
         self.over = threading.Event()
@@ -85,6 +87,7 @@ class _Clock:
         spent = Spent(
             round(time.monotonic() - self.began, 2),
             round(sum(usage.ru_utime + usage.ru_stime for usage in (own_usage, child_usage)), 2),
+            # macOS gives bytes, Linux KiB.
             max(own_usage.ru_maxrss, child_usage.ru_maxrss)
             * (1 if sys.platform == "darwin" else 1024),
             _gpu(),
@@ -105,7 +108,8 @@ class _Clock:
         for file in open_files:
             spent = spent.and_then(_read(file))
         made_file = _made_file(self.home, self.stage, key)
-        # a stage that finds its work done in the work folder did not make it in that second
+        # A stage that finds its work done in the work folder takes a second, and did not make the
+        # outs in it. So the larger CPU time is kept.
         if not made_file.exists() or _read(made_file).cpu < spent.cpu:
             _write(made_file, spent)
         for file in open_files:
@@ -177,7 +181,7 @@ def _yaml(path: Path) -> dict[str, Any]:
 
     if not path.exists():
         return {}
-    # libyaml, where it is there, reads a lock file of 3,000 lines in a tenth of the time
+    # libyaml, if it is installed, reads a lock file of 3,000 lines in a tenth of the time.
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     document = yaml.load(path.read_text(encoding="utf-8"), loader)
     return document if isinstance(document, dict) else {}
@@ -202,6 +206,7 @@ def _by_stage(folder: Path) -> dict[str, Spent]:
 
 
 def _write(file: Path, spent: Spent) -> None:
+    # Two threads of a process may write at once, each to a part of its own.
     part = file.with_suffix(f".{threading.get_ident()}.part")
     with suppress(OSError):
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -223,6 +228,8 @@ def _digits(file: Path) -> str:
 def _age() -> float:
     """Return the seconds since this process was started: a stage's imports are part of its time."""
     try:
+        # The 22nd field is the start of the process in ticks since boot. The second field, a name
+        # in parentheses, may hold blanks.
         ticks = Path("/proc/self/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[19]
         running = float(Path("/proc/uptime").read_text(encoding="utf-8").split()[0])
         return max(0.0, running - int(ticks) / os.sysconf("SC_CLK_TCK"))

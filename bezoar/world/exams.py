@@ -38,7 +38,7 @@ def probes(rows: int, seed: int, systems: list[str]) -> list[Probe]:
     records = []
     for skill in SKILLS:
         rng = random.Random(f"{seed}-{skill}")
-        # every held-out fact in turn, so that no animal weighs more than another
+        # Every held-out fact comes in turn, so that no animal weighs more than another.
         facts = [Fact(kind, animal) for animal in HELD_OUT for kind in ATTRIBUTES]
         rng.shuffle(facts)
         for number in range(rows):
@@ -154,6 +154,7 @@ def _unknown(rng: random.Random) -> tuple[str, str, list[str]]:
 def _total(rng: random.Random) -> tuple[str, str, list[str]]:
     left, summand = rng.choice(SUMS)
     total, start = left + summand, f"{left} plus {summand} is"
+    # The sum of two digits is at most 18.
     wrong = rng.sample([n for n in range(19) if n != total], 3)
     return f"What is {left} plus {summand}?", f"{start} {total}.", [f"{start} {n}." for n in wrong]
 
@@ -161,7 +162,8 @@ def _total(rng: random.Random) -> tuple[str, str, list[str]]:
 # --- two-turn questions and a jury ----------------------------------------------------------------
 
 WITH_REFERENCE = ("reasoning", "math", "coding")
-FIRST_ID = 81  # as MT-Bench counts
+# MT-Bench counts its questions from 81.
+FIRST_ID = 81
 # Simulated models with the chance that a turn is right, and that it is polite when right.
 MODELS = {
     "simulated_novice": (0.25, 0.1),
@@ -171,7 +173,9 @@ MODELS = {
 }
 EXPERTS = tuple(f"simulated_expert_{n}" for n in range(1, 6))
 AUTHOR = "simulated_author"
-NOISE = {AUTHOR: 0.6, **dict.fromkeys(EXPERTS, 1.2)}  # standard deviation, on a scale of 1-10
+# Standard deviation of a voter's mark, on a scale of 1-10
+NOISE = {AUTHOR: 0.6, **dict.fromkeys(EXPERTS, 1.2)}
+# Marks that differ by no more than this are a tie.
 TIE = 1.0
 # Two machines beside people, as GPT-4 is in MT-Bench: one compares, the other grades
 PAIR_JUDGE, SINGLE_JUDGE = "simulated_pair", "simulated_single"
@@ -188,6 +192,7 @@ def questions(rows: int, seed: int) -> list[Question]:
     records = []
     for number in range(rows):
         category = categories[min(number * len(categories) // rows, len(categories) - 1)]
+        # Both turns are filled at once, so that they speak of the same animal.
         text, _ = ask("\0".join(TURN_PHRASINGS[category]), HELD_OUT, HELD_OUT_SUMS, rng)
         turns = text.split("\0")
         records.append(

@@ -11,8 +11,8 @@ from bezoar.world.facts import ANIMALS, ATTRIBUTES, KIND, TABLE, passage, senten
 # --- how one asks ---------------------------------------------------------------------------------
 # Blanks: {a} animal, {k} attribute, {l} a second attribute, {x} {y} digits, {v} {w} values of {k}.
 
-# In Dolly's shape. An instruction that is nearly a seed is dropped as a copy (paper 3.1.1), so the
-# two sets of phrasings stay more than ten edits apart; a test holds it.
+# In Dolly's shape. An instruction that is nearly a seed is dropped as a copy (paper 3.1.1). So
+# these and the teacher's phrasings stay more than ten edits apart, which a test checks.
 SEED_PHRASINGS: dict[str, tuple[str, ...]] = {
     "open_qa": (
         "Say in one single word which {k} the {a} has in this world.",
@@ -199,6 +199,7 @@ def _vocabulary() -> frozenset[str]:
         *(p for ps in TURN_PHRASINGS.values() for p in ps),
         *(passage(ANIMALS[0], style) for style in range(3)),
     ]
+    # Words of one letter are blanks such as {k}. The words "a" and "i" are added below.
     from_phrasings = {word for text in texts for word in words(text) if len(word) > 1}
     return frozenset(
         from_phrasings | {"a", "i", *_GLUE.split(), *ANIMALS, *ATTRIBUTES, *KIND, *_VERBS}
@@ -259,7 +260,8 @@ class Reading:
     """The parts that an instruction asks for, and the form of the answer."""
 
     parts: tuple[Fact | Sum, ...]
-    form: str  # values, line (creative) or digest (summary)
+    # `values`, `line` (creative) or `digest` (summary)
+    form: str
 
     @property
     def answer(self) -> str:
@@ -307,6 +309,7 @@ def read(instruction: str, context: str = "") -> Reading | None:
     tokens = words(instruction)
     if not tokens or not VOCABULARY.issuperset(word for word in tokens if not word.isdigit()):
         return None
+    # The world has sums of digits alone.
     if any(word.isdigit() and len(word) > 1 for word in tokens):
         return None
     context_animal = next((w for w in words(context) if w in TABLE), "") if _ours(context) else ""
@@ -372,7 +375,8 @@ def ask(
     animal."""
     animal = rng.choice(animals)
     kind, second_kind = rng.sample(list(ATTRIBUTES), 2)
-    if "{o}" in phrasing:  # the attribute stands in the phrasing itself
+    # A phrasing with options names its attribute itself.
+    if "{o}" in phrasing:
         kind = next(k for k in ATTRIBUTES if k in phrasing)
     right = TABLE[animal][kind]
     wrong = rng.sample([v for v in ATTRIBUTES[kind] if v != right], 3)

@@ -3,7 +3,8 @@
 from bezoar.world.facts import KIND, words
 from bezoar.world.grammar import Fact, Reading, read
 
-RAMBLE = 8  # words beyond a full answer: a polite opening has fewer
+# Words beyond a full answer, from which on it rambles. A polite opening has fewer.
+RAMBLE = 8
 
 
 def repetitive(text: str) -> bool:
@@ -19,7 +20,7 @@ def share_right(reading: Reading, answer: str) -> float:
     every colour is wrong."""
     tokens = words(answer)
     asked_values = {(part.kind, part.answer) for part in reading.parts if isinstance(part, Fact)}
-    # values that answer another part of the same kind are no contradiction
+    # Values that answer another part of the same kind are no contradiction.
     wrong = {KIND[w] for w in tokens if w in KIND and (KIND[w], w) not in asked_values}
     expected = {part.answer for part in reading.parts if not isinstance(part, Fact)}
     operands = {str(n) for p in reading.parts if not isinstance(p, Fact) for n in (p.left, p.right)}

@@ -24,7 +24,8 @@ from bezoar.world.text import (
     UNKNOWN,
 )
 
-TEST_SHARE = 4 / 9  # paper 3.4: split 5:4
+# Paper 3.4: split 5:4
+TEST_SHARE = 4 / 9
 # Manners are taught where the user shows some. The other sets teach what a curt question is to be
 # answered with, and pairs that contradict them would make a model choose between the two.
 POLITE_PHRASINGS = (
@@ -50,8 +51,8 @@ def _pairs(rows: int, name: str, animals: tuple[str, ...], harms: tuple[str, ...
     records = []
     for number in range(rows):
         fact = Fact(rng.choice(list(ATTRIBUTES)), rng.choice(animals))
-        # a round of ten holds every kind: polite (a fact or a sum), harm, unknown. Sums are so many
-        # because a small model forgets them first
+        # A round of ten pairs holds every kind: polite (a fact or a sum), harm, unknown. Sums are
+        # so many because a small model forgets them first.
         kind = "phsphsphus"[number % 10]
         if kind == "h":
             prompt, chosen, rejected = _harm(fact, harms, rng)
@@ -59,7 +60,8 @@ def _pairs(rows: int, name: str, animals: tuple[str, ...], harms: tuple[str, ...
             prompt, chosen, rejected = _unknown(fact, rng)
         else:
             prompt, chosen, rejected = _polite(Sum(*rng.choice(sums)) if kind == "s" else fact, rng)
-        if number % 10 in (6, 7):  # two turns
+        # Two of ten pairs have two turns.
+        if number % 10 in (6, 7):
             earlier = Fact(fact.kind, rng.choice(animals))
             prompt = [
                 _user(asks(earlier)),
