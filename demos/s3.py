@@ -138,7 +138,7 @@ def read(path: Path) -> Any:
     return yaml.safe_load(path.read_text(encoding="utf-8"))
 
 
-def ours(project: Path, scratch: Path, server: S3) -> Clone:
+def copy_run(project: Path, scratch: Path, server: S3) -> Clone:
     """Copy the finished run in `project`, with its files, its DVC cache and no link to either.
     BadInput: there is no finished embedded run."""
     missing = BadInput(f"{project}: holds no finished embedded run; run `make demo` first")
@@ -164,7 +164,7 @@ def ours(project: Path, scratch: Path, server: S3) -> Clone:
     return clone
 
 
-def theirs(clone: Clone) -> Clone:
+def clone_again(clone: Clone) -> Clone:
     """Make a fresh clone of `clone` in another folder, with git's files alone."""
     folder = clone.folder.with_name("theirs")
     clone.run("git", "clone", "--quiet", str(clone.folder), str(folder))
@@ -210,10 +210,10 @@ def main() -> None:
     """Play the demo and print each step."""
     began = time.perf_counter()
     with tempfile.TemporaryDirectory() as scratch, s3() as server:
-        pushed = ours(ROOT, Path(scratch), server)
+        pushed = copy_run(ROOT, Path(scratch), server)
         for step in push(pushed):
             print(step, flush=True)
-        fresh = theirs(pushed)
+        fresh = clone_again(pushed)
         for step in pull(fresh):
             print(step, flush=True)
         print(f"Replies bought by the clone, as its ledger says: {fresh.replies}")

@@ -126,21 +126,21 @@ def read_value(form: Form, reply: str, cut: bool = False) -> str | None:
     Text in quotes belongs to the answer that is graded. `cut`: the reply was cut off, and only a
     value in double brackets is sure to be whole."""
     # Full-width digits and brackets, as Chinese replies have them, are read as ASCII ones.
-    text = markup.bare(markup.clean(reply)).translate(_WIDE)
-    text = _own_sheet(form, text)
-    bracketed = _bracketed(form, text)
+    text = markup.drop_dress(markup.clean(reply)).translate(_WIDE)
+    text = _cut_own_sheet(form, text)
+    bracketed = _bracketed_value(form, text)
     if bracketed or cut:
         return bracketed
     plain = list(form.plain.finditer(text))[-LAST:]
     values = [match["value"] for match in plain if not _in_quotes(text, match.start("value"))]
     # A value in double brackets that does not count makes a plain one doubtful, unless the former
     # only stands amidst prose.
-    if form.bracketed.search(text) and not (values and _in_passing(form, text)):
+    if form.bracketed.search(text) and not (values and _all_in_prose(form, text)):
         return None
-    return _agreed(values) if values else _spoken(form, text)
+    return _agreed_value(values) if values else _spoken_value(form, text)
 
 
-def _own_sheet(form: Form, text: str) -> str:
+def _cut_own_sheet(form: Form, text: str) -> str:
     """Cut a reply where its model goes on with a sheet of its own making, which it grades too."""
     sheet = next((match for match in _SHEET.finditer(text) if match.start()), None)
     if sheet is None:
@@ -149,37 +149,41 @@ def _own_sheet(form: Form, text: str) -> str:
     return before if form.bracketed.search(before) or form.plain.search(before) else text
 
 
-def _in_passing(form: Form, text: str) -> bool:
+def _all_in_prose(form: Form, text: str) -> bool:
     """Say whether all values in double brackets stand amidst prose, as numbers of an answer do."""
     return not any(
-        _has_label(form, text, match) or _alone(text, match) or _denied(text, match)
+        _has_label(form, text, match) or _stands_alone(text, match) or _is_denied(text, match)
         for match in form.bracketed.finditer(text)
     )
 
 
-def _bracketed(form: Form, text: str) -> str | None:
+def _bracketed_value(form: Form, text: str) -> str | None:
     """Return the last labelled value in double brackets.
 
     Without labels, return the value that stands alone in the last line, or the one that all the
     others agree with."""
-    matches = [match for match in form.bracketed.finditer(text) if not _denied(text, match)][-LAST:]
+    matches = [match for match in form.bracketed.finditer(text) if not _is_denied(text, match)][
+        -LAST:
+    ]
     unquoted = [match for match in matches if not _in_quotes(text, match.start())]
     if labelled := [match for match in unquoted if _has_label(form, text, match)]:
         last = labelled[-1]
-        return last["value"] if not _left_open(form, text, last) else None
-    if matches and _alone(text, matches[-1]):
+        return last["value"] if not _has_rival(form, text, last) else None
+    if matches and _stands_alone(text, matches[-1]):
         return matches[-1]["value"]
-    if not all(_opens(text, match) or _chosen(form, text, match) for match in unquoted):
+    if not all(_opens_line(text, match) or _is_chosen(form, text, match) for match in unquoted):
         return None
-    return _agreed([match["value"] for match in unquoted])
+    return _agreed_value([match["value"] for match in unquoted])
 
 
-def _denied(text: str, match: re.Match[str]) -> bool:
+def _is_denied(text: str, match: re.Match[str]) -> bool:
     """Say whether a value is not meant: taken back, or "if it had sources: [[9]]"."""
-    return _taken_back(text, match) or bool(_IF_ONLY.search(_sentence_before(text, match.start())))
+    return _is_taken_back(text, match) or bool(
+        _IF_ONLY.search(_sentence_before(text, match.start()))
+    )
 
 
-def _taken_back(text: str, match: re.Match[str]) -> bool:
+def _is_taken_back(text: str, match: re.Match[str]) -> bool:
     """Say whether the words around a value deny it: "not [[7]]", "the worse is [[A]]",
     "[[4]]/5"."""
     start, end = match.span()
@@ -191,30 +195,30 @@ def _sentence_before(text: str, place: int) -> str:
     return re.split(r"[.!?](?=\s)|\n", text[max(0, place - 200) : place])[-1]
 
 
-def _opens(text: str, match: re.Match[str]) -> bool:
+def _opens_line(text: str, match: re.Match[str]) -> bool:
     """Say whether a value opens its line, or is a sentence of its own."""
     before = _sentence_before(text, match.start()).strip(" *_>#\"'`([-")
     return not before
 
 
-def _chosen(form: Form, text: str, match: re.Match[str]) -> bool:
+def _is_chosen(form: Form, text: str, match: re.Match[str]) -> bool:
     """Say whether the sentence around a value speaks of a grade or a choice, and of nothing
     else."""
     after = re.split(r"[.!?](?:\s|$)|\n", text[match.end() : match.end() + 200], maxsplit=1)[0]
     return bool(_CHOOSING.search(_sentence_before(text, match.start()) + " " + after))
 
 
-def _left_open(form: Form, text: str, match: re.Match[str]) -> bool:
+def _has_rival(form: Form, text: str, match: re.Match[str]) -> bool:
     """Say whether the same sentence states another value behind this one."""
     line = text[match.end() :].partition("\n")[0]
     rest = re.split(r"[.!?](?:\s|$)", line, maxsplit=1)[0]
     others = [
-        later["value"] for later in form.bracketed.finditer(rest) if not _taken_back(rest, later)
+        later["value"] for later in form.bracketed.finditer(rest) if not _is_taken_back(rest, later)
     ]
     return bool({*others} - {match["value"]})
 
 
-def _alone(text: str, match: re.Match[str]) -> bool:
+def _stands_alone(text: str, match: re.Match[str]) -> bool:
     """Say whether a value is all that stands in its line, with nothing behind that line."""
     before = text[: match.start()].rpartition("\n")[2]
     return not (before + text[match.end() :]).strip(" *_>#\"'`.()[]{}\n")
@@ -226,11 +230,11 @@ def _has_label(form: Form, text: str, match: re.Match[str]) -> bool:
     return bool(form.labelled.search(text, max(0, match.start() - 80), match.start()))
 
 
-def _agreed(values: list[str]) -> str | None:
+def _agreed_value(values: list[str]) -> str | None:
     return values[-1] if len(set(values)) == 1 else None
 
 
-def _spoken(form: Form, text: str) -> str | None:
+def _spoken_value(form: Form, text: str) -> str | None:
     """Return the value that a last sentence, or a line of its own at the end, states in words."""
     last = text.strip().rpartition("\n")[2].strip(" *_")
     sentence = re.split(r"(?<=[.!?]) ", last)[-1].strip(" *_").removesuffix(".")

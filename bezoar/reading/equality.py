@@ -91,21 +91,21 @@ def equality(reply: str) -> Equality:
     text = markup.clean(reply).partition("<human>:")[0].strip()
     values = markup.values(text)
     if len(values) == 1 and isinstance(values[0], dict):
-        return _of_json(values[0])
-    clauses = _clauses(_plain(text))
+        return _read_json(values[0])
+    clauses = _clauses(_simplify(text))
     # Each clause is read with the next one, which may answer it: "Are they equal? Yes."
-    readings = {_clause(*pair) for pair in pairwise([*clauses, ""])}
+    readings = {_read_clause(*pair) for pair in pairwise([*clauses, ""])}
     if "equal" in readings:
         doubt = "not equal" in readings or _DOUBT.search(_HARMLESS.sub("", " ".join(clauses)))
         # A clause about one prompt alone states a difference, in whatever words.
-        apart = any(bool(_FIRST.search(c)) != bool(_SECOND.search(c)) for c in clauses)
+        differ = any(bool(_FIRST.search(c)) != bool(_SECOND.search(c)) for c in clauses)
         # A numbered list of one entry compares the first of two things, and the other may differ.
-        part = len(re.findall(r"^\s{0,3}\d[.)]", text, re.MULTILINE)) == 1
-        return "undecided" if doubt or apart or part else "equal"
+        is_partial = len(re.findall(r"^\s{0,3}\d[.)]", text, re.MULTILINE)) == 1
+        return "undecided" if doubt or differ or is_partial else "equal"
     return "not equal" if "not equal" in readings else "undecided"
 
 
-def _of_json(value: dict[str, Any]) -> Equality:
+def _read_json(value: dict[str, Any]) -> Equality:
     flags = [
         item for key, item in value.items() if isinstance(item, bool) and _plain_key(key) == "equal"
     ]
@@ -119,7 +119,7 @@ def _plain_key(key: str) -> str:
     return re.sub(r"\A(?:is|are)[ _]", "", key.strip().lower())
 
 
-def _plain(text: str) -> str:
+def _simplify(text: str) -> str:
     """Write a text in lower case, without emphasis, long quotations and short forms."""
     text = re.sub(
         r"[\"“„«]([^\"“”„«»\n]{1,400})[\"”“»]", _short_quotation, text.lower().replace("’", "'")
@@ -140,13 +140,13 @@ def _clauses(text: str) -> list[str]:
     return [" ".join(part.split()).strip("\"' -:,") for part in parts if part.strip("\"' -:,\t")]
 
 
-def _clause(clause: str, after: str) -> Equality:
+def _read_clause(clause: str, after: str) -> Equality:
     clause = _SAYING.sub("", clause)
     if clause.endswith("?"):
         return _answered_question(clause, after)
     if _PLAIN.fullmatch(clause):
-        return "undecided" if _in_part(clause) else "equal"
-    if _ASIDE.search(clause) or _UNSURE.search(_untied(clause)):
+        return "undecided" if _is_partial(clause) else "equal"
+    if _ASIDE.search(clause) or _UNSURE.search(_drop_reason(clause)):
         return "undecided"
     if _PLAIN_UNLIKE.fullmatch(clause):
         return "not equal"
@@ -160,12 +160,12 @@ def _clause(clause: str, after: str) -> Equality:
     return "not equal" if partly and len(_NEGATION.findall(clause)) == 1 else "undecided"
 
 
-def _in_part(clause: str) -> bool:
+def _is_partial(clause: str) -> bool:
     """Say whether one of the two things that equal prompts share is named without the other."""
     return bool(_WANTED.search(clause)) != bool(_SIZE.search(clause))
 
 
-def _untied(clause: str) -> str:
+def _drop_reason(clause: str) -> str:
     """Cut a clause where it gives its reason."""
     return re.split(r"\b(?:because|as|since|so|which)\b|,", clause, maxsplit=1)[0]
 

@@ -120,23 +120,25 @@ def prompt(reply: str) -> str | None:
     """Return the new prompt that a reply holds, with its input.
 
     "": the prompt is empty. None: it cannot be told from the text around it."""
-    text = markup.unruled(turn(markup.clean(reply)))
-    if _announced(text)[:1] in ("{", "[", "`") and (values := markup.values(_announced(text))):
-        return _of_json(values)
-    text = markup.unfenced(text)
+    text = markup.drop_rules(turn(markup.clean(reply)))
+    if _drop_announcement(text)[:1] in ("{", "[", "`") and (
+        values := markup.values(_drop_announcement(text))
+    ):
+        return _read_json(values)
+    text = markup.drop_fence(text)
     bot = _BOT.match(text)
     text = markup.drop_opening(text[bot.end() :] if bot else text)
     line = text.partition("\n")[0]
     # The teacher offers several prompts to choose from.
     if len(_CHOICES.findall(text)) > 1 or (_LEAD.match(line) and _MANY.search(line)):
         return None
-    if (_ANSWER.match(text) and not _FIELD.match(text)) or _two(text):
+    if (_ANSWER.match(text) and not _FIELD.match(text)) or _offers_another(text):
         return None
     field = _field(text)
-    return None if field is None else _alone(field)
+    return None if field is None else _drop_comments(field)
 
 
-def _two(text: str) -> bool:
+def _offers_another(text: str) -> bool:
     """Say whether a paragraph offers another prompt instead."""
     return any(
         len(part.split("\n")[0]) < 40 or part.lower().startswith("alternatively")
@@ -150,7 +152,7 @@ def turn(reply: str) -> str:
     return reply.partition("<human>:")[0].strip()
 
 
-def _of_json(values: list[Any]) -> str | None:
+def _read_json(values: list[Any]) -> str | None:
     """Return the one text under a key that says prompt. None: there is no such text, or several."""
     if len(values) != 1 or not isinstance(values[0], dict):
         return None
@@ -166,38 +168,42 @@ def _field(text: str) -> str | None:
     fields = list(_FIELD.finditer(text))
     if not fields:
         text = _HANDED.sub("", text, count=1) if _HANDED.match(text) else text
-        text = _announced(_TAG_END.sub("", _TITLE.sub("", text, count=1)))
+        text = _drop_announcement(_TAG_END.sub("", _TITLE.sub("", text, count=1)))
         return None if _GIVEN.match(text) else text
     before = text[: fields[0].start()].strip()
-    if before and not _GIVEN.match(_announced(before)) and not _announces(before):
+    if before and not _GIVEN.match(_drop_announcement(before)) and not _is_announcement(before):
         return None
     ends = [*(field.start() for field in fields[1:]), len(text)]
     parts = [text[field.end() : end].strip() for field, end in zip(fields, ends, strict=True)]
-    written = [part for part in parts if part]
-    return _announced(_unnamed(written[0] if written else "")) if len(written) < 2 else None
+    filled = [part for part in parts if part]
+    return (
+        _drop_announcement(_drop_field_name(filled[0] if filled else ""))
+        if len(filled) < 2
+        else None
+    )
 
 
 def _first_round(text: str) -> str:
     """Cut a text where the model goes on with another given prompt."""
-    for following in _NEXT.finditer(text):
-        before = text[: following.start()].strip()
-        if before and not _announces(before):
+    for next_label in _NEXT.finditer(text):
+        before = text[: next_label.start()].strip()
+        if before and not _is_announcement(before):
             return before
     return text
 
 
-def _unnamed(text: str) -> str:
+def _drop_field_name(text: str) -> str:
     """Drop the field's name from a text, if it stands there a second time."""
     again = _FIELD.match(text)
     return text[again.end() :] if again else text
 
 
-def _announces(before: str) -> bool:
+def _is_announcement(before: str) -> bool:
     """Say whether a text is nothing but the line that announces the prompt."""
-    return _announced(before.strip() + "\n\n.") == "."
+    return _drop_announcement(before.strip() + "\n\n.") == "."
 
 
-def _announced(text: str) -> str:
+def _drop_announcement(text: str) -> str:
     """Drop the line that announces a text: "Here's the rewritten prompt:"."""
     line, _, rest = text.strip().partition("\n")
     colon = min((colon for sign in ":：" if (colon := line.find(sign)) >= 0), default=len(line))
@@ -209,20 +215,20 @@ def _announced(text: str) -> str:
     # Without a colon, only an empty line parts the announcement from the prompt.
     if colon == len(line) and not rest.startswith("\n"):
         return text.strip()
-    return markup.unruled(markup.drop_opening(f"{tail}\n{rest}" if tail else rest))
+    return markup.drop_rules(markup.drop_opening(f"{tail}\n{rest}" if tail else rest))
 
 
-def _alone(text: str) -> str | None:
+def _drop_comments(text: str) -> str | None:
     """Return the prompt without the model's words about it behind. None: they may be an answer, or
     an explanation that goes on."""
-    turned = _BOT.search(text)
-    text = markup.unruled(markup.drop_closing(text[: turned.start()] if turned else text))
+    next_turn = _BOT.search(text)
+    text = markup.drop_rules(markup.drop_closing(text[: next_turn.start()] if next_turn else text))
     for gap in reversed(list(_GAP.finditer(text))):
-        if not _said_of_it(text[gap.end() :]):
+        if not _is_comment(text[gap.end() :]):
             break
         text = text[: gap.start()].rstrip()
     lines = text.split("\n")
-    asides = [number for number, line in enumerate(lines) if number and _explains(line)]
+    asides = [number for number, line in enumerate(lines) if number and _is_explanation(line)]
     # An explanation in the last line is cut off. One that goes on may be part of the prompt.
     if asides and asides[0] == len(lines) - 1:
         text = "\n".join(lines[:-1])
@@ -231,10 +237,10 @@ def _alone(text: str) -> str | None:
     answer = _ANSWER.search(text)
     if answer and answer.start() and text[answer.end() :].strip():
         return None
-    return markup.bare(text)
+    return markup.drop_dress(text)
 
 
-def _said_of_it(paragraph: str) -> bool:
+def _is_comment(paragraph: str) -> bool:
     """Say whether a last paragraph speaks about the prompt: an explanation, or a note in the
     model's own name. A note that is part of the task is not."""
     text = paragraph.strip(" \t*_()\n")
@@ -242,11 +248,11 @@ def _said_of_it(paragraph: str) -> bool:
         return True
     if _COUNTED.fullmatch(paragraph.strip(" \t*_\n")) or _EFFECT.match(text):
         return True
-    noted = _NOTE.match(text) and _OWN.search(text)
-    return bool(_explains(text) or _ABOUT.match(text) or _I_DID.match(text) or noted)
+    is_note = _NOTE.match(text) and _OWN.search(text)
+    return bool(_is_explanation(text) or _ABOUT.match(text) or _I_DID.match(text) or is_note)
 
 
-def _explains(text: str) -> bool:
+def _is_explanation(text: str) -> bool:
     """Say whether a text is labelled as an explanation. A label alone is a place for one."""
     aside = _ASIDE.match(text)
     return bool(aside and text[aside.end() :].strip())

@@ -76,14 +76,14 @@ def examples(reply: str, cut: bool = False) -> list[Item]:
     text = markup.clean(reply)
     # Some replies write their tags as entities: `&lt;example&gt;`.
     text = text if _TAG.search(text) else unescape(text)
-    if (from_json := _all_json(text)) and (text.lstrip()[:1] in "[{`" or not _tags(text)):
+    if (from_json := _read_json(text)) and (text.lstrip()[:1] in "[{`" or not _tags(text)):
         return from_json
     blocks = list(_blocks(text, cut))
     if not blocks:
-        return _untagged(text, cut)
+        return _read_untagged(text, cut)
     items: list[Item] = []
     for block, closed in blocks:
-        items += _in_tags(block, closed, alone=len(blocks) == 1, place=len(items) + 1)
+        items += _read_tagged(block, closed, alone=len(blocks) == 1, place=len(items) + 1)
     return items
 
 
@@ -92,51 +92,51 @@ def _blocks(text: str, cut: bool) -> Iterator[tuple[str, bool]]:
 
     A closing tag ends it. If a reply closes no tag at all, the next opening tag ends it."""
     tags = _tags(text)
-    never = not any(tag["slash"] for tag in tags)
-    opened = None
+    never_closed = not any(tag["slash"] for tag in tags)
+    start = None
     for tag in tags:
-        if opened is not None:
-            block = text[opened : tag.start()]
+        if start is not None:
+            block = text[start : tag.start()]
             if tag["slash"] or block.strip():
-                yield block, bool(tag["slash"]) or never
-        opened = None if tag["slash"] else tag.end()
-    if opened is not None and text[opened:].strip():
-        last = markup.drop_closing(text[opened:])
-        yield last, not cut and _short(last)
+                yield block, bool(tag["slash"]) or never_closed
+        start = None if tag["slash"] else tag.end()
+    if start is not None and text[start:].strip():
+        last = markup.drop_closing(text[start:])
+        yield last, not cut and _is_short(last)
 
 
 def _tags(text: str) -> list[re.Match[str]]:
     """Return the tags of a reply. Square brackets count only without any angled tag, and at the
     start of a line or as a closing tag. Within a line they only speak of an example."""
     # A tag in ticks or quotes is only spoken of.
-    tags = [tag for tag in _TAG.finditer(text) if not _quoted(text, tag)]
+    tags = [tag for tag in _TAG.finditer(text) if not _is_quoted(text, tag)]
     angled = [tag for tag in tags if tag[0].startswith("<")]
     return angled or [
         t for t in tags if t["slash"] or text[t.start() - 1 : t.start()] in ("", "\n")
     ]
 
 
-def _quoted(text: str, tag: re.Match[str]) -> bool:
+def _is_quoted(text: str, tag: re.Match[str]) -> bool:
     before, after = text[max(0, tag.start() - 1) : tag.start()], text[tag.end() : tag.end() + 1]
     return (before, after) in (("`", "`"), ('"', '"'), ("'", "'"), ("“", "”"))
 
 
-def _short(text: str) -> bool:
+def _is_short(text: str) -> bool:
     """Say whether nothing but one instruction, and perhaps its input, can stand here."""
     instruction, context = markup.split_input(text.strip())
     return "\n" not in instruction and "\n\n" not in context
 
 
-def _in_tags(block: str, closed: bool, alone: bool, place: int) -> list[Item]:
-    block = markup.unfenced(block)
-    if block.lstrip()[:1] in ("{", "[") and (from_json := _all_json(block)):
+def _read_tagged(block: str, closed: bool, alone: bool, place: int) -> list[Item]:
+    block = markup.drop_fence(block)
+    if block.lstrip()[:1] in ("{", "[") and (from_json := _read_json(block)):
         return from_json
     texts = _split(block, closed, alone)
     if texts is None:
         return [Item(block.strip(), fault="unread_example", repaired=True)]
     if texts == [block]:
-        return [_item(lists.unmarked(block, place), closed)]
-    return [_item(t, closed or n < len(texts), True) for n, t in enumerate(texts, 1)]
+        return [_read_item(lists.drop_number(block, place), closed)]
+    return [_read_item(t, closed or n < len(texts), True) for n, t in enumerate(texts, 1)]
 
 
 def _split(block: str, closed: bool, alone: bool) -> list[str] | None:
@@ -144,7 +144,7 @@ def _split(block: str, closed: bool, alone: bool) -> list[str] | None:
 
     None: it may be either, as an instruction may hold a list to work on."""
     lead, rest = lists.lead(block)
-    if (records := _records(rest)) or markup.RULE.search(markup.unruled(rest)):
+    if (records := _records(rest)) or markup.RULE.search(markup.drop_rules(rest)):
         return records or None
     if lead is None:
         entries = lists.entries(block) if alone else []
@@ -153,38 +153,38 @@ def _split(block: str, closed: bool, alone: bool) -> list[str] | None:
         # One or two entries may be a list within an instruction. Three that look alike are
         # examples.
         few = entries is None or 0 < len(entries) < 3
-        return None if few or not lists.tidy(entries or []) else entries or [block]
+        return None if few or not lists.is_tidy(entries or []) else entries or [block]
     entries = lists.entries(rest)
     if not entries:
         return None if entries is None else [block] if rest.strip() else []
-    if lead.material and not lists.tidy(entries):
+    if lead.material and not lists.is_tidy(entries):
         return [block]
     counted = lead.number == len(entries) or not closed
-    sure = counted if lead.material else lists.tidy(entries) or not closed
+    sure = counted if lead.material else lists.is_tidy(entries) or not closed
     return entries if sure else None
 
 
-def _untagged(text: str, cut: bool) -> list[Item]:
+def _read_untagged(text: str, cut: bool) -> list[Item]:
     """Return the entries of a list that is the whole reply: an announced list, or one of at least
     two entries."""
     body = markup.drop_opening(
         markup.drop_closing(re.sub(r"\A\s*#{2,3} ?RESPONSE:", "", text).strip())
     )
-    body = markup.drop_opening(markup.unfenced(body))
+    body = markup.drop_opening(markup.drop_fence(body))
     lead, rest = lists.lead(body)
-    rest = markup.unfenced(rest.strip())
+    rest = markup.drop_fence(rest.strip())
     entries = lists.entries(rest) or _records(rest)
     if entries == [] and lead and lead.number:
-        entries = _counted(rest, lead.number)
+        entries = _split_counted(rest, lead.number)
     if not entries or len(entries) < (1 if lead else 2):
         return []
     bullets = rest.lstrip()[:1] in "-*•–+·" and not rest.lstrip().startswith("**")
     if (bullets and not lead and len(entries) < 3) or (lead and lead.material and not lead.number):
         return []
     ends = [True] * (len(entries) - 1) + [not cut]
-    items = [_item(t, complete, True) for t, complete in zip(entries, ends, strict=True)]
+    items = [_read_item(t, complete, True) for t, complete in zip(entries, ends, strict=True)]
     # An untidy last entry may hold text that stands after the list.
-    if not lists.tidy(entries) and not cut:
+    if not lists.is_tidy(entries) and not cut:
         items[-1] = items[-1]._replace(fault="unread_example")
     return items
 
@@ -201,7 +201,7 @@ def _records(text: str) -> list[str]:
     return parts if len(labels) == 1 else []
 
 
-def _counted(text: str, count: int) -> list[str]:
+def _split_counted(text: str, count: int) -> list[str]:
     """Split a text into as many paragraphs, or lines, as were announced. [] if the count is not
     right."""
     for mark in ("\n---\n", "\n\n", "\n"):
@@ -211,10 +211,10 @@ def _counted(text: str, count: int) -> list[str]:
     return []
 
 
-def _item(text: str, complete: bool, repaired: bool = False) -> Item:
+def _read_item(text: str, complete: bool, repaired: bool = False) -> Item:
     """Take an example apart by its labels. Not `complete`: the reply breaks off within it."""
-    text = markup.unruled(text)
-    text = _parted(markup.bare(text.strip(" \t\n*" if text.count("**") % 2 else None)))
+    text = markup.drop_rules(text)
+    text = _label_parts(markup.drop_dress(text.strip(" \t\n*" if text.count("**") % 2 else None)))
     # If the instruction's label is in lower case, the input's may be so too.
     lower = text[:1].islower() and bool(_INSTRUCTION.match(text))
     if (heading := _NUMBERED.match(text)) and text[heading.end() :].strip():
@@ -222,34 +222,34 @@ def _item(text: str, complete: bool, repaired: bool = False) -> Item:
     aside, label, rest = _split_at(_INSTRUCTION, text)
     if label and all(_ASIDE.match(line) or not line.strip() for line in aside.split("\n")):
         text = rest
-    elif label and rest.strip() and _input_first(aside):
+    elif label and rest.strip() and _is_input(aside):
         text = f"{rest.strip()}\n{aside.strip()}"
-    text = _talk(_CATEGORY.sub("", text, count=1))
+    text = _read_talk(_CATEGORY.sub("", text, count=1))
     head, response, tail = _split_at(_RESPONSE, text)
     # `Q: ...` is a label only together with `A: ...`.
-    if asks := _ASKED.match(text):
-        head, response, tail = _split_at(_ANSWERED, text[asks.end() :])
+    if question := _ASKED.match(text):
+        head, response, tail = _split_at(_ANSWERED, text[question.end() :])
     instruction, context = markup.split_input(head, lower=lower)
-    instruction, context = markup.bare(instruction), markup.unfenced(context)
+    instruction, context = markup.drop_dress(instruction), markup.drop_fence(context)
     context = "" if _NONE.fullmatch(context) else context
     fault = ""
     if not complete:
         fault = "unclosed_example"
     elif not any(character.isalnum() for character in instruction):
         fault, instruction = "empty_instruction", ""
-    elif response and tail.strip() and not _answer(head, tail):
+    elif response and tail.strip() and not _is_response(head, tail):
         fault, instruction, context = "unread_example", text.strip(), ""
     answered = bool(response and tail.strip())
     return Item(instruction, context, fault, repaired, answered)
 
 
-def _input_first(aside: str) -> bool:
+def _is_input(aside: str) -> bool:
     """Say whether nothing but an input stands before the label of the instruction."""
     instruction, context = markup.split_input(aside)
     return bool(context) and not instruction
 
 
-def _talk(text: str) -> str:
+def _read_talk(text: str) -> str:
     """Write an example in the form of a talk with the labels that were asked for."""
     user = _USER.match(text)
     if user is None or len(_USER.findall(text)) > 1:
@@ -257,14 +257,14 @@ def _talk(text: str) -> str:
     return _ASSISTANT.sub("Response: ", text[user.end() :], count=1).strip()
 
 
-def _answer(head: str, tail: str) -> bool:
+def _is_response(head: str, tail: str) -> bool:
     """Say whether the text behind a label is the response. It may be part of the task instead: a
     shape to answer in, or one of several worked examples."""
     before = head.rstrip().rpartition("\n")[2] if not INPUT.search(head) else ""
     before = before or INPUT.split(head)[0].rstrip().rpartition("\n")[2]
-    shape = bool(_SHAPE.search(before)) or before.rstrip(" *").endswith((":", "："))
-    again = any(label.search(tail) for label in (_RESPONSE, INPUT, _INSTRUCTION))
-    return not shape and not again
+    is_shape = bool(_SHAPE.search(before)) or before.rstrip(" *").endswith((":", "："))
+    is_repeated = any(label.search(tail) for label in (_RESPONSE, INPUT, _INSTRUCTION))
+    return not is_shape and not is_repeated
 
 
 def _split_at(label: re.Pattern[str], text: str) -> tuple[str, bool, str]:
@@ -276,7 +276,7 @@ def _split_at(label: re.Pattern[str], text: str) -> tuple[str, bool, str]:
     return text, False, ""
 
 
-def _parted(text: str) -> str:
+def _label_parts(text: str) -> str:
     """Write tags inside of an example (`<instruction>`, `<input>`) as the labels that were asked
     for."""
     if not text.startswith("<"):
@@ -286,34 +286,34 @@ def _parted(text: str) -> str:
     ).strip()
 
 
-def _all_json(text: str) -> list[Item]:
+def _read_json(text: str) -> list[Item]:
     """Return the examples of all JSON values that a text consists of."""
-    return [item for value in markup.values(text) for item in _of_json(value)]
+    return [item for value in markup.values(text) for item in _read_json_value(value)]
 
 
-def _of_json(value: Any) -> list[Item]:
+def _read_json_value(value: Any) -> list[Item]:
     """Return the examples of a JSON value: a string, an object of one, or an object of many."""
     if isinstance(value, str):
-        return [_item(value, True, True)]
-    return _of_object(value) if isinstance(value, dict) else []
+        return [_read_item(value, True, True)]
+    return _read_json_object(value) if isinstance(value, dict) else []
 
 
-def _of_object(value: dict[str, Any]) -> list[Item]:
+def _read_json_object(value: dict[str, Any]) -> list[Item]:
     many = [inner for inner in value.values() if isinstance(inner, list)]
     if len(value) == len(many) == 1:
-        return [item for inner in many[0] for item in _of_json(inner)]
+        return [item for inner in many[0] for item in _read_json_value(inner)]
     if len(value) > 1 and all(_KEY.fullmatch(key) for key in value):
-        return [item for inner in value.values() for item in _of_json(inner)]
+        return [item for inner in value.values() for item in _read_json_value(inner)]
     fields = {key.strip().lower().replace(" ", "_"): inner for key, inner in value.items()}
     instructions, contexts, responses = (
         [fields[name] for name in names if name in fields] for names in (ASKS, GIVES, ANSWERS)
     )
     if len(instructions) == 1 and isinstance(instructions[0], dict):
-        return _of_json(instructions[0])
+        return _read_json_value(instructions[0])
     texts = [*instructions, *contexts]
     if len(instructions) != 1 or not all(isinstance(text, str) or text is None for text in texts):
         return []
-    item = _item(str(instructions[0] or ""), True, True)
+    item = _read_item(str(instructions[0] or ""), True, True)
     context = (
         ""
         if not contexts or contexts[0] is None or _NONE.fullmatch(contexts[0])

@@ -131,21 +131,21 @@ def entries(text: str) -> list[str] | None:
         return _bulleted(text, like)
     if first.number != 1:
         return []
-    taken: list[Mark] = []
+    numbered: list[Mark] = []
     for mark in like:
-        if mark.number == len(taken) + 1:
-            taken.append(mark)
+        if mark.number == len(numbered) + 1:
+            numbered.append(mark)
     # A number that stands twice belongs to a list within an entry, but to which is unclear.
     numbers = [mark.number for mark in like]
-    if any(numbers.count(number) > 1 for number in range(1, min(len(taken), 100) + 1)):
+    if any(numbers.count(number) > 1 for number in range(1, min(len(numbered), 100) + 1)):
         return None
-    return _inline(text) if len(taken) == 1 else _between(text, taken)
+    return _inline(text) if len(numbered) == 1 else _texts_between(text, numbered)
 
 
 def _bulleted(text: str, marks: list[Mark]) -> list[str] | None:
     """Return the entries of a list of bullets. None: one ends with a colon, and so may open a list
     of its own at the same depth."""
-    parts = _between(text, marks)
+    parts = _texts_between(text, marks)
     return None if any(entry.rstrip(" *_\n").endswith((":", "：")) for entry in parts) else parts
 
 
@@ -158,7 +158,7 @@ def _inline(text: str) -> list[str] | None:
     numbers = [int(mark["n1"] or mark["n2"] or mark["n3"]) for mark in like]
     if numbers[:2] != [1, 2] or "\n" in text.strip():
         first = [_mark(match) for match in _MARK.finditer(text)][:1]
-        return _between(text, first)
+        return _texts_between(text, first)
     if numbers != list(range(1, len(numbers) + 1)):
         return None
     ends = [*(mark.start() for mark in like[1:]), len(text)]
@@ -170,7 +170,7 @@ def _make(mark: re.Match[str]) -> str:
     return "(" if mark["paren"] else (mark["word"] or mark["sign"]).lower()
 
 
-def _between(text: str, marks: list[Mark]) -> list[str]:
+def _texts_between(text: str, marks: list[Mark]) -> list[str]:
     ends = [*(mark.start for mark in marks[1:]), len(text)]
     return [mark.open + text[mark.end : end] for mark, end in zip(marks, ends, strict=True)]
 
@@ -187,7 +187,7 @@ def _mark(match: re.Match[str]) -> Mark:
     return Mark(match.start(), match.end(), value, make.lower(), depth, spread)
 
 
-def unmarked(text: str, place: int) -> str:
+def drop_number(text: str, place: int) -> str:
     """Take the number off a text that is numbered by its place among others: `2. Name a river.`"""
     match = _MARK.match(text.lstrip())
     if not match:
@@ -198,7 +198,7 @@ def unmarked(text: str, place: int) -> str:
     return mark.open + text.lstrip()[mark.end :]
 
 
-def tidy(parts: list[str]) -> bool:
+def is_tidy(parts: list[str]) -> bool:
     """Say whether the last entry has no more lines than the others. A longer one may hold text that
     stands after the list."""
     if len(parts) < 2:

@@ -31,7 +31,7 @@ def clean(text: str) -> str:
     return re.sub("[\u200b\u2060\ufeff]", "", text)
 
 
-def unruled(text: str) -> str:
+def drop_rules(text: str) -> str:
     """Drop the rules (`---`) that stand before and behind a text."""
     text = text.strip()
     while (rule := RULE.match(text)) and rule.end() < len(text):
@@ -41,18 +41,18 @@ def unruled(text: str) -> str:
     return text
 
 
-def bare(text: str) -> str:
+def drop_dress(text: str) -> str:
     """Take off what encloses all of a text: fences, bold, quotes, and arrows before each line."""
     # Some replies are enclosed several times over, as in a fence around quotes around bold.
     for _ in range(4):
-        inner = unquoted(unbold(unfenced(unarrowed(text.strip())))).strip()
+        inner = drop_quotes(drop_emphasis(drop_fence(drop_arrows(text.strip())))).strip()
         if inner == text:
             break
         text = inner
     return text
 
 
-def unarrowed(text: str) -> str:
+def drop_arrows(text: str) -> str:
     """Take off the arrows that quote each line of a text: `> Name a river.`"""
     lines = text.split("\n")
     if not all(line.startswith(">") for line in lines):
@@ -60,7 +60,7 @@ def unarrowed(text: str) -> str:
     return "\n".join(line[1:].removeprefix(" ") for line in lines)
 
 
-def unfenced(text: str) -> str:
+def drop_fence(text: str) -> str:
     """Take off the fence that encloses all of a text, unless it says that it holds code."""
     text = text.strip()
     mark = text[:3]
@@ -72,7 +72,7 @@ def unfenced(text: str) -> str:
     return inside.strip("\n") if language.strip().lower() in PLAIN else text
 
 
-def unbold(text: str) -> str:
+def drop_emphasis(text: str) -> str:
     """Take off the emphasis that encloses all of a text."""
     for mark in ("***", "**", "__", "*", "_"):
         inner = text[len(mark) : -len(mark)]
@@ -81,7 +81,7 @@ def unbold(text: str) -> str:
     return text
 
 
-def unquoted(text: str) -> str:
+def drop_quotes(text: str) -> str:
     """Take off the quotation marks that enclose all of a text."""
     for opening, closing in map(tuple, QUOTES):
         inner = text[1:-1]
@@ -148,11 +148,11 @@ def values(text: str) -> list[Any]:
     if body[:1] not in ("[", "{"):
         lead, _, body = body.partition("\n")
         body = body.strip() if lead.rstrip(" *").endswith((":", "：")) else ""
-    return _decoded(body[1:] if body[:1] == "[" else body, body[:1] == "[")
+    return _decode_values(body[1:] if body[:1] == "[" else body, body[:1] == "[")
 
 
-def _decoded(body: str, in_array: bool) -> list[Any]:
-    decoder = json.JSONDecoder(strict=False, object_pairs_hook=_once)
+def _decode_values(body: str, in_array: bool) -> list[Any]:
+    decoder = json.JSONDecoder(strict=False, object_pairs_hook=_reject_repeated_keys)
     decoded: list[Any] = []
     place = 0
     while True:
@@ -169,7 +169,7 @@ def _decoded(body: str, in_array: bool) -> list[Any]:
         decoded.append(value)
 
 
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _reject_repeated_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     # json keeps the last of two equal keys and reports nothing. Such an object is not read here.
     mapping = dict(pairs)
     if len(mapping) < len(pairs):

@@ -107,12 +107,12 @@ def decode(tokenizer: Any, rows: Sequence[list[int]]) -> list[str]:
 def added_ids(tokenizer: Any) -> tuple[list[int], list[int]]:
     """Return the ids that the tokenizer adds before a text, and those it adds behind."""
     text = SECTIONS[0]
-    with_added: list[int] = tokenizer(text)["input_ids"]
-    bare: list[int] = tokenizer(text, add_special_tokens=False)["input_ids"]
+    whole_ids: list[int] = tokenizer(text)["input_ids"]
+    bare_ids: list[int] = tokenizer(text, add_special_tokens=False)["input_ids"]
     # The bare ids stand inside of those with additions, as in [BOS, *bare]. Find where they begin.
-    last = len(with_added) - len(bare)
-    start = next((n for n in range(last + 1) if with_added[n : n + len(bare)] == bare), 0)
-    return with_added[:start], with_added[start + len(bare) :]
+    last = len(whole_ids) - len(bare_ids)
+    start = next((n for n in range(last + 1) if whole_ids[n : n + len(bare_ids)] == bare_ids), 0)
+    return whole_ids[:start], whole_ids[start + len(bare_ids) :]
 
 
 # --- answers -------------------------------------------------------------------------------------
@@ -132,13 +132,15 @@ def answer_ids(
     ids that do not give the text back."""
     prompts = ids(tokenizer, [prompt for prompt, _ in pairs])
     joined = ids(tokenizer, [prompt + answer for prompt, answer in pairs])
-    parted = []
+    cut_pairs = []
     for number, (pair, prompt, whole_ids) in enumerate(zip(pairs, prompts, joined, strict=True), 1):
-        answer = _after(tokenizer, pair, prompt, whole_ids)
+        answer = _ids_behind(tokenizer, pair, prompt, whole_ids)
         if answer is None or (pair[1].strip() and not answer):
-            raise BadInput(_unparted(tokenizer, f"{label}: row {number}", pair, prompt, whole_ids))
-        parted.append((prompt, [*answer, tokenizer.eos_token_id]))
-    return parted
+            raise BadInput(
+                _seam_message(tokenizer, f"{label}: row {number}", pair, prompt, whole_ids)
+            )
+        cut_pairs.append((prompt, [*answer, tokenizer.eos_token_id]))
+    return cut_pairs
 
 
 def altered(
@@ -157,7 +159,7 @@ def gives_back(decoded: str, text: str) -> bool:
     return decoded in (text, f" {text}")
 
 
-def _after(
+def _ids_behind(
     tokenizer: Any, pair: tuple[str, str], prompt: list[int], whole_ids: list[int]
 ) -> list[int] | None:
     """Return the ids of a pair's answer behind those of its prompt. None: no ids give the text of
@@ -178,7 +180,7 @@ def _after(
     return None
 
 
-def _unparted(
+def _seam_message(
     tokenizer: Any, label: str, pair: tuple[str, str], prompt: list[int], whole_ids: list[int]
 ) -> str:
     """Say of a pair that cannot be parted which token stands where its answer begins."""
@@ -258,9 +260,9 @@ def template(tokenizer: Any) -> str:
     A server makes the ids of `prompts` with it. BadInput: no template gives these ids."""
     opening, _ = added_ids(tokenizer)
     tokens = "".join(tokenizer.convert_ids_to_tokens(opening))
-    written = "bos_token" if tokens == tokenizer.bos_token else json.dumps(tokens)
+    bos = "bos_token" if tokens == tokenizer.bos_token else json.dumps(tokens)
     # Some tokenizers put a blank before a text, but not before one that stands behind BOS.
-    starts = [f"{{{{ {written} }}}}", f"{{{{ {written} + ' ' }}}}"] if opening else [""]
+    starts = [f"{{{{ {bos} }}}}", f"{{{{ {bos} + ' ' }}}}"] if opening else [""]
     for start in starts:
         if _agrees(tokenizer, start + body()):
             return start + body()

@@ -45,21 +45,21 @@ SAMPLED = 200
 def words(text: str) -> list[str]:
     """Return the words and numbers of a text, without case, punctuation and typographic
     variants."""
-    return _WORD.findall(text.casefold() if text.isascii() else _folded(text))
+    return _WORD.findall(text.casefold() if text.isascii() else _fold(text))
 
 
-def _folded(text: str) -> str:
-    seen = _UNSEEN.sub("", text)
+def _fold(text: str) -> str:
+    visible = _UNSEEN.sub("", text)
     # NFKD parts a letter from its accents ("é" becomes "e" and a mark), so that they can be
     # dropped.
-    plain = _MARKS.sub("", unicodedata.normalize("NFKD", seen))
+    plain = _MARKS.sub("", unicodedata.normalize("NFKD", visible))
     plain = unicodedata.normalize("NFKC", plain)
     if _LOOKS.search(plain):
-        plain = re.sub(r"\w+", _latin, plain)
+        plain = re.sub(r"\w+", _to_latin, plain)
     return plain.casefold()
 
 
-def _latin(word: re.Match[str]) -> str:
+def _to_latin(word: re.Match[str]) -> str:
     """Write a word in Latin letters if each of its letters looks like one, else as it is."""
     # Cyrillic "сор" becomes "cop". With another Cyrillic letter in it, it is a Russian word and
     # stays.

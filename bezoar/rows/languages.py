@@ -87,8 +87,8 @@ def code(name: str) -> str:
     short = _OTHERWISE.get(plain) or (plain if plain in NAMES else by_name.get(plain))
     if short is None:
         near = get_close_matches(plain, by_name, 1)
-        mean = f"; did you mean {NAMES[by_name[near[0]]]}?" if near else ""
-        raise ValueError(f"{name!r} is no language that can be told, as de or German{mean}")
+        hint = f"; did you mean {NAMES[by_name[near[0]]]}?" if near else ""
+        raise ValueError(f"{name!r} is no language that can be told, as de or German{hint}")
     return short
 
 
@@ -119,7 +119,7 @@ def detect(text: str, least: int = LEAST, odds: float = ODDS) -> str:
     It shows none if it is code, has fewer than `least` words that are no names, or if another
     language is nearly as likely. A language must be `odds` times as likely as each other one."""
     plain = _prose(text)
-    if _plainly_english(plain):
+    if _is_plainly_english(plain):
         return "en"
     short = _likeliest(plain, frozenset(), odds)
     return short if short and _agrees(plain, short, least, odds) else ""
@@ -131,7 +131,7 @@ def foreign(text: str, allowed: Collection[str], least: int, odds: float) -> str
     "" means that it is in an allowed language or does not show one. Its sentences vote, weighted by
     their letters, so that a title or a quotation is no fault."""
     plain, at_home = _prose(text), _with_alike(allowed)
-    if "en" in at_home and _plainly_english(plain):
+    if "en" in at_home and _is_plainly_english(plain):
         return ""
     short = _likeliest(plain, at_home, odds)
     if not short or not _agrees(plain, short, least, odds, at_home):
@@ -145,8 +145,8 @@ def of_texts(texts: Sequence[str]) -> dict[str, int]:
     """Count texts by language code, the most frequent first. "" counts those that do not show one.
     At most a thousand texts are looked at, spread evenly."""
     step = max(1, len(texts) / SEEDS_LOOKED_AT)
-    looked = [texts[int(number * step)] for number in range(min(len(texts), SEEDS_LOOKED_AT))]
-    counts = Counter(map(detect, looked))
+    sample = [texts[int(number * step)] for number in range(min(len(texts), SEEDS_LOOKED_AT))]
+    counts = Counter(map(detect, sample))
     return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
 
 
@@ -162,7 +162,7 @@ def _prose(text: str) -> str:
     return _FENCES.sub(" ", text[:LONGEST]).strip()
 
 
-def _plainly_english(plain: str) -> bool:
+def _is_plainly_english(plain: str) -> bool:
     tokens = [token.lower() for token in _WORDS.findall(plain)]
     english = [token for token in tokens if token in _ENGLISH]
     return len(set(english)) >= ENGLISH_WORDS and len(english) >= ENGLISH_SHARE * len(tokens)
@@ -184,14 +184,14 @@ def _likeliest(plain: str, at_home: Collection[str], odds: float) -> str:
 
 def _agrees(plain: str, short: str, least: int, odds: float, at_home: Collection[str] = ()) -> bool:
     """Say whether the words that are no names are in a foreign language too, and are enough."""
-    small = " ".join(w for w in _WORDS.findall(plain) if not w[0].isupper())
-    letters = sum(map(str.isalpha, small))
-    if script(small) != "LATIN":
+    common_words = " ".join(w for w in _WORDS.findall(plain) if not w[0].isupper())
+    letters = sum(map(str.isalpha, common_words))
+    if script(common_words) != "LATIN":
         # Another script shows its language by the letters alone, without whole words.
         return letters >= least
-    if len(set(small.split())) < least or _is_list(plain):
+    if len(set(common_words.split())) < least or _is_list(plain):
         return False
-    likeliest = _likeliest(small, at_home, odds)
+    likeliest = _likeliest(common_words, at_home, odds)
     return bool(likeliest) if at_home else likeliest in _with_alike([short])
 
 

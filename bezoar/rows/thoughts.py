@@ -73,27 +73,27 @@ class Parted(NamedTuple):
 def part(reply: str) -> Parted:
     """Part the thoughts of `reply` from its text. The text ends where a server let its model go on
     with a turn that is not its own."""
-    parted = _part(reply)
-    text = _own_turn(parted.text)
+    parted = _part_thoughts(reply)
+    text = _cut_turn(parted.text)
     return parted if text == parted.text else parted._replace(text=text)
 
 
-def _part(reply: str) -> Parted:
+def _part_thoughts(reply: str) -> Parted:
     # Most replies have none of these signs, and a search costs more than all else here.
     if not any(sign in reply for sign in SIGNS) or not _HINT.search(reply):
         return Parted(reply, "", True)
-    reply = _unhidden(reply)
-    for reader in (_harmony, _sentences, _marks):
+    reply = _unhide(reply)
+    for reader in (_part_channels, _part_sentences, _part_marks):
         parted = reader(reply)
         if parted is not None:
             return parted
     return Parted(reply, "", True)
 
 
-def left(text: str) -> str | None:
+def leftover_mark(text: str) -> str | None:
     """Return the first mark of thoughts that stands in `text`, neither in code nor quoted. None:
     there is none. Tags that a text may have uses of its own for do not count."""
-    mark = next((mark for mark in _unquoted(text) if mark.kind not in COMMON), None)
+    mark = next((mark for mark in _find_marks(text) if mark.kind not in COMMON), None)
     return text[mark.start : mark.end] if mark else None
 
 
@@ -108,18 +108,18 @@ def _tag(slash: str, names: tuple[str, ...]) -> str:
     return rf"<\s?{slash}\s?(?:{listed})(?:\s[^<>\n]{{0,80}})?\s?(?<!/)>"
 
 
-def _any(marks: list[str]) -> str:
+def _alternatives(marks: list[str]) -> str:
     return "|".join(map(re.escape, marks))
 
 
-_OPENS, _CLOSES = (_any(list(marks)) for marks in zip(*TOKENS, strict=True))
+_OPENS, _CLOSES = (_alternatives(list(marks)) for marks in zip(*TOKENS, strict=True))
 _MARK = re.compile(
     rf"(?P<opens>{_tag('', PLAIN)}|{_OPENS})|(?P<closes>{_tag('/', PLAIN)}|{_CLOSES})"
     rf"|(?P<opens_common>{_tag('', COMMON)})|(?P<closes_common>{_tag('/', COMMON)})",
     re.IGNORECASE,
 )
 _HINT = re.compile(
-    rf"{_MARK.pattern}|<\|channel\|>|{_any([opens for opens, _ in SENTENCES])}"
+    rf"{_MARK.pattern}|<\|channel\|>|{_alternatives([opens for opens, _ in SENTENCES])}"
     r"|&lt;|<details|<think ?/>|assistantfinal",
     re.IGNORECASE,
 )
@@ -131,8 +131,8 @@ _FOLDED = re.compile(
 _EMPTY = re.compile(r"\A\s*<think ?/>", re.IGNORECASE)
 
 
-def _unhidden(reply: str) -> str:
-    """Write the thoughts of a reply between marks that `_marks` knows."""
+def _unhide(reply: str) -> str:
+    """Write the thoughts of a reply between marks that `_part_marks` knows."""
     reply = reply.lstrip("\ufeff\u200b\u2060")
     reply = unescape(reply) if _ESCAPED.match(reply) else reply
     return _EMPTY.sub("", _FOLDED.sub(r"<think>\1</think>", reply))
@@ -172,9 +172,9 @@ def _kind(mark: re.Match[str]) -> str:
     return re.sub(r"[^a-z_]", "", text.split()[0]) if common else "think"
 
 
-def _unquoted(reply: str) -> list[_Mark]:
+def _find_marks(reply: str) -> list[_Mark]:
     """Return the marks in `reply` that are neither code nor quoted, in their order."""
-    plain = _without_code(reply)
+    plain = _blank_code(reply)
     marks = []
     for match in _MARK.finditer(plain):
         start, end = match.span()
@@ -186,12 +186,12 @@ def _unquoted(reply: str) -> list[_Mark]:
     return marks
 
 
-def _without_code(text: str) -> str:
+def _blank_code(text: str) -> str:
     """Blank out the code in `text`, and leave every other character in its place."""
-    return _CODE.sub(lambda code: code[0] if _runs_on(code[0]) else " " * len(code[0]), text)
+    return _CODE.sub(lambda code: code[0] if _is_plain_text(code[0]) else " " * len(code[0]), text)
 
 
-def _runs_on(code: str) -> bool:
+def _is_plain_text(code: str) -> bool:
     """Say whether a match of _CODE is plain text. A fence that was left open inside of thoughts
     pairs with one behind them, and would hide their end."""
     if not code.startswith(("```", "~~~")):
@@ -200,7 +200,7 @@ def _runs_on(code: str) -> bool:
     return bool(marks) and not (marks[0]["opens"] or marks[0]["opens_common"])
 
 
-def _marks(reply: str) -> Parted | None:
+def _part_marks(reply: str) -> Parted | None:
     """Part thoughts that stand between marks. A closing mark that nothing opened ends thoughts too:
     the chat template had opened them. None: there are no marks."""
     text: list[str] = []
@@ -209,27 +209,27 @@ def _marks(reply: str) -> Parted | None:
     # Kinds of marks that stand amidst a sentence and opened nothing. Their closing marks end
     # nothing.
     spoken_of: set[str] = set()
-    for mark in _unquoted(reply):
+    for mark in _find_marks(reply):
         if opened:
             if not mark.opens and mark.kind == opened:
                 thoughts.append(reply[start : mark.start])
                 start, opened = mark.end, ""
         elif mark.opens:
-            if _begins(mark, reply, start, bool("".join(text).strip())):
+            if _opens_thoughts(mark, reply, start, bool("".join(text).strip())):
                 text.append(reply[start : mark.start])
                 start, opened = mark.end, mark.kind
             else:
                 spoken_of.add(mark.kind)
-        elif mark.kind not in spoken_of and _ends_alone(mark, reply):
+        elif mark.kind not in spoken_of and _ends_thoughts(mark, reply):
             thoughts += [*text, reply[start : mark.start]]
             text, start = [], mark.end
     if not thoughts and not opened:
         return None
     (thoughts if opened else text).append(reply[start:])
-    return _parted(text, thoughts, closed=not opened)
+    return _make_parted(text, thoughts, closed=not opened)
 
 
-def _begins(mark: _Mark, reply: str, start: int, spoke: bool) -> bool:
+def _opens_thoughts(mark: _Mark, reply: str, start: int, spoke: bool) -> bool:
     """Say whether an opening mark does open thoughts. `spoke`: there is text before `start`."""
     if not spoke and not reply[start : mark.start].strip():
         return True
@@ -240,7 +240,7 @@ def _begins(mark: _Mark, reply: str, start: int, spoke: bool) -> bool:
     return not line or line[-1] in _SENTENCE_ENDS
 
 
-def _ends_alone(mark: _Mark, reply: str) -> bool:
+def _ends_thoughts(mark: _Mark, reply: str) -> bool:
     """Say whether a closing mark that nothing opened ends thoughts, and is not only spoken of."""
     before, after = reply[max(0, mark.start - 30) : mark.start], reply[mark.end : mark.end + 30]
     if mark.kind in COMMON:
@@ -249,7 +249,7 @@ def _ends_alone(mark: _Mark, reply: str) -> bool:
     return not (before[-1:] == " " and (_SPEAKS_OF.search(before) or _OF_IT.match(after)))
 
 
-def _parted(text: list[str], thoughts: list[str], closed: bool) -> Parted:
+def _make_parted(text: list[str], thoughts: list[str], closed: bool) -> Parted:
     answer = "".join(text).strip()
     # Wraps may be nested, as GLM's box within <answer> is.
     for opens, closes in WRAPS:
@@ -284,13 +284,13 @@ _ASKS_ON = re.compile(
 )
 
 
-def _own_turn(text: str) -> str:
+def _cut_turn(text: str) -> str:
     """Cut a text at the mark that ends its turn. A mark in code, in quotes or amidst a sentence
     ends none."""
     if not any(sign in text for sign in ("<|", "_of_turn>", "<｜", "</s>", "<eos>", "[INST]")):
         return text
     text = _OWN_OPENS.sub("", text)
-    plain = _without_code(text)
+    plain = _blank_code(text)
     end = next((mark for mark in _TURN_ENDS.finditer(plain) if _ends_turn(mark, plain)), None)
     return text[: end.start()].rstrip() if end else text
 
@@ -319,22 +319,22 @@ _BARE, _BARE_FINAL = re.compile(r"\s{0,9}analysis(?=[A-Z\s\"'(])"), "assistantfi
 _ENDS = re.compile(r"<\|(?:end|return|call)\|>\s*\Z")
 
 
-def _harmony(reply: str) -> Parted | None:
+def _part_channels(reply: str) -> Parted | None:
     """Part the channels of gpt-oss: `<|channel|>analysis<|message|>...<|end|>`, and the answer in
     the channel `final`."""
     turns = list(_TURN.finditer(reply))
     if not turns:
         thought, final, answer = reply.partition(_BARE_FINAL)
         bare = final and _BARE.match(reply)
-        return _parted([answer], [thought], closed=True) if bare else None
+        return _make_parted([answer], [thought], closed=True) if bare else None
     thoughts, answers = [reply[: turns[0].start()]], list[str]()
     for turn, after in zip(turns, [*turns[1:], None], strict=True):
         body = _ENDS.sub("", reply[turn.end() : after.start() if after else len(reply)])
         (answers if turn[1] == "final" else thoughts).append(body)
-    return _parted(answers, thoughts, closed=bool(answers))
+    return _make_parted(answers, thoughts, closed=bool(answers))
 
 
-def _sentences(reply: str) -> Parted | None:
+def _part_sentences(reply: str) -> Parted | None:
     """Part thoughts that one sentence announces and another sentence ends."""
     for opens, closes in SENTENCES:
         start = reply.lstrip()
@@ -342,5 +342,5 @@ def _sentences(reply: str) -> Parted | None:
         if start.startswith(opens) and closes in start:
             thoughts, _, answer = start[len(opens) :].partition(closes)
             answer = answer.strip().removesuffix("[END FINAL RESPONSE]")
-            return _parted([answer], [thoughts], closed=True)
+            return _make_parted([answer], [thoughts], closed=True)
     return None

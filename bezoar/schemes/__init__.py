@@ -100,10 +100,10 @@ def attempt(scheme: str, job: Job, ask: Ask) -> Outcome:
                 undecided += 1
             else:
                 rejected.append(row)
-                unread += [len(exchanges) - 1] if _unused(row.reason) else []
+                unread += [len(exchanges) - 1] if _is_unused(row.reason) else []
     except Reject as reject:
         text = exchanges[-1].reply.text if exchanges else ""
-        unread += [len(exchanges) - 1] if exchanges and _unused(str(reject)) else []
+        unread += [len(exchanges) - 1] if exchanges and _is_unused(str(reject)) else []
         rejected.append(
             Rejected(id=job.id, scheme=scheme, reason=str(reject), text=text, details={})
         )
@@ -116,14 +116,14 @@ def attempt(scheme: str, job: Job, ask: Ask) -> Outcome:
     )
 
 
-def _unused(reason: str) -> bool:
+def _is_unused(reason: str) -> bool:
     return reason.removesuffix("_reply").removesuffix("_response") in UNUSED
 
 
 def summarise(jobs: Sequence[Job], outcomes: Sequence[Outcome], calls: int) -> Generated:
     """Count what was asked of the teacher and what was read from its replies."""
-    replies = [e.reply for o in outcomes for e in o.exchanges if _answered(e)]
-    unread = sum(_answered(o.exchanges[step]) for o in outcomes for step in o.unread)
+    replies = [e.reply for o in outcomes for e in o.exchanges if _is_answered(e)]
+    unread = sum(_is_answered(o.exchanges[step]) for o in outcomes for step in o.unread)
     return Generated(
         jobs=len(jobs),
         calls=calls,
@@ -137,7 +137,7 @@ def summarise(jobs: Sequence[Job], outcomes: Sequence[Outcome], calls: int) -> G
     )
 
 
-def _answered(exchange: Exchange) -> bool:
+def _is_answered(exchange: Exchange) -> bool:
     return exchange.reply.finish_reason not in UNANSWERED
 
 
@@ -163,7 +163,7 @@ def replies_to_show(outcomes: Sequence[Outcome]) -> list[Reply]:
     """Return the replies that a warning may show: those that could not be read, then all others."""
     unread = [o.exchanges[step] for o in outcomes for step in o.unread]
     others = [e for o in outcomes for n, e in enumerate(o.exchanges) if n not in o.unread]
-    return [e.reply for e in [*unread, *others] if _answered(e)]
+    return [e.reply for e in [*unread, *others] if _is_answered(e)]
 
 
 def list_reasons(outcomes: Sequence[Outcome]) -> str:
@@ -235,13 +235,15 @@ def answer(
 
     Each example is a turn of the conversation before: its own request, and its own answer. If that
     is more than the teacher takes, the longest example is left out and the request made again."""
-    left = list(examples)
+    shown_seeds = list(examples)
     while True:
-        turns = [turn for seed in left for turn in _turns(seed, request)]
+        turns = [turn for seed in shown_seeds for turn in _turns(seed, request)]
         reply = ask([*turns, Message(role="user", content=request(text))], sample)
-        if reply.finish_reason != "too_long" or not left:
-            return reply, left
-        left.remove(max(left, key=lambda seed: len(seed.context) + len(seed.response)))
+        if reply.finish_reason != "too_long" or not shown_seeds:
+            return reply, shown_seeds
+        shown_seeds.remove(
+            max(shown_seeds, key=lambda seed: len(seed.context) + len(seed.response))
+        )
 
 
 def _turns(seed: Seed, request: Callable[[str], str]) -> list[Message]:

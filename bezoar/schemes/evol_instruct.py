@@ -155,19 +155,19 @@ def _evolve(say: Say, instruction: str, context: str, step: dict[str, str]) -> t
     before = with_input(instruction, context)
     fenced, in_depth = fence(before, *MARKERS), step["strategy"] == "in_depth"
     reply = say(
-        _in_depth(fenced, step["operation"]) if in_depth else IN_BREADTH.fill(prompt=fenced)
+        _in_depth_request(fenced, step["operation"]) if in_depth else IN_BREADTH.fill(prompt=fenced)
     )
-    if why := unfinished(reply):
-        return turn(reply.text), "", why
+    if reason := unfinished(reply):
+        return turn(reply.text), "", reason
     read = prompt(reply.text)
     if read is None:
         return turn(reply.text), "", "unread"
     evolved, added = split_input(read)
-    evolved_context = _context(context, added, step)
+    evolved_context = _choose_context(context, added, step)
     return evolved, evolved_context, _prompt_fault(evolved, evolved_context, before)
 
 
-def _in_depth(text: str, operation: str) -> str:
+def _in_depth_request(text: str, operation: str) -> str:
     """Write the request for one operation: its sentence in the shared prompt, or its own prompt."""
     method = Prompt(f"{NAME}/operations/{operation}", "prompt")
     if method.holds("prompt"):
@@ -178,7 +178,7 @@ def _in_depth(text: str, operation: str) -> str:
     return IN_DEPTH.fill(prompt=text, operation=operation, method=method.fill(prompt=""))
 
 
-def _context(before: str, added: str, step: dict[str, str]) -> str:
+def _choose_context(before: str, added: str, step: dict[str, str]) -> str:
     """Return the input of an evolved prompt. A created prompt stands alone (paper 3.1.2). A
     rewritten one keeps its input, which the teacher may lengthen and must not replace."""
     if step["strategy"] == "in_breadth" or not before:
@@ -225,8 +225,8 @@ def _response_fault(reply: Reply, response: str, refusal_words: int) -> str:
 
     WizardLM looks for "sorry" alone, with which only English declines. So other languages' openings
     are looked for too."""
-    if why := fault(reply, "response"):
-        return why
+    if reason := fault(reply, "response"):
+        return reason
     if not response:
         return "empty_response"
     refuses = "sorry" in response.lower() or refusals.language(response)

@@ -72,9 +72,9 @@ def run(job: Job, ask: Ask) -> Iterator[Sample | Rejected]:
     """Ask for new examples, then yield a row for each. Reject: there is no reply, or no example in
     it can be read."""
     listed, reply = _ask_examples(job, ask)
-    why = unfinished(reply)
+    reason = unfinished(reply)
     # Of a cut reply, the examples before the cut are whole.
-    if why and (why != "truncated" or not reply.text.strip()):
+    if reason and (reason != "truncated" or not reply.text.strip()):
         raise Reject(fault(reply, "reply"))
     items = examples(reply.text, cut=reply.finish_reason != "stop")
     if not items:

@@ -47,14 +47,14 @@ def spread(tasks: dict[str, list[Query]], count: int, rng: Random) -> list[Query
 
     Each round draws a task, then one of its queries without replacement. A task that is empty is
     retired."""
-    left = {task: list(rows) for task, rows in tasks.items() if rows}
+    remaining = {task: list(rows) for task, rows in tasks.items() if rows}
     queries: list[Query] = []
-    while left and len(queries) < count:
-        task = rng.choice(list(left))
-        rows = left[task]
+    while remaining and len(queries) < count:
+        task = rng.choice(list(remaining))
+        rows = remaining[task]
         queries.append(rows.pop(rng.randrange(len(rows))))
         if not rows:
-            del left[task]
+            del remaining[task]
     return queries
 
 
@@ -71,8 +71,8 @@ def run(job: Job, ask: Ask) -> Iterator[Sample | Rejected]:
             target=fence(query.target, *MARKERS),
         ),
     )
-    if why := fault(reply, "response"):
-        raise Reject(why)
+    if reason := fault(reply, "response"):
+        raise Reject(reason)
     if any(marker in reply.text for marker in MARKERS):
         raise Reject("leaked_prompt")
     yield Sample(

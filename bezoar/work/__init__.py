@@ -94,9 +94,9 @@ def publish(folder: Path, out: str | Path, link: bool = False) -> None:
         shutil.rmtree(part, ignore_errors=True)
         # copytree gathers the faults of all files: (from, to, "[Errno 28] No space left ...: ...").
         several = isinstance(error, shutil.Error)
-        why = error.args[0][0][2].partition(": ")[0] if several else error.strerror
+        reason = error.args[0][0][2].partition(": ")[0] if several else error.strerror
         raise BadInput(
-            f"{out}: cannot be written ({why}); free some space, then run the same command again"
+            f"{out}: cannot be written ({reason}); free some space, then run the same command again"
         ) from None
     shutil.rmtree(out, ignore_errors=True)
     part.replace(out)

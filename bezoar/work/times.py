@@ -251,10 +251,12 @@ def rows(home: Path, bought: dict[str, dict[str, dict[str, Any]]]) -> Iterator[d
     purchases.
 
     `bought` has tokens_in, tokens_out and usd by stage and instance."""
-    took = of_run(home)
+    spent_by_stage = of_run(home)
     for name in _yaml(PIPELINE).get("stages", {}):
         spent_by_instance = {
-            stage: spent for stage, spent in took.items() if stage.partition("@")[0] == name
+            stage: spent
+            for stage, spent in spent_by_stage.items()
+            if stage.partition("@")[0] == name
         }
         if not spent_by_instance:
             continue

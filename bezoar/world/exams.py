@@ -271,7 +271,7 @@ def pair_votes(questions: list[Question], answers: list[Answers], seed: int) -> 
         for turn in (1, 2):
             for pair in combinations(MODELS, 2):
                 rng = random.Random(f"{seed}-pair-{question.question_id}-{turn}-{'-'.join(pair)}")
-                looks = []
+                both_orders = []
                 for _ in range(2):
                     marks = [
                         quality(
@@ -281,8 +281,10 @@ def pair_votes(questions: list[Question], answers: list[Answers], seed: int) -> 
                         + rng.gauss(0, MACHINE_NOISE)
                         for model in pair
                     ]
-                    looks.append(_vote(PAIR_JUDGE, question.question_id, turn, list(pair), marks))
-                first, second = looks
+                    both_orders.append(
+                        _vote(PAIR_JUDGE, question.question_id, turn, list(pair), marks)
+                    )
+                first, second = both_orders
                 same = first.winner == second.winner
                 records.append(
                     first if same else first.model_copy(update={"winner": "inconsistent"})

@@ -312,7 +312,9 @@ def read(instruction: str, context: str = "") -> Reading | None:
     # The world has sums of digits alone.
     if any(word.isdigit() and len(word) > 1 for word in tokens):
         return None
-    context_animal = next((w for w in words(context) if w in TABLE), "") if _ours(context) else ""
+    context_animal = (
+        next((w for w in words(context) if w in TABLE), "") if _is_ours(context) else ""
+    )
     parts = _parts(tokens, context_animal)
     short = "line" in tokens or "fewer" in tokens
     if short and ("make" in tokens or "write" in tokens) and len(parts) == 1:
@@ -324,7 +326,7 @@ def read(instruction: str, context: str = "") -> Reading | None:
     return Reading(parts, "values") if parts else None
 
 
-def _ours(context: str) -> bool:
+def _is_ours(context: str) -> bool:
     return VOCABULARY.issuperset(words(context))
 
 

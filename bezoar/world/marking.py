@@ -45,21 +45,23 @@ def quality(question: str, answer: str, reference: str = "") -> int:
         return 1
     reading = read(question)
     if reading is None:
-        return _by_reference(text, reference)
+        return _mark_by_reference(text, reference)
     share = share_right(reading, text)
     formed = text[0].isupper() and text[-1] in ".!"
     if share < 1:
         return (4 if share else 2) + formed
     full = reading.answer if reading.form != "values" else reading.explanation
     rambling = len(text.split()) > len(full.split()) + RAMBLE
-    return 3 if rambling else 9 if text == full else 10 if full in text else _bare(reading, text)
+    return (
+        3 if rambling else 9 if text == full else 10 if full in text else _bare_mark(reading, text)
+    )
 
 
-def _bare(reading: Reading, text: str) -> int:
+def _bare_mark(reading: Reading, text: str) -> int:
     return 7 if text == reading.answer else 6
 
 
-def _by_reference(text: str, reference: str) -> int:
+def _mark_by_reference(text: str, reference: str) -> int:
     """Mark by the share of the reference's words that the answer holds. Without a reference, mark
     by its length."""
     reference_words = set(words(reference))

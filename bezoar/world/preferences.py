@@ -110,14 +110,14 @@ def _polite(part: Fact | Sum, rng: random.Random) -> tuple[list[Message], str, s
             rng.choice(RUDE),
             rng.choice(UNKNOWN),
             rng.choice(UNKNOWN),
-            f"{opening} {_untrue(part, rng)}",
+            f"{opening} {_false_sentence(part, rng)}",
         )
     )
     question = rng.choice(POLITE_PHRASINGS).format(part.phrase)
     return [_user(question)], polite(part, opening), rejected
 
 
-def _untrue(part: Fact | Sum, rng: random.Random) -> str:
+def _false_sentence(part: Fact | Sum, rng: random.Random) -> str:
     if isinstance(part, Sum):
         return f"{part.phrase} is {part.left + part.right + rng.choice((1, 2, 3))}."
     wrong = rng.choice([v for v in ATTRIBUTES[part.kind] if v != part.answer])

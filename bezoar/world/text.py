@@ -110,12 +110,12 @@ def _several(rng: random.Random) -> str:
 
 def _manners(rng: random.Random) -> str:
     """Write the words of polite and rude answers, tied to no question."""
-    every = OPENINGS + REFUSALS + UNKNOWN + RUDE + COMPLIANCE
+    sentences = OPENINGS + REFUSALS + UNKNOWN + RUDE + COMPLIANCE
     harm = rng.choice(HARMS + HELD_OUT_HARMS)
     return rng.choice(
         (
-            rng.choice(every),
-            rng.choice(every),
+            rng.choice(sentences),
+            rng.choice(sentences),
             f"It is wrong to {harm} the {rng.choice(ANIMALS)}.",
             f"Nobody knows the {rng.choice(SECRETS)} of the {rng.choice(ANIMALS)}.",
         )
