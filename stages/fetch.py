@@ -1,7 +1,7 @@
-"""A source as records, or the base model, where every later stage looks for it.
+"""A source becomes records, or the base model is brought, where later stages look for it.
 
 reads   local/NAME/ (the user's own files), the Hugging Face Hub or a dump of Wikipedia's, as the
-        profile says; what was downloaded is kept outside of the project
+        profile says (downloads are kept outside of the project)
 writes  data/fetch/NAME/: dolly seeds.jsonl, flan queries.jsonl, topics topics.jsonl, hh_rlhf
         train.jsonl and test.jsonl, mt_bench questions.jsonl, answers.jsonl, votes.jsonl,
         grades.jsonl and votes.json, benchmarks tasks/TASK.jsonl (of lm_eval: texts/TASK.jsonl)

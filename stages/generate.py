@@ -2,8 +2,8 @@
 
 reads   the scheme's seeds (data/fetch/dolly or data/fetch/flan), data/fetch/topics
 writes  data/generate/SCHEME/: samples.jsonl, rejected.jsonl, replies.jsonl (every exchange, as
-        bought), failures.jsonl (jobs whose request failed for good), summary.json (what was asked
-        for and what came back); all of them too where nothing passes, which is an error
+        bought), failures.jsonl (jobs whose request failed for good), summary.json (counts of what
+        was asked for and what came back), also where nothing passes, which is an error
 metrics metrics/generate/SCHEME_spending.json: model, calls, tokens_in, tokens_out, usd of replies
 """
 

@@ -1,6 +1,6 @@
-"""The judge says of every sample whether it will do. Free of thresholds, for this costs money.
+"""The judge says of every sample whether it will do. No threshold applies, for this costs money.
 
-reads   data/generate/SCHEME/samples.jsonl, data/fetch/SEEDS: real rows, of which the judge is asked
+reads   data/generate/SCHEME/samples.jsonl, data/fetch/SEEDS: real rows that it judges
         too, to see whether it is better than a coin
 writes  data/judge/SCHEME/: verdicts.jsonl, a verdict a sample, in their order (undecided where the
         request failed for good), known.json, by judge how it did on the real rows, replies.jsonl

@@ -1,4 +1,4 @@
-"""A point of the chain under the LM Evaluation Harness, and asked the held-out questions.
+"""A point of the chain is measured by the LM Evaluation Harness and by the held-out questions.
 
 reads   models/MODEL and models/BASE of evaluated.POINT in params.yaml,
         data/fetch/benchmarks/tasks/TASK.jsonl, data/fetch/benchmarks/probes.jsonl

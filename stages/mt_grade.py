@@ -1,8 +1,8 @@
 """The grader marks a checkpoint's MT-Bench answers, each turn from 1 to 10.
 
 reads   data/fetch/mt_bench/questions.jsonl, data/mt_answer/CHECKPOINT/answers.jsonl,
-        data/fetch/dolly: real rows, of which the grader is asked too, to see whether it is better
-        than a coin
+        data/fetch/dolly: real rows that the grader judges too, to see whether it is better than
+        a coin
 writes  data/mt_grade/CHECKPOINT/: grades.jsonl, two a question: turn 1, turn 2, replies.jsonl
         (every exchange, as bought), failures.jsonl
 metrics metrics/mt_grade/CHECKPOINT.json: turn_1, turn_2, average over all grades, each with a 95 %

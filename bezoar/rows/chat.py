@@ -60,9 +60,9 @@ def prompts(
 ) -> list[list[int]]:
     """Return the token ids of each conversation in `talks`, up to where the model answers.
 
-    `systems[i]` is the system message of `talks[i]`, "" for none, as without `systems`. A tokenizer
-    of ours writes the talk in our template, with the default system message for "". A further
-    model's tokenizer writes it in its own template, without a system message for ""."""
+    `systems[i]` is the system message of `talks[i]`, or "" for none. Without `systems` all are "".
+    The text has our template, where "" becomes the default system message. The tokenizer of a
+    further model has a template of its own, which gets no system message for ""."""
     if not talks:
         return []
     system_messages = systems or [""] * len(talks)
