@@ -47,11 +47,11 @@ def lines(
     """A line chart; `slug` is unique on the page, `x` and `y` name the axes; each of `marks`, a
     place on the x axis and its words, is an upright line. Curves without points are left out; a
     chart without any says so."""
-    drawn = [curve for curve in curves if curve.points]
-    if not drawn:
+    nonempty = [curve for curve in curves if curve.points]
+    if not nonempty:
         return _svg(slug, title, "No points were logged.", HEIGHT, [_note("no points were logged")])
-    xs = [px for curve in drawn for px, _ in curve.points]
-    ys = [py for curve in drawn for _, py in curve.points]
+    xs = [px for curve in nonempty for px, _ in curve.points]
+    ys = [py for curve in nonempty for _, py in curve.points]
     across, up = _ticks(min(xs), max(xs)), _ticks(min(ys), max(ys))
     x0, x1 = min(xs), max(xs)
     y0, y1 = min(up[0], *ys), max(up[-1], *ys)
@@ -65,15 +65,16 @@ def lines(
 
     parts = []
     for tick in up:
-        _, at = place(x0, tick)
+        _, tick_y = place(x0, tick)
         css = "axis" if tick == 0 else "mesh"
-        parts.append(f'<path class="{css}" d="M{LEFT} {at:.1f}H{WIDTH - RIGHT}"/>')
-        parts.append(f'<text class="end" x="{LEFT - 7}" y="{at + 4:.1f}">{_tick(tick)}</text>')
+        parts.append(f'<path class="{css}" d="M{LEFT} {tick_y:.1f}H{WIDTH - RIGHT}"/>')
+        parts.append(f'<text class="end" x="{LEFT - 7}" y="{tick_y + 4:.1f}">{_tick(tick)}</text>')
     for tick in across:
         if x0 <= tick <= x1:
-            at, _ = place(tick, y0)
+            tick_x, _ = place(tick, y0)
             parts.append(
-                f'<text class="mid" x="{at:.1f}" y="{HEIGHT - BOTTOM + 17}">{_tick(tick)}</text>'
+                f'<text class="mid" x="{tick_x:.1f}" y="{HEIGHT - BOTTOM + 17}">'
+                f"{_tick(tick)}</text>"
             )
     parts.append(
         Markup('<text class="mid label" x="{}" y="{}">{}</text>').format(
@@ -81,15 +82,15 @@ def lines(
         )
     )
     for px, words in marks:
-        at, _ = place(px, y0)
-        side, gap = ("end", -5) if at > WIDTH - 80 else ("start", 5)
-        parts.append(f'<path class="mark" d="M{at:.1f} {TOP}V{HEIGHT - BOTTOM}"/>')
+        mark_x, _ = place(px, y0)
+        side, gap = ("end", -5) if mark_x > WIDTH - 80 else ("start", 5)
+        parts.append(f'<path class="mark" d="M{mark_x:.1f} {TOP}V{HEIGHT - BOTTOM}"/>')
         parts.append(
             Markup('<text class="{}" x="{:.1f}" y="{}">{}</text>').format(
-                side, at + gap, TOP + 10, words
+                side, mark_x + gap, TOP + 10, words
             )
         )
-    for curve in drawn:
+    for curve in nonempty:
         points = [place(*point) for point in _thin(curve.points)]
         path = "L".join(f"{px:.1f} {py:.1f}" for px, py in points)
         parts.append(Markup('<path class="line {}" d="M{}"/>').format(curve.css, path))
@@ -100,11 +101,11 @@ def lines(
                 )
                 for px, py in points
             ]
-    told = "; ".join(
+    description = "; ".join(
         f"{curve.label} from {_value(curve.points[0][1])} to {_value(curve.points[-1][1])}"
-        for curve in drawn
+        for curve in nonempty
     )
-    return _svg(slug, title, f"{y} over {x}: {told}.", HEIGHT, parts)
+    return _svg(slug, title, f"{y} over {x}: {description}.", HEIGHT, parts)
 
 
 @dataclass(frozen=True)
@@ -124,37 +125,37 @@ def shares(slug: str, title: str, bars: Sequence[Bar]) -> Markup:
     left, right, first, pitch = 116, 104, 26, 27
     top = max([0.01, *(value for bar in bars for value in (bar.before, bar.after, bar.target))])
 
-    def wide(share: float) -> float:
+    def bar_width(share: float) -> float:
         return (WIDTH - left - right) * share / top
 
     parts = [
         f'<text class="end" x="{WIDTH - 52}" y="16">after</text>',
         f'<text class="end" x="{WIDTH}" y="16">target</text>',
     ]
-    for at, bar in enumerate(bars):
-        y = first + at * pitch
+    for index, bar in enumerate(bars):
+        y = first + index * pitch
         parts.append(
             Markup('<text class="end label" x="{}" y="{}">{}</text>').format(
                 left - 8, y + 13, bar.label
             )
         )
         parts.append(
-            f'<path class="bar accent" d="M{left} {y + 3}h{wide(bar.after):.1f}v10h-'
-            f'{wide(bar.after):.1f}z"/>'
-            f'<path class="bar quiet" d="M{left} {y + 15}h{wide(bar.before):.1f}v4h-'
-            f'{wide(bar.before):.1f}z"/>'
+            f'<path class="bar accent" d="M{left} {y + 3}h{bar_width(bar.after):.1f}v10h-'
+            f'{bar_width(bar.after):.1f}z"/>'
+            f'<path class="bar quiet" d="M{left} {y + 15}h{bar_width(bar.before):.1f}v4h-'
+            f'{bar_width(bar.before):.1f}z"/>'
         )
-        parts.append(f'<path class="tick" d="M{left + wide(bar.target):.1f} {y}v22"/>')
+        parts.append(f'<path class="tick" d="M{left + bar_width(bar.target):.1f} {y}v22"/>')
         for x, css, share in ((WIDTH - 52, "end label", bar.after), (WIDTH, "end", bar.target)):
             parts.append(f'<text class="{css}" x="{x}" y="{y + 13}">{100 * share:.0f} %</text>')
     height = first + len(bars) * pitch + 4
     parts.append(f'<path class="axis" d="M{left} {first - 4}V{height - 6}"/>')
-    told = "; ".join(
+    description = "; ".join(
         f"{bar.label} {100 * bar.before:.0f} % before, {100 * bar.after:.0f} % after, "
         f"{100 * bar.target:.0f} % in the target"
         for bar in bars
     )
-    return _svg(slug, title, f"{told}.", height, parts)
+    return _svg(slug, title, f"{description}.", height, parts)
 
 
 @dataclass(frozen=True)
@@ -173,20 +174,20 @@ def stacks(slug: str, title: str, kinds: Mapping[str, str], rows: Sequence[Stack
     left, right, first, pitch = 164, 124, 26, 27
     top = max([1, *(sum(row.generated.values()) for row in rows)])
 
-    def bar(counts: Mapping[str, int], y: int, high: int, css: str) -> Iterator[str]:
-        at = float(left)
+    def bar(counts: Mapping[str, int], y: int, thickness: int, css: str) -> Iterator[str]:
+        x_start = float(left)
         for kind, colour in kinds.items():
-            wide = (WIDTH - left - right) * counts.get(kind, 0) / top
-            shape = f"M{at:.1f} {y}h{wide:.1f}v{high}h-{wide:.1f}z"
+            width = (WIDTH - left - right) * counts.get(kind, 0) / top
+            shape = f"M{x_start:.1f} {y}h{width:.1f}v{thickness}h-{width:.1f}z"
             yield f'<path class="part {css} {colour}" d="{shape}"/>'
-            at += wide
+            x_start += width
 
     parts = [
         f'<text class="end" x="{WIDTH - 78}" y="16">kept</text>',
         f'<text class="end" x="{WIDTH}" y="16">generated</text>',
     ]
-    for at, row in enumerate(rows):
-        y = first + at * pitch
+    for index, row in enumerate(rows):
+        y = first + index * pitch
         parts.append(
             Markup('<text class="end label" x="{}" y="{}">{}</text>').format(
                 left - 8, y + 13, row.label
@@ -198,14 +199,14 @@ def stacks(slug: str, title: str, kinds: Mapping[str, str], rows: Sequence[Stack
             parts.append(f'<text class="{css}" x="{x}" y="{y + 13}">{total:,}</text>')
     height = first + len(rows) * pitch + 4
     parts.append(f'<path class="axis" d="M{left} {first - 4}V{height - 6}"/>')
-    told = "; ".join(
+    description = "; ".join(
         f"{row.label} "
         + ", ".join(
             f"{kind} {row.kept.get(kind, 0):,} of {row.generated.get(kind, 0):,}" for kind in kinds
         )
         for row in rows
     )
-    return _svg(slug, title, f"Rows kept, of those generated: {told}.", height, parts)
+    return _svg(slug, title, f"Rows kept, of those generated: {description}.", height, parts)
 
 
 @dataclass(frozen=True)
@@ -230,24 +231,28 @@ def boxes(slug: str, title: str, x: str, rows: Sequence[Box]) -> Markup:
     def place(value: float) -> float:
         return left + (WIDTH - right - left) * (math.log1p(value) - low) / span
 
-    begun = [at == 0 or rows[at - 1].label != row.label for at, row in enumerate(rows)]
-    bottom = TOP + len(rows) * pitch + sum(begun) * gap
+    starts_group = [
+        index == 0 or rows[index - 1].label != row.label for index, row in enumerate(rows)
+    ]
+    bottom = TOP + len(rows) * pitch + sum(starts_group) * gap
     height = bottom + BOTTOM
     parts: list[str] = []
     for power in range(12):
         for tick in (10**power, 3 * 10**power):
             if low <= math.log1p(tick) <= low + span + 1e-9:
-                at = place(tick)
-                parts.append(f'<path class="mesh" d="M{at:.1f} {TOP}V{bottom}"/>')
-                parts.append(f'<text class="mid" x="{at:.1f}" y="{bottom + 16}">{tick:,}</text>')
+                tick_x = place(tick)
+                parts.append(f'<path class="mesh" d="M{tick_x:.1f} {TOP}V{bottom}"/>')
+                parts.append(
+                    f'<text class="mid" x="{tick_x:.1f}" y="{bottom + 16}">{tick:,}</text>'
+                )
     parts.append(
         Markup('<text class="mid label" x="{}" y="{}">{}</text>').format(
             (left + WIDTH - right) // 2, height - 6, x
         )
     )
-    for at, row in enumerate(rows):
-        y = TOP + at * pitch + sum(begun[: at + 1]) * gap
-        if begun[at]:
+    for index, row in enumerate(rows):
+        y = TOP + index * pitch + sum(starts_group[: index + 1]) * gap
+        if starts_group[index]:
             parts.append(
                 Markup('<text class="end label" x="{}" y="{}">{}</text>').format(
                     left - 10, y + 5, row.label
@@ -261,10 +266,10 @@ def boxes(slug: str, title: str, x: str, rows: Sequence[Box]) -> Markup:
                 '<path class="median {css}" d="M{2:.1f} {up}V{down}"/>'
             ).format(*ends, css=row.css, y=y, up=y - 7, down=y + 7)
         )
-    told = "; ".join(
+    description = "; ".join(
         f"{row.label} ({row.css}) {', '.join(map(_value, row.numbers))}" for row in rows
     )
-    return _svg(slug, title, f"Minimum, quartiles, maximum: {told}.", height, parts)
+    return _svg(slug, title, f"Minimum, quartiles, maximum: {description}.", height, parts)
 
 
 def radar(
@@ -276,8 +281,8 @@ def radar(
 
     def place(axis: int, value: float) -> tuple[float, float]:
         angle = 2 * math.pi * axis / len(axes)
-        far = radius * value / top
-        return cx + far * math.sin(angle), cy - far * math.cos(angle)
+        distance = radius * value / top
+        return cx + distance * math.sin(angle), cy - distance * math.cos(angle)
 
     def ring(values: Sequence[float]) -> str:
         corners = (place(axis, value) for axis, value in enumerate(values))
@@ -306,19 +311,19 @@ def radar(
     for shape in shapes:
         values = [value or 0.0 for value in shape.values]
         parts.append(Markup('<path class="area {}" d="{}"/>').format(shape.css, ring(values)))
-    told = "; ".join(
+    description = "; ".join(
         f"{shape.label}: "
         + ", ".join(f"{a} {_value(v)}" for a, v in zip(axes, shape.values, strict=True))
         for shape in shapes
     )
-    return _svg(slug, title, f"{told}.", height, parts)
+    return _svg(slug, title, f"{description}.", height, parts)
 
 
-def _svg(slug: str, title: str, told: str, height: int, parts: Sequence[str]) -> Markup:
+def _svg(slug: str, title: str, description: str, height: int, parts: Sequence[str]) -> Markup:
     head = Markup(
         '<svg viewBox="0 0 {w} {h}" role="img" aria-labelledby="{s}-t {s}-d">'
-        '<title id="{s}-t">{title}</title><desc id="{s}-d">{told}</desc>'
-    ).format(w=WIDTH, h=height, s=slug, title=title, told=told)
+        '<title id="{s}-t">{title}</title><desc id="{s}-d">{description}</desc>'
+    ).format(w=WIDTH, h=height, s=slug, title=title, description=description)
     return head + Markup("".join(parts)) + Markup("</svg>")
 
 

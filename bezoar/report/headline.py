@@ -13,28 +13,32 @@ def headline(run: Run) -> dict[str, Any]:
     95 % intervals, agreement with people, dollars: flat in twos and threes, so that a name stays
     short; shares and grades to 4 digits. What was not measured is left out."""
     held_out = "eval_loss_end" if run.sft.keep == "last" else "eval_loss_best"  # of what is kept
-    told: dict[str, Any] = _known(
+    numbers: dict[str, Any] = _without_missing(
         {
             "kept": {scheme: funnel.kept for scheme, funnel in run.funnels.items()},
-            "loss": {link: getattr(found.metrics, held_out) for link, found in run.links.items()},
+            "loss": {
+                link: getattr(training.metrics, held_out) for link, training in run.links.items()
+            },
             "dpo": {key: run.dpo.metrics[key] for key in ("accuracy", "margin")} if run.dpo else {},
             "harness": harness.means(run),
-            "mt_bench": {c: _mean(of, "average", "grade") for c, of in run.mt_bench.items()},
+            "mt_bench": {
+                c: _mean(metrics, "average", "grade") for c, metrics in run.mt_bench.items()
+            },
             "win_rate": {
                 name: _mean(contest.metrics, "win_rate", "share")
                 for name, contest in run.contests.items()
             },
             "with_people": {
-                f"turn_{of.turn}": {"s1": of.s1, "s2": of.s2}
-                for of in run.agreed
-                if (of.a, of.b) == ("grader", "human")
+                f"turn_{pair.turn}": {"s1": pair.s1, "s2": pair.s2}
+                for pair in run.agreed
+                if (pair.a, pair.b) == ("grader", "human")
             },
             "usd": math.fsum(
                 spent.usd for instances in run.spending.values() for spent in instances.values()
             ),
         }
     )
-    return told
+    return numbers
 
 
 def checkpoints(run: Run) -> list[str]:
@@ -47,23 +51,23 @@ def checkpoints(run: Run) -> list[str]:
             means.get(name),
             run.mt_bench[name]["average"] if name in run.mt_bench else None,
         )
-        told = ("" if cell is None else f"{cell:.4f}" for cell in cells)
-        lines.append(",".join([name, *told]) + "\n")
+        formatted = ("" if cell is None else f"{cell:.4f}" for cell in cells)
+        lines.append(",".join([name, *formatted]) + "\n")
     return lines
 
 
-def _mean(metrics: Metrics, key: str, called: str) -> Metrics:
+def _mean(metrics: Metrics, key: str, short_name: str) -> Metrics:
     """A mean and its interval, under short names."""
     return {
-        called: metrics[key],
+        short_name: metrics[key],
         "low": metrics.get(f"{key}_low"),
         "high": metrics.get(f"{key}_high"),
     }
 
 
-def _known(value: Any) -> Any:
+def _without_missing(value: Any) -> Any:
     """Without what is None or holds nothing else, floats to 4 digits."""
     if isinstance(value, dict):
-        known = {key: _known(inner) for key, inner in value.items()}
-        return {key: inner for key, inner in known.items() if inner not in (None, {})}
+        present = {key: _without_missing(inner) for key, inner in value.items()}
+        return {key: inner for key, inner in present.items() if inner not in (None, {})}
     return round(value, 4) if isinstance(value, float) else value

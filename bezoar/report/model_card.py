@@ -15,8 +15,10 @@ from bezoar.rows.files import read_json
 def trained(settings: Params) -> dict[str, str]:
     """Checkpoint -> its weights below models/, for those that a stage trained or merged: what is
     asked or measured beside the links, and what nobody measures."""
-    looked_at = {n: each.model for n, each in settings.evaluated.items() if not each.link}
-    looked_at |= {name: each.model for name, each in settings.checkpoints.items()}
+    looked_at = {
+        n: checkpoint.model for n, checkpoint in settings.evaluated.items() if not checkpoint.link
+    }
+    looked_at |= {name: checkpoint.model for name, checkpoint in settings.checkpoints.items()}
     looked_at |= settings.unmeasured
     return {name: path for name, path in looked_at.items() if lineage.steps(settings, path)}
 
@@ -44,10 +46,13 @@ def card(name: str, run: Run, settings: Params) -> str:
     under = standing(settings, weights)
     scores = run.results[name].tasks if name in run.results else {}
     simulated = {
-        who: True
+        speaker: True
         for funnel in (run.funnels[_scheme(d)] for d in instructed if _scheme(d) in run.funnels)
-        for who, so in (("teacher", funnel.simulated_teacher), ("judge", funnel.simulated_judge))
-        if so
+        for speaker, is_simulated in (
+            ("teacher", funnel.simulated_teacher),
+            ("judge", funnel.simulated_judge),
+        )
+        if is_simulated
     }
     harness = [
         EvalResult(
@@ -82,7 +87,7 @@ def card(name: str, run: Run, settings: Params) -> str:
         name=name,
         base=base[0] if base else "a base of the maker's own",
         simulated=list(simulated),
-        steps=[(step, _how(step, settings), _numbers(step, run, settings)) for step in steps],
+        steps=[(step, _method(step, settings), _numbers(step, run, settings)) for step in steps],
         findings={
             data: cards.findings(Path("data", data, "contamination.jsonl")) for data in instructed
         },
@@ -122,7 +127,7 @@ def _languages(instructed: list[str]) -> list[str]:
     of preference pairs, nobody tells."""
     paths = [Path("data", data, "languages.json") for data in instructed]
     accounts: list[Any] = [read_json(path) for path in paths if path.exists()]
-    return list(dict.fromkeys(short for each in accounts for short in each["spoken"]))
+    return list(dict.fromkeys(short for account in accounts for short in account["spoken"]))
 
 
 def _scheme(data: str) -> str:
@@ -137,17 +142,17 @@ def _seeds(steps: list[lineage.Step], run: Run, settings: Params) -> list[str]:
         else getattr(settings.schemes, name).seeds
         for data in _sets(steps)
     ]  # fmt: skip
-    named = (cards.repositories(run.sources[s].model_dump()) for s in dict.fromkeys(sources))
-    return list(dict.fromkeys(each for names in named for each in names))
+    repositories = (cards.repositories(run.sources[s].model_dump()) for s in dict.fromkeys(sources))
+    return list(dict.fromkeys(repository for names in repositories for repository in names))
 
 
-def _how(step: lineage.Step, settings: Params) -> str:
+def _method(step: lineage.Step, settings: Params) -> str:
     if step.stage == "dpo":
         dpo = settings.dpo
         loss = "" if dpo.loss == "sigmoid" else f", loss {dpo.loss}"
         smoothed = f", label smoothing {dpo.label_smoothing:g}" if dpo.label_smoothing else ""
-        what = "all parameters" if dpo.weights == "all" else "a LoRA adapter, merged"
-        return f"preference optimisation (DPO{loss}{smoothed}), {what}"
+        trained_part = "all parameters" if dpo.weights == "all" else "a LoRA adapter, merged"
+        return f"preference optimisation (DPO{loss}{smoothed}), {trained_part}"
     if not step.data:
         return "adapter into the base"
     weights = settings.chain[step.stage.removeprefix("sft@")].weights
@@ -168,14 +173,14 @@ def _numbers(step: lineage.Step, run: Run, settings: Params) -> dict[str, str]:
             "loss": _fell(dpo["eval_loss_start"], dpo["eval_loss_end"]),
         }
     link = run.links[step.stage.removeprefix("sft@")].metrics
-    kept = link.eval_loss_best if settings.sft.keep == "best" else link.eval_loss_end
-    runs = [each for _, each in sorted(link.runs.items())]
-    epochs = " + ".join(str(each.epochs) for each in runs)
-    losses = ", ".join(_fell(each.eval_loss_start, each.eval_loss_end) for each in runs)
+    kept_loss = link.eval_loss_best if settings.sft.keep == "best" else link.eval_loss_end
+    runs = [link_run for _, link_run in sorted(link.runs.items())]
+    epochs = " + ".join(str(link_run.epochs) for link_run in runs)
+    losses = ", ".join(_fell(link_run.eval_loss_start, link_run.eval_loss_end) for link_run in runs)
     return {
         "rows": f"{link.train_rows}",
         "epochs": f"{epochs} ({link.kept_epoch})",
-        "loss": f"{losses} ({kept:.4f})",
+        "loss": f"{losses} ({kept_loss:.4f})",
     }
 
 
@@ -188,9 +193,9 @@ def _parameters(steps: list[lineage.Step], settings: Params) -> str:
     links = [step.stage.removeprefix("sft@") for step in steps if step.stage.startswith("sft@")]
     unused = settings.sft.links.keys() - set(links)
     sft = settings.sft.model_dump(exclude={"links": unused})
-    told: dict[str, Any] = {"mix": settings.mix.model_dump(), "sft": sft}
+    sections: dict[str, Any] = {"mix": settings.mix.model_dump(), "sft": sft}
     if any(step.stage.startswith("merge@") for step in steps):
-        told["merge"] = settings.merge.model_dump()
+        sections["merge"] = settings.merge.model_dump()
     if any(step.stage == "dpo" for step in steps):
-        told["dpo"] = settings.dpo.model_dump()
-    return yaml.safe_dump(told, sort_keys=False)
+        sections["dpo"] = settings.dpo.model_dump()
+    return yaml.safe_dump(sections, sort_keys=False)

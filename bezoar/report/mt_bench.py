@@ -7,7 +7,7 @@ from bezoar.report.run import Contest, Run
 def differences(run: Run) -> dict[str, dict[str, Difference]]:
     """Checkpoint -> the one before it (Run.beside) -> how much higher its grades are, turn by turn;
     where the two share graded turns of at least two questions."""
-    found = {}
+    by_checkpoint = {}
     scores = {
         checkpoint: {
             (grade.question_id, int(grade.turn)): grade.score
@@ -18,8 +18,8 @@ def differences(run: Run) -> dict[str, dict[str, Difference]]:
     }
     for after, before in run.beside(run.checkpoints).items():
         if (moved := resampled(scores[before], scores[after], run.seed)) is not None:
-            found[after] = {before: moved}
-    return found
+            by_checkpoint[after] = {before: moved}
+    return by_checkpoint
 
 
 def contests(run: Run) -> list[Contest]:

@@ -58,10 +58,10 @@ def plan(repository: str, settings: Params) -> list[Upload]:
     uploads = [*_sets(repository, settings), *_checkpoints(repository, settings)]
     for upload in uploads:
         for path in upload.files.values():
-            if held := _key_in(path, _keys(settings)):
+            if variable := _key_in(path, _keys(settings)):
                 raise BadInput(
-                    f"{path}: holds the value of ${held}; nothing was sent. Take it out of what "
-                    "the models were asked, and run the stages again"
+                    f"{path}: holds the value of ${variable}; nothing was sent. Take it out of "
+                    "what the models were asked, and run the stages again"
                 )
     return uploads
 
@@ -77,7 +77,7 @@ def _sets(repository: str, settings: Params) -> Iterator[Upload]:
             kind="dataset",
             files=_files(folder),
             licence=sheet["text"],
-            against=_against(sheet, [f"filter/{scheme}"]),
+            against=_objections(sheet, [f"filter/{scheme}"]),
             notes=[
                 f"rows of {pair} lie side by side; no one work can be made of both"
                 for pair in cards.unjoinable([x for x in sheet["unjoinable"] if not x["rows"]])
@@ -94,13 +94,13 @@ def _checkpoints(repository: str, settings: Params) -> Iterator[Upload]:
                     f"{path}: is not there; `dvc repro` makes the checkpoint and its card"
                 )
         under = model.standing(settings, weights)
-        learnt = [data for step in lineage.steps(settings, weights) for data in step.data]
+        sets = [data for step in lineage.steps(settings, weights) for data in step.data]
         yield Upload(
             repository=f"{repository}-{name}",
             kind="model",
             files={**_files(folder), "README.md": card},
             licence=under["text"],
-            against=_against(under, list(dict.fromkeys(learnt))),
+            against=_objections(under, list(dict.fromkeys(sets))),
         )
 
 
@@ -112,15 +112,15 @@ def _files(folder: Path) -> dict[str, Path]:
     }
 
 
-def _against(under: dict[str, Any], learnt: list[str]) -> list[str]:
+def _objections(under: dict[str, Any], sets: list[str]) -> list[str]:
     """What stands against passing on something that stands under `under` and was made of `learnt`,
     folders of data/."""
-    played = []
-    for data in learnt:
+    simulated = []
+    for data in sets:
         if data.startswith("filter/"):
             funnel: Any = read_json(f"data/{data}/funnel.json")
-            played += [data] if funnel["simulated_teacher"] or funnel["simulated_judge"] else []
-    against = [f"its teacher or judge was simulated: {', '.join(played)}"] if played else []
+            simulated += [data] if funnel["simulated_teacher"] or funnel["simulated_judge"] else []
+    against = [f"its teacher or judge was simulated: {', '.join(simulated)}"] if simulated else []
     if under["sharing"]["answer"] != "yes":
         may = {"no": "may not be passed on", "unknown": "nothing says that it may be passed on"}
         against.append(f"{may[under['sharing']['answer']]}: {under['sharing']['reason']}")
@@ -133,27 +133,27 @@ def _against(under: dict[str, Any], learnt: list[str]) -> list[str]:
 def _keys(settings: Params) -> dict[str, bytes]:
     """Variable -> value of every key that this run may have been given."""
     ends = settings.llm.model_dump()
-    named = {*TOKENS, *_named(ends)}
-    values = {name: os.environ.get(name, "").strip() for name in sorted(named)}
+    variables = {*TOKENS, *_key_variables(ends)}
+    values = {name: os.environ.get(name, "").strip() for name in sorted(variables)}
     return {name: value.encode() for name, value in values.items() if len(value) >= SHORTEST_KEY}
 
 
-def _named(section: Any) -> Iterator[str]:
+def _key_variables(section: Any) -> Iterator[str]:
     """The variables that endpoints name for their keys."""
     if isinstance(section, dict):
         for key, value in section.items():
-            yield from [value] if key == KEY_FIELD and value else _named(value)
+            yield from [value] if key == KEY_FIELD and value else _key_variables(value)
     elif isinstance(section, list | tuple):
-        for each in section:
-            yield from _named(each)
+        for item in section:
+            yield from _key_variables(item)
 
 
 def _key_in(path: Path, keys: dict[str, bytes]) -> str | None:
     """The variable whose value stands in the file; weights hold no text."""
     if not keys or path.suffix == ".safetensors":
         return None
-    held = path.read_bytes()
-    return next((name for name, value in keys.items() if value in held), None)
+    content = path.read_bytes()
+    return next((name for name, value in keys.items() if value in content), None)
 
 
 def push(uploads: list[Upload], private: bool) -> list[str]:
@@ -194,7 +194,7 @@ def push(uploads: list[Upload], private: bool) -> list[str]:
     return sent
 
 
-def told(uploads: list[Upload]) -> str:
+def format_plan(uploads: list[Upload]) -> str:
     """What would be sent, a paragraph a repository."""
     parts = []
     for upload in uploads:
@@ -215,17 +215,17 @@ def main() -> None:
     parser.add_argument("--push", action="store_true", help="send it; otherwise it is only shown")
     parser.add_argument("--private", action="store_true", help="create private repositories")
     parser.add_argument("--force", action="store_true", help="send what is refused, too")
-    asked = parser.parse_args()
-    uploads = plan(asked.repository, params.load())
-    print(told(uploads))
+    args = parser.parse_args()
+    uploads = plan(args.repository, params.load())
+    print(format_plan(uploads))
     refused = [upload.repository for upload in uploads if upload.against]
-    if not asked.push:
+    if not args.push:
         print("\nNothing was sent: this is what --push would send.")
-    elif refused and not asked.force:
+    elif refused and not args.force:
         raise BadInput(
             f"publish: {', '.join(refused)}: refused, see above; nothing was sent. Mend the "
             "reasons, or take the decision yourself with --force"
         )
     else:
-        for address in push(uploads, asked.private):
+        for address in push(uploads, args.private):
             print(f"sent: {address}")

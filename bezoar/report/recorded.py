@@ -27,18 +27,18 @@ SHOWN = 3  # reasons, of a stage that has more
 
 def line() -> str:
     """Say in a line whether this run equals the recorded one, and if not since which stage."""
-    here = _stages(_read(Path(LOCK)))
-    if here is None:
+    current = _stages(_read(Path(LOCK)))
+    if current is None:
         return f"Recorded run: not compared, {LOCK} here cannot be read."
     recorded = _stages(_committed())
     if recorded is None:
         return f"Recorded run: none to compare with, git has no readable {LOCK} for this folder."
-    if not _is_of(here):
+    if not _summary_is_of(current):
         return f"Recorded run: not compared, {SUMMARY.as_posix()} is of another run than {LOCK}."
-    for name in order({**recorded, **here}):
-        if reason := _difference(name, recorded, here):
+    for name in order({**recorded, **current}):
+        if reason := _difference(name, recorded, current):
             return f"Recorded run: this one differs since {name}: {reason}"
-    return f"Recorded run: this one equals it, byte for byte, in all {len(here)} stages."
+    return f"Recorded run: this one equals it, byte for byte, in all {len(current)} stages."
 
 
 def order(stages: Stages) -> list[str]:
@@ -49,28 +49,28 @@ def order(stages: Stages) -> list[str]:
     def depth(name: str) -> int:
         if name not in depths:
             depths[name] = 0  # a circle, which no run of DVC writes, ends here
-            depths[name] = 1 + max((depth(who) for who in before(name)), default=0)
+            depths[name] = 1 + max((depth(writer) for writer in before(name)), default=0)
         return depths[name]
 
     def before(name: str) -> set[str]:
         reads = _hashes(stages[name], "deps")
-        return {who for path in reads for out, who in writers.items() if _meet(path, out)}
+        return {writer for path in reads for out, writer in writers.items() if _overlap(path, out)}
 
     return sorted(stages, key=depth)
 
 
-def _meet(one: str, other: str) -> bool:
+def _overlap(path: str, other_path: str) -> bool:
     """Whether two paths are the same, or one lies in the other."""
-    return f"{one}/".startswith(f"{other}/") or f"{other}/".startswith(f"{one}/")
+    return f"{path}/".startswith(f"{other_path}/") or f"{other_path}/".startswith(f"{path}/")
 
 
-def _difference(name: str, recorded: Stages, here: Stages) -> str:
+def _difference(name: str, recorded: Stages, current: Stages) -> str:
     """Why stage `name` wrote other bytes than recorded; nothing where it did not."""
-    if name not in here:
+    if name not in current:
         return "it is recorded, and this run has none. Other parameters or code: no fault."
     if name not in recorded:
         return "it is not recorded. Other parameters or code: no fault."
-    before, now = recorded[name], here[name]
+    before, now = recorded[name], current[name]
     if _hashes(before, "outs") == _hashes(now, "outs"):
         return ""
     if reasons := [*_parameters(before, now), *_files(before, now)]:
@@ -88,14 +88,15 @@ def _parameters(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[s
     """The parameters that differ, `name old -> new`; of another profile its name alone."""
     old, new = _values(before), _values(now)
     profiles = [
-        {key.split(".")[1] for key in each if key.startswith("profiles.")} for each in (old, new)
+        {key.split(".")[1] for key in parameters if key.startswith("profiles.")}
+        for parameters in (old, new)
     ]
     if all(profiles) and profiles[0] != profiles[1]:
         yield f"profile {', '.join(sorted(profiles[0]))} -> {', '.join(sorted(profiles[1]))}"
         return
     for key in dict.fromkeys([*new, *old]):
         if old.get(key) != new.get(key):
-            yield f"{key} {_shown(old.get(key))} -> {_shown(new.get(key))}"
+            yield f"{key} {_shorten(old.get(key))} -> {_shorten(new.get(key))}"
 
 
 def _files(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:
@@ -111,14 +112,16 @@ def _files(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:
 def _libraries() -> Iterator[str]:
     """The libraries that are not those of requirements.lock, which the recorded run had."""
     pinned = _read(Path("requirements.lock")) or ""
-    versions = dict(each.split("==", 1) for each in pinned.split() if "==" in each)
+    versions = dict(
+        requirement.split("==", 1) for requirement in pinned.split() if "==" in requirement
+    )
     for name in LIBRARIES:
         try:
-            own = version(name).partition("+")[0]
+            installed = version(name).partition("+")[0]
         except PackageNotFoundError:
-            own = "none"
-        if own != versions.get(name, own):
-            yield f"{name} {own} instead of {versions[name]}"
+            installed = "none"
+        if installed != versions.get(name, installed):
+            yield f"{name} {installed} instead of {versions[name]}"
 
 
 def _machine() -> str:
@@ -130,19 +133,19 @@ def _machine() -> str:
     return f"This CPU: {arithmetic.model()} ({', '.join(sets) or 'without avx2'})."
 
 
-def _is_of(stages: Stages) -> bool:
+def _summary_is_of(stages: Stages) -> bool:
     """Whether the numbers that are shown are of the run that `stages` record."""
     hashes = [_hashes(stage, "outs").get(SUMMARY.as_posix()) for stage in stages.values()]
-    wanted = next(filter(None, hashes), None)
-    if wanted is None or not SUMMARY.exists():
+    expected = next(filter(None, hashes), None)
+    if expected is None or not SUMMARY.exists():
         return False
-    return hashlib.md5(SUMMARY.read_bytes()).hexdigest() == wanted
+    return hashlib.md5(SUMMARY.read_bytes()).hexdigest() == expected
 
 
 def _hashes(stage: Mapping[str, Any], kind: str) -> dict[str, str]:
     """The files of a stage, `deps` or `outs`, with their hashes."""
     entries = stage.get(kind) or []
-    return {each["path"]: str(each.get("md5")) for each in entries if "path" in each}
+    return {entry["path"]: str(entry.get("md5")) for entry in entries if "path" in entry}
 
 
 def _values(stage: Mapping[str, Any]) -> dict[str, Any]:
@@ -162,7 +165,7 @@ def _flat(values: Any, above: str) -> Iterator[tuple[str, Any]]:
         yield from _flat(value, f"{above}.{key}" if above else str(key))
 
 
-def _shown(value: Any) -> str:
+def _shorten(value: Any) -> str:
     text = "none" if value is None else str(value)
     return text if len(text) < 40 else f"{text[:37]}..."
 
@@ -189,6 +192,8 @@ def _stages(text: str | None) -> Stages | None:
         stages = yaml.load(text or "", getattr(yaml, "CSafeLoader", yaml.SafeLoader))["stages"]
     except (yaml.YAMLError, TypeError, KeyError):
         return None
-    if not isinstance(stages, dict) or not all(isinstance(each, dict) for each in stages.values()):
+    if not isinstance(stages, dict) or not all(
+        isinstance(stage, dict) for stage in stages.values()
+    ):
         return None
     return stages

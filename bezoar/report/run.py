@@ -114,9 +114,9 @@ class Run:
     leanings: list[Leaning]
     spending: dict[str, dict[str, Spending]]
 
-    def own(self, named: Sequence[str]) -> list[str]:
+    def without_further(self, names: Sequence[str]) -> list[str]:
         """Those of `named` that the recipe made."""
-        return [name for name in named if name not in self.further]
+        return [name for name in names if name not in self.further]
 
     def shares(self, data: str) -> dict[str, float]:
         """Of each link that saw rows of a set (a path below data/), their share of its rows."""
@@ -127,12 +127,12 @@ class Run:
                 shares[name] = rows / sum([*link.own.values(), *link.replayed.values()])
         return shares
 
-    def beside(self, named: Sequence[str]) -> dict[str, str]:
+    def beside(self, names: Sequence[str]) -> dict[str, str]:
         """What each of `named` is compared with: our checkpoints with the one before, a further
         model with our last."""
-        own = self.own(named)
-        others = {name: own[-1] for name in named if own and name in self.further}
-        return dict(zip(own[1:], own, strict=False)) | others
+        ours = self.without_further(names)
+        others = {name: ours[-1] for name in names if ours and name in self.further}
+        return dict(zip(ours[1:], ours, strict=False)) | others
 
 
 def read(params: Params) -> Run:
@@ -168,7 +168,10 @@ def read(params: Params) -> Run:
         checkpoints=checkpoints,
         measured=list(
             dict.fromkeys(
-                [*checkpoints, *(n for n, each in params.evaluated.items() if not each.link)]
+                [
+                    *checkpoints,
+                    *(n for n, checkpoint in params.evaluated.items() if not checkpoint.link),
+                ]
             )
         ),
         unmeasured=[*params.unmeasured],
@@ -176,8 +179,8 @@ def read(params: Params) -> Run:
         further={
             name: model
             for looked_at in (params.evaluated, params.checkpoints)
-            for name, each in looked_at.items()
-            if (model := params.further(each)) is not None
+            for name, checkpoint in looked_at.items()
+            if (model := params.further(checkpoint)) is not None
         },
         questions=list(read_jsonl(f"{mt_bench}/questions.jsonl", Question)),
         voters_simulated=bool(checkpoints) and _json(f"{mt_bench}/votes.json", Voters).simulated,
@@ -222,10 +225,10 @@ def _json(path: str, kind: type[T]) -> T:
         return TypeAdapter(kind).validate_python(read_json(path))
     except ValidationError as error:
         first = error.errors()[0]
-        where = ".".join(map(str, first["loc"])) or "file"
+        location = ".".join(map(str, first["loc"])) or "file"
         raise BadInput(
-            f"{path}: {where}: {first['msg'].lower()}; `dvc repro -f` of the stage that writes it "
-            "makes it anew"
+            f"{path}: {location}: {first['msg'].lower()}; `dvc repro -f` of the stage that writes "
+            "it makes it anew"
         ) from None
 
 
@@ -237,13 +240,13 @@ def _spending(name: str) -> Spending:
     return _json(f"metrics/{name}.json", Spending)
 
 
-def _link(name: str, own: list[str]) -> Link:
+def _link(name: str, sets: list[str]) -> Link:
     """The link `name`, whose sets are `own`; its other rows are replayed ones."""
     rows = _json(f"metrics/mix/{name}.json", Mixed).sets
     return Link(
         _json(f"metrics/sft/{name}.json", Fitted),
-        {path: rows[path] for path in own if path in rows},
-        {path: n for path, n in rows.items() if path not in own},
+        {path: rows[path] for path in sets if path in rows},
+        {path: n for path, n in rows.items() if path not in sets},
         *_curves(f"metrics/sft/{name}_"),
     )
 

@@ -27,13 +27,17 @@ def sentences(p: Params) -> list[str]:
     named."""
     grown = [GROWN] if _source("models/fetch/base") == "grown" else []
     invented = [INVENTED[name] for name in p.sources if _source(f"data/fetch/{name}") == "world"]
-    asked = {"teacher": p.schemes.named, "judge": p.schemes.named, "grader": p.checkpoints}
-    played = [
-        PLAYED[who]
-        for who, instances in asked.items()
-        if instances and any(isinstance(e, Embedded) for e in p.llm.by_name(who).values())
+    instances_by_speaker = {
+        "teacher": p.schemes.named,
+        "judge": p.schemes.named,
+        "grader": p.checkpoints,
+    }
+    simulated = [
+        PLAYED[speaker]
+        for speaker, instances in instances_by_speaker.items()
+        if instances and any(isinstance(e, Embedded) for e in p.llm.by_name(speaker).values())
     ]
-    return [*grown, *invented, *played]
+    return [*grown, *invented, *simulated]
 
 
 def _source(folder: str) -> str:

@@ -48,14 +48,14 @@ def summary(run: Run) -> dict[str, Any]:
             },
             "lm_eval_differences": {
                 point: {
-                    other: {
+                    earlier: {
                         task: {
                             metric: {"mean": d.mean, "low": d.low, "high": d.high, "real": d.real}
                             for metric, d in by_metric.items()
                         }
                         for task, by_metric in by_task.items()
                     }
-                    for other, by_task in others.items()
+                    for earlier, by_task in others.items()
                 }
                 for point, others in harness.differences(run).items()
             },
@@ -71,8 +71,8 @@ def summary(run: Run) -> dict[str, Any]:
             "agreement": run.agreement,
             "known": {  # the graders' stand among their metrics
                 scheme: {
-                    who: member.model_dump(include={*Trust.model_fields, "read"})
-                    for who, member in judging.members.items()
+                    judge: member.model_dump(include={*Trust.model_fields, "read"})
+                    for judge, member in judging.members.items()
                 }
                 for scheme, judging in run.judging.items()
             },
@@ -82,7 +82,7 @@ def summary(run: Run) -> dict[str, Any]:
                 if judging.judges > 1
             },
             "target_distance": {
-                scheme: {which: tasks.distance for which, tasks in described.sets.items()}
+                scheme: {side: tasks.distance for side, tasks in described.sets.items()}
                 for scheme, described in run.described.items()
             },
             "funnel": {scheme: counts(funnel) for scheme, funnel in run.funnels.items()},
@@ -112,11 +112,13 @@ def skills(run: Run) -> list[str]:
     """The skills in the order in which the chain learns them (the first point near their best)."""
     points = [results.skills for results in run.results.values()]
 
-    def learnt(skill: str) -> tuple[int, str]:
-        shares = [found[skill].share if skill in found else 0.0 for found in points]
-        return next(at for at, share in enumerate(shares) if share >= 0.9 * max(shares)), skill
+    def first_learnt(skill: str) -> tuple[int, str]:
+        shares = [at_point[skill].share if skill in at_point else 0.0 for at_point in points]
+        return next(
+            place for place, share in enumerate(shares) if share >= 0.9 * max(shares)
+        ), skill
 
-    return sorted({skill for found in points for skill in found}, key=learnt)
+    return sorted({skill for at_point in points for skill in at_point}, key=first_learnt)
 
 
 def simulated(run: Run) -> dict[str, bool]:

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from bezoar import work
-from bezoar.report.words import STYLE, rendered, size
+from bezoar.report.words import STYLE, render, size
 from bezoar.rows.files import write
 from bezoar.work import times
 from bezoar.work.progress import duration
@@ -19,7 +19,7 @@ def write_beside(folder: Path, summary: dict[str, Any]) -> str:
     total = _total(rows)
     write(
         folder / FILE,
-        [rendered("times.html", style=STYLE, rows=rows, total=total, gpu=total["gpu"])],
+        [render("times.html", style=STYLE, rows=rows, total=total, gpu=total["gpu"])],
     )
     if not total["timed"]:
         return ""

@@ -21,9 +21,9 @@ class Line(NamedTuple):
 def judges(run: Run) -> list[Line]:
     """A line for each scheme and judge that was asked about known rows, or should have been."""
     return [
-        _line(run, scheme, who, run.funnels[scheme].simulated_judge, member)
+        _line(run, scheme, judge, run.funnels[scheme].simulated_judge, member)
         for scheme, judging in run.judging.items()
-        for who, member in judging.members.items()
+        for judge, member in judging.members.items()
         if member.known_rows is not None
     ]
 
@@ -35,24 +35,24 @@ def graders(run: Run) -> list[Line]:
     simulated = any(grade.simulated for grades in run.grades.values() for grade in grades)
     pairs = {name: contest.metrics for name, contest in run.contests.items()}
     return [
-        _line(run, of, ", ".join(sorted(everyone)), simulated, trust)
-        for what, found in (("Single grades", run.mt_bench), ("Pairs", pairs))
-        for of, trust in _together(what, found)
+        _line(run, subject, ", ".join(sorted(everyone)), simulated, trust)
+        for kind, by_name in (("Single grades", run.mt_bench), ("Pairs", pairs))
+        for subject, trust in _together(kind, by_name)
     ]
 
 
-def _together(what: str, found: Mapping[str, Metrics]) -> list[tuple[str, Trust]]:
+def _together(kind: str, by_name: Mapping[str, Metrics]) -> list[tuple[str, Trust]]:
     names: dict[Trust, list[str]] = {}
-    for name, metrics in found.items():
+    for name, metrics in by_name.items():
         trust = Trust.model_validate(metrics)
         if trust.known_rows is not None:
             names.setdefault(trust, []).append(name)
     if len(names) == 1:
-        return [(what, trust) for trust in names]
-    return [(f"{what}, {', '.join(same)}", trust) for trust, same in names.items()]
+        return [(kind, trust) for trust in names]
+    return [(f"{kind}, {', '.join(same)}", trust) for trust, same in names.items()]
 
 
-def _line(run: Run, of: str, who: str, simulated: bool, trust: Trust) -> Line:
+def _line(run: Run, subject: str, judge: str, simulated: bool, trust: Trust) -> Line:
     auc, least = trust.known_auc, run.least_auc
     below = auc is not None and least is not None and auc < least
-    return Line(of, who, simulated, trust, below)
+    return Line(subject, judge, simulated, trust, below)

@@ -44,9 +44,9 @@ _UNSEEN = re.compile(
 )
 
 
-def rendered(file: str, **shown: Any) -> str:
+def render(file: str, **values: Any) -> str:
     """A template of this folder, filled: what is shown is escaped, and nothing may be left out."""
-    return _template(file).render(**shown)
+    return _template(file).render(**values)
 
 
 @cache
@@ -75,10 +75,10 @@ def clean(text: str) -> str:
 def excerpt(text: str) -> tuple[str, int]:
     """(the beginning of a text that a page has room for, how many characters were cut off)."""
     text = re.sub(r"\n\s*\n+", "\n\n", text.strip())
-    shown = "\n".join(text[:MOST_CHARACTERS].split("\n")[:MOST_LINES])
-    if len(shown) < len(text) and " " in shown[-40:]:
-        shown = shown[: shown.rindex(" ")]
-    return shown, len(text) - len(shown)
+    beginning = "\n".join(text[:MOST_CHARACTERS].split("\n")[:MOST_LINES])
+    if len(beginning) < len(text) and " " in beginning[-40:]:
+        beginning = beginning[: beginning.rindex(" ")]
+    return beginning, len(text) - len(beginning)
 
 
 def beginning(text: str) -> str:
@@ -141,5 +141,5 @@ def css(run: Run, checkpoint: str) -> str:
 
 def mean(values: Iterable[float | None]) -> float | None:
     """Return the mean of the values that are known, None where none is."""
-    known = [value for value in values if value is not None]
-    return sum(known) / len(known) if known else None
+    present = [value for value in values if value is not None]
+    return sum(present) / len(present) if present else None

@@ -48,16 +48,16 @@ def _beside(funnel: Funnel, dimension: str) -> list[dict[str, Any]]:
     """A bar a value, the one of most rows first or in order of numbers. Of FLAN's sub-mixtures the
     paper gives the draw."""
     generated = funnel.distributions["generated"][dimension]
-    kept = funnel.distributions["kept"].get(dimension, {})
-    drawn = sum(paper.MIXTURES.values())
+    kept_counts = funnel.distributions["kept"].get(dimension, {})
+    paper_total = sum(paper.MIXTURES.values())
     return [
         {
             "label": label,
-            "kept": kept.get(label, 0),
+            "kept": kept_counts.get(label, 0),
             "generated": count,
-            "width": kept.get(label, 0) / max(generated.values()),
+            "width": kept_counts.get(label, 0) / max(generated.values()),
             "before": count / max(generated.values()),
-            "paper": paper.MIXTURES[label] / drawn
+            "paper": paper.MIXTURES[label] / paper_total
             if dimension == "mixture" and label in paper.MIXTURES
             else None,
         }
@@ -70,15 +70,19 @@ def _beside(funnel: Funnel, dimension: str) -> list[dict[str, Any]]:
 
 def _crossed(scheme: str, funnel: Funnel) -> dict[str, Any] | None:
     """The strategies of each category (figure 8); None of a scheme that has none."""
-    generated, kept = funnel.by_category["generated"], funnel.by_category["kept"]
-    if not generated:
+    generated_counts, kept_counts = funnel.by_category["generated"], funnel.by_category["kept"]
+    if not generated_counts:
         return None
-    drawn = dict.fromkeys([*STRATEGIES, *(s for counts in generated.values() for s in counts)])
+    strategies = dict.fromkeys(
+        [*STRATEGIES, *(s for counts in generated_counts.values() for s in counts)]
+    )
     rows = [
-        figures.Stack(_plain(category), _named(counts), _named(kept.get(category, {})))
-        for category, counts in generated.items()
+        figures.Stack(
+            _plain(category), _plain_counts(counts), _plain_counts(kept_counts.get(category, {}))
+        )
+        for category, counts in generated_counts.items()
     ]
-    kinds = {_plain(strategy): STRATEGIES.get(strategy, "c5") for strategy in drawn}
+    kinds = {_plain(strategy): STRATEGIES.get(strategy, "c5") for strategy in strategies}
     title = f"Strategies of {words.name(scheme)} by category"
     return {
         "strategies": kinds,
@@ -91,7 +95,7 @@ def _plain(key: str) -> str:
     return words.clean(key.replace("_", " "))
 
 
-def _named(counts: Mapping[str, int]) -> dict[str, int]:
+def _plain_counts(counts: Mapping[str, int]) -> dict[str, int]:
     return {_plain(key): count for key, count in counts.items()}
 
 
@@ -100,24 +104,26 @@ def tasks(run: Run) -> list[dict[str, Any]]:
     if not run.described:
         return []
     target = next(iter(run.described.values())).target
-    whole = {
-        which: sum((Counter(d.sets[which].tasks) for d in run.described.values()), Counter[str]())
-        for which in SETS
+    totals = {
+        side: sum((Counter(d.sets[side].tasks) for d in run.described.values()), Counter[str]())
+        for side in SETS
     }
     together = {
-        which: Tasks(
+        side: Tasks(
             rows=counts.total(),
             tasks=dict(counts),
             distance=measures.distance(counts, target),
         )
-        for which, counts in whole.items()
+        for side, counts in totals.items()
     }
-    charts = [(scheme, words.name(scheme), found.sets) for scheme, found in run.described.items()]
+    charts = [
+        (scheme, words.name(scheme), described.sets) for scheme, described in run.described.items()
+    ]
     return [
         {
             "title": title,
             "rows": sets["after"].rows,
-            "distances": [sets[which].distance for which in SETS],
+            "distances": [sets[side].distance for side in SETS],
             "figure": figures.shares(
                 f"tasks-{key}", f"Kinds of task: {title}", _task_bars(sets, target)
             ),
@@ -135,7 +141,7 @@ def _task_bars(
         figures.Bar(
             label=kind.replace("_", " "),
             target=target.get(kind, 0.0),
-            **{w: sets[w].tasks.get(kind, 0) / max(1, sets[w].rows) for w in SETS},
+            **{side: sets[side].tasks.get(kind, 0) / max(1, sets[side].rows) for side in SETS},
         )
         for kind in sorted(kinds, key=lambda kind: (-target.get(kind, 0.0), kind))
     ]
@@ -148,9 +154,9 @@ def lengths(run: Run) -> dict[str, Any]:
     tables: dict[str, Any] = {
         unit: {"unit": unit, "whole": [], "parts": []} for unit in ("tokens", "characters")
     }
-    for scheme, found in run.described.items():
-        before = {(r.category, r.field, r.unit): r for r in found.lengths if r.set == "before"}
-        for row in found.lengths:
+    for scheme, described in run.described.items():
+        before = {(r.category, r.field, r.unit): r for r in described.lengths if r.set == "before"}
+        for row in described.lengths:
             if row.set == "after":
                 line = {
                     "scheme": scheme,
@@ -164,7 +170,7 @@ def lengths(run: Run) -> dict[str, Any]:
                 "accent" if row.set == "after" else "quiet",
                 (row.min, row.q1, row.median, row.q3, row.max),
             )
-            for row in sorted(found.lengths, key=lambda row: (FIELDS.index(row.field), row.set))
+            for row in sorted(described.lengths, key=lambda row: (FIELDS.index(row.field), row.set))
             if row.unit == "tokens" and not row.category
         ]
         title = f"Tokens of {words.name(scheme)}’s rows"

@@ -13,20 +13,20 @@ def spending(run: Run) -> dict[str, Any]:
     bought = [
         (stage, instance, spent)
         for stage, instances in run.spending.items()
-        for instance, whole in instances.items()
-        for spent in (_members(run.judging[instance]) if stage == "judge" else []) or [whole]
+        for instance, total in instances.items()
+        for spent in (_members(run.judging[instance]) if stage == "judge" else []) or [total]
         if spent.calls
     ]
     sums = []
     for model in sorted({spent.model for _, _, spent in bought}):
-        its = [spent for _, _, spent in bought if spent.model == model]
+        same_model = [spent for _, _, spent in bought if spent.model == model]
         sums.append(
             Spending(
                 model=model,
-                calls=sum(spent.calls for spent in its),
-                tokens_in=sum(spent.tokens_in for spent in its),
-                tokens_out=sum(spent.tokens_out for spent in its),
-                usd=math.fsum(spent.usd for spent in its),
+                calls=sum(spent.calls for spent in same_model),
+                tokens_in=sum(spent.tokens_in for spent in same_model),
+                tokens_out=sum(spent.tokens_out for spent in same_model),
+                usd=math.fsum(spent.usd for spent in same_model),
             )
         )
     rows = [
@@ -41,4 +41,6 @@ def _members(judging: Judging) -> list[Spending]:
     if judging.judges == 1:
         return []
     paid = {"calls", "tokens_in", "tokens_out", "usd"}
-    return [Spending(model=who, **m.model_dump(include=paid)) for who, m in judging.members.items()]
+    return [
+        Spending(model=judge, **m.model_dump(include=paid)) for judge, m in judging.members.items()
+    ]

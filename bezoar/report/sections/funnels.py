@@ -60,7 +60,7 @@ MOST_COPIES = 5
 
 def funnels(run: Run) -> list[dict[str, Any]]:
     """What became of each scheme's rows, step by step, beside the paper's Table 4."""
-    shown = []
+    tables = []
     for scheme, funnel in run.funnels.items():
         theirs = paper.SAMPLING.get(scheme)
         judged = sum(getattr(funnel, status) for status in STATUSES)
@@ -84,7 +84,7 @@ def funnels(run: Run) -> list[dict[str, Any]]:
             beside["accepted"] = f"{theirs.accepted:,} · {beside['accepted']}"
             if theirs.asked:
                 beside["asked"] = f"{theirs.asked:,}"
-        shown.append(
+        tables.append(
             {
                 "scheme": scheme,
                 "teacher": funnel.teacher,
@@ -96,10 +96,10 @@ def funnels(run: Run) -> list[dict[str, Any]]:
                 "copies": _copies(run.copies[scheme]),
             }
         )
-    return shown
+    return tables
 
 
-def own(run: Run) -> list[dict[str, Any]]:
+def own_sets(run: Run) -> list[dict[str, Any]]:
     """What became of the user's own rows, and how much of each link's rows they are."""
     return [
         {
@@ -117,11 +117,15 @@ def meanings(run: Run) -> dict[str, str]:
     """What each reason means for which this run dropped or marked rows; reasons of a scheme that
     the user added are left out."""
     sets: list[Funnel | Own] = [*run.funnels.values(), *run.own_sets.values()]
-    reasons = {reason for each in sets for reason in (*each.reasons, *each.reported)}
-    return {reason: REASONS[of] for reason in sorted(reasons) if (of := _known(reason)) in REASONS}
+    reasons = {reason for counted in sets for reason in (*counted.reasons, *counted.reported)}
+    return {
+        reason: REASONS[general]
+        for reason in sorted(reasons)
+        if (general := _without_field(reason)) in REASONS
+    }
 
 
-def _known(reason: str) -> str:
+def _without_field(reason: str) -> str:
     if reason in REASONS:
         return reason
     return next((reason.removesuffix(end) for end in FIELDS if reason.endswith(end)), reason)

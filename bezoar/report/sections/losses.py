@@ -31,43 +31,46 @@ def _losses(key: str, link: Link) -> Markup:
         runs = groupby(curve, lambda row: row.get("run"))
         return [_points(list(rows), "epoch", "loss") for _, rows in runs]
 
-    def named(label: str, run: int) -> str:
+    def labelled(label: str, run: int) -> str:
         return label if len(link.metrics.runs) == 1 else f"{label}, run {run}"
 
-    taught, held = by_run(link.train), by_run(link.eval)
+    training_runs, held_out_runs = by_run(link.train), by_run(link.eval)
     return figures.lines(
         f"loss-{key}",
         f"Loss of the link {words.name(key)}",
         "epoch",
         "loss",
         [
-            *(figures.Line(named("training", n), "quiet", run) for n, run in enumerate(taught, 1)),
             *(
-                figures.Line(named("held out", n), "accent", run, dots=True)
-                for n, run in enumerate(held, 1)
+                figures.Line(labelled("training", n), "quiet", run)
+                for n, run in enumerate(training_runs, 1)
+            ),
+            *(
+                figures.Line(labelled("held out", n), "accent", run, dots=True)
+                for n, run in enumerate(held_out_runs, 1)
             ),
         ],
-        marks=[(run[0][0], f"run {n}") for n, run in enumerate(held, 1) if n > 1 and run],
+        marks=[(run[0][0], f"run {n}") for n, run in enumerate(held_out_runs, 1) if n > 1 and run],
     )
 
 
 def _runs(key: str, run: Run) -> list[dict[str, Any]]:
     """A link's rows of Table 5: runs that were made, that the paper made, and the first that was
     not made, with the reason."""
-    made, amount = run.links[key].metrics.runs, run.sft.links[key]
+    runs, amount = run.links[key].metrics.runs, run.sft.links[key]
     theirs = paper.TRAINING.get(key, ())
-    missing = len(made) + 1
+    missing = len(runs) + 1
     diverged = missing <= amount.runs
-    why = f"the losses of run {len(made)} had diverged" if diverged else "not asked for"
-    last = max(len(made), len(theirs), min(missing, amount.runs))
+    cause = f"the losses of run {len(runs)} had diverged" if diverged else "not asked for"
+    last = max(len(runs), len(theirs), min(missing, amount.runs))
     return [
         {
             "link": key,
             "number": number,
-            "ours": made.get(number),
+            "ours": runs.get(number),
             "asked": amount,
             "paper": theirs[number - 1] if number <= len(theirs) else None,
-            "why": why if number == missing else "",
+            "why": cause if number == missing else "",
         }
         for number in range(1, last + 1)
     ]
@@ -79,8 +82,8 @@ def _rows(key: str, link: Link) -> dict[str, Any]:
     used = metrics.train_rows + metrics.eval_rows
     sets = [
         ("HH-RLHF" if path == PAIRS else words.name(path.rpartition("/")[2]), n, replayed)
-        for given, replayed in ((link.own, False), (link.replayed, True))
-        for path, n in given.items()
+        for rows_by_set, replayed in ((link.own, False), (link.replayed, True))
+        for path, n in rows_by_set.items()
     ]
     return {
         "link": key,
@@ -98,7 +101,7 @@ def _points(curve: Curve, x: str, y: str) -> list[tuple[float, float]]:
 def preferences(dpo: Training, preference: Dpo) -> dict[str, Any]:
     """DPO's numbers and its curves."""
     curves = {"train": ("training", "quiet", False), "eval": ("held out", "accent", True)}
-    both = {"train": dpo.train, "eval": dpo.eval}
+    curve_by_split = {"train": dpo.train, "eval": dpo.eval}
     charts = [
         {
             "title": title,
@@ -108,7 +111,7 @@ def preferences(dpo: Training, preference: Dpo) -> dict[str, Any]:
                 "step",
                 title,
                 [
-                    figures.Line(label, css, _points(both[split], "step", key), dots)
+                    figures.Line(label, css, _points(curve_by_split[split], "step", key), dots)
                     for split, (label, css, dots) in curves.items()
                 ],
             ),
@@ -135,14 +138,14 @@ def preferences(dpo: Training, preference: Dpo) -> dict[str, Any]:
 
 def _unlike(ours: Dpo) -> list[str]:
     """In what the preference optimisation is not the paper's."""
-    found = []
+    differences = []
     if ours.loss != paper.DPO.loss:
         smoothed = f", label smoothing {ours.label_smoothing:g}" if ours.label_smoothing else ""
-        found.append(f"the loss is {ours.loss}{smoothed} (there {paper.DPO.loss})")
+        differences.append(f"the loss is {ours.loss}{smoothed} (there {paper.DPO.loss})")
     if ours.weights != paper.DPO.weights:
-        found.append(
+        differences.append(
             f"a LoRA adapter of rank {ours.lora_r} was trained and merged (there all parameters)"
         )
     if ours.epochs != paper.DPO.epochs:
-        found.append(f"there were {ours.epochs} epochs (there {paper.DPO.epochs})")
-    return found
+        differences.append(f"there were {ours.epochs} epochs (there {paper.DPO.epochs})")
+    return differences

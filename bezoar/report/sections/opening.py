@@ -30,15 +30,15 @@ LEARNT = 0.1  # a skill's share must move by so much between two points to be ca
 
 def glance(run: Run) -> list[dict[str, str]]:
     """Numbers for the page's head: what came out of the data, and first against last."""
-    asked = sum(f.asked for f in run.funnels.values())
-    kept = sum(f.kept for f in run.funnels.values())
+    asked_for = sum(f.asked for f in run.funnels.values())
+    kept_rows = sum(f.kept for f in run.funnels.values())
     parts = [(f.train, f.eval) for f in run.funnels.values()]
     train = sum(train or 0 for train, _ in parts)
     held_out = sum(held_out or 0 for _, held_out in parts)
     tiles = [
         {
-            "value": f"{kept:,}",
-            "what": f"rows kept of {asked:,} asked for",
+            "value": f"{kept_rows:,}",
+            "what": f"rows kept of {asked_for:,} asked for",
             "more": f"{train:,} to learn from, {held_out:,} held out",
         }
     ]
@@ -52,26 +52,26 @@ def glance(run: Run) -> list[dict[str, str]]:
             }
         )
     means = harness.means(run)
-    if own := run.own(list(means)):
-        values = [words.percent(means[c]) for c in (own[0], own[-1])]
-        tiles.append(_first_and_last(own, "mean harness accuracy", values))
-    if own := run.own(run.checkpoints):
-        values = [words.number(run.mt_bench[c]["average"]) for c in (own[0], own[-1])]
-        tiles.append(_first_and_last(own, "mean MT-Bench grade, 1–10", values))
+    if ours := run.without_further(list(means)):
+        values = [words.percent(means[c]) for c in (ours[0], ours[-1])]
+        tiles.append(_first_and_last(ours, "mean harness accuracy", values))
+    if ours := run.without_further(run.checkpoints):
+        values = [words.number(run.mt_bench[c]["average"]) for c in (ours[0], ours[-1])]
+        tiles.append(_first_and_last(ours, "mean MT-Bench grade, 1–10", values))
     return tiles
 
 
-def _first_and_last(own: list[str], what: str, values: list[str]) -> dict[str, str]:
-    both = f"{words.name(own[0])} and {words.name(own[-1])}"
-    return {"value": " → ".join(values), "what": what, "more": both}
+def _first_and_last(checkpoints: list[str], label: str, values: list[str]) -> dict[str, str]:
+    ends = f"{words.name(checkpoints[0])} and {words.name(checkpoints[-1])}"
+    return {"value": " → ".join(values), "what": label, "more": ends}
 
 
 def points(run: Run) -> list[dict[str, Any]]:
     """The links and checkpoints of the run in the order of training, each with what it is; a card
     lies beside the page for each checkpoint that the recipe trained."""
-    own = run.own(run.measured)
-    first, trained = own[:1], own[1:]
-    inner = [link for link in run.links if link not in own]
+    ours = run.without_further(run.measured)
+    first, trained = ours[:1], ours[1:]
+    inner = [link for link in run.links if link not in ours]
     return [
         {"key": key, "about": _about(run, key), "card": key in [*trained, *run.unmeasured]}
         for key in dict.fromkeys([*first, *inner, *trained, *run.unmeasured, *run.further])
@@ -92,17 +92,17 @@ def skills(run: Run) -> dict[str, Any]:
     names = skill_names(run)
     rows = []
     for skill in names:
-        found = [r.skills.get(skill) for r in run.results.values()]
+        at_points = [r.skills.get(skill) for r in run.results.values()]
         rows.append(
             {
                 "skill": skill,
                 "about": SKILLS.get(skill, ""),
-                "n": max(s.n for s in found if s),
-                "shares": [s.share if s else None for s in found],
+                "n": max(s.n for s in at_points if s),
+                "shares": [s.share if s else None for s in at_points],
             }
         )
     changes = []
-    for earlier, point in pairwise(run.own(list(run.results))):
+    for earlier, point in pairwise(run.without_further(list(run.results))):
         before, after = run.results[earlier], run.results[point]
         moved = {
             skill: after.skills[skill].share - before.skills[skill].share

@@ -38,9 +38,9 @@ def base(run: Run) -> str:
 
 def sources(run: Run) -> list[dict[str, Any]]:
     """A row for each set, the base and each further model: whence it comes, and its rows."""
-    shown = []
+    entries = []
     for key, source in run.sources.items():
-        of = {
+        places_by_kind = {
             "world": ["the project’s own world"],
             "grown": ["grown here"],
             "local": [f"local/{key}"],
@@ -53,14 +53,15 @@ def sources(run: Run) -> list[dict[str, Any]]:
             notes = [f"{source.stands_in_for} is empty"]
         elif source.licence:
             notes = [source.licence]
-        places = of.get(source.source, [source.url or source.source])
-        shown.append(
+        places = places_by_kind.get(source.source, [source.url or source.source])
+        entries.append(
             {
                 "name": key,
                 "about": ABOUT[key],
                 "files": _files(source),
                 "places": [
-                    (where, notes[at] if at < len(notes) else "") for at, where in enumerate(places)
+                    (place, notes[index] if index < len(notes) else "")
+                    for index, place in enumerate(places)
                 ],
                 "rows": sum(source.rows.values()) if source.rows else None,
                 "left_out": sum(source.left_out.values()),
@@ -72,7 +73,7 @@ def sources(run: Run) -> list[dict[str, Any]]:
         )
     for key, model in run.further.items():
         place = [_place(key, model)]
-        shown.append(
+        entries.append(
             {
                 "name": key,
                 "about": "a further model",
@@ -83,7 +84,7 @@ def sources(run: Run) -> list[dict[str, Any]]:
                 "reasons": [],
             }
         )
-    return shown
+    return entries
 
 
 def _files(source: Source) -> list[str]:

@@ -19,7 +19,7 @@ def of_harness(run: Run) -> dict[str, Any]:
         "rows": rows,
         "average": harness.average(rows),
         "warnings": dict.fromkeys(
-            line for found in run.results.values() for line in found.warnings
+            line for results in run.results.values() for line in results.warnings
         ),
         "shared": [row.task for row in rows if row.task in paper.HARNESS],
         "listed": sum(map(len, paper.HARNESS.values())),
@@ -91,8 +91,8 @@ def _printed(run: Run, checkpoint: str) -> paper.MtBench | None:
     """What the paper's Tables 7 and 8 give a checkpoint."""
     if checkpoint not in run.further:
         return paper.MT_BENCH.get(checkpoint)
-    named = _in_table_8(checkpoint, run.further[checkpoint])
-    return None if named is None else paper.MT_BENCH_OTHERS[named]
+    listed_name = _in_table_8(checkpoint, run.further[checkpoint])
+    return None if listed_name is None else paper.MT_BENCH_OTHERS[listed_name]
 
 
 def _in_table_8(key: str, model: Further) -> str | None:
@@ -107,7 +107,10 @@ def _in_table_8(key: str, model: Further) -> str | None:
     def plain(text: str) -> str:
         return re.sub(r"[\W_]", "", text.rpartition("/")[2].lower())
 
-    return next((other for other in paper.MT_BENCH_OTHERS if plain(other) == plain(name)), None)
+    return next(
+        (listed_name for listed_name in paper.MT_BENCH_OTHERS if plain(listed_name) == plain(name)),
+        None,
+    )
 
 
 def _absent(run: Run) -> dict[str, paper.MtBench]:
@@ -117,8 +120,8 @@ def _absent(run: Run) -> dict[str, paper.MtBench]:
 
 
 def _ungraded(grades: Sequence[Grade]) -> dict[str, int]:
-    found = sorted(g.status for g in grades if g.status != "ok")
-    return {status.replace("_", " "): found.count(status) for status in dict.fromkeys(found)}
+    statuses = sorted(g.status for g in grades if g.status != "ok")
+    return {status.replace("_", " "): statuses.count(status) for status in dict.fromkeys(statuses)}
 
 
 def _unreferenced(grades: Sequence[Grade]) -> list[int]:

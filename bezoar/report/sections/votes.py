@@ -38,12 +38,12 @@ def _portions(run: Run) -> list[dict[str, Any]]:
     and a turn."""
     tables = []
     for by in ("category", "models"):
-        found = [portion for portion in run.portions if portion.by == by]
-        columns = sorted({(p.turn, p.a, p.b) for p in found}, key=_as_in(run))
-        cells = {(p.of, p.turn, p.a, p.b): p for p in found}
+        portions = [portion for portion in run.portions if portion.by == by]
+        columns = sorted({(p.turn, p.a, p.b) for p in portions}, key=_as_in(run))
+        cells = {(p.of, p.turn, p.a, p.b): p for p in portions}
         rows = [
-            {"of": of, "cells": [cells.get((of, *column)) for column in columns]}
-            for of in dict.fromkeys(p.of for p in found)
+            {"of": group, "cells": [cells.get((group, *column)) for column in columns]}
+            for group in dict.fromkeys(p.of for p in portions)
         ]
         tables += [{"by": by, "columns": columns, "rows": rows}] if rows else []
     return tables
@@ -52,6 +52,6 @@ def _portions(run: Run) -> list[dict[str, Any]]:
 def _as_in(run: Run) -> Callable[[tuple[int, str, str]], int]:
     """The place of two kinds of judges and a turn in the table of agreement."""
     places: dict[tuple[int, str, str], int] = {
-        (of.turn, of.a, of.b): at for at, of in enumerate(run.agreed)
+        (pair.turn, pair.a, pair.b): index for index, pair in enumerate(run.agreed)
     }
     return lambda column: places.get(column, len(places))
