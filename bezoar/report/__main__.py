@@ -21,11 +21,12 @@ def main() -> None:
     summary = read_json(FOLDER / "summary.json")
     if not isinstance(summary, dict):
         raise BadInput(f"{FOLDER}/summary.json: not a mapping; `dvc repro -f report` makes it anew")
-    # task and skill names may hold brackets: no markup
+    # names of tasks and skills may hold brackets, which rich would read as its markup
     console = Console(width=WIDTH, markup=False, highlight=False, emoji=False)
     for block in (_skills(summary), _checkpoints(summary), _funnels(summary)):
         if block is not None:
             console.print(block, "")
+    # only a run that has rows of the user's own has this key
     for source, rows in summary.get("own", {}).items():
         console.print(_own_rows_line(source, rows))
     if dpo := summary["dpo"]:
@@ -47,6 +48,7 @@ def main() -> None:
     console.print(f"Report: {FOLDER.as_posix()}/report.html (profile {summary['profile']})")
     for line in _and_then(params.load()):
         console.print(line)
+    # a path or a command in this line would be broken in two at WIDTH
     console.print(recorded.line(), soft_wrap=True)
 
 
@@ -67,6 +69,7 @@ def _table(title: str, columns: list[str]) -> Any:
     table = Table(
         title=title, title_justify="left", title_style="bold", box=box.ASCII2, show_edge=False
     )
+    # "fold" breaks a long name over several lines, where rich's default cuts its end off
     for index, column in enumerate(columns):
         table.add_column(column, justify="right" if index else "left", overflow="fold")
     return table
@@ -111,7 +114,8 @@ def _funnels(summary: dict[str, Any]) -> Any:
 
 
 def _own_rows_line(source: str, rows: dict[str, Any]) -> str:
-    """Say what became of the user's own rows, and which links learnt from them."""
+    """Return a line that says what became of the user's own rows, and which links learn from
+    them."""
     reasons = ", ".join(f"{reason} {count}" for reason, count in rows["reasons"].items())
     dropped = f" (dropped: {reasons})" if reasons else ""
     shares = ", ".join(f"{_share(share)} of {link}'s" for link, share in rows["shares"].items())
@@ -120,12 +124,14 @@ def _own_rows_line(source: str, rows: dict[str, Any]) -> str:
 
 
 def _trust(summary: dict[str, Any]) -> str:
-    """By who was asked about known rows the lowest AUC; "" where nobody was."""
+    """Return the lowest AUC of the run's judges, of its graders and of its graders of pairs, as
+    words. "" where none of them was asked about rows with known answers."""
     everyone = {
         "judge": [judge for judges in summary["known"].values() for judge in judges.values()],
         "grader": list(summary["mt_bench"].values()),
         "pairs": list(summary["mt_compare"].values()),
     }
+    # an AUC may be missing (an older run has no such key) or None (too few rows)
     aucs = {
         kind: [value for row in rows if (value := row.get("known_auc")) is not None]
         for kind, rows in everyone.items()

@@ -1,4 +1,5 @@
-"""The harness' scores by checkpoint, what the paper pools, and which differences are real."""
+"""The harness' scores by checkpoint, those that the paper pools, and the differences between
+checkpoints."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from statistics import fmean
@@ -15,18 +16,22 @@ METRICS: tuple[Metric, ...] = ("acc", "acc_norm")
 
 
 class Cell(NamedTuple):
-    """A checkpoint's score with its standard error, the paper's beside it, and by how much it
-    differs from the checkpoint before (Run.beside) and from the first; None where there is none."""
+    """A checkpoint's score on one metric of a task. A field is None where there is no such
+    number."""
 
     value: float | None
+    # one standard error of `value`
     error: float | None
+    # the paper's score of the same checkpoint
     paper: float | None
+    # the difference to the checkpoint before (Run.beside)
     before: Difference | None
+    # the difference to the first checkpoint of the table
     base: Difference | None
 
 
 class Row(NamedTuple):
-    """One metric of a task over `n` items, a cell a checkpoint."""
+    """One metric of a task over `n` items, with a cell for each checkpoint."""
 
     task: str
     metric: Metric
@@ -36,8 +41,10 @@ class Row(NamedTuple):
 
 class Average(NamedTuple):
     """The mean harness accuracy by checkpoint, over `n` rows of the table: acc, and acc_norm where
-    a task has it. It takes the rows that the paper has too, and the paper's own mean over the same
-    values stands in `paper`. Where the paper has none of them it takes all, and `paper` is empty.
+    a task has it.
+
+    The rows are those that the paper has too, and `paper` holds its mean over the same values. If
+    the paper has none of the rows, all of them count, and `paper` is empty.
     """
 
     n: int
@@ -46,17 +53,19 @@ class Average(NamedTuple):
 
 
 def points(run: Run) -> list[str]:
-    """The checkpoints that the harness looked at, ours before others, in the order of
-    params.yaml."""
+    """Return the checkpoints that the harness looked at: ours, then further models, each in the
+    order of params.yaml."""
     names = [*run.without_further(run.measured), *run.further]
     return [checkpoint for checkpoint in names if checkpoint in run.results]
 
 
 def tasks(run: Run, point: str) -> dict[str, Score]:
-    """Scores by task, and the mean of what the paper pools beside its parts."""
+    """Return a checkpoint's scores by task. A benchmark that the paper pools (paper.POOLED) stands
+    beside its parts, with the mean of their items."""
     scores = dict(run.results[point].tasks)
     for name in paper.POOLED:
         pooled = list(_items(run.scored[point], name, "acc").values())
+        # a harness that measures the benchmark itself goes first; one item has no standard error
         if name not in scores and len(pooled) > 1:
             error = standard_error(pooled)
             scores[name] = Score(acc=fmean(pooled), acc_stderr=error, n=len(pooled))
@@ -64,7 +73,7 @@ def tasks(run: Run, point: str) -> dict[str, Score]:
 
 
 def rows(run: Run) -> list[Row]:
-    """A row for each metric of each task that a checkpoint has, by name."""
+    """Return a row for each metric of each task that a checkpoint has, ordered by name."""
     by_point = {point: tasks(run, point) for point in points(run)}
     names = sorted({task for scores in by_point.values() for task in scores})
     candidates = [_row(run, by_point, task, metric) for task in names for metric in METRICS]
@@ -72,7 +81,7 @@ def rows(run: Run) -> list[Row]:
 
 
 def average(rows: Sequence[Row]) -> Average:
-    """The last line of the table."""
+    """Return the last line of the table, the means by checkpoint."""
     printed = [row for row in rows if row.metric in paper.HARNESS.get(row.task, {})]
     used = printed or rows
     columns = list(zip(*(row.cells for row in used), strict=True))
@@ -84,20 +93,22 @@ def average(rows: Sequence[Row]) -> Average:
 
 
 def means(run: Run) -> dict[str, float | None]:
-    """The mean harness accuracy by checkpoint: the last line of the table, and what every other
-    place shows. None where a checkpoint has no score."""
+    """Return the mean harness accuracy by checkpoint: the last line of the table, and the number
+    that every other place shows. None where a checkpoint has no score."""
     names = points(run)
     ours = average(rows(run)).ours or [None] * len(names)
     return dict(zip(names, ours, strict=True))
 
 
 def differences(run: Run) -> dict[str, dict[str, dict[str, dict[str, Difference]]]]:
-    """Checkpoint -> the one before it and the first -> task -> metric -> difference."""
+    """Return every difference: checkpoint -> earlier checkpoint -> task -> metric -> difference.
+    The earlier ones are the one before it (Run.beside) and the first of the table."""
     names = points(run)
     beside = run.beside(names)
     by_checkpoint: dict[str, dict[str, dict[str, dict[str, Difference]]]] = {}
     for row in rows(run):
         for column, cell in enumerate(row.cells):
+            # the first checkpoint has none before it, and its cell has no difference either
             before = beside.get(names[column], names[0])
             for earlier, difference in ((before, cell.before), (names[0], cell.base)):
                 if difference is not None:
@@ -130,8 +141,9 @@ def _row(run: Run, by_point: Mapping[str, Mapping[str, Score]], task: str, metri
 
 
 def _items(scored: Mapping[str, Sequence[Scored]], task: str, metric: Metric) -> dict[str, float]:
-    """Scores by item. What is pooled and not measured itself: the mean of its parts, whose items
-    are the same questions in the same places."""
+    """Return the scores by item. A benchmark that is pooled and not measured itself has the mean
+    of its parts, whose items are the same questions in the same places."""
+    # an item is named TASK/PLACE: truthfulqa_mc1/12 and truthfulqa_mc2/12 are one question
     if task in paper.POOLED and task not in scored:
         parts = [_items(scored, part, metric) for part in paper.POOLED[task]]
         by_place = [

@@ -1,5 +1,5 @@
-"""The few numbers by which two runs are compared: what `dvc metrics diff`, `dvc exp show` and
-`dvc plots diff` show without being asked for more."""
+"""The few numbers by which two runs are compared: `dvc metrics diff`, `dvc exp show` and
+`dvc plots diff` show them by default."""
 
 import math
 from typing import Any
@@ -9,10 +9,14 @@ from bezoar.report.run import Metrics, Run
 
 
 def headline(run: Run) -> dict[str, Any]:
-    """Rows kept, losses, preferences, mean harness accuracy, mean grades and win rates with their
-    95 % intervals, agreement with people, dollars: flat in twos and threes, so that a name stays
-    short; shares and grades to 4 digits. What was not measured is left out."""
-    held_out = "eval_loss_end" if run.sft.keep == "last" else "eval_loss_best"  # of what is kept
+    """Return the run's main numbers: rows kept, losses, preferences, mean harness accuracy, mean
+    grades and win rates with their 95 % intervals, agreement with people, dollars.
+
+    They are two or three levels deep, so that a name (`mt_bench.dpo.grade`) stays short. Floats are
+    rounded to 4 digits, and a number that was not measured is left out.
+    """
+    # the loss on held-out rows of the weights that a link keeps
+    held_out = "eval_loss_end" if run.sft.keep == "last" else "eval_loss_best"
     numbers: dict[str, Any] = _without_missing(
         {
             "kept": {scheme: funnel.kept for scheme, funnel in run.funnels.items()},
@@ -42,8 +46,8 @@ def headline(run: Run) -> dict[str, Any]:
 
 
 def checkpoints(run: Run) -> list[str]:
-    """Lines of a CSV: a row a checkpoint, its mean harness accuracy and mean MT-Bench grade; a cell
-    is empty where there is none."""
+    """Return the lines of a CSV with a row for each checkpoint: its mean harness accuracy and its
+    mean MT-Bench grade. A cell is empty where there is none."""
     means = harness.means(run)
     lines = ["checkpoint,accuracy,grade\n"]
     for name in run.measured:
@@ -57,7 +61,7 @@ def checkpoints(run: Run) -> list[str]:
 
 
 def _mean(metrics: Metrics, key: str, short_name: str) -> Metrics:
-    """A mean and its interval, under short names."""
+    """Return the mean that `metrics` holds under `key`, as `short_name`, and its interval."""
     return {
         short_name: metrics[key],
         "low": metrics.get(f"{key}_low"),
@@ -66,8 +70,9 @@ def _mean(metrics: Metrics, key: str, short_name: str) -> Metrics:
 
 
 def _without_missing(value: Any) -> Any:
-    """Without what is None or holds nothing else, floats to 4 digits."""
+    """Return `value` without entries that are None or empty, floats rounded to 4 digits."""
     if isinstance(value, dict):
+        # the inner dicts go first, for one that loses all its entries is dropped too; a 0 stays
         present = {key: _without_missing(inner) for key, inner in value.items()}
         return {key: inner for key, inner in present.items() if inner not in (None, {})}
     return round(value, 4) if isinstance(value, float) else value

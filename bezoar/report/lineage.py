@@ -2,7 +2,7 @@
 
 Seeds -> the exchange that wrote its instruction -> the exchange that wrote its response -> verdict
 -> side of the split, or why it was dropped -> links that trained on it -> checkpoints that hold it.
-All of it is read from what the stages wrote; a row that was never finished has a lineage too.
+All of it is read from the files of the stages. A row that was never finished has a lineage too.
 """
 
 import argparse
@@ -19,21 +19,25 @@ from bezoar.params import PAIRS, Params
 from bezoar.rows.files import BadInput, numbered, read_jsonl
 from bezoar.rows.records import Example, Exchange, Kept, Query, Rejected, Sample, Seed, Verdict
 
-WIDTH = 2_000  # characters of a text that are printed; --json has all
+# The characters of a text that are printed; --json has all of them.
+WIDTH = 2_000
 
 
 class Step(NamedTuple):
-    """A stage that changed weights, and the sets (folders of data/) that it learnt from: its own (a
-    merge has none), and earlier ones, some of whose rows it saw again."""
+    """A stage that changed weights, and the sets (folders of data/) that it learnt from."""
 
     stage: str
-    made: str
+    # the weights that it wrote, a folder of models/
+    weights: str
+    # its own sets; a merge has none
     data: tuple[str, ...] = ()
+    # sets of earlier links, some of whose rows it saw again
     replayed: tuple[str, ...] = ()
 
 
 def steps(settings: Params, weights: str) -> list[Step]:
-    """Every step by which `weights` (a folder of models/) came about, first to last."""
+    """Return every step by which `weights` (a folder of models/) came about, first to last. The
+    base and a further model have none."""
     if weights.startswith("sft/"):
         name = weights.removeprefix("sft/")
         link = settings.chain[name]
@@ -48,6 +52,7 @@ def steps(settings: Params, weights: str) -> list[Step]:
     else:
         return []
     earlier = list(dict.fromkeys(step for origin in origins for step in steps(settings, origin)))
+    # replay draws on the sets of all links before this one, but for those that it trains on anyway
     if settings.mix.replay and last.stage.startswith("sft@"):
         learnt_sets = dict.fromkeys(name for step in earlier for name in step.data)
         last = last._replace(replayed=tuple(name for name in learnt_sets if name not in last.data))
@@ -55,8 +60,9 @@ def steps(settings: Params, weights: str) -> list[Step]:
 
 
 def trace(id: str, settings: Params) -> dict[str, Any]:
-    """The lineage of one row as plain JSON. BadInput: no row has that id (near ones are named), or
-    a file that a finished run has is missing."""
+    """Trace one row: the seeds, exchanges and verdict behind it, the links and checkpoints after
+    it, as plain JSON. BadInput: no row has that id (near ones are named), or a file that a finished
+    run has is missing."""
     scheme = _scheme(id, settings)
     if scheme in settings.own:
         return _trace_own(id, scheme, settings)
@@ -65,7 +71,8 @@ def trace(id: str, settings: Params) -> dict[str, Any]:
     rejected = None if sample else _find_row(f"{generated}/rejected.jsonl", Rejected, id)
     if sample is None and rejected is None:
         raise BadInput(f"{id}: no row has this id; {_near(id, settings)}")
-    # a scheme numbers a job's rows after the job's id, or has one row a job under it
+    # a scheme numbers a job's rows (job lamini-00001 has lamini-00001-3), or gives its one row the
+    # job's own id; the marks only choose lines to parse, so the ids are compared again
     exchanges = [
         e
         for e in _rows(
@@ -75,7 +82,7 @@ def trace(id: str, settings: Params) -> dict[str, Any]:
     ]
     lineage: dict[str, Any] = {"id": id, "scheme": scheme}
     if rejected is not None:
-        # a reply holds the text that was read from it; without one any of the job's may be at fault
+        # the reply at fault holds the text that was read from it; where none does, all are shown
         spoilt = [
             e for e in exchanges if rejected.text and rejected.text in e.reply.text
         ] or exchanges
@@ -101,7 +108,7 @@ def trace(id: str, settings: Params) -> dict[str, Any]:
 
 
 def _trace_own(id: str, source: str, settings: Params) -> dict[str, Any]:
-    """The lineage of one of the user's own rows: no model wrote it or judged it."""
+    """Trace one of the user's own rows, which no model wrote or judged."""
     seeds = list(read_jsonl(f"data/fetch/{source}/seeds.jsonl", Seed))
     seed = next((candidate for candidate in seeds if candidate.id == id), None)
     if seed is None:
@@ -115,7 +122,8 @@ def _trace_own(id: str, source: str, settings: Params) -> dict[str, Any]:
 
 
 def _fate(id: str, scheme: str, settings: Params) -> dict[str, Any]:
-    """What the filter did with a sample, and what it taught."""
+    """Return the filter's decision on a sample, and the links and weights that learnt from it.
+    BadInput: the filter's files are older than the row."""
     filtered = f"data/filter/{scheme}"
     stage = f"{'filter_own' if scheme in settings.own else 'filter'}@{scheme}"
     for side in ("train", "eval"):
@@ -133,8 +141,9 @@ def _fate(id: str, scheme: str, settings: Params) -> dict[str, Any]:
 
 
 def _learners(id: str, scheme: str, side: str, settings: Params) -> dict[str, Any]:
-    """The links that have the row's set for their data, those that saw the row again, and the
-    weights that came of them."""
+    """Return the links that have the row's set for their data, those that saw the row again, and
+    the weights that came of them. A row that was held out trained none: by it a link chose its
+    epoch."""
     data = f"filter/{scheme}"
     links = [f"sft@{name}" for name, link in settings.chain.items() if data in link.sets]
     weights = {
@@ -151,7 +160,8 @@ def _learners(id: str, scheme: str, side: str, settings: Params) -> dict[str, An
         f"sft@{name}"
         for name in settings.chain
         if data in steps(settings, f"sft/{name}")[-1].replayed
-        and Path("data/mix", name).exists()  # else the run has not come to this link yet
+        # a run that has not come to this link yet has no such folder
+        and Path("data/mix", name).exists()
         and _find_row(f"data/mix/{name}/train.jsonl", Example, id)
     ]
     return {"trained_by": links, "replayed_by": again, "held_by": checkpoints}
@@ -161,14 +171,16 @@ def _scheme(id: str, settings: Params) -> str:
     for scheme in [*settings.schemes.named, *settings.own]:
         if re.fullmatch(rf"{re.escape(scheme)}-\d+(-\d+)?", id):
             return scheme
-    for source in settings.own:  # whose rows are called as their source calls them
+    # the user's rows may have ids of their own, of any form
+    for source in settings.own:
         if _find_row(f"data/fetch/{source}/seeds.jsonl", Seed, id):
             return source
     raise BadInput(f"{id}: no row has this id; {_near(id, settings)}")
 
 
 def _near(id: str, settings: Params) -> str:
-    """What to say beside an id that is not there."""
+    """Return what to say beside an id that is not there: the nearest ids, or that there are
+    none."""
     ids: list[str] = []
     for scheme in [*settings.schemes.named, *settings.own]:
         for table in ("samples", "rejected"):
@@ -182,7 +194,8 @@ def _near(id: str, settings: Params) -> str:
 
 
 def _rows(path: str, record: type[Any], *marks: str) -> Iterator[Any]:
-    """The records of `path` whose line holds one of `marks`: the others are not worth parsing."""
+    """Yield the records of `path` whose line holds one of `marks`: the others are not worth
+    parsing. BadInput: a line is no such record."""
     for number, line in numbered(path):
         if any(mark in line for mark in marks):
             try:
@@ -211,9 +224,9 @@ def _seeds(source: str, ids: Sequence[str]) -> list[dict[str, Any]]:
 def _authors(
     sample: Sample, exchanges: Sequence[Exchange]
 ) -> Iterator[tuple[str, Exchange | None]]:
-    """The exchange that wrote the instruction, if the teacher did, and the one that wrote the
-    response. Two rows of a job may have one and the same response: the one that was asked with this
-    row's instruction is meant."""
+    """Yield the exchange that wrote the instruction, if the teacher did, and the one that wrote the
+    response. Two rows of a job may have the same response: then it is the exchange that was asked
+    with this row's instruction."""
 
     def was_asked(exchange: Exchange) -> bool:
         return any(sample.instruction in message.content for message in exchange.messages)
@@ -223,6 +236,7 @@ def _authors(
     )
     if instruction is not None:
         yield "instruction", instruction
+    # a reply may go on after the response, where it was cut
     answers = [e for e in exchanges if e.reply.text.strip().startswith(sample.response)]
     yield "response", next(filter(was_asked, answers), next(iter(answers), None))
 
@@ -239,12 +253,13 @@ def _exchange_fields(exchange: Exchange) -> dict[str, Any]:
     }
 
 
-# --- as text -------------------------------------------------------------------------------------
+# The same as text, for a reader.
 
 
 def text(lineage: dict[str, Any]) -> str:
-    """A lineage to read: one paragraph a step, long texts cut."""
+    """Return a lineage to read: one paragraph for each step, long texts cut."""
     row = lineage["row"]
+    # (head, body) of each paragraph
     parts = []
     for seed in lineage["seeds"]:
         question = seed.get("instruction", seed.get("query", ""))
@@ -261,6 +276,7 @@ def text(lineage: dict[str, Any]) -> str:
         purpose = f" for the {exchange['wrote']}" if "wrote" in exchange else ""
         parts.append((f"prompt{purpose}", exchange["prompt"]))
         parts.append((f"reply of {model}{purchase}", exchange["reply"]))
+    # a rejected row may be no more than the text that was read from a reply
     if "instruction" in row:
         context = f"\n\nInput: {row['context']}" if row["context"] else ""
         parts.append(

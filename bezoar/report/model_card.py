@@ -1,5 +1,5 @@
-"""The card of a trained checkpoint: metrics/report/cards/CHECKPOINT.md. It is written by the
-report, for its numbers are measured after the weights are made."""
+"""The card of a trained checkpoint: metrics/report/cards/CHECKPOINT.md. The report writes it, for
+its numbers are measured after the weights are made."""
 
 from pathlib import Path
 from typing import Any
@@ -13,8 +13,8 @@ from bezoar.rows.files import read_json
 
 
 def trained(settings: Params) -> dict[str, str]:
-    """Checkpoint -> its weights below models/, for those that a stage trained or merged: what is
-    asked or measured beside the links, and what nobody measures."""
+    """Return checkpoint -> its weights below models/, for those that a stage trained or merged.
+    They are asked MT-Bench or measured beside the links, or nothing measures them."""
     looked_at = {
         n: checkpoint.model for n, checkpoint in settings.evaluated.items() if not checkpoint.link
     }
@@ -24,7 +24,8 @@ def trained(settings: Params) -> dict[str, str]:
 
 
 def standing(settings: Params, weights: str) -> dict[str, Any]:
-    """What the weights stand under: their base's licence and that of every set they learnt from."""
+    """Return the licences that the weights stand under: their base's and those of every set that
+    they learnt from, joined (licences.joined)."""
     base: Any = read_json("models/fetch/base/source.json")
     parts: dict[str, Any] = {"base": licences.of_source(base)}
     for data in _sets(lineage.steps(settings, weights)):
@@ -37,7 +38,7 @@ def standing(settings: Params, weights: str) -> dict[str, Any]:
 
 
 def card(name: str, run: Run, settings: Params) -> str:
-    """The card of one checkpoint of a finished run."""
+    """Return the card of the checkpoint `name` of a finished run, as Markdown with front matter."""
     from huggingface_hub import EvalResult, ModelCardData
 
     weights = trained(settings)[name]
@@ -45,6 +46,7 @@ def card(name: str, run: Run, settings: Params) -> str:
     instructed = [data for data in _sets(steps) if data != PAIRS]
     under = standing(settings, weights)
     scores = run.results[name].tasks if name in run.results else {}
+    # a dict, for it keeps the speakers in order and each of them once
     simulated = {
         speaker: True
         for funnel in (run.funnels[_scheme(d)] for d in instructed if _scheme(d) in run.funnels)
@@ -111,20 +113,22 @@ def card(name: str, run: Run, settings: Params) -> str:
 
 
 def _sets(steps: list[lineage.Step]) -> list[str]:
-    """The sets that the weights learnt from; what was replayed is among them."""
+    """Return the sets that the weights learnt from. Replayed sets are among them, as sets of an
+    earlier step."""
     return list(dict.fromkeys(data for step in steps for data in step.data))
 
 
 def _shares(run: Run, source: str, steps: list[lineage.Step]) -> dict[str, float]:
-    """Of the links that led to the weights, how much of their rows the user's own ones are."""
+    """Return the share of the user's own rows among the rows of each link that led to the
+    weights."""
     links = {step.stage.removeprefix("sft@") for step in steps}
     shares = run.shares(f"filter/{source}")
     return {link: share for link, share in shares.items() if link in links}
 
 
 def _languages(instructed: list[str]) -> list[str]:
-    """The languages of the rows that the weights learnt from. Of rows that no filter has seen, and
-    of preference pairs, nobody tells."""
+    """Return the languages of the rows that the weights learnt from. They are not known of
+    preference pairs, nor of rows that no filter has seen."""
     paths = [Path("data", data, "languages.json") for data in instructed]
     accounts: list[Any] = [read_json(path) for path in paths if path.exists()]
     return list(dict.fromkeys(short for account in accounts for short in account["spoken"]))
@@ -135,7 +139,9 @@ def _scheme(data: str) -> str:
 
 
 def _seeds(steps: list[lineage.Step], run: Run, settings: Params) -> list[str]:
-    """The Hub's data sets that the weights learnt from, directly or by way of a scheme's seeds."""
+    """Return the Hub's data sets that the weights learnt from, directly or by way of a scheme's
+    seeds."""
+    # a set of the user's own is named as its source
     sources = [
         "hh_rlhf" if data == PAIRS
         else name if (name := _scheme(data)) in settings.own
@@ -162,7 +168,8 @@ def _method(step: lineage.Step, settings: Params) -> str:
 
 
 def _numbers(step: lineage.Step, run: Run, settings: Params) -> dict[str, str]:
-    """A step's rows, the epochs and the losses of each of its runs, and what was kept of them."""
+    """Return a step's rows, and the epochs and losses of each of its runs. In brackets stand the
+    epoch that was kept and its loss."""
     if not step.data:
         return dict.fromkeys(("rows", "epochs", "loss"), "–")
     if step.stage == "dpo":
@@ -189,8 +196,9 @@ def _fell(start: float | None, end: float | None) -> str:
 
 
 def _parameters(steps: list[lineage.Step], settings: Params) -> str:
-    """The parameters of params.yaml that shaped the weights, as YAML."""
+    """Return the parameters of params.yaml that shaped the weights, as YAML."""
     links = [step.stage.removeprefix("sft@") for step in steps if step.stage.startswith("sft@")]
+    # links that did not lead to these weights are left out
     unused = settings.sft.links.keys() - set(links)
     sft = settings.sft.model_dump(exclude={"links": unused})
     sections: dict[str, Any] = {"mix": settings.mix.model_dump(), "sft": sft}

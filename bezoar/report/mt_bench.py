@@ -1,12 +1,13 @@
-"""MT-Bench grades by checkpoint: what moved from one to the next, and who beats whom."""
+"""MT-Bench grades by checkpoint: the differences from one to the next, and the contests."""
 
 from bezoar.judging.differences import Difference, resampled
 from bezoar.report.run import Contest, Run
 
 
 def differences(run: Run) -> dict[str, dict[str, Difference]]:
-    """Checkpoint -> the one before it (Run.beside) -> how much higher its grades are, turn by turn;
-    where the two share graded turns of at least two questions."""
+    """Return checkpoint -> the one before it (Run.beside) -> the amount by which its grades are
+    higher, turn by turn. Two checkpoints are left out unless they share graded turns of at least
+    two questions."""
     by_checkpoint = {}
     scores = {
         checkpoint: {
@@ -23,5 +24,5 @@ def differences(run: Run) -> dict[str, dict[str, Difference]]:
 
 
 def contests(run: Run) -> list[Contest]:
-    """Those in which something was compared."""
+    """Return the contests in which something was compared."""
     return [contest for contest in run.contests.values() if contest.metrics["win_rate"] is not None]

@@ -1,5 +1,5 @@
-"""The page: its sections in their order. bezoar/report/sections works out what each of them shows,
-and page.html how it looks."""
+"""The page: its sections in their order. bezoar/report/sections works out the numbers of each, and
+page.html lays them out."""
 
 from bezoar.report import paper, trust, words
 from bezoar.report.run import Run
@@ -18,7 +18,8 @@ from bezoar.report.summary import simulated
 
 
 def page(run: Run, examples: int) -> str:
-    """The whole report as one HTML document; `examples` questions with every answer at its end."""
+    """Return the whole report as one HTML document. At its end stand `examples` questions with
+    every checkpoint's answer."""
     return words.render(
         "page.html",
         style=words.STYLE,

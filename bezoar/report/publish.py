@@ -1,11 +1,11 @@
 """`python -m bezoar.publish USER/NAME [--push] [--private] [--force]`: sets and checkpoints onto
-the Hugging Face Hub, each into a repository of its own (USER/NAME-lamini, ..., USER/NAME-dpo) with
-its card as README.md.
+the Hugging Face Hub.
 
-Without --push nothing is sent: what would go where is printed, and what stands against it. A set or
-a checkpoint is refused that is simulated in part, or whose licences forbid or do not state that it
-may be passed on; --force sends it all the same, for these are the owner's to decide. A file that
-holds a key of this run is never sent.
+Each goes into a repository of its own (USER/NAME-lamini, ..., USER/NAME-dpo), with its card as
+README.md. Without --push nothing is sent: the plan is printed, with the reasons against it. A set
+or a checkpoint is refused if it is simulated in part, or if its licences do not say that it may be
+passed on. --force sends it all the same, for that is the owner's decision. A file that holds a key
+of this run is never sent.
 """
 
 import argparse
@@ -24,32 +24,36 @@ from bezoar.report import model_card as model
 from bezoar.rows.files import BadInput, read_json
 
 CARDS = Path("metrics/report/cards")
-# what huggingface_hub itself would log in with
+# The variables that huggingface_hub itself logs in with.
 TOKENS = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
-SHORTEST_KEY = 8  # shorter values of a key's variable are placeholders ("none", "EMPTY")
+# Characters. Shorter values of a key's variable are placeholders ("none", "EMPTY").
+SHORTEST_KEY = 8
 
 
 @dataclass(frozen=True)
 class Upload:
-    """One repository: its files (path in it -> path here), the licence that its card names, what
-    stands against sending it, and what is to be known of it."""
+    """One repository of the Hub, with the files that would be sent to it."""
 
     repository: str
     kind: Literal["dataset", "model"]
+    # path in the repository -> path here
     files: dict[str, Path]
+    # the licence that its card names
     licence: str
+    # the reasons against sending it, each of which refuses it
     against: list[str]
+    # facts that a reader should know, and that refuse nothing
     notes: list[str] = field(default_factory=list)
 
     @property
     def size(self) -> int:
-        """Bytes of all its files."""
+        """The bytes of all its files."""
         return sum(path.stat().st_size for path in self.files.values())
 
 
 def plan(repository: str, settings: Params) -> list[Upload]:
-    """What would be sent to `repository`-*. BadInput: a set or a checkpoint is not finished, or a
-    file holds a key of this run."""
+    """Return what would be sent to `repository`-*. BadInput: `repository` is not USER/NAME, a set
+    or a checkpoint is not finished, or a file holds a key of this run."""
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", repository):
         raise BadInput(
             f"{repository}: is no repository of the Hub; name it as USER/NAME, and the sets and "
@@ -113,8 +117,8 @@ def _files(folder: Path) -> dict[str, Path]:
 
 
 def _objections(under: dict[str, Any], sets: list[str]) -> list[str]:
-    """What stands against passing on something that stands under `under` and was made of `learnt`,
-    folders of data/."""
+    """Return the reasons against passing on something that was made of `sets` (folders of data/)
+    and whose licences joined are `under`."""
     simulated = []
     for data in sets:
         if data.startswith("filter/"):
@@ -131,7 +135,7 @@ def _objections(under: dict[str, Any], sets: list[str]) -> list[str]:
 
 
 def _keys(settings: Params) -> dict[str, bytes]:
-    """Variable -> value of every key that this run may have been given."""
+    """Return variable -> value of every key that this run may have used."""
     ends = settings.llm.model_dump()
     variables = {*TOKENS, *_key_variables(ends)}
     values = {name: os.environ.get(name, "").strip() for name in sorted(variables)}
@@ -139,7 +143,7 @@ def _keys(settings: Params) -> dict[str, bytes]:
 
 
 def _key_variables(section: Any) -> Iterator[str]:
-    """The variables that endpoints name for their keys."""
+    """Yield the variables that endpoints below `section` name for their keys."""
     if isinstance(section, dict):
         for key, value in section.items():
             yield from [value] if key == KEY_FIELD and value else _key_variables(value)
@@ -149,7 +153,8 @@ def _key_variables(section: Any) -> Iterator[str]:
 
 
 def _key_in(path: Path, keys: dict[str, bytes]) -> str | None:
-    """The variable whose value stands in the file; weights hold no text."""
+    """Return the variable whose value stands in the file. None where there is none."""
+    # weights hold numbers and no text, and are too large to read for nothing
     if not keys or path.suffix == ".safetensors":
         return None
     content = path.read_bytes()
@@ -157,8 +162,8 @@ def _key_in(path: Path, keys: dict[str, bytes]) -> str | None:
 
 
 def push(uploads: list[Upload], private: bool) -> list[str]:
-    """Send every upload, one commit each, creating repositories that are not there; the commits'
-    addresses. BadInput: nobody is logged in, or the Hub refuses."""
+    """Send every upload in one commit each, and return the commits' addresses. Repositories that
+    are not there are created. BadInput: nobody is logged in, or the Hub refuses."""
     from huggingface_hub import CommitOperationAdd, HfApi, get_token
     from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
 
@@ -195,7 +200,7 @@ def push(uploads: list[Upload], private: bool) -> list[str]:
 
 
 def format_plan(uploads: list[Upload]) -> str:
-    """What would be sent, a paragraph a repository."""
+    """Return what would be sent, with a paragraph for each repository."""
     parts = []
     for upload in uploads:
         listed = [
@@ -209,7 +214,8 @@ def format_plan(uploads: list[Upload]) -> str:
 
 
 def main() -> None:
-    """Print the plan; with --push, carry it out."""
+    """Print the plan, and with --push carry it out."""
+    # without abbreviations: --pu for --push would send
     parser = argparse.ArgumentParser(prog="python -m bezoar.publish", allow_abbrev=False)
     parser.add_argument("repository", metavar="USER/NAME")
     parser.add_argument("--push", action="store_true", help="send it; otherwise it is only shown")
