@@ -236,7 +236,6 @@ def _authors(
     )
     if instruction is not None:
         yield "instruction", instruction
-    # a reply may go on after the response, where it was cut
     answers = [e for e in exchanges if e.reply.text.strip().startswith(sample.response)]
     yield "response", next(filter(was_asked, answers), next(iter(answers), None))
 

@@ -154,7 +154,7 @@ def _key_variables(section: Any) -> Iterator[str]:
 
 def _key_in(path: Path, keys: dict[str, bytes]) -> str | None:
     """Return the variable whose value stands in the file. None where there is none."""
-    # weights hold numbers and no text, and are too large to read for nothing
+    # weights hold no text
     if not keys or path.suffix == ".safetensors":
         return None
     content = path.read_bytes()
