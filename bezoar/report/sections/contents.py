@@ -1,4 +1,4 @@
-"""What the rows are: categories, kinds of task, lengths."""
+"""The contents of the rows: categories, kinds of task, lengths."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -20,14 +20,17 @@ DIMENSIONS = {
     "system_id": "System message, by number",
     "topic_guided": "Guided by topics",
 }
-NUMBERED = ("iteration", "epoch", "system_id")  # their values are numbers, shown in order
+# The dimensions whose values are numbers, which are shown in their order.
+NUMBERED = ("iteration", "epoch", "system_id")
 SETS: tuple[Literal["before", "after"], ...] = ("before", "after")
 FIELDS = ("instruction", "context", "response")
-STRATEGIES = {"in_depth": "accent", "in_breadth": "c2"}  # each with its CSS class
+# Evol-Instruct's strategies, each with its CSS class.
+STRATEGIES = {"in_depth": "accent", "in_breadth": "c2"}
 
 
 def distributions(run: Run) -> list[dict[str, Any]]:
-    """What each scheme's rows are, those generated beside those kept (figures 7-9)."""
+    """Return the contents of each scheme's rows, those generated beside those kept (the paper's
+    figures 7-9)."""
     return [
         {
             "scheme": scheme,
@@ -45,8 +48,8 @@ def distributions(run: Run) -> list[dict[str, Any]]:
 
 
 def _beside(funnel: Funnel, dimension: str) -> list[dict[str, Any]]:
-    """A bar a value, the one of most rows first or in order of numbers. Of FLAN's sub-mixtures the
-    paper gives the draw."""
+    """Return a bar for each value of a dimension, the one of most rows first, or in order of
+    numbers. FLAN's sub-mixtures have the paper's share beside them."""
     generated = funnel.distributions["generated"][dimension]
     kept_counts = funnel.distributions["kept"].get(dimension, {})
     paper_total = sum(paper.MIXTURES.values())
@@ -63,13 +66,15 @@ def _beside(funnel: Funnel, dimension: str) -> list[dict[str, Any]]:
         }
         for label, count in sorted(
             generated.items(),
+            # a shorter number is a smaller one: 9 stands before 10, though both are text
             key=lambda kv: (len(kv[0]), kv[0]) if dimension in NUMBERED else (-kv[1], kv[0]),
         )
     ]
 
 
 def _crossed(scheme: str, funnel: Funnel) -> dict[str, Any] | None:
-    """The strategies of each category (figure 8); None of a scheme that has none."""
+    """Return the strategies of each category (the paper's figure 8). None for a scheme without
+    categories and strategies."""
     generated_counts, kept_counts = funnel.by_category["generated"], funnel.by_category["kept"]
     if not generated_counts:
         return None
@@ -100,9 +105,10 @@ def _plain_counts(counts: Mapping[str, int]) -> dict[str, int]:
 
 
 def tasks(run: Run) -> list[dict[str, Any]]:
-    """A chart of the kinds of task of each scheme's rows, and of all schemes' together."""
+    """Return a chart of the kinds of task of each scheme's rows, and of all schemes' together."""
     if not run.described:
         return []
+    # all schemes are filtered to the same target, a parameter of the run
     target = next(iter(run.described.values())).target
     totals = {
         side: sum((Counter(d.sets[side].tasks) for d in run.described.values()), Counter[str]())
@@ -135,7 +141,8 @@ def tasks(run: Run) -> list[dict[str, Any]]:
 def _task_bars(
     sets: Mapping[Literal["before", "after"], Tasks], target: Mapping[str, float]
 ) -> list[figures.Bar]:
-    """The target's largest kind first; kinds that it lacks at the end."""
+    """Return a bar for each kind of task, the target's largest first. Kinds that the target lacks
+    stand at the end."""
     kinds = {*target, *sets["before"].tasks}
     return [
         figures.Bar(
@@ -148,8 +155,8 @@ def _task_bars(
 
 
 def lengths(run: Run) -> dict[str, Any]:
-    """A chart of each scheme's tokens, and a table a unit: lines of all rows and of categories,
-    each with the lengths after filtering and before."""
+    """Return a chart of each scheme's tokens, and a table for each unit. A table has lines of all
+    rows and lines of categories, each with the lengths after filtering and before."""
     charts = []
     tables: dict[str, Any] = {
         unit: {"unit": unit, "whole": [], "parts": []} for unit in ("tokens", "characters")

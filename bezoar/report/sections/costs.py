@@ -1,4 +1,4 @@
-"""What the answers of models behind an endpoint cost."""
+"""The cost of answers of models behind an endpoint."""
 
 import math
 from typing import Any
@@ -9,7 +9,9 @@ from bezoar.rows.records import Spending
 
 
 def spending(run: Run) -> dict[str, Any]:
-    """A row for each model that a stage instance bought answers of, and what each cost in all."""
+    """Return a row for each model that a stage instance bought answers of, and the sums of each
+    model over all stages."""
+    # a panel's judges are rows of their own, in place of the sum of their stage
     bought = [
         (stage, instance, spent)
         for stage, instances in run.spending.items()
@@ -19,6 +21,7 @@ def spending(run: Run) -> dict[str, Any]:
     ]
     sums = []
     for model in sorted({spent.model for _, _, spent in bought}):
+        # fsum, so that the sum does not depend on the order of the stages
         same_model = [spent for _, _, spent in bought if spent.model == model]
         sums.append(
             Spending(
@@ -37,7 +40,7 @@ def spending(run: Run) -> dict[str, Any]:
 
 
 def _members(judging: Judging) -> list[Spending]:
-    """What each member of a panel was paid; [] for one judge, whose pay is the stage's."""
+    """Return the pay of each member of a panel. [] for one judge, whose pay is the stage's."""
     if judging.judges == 1:
         return []
     paid = {"calls", "tokens_in", "tokens_out", "usd"}

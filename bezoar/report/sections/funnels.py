@@ -20,7 +20,8 @@ STEPS = {
     "undecided": "undecided",
     "kept": "kept",
 }
-# What each reason means, by its name without the field (empty_response) that it was found in.
+# The meaning of each reason, by its name without the field that it was found in: "empty" stands
+# for empty_response and empty_instruction too.
 REASONS = {
     "balance": "one of too many rows of a kind of task (filter.balance)",
     "contaminated": "holds an item of a benchmark that this run evaluates on",
@@ -59,10 +60,11 @@ MOST_COPIES = 5
 
 
 def funnels(run: Run) -> list[dict[str, Any]]:
-    """What became of each scheme's rows, step by step, beside the paper's Table 4."""
+    """Return each scheme's rows counted step by step, beside the paper's Table 4."""
     tables = []
     for scheme, funnel in run.funnels.items():
         theirs = paper.SAMPLING.get(scheme)
+        # the shares are of the rows that the judge saw, as in the paper
         judged = sum(getattr(funnel, status) for status in STATUSES)
         ours = {s: getattr(funnel, s) / judged if judged else 0.0 for s in STATUSES}
         bars = [("ours", ours)]
@@ -77,6 +79,7 @@ def funnels(run: Run) -> list[dict[str, Any]]:
             below["kept"] = parts
         beside: dict[str, str] = {}
         if theirs:
+            # the paper prints no share of rejected rows: it is the rest
             rest = 1 - theirs.accepted_share - theirs.undecided_share
             shares = (theirs.accepted_share, rest, theirs.undecided_share)
             bars.append(("paper", dict(zip(STATUSES, shares, strict=True))))
@@ -100,7 +103,8 @@ def funnels(run: Run) -> list[dict[str, Any]]:
 
 
 def own_sets(run: Run) -> list[dict[str, Any]]:
-    """What became of the user's own rows, and how much of each link's rows they are."""
+    """Return the user's own rows, those given and those kept, and their share of each link's
+    rows."""
     return [
         {
             "source": source,
@@ -114,8 +118,8 @@ def own_sets(run: Run) -> list[dict[str, Any]]:
 
 
 def meanings(run: Run) -> dict[str, str]:
-    """What each reason means for which this run dropped or marked rows; reasons of a scheme that
-    the user added are left out."""
+    """Return the meaning of each reason for which this run dropped or marked rows. Reasons of a
+    scheme that the user added are left out, for their meanings are not known here."""
     sets: list[Funnel | Own] = [*run.funnels.values(), *run.own_sets.values()]
     reasons = {reason for counted in sets for reason in (*counted.reasons, *counted.reported)}
     return {
@@ -132,7 +136,8 @@ def _without_field(reason: str) -> str:
 
 
 def _copies(rows: Sequence[Rejected]) -> dict[str, Any]:
-    """The first rows that were dropped as copies, each beside its seed."""
+    """Return the first rows that were dropped as copies, each beside its seed, and the number of
+    the others."""
     return {
         "rows": [
             {
@@ -154,8 +159,8 @@ def _steps(
     below: Mapping[str, Mapping[str, str]],
     beside: Mapping[str, str],
 ) -> list[dict[str, str]]:
-    """The rows of a funnel's table: each step's count with what stands `aside` of it, the paper's
-    `beside` it, and further rows `below`."""
+    """Return the rows of a funnel's table. In the row of a step stand its count, texts `aside` of
+    it, and the paper's text `beside` it. Further rows stand `below` it."""
     rows = []
     for step, count in counts(funnel).items():
         ours = " · ".join([f"{count:,}", *aside.get(step, [])])
@@ -166,7 +171,8 @@ def _steps(
 
 
 def _bars(counted: Mapping[str, int]) -> list[dict[str, Any]]:
-    """The largest first, the small ones as one."""
+    """Return a bar for each reason, the largest first. From the tenth on, if there are more than
+    ten, they are summed in one bar."""
     ranked = sorted(counted.items(), key=lambda kv: (-kv[1], kv[0]))
     most = len(ranked) if len(ranked) <= MOST_BARS else MOST_BARS - 1
     rest = ranked[most:]

@@ -1,4 +1,4 @@
-"""How the links and DPO were trained: losses, rows, rewards."""
+"""The training of the links and of DPO: losses, rows, rewards."""
 
 from itertools import groupby
 from typing import Any
@@ -11,7 +11,8 @@ from bezoar.report.run import Curve, Link, Run, Training
 
 
 def training(run: Run) -> dict[str, Any]:
-    """A chart of each link, the paper's Table 5 with ours, and the rows that each learnt from."""
+    """Return a chart of each link, the paper's Table 5 with ours, and the rows that each link
+    learnt from."""
     return {
         "sft": run.sft,
         "links": [
@@ -24,8 +25,8 @@ def training(run: Run) -> dict[str, Any]:
 
 
 def _losses(key: str, link: Link) -> Markup:
-    """Both losses of a link over its epochs. A run is a line of its own: it begins at the epoch,
-    not at the loss, at which the one before it ended."""
+    """Draw both losses of a link over its epochs. A run is a line of its own: it begins at the
+    epoch, not at the loss, at which the one before it ended."""
 
     def by_run(curve: Curve) -> list[list[tuple[float, float]]]:
         runs = groupby(curve, lambda row: row.get("run"))
@@ -55,11 +56,12 @@ def _losses(key: str, link: Link) -> Markup:
 
 
 def _runs(key: str, run: Run) -> list[dict[str, Any]]:
-    """A link's rows of Table 5: runs that were made, that the paper made, and the first that was
-    not made, with the reason."""
+    """Return a link's rows of Table 5: runs that were made, runs that the paper made, and the first
+    run that was not made, with the reason."""
     runs, amount = run.links[key].metrics.runs, run.sft.links[key]
     theirs = paper.TRAINING.get(key, ())
     missing = len(runs) + 1
+    # a run that params.yaml asks for is left out only after a run whose losses diverged
     diverged = missing <= amount.runs
     cause = f"the losses of run {len(runs)} had diverged" if diverged else "not asked for"
     last = max(len(runs), len(theirs), min(missing, amount.runs))
@@ -77,7 +79,7 @@ def _runs(key: str, run: Run) -> list[dict[str, Any]]:
 
 
 def _rows(key: str, link: Link) -> dict[str, Any]:
-    """What a link was trained on and held to, and what of it was cut short or dropped."""
+    """Return the rows that a link was trained on, with those that were cut short or dropped."""
     metrics = link.metrics
     used = metrics.train_rows + metrics.eval_rows
     sets = [
@@ -88,8 +90,10 @@ def _rows(key: str, link: Link) -> dict[str, Any]:
     return {
         "link": key,
         "metrics": metrics,
+        # the stage writes the share alone, and the number follows from it
         "cut": round(metrics.truncated_share * used),
         "dropped_share": metrics.dropped_rows / max(1, metrics.dropped_rows + used),
+        # one set alone is the link's rows, which stand there already
         "sets": sets if len(sets) > 1 else [],
     }
 
@@ -99,7 +103,7 @@ def _points(curve: Curve, x: str, y: str) -> list[tuple[float, float]]:
 
 
 def preferences(dpo: Training, preference: Dpo) -> dict[str, Any]:
-    """DPO's numbers and its curves."""
+    """Return DPO's numbers and its curves, and the settings that are not the paper's."""
     curves = {"train": ("training", "quiet", False), "eval": ("held out", "accent", True)}
     curve_by_split = {"train": dpo.train, "eval": dpo.eval}
     charts = [
@@ -137,7 +141,7 @@ def preferences(dpo: Training, preference: Dpo) -> dict[str, Any]:
 
 
 def _unlike(ours: Dpo) -> list[str]:
-    """In what the preference optimisation is not the paper's."""
+    """Return a clause for each setting of the preference optimisation that is not the paper's."""
     differences = []
     if ours.loss != paper.DPO.loss:
         smoothed = f", label smoothing {ours.label_smoothing:g}" if ours.label_smoothing else ""

@@ -1,4 +1,4 @@
-"""The head of the page, and what each link teaches and forgets."""
+"""The head of the page, and the skills that each link teaches and forgets."""
 
 from itertools import pairwise
 from typing import Any
@@ -25,11 +25,13 @@ ABOUT = {
     "dpo": "Direct Preference Optimisation: training on both answers of such pairs, to prefer the "
     "chosen one.",
 }
-LEARNT = 0.1  # a skill's share must move by so much between two points to be called a change
+# A skill's share must move by so much between two points to be called a change.
+LEARNT = 0.1
 
 
 def glance(run: Run) -> list[dict[str, str]]:
-    """Numbers for the page's head: what came out of the data, and first against last."""
+    """Return the numbers of the page's head: rows kept, and the first checkpoint against the
+    last."""
     asked_for = sum(f.asked for f in run.funnels.values())
     kept_rows = sum(f.kept for f in run.funnels.values())
     parts = [(f.train, f.eval) for f in run.funnels.values()]
@@ -67,10 +69,12 @@ def _first_and_last(checkpoints: list[str], label: str, values: list[str]) -> di
 
 
 def points(run: Run) -> list[dict[str, Any]]:
-    """The links and checkpoints of the run in the order of training, each with what it is; a card
-    lies beside the page for each checkpoint that the recipe trained."""
+    """Return the links and checkpoints of the run in the order of training, each with a sentence on
+    it. `card` says that a card lies beside the page, as for each checkpoint that the recipe
+    trained."""
     ours = run.without_further(run.measured)
     first, trained = ours[:1], ours[1:]
+    # a link that is measured as a checkpoint too stands there once
     inner = [link for link in run.links if link not in ours]
     return [
         {"key": key, "about": _about(run, key), "card": key in [*trained, *run.unmeasured]}
@@ -88,7 +92,8 @@ def _about(run: Run, key: str) -> str:
 
 
 def skills(run: Run) -> dict[str, Any]:
-    """The share of held-out questions that each point answers right, and what changed there."""
+    """Return the share of held-out questions that each point answers right, and the changes from
+    point to point."""
     names = skill_names(run)
     rows = []
     for skill in names:
@@ -102,6 +107,7 @@ def skills(run: Run) -> dict[str, Any]:
             }
         )
     changes = []
+    # a further model follows on none of our points, so it changes nothing
     for earlier, point in pairwise(run.without_further(list(run.results))):
         before, after = run.results[earlier], run.results[point]
         moved = {
@@ -120,7 +126,7 @@ def skills(run: Run) -> dict[str, Any]:
 
 
 def speakers(run: Run) -> dict[str, list[str]]:
-    """The names of those who taught, judged and graded."""
+    """Return the names of the models that taught, judged and graded."""
     return {
         "teacher": sorted({f.teacher for f in run.funnels.values()}),
         "judge": sorted({f.judge for f in run.funnels.values()}),

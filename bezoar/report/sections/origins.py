@@ -1,4 +1,4 @@
-"""Where the data and the models come from."""
+"""The origins of the data and of the models."""
 
 from typing import Any
 
@@ -26,7 +26,7 @@ FILES = {
 
 
 def base(run: Run) -> str:
-    """What the base model is, in words."""
+    """Return the base model in words: its repository, or the place that it comes from."""
     base = run.sources["base"]
     if base.parts:
         return base.parts[0].repository
@@ -37,7 +37,7 @@ def base(run: Run) -> str:
 
 
 def sources(run: Run) -> list[dict[str, Any]]:
-    """A row for each set, the base and each further model: whence it comes, and its rows."""
+    """Return a row for each set, the base and each further model: its origin and its rows."""
     entries = []
     for key, source in run.sources.items():
         places_by_kind = {
@@ -88,7 +88,8 @@ def sources(run: Run) -> list[dict[str, Any]]:
 
 
 def _files(source: Source) -> list[str]:
-    """How many rows each file has, where there are several: to learn from, held out, votes ..."""
+    """Return the number of rows of each kind of file, if there are several files: to learn from,
+    held out, votes and so on."""
     if len(source.rows) < 2:
         return []
     kinds: dict[str, int] = {}
@@ -99,7 +100,7 @@ def _files(source: Source) -> list[str]:
 
 
 def _place(key: str, model: Further) -> tuple[str, str]:
-    """(where a further model comes from, a note)."""
+    """Return the place that a further model comes from, and a note."""
     if isinstance(model, FurtherHub):
         return model.repository, f"{model.revision[:12]} · {model.licence}"
     if isinstance(model, FurtherServed):

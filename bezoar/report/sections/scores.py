@@ -1,4 +1,4 @@
-"""What the checkpoints score in the harness and in MT-Bench."""
+"""The checkpoints' scores in the harness and in MT-Bench."""
 
 import re
 from collections.abc import Sequence
@@ -12,7 +12,8 @@ from bezoar.rows.records import Grade
 
 
 def of_harness(run: Run) -> dict[str, Any]:
-    """A row for each metric of each task, and what to say about it."""
+    """Return the harness' table, a row for each metric of each task, and the facts for the notes
+    below it."""
     rows = harness.rows(run)
     return {
         "points": harness.points(run),
@@ -30,7 +31,8 @@ def of_harness(run: Run) -> dict[str, Any]:
 
 
 def of_mt_bench(run: Run) -> dict[str, Any]:
-    """The grades by turn and by category, the contests, and how the answers ended."""
+    """Return the grades by turn and by category, the contests, and counts of the ways in which the
+    answers ended."""
     category = {q.question_id: words.clean(q.category) for q in run.questions}
     categories = list(dict.fromkeys(category.values()))
     by_category: dict[str, list[float | None]] = {}
@@ -43,6 +45,7 @@ def of_mt_bench(run: Run) -> dict[str, Any]:
         by_category[checkpoint] = [words.mean(score for _, score in scores[c]) for c in categories]
         spread[checkpoint] = [differences.bootstrap(scores[c], run.seed) for c in categories]
     means = list(by_category.values())
+    # categories in which any checkpoint has a grade
     graded = [i for i in range(len(categories)) if any(v[i] is not None for v in means)]
     shapes = [
         figures.Shape(words.name(c), words.css(run, c), [values[i] for i in graded])
@@ -78,6 +81,7 @@ def of_mt_bench(run: Run) -> dict[str, Any]:
         "radar": figures.radar(
             "radar", "Mean grade by category", [categories[i] for i in graded], 10, shapes
         )
+        # a radar of fewer axes has no area
         if len(graded) >= 3
         else None,
         "questions": len({g.question_id for graded in run.grades.values() for g in graded}),
@@ -88,7 +92,7 @@ def of_mt_bench(run: Run) -> dict[str, Any]:
 
 
 def _printed(run: Run, checkpoint: str) -> paper.MtBench | None:
-    """What the paper's Tables 7 and 8 give a checkpoint."""
+    """Return a checkpoint's grades in the paper's Tables 7 and 8. None where they have none."""
     if checkpoint not in run.further:
         return paper.MT_BENCH.get(checkpoint)
     listed_name = _in_table_8(checkpoint, run.further[checkpoint])
@@ -96,14 +100,18 @@ def _printed(run: Run, checkpoint: str) -> paper.MtBench | None:
 
 
 def _in_table_8(key: str, model: Further) -> str | None:
-    """The name under which Table 8 has a further model, by the end of its repository's name or of
-    what an endpoint calls it, or by its own key; None where it has none."""
+    """Return the name under which Table 8 has a further model. None where it has none.
+
+    The name is looked for by the end of the model's repository, by the end of its name at an
+    endpoint, or else by its own key.
+    """
     name = key
     if isinstance(model, FurtherHub):
         name = model.repository
     elif isinstance(model, FurtherServed):
         name = model.endpoint.model
 
+    # microsoft/phi-2 and Phi-2 are both phi2
     def plain(text: str) -> str:
         return re.sub(r"[\W_]", "", text.rpartition("/")[2].lower())
 
@@ -114,7 +122,7 @@ def _in_table_8(key: str, model: Further) -> str | None:
 
 
 def _absent(run: Run) -> dict[str, paper.MtBench]:
-    """The models of Table 8 that this run does not have."""
+    """Return the models of Table 8 that this run does not have, with their grades."""
     have = {_in_table_8(key, model) for key, model in run.further.items()}
     return {name: grades for name, grades in paper.MT_BENCH_OTHERS.items() if name not in have}
 
@@ -125,5 +133,6 @@ def _ungraded(grades: Sequence[Grade]) -> dict[str, int]:
 
 
 def _unreferenced(grades: Sequence[Grade]) -> list[int]:
-    """The questions of which a turn was graded without the reference it should have had."""
+    """Return the questions of which a turn was graded without the reference that it should have
+    had."""
     return sorted({grade.question_id for grade in grades if grade.reference == "missing"})

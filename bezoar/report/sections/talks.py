@@ -1,4 +1,4 @@
-"""What the checkpoints answered: examples on the page, and all of it on pages of its own."""
+"""The checkpoints' answers: examples on the page, and all of them on pages of their own."""
 
 from typing import Any
 
@@ -9,7 +9,8 @@ from bezoar.rows.records import Answers, Question
 
 
 def examples(run: Run, count: int) -> list[dict[str, Any]]:
-    """Questions that every checkpoint answered, one from each of evenly spread categories."""
+    """Return `count` questions that every checkpoint answered, with the answers. They are from
+    evenly spread categories, each from another one if there are enough categories."""
     answered = [q for q in run.questions if all(q.question_id in a for a in run.answers.values())]
     rounds: dict[str, list[Question]] = {}
     for question in answered:
@@ -20,6 +21,7 @@ def examples(run: Run, count: int) -> list[dict[str, Any]]:
     if count <= len(first):
         chosen = [first[i * len(first) // count][0] for i in range(count)]
     else:
+        # the first question of every category, then the second of every one, and so on
         queue = [questions[i] for i in range(depth) for questions in first if i < len(questions)]
         chosen = sorted(queue[:count], key=answered.index)
     scores: dict[tuple[str, int, int], float | None] = {
@@ -63,8 +65,8 @@ def _answer(answers: Answers, turn: int) -> dict[str, Any]:
 
 
 def answers(run: Run, checkpoint: str) -> str:
-    """Every MT-Bench question with what the checkpoint answered and the grader's words, and the
-    answers of the other checkpoints beside it, as one HTML document."""
+    """Return one HTML document with every MT-Bench question, the checkpoint's answer and the
+    grader's words. The answers of the other checkpoints stand beside it."""
     others = [name for name in run.checkpoints if name != checkpoint]
     questions = [q for q in run.questions if q.question_id in run.answers[checkpoint]]
     talks = [
@@ -95,8 +97,8 @@ def answers(run: Run, checkpoint: str) -> str:
 
 
 def index(run: Run) -> str:
-    """The way into the answers: the checkpoints, and the questions by category with every
-    checkpoint's grades, as one HTML document. A question leads to all of its answers."""
+    """Return the index of the answers as one HTML document: the checkpoints, and the questions by
+    category with every checkpoint's grades. A question leads to all of its answers."""
     groups: dict[str, list[dict[str, Any]]] = {}
     for question in run.questions:
         answered = [c for c in run.checkpoints if question.question_id in run.answers[c]]
@@ -105,6 +107,7 @@ def index(run: Run) -> str:
                 {
                     "id": question.question_id,
                     "begins": words.beginning(question.turns[0]),
+                    # each of these pages has all answers, with its own checkpoint's first
                     "page": answered[-1],
                     "cells": [_grades(run, c, question.question_id) for c in run.checkpoints],
                 }
@@ -128,7 +131,7 @@ def index(run: Run) -> str:
 
 
 def _grades(run: Run, checkpoint: str, question_id: int) -> dict[str, Any]:
-    """A checkpoint's grades of both turns of a question; None where a turn has none."""
+    """Return a checkpoint's grades of both turns of a question. None where a turn has none."""
     scores = {g.turn: g.score for g in run.grades[checkpoint] if g.question_id == question_id}
     return {
         "checkpoint": checkpoint,
@@ -138,7 +141,8 @@ def _grades(run: Run, checkpoint: str, question_id: int) -> dict[str, Any]:
 
 
 def _answer_and_grade(run: Run, checkpoint: str, question_id: int, turn: int) -> dict[str, Any]:
-    """A checkpoint's answer to one turn, whole, and its grade with the grader's words."""
+    """Return a checkpoint's whole answer to one turn (0 or 1), and its grade with the grader's
+    words."""
     answered = run.answers[checkpoint].get(question_id)
     grade = next(
         (

@@ -1,4 +1,4 @@
-"""How far the judge agrees with the votes given, and what sways it."""
+"""The judge's agreement with the votes of others, and its biases."""
 
 from collections.abc import Callable
 from typing import Any
@@ -15,8 +15,8 @@ BIASES = {
 
 
 def agreement(run: Run) -> dict[str, Any]:
-    """A row a turn and two kinds of judges. The paper's shares and votes stand beside those of our
-    judge where it compared pairs too."""
+    """Return a row for each turn and two kinds of judges. The paper's shares and votes stand beside
+    those of our judge where it compared pairs too."""
     rows = []
     for agreed in run.agreed:
         ours = agreed.a == "grader" and run.study.verdicts == "pairs"
@@ -34,8 +34,8 @@ def agreement(run: Run) -> dict[str, Any]:
 
 
 def _portions(run: Run) -> list[dict[str, Any]]:
-    """A table by category and one by pair of models: a row each, a column for two kinds of judges
-    and a turn."""
+    """Return a table by category and one by pair of models. Each has a column for two kinds of
+    judges and a turn."""
     tables = []
     for by in ("category", "models"):
         portions = [portion for portion in run.portions if portion.by == by]
@@ -50,7 +50,7 @@ def _portions(run: Run) -> list[dict[str, Any]]:
 
 
 def _as_in(run: Run) -> Callable[[tuple[int, str, str]], int]:
-    """The place of two kinds of judges and a turn in the table of agreement."""
+    """Return the sort key of a column (turn, a, b): its place in the table of agreement."""
     places: dict[tuple[int, str, str], int] = {
         (pair.turn, pair.a, pair.b): index for index, pair in enumerate(run.agreed)
     }
