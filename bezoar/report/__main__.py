@@ -46,14 +46,15 @@ def main() -> None:
     if time := took.write_beside(FOLDER, summary):
         console.print(time)
     console.print(f"Report: {FOLDER.as_posix()}/report.html (profile {summary['profile']})")
-    for line in _and_then(params.load()):
+    for line in _next_steps(params.load()):
         console.print(line)
     # a path or a command in this line would be broken in two at WIDTH
     console.print(recorded.line(), soft_wrap=True)
 
 
-def _and_then(settings: params.Params) -> list[str]:
-    """Say where the model is that the chain ends with, and what can be done with it."""
+def _next_steps(settings: params.Params) -> list[str]:
+    """Return lines on the model that the chain ends with: its place, and what can be done with
+    it."""
     return [
         f"Model: models/{settings.final_model}",
         "  make chat                      talk with it, or with another: MODEL=NAME",

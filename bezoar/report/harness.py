@@ -24,7 +24,7 @@ class Cell(NamedTuple):
     error: float | None
     # the paper's score of the same checkpoint
     paper: float | None
-    # the difference to the checkpoint before (Run.beside)
+    # the difference to the checkpoint before (Run.compared_with)
     before: Difference | None
     # the difference to the first checkpoint of the table
     base: Difference | None
@@ -82,13 +82,13 @@ def rows(run: Run) -> list[Row]:
 
 def average(rows: Sequence[Row]) -> Average:
     """Return the last line of the table, the means by checkpoint."""
-    printed = [row for row in rows if row.metric in paper.HARNESS.get(row.task, {})]
-    used = printed or rows
+    shared = [row for row in rows if row.metric in paper.HARNESS.get(row.task, {})]
+    used = shared or rows
     columns = list(zip(*(row.cells for row in used), strict=True))
     return Average(
         n=len(used),
         ours=[_mean(cell.value for cell in column) for column in columns],
-        paper=[_mean(cell.paper for cell in column) for column in columns] if printed else [],
+        paper=[_mean(cell.paper for cell in column) for column in columns] if shared else [],
     )
 
 
@@ -102,14 +102,14 @@ def means(run: Run) -> dict[str, float | None]:
 
 def differences(run: Run) -> dict[str, dict[str, dict[str, dict[str, Difference]]]]:
     """Return every difference: checkpoint -> earlier checkpoint -> task -> metric -> difference.
-    The earlier ones are the one before it (Run.beside) and the first of the table."""
+    The earlier ones are the one before it (Run.compared_with) and the first of the table."""
     names = points(run)
-    beside = run.beside(names)
+    previous = run.compared_with(names)
     by_checkpoint: dict[str, dict[str, dict[str, dict[str, Difference]]]] = {}
     for row in rows(run):
         for column, cell in enumerate(row.cells):
             # the first checkpoint has none before it, and its cell has no difference either
-            before = beside.get(names[column], names[0])
+            before = previous.get(names[column], names[0])
             for earlier, difference in ((before, cell.before), (names[0], cell.base)):
                 if difference is not None:
                     by_task = by_checkpoint.setdefault(names[column], {}).setdefault(earlier, {})
@@ -121,7 +121,7 @@ def _row(run: Run, by_point: Mapping[str, Mapping[str, Score]], task: str, metri
     printed = paper.HARNESS.get(task, {}).get(metric)
     paper_values = dict(zip(paper.CHECKPOINTS, printed, strict=True)) if printed else {}
     items = {point: _items(run.scored[point], task, metric) for point in by_point}
-    first, previous = next(iter(by_point)), run.beside(list(by_point))
+    first, previous = next(iter(by_point)), run.compared_with(list(by_point))
     scores = {point: by_task.get(task) for point, by_task in by_point.items()}
     return Row(
         task=task,

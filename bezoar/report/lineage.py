@@ -66,30 +66,28 @@ def trace(id: str, settings: Params) -> dict[str, Any]:
     scheme = _scheme(id, settings)
     if scheme in settings.own:
         return _trace_own(id, scheme, settings)
-    generated = f"data/generate/{scheme}"
-    sample = _find_row(f"{generated}/samples.jsonl", Sample, id)
-    rejected = None if sample else _find_row(f"{generated}/rejected.jsonl", Rejected, id)
+    folder = f"data/generate/{scheme}"
+    sample = _find_row(f"{folder}/samples.jsonl", Sample, id)
+    rejected = None if sample else _find_row(f"{folder}/rejected.jsonl", Rejected, id)
     if sample is None and rejected is None:
-        raise BadInput(f"{id}: no row has this id; {_near(id, settings)}")
+        raise BadInput(f"{id}: no row has this id; {_nearest_ids(id, settings)}")
     # a scheme numbers a job's rows (job lamini-00001 has lamini-00001-3), or gives its one row the
     # job's own id; the marks only choose lines to parse, so the ids are compared again
     exchanges = [
         e
-        for e in _rows(
-            f"{generated}/replies.jsonl", Exchange, f'"{id.rpartition("-")[0]}"', f'"{id}"'
-        )
+        for e in _rows(f"{folder}/replies.jsonl", Exchange, f'"{id.rpartition("-")[0]}"', f'"{id}"')
         if id == e.job or id.startswith(f"{e.job}-")
     ]
     lineage: dict[str, Any] = {"id": id, "scheme": scheme}
     if rejected is not None:
         # the reply at fault holds the text that was read from it; where none does, all are shown
-        spoilt = [
+        suspects = [
             e for e in exchanges if rejected.text and rejected.text in e.reply.text
         ] or exchanges
         lineage |= {
             "row": rejected.model_dump(),
             "seeds": [],
-            "exchanges": [*map(_exchange_fields, spoilt)],
+            "exchanges": [*map(_exchange_fields, suspects)],
         }
         return lineage | {"dropped": {"stage": f"generate@{scheme}", "reason": rejected.reason}}
     assert sample is not None
@@ -142,8 +140,8 @@ def _fate(id: str, scheme: str, settings: Params) -> dict[str, Any]:
 
 def _learners(id: str, scheme: str, side: str, settings: Params) -> dict[str, Any]:
     """Return the links that have the row's set for their data, those that saw the row again, and
-    the weights that came of them. A row that was held out trained none: by it a link chose its
-    epoch."""
+    the weights that came of them. A held-out row trained none of these: a link chose its epoch by
+    it."""
     data = f"filter/{scheme}"
     links = [f"sft@{name}" for name, link in settings.chain.items() if data in link.sets]
     weights = {
@@ -175,10 +173,10 @@ def _scheme(id: str, settings: Params) -> str:
     for source in settings.own:
         if _find_row(f"data/fetch/{source}/seeds.jsonl", Seed, id):
             return source
-    raise BadInput(f"{id}: no row has this id; {_near(id, settings)}")
+    raise BadInput(f"{id}: no row has this id; {_nearest_ids(id, settings)}")
 
 
-def _near(id: str, settings: Params) -> str:
+def _nearest_ids(id: str, settings: Params) -> str:
     """Return what to say beside an id that is not there: the nearest ids, or that there are
     none."""
     ids: list[str] = []
@@ -189,8 +187,8 @@ def _near(id: str, settings: Params) -> str:
                 ids += [str(json.loads(line)["id"]) for _, line in numbered(path)]
     if not ids:
         return "data/generate holds no rows: run `dvc repro` (or `dvc pull`) first"
-    near = difflib.get_close_matches(id, ids, 3, cutoff=0)
-    return f"the nearest of {len(ids):,} are {', '.join(near)}"
+    nearest = difflib.get_close_matches(id, ids, 3, cutoff=0)
+    return f"the nearest of {len(ids):,} are {', '.join(nearest)}"
 
 
 def _rows(path: str, record: type[Any], *marks: str) -> Iterator[Any]:
@@ -252,7 +250,7 @@ def _exchange_fields(exchange: Exchange) -> dict[str, Any]:
     }
 
 
-# The same as text, for a reader.
+# The lineage as text.
 
 
 def text(lineage: dict[str, Any]) -> str:
@@ -262,9 +260,9 @@ def text(lineage: dict[str, Any]) -> str:
     parts = []
     for seed in lineage["seeds"]:
         question = seed.get("instruction", seed.get("query", ""))
-        parts.append((_cited(seed), question))
+        parts.append((_citation(seed), question))
     for seed in lineage.get("answers_shown", []):
-        parts.append((f"shown with its own answer: {_cited(seed)}", seed["response"]))
+        parts.append((f"shown with its own answer: {_citation(seed)}", seed["response"]))
     for exchange in lineage["exchanges"]:
         model = f"{exchange['model']}{', simulated' if exchange['simulated'] else ''}"
         purchase = (
@@ -292,24 +290,24 @@ def text(lineage: dict[str, Any]) -> str:
         parts.append((f"dropped by {dropped['stage']}: {dropped['reason']}", details))
     else:
         parts += _kept_paragraphs(lineage)
-    return "\n\n".join(f"{head}\n{_indented(body)}".rstrip() for head, body in parts)
+    return "\n\n".join(f"{head}\n{_indent(body)}".rstrip() for head, body in parts)
 
 
-def _cited(seed: dict[str, Any]) -> str:
+def _citation(seed: dict[str, Any]) -> str:
     own_id = f" ({seed['own_id']})" if seed.get("own_id") else ""
     return f"seed {seed['id']}{own_id}, {seed['source']}, {seed['licence']}"
 
 
 def _kept_paragraphs(lineage: dict[str, Any]) -> list[tuple[str, str]]:
     terms = lineage["licences"]
-    under = f"seeds {terms['licence']}"
+    terms_text = f"seeds {terms['licence']}"
     if terms["teacher_terms"]:
-        under += f"; teacher {terms['teacher_terms']}; judge {terms['judge_terms']}"
-    side = f"kept, in {lineage['split']}.jsonl of data/filter/{lineage['scheme']}"
+        terms_text += f"; teacher {terms['teacher_terms']}; judge {terms['judge_terms']}"
+    kept_in = f"kept, in {lineage['split']}.jsonl of data/filter/{lineage['scheme']}"
     if lineage["split"] == "eval":
         links = ", ".join(lineage["chose_the_epoch_of"]) or "no link"
         return [
-            (side, under),
+            (kept_in, terms_text),
             ("trained on by no link", f"held out: {links} chose its epoch by it"),
         ]
     again = f"replayed by {', '.join(lineage['replayed_by'])}" if lineage["replayed_by"] else ""
@@ -318,13 +316,13 @@ def _kept_paragraphs(lineage: dict[str, Any]) -> list[tuple[str, str]]:
         for name, holder in lineage["held_by"].items()
     ]
     return [
-        (side, under),
+        (kept_in, terms_text),
         (f"trained on by {', '.join(lineage['trained_by']) or 'no link'}", again),
         ("held by the checkpoints", "\n".join(holders) or "none"),
     ]
 
 
-def _indented(body: str) -> str:
+def _indent(body: str) -> str:
     cut = (
         f"{body[:WIDTH]} [... {len(body) - WIDTH:,} more characters]" if len(body) > WIDTH else body
     )

@@ -12,15 +12,16 @@ from bezoar.report import Run, lineage
 from bezoar.rows.files import read_json
 
 
-def trained(settings: Params) -> dict[str, str]:
+def checkpoint_weights(settings: Params) -> dict[str, str]:
     """Return checkpoint -> its weights below models/, for those that a stage trained or merged.
-    They are asked MT-Bench or measured beside the links, or nothing measures them."""
-    looked_at = {
+    Some are asked MT-Bench or measured beside the links. The others are whole weights that nothing
+    measures."""
+    paths = {
         n: checkpoint.model for n, checkpoint in settings.evaluated.items() if not checkpoint.link
     }
-    looked_at |= {name: checkpoint.model for name, checkpoint in settings.checkpoints.items()}
-    looked_at |= settings.unmeasured
-    return {name: path for name, path in looked_at.items() if lineage.steps(settings, path)}
+    paths |= {name: checkpoint.model for name, checkpoint in settings.checkpoints.items()}
+    paths |= settings.unmeasured
+    return {name: path for name, path in paths.items() if lineage.steps(settings, path)}
 
 
 def standing(settings: Params, weights: str) -> dict[str, Any]:
@@ -41,7 +42,7 @@ def card(name: str, run: Run, settings: Params) -> str:
     """Return the card of the checkpoint `name` of a finished run, as Markdown with front matter."""
     from huggingface_hub import EvalResult, ModelCardData
 
-    weights = trained(settings)[name]
+    weights = checkpoint_weights(settings)[name]
     steps = lineage.steps(settings, weights)
     instructed = [data for data in _sets(steps) if data != PAIRS]
     under = standing(settings, weights)
@@ -177,13 +178,15 @@ def _numbers(step: lineage.Step, run: Run, settings: Params) -> dict[str, str]:
         return {
             "rows": f"{dpo['train_rows']}",
             "epochs": f"{settings.dpo.epochs}",
-            "loss": _fell(dpo["eval_loss_start"], dpo["eval_loss_end"]),
+            "loss": _loss_change(dpo["eval_loss_start"], dpo["eval_loss_end"]),
         }
     link = run.links[step.stage.removeprefix("sft@")].metrics
     kept_loss = link.eval_loss_best if settings.sft.keep == "best" else link.eval_loss_end
     runs = [link_run for _, link_run in sorted(link.runs.items())]
     epochs = " + ".join(str(link_run.epochs) for link_run in runs)
-    losses = ", ".join(_fell(link_run.eval_loss_start, link_run.eval_loss_end) for link_run in runs)
+    losses = ", ".join(
+        _loss_change(link_run.eval_loss_start, link_run.eval_loss_end) for link_run in runs
+    )
     return {
         "rows": f"{link.train_rows}",
         "epochs": f"{epochs} ({link.kept_epoch})",
@@ -191,7 +194,7 @@ def _numbers(step: lineage.Step, run: Run, settings: Params) -> dict[str, str]:
     }
 
 
-def _fell(start: float | None, end: float | None) -> str:
+def _loss_change(start: float | None, end: float | None) -> str:
     return " → ".join("–" if loss is None else f"{loss:.4f}" for loss in (start, end))
 
 

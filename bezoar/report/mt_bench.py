@@ -5,9 +5,9 @@ from bezoar.report.run import Contest, Run
 
 
 def differences(run: Run) -> dict[str, dict[str, Difference]]:
-    """Return checkpoint -> the one before it (Run.beside) -> the amount by which its grades are
-    higher, turn by turn. Two checkpoints are left out unless they share graded turns of at least
-    two questions."""
+    """Return checkpoint -> the one before it (Run.compared_with) -> the amount by which its grades
+    are higher, turn by turn. Two checkpoints are left out unless they share graded turns of at
+    least two questions."""
     by_checkpoint = {}
     scores = {
         checkpoint: {
@@ -17,9 +17,9 @@ def differences(run: Run) -> dict[str, dict[str, Difference]]:
         }
         for checkpoint in run.checkpoints
     }
-    for after, before in run.beside(run.checkpoints).items():
-        if (moved := resampled(scores[before], scores[after], run.seed)) is not None:
-            by_checkpoint[after] = {before: moved}
+    for after, before in run.compared_with(run.checkpoints).items():
+        if (difference := resampled(scores[before], scores[after], run.seed)) is not None:
+            by_checkpoint[after] = {before: difference}
     return by_checkpoint
 
 

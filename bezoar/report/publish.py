@@ -3,9 +3,9 @@ the Hugging Face Hub.
 
 Each goes into a repository of its own (USER/NAME-lamini, ..., USER/NAME-dpo), with its card as
 README.md. Without --push nothing is sent: the plan is printed, with the reasons against it. A set
-or a checkpoint is refused if it is simulated in part, or if its licences do not say that it may be
-passed on. --force sends it all the same, for that is the owner's decision. A file that holds a key
-of this run is never sent.
+or a checkpoint is refused if it is simulated in part. It is refused too if its licences forbid to
+pass it on, or do not state that it may be. --force sends it all the same, for that is the owner's
+decision. A file that holds a key of this run is never sent.
 """
 
 import argparse
@@ -90,7 +90,7 @@ def _sets(repository: str, settings: Params) -> Iterator[Upload]:
 
 
 def _checkpoints(repository: str, settings: Params) -> Iterator[Upload]:
-    for name, weights in model.trained(settings).items():
+    for name, weights in model.checkpoint_weights(settings).items():
         card, folder = CARDS / f"{name}.md", Path("models", weights)
         for path in (card, folder):
             if not path.exists():

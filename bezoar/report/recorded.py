@@ -37,7 +37,7 @@ def line() -> str:
         return f"Recorded run: none to compare with, git has no readable {LOCK} for this folder."
     if not _summary_is_of(current):
         return f"Recorded run: not compared, {SUMMARY.as_posix()} is of another run than {LOCK}."
-    # every later stage differs too, for it read what this one wrote: only the first one is named
+    # the stages that read what this one wrote differ too, so only the first is named
     for name in order({**recorded, **current}):
         if reason := _difference(name, recorded, current):
             return f"Recorded run: this one differs since {name}: {reason}"
@@ -99,7 +99,7 @@ def _parameters(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[s
         {key.split(".")[1] for key in parameters if key.startswith("profiles.")}
         for parameters in (old, new)
     ]
-    # parameters are named profiles.NAME.…, so under another profile every single one differs
+    # parameters are named profiles.NAME.*, so under another profile every single one differs
     if all(profiles) and profiles[0] != profiles[1]:
         yield f"profile {', '.join(sorted(profiles[0]))} -> {', '.join(sorted(profiles[1]))}"
         return

@@ -135,7 +135,7 @@ class Run:
                 shares[name] = rows / sum([*link.own.values(), *link.replayed.values()])
         return shares
 
-    def beside(self, names: Sequence[str]) -> dict[str, str]:
+    def compared_with(self, names: Sequence[str]) -> dict[str, str]:
         """Return the checkpoint that each of `names` is compared with: for ours the one before,
         for a further model our last. Our first is compared with none."""
         ours = self.without_further(names)

@@ -41,11 +41,11 @@ def graders(run: Run) -> list[Line]:
     return [
         _line(run, subject, ", ".join(sorted(everyone)), simulated, trust)
         for kind, by_name in (("Single grades", run.mt_bench), ("Pairs", pairs))
-        for subject, trust in _together(kind, by_name)
+        for subject, trust in _merge_equal(kind, by_name)
     ]
 
 
-def _together(kind: str, by_name: Mapping[str, Metrics]) -> list[tuple[str, Trust]]:
+def _merge_equal(kind: str, by_name: Mapping[str, Metrics]) -> list[tuple[str, Trust]]:
     # a Trust is frozen, so equal results are one key
     names: dict[Trust, list[str]] = {}
     for name, metrics in by_name.items():

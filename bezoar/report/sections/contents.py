@@ -37,17 +37,17 @@ def distributions(run: Run) -> list[dict[str, Any]]:
             "generated": sum(getattr(funnel, status) for status in STATUSES),
             "kept": funnel.kept,
             "shown": [
-                {"title": title, "bars": _beside(funnel, dimension)}
+                {"title": title, "bars": _bars(funnel, dimension)}
                 for dimension, title in DIMENSIONS.items()
                 if dimension in funnel.distributions["generated"]
             ],
-            "crossed": _crossed(scheme, funnel),
+            "crossed": _strategies(scheme, funnel),
         }
         for scheme, funnel in run.funnels.items()
     ]
 
 
-def _beside(funnel: Funnel, dimension: str) -> list[dict[str, Any]]:
+def _bars(funnel: Funnel, dimension: str) -> list[dict[str, Any]]:
     """Return a bar for each value of a dimension, the one of most rows first, or in order of
     numbers. FLAN's sub-mixtures have the paper's share beside them."""
     generated = funnel.distributions["generated"][dimension]
@@ -72,7 +72,7 @@ def _beside(funnel: Funnel, dimension: str) -> list[dict[str, Any]]:
     ]
 
 
-def _crossed(scheme: str, funnel: Funnel) -> dict[str, Any] | None:
+def _strategies(scheme: str, funnel: Funnel) -> dict[str, Any] | None:
     """Return the strategies of each category (the paper's figure 8). None for a scheme without
     categories and strategies."""
     generated_counts, kept_counts = funnel.by_category["generated"], funnel.by_category["kept"]

@@ -63,7 +63,7 @@ def funnels(run: Run) -> list[dict[str, Any]]:
     """Return each scheme's rows counted step by step, beside the paper's Table 4."""
     tables = []
     for scheme, funnel in run.funnels.items():
-        theirs = paper.SAMPLING.get(scheme)
+        printed = paper.SAMPLING.get(scheme)
         # the shares are of the rows that the judge saw, as in the paper
         judged = sum(getattr(funnel, status) for status in STATUSES)
         ours = {s: getattr(funnel, s) / judged if judged else 0.0 for s in STATUSES}
@@ -78,15 +78,15 @@ def funnels(run: Run) -> list[dict[str, Any]]:
             parts = {"to learn from": f"{funnel.train:,}", "held out": f"{funnel.eval:,}"}
             below["kept"] = parts
         beside: dict[str, str] = {}
-        if theirs:
+        if printed:
             # the paper prints no share of rejected rows: it is the rest
-            rest = 1 - theirs.accepted_share - theirs.undecided_share
-            shares = (theirs.accepted_share, rest, theirs.undecided_share)
+            rest = 1 - printed.accepted_share - printed.undecided_share
+            shares = (printed.accepted_share, rest, printed.undecided_share)
             bars.append(("paper", dict(zip(STATUSES, shares, strict=True))))
             beside = {status: words.percent(share, 1) for status, share in bars[1][1].items()}
-            beside["accepted"] = f"{theirs.accepted:,} · {beside['accepted']}"
-            if theirs.asked:
-                beside["asked"] = f"{theirs.asked:,}"
+            beside["accepted"] = f"{printed.accepted:,} · {beside['accepted']}"
+            if printed.asked:
+                beside["asked"] = f"{printed.asked:,}"
         tables.append(
             {
                 "scheme": scheme,

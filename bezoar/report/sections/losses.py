@@ -56,22 +56,22 @@ def _losses(key: str, link: Link) -> Markup:
 
 
 def _runs(key: str, run: Run) -> list[dict[str, Any]]:
-    """Return a link's rows of Table 5: runs that were made, runs that the paper made, and the first
-    run that was not made, with the reason."""
+    """Return a link's rows of Table 5: our runs, the paper's, and the first run that was not made,
+    with the reason."""
     runs, amount = run.links[key].metrics.runs, run.sft.links[key]
-    theirs = paper.TRAINING.get(key, ())
+    printed = paper.TRAINING.get(key, ())
     missing = len(runs) + 1
     # a run that params.yaml asks for is left out only after a run whose losses diverged
     diverged = missing <= amount.runs
     cause = f"the losses of run {len(runs)} had diverged" if diverged else "not asked for"
-    last = max(len(runs), len(theirs), min(missing, amount.runs))
+    last = max(len(runs), len(printed), min(missing, amount.runs))
     return [
         {
             "link": key,
             "number": number,
             "ours": runs.get(number),
             "asked": amount,
-            "paper": theirs[number - 1] if number <= len(theirs) else None,
+            "paper": printed[number - 1] if number <= len(printed) else None,
             "why": cause if number == missing else "",
         }
         for number in range(1, last + 1)
@@ -134,13 +134,13 @@ def preferences(dpo: Training, preference: Dpo) -> dict[str, Any]:
     )
     return {
         "metrics": dpo.metrics,
-        "unlike": _unlike(preference),
+        "unlike": _departures(preference),
         "charts": charts,
         "rewards": rewards,
     }
 
 
-def _unlike(ours: Dpo) -> list[str]:
+def _departures(ours: Dpo) -> list[str]:
     """Return a clause for each setting of the preference optimisation that is not the paper's."""
     differences = []
     if ours.loss != paper.DPO.loss:

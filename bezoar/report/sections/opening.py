@@ -107,10 +107,10 @@ def skills(run: Run) -> dict[str, Any]:
             }
         )
     changes = []
-    # a further model follows on none of our points, so it changes nothing
+    # further models are left out, for none was trained from a point of ours
     for earlier, point in pairwise(run.without_further(list(run.results))):
         before, after = run.results[earlier], run.results[point]
-        moved = {
+        change_by_skill = {
             skill: after.skills[skill].share - before.skills[skill].share
             for skill in names
             if skill in before.skills and skill in after.skills
@@ -118,8 +118,8 @@ def skills(run: Run) -> dict[str, Any]:
         changes.append(
             {
                 "point": point,
-                "taught": {s: round(100 * d) for s, d in moved.items() if d >= LEARNT},
-                "forgot": {s: round(-100 * d) for s, d in moved.items() if d <= -LEARNT},
+                "taught": {s: round(100 * d) for s, d in change_by_skill.items() if d >= LEARNT},
+                "forgot": {s: round(-100 * d) for s, d in change_by_skill.items() if d <= -LEARNT},
             }
         )
     return {"points": list(run.results), "rows": rows, "changes": changes if names else []}

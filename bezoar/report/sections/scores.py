@@ -51,17 +51,17 @@ def of_mt_bench(run: Run) -> dict[str, Any]:
         figures.Shape(words.name(c), words.css(run, c), [values[i] for i in graded])
         for c, values in by_category.items()
     ]
-    moved = mt_bench.differences(run)
+    differences_by_checkpoint = mt_bench.differences(run)
     return {
         "rows": [
             {
                 "checkpoint": checkpoint,
                 "css": words.css(run, checkpoint),
                 "metrics": metrics,
-                "moved": next(iter(moved.get(checkpoint, {}).values()), None),
-                "paper": _printed(run, checkpoint),
-                "ungraded": _ungraded(run.grades[checkpoint]),
-                "unreferenced": _unreferenced(run.grades[checkpoint]),
+                "moved": next(iter(differences_by_checkpoint.get(checkpoint, {}).values()), None),
+                "paper": _paper_grades(run, checkpoint),
+                "ungraded": _count_ungraded(run.grades[checkpoint]),
+                "unreferenced": _questions_without_reference(run.grades[checkpoint]),
                 "without": sum(g.reference == "missing" for g in run.grades[checkpoint]),
             }
             for checkpoint, metrics in run.mt_bench.items()
@@ -86,12 +86,12 @@ def of_mt_bench(run: Run) -> dict[str, Any]:
         else None,
         "questions": len({g.question_id for graded in run.grades.values() for g in graded}),
         "contests": mt_bench.contests(run),
-        "absent": _absent(run),
-        "moved": bool(moved),
+        "absent": _absent_models(run),
+        "moved": bool(differences_by_checkpoint),
     }
 
 
-def _printed(run: Run, checkpoint: str) -> paper.MtBench | None:
+def _paper_grades(run: Run, checkpoint: str) -> paper.MtBench | None:
     """Return a checkpoint's grades in the paper's Tables 7 and 8. None where they have none."""
     if checkpoint not in run.further:
         return paper.MT_BENCH.get(checkpoint)
@@ -102,8 +102,8 @@ def _printed(run: Run, checkpoint: str) -> paper.MtBench | None:
 def _in_table_8(key: str, model: Further) -> str | None:
     """Return the name under which Table 8 has a further model. None where it has none.
 
-    The name is looked for by the end of the model's repository, by the end of its name at an
-    endpoint, or else by its own key.
+    The name is compared with the end of the model's repository or of its name at an endpoint. A
+    model that has neither is compared by its key.
     """
     name = key
     if isinstance(model, FurtherHub):
@@ -121,18 +121,18 @@ def _in_table_8(key: str, model: Further) -> str | None:
     )
 
 
-def _absent(run: Run) -> dict[str, paper.MtBench]:
+def _absent_models(run: Run) -> dict[str, paper.MtBench]:
     """Return the models of Table 8 that this run does not have, with their grades."""
     have = {_in_table_8(key, model) for key, model in run.further.items()}
     return {name: grades for name, grades in paper.MT_BENCH_OTHERS.items() if name not in have}
 
 
-def _ungraded(grades: Sequence[Grade]) -> dict[str, int]:
+def _count_ungraded(grades: Sequence[Grade]) -> dict[str, int]:
     statuses = sorted(g.status for g in grades if g.status != "ok")
     return {status.replace("_", " "): statuses.count(status) for status in dict.fromkeys(statuses)}
 
 
-def _unreferenced(grades: Sequence[Grade]) -> list[int]:
+def _questions_without_reference(grades: Sequence[Grade]) -> list[int]:
     """Return the questions of which a turn was graded without the reference that it should have
     had."""
     return sorted({grade.question_id for grade in grades if grade.reference == "missing"})

@@ -39,7 +39,7 @@ def _portions(run: Run) -> list[dict[str, Any]]:
     tables = []
     for by in ("category", "models"):
         portions = [portion for portion in run.portions if portion.by == by]
-        columns = sorted({(p.turn, p.a, p.b) for p in portions}, key=_as_in(run))
+        columns = sorted({(p.turn, p.a, p.b) for p in portions}, key=_column_order(run))
         cells = {(p.of, p.turn, p.a, p.b): p for p in portions}
         rows = [
             {"of": group, "cells": [cells.get((group, *column)) for column in columns]}
@@ -49,7 +49,7 @@ def _portions(run: Run) -> list[dict[str, Any]]:
     return tables
 
 
-def _as_in(run: Run) -> Callable[[tuple[int, str, str]], int]:
+def _column_order(run: Run) -> Callable[[tuple[int, str, str]], int]:
     """Return the sort key of a column (turn, a, b): its place in the table of agreement."""
     places: dict[tuple[int, str, str], int] = {
         (pair.turn, pair.a, pair.b): index for index, pair in enumerate(run.agreed)
