@@ -26,7 +26,7 @@ def main(name: str) -> None:
         if isinstance(wanted, params.FurtherHub):
             account = hub.base(wanted, out)
         else:
-            found, where = local.found(f"models/{name}"), f"local/models/{name}"
+            found, where = local.list_files(f"models/{name}"), f"local/models/{name}"
             account = weights.copy(found, out, where, further=True)
         if wanted.chat_template is not None:
             files.write(out / "chat_template.jinja", [wanted.chat_template])

@@ -9,35 +9,37 @@ from bezoar.rows.files import BadInput
 from bezoar.sources import embedded, flan, harness, hub, local, wikipedia
 from bezoar.sources.tables import Source
 
-Wanted = (
+Settings = (
     params.World | params.Local | params.Hub | params.HubFlan | params.Wikipedia | params.Harness
 )
 
 
-def collect(name: str, wanted: Wanted, seed: int) -> Source:
+def collect(name: str, settings: Settings, seed: int) -> Source:
     """The files of data/fetch/NAME/. Where local/NAME/ is empty, what the profile names stands in,
     and the account says so. BadInput: a bad file, a source that cannot be reached, or an empty
     folder that nothing stands in for."""
-    if isinstance(wanted, params.World):
-        return embedded.read(name, wanted.rows, seed)
-    if isinstance(wanted, params.Hub):
-        return hub.read(name, wanted, seed)
-    if isinstance(wanted, params.HubFlan):
-        return flan.read(wanted, seed)
-    if isinstance(wanted, params.Wikipedia):
-        return wikipedia.read(wanted)
-    if isinstance(wanted, params.Harness):
-        return harness.read(wanted)
-    return _local(name, wanted, seed)
+    if isinstance(settings, params.World):
+        return embedded.read(name, settings.rows, seed)
+    if isinstance(settings, params.Hub):
+        return hub.read(name, settings, seed)
+    if isinstance(settings, params.HubFlan):
+        return flan.read(settings, seed)
+    if isinstance(settings, params.Wikipedia):
+        return wikipedia.read(settings)
+    if isinstance(settings, params.Harness):
+        return harness.read(settings)
+    return _local(name, settings, seed)
 
 
-def _local(name: str, wanted: params.Local, seed: int) -> Source:
-    if source := local.read(name, wanted.limit, seed, how=wanted, licence=wanted.licence):
+def _local(name: str, settings: params.Local, seed: int) -> Source:
+    if source := local.read(
+        name, settings.limit, seed, settings=settings, licence=settings.licence
+    ):
         return source
-    if wanted.otherwise is None:
+    if settings.otherwise is None:
         raise BadInput(
             f"local/{name}: holds no file, and nothing stands in for it; put the file there (the "
             "formats are in local/README.md) or run `make local DATA=folder`"
         )
-    source = embedded.read(name, wanted.otherwise.rows, seed)
+    source = embedded.read(name, settings.otherwise.rows, seed)
     return Source(source.tables, {**source.account, "stands_in_for": f"local/{name}"})

@@ -11,7 +11,7 @@ from unicodedata import normalize
 from bezoar.sources.dialogues import Skipped
 
 T = TypeVar("T")
-TWICE = "given by another file too"
+DUPLICATE = "given by another file too"
 
 
 class File(NamedTuple):
@@ -48,9 +48,9 @@ class Account:
         self.out[file.title] += count
         self.reasons[reason] += count
 
-    def add(self, other: "Account") -> None:
+    def add(self, part: "Account") -> None:
         """Add the counts of a part that was accounted for on its own."""
-        for mine, its in zip(self._counts(), other._counts(), strict=True):
+        for mine, its in zip(self._counts(), part._counts(), strict=True):
             mine.update(its)
 
     def _counts(self) -> list[Counter[str]]:
@@ -87,65 +87,65 @@ class Taking(Generic[T]):
         account: Account,
         limit: int | None,
         take: Literal["spread", "first"],
-        same: Callable[[T], Hashable] | None,
+        key: Callable[[T], Hashable] | None,
     ) -> None:
-        self.account, self.limit, self.take, self.same = account, limit, take, same
-        self.kept: list[tuple[File, list[T]]] = []
+        self.account, self.limit, self.take, self.key = account, limit, take, key
+        self.collected: list[tuple[File, list[T]]] = []
         self.seen: dict[Hashable, str] = {}
         self.read = 0
 
-    def add(self, file: File, made: Iterator[Iterable[T | Skipped]]) -> None:
+    def add(self, file: File, records_by_row: Iterator[Iterable[T | Skipped]]) -> None:
         """Take what is made of each row of a file."""
         self.account.open(file)
-        kept: list[T] = []
-        self.kept.append((file, kept))
-        for records in made:
+        collected: list[T] = []
+        self.collected.append((file, collected))
+        for records in records_by_row:
             for record in records:
-                self._offer(file, kept, record)
+                self._offer(file, collected, record)
 
-    def full(self, kept: Sequence[T]) -> bool:
+    def is_full(self, collected: Sequence[T]) -> bool:
         """Return whether no further row counts. A file has then given as many as all may, or so
         many rows were read, where the first ones count."""
         if self.limit is None:
             return False
-        return self.read >= self.limit if self.take == "first" else len(kept) >= self.limit
+        return self.read >= self.limit if self.take == "first" else len(collected) >= self.limit
 
-    def done(self) -> list[tuple[File, T]]:
+    def within_limit(self) -> list[tuple[File, T]]:
         """Return the records that the limit allows, in the order of the files."""
-        shares = self._shares([len(kept) for _, kept in self.kept])
+        shares = self._shares([len(records) for _, records in self.collected])
         taken = []
-        for (file, kept), share in zip(self.kept, shares, strict=True):
+        for (file, records), share in zip(self.collected, shares, strict=True):
             self.account.use(file, share)
-            self.account.beyond[file.title] += len(kept) - share
-            taken += [(file, record) for record in kept[:share]]
+            self.account.beyond[file.title] += len(records) - share
+            taken += [(file, record) for record in records[:share]]
         return taken
 
-    def _offer(self, file: File, kept: list[T], record: T | Skipped) -> None:
+    def _offer(self, file: File, collected: list[T], record: T | Skipped) -> None:
         self.account.read[file.title] += 1
-        if self.full(kept):
+        if self.is_full(collected):
             self.account.beyond[file.title] += 1
             return
         self.read += 1
         if isinstance(record, Skipped):
             self.account.leave_out(file, str(record))
-        elif self.same and self.seen.setdefault(self.same(record), file.title) != file.title:
-            self.account.leave_out(file, TWICE)
+        elif self.key and self.seen.setdefault(self.key(record), file.title) != file.title:
+            self.account.leave_out(file, DUPLICATE)
         else:
-            kept.append(record)
+            collected.append(record)
 
     def _shares(self, sizes: list[int]) -> list[int]:
         """Return how many records of each file are taken: as even as their sizes allow."""
         if self.limit is None or self.take == "first" or sum(sizes) <= self.limit:
             return sizes
         shares, left = [0] * len(sizes), self.limit
-        order = sorted(range(len(sizes)), key=lambda at: sizes[at])
-        for rank, at in enumerate(order):
-            shares[at] = min(sizes[at], left // (len(order) - rank))
-            left -= shares[at]
+        order = sorted(range(len(sizes)), key=lambda index: sizes[index])
+        for rank, index in enumerate(order):
+            shares[index] = min(sizes[index], left // (len(order) - rank))
+            left -= shares[index]
         return shares
 
 
-def plain(*texts: str) -> Hashable:
+def text_key(*texts: str) -> Hashable:
     """Return what equal texts have in common, whatever their blanks, their case and how their
     accents are written."""
     return hash(tuple(" ".join(normalize("NFC", text).split()).casefold() for text in texts))

@@ -82,7 +82,7 @@ FAULTS = (
 
 def kind(path: Path) -> Kind:
     """Say what a file holds. BadInput: no rows, with what it is instead and the way out."""
-    with unpacked(path) as source:
+    with open_unpacked(path) as source:
         head = source.peek(2**16)
     for magic, table in TABLES.items():
         if head.startswith(magic):
@@ -92,7 +92,7 @@ def kind(path: Path) -> Kind:
 
 
 @contextmanager
-def unpacked(path: Path) -> Iterator["io.BufferedReader[Any]"]:
+def open_unpacked(path: Path) -> Iterator["io.BufferedReader[Any]"]:
     """Open a file as the bytes that it holds when it is unpacked. BadInput: what cannot be read, or
     unpacks to far more than any text does."""
     try:
@@ -117,12 +117,12 @@ def unpacked(path: Path) -> Iterator["io.BufferedReader[Any]"]:
 
 
 @contextmanager
-def seekable(path: Path) -> Iterator[Any]:
+def open_seekable(path: Path) -> Iterator[Any]:
     """Open a file for pyarrow to read back and forth. A packed one is unpacked into a temporary
     file."""
     import pyarrow
 
-    with unpacked(path) as source:
+    with open_unpacked(path) as source:
         if source.seekable():  # not packed
             with pyarrow.OSFile(str(path)) as plain:
                 yield plain
@@ -139,7 +139,7 @@ def lines(path: Path) -> Iterator[tuple[int, str]]:
     end in LF, CR LF or, in a file without LF, in CR."""
     number = 0
     try:
-        with unpacked(path) as source:
+        with open_unpacked(path) as source:
             for number, line in enumerate(_split(source), 1):
                 if line.strip():
                     yield number, line
@@ -148,36 +148,36 @@ def lines(path: Path) -> Iterator[tuple[int, str]]:
 
 
 @contextmanager
-def text(path: Path) -> Iterator[IO[str]]:
+def open_text(path: Path) -> Iterator[IO[str]]:
     """Open a text file with its line ends as they are, as csv wants it."""
-    with unpacked(path) as source:
+    with open_unpacked(path) as source:
         encoding = _encoding(source.peek(4)) or "utf-8"
-        with io.TextIOWrapper(source, encoding=encoding, newline="") as opened:
-            yield opened
+        with io.TextIOWrapper(source, encoding=encoding, newline="") as stream:
+            yield stream
 
 
 class NotText(BadInput):
     """Say that bytes are no text in the encoding that a file opens with."""
 
-    def __init__(self, where: str, error: UnicodeDecodeError, likely: str = "") -> None:
-        kind, how = f"broken {error.encoding} ({error.reason})", "save the file as UTF-8"
+    def __init__(self, place: str, error: UnicodeDecodeError, likely: str = "") -> None:
+        kind, remedy = f"broken {error.encoding} ({error.reason})", "save the file as UTF-8"
         if error.encoding.startswith("utf-8"):
             kind = f"not UTF-8 ({error.reason})"
             shell = f"; a shell: iconv -f {likely} -t UTF-8" if likely else ""
-            how += f" (Excel: CSV UTF-8{shell})"
+            remedy += f" (Excel: CSV UTF-8{shell})"
         if likely:
             line = error.object[:2000].decode(likely, "replace").strip()
             kind += f", by its looks {likely}, in which it reads {line[:60]!r}"
-        super().__init__(f"{where}: {kind}; {how}")
+        super().__init__(f"{place}: {kind}; {remedy}")
 
 
 class Mixed(NotText):
     """Say that some of a file's lines are UTF-8 and others are not."""
 
-    def __init__(self, where: str) -> None:
+    def __init__(self, place: str) -> None:
         BadInput.__init__(
             self,
-            f"{where}: not UTF-8, as lines before it are; put the parts of the file together anew, "
+            f"{place}: not UTF-8, as lines before it are; put the parts of the file together anew, "
             "each saved as UTF-8",
         )
 
@@ -186,15 +186,15 @@ def _not_text(path: Path, number: int, error: UnicodeDecodeError) -> BadInput:
     """Name the encoding that a text which is no UTF-8 is most likely in."""
     import chardet
 
-    where = f"{path}:{number}"
+    place = f"{path}:{number}"
     if not error.encoding.startswith("utf-8"):
-        return NotText(where, error)
-    with unpacked(path) as source:
+        return NotText(place, error)
+    with open_unpacked(path) as source:
         head = source.read(LOOKED_AT)
     if any(not line.isascii() for line in head.splitlines()[: number - 1]):
-        return Mixed(where)
+        return Mixed(place)
     name = chardet.detect(head)["encoding"] or ""
-    return NotText(where, error, "" if name.upper() in ("ASCII", "UTF-8") else name)
+    return NotText(place, error, "" if name.upper() in ("ASCII", "UTF-8") else name)
 
 
 class _Bounded(io.RawIOBase):
@@ -245,18 +245,18 @@ def _member(path: Path, archive: zipfile.ZipFile) -> IO[bytes]:
         raise BadInput(
             f"{path}: holds a Python pickle, which can run code when it is loaded; {EXPORT}"
         )
-    named = [
+    members = [
         name
         for name in names
         if not name.endswith("/")
         and not re.search(r"(?:^|/)(?:__MACOSX/|\.|readme|license|licence)", name, re.IGNORECASE)
     ]
-    if len(named) != 1:
-        shown = (", ".join(named[:4]) or "none of rows") + (", ..." if len(named) > 4 else "")
-        raise BadInput(f"{path}: an archive of {len(named)} files ({shown}); {UNPACK}")
-    if archive.getinfo(named[0]).flag_bits & 1:
+    if len(members) != 1:
+        listing = (", ".join(members[:4]) or "none of rows") + (", ..." if len(members) > 4 else "")
+        raise BadInput(f"{path}: an archive of {len(members)} files ({listing}); {UNPACK}")
+    if archive.getinfo(members[0]).flag_bits & 1:
         raise BadInput(f"{path}: is locked with a password; {UNPACK}")
-    return archive.open(named[0])
+    return archive.open(members[0])
 
 
 def _refuse(path: Path, head: bytes) -> None:
@@ -301,6 +301,6 @@ def _split(source: "io.BufferedReader[Any]") -> Iterator[str]:
         return
     # other breaks (U+2028) may stand inside a JSON string
     end = "\r" if old else "\n"
-    with io.TextIOWrapper(source, encoding=encoding or "utf-8", newline=end) as opened:
-        for line in opened:
+    with io.TextIOWrapper(source, encoding=encoding or "utf-8", newline=end) as stream:
+        for line in stream:
             yield line.rstrip("\r\n")

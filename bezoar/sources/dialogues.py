@@ -25,7 +25,7 @@ ROLES: dict[str, Literal["system", "user", "assistant"]] = {
 }
 SPEAKER = re.compile(r"\n\n(Human|Assistant):")
 MARKED = re.compile(r"###\s*(Human|Assistant|User|System):")  # as openassistant-guanaco
-KEPT = ("messages", "conversations", "conversation", "dialogue", "dialog", "chat", "data")
+TURN_FIELDS = ("messages", "conversations", "conversation", "dialogue", "dialog", "chat", "data")
 TOOLS = "a dialogue with tools"
 
 
@@ -55,7 +55,7 @@ def is_dialogue(value: object) -> bool:
 
 def turns_of(fields: Fields) -> Any:
     """Return the list of turns that a row holds, None where it holds none."""
-    inner = next((turns for one in _inside(fields) if (turns := _listed(one)) is not None), None)
+    inner = next((turns for part in _inside(fields) if (turns := _listed(part)) is not None), None)
     turns = _listed(fields)
     if turns is not None or inner is not None:
         return inner if turns is None else turns
@@ -63,8 +63,8 @@ def turns_of(fields: Fields) -> Any:
     if isinstance(text, str) and {"Human", "Assistant"} <= {*MARKED.findall(text)}:
         _, *parts = MARKED.split(text)
         return [
-            {"role": "user" if who == "Human" else who.lower(), "content": words}
-            for who, words in zip(parts[::2], parts[1::2], strict=True)
+            {"role": "user" if speaker == "Human" else speaker.lower(), "content": words}
+            for speaker, words in zip(parts[::2], parts[1::2], strict=True)
         ]
     return None
 
@@ -72,11 +72,11 @@ def turns_of(fields: Fields) -> Any:
 def _inside(fields: Fields) -> list[Fields]:
     """Return the objects in which exports put a dialogue, as `{"conversation": {"messages": ...}}`
     does."""
-    return [value for key in KEPT if isinstance(value := fields.get(key), dict)]
+    return [value for key in TURN_FIELDS if isinstance(value := fields.get(key), dict)]
 
 
 def _listed(fields: Fields) -> Any:
-    for key in KEPT:
+    for key in TURN_FIELDS:
         value: Any = fields.get(key)
         if is_dialogue(value):
             return value
@@ -89,7 +89,7 @@ def _listed(fields: Fields) -> Any:
     return None
 
 
-def with_tools(fields: Fields) -> bool:
+def offers_tools(fields: Fields) -> bool:
     """Return whether a row offers tools or its turns use some."""
     for place in (fields, *_inside(fields)):
         offered = place.get("tools") or place.get("functions")
@@ -102,7 +102,7 @@ def with_tools(fields: Fields) -> bool:
 def is_exchange(fields: Fields) -> bool:
     """Return whether a row holds a dialogue of a user and a model, without tools."""
     turns = turns_of(fields)
-    if turns is None or with_tools(fields):
+    if turns is None or offers_tools(fields):
         return False
     roles = [_role(turn) for turn in turns if isinstance(turn, dict)]
     return "user" in roles and "assistant" in roles[roles.index("user") :]
@@ -110,7 +110,7 @@ def is_exchange(fields: Fields) -> bool:
 
 def exchange(row: Row) -> Exchange:
     """Return the first exchange of a row's dialogue. Skipped: tools, no answer, no text."""
-    if with_tools(row.fields):
+    if offers_tools(row.fields):
         raise Skipped(TOOLS)
     turns = messages(row, turns_of(row.fields))
     unused = ["a system message is not used"] if row.fields.get("system") else []
@@ -142,13 +142,13 @@ def _is_empty_system(turn: Any) -> bool:
     return content is None or (isinstance(content, str) and not content.strip())
 
 
-def marked(text: str) -> list[Message]:
+def marked_turns(text: str) -> list[Message]:
     """Read the turns of a dialogue as HH-RLHF writes it. Skipped: turns that do not alternate or
     are empty."""
     before, *parts = SPEAKER.split(text)
     speakers, words = parts[::2], [part.strip() for part in parts[1::2]]
-    wanted = ["Human" if n % 2 == 0 else "Assistant" for n in range(len(speakers))]
-    if before.strip() or speakers != wanted:
+    alternating = ["Human" if n % 2 == 0 else "Assistant" for n in range(len(speakers))]
+    if before.strip() or speakers != alternating:
         raise Skipped("turns do not alternate")
     if not all(words):
         raise Skipped("empty turn")

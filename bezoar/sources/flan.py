@@ -35,48 +35,48 @@ class Row(NamedTuple):
     target: str
 
 
-def read(wanted: HubFlan, seed: int) -> Source:
+def read(settings: HubFlan, seed: int) -> Source:
     """The queries drawn, in order of sub-mixture, task and hash. A fetch that was killed goes on
     after its last whole file. BadInput: what cannot be reached, a column that is missing, or
     nothing drawn."""
-    commit = hub.resolve(wanted)
+    commit = hub.resolve(settings)
     chosen = {
         mixture: {
-            pattern: _spread(hub.select(wanted, commit, [pattern]), wanted.shards)
-            for pattern in getattr(wanted.mixtures, mixture)
+            pattern: _spread(hub.select(settings, commit, [pattern]), settings.shards)
+            for pattern in getattr(settings.mixtures, mixture)
         }
         for mixture in get_args(Mixture)
     }
-    names = [name for patterns in chosen.values() for each in patterns.values() for name in each]
+    names = [name for patterns in chosen.values() for paths in patterns.values() for name in paths]
     key = work.fingerprint(
         commit=commit,
         chosen=chosen,
-        per_task=wanted.per_task,
-        task_share=wanted.task_share,
+        per_task=settings.per_task,
+        task_share=settings.task_share,
         seed=seed,
         code=work.content(__file__),
     )
-    drawn: dict[str, _Draw] = {}
+    draws: dict[str, _Draw] = {}
     with (
         work.scratch("fetch", f"flan-{key}") as folder,
         progress.bar("fetch flan: files", len(names)) as advance,
     ):
         for mixture, patterns in chosen.items():
-            draw = drawn[mixture] = _Draw(wanted, mixture, seed, folder / f"{mixture}.json")
-            for name in (name for each in patterns.values() for name in each):
+            draw = draws[mixture] = _Draw(settings, mixture, seed, folder / f"{mixture}.json")
+            for name in (name for paths in patterns.values() for name in paths):
                 if name not in draw.finished:
-                    draw.take(name, _batches(wanted, commit, name))
+                    draw.take(name, _batches(settings, commit, name))
                 advance(1)
-    if not any(draw.kept for draw in drawn.values()):
-        raise BadInput(f"{wanted.repository}@{commit[:12]}: no row is usable")
+    if not any(draw.rows_by_task for draw in draws.values()):
+        raise BadInput(f"{settings.repository}@{commit[:12]}: no row is usable")
     numbers: Counter[str] = Counter()
     rows: Counter[str] = Counter()
     queries = []
-    for mixture, draw in drawn.items():
-        folders = {name: p for p, each in chosen[mixture].items() for name in each}
+    for mixture, draw in draws.items():
+        folders = {name: p for p, paths in chosen[mixture].items() for name in paths}
         for task, row in draw.rows():
             numbers[task] += 1
-            rows[hub.title(wanted, commit, folders[row.file])] += 1
+            rows[hub.title(settings, commit, folders[row.file])] += 1
             queries.append(
                 Query.model_validate(
                     {
@@ -85,23 +85,23 @@ def read(wanted: HubFlan, seed: int) -> Source:
                         "task": task,
                         "query": row.query,
                         "target": row.target,
-                        "source": hub.title(wanted, commit, row.file),
-                        "licence": wanted.licence,
+                        "source": hub.title(settings, commit, row.file),
+                        "licence": settings.licence,
                     }
                 )
             )
     left_out: Counter[str] = Counter()
-    for draw in drawn.values():
+    for draw in draws.values():
         left_out.update(draw.left_out)
     account = {
         "source": "hub",
-        "parts": [hub.account(wanted, commit, names)],
+        "parts": [hub.account(settings, commit, names)],
         "rows": rows,
         "left_out": left_out,
-        "beyond_limit": sum(d.read for d in drawn.values()) - len(queries) - left_out.total(),
+        "beyond_limit": sum(d.read for d in draws.values()) - len(queries) - left_out.total(),
         # the paper's counts: cot 18, niv2 1,560, t0 193, flan2021 142
-        "tasks": {mixture: len(draw.kept) for mixture, draw in drawn.items()},
-        "read": {mixture: draw.read for mixture, draw in drawn.items()},
+        "tasks": {mixture: len(draw.rows_by_task) for mixture, draw in draws.items()},
+        "read": {mixture: draw.read for mixture, draw in draws.items()},
     }
     return Source({"queries.jsonl": queries}, account)
 
@@ -110,22 +110,22 @@ class _Draw:
     """What stays of one sub-mixture, and which files it has seen: kept in a file of its own after
     each of them."""
 
-    def __init__(self, wanted: HubFlan, mixture: str, seed: int, path: Path) -> None:
-        self.most, self.share, self.seed = wanted.per_task, wanted.task_share, seed
+    def __init__(self, settings: HubFlan, mixture: str, seed: int, path: Path) -> None:
+        self.most, self.share, self.seed = settings.per_task, settings.task_share, seed
         self.mixture, self.path = mixture, path
         self.finished: list[str] = []
         self.read = 0
         self.left_out: Counter[str] = Counter()
-        self.kept: dict[str, dict[str, Row]] = {}  # task -> rank -> row
+        self.rows_by_task: dict[str, dict[str, Row]] = {}  # task -> rank -> row
         if path.exists():
-            told: Any = files.read_json(path)
-            self.finished, self.read = told["finished"], told["read"]
-            self.left_out = Counter(told["left_out"])
-            self.kept = {
+            saved: Any = files.read_json(path)
+            self.finished, self.read = saved["finished"], saved["read"]
+            self.left_out = Counter(saved["left_out"])
+            self.rows_by_task = {
                 task: {rank: Row(*row) for rank, row in rows.items()}
-                for task, rows in told["kept"].items()
+                for task, rows in saved["kept"].items()
             }
-        self.bounds = {task: self._bound(rows) for task, rows in self.kept.items()}
+        self.bounds = {task: self._bound(rows) for task, rows in self.rows_by_task.items()}
         self.tasks: dict[str, bool] = {}  # whether a task is drawn
 
     def take(self, name: str, batches: Iterator[dict[str, list[str | None]]]) -> None:
@@ -135,20 +135,20 @@ class _Draw:
                 self.read += 1
                 if reason := self._offer(name, *row):
                     self.left_out[reason] += 1
-        for task, rows in self.kept.items():
+        for task, rows in self.rows_by_task.items():
             self._prune(task, rows)
         self.finished.append(name)
-        told = {
+        state = {
             "finished": self.finished,
             "read": self.read,
             "left_out": self.left_out,
-            "kept": self.kept,
+            "kept": self.rows_by_task,
         }
-        files.write(self.path, [json.dumps(told, ensure_ascii=False)])
+        files.write(self.path, [json.dumps(state, ensure_ascii=False)])
 
     def rows(self) -> Iterator[tuple[str, Row]]:
         """(task, row) of all that stay, in order."""
-        for task, rows in sorted(self.kept.items()):
+        for task, rows in sorted(self.rows_by_task.items()):
             yield from ((task, row) for _, row in sorted(rows.items()))
 
     def _offer(
@@ -175,7 +175,7 @@ class _Draw:
         rank = hashlib.sha256(f"{self.seed}\0{task}\0{query}\0{target}".encode()).hexdigest()[:32]
         if rank > self.bounds.get(task, LAST):
             return None
-        rows = self.kept.setdefault(task, {})
+        rows = self.rows_by_task.setdefault(task, {})
         row = Row(name, query, target)
         rows[rank] = min(row, rows.get(rank, row))
         if len(rows) > 4 * self.most:
@@ -198,7 +198,7 @@ def _spread(names: list[str], most: int | None) -> list[str]:
     return [names[i * len(names) // most] for i in range(most)]
 
 
-def _batches(wanted: HubFlan, commit: str, name: str) -> Iterator[dict[str, list[str | None]]]:
+def _batches(settings: HubFlan, commit: str, name: str) -> Iterator[dict[str, list[str | None]]]:
     """A file's columns, `BATCH` rows at a time, fetched a column at once and never written to disk.
 
     Not by `datasets`, which decodes a row group whole: with files of one row group and 150 MiB it
@@ -207,22 +207,22 @@ def _batches(wanted: HubFlan, commit: str, name: str) -> Iterator[dict[str, list
     from pyarrow import ArrowException, types
     from pyarrow.parquet import ParquetFile
 
-    where = hub.title(wanted, commit, name)
-    folder = "" if wanted.kind == "model" else f"{wanted.kind}s/"
+    title = hub.title(settings, commit, name)
+    folder = "" if settings.kind == "model" else f"{settings.kind}s/"
     try:
         with (
-            hub.reached(wanted),
-            HfFileSystem().open(f"{folder}{wanted.repository}@{commit}/{name}", "rb") as source,
+            hub.explain_errors(settings),
+            HfFileSystem().open(f"{folder}{settings.repository}@{commit}/{name}", "rb") as source,
             ParquetFile(source) as table,
         ):
-            held = {field.name: field.type for field in table.schema_arrow}
+            kinds = {field.name: field.type for field in table.schema_arrow}
             text = (types.is_string, types.is_large_string)
             for column in COLUMNS:
-                if not (column in held and any(is_text(held[column]) for is_text in text)):
-                    told = ", ".join(f"{key} ({kind})" for key, kind in held.items())
-                    raise BadInput(f"{where}: no column {column} of text; has {told}")
+                if not (column in kinds and any(is_text(kinds[column]) for is_text in text)):
+                    listing = ", ".join(f"{key} ({type_})" for key, type_ in kinds.items())
+                    raise BadInput(f"{title}: no column {column} of text; has {listing}")
             for batch in table.iter_batches(batch_size=BATCH, columns=list(COLUMNS)):
                 yield batch.to_pydict()
     except (ArrowException, UnicodeDecodeError) as error:
         why = str(error).partition("\n")[0]
-        raise BadInput(f"{where}: is no whole parquet file of text ({why})") from None
+        raise BadInput(f"{title}: is no whole parquet file of text ({why})") from None

@@ -33,88 +33,96 @@ SHOWN = 12  # file names in a message
 MIB = 2**20
 
 
-def read(name: str, wanted: Hub, seed: int) -> Source:
+def read(name: str, settings: Hub, seed: int) -> Source:
     """The records of one fetch out of the files of `wanted.parts`. BadInput: what cannot be
     reached or is not there, and what the readers refuse."""
     files, parts = [], []
-    for part in wanted.parts:
+    for part in settings.parts:
         commit = resolve(part)
         names = select(part, commit, part.files)
         folder = download(part, commit, names)
-        files += [File(folder / each, title(part, commit, each), part.licence) for each in names]
+        files += [File(folder / path, title(part, commit, path), part.licence) for path in names]
         parts.append(account(part, commit, names))
-    source = readers.read(name, files, wanted.limit, seed, f"fetch.{name}", how=wanted)
+    source = readers.read(name, files, settings.limit, seed, f"fetch.{name}", settings=settings)
     return Source(source.tables, {"source": "hub", "parts": parts, **source.account})
 
 
 def base(
-    wanted: HubBase, out: Path, tried: Callable[[Path], object] = lambda folder: None
+    settings: HubBase, out: Path, rehearse: Callable[[Path], object] = lambda folder: None
 ) -> dict[str, object]:
     """Put the base model at `out`, whole or not at all; returns the account of it. The tokenizer
     is proven, and the model `tried`, before the weights are downloaded. BadInput: as for `read`;
     pickled weights only, or a model that weights.model_files, tokenizer.account or `tried` refuses.
     """
-    commit = resolve(wanted)
-    names, tensors = _model_names(wanted, commit)
+    commit = resolve(settings)
+    names, tensors = _model_names(settings, commit)
     with tempfile.TemporaryDirectory() as scratch:
         model = Path(scratch)
-        cached = download(wanted, commit, [n for n in names if n not in tensors])
-        for each in names:
-            if each not in tensors:
-                shutil.copyfile(cached / each, model / Path(each).name)
+        cached = download(settings, commit, [n for n in names if n not in tensors])
+        for name in names:
+            if name not in tensors:
+                shutil.copyfile(cached / name, model / Path(name).name)
         try:
             weights.refuse_code(model)
             mended = weights.mend(model)
-            told = tokenizer.account(model, wanted.repository, isinstance(wanted, FurtherHub))
-            tried(model)
-            cached = download(wanted, commit, tensors)
-            for each in tensors:
-                (model / Path(each).name).symlink_to((cached / each).resolve())
+            token_account = tokenizer.account(
+                model, settings.repository, isinstance(settings, FurtherHub)
+            )
+            rehearse(model)
+            cached = download(settings, commit, tensors)
+            for name in tensors:
+                (model / Path(name).name).symlink_to((cached / name).resolve())
             chosen = weights.model_files(model)
         except BadInput as error:
-            said = str(error).removeprefix("error: ")
-            raise BadInput(said.replace(scratch, f"{wanted.repository}@{commit[:12]}")) from None
+            message = str(error).removeprefix("error: ")
+            raise BadInput(
+                message.replace(scratch, f"{settings.repository}@{commit[:12]}")
+            ) from None
         for path in set(model.iterdir()) - set(chosen):
             path.unlink()
         work.publish(model, out, link=True)
     return {
         "source": "hub",
-        "parts": [account(wanted, commit, names)],
+        "parts": [account(settings, commit, names)],
         "files": [path.name for path in chosen],
         **({"mended": mended} if mended else {}),
-        **told,
+        **token_account,
     }
 
 
-def described(wanted: HubBase) -> Path:
+def small_files(settings: HubBase) -> Path:
     """The folder of all files of a base but its weights, which are fetched where they are not in
     the cache. BadInput: as for `base`, as far as can be told without the weights."""
-    commit = resolve(wanted)
-    names, tensors = _model_names(wanted, commit)
-    folder = download(wanted, commit, [name for name in names if name not in tensors])
+    commit = resolve(settings)
+    names, tensors = _model_names(settings, commit)
+    folder = download(settings, commit, [name for name in names if name not in tensors])
     try:
         weights.refuse_code(folder)
     except BadInput as error:
-        said = str(error).removeprefix("error: ")
-        raise BadInput(said.replace(str(folder), f"{wanted.repository}@{commit[:12]}")) from None
+        message = str(error).removeprefix("error: ")
+        raise BadInput(
+            message.replace(str(folder), f"{settings.repository}@{commit[:12]}")
+        ) from None
     return folder
 
 
-def _model_names(wanted: HubBase, commit: str) -> tuple[list[str], list[str]]:
+def _model_names(settings: HubBase, commit: str) -> tuple[list[str], list[str]]:
     """The files of a base, and those of them that are weights. BadInput: pickled weights only."""
-    there = listing(wanted, commit)
-    names = sorted(n for n in there if any(_fits(n, p) for p in wanted.files) and not _refused(n))
+    listed = listing(settings, commit)
+    names = sorted(
+        n for n in listed if any(_fits(n, p) for p in settings.files) and not _refused(n)
+    )
     tensors = [n for n in names if n.endswith(".safetensors")]
     if not tensors:
-        pickles = [n for n in there if any(_fits(n, p) for p in weights.PICKLES)]
-        held = (
+        pickles = [n for n in listed if any(_fits(n, p) for p in weights.PICKLES)]
+        fault = (
             f"only pickled weights ({', '.join(pickles[:SHOWN])}), which can run code when they "
             "are loaded and are not downloaded"
             if pickles
             else "no weights (*.safetensors) among the files that are wanted"
         )
         raise BadInput(
-            f"{wanted.repository}@{commit[:12]}: {held}; name a revision that holds "
+            f"{settings.repository}@{commit[:12]}: {fault}; name a revision that holds "
             "model.safetensors (a pull request that converts them has a commit of its own), or "
             "convert them yourself and put the model into local/base (profile local)"
         )
@@ -144,7 +152,7 @@ def resolve(part: Repository) -> str:
     from huggingface_hub import HfApi
 
     _quiet()
-    with reached(part):
+    with explain_errors(part):
         tip = HfApi().resolve_revision(part.repository, repo_type=part.kind, revision=part.ref)
     commit = str(tip.resolved)
     if not commit.startswith(part.revision):
@@ -165,7 +173,7 @@ def listing(part: Repository, commit: str) -> list[str]:
     try:
         tree = get_cached_repo_tree(part.repository, repo_type=part.kind, revision=commit)
     except CachedRepoTreeNotFoundError:
-        with reached(part):
+        with explain_errors(part):
             names = HfApi().list_repo_files(part.repository, repo_type=part.kind, revision=commit)
     else:
         names = [entry.path for entry in tree]
@@ -181,15 +189,15 @@ def listing(part: Repository, commit: str) -> list[str]:
 def select(part: Repository, commit: str, patterns: Sequence[str]) -> list[str]:
     """The files at a commit that `patterns` name, in their order; those of one pattern in order of
     their names. BadInput: a pattern that fits none, or a file that runs code."""
-    there = listing(part, commit)
+    listed = listing(part, commit)
     chosen: list[str] = []
     for pattern in patterns:
-        fitting = [name for name in there if _fits(name, pattern)]
+        fitting = [name for name in listed if _fits(name, pattern)]
         if not fitting:
-            shown = ", ".join(there[:SHOWN]) + (", ..." if len(there) > SHOWN else "")
+            listing_text = ", ".join(listed[:SHOWN]) + (", ..." if len(listed) > SHOWN else "")
             raise BadInput(
                 f"{part.repository}@{commit[:12]}: no file is called {pattern}; there are "
-                f"{shown or 'none'}"
+                f"{listing_text or 'none'}"
             )
         chosen += [name for name in fitting if name not in chosen]
     for name in filter(_refused, chosen):
@@ -206,7 +214,7 @@ def download(part: Repository, commit: str, names: Sequence[str]) -> Path:
     from huggingface_hub import snapshot_download
 
     _quiet()
-    with reached(part):
+    with explain_errors(part):
         folder = snapshot_download(
             part.repository,
             repo_type=part.kind,
@@ -225,9 +233,9 @@ def _lines(label: str) -> type[Any]:
     class Written(tqdm):
         """Shows nothing itself. Its total grows as files are begun."""
 
-        def __init__(self, *args: Any, **named: Any) -> None:
-            super().__init__(*args, **(named | {"disable": True}))  # type: ignore[no-untyped-call]
-            counts = str(named.get("desc")).startswith("Reconstructing")
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            super().__init__(*args, **(kwargs | {"disable": True}))  # type: ignore[no-untyped-call]
+            counts = str(kwargs.get("desc")).startswith("Reconstructing")
             self.lines = progress.Lines(label, 0) if counts else None
 
         def update(self, n: float | None = 1) -> bool | None:
@@ -240,7 +248,7 @@ def _lines(label: str) -> type[Any]:
 
 
 @contextmanager
-def reached(part: Repository) -> Iterator[None]:
+def explain_errors(part: Repository) -> Iterator[None]:
     """Turn what can go wrong between here and the Hub into a BadInput that says what to do."""
     import httpx2  # huggingface_hub's client
     from huggingface_hub import constants
@@ -253,7 +261,7 @@ def reached(part: Repository) -> Iterator[None]:
         RevisionResolutionError,
     )
 
-    ready()
+    prepare_client()
     page = "/".join(
         [constants.ENDPOINT, *([f"{part.kind}s"] if part.kind != "model" else []), part.repository]
     )
@@ -283,12 +291,12 @@ def reached(part: Repository) -> Iterator[None]:
         causes: list[BaseException] = [error]
         while cause := causes[-1].__cause__:
             causes.append(cause)
-        if any(isinstance(each, OfflineModeIsEnabled) for each in causes):
+        if any(isinstance(cause, OfflineModeIsEnabled) for cause in causes):
             raise BadInput(
                 f"{part.repository}: not in the cache ({constants.HF_HUB_CACHE}), and "
                 "HF_HUB_OFFLINE forbids to fetch it; run once with HF_HUB_OFFLINE=0"
             ) from None
-        refused = next((each for each in causes if isinstance(each, HfHubHTTPError)), None)
+        refused = next((cause for cause in causes if isinstance(cause, HfHubHTTPError)), None)
         why = f"HTTP {refused.response.status_code}" if refused else type(causes[-1]).__name__
         raise BadInput(
             f"{part.repository}: {page} cannot be read ({why}); check the network (behind a "
@@ -297,7 +305,7 @@ def reached(part: Repository) -> Iterator[None]:
 
 
 @cache
-def ready() -> None:
+def prepare_client() -> None:
     """Have huggingface_hub give up on a server that says nothing, and fetch by plain HTTP.
 
     Its client waits for ever without a timeout, and so does Xet where a mirror announces it and
@@ -309,16 +317,16 @@ def ready() -> None:
 
     def limit(request: httpx2.Request) -> None:
         # most calls of the library ask for no limit in so many words
-        told = request.extensions.get("timeout") or {}
+        timeouts = request.extensions.get("timeout") or {}
         seconds = constants.HF_HUB_DOWNLOAD_TIMEOUT
         request.extensions["timeout"] = {
-            step: told.get(step) or seconds for step in ("connect", "read", "write", "pool")
+            step: timeouts.get(step) or seconds for step in ("connect", "read", "write", "pool")
         }
 
     def client() -> httpx2.Client:
-        made = default_client_factory()
-        made.event_hooks["request"].append(limit)
-        return made
+        http_client = default_client_factory()
+        http_client.event_hooks["request"].append(limit)
+        return http_client
 
     set_client_factory(client)
     if "HF_HUB_DISABLE_XET" not in os.environ:

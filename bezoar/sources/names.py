@@ -52,7 +52,7 @@ class Name(NamedTuple):
     folder: PurePosixPath
 
 
-def named(path: str, accents: bool = False) -> Name:
+def parse_path(path: str, accents: bool = False) -> Name:
     """Return the task, in [a-z0-9_], and the split of a file, by its path below a folder. With
     `accents` two files' names stay two where an accent alone tells them apart."""
     place = PurePosixPath(path)
@@ -83,26 +83,33 @@ def printable(name: str) -> str:
 
 def split_of(fields: Mapping[str, Any]) -> str:
     """Return the split that a row itself names in a column, "" where it names none."""
-    told = next((fields[key] for key in ("split", "partition") if key in fields), None)
-    return _without_split(_words(told))[1] if isinstance(told, str) else ""
+    value = next((fields[key] for key in ("split", "partition") if key in fields), None)
+    return _without_split(_words(value))[1] if isinstance(value, str) else ""
 
 
 def distinct(paths: Sequence[str]) -> dict[str, Name]:
     """Name all files together. Files that stand for the same task in two folders are two tasks,
     told apart by the folders' names."""
-    names, exact = ({path: named(path, accents) for path in paths} for accents in (False, True))
-    meant = {(names[path].task, names[path].folder, exact[path].task) for path in paths}
-    alike = {task for task, count in Counter(each[:2] for each in meant).items() if count > 1}
+    names, exact = (
+        {path: parse_path(path, accents) for path in paths} for accents in (False, True)
+    )
+    identities = {(names[path].task, names[path].folder, exact[path].task) for path in paths}
+    alike = {
+        task for task, count in Counter(entry[:2] for entry in identities).items() if count > 1
+    }
     names = {
         path: exact[path] if (name.task, name.folder) in alike else name
         for path, name in names.items()
     }
     folders = {(name.task, name.folder) for name in names.values()}
-    twice = {task for task, count in Counter(task for task, _ in folders).items() if count > 1}
-    return {path: _told_apart(name) if name.task in twice else name for path, name in names.items()}
+    repeated = {task for task, count in Counter(task for task, _ in folders).items() if count > 1}
+    return {
+        path: _with_folder_name(name) if name.task in repeated else name
+        for path, name in names.items()
+    }
 
 
-def _told_apart(name: Name) -> Name:
+def _with_folder_name(name: Name) -> Name:
     words = _words(str(name.folder))
     return name._replace(task=_overlap("_".join(words), name.task))
 
@@ -122,16 +129,16 @@ def _words(name: str, accents: bool = False) -> list[str]:
 
 def _without_split(words: list[str]) -> tuple[list[str], str]:
     """Return a file's words without its split and what else says nothing, and the split."""
-    kept, split = list(words), ""
-    while kept and (
-        kept[-1] in SPLITS or kept[-1] in FILLERS or re.fullmatch(r"head\d+", kept[-1])
+    rest, split = list(words), ""
+    while rest and (
+        rest[-1] in SPLITS or rest[-1] in FILLERS or re.fullmatch(r"head\d+", rest[-1])
     ):
-        last = kept.pop()
+        last = rest.pop()
         split = split or SPLITS.get(last, "")
-    if not split and kept and kept[0] in SPLITS:
-        split = SPLITS[kept.pop(0)]
-        kept = [] if SIZES.issuperset(kept) else kept  # train_xl, dev_rand_split
-    return kept, split
+    if not split and rest and rest[0] in SPLITS:
+        split = SPLITS[rest.pop(0)]
+        rest = [] if SIZES.issuperset(rest) else rest  # train_xl, dev_rand_split
+    return rest, split
 
 
 def _is_plain(folder: str) -> bool:

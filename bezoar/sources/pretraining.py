@@ -38,7 +38,7 @@ def grow(corpus: Sequence[str], size: GrownBase, seed: int, out: Path) -> None:
         corpus=list(corpus),
         size=size.model_dump(),
         seed=seed,
-        template=_rendered(),
+        template=_template_text(),
         code=work.content(__file__),
         versions=[version(name) for name in ("torch", "transformers", "tokenizers")],
         cpu=arithmetic.in_force(),
@@ -59,7 +59,7 @@ def grow(corpus: Sequence[str], size: GrownBase, seed: int, out: Path) -> None:
         work.publish(base, out)
 
 
-def _rendered() -> str:
+def _template_text() -> str:
     """The chat template's own words: they stand in every prompt, so they should be few tokens."""
     return chat.prompt([Message(role="user", content="")])
 
@@ -77,13 +77,13 @@ def _tokenizer(corpus: Sequence[str], size: GrownBase) -> Any:
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
         show_progress=False,
     )
-    template = [_rendered()] * max(1, len(corpus) // 10)
+    template = [_template_text()] * max(1, len(corpus) // 10)
     tokenizer.train_from_iterator([*corpus, *template], trainer)
     # BOS belongs to every text; EOS is learnt as the end of an answer, so training adds it there
     tokenizer.post_processor = processors.TemplateProcessing(
         single=f"{BOS} $A", special_tokens=[(BOS, tokenizer.token_to_id(BOS))]
     )
-    made = PreTrainedTokenizerFast(
+    fast = PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         pad_token=PAD,
         bos_token=BOS,
@@ -91,8 +91,8 @@ def _tokenizer(corpus: Sequence[str], size: GrownBase) -> Any:
         padding_side="left",
         model_max_length=size.positions,
     )
-    made.chat_template = chat.template(made)
-    return made
+    fast.chat_template = chat.template(fast)
+    return fast
 
 
 def _blocks(tokenizer: Any, corpus: Sequence[str], sequence: int) -> Any:

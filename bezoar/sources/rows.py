@@ -42,18 +42,18 @@ CELL = 2**24  # ours: characters in a cell
 class Row(NamedTuple):
     """Hold a JSON object and where it stands ("file:line"), for messages."""
 
-    where: str
+    place: str
     fields: Fields
 
     def text(self, key: str) -> str:
         """Return a field that must be text. BadInput: it is missing, null or something else."""
         if key not in self.fields:
             raise BadInput(
-                f"{self.where}: {key}: missing; the fields here are {', '.join(self.fields)}"
+                f"{self.place}: {key}: missing; the fields here are {', '.join(self.fields)}"
             )
         return self.checked(key, self.fields[key])
 
-    def said(self, key: str) -> str:
+    def as_text(self, key: str) -> str:
         """Return a field of text as `text` does. A number is its digits, null and NaN are ""."""
         value = self.fields.get(key, MISSING)
         if missing(value):
@@ -66,24 +66,24 @@ class Row(NamedTuple):
         """Return a field that must be a list of text, not empty."""
         values = self.fields.get(key)
         if not isinstance(values, list) or not values:
-            raise BadInput(f"{self.where}: {key}: a list of text is expected, got {values!r:.60}")
+            raise BadInput(f"{self.place}: {key}: a list of text is expected, got {values!r:.60}")
         return [self.checked(key, value) for value in values]
 
     def integer(self, key: str) -> int:
         """Return a field that must be a whole number."""
         value = self.fields.get(key)
         if not isinstance(value, int) or isinstance(value, bool):
-            raise BadInput(f"{self.where}: {key}: a whole number is expected, got {value!r:.60}")
+            raise BadInput(f"{self.place}: {key}: a whole number is expected, got {value!r:.60}")
         return value
 
     def checked(self, key: str, value: object) -> str:
         """Return `value` if UTF-8 can hold its text. JSON can escape half a surrogate pair."""
         if not isinstance(value, str):
-            raise BadInput(f"{self.where}: {key}: text is expected, got {value!r:.60}")
+            raise BadInput(f"{self.place}: {key}: text is expected, got {value!r:.60}")
         try:
             value.encode()
         except UnicodeEncodeError:
-            raise BadInput(f"{self.where}: {key}: half a surrogate pair; mend the text") from None
+            raise BadInput(f"{self.place}: {key}: half a surrogate pair; mend the text") from None
         return value
 
 
@@ -119,7 +119,7 @@ def values(path: Path) -> Iterator[tuple[str, Any]]:
             except (ValueError, RecursionError) as error:
                 raise _broken(f"{path}:{number}", error) from None
         return
-    parsed = _whole(path)
+    parsed = _parse_all(path)
     if len(parsed) == 1 and isinstance(parsed[0], list):
         yield from ((f"{path}: item {n}", value) for n, value in enumerate(parsed[0], 1))
     elif len(parsed) == 1:
@@ -128,29 +128,29 @@ def values(path: Path) -> Iterator[tuple[str, Any]]:
         yield from ((f"{path}: object {n}", value) for n, value in enumerate(parsed, 1))
 
 
-def rows(path: Path, known: Callable[[Fields], bool] = bool) -> Iterator[Row]:
+def rows(path: Path, is_row: Callable[[Fields], bool] = bool) -> Iterator[Row]:
     """Yield the JSON objects of `path`. Where the file is one object that is not `known` as a row
     and holds a list of objects (`{"data": [...]}`), its items are the rows. BadInput: a value that
     is no object."""
     source = values(path)
-    where, value = next(source, ("", None))
-    if not where:  # a list or a table without a row
+    place, value = next(source, ("", None))
+    if not place:  # a list or a table without a row
         return
     following = next(source, None)
-    if following is None and isinstance(value, dict) and not known(value):
+    if following is None and isinstance(value, dict) and not is_row(value):
         key = wrap(value)
-        lists = [name for name in _holding(value) if name == key or known(value[name][0])]
+        lists = [name for name in _holding(value) if name == key or is_row(value[name][0])]
         if len(lists) > 1:
             raise BadInput(
-                f"{where}: holds several lists of rows ({', '.join(lists)}); give each of them a "
+                f"{place}: holds several lists of rows ({', '.join(lists)}); give each of them a "
                 "file of its own"
             )
-        inside = value[key] if key else _frame(value, known)
+        inside = value[key] if key else _frame(value, is_row)
         if inside:
-            inner = ((f"{where}: {key}[{n}]", item) for n, item in enumerate(inside))
+            inner = ((f"{place}: {key}[{n}]", item) for n, item in enumerate(inside))
             yield from (_row(place, _unboxed(item)) for place, item in inner)
             return
-    yield _row(where, value)
+    yield _row(place, value)
     if following is not None:
         yield _row(*following)
     for place, item in source:
@@ -161,8 +161,8 @@ def wrap(fields: Fields) -> str:
     """Return the field of an object that holds rows: a name that says so, or its one list of
     objects. The result is "" where there is none."""
     holding = _holding(fields)
-    named = [key for key in WRAPS if key in holding]
-    return named[0] if named else holding[0] if len(holding) == 1 else ""
+    by_name = [key for key in WRAPS if key in holding]
+    return by_name[0] if by_name else holding[0] if len(holding) == 1 else ""
 
 
 def _holding(fields: Fields) -> list[str]:
@@ -173,7 +173,7 @@ def _holding(fields: Fields) -> list[str]:
     ]
 
 
-def table(path: Path, delimiter: str, named: list[str] | None = None) -> Iterator[Row]:
+def table(path: Path, delimiter: str, column_names: list[str] | None = None) -> Iterator[Row]:
     """Yield the rows of a text table whose first row names its columns. A table without such a row
     has the names `named`, or numbers where that is empty. BadInput: a row with more or fewer
     cells, a quote that is not closed, or a cell that is too large."""
@@ -182,13 +182,13 @@ def table(path: Path, delimiter: str, named: list[str] | None = None) -> Iterato
     try:
         with containers.text(path) as source:
             reader = csv.reader(source, delimiter=delimiter, strict=True)
-            names = named or []
+            names = column_names or []
             for written in reader:
                 cells = _stripped(written) if delimiter == "|" else written
                 number, begins = reader.line_num, number + 1
                 if not any(cells) or (not names and cells[0] == "sep="):  # Excel's own first line
                     continue
-                if not names and named is None:
+                if not names and column_names is None:
                     names = columns(cells)
                     if twice := [name for name in names if name and names.count(name) > 1]:
                         raise BadInput(
@@ -200,8 +200,8 @@ def table(path: Path, delimiter: str, named: list[str] | None = None) -> Iterato
                 if len(cells) < len(names) or any(cells[len(names) :]):
                     raise BadInput(
                         f"{path}:{begins}: {len(names)} cells are expected, as the first row has "
-                        f"names, got {len(cells)}; put a cell that holds {_called(delimiter)} or a "
-                        "line break into double quotes"
+                        f"names, got {len(cells)}; put a cell that holds {_name_of(delimiter)} or "
+                        "a line break into double quotes"
                     )
                 yield Row(
                     f"{path}:{begins}",
@@ -210,7 +210,7 @@ def table(path: Path, delimiter: str, named: list[str] | None = None) -> Iterato
     except csv.Error as error:
         raise BadInput(
             f"{path}:{number + 1}: no row of a table ({error}); put a cell that holds "
-            f"{_called(delimiter)}, a quote or a line break into double quotes, and write a quote "
+            f"{_name_of(delimiter)}, a quote or a line break into double quotes, and write a quote "
             "in it twice"
         ) from None
     except UnicodeDecodeError as error:
@@ -219,7 +219,7 @@ def table(path: Path, delimiter: str, named: list[str] | None = None) -> Iterato
         raise containers.NotText(str(path), error) from None
 
 
-def _called(delimiter: str) -> str:
+def _name_of(delimiter: str) -> str:
     return "a tab" if delimiter == "\t" else repr(delimiter)
 
 
@@ -244,12 +244,12 @@ def _alike(first: Any, second: Any) -> bool:
     return objects or (_is_talk(first) and _is_talk(second))
 
 
-def _row(where: str, value: Any) -> Row:
+def _row(place: str, value: Any) -> Row:
     if _is_talk(value):
-        return Row(where, {"messages": value})
+        return Row(place, {"messages": value})
     if not isinstance(value, dict):
-        raise BadInput(f"{where}: a JSON object is expected, got {value!r:.60}")
-    return Row(where, value)
+        raise BadInput(f"{place}: a JSON object is expected, got {value!r:.60}")
+    return Row(place, value)
 
 
 def _unboxed(item: Any) -> Any:
@@ -259,19 +259,19 @@ def _unboxed(item: Any) -> Any:
     return item
 
 
-def _frame(value: Fields, known: Callable[[Fields], bool]) -> list[Fields]:
+def _frame(value: Fields, is_row: Callable[[Fields], bool]) -> list[Fields]:
     """Return the rows of an object as pandas writes a table: by columns, by rows, or split."""
     parts = list(value.values())
     if parts and all(isinstance(part, list) and len(part) == len(parts[0]) for part in parts):
         every = [dict(zip(value, cells, strict=True)) for cells in zip(*parts, strict=True)]
-        return every if every and known(every[0]) else []
+        return every if every and is_row(every[0]) else []
     columns, data = value.get("columns"), value.get("data")
     if isinstance(columns, list) and isinstance(data, list):
         cells = [row for row in data if isinstance(row, list) and len(row) == len(columns)]
         return [dict(zip(columns, row, strict=True)) for row in cells] if cells == data else []
     if not parts or not all(isinstance(part, dict) and part for part in parts):
         return []
-    if known(parts[0]):
+    if is_row(parts[0]):
         return parts
     ids = list(parts[0])
     if any(list(part) != ids for part in parts):
@@ -370,21 +370,21 @@ def _small(batch: Any) -> Iterator[Any]:
         yield batch.slice(start, 1000)
 
 
-def _whole(path: Path) -> list[Any]:
+def _parse_all(path: Path) -> list[Any]:
     # every line keeps its number: the blank ones that `lines` leaves out are put back
     text: list[str] = []
     for number, line in lines(path):
         text += [""] * (number - 1 - len(text)) + [line]
     joined, decoder = "\n".join(text), json.JSONDecoder()
     parsed: list[Any] = []
-    at = _next(joined, 0)
+    position = _skip_blanks(joined, 0)
     try:
-        while at < len(joined):
-            value, end = decoder.raw_decode(joined, at)
+        while position < len(joined):
+            value, end = decoder.raw_decode(joined, position)
             if parsed and not _alike(value, parsed[0]):
-                raise json.JSONDecodeError("Extra data", joined, at)
+                raise json.JSONDecodeError("Extra data", joined, position)
             parsed.append(value)
-            at = _next(joined, end)
+            position = _skip_blanks(joined, end)
         return parsed
     except json.JSONDecodeError as error:
         raise _broken(f"{path}:{error.lineno}", error) from None
@@ -392,14 +392,14 @@ def _whole(path: Path) -> list[Any]:
         raise _broken(str(path), error) from None
 
 
-def _next(text: str, at: int) -> int:
-    blanks = BLANKS.match(text, at)
-    return blanks.end() if blanks else at
+def _skip_blanks(text: str, position: int) -> int:
+    blanks = BLANKS.match(text, position)
+    return blanks.end() if blanks else position
 
 
-def _broken(where: str, error: Exception) -> BadInput:
+def _broken(place: str, error: Exception) -> BadInput:
     if isinstance(error, json.JSONDecodeError):
         detail = f"{error.msg[0].lower()}{error.msg[1:]}, column {error.colno}"
     else:
         detail = "nested too deeply" if isinstance(error, RecursionError) else str(error)
-    return BadInput(f"{where}: not JSON ({detail}); each row is one whole JSON object")
+    return BadInput(f"{place}: not JSON ({detail}); each row is one whole JSON object")

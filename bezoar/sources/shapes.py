@@ -64,11 +64,11 @@ def _answers(question: str, answer: str) -> Callable[[Fields], bool]:
     """Test a row for a question as text and an answer as text or as a number."""
 
     def fits(fields: Fields) -> bool:
-        said = fields.get(answer)
+        value = fields.get(answer)
         return (
             isinstance(fields.get(question), str)
-            and isinstance(said, str | int | float)
-            and not (isinstance(said, bool) or missing(said))
+            and isinstance(value, str | int | float)
+            and not (isinstance(value, bool) or missing(value))
         )
 
     return fits
@@ -112,21 +112,25 @@ PAIRED = [  # (question, answer) as text, in the names that people give them
 
 
 def _dolly(row: Row) -> RawSeed:
-    return RawSeed(row.said("instruction"), _context(row, "context"), row.said("response"), "")
+    return RawSeed(
+        row.as_text("instruction"), _context(row, "context"), row.as_text("response"), ""
+    )
 
 
 def _alpaca(row: Row) -> RawSeed:
-    return RawSeed(row.said("instruction"), _context(row, "input"), row.said("output"), "")
+    return RawSeed(row.as_text("instruction"), _context(row, "input"), row.as_text("output"), "")
 
 
 def _context(row: Row, key: str) -> str:
     # null is how some exports write "no context"
-    return row.said(key) if key in row.fields else ""
+    return row.as_text(key) if key in row.fields else ""
 
 
 def _self_instruct(row: Row) -> RawSeed:
-    first = Row(row.where, row.fields["instances"][0])
-    return RawSeed(row.said("instruction"), _context(first, "input"), first.said("output"), "")
+    first = Row(row.place, row.fields["instances"][0])
+    return RawSeed(
+        row.as_text("instruction"), _context(first, "input"), first.as_text("output"), ""
+    )
 
 
 def _chat(row: Row) -> RawSeed:
@@ -139,7 +143,7 @@ def _chat(row: Row) -> RawSeed:
 def _marked(row: Row) -> RawSeed:
     if _mark(row.fields) is False:
         raise Skipped("an answer that is marked as a bad one")
-    return RawSeed(row.said("prompt"), "", row.said("completion"), "")
+    return RawSeed(row.as_text("prompt"), "", row.as_text("completion"), "")
 
 
 def _mark(fields: Fields, numbers: bool = True) -> bool | None:
@@ -154,7 +158,11 @@ def _question(row: Row) -> RawSeed:
     system = any(row.fields.get(key) for key in ("system", "system_prompt"))
     unused = ["a system message is not used"] if system else []
     return RawSeed(
-        row.said(question), _context(row, "context"), _plain(row.said(answer)), "", unused
+        row.as_text(question),
+        _context(row, "context"),
+        _plain(row.as_text(answer)),
+        "",
+        unused,
     )
 
 
@@ -197,22 +205,22 @@ def seed(name: str, row: Row) -> RawSeed:
         raise Skipped("empty instruction or response")
     garbled = any(GARBLED.search(text) for text in (raw.instruction, raw.context, raw.response))
     unused = [*raw.unused, *([DECODED_TWICE] if garbled else [])]
-    named = "category" in row.fields and not missing(row.fields["category"])
-    category = row.said("category").strip() if named else ""
+    has_category = "category" in row.fields and not missing(row.fields["category"])
+    category = row.as_text("category").strip() if has_category else ""
     own_id = _own_id(row.fields.get("id"))
     return raw._replace(category=category, own_id=own_id, unused=unused)
 
 
 def _own_id(value: object) -> str:
     """Return a row's own id as text, "" where it has none that people read."""
-    known = isinstance(value, str | int) and not isinstance(value, bool)
-    return " ".join(str(value).split())[:OWN_ID] if known else ""
+    is_readable = isinstance(value, str | int) and not isinstance(value, bool)
+    return " ".join(str(value).split())[:OWN_ID] if is_readable else ""
 
 
 # --- pairs ---------------------------------------------------------------------------------------
 
 SIDES = (("chosen", "rejected"), ("chosen_messages", "rejected_messages"))
-ASKED = ("prompt", "question", "instruction", "query", "input")
+QUESTION_FIELDS = ("prompt", "question", "instruction", "query", "input")
 
 
 class Answered(NamedTuple):
@@ -232,8 +240,10 @@ TWO = (  # HelpSteer2, HelpSteer3, PKU-SafeRLHF
 
 
 def _is_pair(fields: Fields) -> bool:
-    question = any(isinstance(fields.get(key), str) for key in ASKED)
-    before = any(dialogues.is_dialogue(fields.get(key)) for key in (*dialogues.KEPT, "prompt"))
+    question = any(isinstance(fields.get(key), str) for key in QUESTION_FIELDS)
+    before = any(
+        dialogues.is_dialogue(fields.get(key)) for key in (*dialogues.TURN_FIELDS, "prompt")
+    )
     for names in SIDES:
         sides: list[Any] = [fields.get(name) for name in names]
         if all(isinstance(side, str) for side in sides):
@@ -274,8 +284,8 @@ def preference(row: Row) -> tuple[list[Message], str, str]:
     ]
     if any(not side or side[-1].role != "assistant" for side in dialogues_of_both):
         raise Skipped("no answer")
-    before, other = (side[:-1] for side in dialogues_of_both)
-    if before != other:
+    before, rejected_before = (side[:-1] for side in dialogues_of_both)
+    if before != rejected_before:
         raise Skipped("the two prompts differ")
     complete = bool(before) and before[0].role != "assistant"
     turns = before if complete else [*_before(row), *before]
@@ -300,28 +310,30 @@ def _sides(row: Row) -> tuple[Any, Any]:
                 raise Skipped("neither answer is preferred")
             sides = (row.text(first), row.text(second))
             return sides if value < even else sides[::-1]
-    raise BadInput(f"{row.where}: chosen, rejected: missing; have {', '.join(row.fields)}")
+    raise BadInput(f"{row.place}: chosen, rejected: missing; have {', '.join(row.fields)}")
 
 
 def _before(row: Row) -> list[Message]:
-    for key in (*dialogues.KEPT, "prompt", "context"):
+    for key in (*dialogues.TURN_FIELDS, "prompt", "context"):
         if dialogues.is_dialogue(row.fields.get(key)):
             return dialogues.messages(row, row.fields[key])
-    text = next((row.text(key) for key in ASKED if isinstance(row.fields.get(key), str)), "")
+    text = next(
+        (row.text(key) for key in QUESTION_FIELDS if isinstance(row.fields.get(key), str)), ""
+    )
     if SPEAKER.search(text):
-        return dialogues.marked(text.rstrip().removesuffix("\n\nAssistant:"))
+        return dialogues.marked_turns(text.rstrip().removesuffix("\n\nAssistant:"))
     return [Message(role="user", content=text.strip())] if text.strip() else []
 
 
 def _two_dialogues(chosen: str, rejected: str) -> tuple[list[Message], str, str]:
     sides = [side.rpartition("\n\nAssistant:") for side in (chosen, rejected)]
-    (before, mark, chosen), (other, other_mark, rejected) = sides
+    (before, mark, chosen), (rejected_before, other_mark, rejected) = sides
     if not mark or not other_mark:
         raise Skipped("no answer")
-    if before != other:
+    if before != rejected_before:
         raise Skipped("the two prompts differ")
     _checked([], chosen, rejected)
-    turns = dialogues.marked(before)
+    turns = dialogues.marked_turns(before)
     return _checked(dialogues.prompt("", turns), chosen, rejected)
 
 
@@ -347,22 +359,22 @@ def _is_category_tree(fields: Fields) -> bool:
 
 def _below(node: Fields) -> list[Any]:
     lists = (node.get("children"), node.get("subcategory"))
-    return [child for each in lists if isinstance(each, list) for child in each]
+    return [child for nodes in lists if isinstance(nodes, list) for child in nodes]
 
 
 def _is_count(value: object) -> bool:
-    whole = isinstance(value, float) and value.is_integer()  # a column with gaps
-    return missing(value) or whole or (isinstance(value, int) and not isinstance(value, bool))
+    is_whole = isinstance(value, float) and value.is_integer()  # a column with gaps
+    return missing(value) or is_whole or (isinstance(value, int) and not isinstance(value, bool))
 
 
 def topic(row: Row) -> tuple[str, int | None]:
     """Return a name and its number of sub-categories, None where the row does not say it."""
     count = row.fields.get("subcategories")
     if missing(count):
-        return row.said("name"), None
+        return row.as_text("name"), None
     if isinstance(count, float) and count.is_integer():  # a column with gaps
-        return row.said("name"), int(count)
-    return row.said("name"), row.integer("subcategories")
+        return row.as_text("name"), int(count)
+    return row.as_text("name"), row.integer("subcategories")
 
 
 def categories(row: Row, node: object = None) -> Iterator[tuple[str, int]]:
@@ -375,7 +387,7 @@ def categories(row: Row, node: object = None) -> Iterator[tuple[str, int]]:
         for child in _below(node):
             yield from categories(row, child)
     else:
-        raise BadInput(f"{row.where}: children: names or nodes are expected, got {node!r:.60}")
+        raise BadInput(f"{row.place}: children: names or nodes are expected, got {node!r:.60}")
 
 
 # --- the FLAN collection -------------------------------------------------------------------------
@@ -394,27 +406,29 @@ def instances(row: Row) -> Iterator[tuple[str, str, str]]:
     """Yield (query, target, licence or "") of each instance of a natural-instructions task. The
     query is the definition, then the input. The target is the first of the outputs, all of which
     are right."""
-    given = row.fields["Definition"]
+    value = row.fields["Definition"]
     definition = "\n".join(
-        row.texts("Definition") if isinstance(given, list) else [row.text("Definition")]
+        row.texts("Definition") if isinstance(value, list) else [row.text("Definition")]
     )
     licence = row.fields.get("Instance License") or []
-    named = ", ".join(licence) if isinstance(licence, list) else str(licence)
+    licence_text = ", ".join(licence) if isinstance(licence, list) else str(licence)
     for number, instance in enumerate(row.fields["Instances"]):
-        inner = Row(f"{row.where}: Instances[{number}]", instance)
+        inner = Row(f"{row.place}: Instances[{number}]", instance)
         if not isinstance(instance, dict):
             raise BadInput(
-                f"{inner.where}: an input and an output are expected, got {instance!r:.60}"
+                f"{inner.place}: an input and an output are expected, got {instance!r:.60}"
             )
         output = instance.get("output")
         target = inner.texts("output")[0] if isinstance(output, list) and output else ""
-        target = target if isinstance(output, list) else inner.said("output")
-        yield f"{definition}\n\n{inner.said('input')}".strip(), target.strip(), named
+        target = target if isinstance(output, list) else inner.as_text("output")
+        yield f"{definition}\n\n{inner.as_text('input')}".strip(), target.strip(), licence_text
 
 
 def completion(row: Row) -> tuple[str, str]:
     """Return (query, target) of a rendered P3 prompt."""
-    return row.said("prompt").strip(), row.said("completion").removesuffix("<|endoftext|>").strip()
+    return row.as_text("prompt").strip(), row.as_text("completion").removesuffix(
+        "<|endoftext|>"
+    ).strip()
 
 
 def templated(row: Row) -> tuple[Mixture, str, str, str]:
@@ -426,12 +440,17 @@ def templated(row: Row) -> tuple[Mixture, str, str, str]:
     fields = {key.lstrip("_"): value for key, value in row.fields.items()}
     if str(fields.get("template_type", "zs")).startswith("fs"):
         raise Skipped("few-shot")
-    told = str(fields.get("task_source", "flan2021")).lower()
-    mixture = next((name for name in get_args(Mixture) if name == told), None)
+    task_source = str(fields.get("task_source", "flan2021")).lower()
+    mixture = next((name for name in get_args(Mixture) if name == task_source), None)
     if mixture is None:
-        raise Skipped(f"sub-mixture {told}")
+        raise Skipped(f"sub-mixture {task_source}")
     task = fields.get("task_name") or fields.get("task") or ""
-    return mixture, str(task), row.said("inputs").strip(), row.said("targets").strip()
+    return (
+        mixture,
+        str(task),
+        row.as_text("inputs").strip(),
+        row.as_text("targets").strip(),
+    )
 
 
 def thought(row: Row) -> tuple[str, str]:
@@ -473,8 +492,8 @@ def _is_answer(fields: Fields) -> bool:
 
 
 def _is_vote(fields: Fields) -> bool:
-    wanted = ("judge", "model_a", "model_b", "winner")
-    return _has(*wanted)(fields) and {"question_id", "turn"} <= fields.keys()
+    names = ("judge", "model_a", "model_b", "winner")
+    return _has(*names)(fields) and {"question_id", "turn"} <= fields.keys()
 
 
 def _is_single_grade(fields: Fields) -> bool:
@@ -540,8 +559,8 @@ def recognise(path: Path, maps: Maps | None = None, source: str | None = None) -
     if source in (None, "flan") and _is_chains(path):
         return Recognised(CHAINS, lambda: iter(()))
     for delimiter in DELIMITERS:
-        named = dict.fromkeys(header(path, delimiter), "")
-        strict = any(shape.fits(_renamed(named, maps.get(shape.source, {}))) for shape in SHAPES)
+        columns = dict.fromkeys(header(path, delimiter), "")
+        strict = any(shape.fits(_renamed(columns, maps.get(shape.source, {}))) for shape in SHAPES)
         if recognised := _fitting(_table(path, delimiter), maps, source, strict=strict):
             return recognised
     names = _lettered(path) if source in (None, "benchmarks") else None
@@ -555,7 +574,7 @@ def _fitting(
     tools: list[Fields] = []
     try:
         for row in islice(read(), LOOKED_AT):
-            (tools if dialogues.with_tools(row.fields) else probe).append(row.fields)
+            (tools if dialogues.offers_tools(row.fields) else probe).append(row.fields)
             if len(probe) == FIRST:
                 break
     except BadInput as error:
@@ -564,10 +583,12 @@ def _fitting(
     probe = probe or tools[:FIRST]  # rows with tools, which are left out, tell nothing of others
     if not probe:
         return None
-    own = [name for name in maps if maps[name] and any(_holds(row, maps[name]) for row in probe)]
-    shapes = sorted(SHAPES, key=lambda shape: shape.source not in own)  # what the user says first
+    mapped = [name for name in maps if maps[name] and any(_holds(row, maps[name]) for row in probe)]
+    shapes = sorted(
+        SHAPES, key=lambda shape: shape.source not in mapped
+    )  # what the user says first
     for shape in shapes:
-        names = maps[shape.source] if shape.source in own else {}
+        names = maps[shape.source] if shape.source in mapped else {}
         if source in (None, shape.source):
             fits = [shape.fits(_renamed(fields, names)) for fields in probe]
             if 2 * sum(fits) >= len(fits):
@@ -575,20 +596,20 @@ def _fitting(
     return None
 
 
-def parted(recognised: Recognised, split: str) -> list[tuple[str, Recognised]]:
+def split_parts(recognised: Recognised, split: str) -> list[tuple[str, Recognised]]:
     """Part a file by the splits that its rows name. Where they name none, all of it is the split
     that its path says."""
     if not names_splits(recognised):
         return [(split, recognised)]
 
-    def part(wanted: str) -> Iterator[Row]:
-        return (row for row in recognised.rows() if told(row) == wanted)
+    def part(name: str) -> Iterator[Row]:
+        return (row for row in recognised.rows() if row_split(row) == name)
 
-    def told(row: Row) -> str:
+    def row_split(row: Row) -> str:
         return split_of(row.fields) or split
 
-    found = sorted({told(row) for row in recognised.rows()})
-    return [(each, recognised._replace(rows=partial(part, each))) for each in found]
+    splits = sorted({row_split(row) for row in recognised.rows()})
+    return [(name, recognised._replace(rows=partial(part, name))) for name in splits]
 
 
 def names_splits(recognised: Recognised) -> bool:
@@ -597,11 +618,11 @@ def names_splits(recognised: Recognised) -> bool:
 
 
 def _reader(path: Path, maps: Maps) -> Callable[[], Iterator[Row]]:
-    def known(fields: Fields) -> bool:
+    def is_row(fields: Fields) -> bool:
         views = [fields, *(_renamed(fields, names) for names in maps.values() if names)]
         return any(shape.fits(view) for shape in SHAPES for view in views)
 
-    return lambda: rows(path, known)
+    return lambda: rows(path, is_row)
 
 
 def _table(
@@ -615,19 +636,19 @@ def _renaming(
 ) -> Callable[[], Iterator[Row]]:
     if not names:
         return read
-    return lambda: (Row(row.where, _renamed(row.fields, names)) for row in read())
+    return lambda: (Row(row.place, _renamed(row.fields, names)) for row in read())
 
 
 def _renamed(fields: Fields, names: Mapping[str, str]) -> Fields:
     """Return a row with our names of its fields. A dot in the user's name leads inside."""
     if not names:
         return fields
-    own = {
+    renamed = {
         ours: cell(ours, value) if isinstance(value, str) and ours in IN_CELLS else value
         for ours, theirs in names.items()
         if (value := _inner(fields, theirs)) is not MISSING
     }
-    return {**fields, **own}
+    return {**fields, **renamed}
 
 
 def _holds(fields: Fields, names: Mapping[str, str]) -> bool:
@@ -675,14 +696,14 @@ def is_rows(path: Path) -> bool:
     return containers.kind(path) != "text" or _opens_as_json(path)
 
 
-def unknown(path: Path) -> str:
+def describe_unread(path: Path) -> str:
     """Say why a file that opens is not read: what it holds instead of a shape that is known."""
     if not is_rows(path):
         return _unknown_text([line for _, line in islice(lines(path), 2)])
     row = next(rows(path, lambda fields: dialogues.turns_of(fields) is not None), None)
     if row is None:
         return "a table without a row"
-    if dialogues.with_tools(row.fields):
+    if dialogues.offers_tools(row.fields):
         return "dialogues with tools, which no stage learns from"
     if "message_id" in row.fields and "parent_id" in row.fields:
         return "a message a row (OpenAssistant); give it as whole dialogues"
@@ -693,9 +714,9 @@ def unknown(path: Path) -> str:
     inner = next(
         (
             f"{outer}.{name}"
-            for outer, held in row.fields.items()
-            if isinstance(held, dict)
-            for name, turns in held.items()
+            for outer, value in row.fields.items()
+            if isinstance(value, dict)
+            for name, turns in value.items()
             if dialogues.is_dialogue(turns)
         ),
         "",
@@ -703,15 +724,15 @@ def unknown(path: Path) -> str:
     return unread + (f"; name the messages: `fields: {{messages: {inner}}}`" if inner else "")
 
 
-def lacking(path: Path, maps: Maps) -> str:
+def absent_columns(path: Path, maps: Maps) -> str:
     """Say which columns the user's own names of fields name in vain, where the file has others of
     them; "" where it lacks none."""
     columns = dict.fromkeys(_columns(path), "")
-    for source, named in maps.items():
-        absent = [theirs for theirs in named.values() if _inner(columns, theirs) is MISSING]
-        if 0 < len(absent) < len(named):
-            where = f"`fields` of {source} in params.yaml"
-            return f"; {where} names {', '.join(absent)}, which is not among them"
+    for source, own_names in maps.items():
+        absent = [theirs for theirs in own_names.values() if _inner(columns, theirs) is MISSING]
+        if 0 < len(absent) < len(own_names):
+            place = f"`fields` of {source} in params.yaml"
+            return f"; {place} names {', '.join(absent)}, which is not among them"
     return ""
 
 
@@ -744,8 +765,8 @@ def _kind(name: str, value: object) -> str:
 
 
 def _few(names: Sequence[str]) -> str:
-    shown = [" ".join(str(name).split())[:45] for name in names[:8]]
-    return ", ".join(shown) + (", ..." if len(names) > 8 else "")
+    shortened = [" ".join(str(name).split())[:45] for name in names[:8]]
+    return ", ".join(shortened) + (", ..." if len(names) > 8 else "")
 
 
 def names(path: Path) -> Iterator[tuple[str, int | None]]:

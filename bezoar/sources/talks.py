@@ -6,7 +6,7 @@ from typing import Generic, TypeVar
 
 from bezoar.rows.files import BadInput
 from bezoar.rows.records import Answers, Grade, Question, Vote
-from bezoar.sources.accounts import TWICE, Account, File, Taking
+from bezoar.sources.accounts import DUPLICATE, Account, File, Taking
 from bezoar.sources.dialogues import Skipped
 from bezoar.sources.reader import Reader
 from bezoar.sources.rows import Row
@@ -20,55 +20,55 @@ def tables(reader: Reader, files: Sequence[File], limit: int | None) -> Tables:
     """Read the tables of a fetch out of its files. BadInput: as readers.read."""
     recognised = [(file, reader.recognise(file)) for file in files]
 
-    def of(kind: str, make: Callable[[Row], T]) -> Iterator[tuple[File, list[T]]]:
-        for file, each in recognised:
-            if each.shape.name == kind:
-                yield file, list(reader.each(file, each, make))
+    def rows_of(kind: str, make: Callable[[Row], T]) -> Iterator[tuple[File, list[T]]]:
+        for file, contents in recognised:
+            if contents.shape.name == kind:
+                yield file, list(reader.records(file, contents, make))
 
-    questions, wanted = _questions(reader, list(of("questions", _question)), limit)
+    questions, is_asked = _questions(reader, list(rows_of("questions", _question)), limit)
     references: dict[int, list[str]] = {}
     later: _Later[Answers] = _Later(reader.account, "a model answered again later")
-    for file, answered in of("answers", answers):
-        about = {
+    for file, answered in rows_of("answers", answers):
+        categories = {
             questions[row.question_id].category for row in answered if row.question_id in questions
         }
-        known = _known(reader, file, answered, wanted)
+        asked_answers = _on_asked(reader, file, answered, is_asked)
         if "reference" in file.title.lower() or (
-            len(answered) < len(questions) and about <= REFERENCED
+            len(answered) < len(questions) and categories <= REFERENCED
         ):
-            for row in known:
+            for row in asked_answers:
                 if references.setdefault(row.question_id, row.turns) is row.turns:
                     reader.account.use(file)
                 else:
                     reader.account.leave_out(file, "a second reference to a question")
             continue
-        later.add(file, known, lambda row: (row.question_id, row.model))
-    told = later.rows
+        later.add(file, asked_answers, lambda row: (row.question_id, row.model))
+    answers_by_key = later.rows
     votes: list[Vote] = []
     seen: dict[Vote, File] = {}
-    for file, ballots in of("votes", lambda row: (vote(row), _voted_on(row))):
-        for ballot, shown in ballots:
-            if not _known(reader, file, [ballot], wanted):
+    for file, ballots in rows_of("votes", lambda row: (vote(row), _voted_on(row))):
+        for ballot, pair in ballots:
+            if not _on_asked(reader, file, [ballot], is_asked):
                 continue
             if seen.setdefault(ballot, file) != file:
-                reader.account.leave_out(file, TWICE)
+                reader.account.leave_out(file, DUPLICATE)
                 continue
             votes.append(ballot)
             reader.account.use(file)
-            _take_shown(reader, told, shown)
+            _add_voted_answers(reader, answers_by_key, pair)
     grades: _Later[Grade] = _Later(reader.account, "a turn was graded again later")
-    for file, graded in of("single grades", _single_grade):
-        known_grades = _known(reader, file, graded, wanted)
+    for file, graded in rows_of("single grades", _single_grade):
+        asked_grades = _on_asked(reader, file, graded, is_asked)
         grades.add(
-            file, known_grades, lambda row: (row.judge, row.question_id, row.model, row.turn)
+            file, asked_grades, lambda row: (row.judge, row.question_id, row.model, row.turn)
         )
     return {
         "questions.jsonl": [
             questions[n].model_copy(update={"reference": references.get(n, [])})
             for n in questions
-            if wanted[n]
+            if is_asked[n]
         ],
-        "answers.jsonl": list(told.values()),
+        "answers.jsonl": list(answers_by_key.values()),
         "votes.jsonl": votes,
         "grades.jsonl": list(grades.rows.values()),
         "votes.json": {"simulated": False},
@@ -93,24 +93,26 @@ class _Later(Generic[T]):
             self.account.use(file)
 
 
-def _take_shown(reader: Reader, answers: dict[Hashable, Answers], shown: Sequence[Answers]) -> None:
+def _add_voted_answers(
+    reader: Reader, answers: dict[Hashable, Answers], pair: Sequence[Answers]
+) -> None:
     """Keep the answers that a vote shows, the first of a model to a question."""
-    for row in shown:
+    for row in pair:
         if answers.setdefault((row.question_id, row.model), row).turns != row.turns:
             reader.account.partly["another answer of a model to a question than the first"] += 1
 
 
 def _questions(
-    reader: Reader, given: Sequence[tuple[File, list[Question]]], limit: int | None
+    reader: Reader, questions_by_file: Sequence[tuple[File, list[Question]]], limit: int | None
 ) -> tuple[dict[int, Question], dict[int, bool]]:
     """Return all questions by their numbers, and whether each is asked. BadInput: none, or two
     questions of one number."""
     questions: dict[int, Question] = {}
     first: dict[int, File] = {}
-    for file, numbered in given:
+    for file, numbered in questions_by_file:
         for row in numbered:
-            have = questions.setdefault(row.question_id, row)
-            if have.turns != row.turns:
+            earlier = questions.setdefault(row.question_id, row)
+            if earlier.turns != row.turns:
                 raise BadInput(
                     f"{file.path}: question {row.question_id}: another one than "
                     f"{first[row.question_id].path} has under this number; keep one of the two"
@@ -120,29 +122,29 @@ def _questions(
             first.setdefault(row.question_id, file)
     if not questions:
         raise BadInput(
-            f"{reader.where}: holds no questions; add rows of question_id, category and turns"
+            f"{reader.label}: holds no questions; add rows of question_id, category and turns"
         )
-    taking: Taking[int] = Taking(Account(), limit, reader.how.take, None)
-    for file, _ in given:
+    taking: Taking[int] = Taking(Account(), limit, reader.settings.take, None)
+    for file, _ in questions_by_file:
         taking.add(file, ([n] for n in questions if first[n] == file))
-    wanted = {n: True for _, n in taking.done()}
+    chosen = {n: True for _, n in taking.within_limit()}
     for n, file in first.items():
-        reader.account.use(file, n in wanted)
-        reader.account.beyond[file.title] += n not in wanted
-    return questions, {n: n in wanted for n in questions}
+        reader.account.use(file, n in chosen)
+        reader.account.beyond[file.title] += n not in chosen
+    return questions, {n: n in chosen for n in questions}
 
 
 Q = TypeVar("Q", Answers, Vote, Grade)
 
 
-def _known(reader: Reader, file: File, rows: Sequence[Q], wanted: dict[int, bool]) -> list[Q]:
+def _on_asked(reader: Reader, file: File, rows: Sequence[Q], is_asked: dict[int, bool]) -> list[Q]:
     """Return the answers or votes on questions that are asked. The others are counted."""
     for row in rows:
-        if row.question_id not in wanted:
+        if row.question_id not in is_asked:
             reader.account.leave_out(file, "on a question that is not given")
-        elif not wanted[row.question_id]:
+        elif not is_asked[row.question_id]:
             reader.account.beyond[file.title] += 1
-    return [row for row in rows if wanted.get(row.question_id)]
+    return [row for row in rows if is_asked.get(row.question_id)]
 
 
 def _question(row: Row) -> Question:
@@ -158,7 +160,7 @@ def _question(row: Row) -> Question:
 def answers(row: Row) -> Answers:
     """Read a model's answers to a question. Skipped: they are not two turns."""
     choices = row.fields["choices"]
-    turns = Row(row.where, choices[0]).texts("turns") if choices else []
+    turns = Row(row.place, choices[0]).texts("turns") if choices else []
     if len(turns) != 2:
         raise Skipped("an answer that has not two turns")
     return Answers(
@@ -176,7 +178,7 @@ def vote(row: Row) -> Vote:
     if winner not in ("model_a", "model_b", "tie", "inconsistent"):
         raise Skipped(f"winner {winner}")
     if turn not in (1, 2):
-        raise BadInput(f"{row.where}: turn: 1 or 2 is expected, got {turn}")
+        raise BadInput(f"{row.place}: turn: 1 or 2 is expected, got {turn}")
     return Vote.model_validate(
         {
             "judge": row.text("judge"),
@@ -194,9 +196,9 @@ def _single_grade(row: Row) -> Grade:
     A score of -1 is FastChat's for a reply without one."""
     turn, score = row.integer("turn"), row.fields["score"]
     if turn not in (1, 2):
-        raise BadInput(f"{row.where}: turn: 1 or 2 is expected, got {turn}")
+        raise BadInput(f"{row.place}: turn: 1 or 2 is expected, got {turn}")
     if isinstance(score, bool) or not isinstance(score, int | float):
-        raise BadInput(f"{row.where}: score: a number is expected, got {score!r:.60}")
+        raise BadInput(f"{row.place}: score: a number is expected, got {score!r:.60}")
     if score == -1:
         raise Skipped("a single grade without a score (-1)")
     if not 1 <= score <= 10:
@@ -219,18 +221,18 @@ def _single_grade(row: Row) -> Grade:
 def _voted_on(row: Row) -> list[Answers]:
     """The two models' answers that a vote is on, where its row holds the conversations: lists of
     four messages, {role, content}, two of the user's and two of the model's."""
-    shown = []
+    pair = []
     for side in ("a", "b"):
-        if (told := row.fields.get(f"conversation_{side}")) is None:
+        if (conversation := row.fields.get(f"conversation_{side}")) is None:
             continue
-        messages = told if isinstance(told, list) else []
+        messages = conversation if isinstance(conversation, list) else []
         if [m.get("role") for m in messages if isinstance(m, dict)] != ["user", "assistant"] * 2:
             raise BadInput(
-                f"{row.where}: conversation_{side}: four messages are expected, user and assistant "
-                f"by turns, got {told!r:.60}"
+                f"{row.place}: conversation_{side}: four messages are expected, user and assistant "
+                f"by turns, got {conversation!r:.60}"
             )
-        turns = [Row(row.where, messages[n]).text("content") for n in (1, 3)]
-        shown.append(
+        turns = [Row(row.place, messages[n]).text("content") for n in (1, 3)]
+        pair.append(
             Answers(
                 question_id=row.integer("question_id"),
                 model=row.text(f"model_{side}"),
@@ -238,4 +240,4 @@ def _voted_on(row: Row) -> list[Answers]:
                 finish=["stop", "stop"],
             )
         )
-    return shown
+    return pair

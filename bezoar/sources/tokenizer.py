@@ -88,16 +88,16 @@ def prove(folder: Path, name: str) -> bool:
     Where it does not, write one that does (tokenizer.json, and tokenizer_config.json to go with
     it) and prove that. Returns whether it was written. BadInput, on `name`: neither does."""
     if (folder / SPM).is_file():
-        file, (right, texts, rebuilt) = SPM, _sentencepiece(folder, name)
+        file, (cut, texts, rebuilt) = SPM, _sentencepiece(folder, name)
     else:
         fast(folder, name)
-        file, (right, texts, rebuilt) = FAST, _as_it_stands(folder, name)
+        file, (cut, texts, rebuilt) = FAST, _as_it_stands(folder, name)
     loaded = _loaded(folder, name)
-    if _difference(loaded, right, texts) is None:
+    if _difference(loaded, cut, texts) is None:
         fast(folder, name)
         return False
     _write(folder, loaded, rebuilt())
-    different = _difference(_loaded(folder, name), right, texts)
+    different = _difference(_loaded(folder, name), cut, texts)
     if different is not None:
         raise BadInput(
             f"{name}: transformers cuts {different[:80]!r} otherwise than {file} does, and so does "
@@ -125,9 +125,9 @@ def account(folder: Path, name: str, further: bool = False) -> dict[str, object]
     """Prove the tokenizer at `folder`, and that it fits the recipe where the model is no `further`
     one. Returns what source.json says of it. BadInput, on `name`: as of `prove` and `fits`."""
     file = SPM if (folder / SPM).is_file() else FAST
-    made = f"made from {file}" if prove(folder, name) else "as it came"
+    origin = f"made from {file}" if prove(folder, name) else "as it came"
     altered = [] if further else fits(folder, name)
-    return {"tokenizer": made, **({"tokenizer_alters": altered} if altered else {})}
+    return {"tokenizer": origin, **({"tokenizer_alters": altered} if altered else {})}
 
 
 def fast(folder: Path, name: str) -> None:
@@ -182,7 +182,7 @@ def _as_it_stands(folder: Path, name: str) -> Right:
     """Return how tokenizer.json cuts a text, texts to prove it on, and a maker of its like."""
     from tokenizers import Tokenizer
 
-    def made() -> Any:
+    def load_backend() -> Any:
         backend = Tokenizer.from_file(str(folder / FAST))
         if getattr(backend.model, "dropout", None):
             backend.model.dropout = None  # it would cut a text another way each time
@@ -191,7 +191,7 @@ def _as_it_stands(folder: Path, name: str) -> Right:
         return backend
 
     try:
-        backend = made()
+        backend = load_backend()
     except Exception as error:  # tokenizers raises no narrower one
         why = str(error).strip().partition("\n")[0]
         raise BadInput(
@@ -200,13 +200,13 @@ def _as_it_stands(folder: Path, name: str) -> Right:
         ) from None
     backend.encode_special_tokens = True
 
-    def right(text: str) -> list[int]:
+    def cut(text: str) -> list[int]:
         ids: list[int] = backend.encode(text, add_special_tokens=False).ids
         return ids
 
     vocabulary = sorted(backend.get_vocab().items(), key=lambda item: item[1])
     pieces = [backend.decode([number]) for _, number in _spread(vocabulary)]
-    return right, [*TEXTS, *_sampled(pieces)], made
+    return cut, [*TEXTS, *_sampled(pieces)], load_backend
 
 
 def _spread(things: Sequence[Any]) -> list[Any]:
@@ -222,11 +222,11 @@ def _sampled(pieces: Sequence[str]) -> list[str]:
     return [mark.join(group) for group in groups for mark in ("", " ")]
 
 
-def _difference(loaded: Any, right: Cut, texts: Sequence[str]) -> str | None:
+def _difference(loaded: Any, cut: Cut, texts: Sequence[str]) -> str | None:
     """Find the first of `texts` that the two cut into different ids."""
     for text in texts:
         ids = loaded(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
-        if ids != right(text):
+        if ids != cut(text):
             return text
     return None
 
@@ -290,9 +290,9 @@ def _part_names(backend: Any, proto: Any) -> None:
     that character. The pieces of the name could cost more than the special token otherwise."""
     from tokenizers import Regex, pre_tokenizers
 
-    known = {c for piece in proto.pieces if piece.type in TEXT_TYPES for c in piece.piece}
+    characters = {c for piece in proto.pieces if piece.type in TEXT_TYPES for c in piece.piece}
     names = [piece.piece for piece in proto.pieces if piece.type not in (*TEXT_TYPES, BYTE)]
-    firsts = [f"{re.escape(n[0])}(?={re.escape(n[1:])})" for n in names if n[0] not in known]
+    firsts = [f"{re.escape(n[0])}(?={re.escape(n[1:])})" for n in names if n[0] not in characters]
     if firsts:
         backend.pre_tokenizer = pre_tokenizers.Split(Regex("|".join(firsts)), "isolated")
 
@@ -309,10 +309,10 @@ def _model(proto: Any) -> Any:
         return models.Unigram(scored, unk_id=spec.unk_id, byte_fallback=spec.byte_fallback)
     scores = {piece.piece: piece.score for piece in pieces if piece.type in TEXT_TYPES}
     merges = [
-        (-scores[piece], at, piece[:at], piece[at:])
+        (-scores[piece], split_at, piece[:split_at], piece[split_at:])
         for piece in scores
-        for at in range(1, len(piece))
-        if piece[:at] in scores and piece[at:] in scores
+        for split_at in range(1, len(piece))
+        if piece[:split_at] in scores and piece[split_at:] in scores
     ]
     return models.BPE(
         {piece.piece: number for number, piece in enumerate(pieces)},
@@ -353,9 +353,9 @@ def _refuse_lossy(tokenizer: Any, name: str) -> None:
     rows = zip(characters, texts, chat.decoded(tokenizer, chat.ids(tokenizer, texts)), strict=True)
     lost = [c for c, text, back in rows if not chat.gives_back(back, text)]
     if lost:
-        shown = ", ".join(repr(character) for character in lost[:SHOWN])
+        listing = ", ".join(repr(character) for character in lost[:SHOWN])
         raise BadInput(
-            f"{name}: its tokenizer cannot write {len(lost)} characters of plain text ({shown}), "
+            f"{name}: its tokenizer cannot write {len(lost)} characters of plain text ({listing}), "
             "so that no prompt and no answer could hold them; take a base with another tokenizer"
         )
     wholes = [prompt + answer for answer in PLAIN]
@@ -363,10 +363,10 @@ def _refuse_lossy(tokenizer: Any, name: str) -> None:
         wholes, chat.decoded(tokenizer, chat.ids(tokenizer, wholes)), strict=True
     ):
         if not chat.gives_back(back, text):
-            at = sum(
-                1 for _ in takewhile(lambda two: two[0] == two[1], zip(text, back, strict=False))
+            position = sum(
+                1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(text, back, strict=False))
             )
-            was, came = (each[max(0, at - 20) : at + 20] for each in (text, back))
+            was, came = (string[max(0, position - 20) : position + 20] for string in (text, back))
             raise BadInput(
                 f"{name}: its tokenizer loses plain text: {was!r} comes back as {came!r}; take a "
                 "base with another tokenizer"

@@ -42,9 +42,9 @@ def _writes_text(folder: Path) -> bool:
         config = _json(folder / "config.json")
     except BadInput:
         return False  # another program's
-    named = config.get("architectures") or ["LlamaForCausalLM"]
+    architectures = config.get("architectures") or ["LlamaForCausalLM"]
     return "model_type" in config and any(
-        str(name).endswith(("ForCausalLM", "LMHeadModel")) for name in named
+        str(name).endswith(("ForCausalLM", "LMHeadModel")) for name in architectures
     )
 
 
@@ -76,7 +76,7 @@ def model_files(folder: Path) -> list[Path]:
     files = sorted({path for pattern in PATTERNS for path in folder.glob(pattern)})
     for path in files:
         if path.suffix == ".safetensors":
-            _whole(path)
+            _refuse_torn(path)
     return files
 
 
@@ -99,7 +99,7 @@ def refuse_code(folder: Path) -> None:
             )
 
 
-def only(paths: list[Path], where: str) -> Path:
+def only(paths: list[Path], label: str) -> Path:
     """The folder of the one model among the user's files, those of `where`. BadInput: none, or more
     than one."""
     models = folders(paths)
@@ -111,18 +111,18 @@ def only(paths: list[Path], where: str) -> Path:
                 _refuse_adapter(path.parent)
         have = ", ".join(map(str, models)) or "none"
         raise BadInput(
-            f"{where}: one language model is expected (config.json of a ...ForCausalLM, "
+            f"{label}: one language model is expected (config.json of a ...ForCausalLM, "
             f"model.safetensors, a tokenizer), have {have}"
         )
     return models[0]
 
 
-def copy(paths: list[Path], out: Path, where: str, further: bool = False) -> dict[str, object]:
+def copy(paths: list[Path], out: Path, label: str, further: bool = False) -> dict[str, object]:
     """Copy the one model among the user's files, those of `where`, to `out`, whole or not at all.
 
     What its small files say wrongly is repaired, and its tokenizer proven. Returns the account of
     it. BadInput: as for `only`, or what model_files or tokenizer.account refuses."""
-    chosen = model_files(only(paths, where))
+    chosen = model_files(only(paths, label))
     with tempfile.TemporaryDirectory() as folder:
         for path in chosen:
             # what may be written anew is copied: a link would lead into the user's own files
@@ -130,10 +130,10 @@ def copy(paths: list[Path], out: Path, where: str, further: bool = False) -> dic
             place(path.resolve(), Path(folder) / path.name)
         try:
             mended = mend(Path(folder))
-            proven = tokenizer.account(Path(folder), where, further)
+            proven = tokenizer.account(Path(folder), label, further)
         except BadInput as error:
-            said = str(error).removeprefix("error: ")
-            raise BadInput(said.replace(folder, str(chosen[0].parent))) from None
+            message = str(error).removeprefix("error: ")
+            raise BadInput(message.replace(folder, str(chosen[0].parent))) from None
         work.publish(Path(folder), out)
     account = {"source": "local", "files": [path.name for path in chosen], **proven}
     return {**account, "mended": mended} if mended else account
@@ -168,8 +168,8 @@ def _mend_end(folder: Path, config: dict[str, Any]) -> list[str]:
         return []
     path = folder / "generation_config.json"
     ids = [(_json(path) if path.exists() else {}).get("eos_token_id"), config.get("eos_token_id")]
-    known = [n for each in ids for n in (each if isinstance(each, list) else [each])]
-    ends = [n for n in known if isinstance(n, int) and 0 <= n < len(tokenizer)]
+    candidates = [n for value in ids for n in (value if isinstance(value, list) else [value])]
+    ends = [n for n in candidates if isinstance(n, int) and 0 <= n < len(tokenizer)]
     if tokenizer.eos_token is not None or not ends:
         return []
     token = tokenizer.convert_ids_to_tokens(ends[0])
@@ -183,23 +183,23 @@ def _mend_generation(folder: Path) -> list[str]:
     path = folder / "generation_config.json"
     if not path.exists():
         return []
-    told = _json(path)
-    if (why := _illegal(told)) is None:
+    settings = _json(path)
+    if (why := _illegal(settings)) is None:
         return []
     # most often numbers for drawing beside greedy search: their author meant to draw
-    ids = {key: value for key, value in told.items() if key.endswith("_token_id")}
-    tries = {"do_sample: true": told | {"do_sample": True}, "the ids of its tokens alone": ids}
-    how = next(name for name, values in tries.items() if _illegal(values) is None)
-    _write(path, tries[how])
-    return [f"generation_config.json: {how}, because transformers would not save it ({why})"]
+    ids = {key: value for key, value in settings.items() if key.endswith("_token_id")}
+    tries = {"do_sample: true": settings | {"do_sample": True}, "the ids of its tokens alone": ids}
+    repair = next(name for name, values in tries.items() if _illegal(values) is None)
+    _write(path, tries[repair])
+    return [f"generation_config.json: {repair}, because transformers would not save it ({why})"]
 
 
-def _illegal(told: dict[str, Any]) -> str | None:
+def _illegal(settings: dict[str, Any]) -> str | None:
     """Why transformers refuses to save a generation_config.json; None where it does not."""
     from transformers import GenerationConfig
 
     try:
-        GenerationConfig.from_dict(told).validate(strict=True)
+        GenerationConfig.from_dict(settings).validate(strict=True)
     except Exception as error:  # ValueError, or whatever a value of another type leads to
         lines = [line.strip(" -") for line in str(error).splitlines()]
         return next((line for line in lines[1:] if line), str(error)).partition(". ")[0][:120]
@@ -225,7 +225,7 @@ def _json(path: Path) -> dict[str, Any]:
     return value
 
 
-def _whole(path: Path) -> None:
+def _refuse_torn(path: Path) -> None:
     """A download that was cut, or a Git LFS pointer, shows in the header: its length as eight
     bytes, then JSON that says where each tensor ends."""
     if not path.is_file():
