@@ -1,7 +1,11 @@
-"""Where the pipeline's rows come from: the project's own world (embedded.py), the user's files
-(local.py for rows, weights.py for a base model; link.py finds them and links them into local/),
-the Hugging Face Hub (hub.py; flan.py streams what is too large to keep, harness.py has lm_eval
-fetch its tasks), Wikipedia (wikipedia.py).
+"""The sources of the pipeline's rows, one module each.
+
+embedded.py  the project's own world
+local.py     the user's rows. weights.py reads the user's base model. link.py finds both and links
+             them into local/.
+hub.py       the Hugging Face Hub. flan.py streams the FLAN collection, which is too large to keep.
+             harness.py has lm_eval fetch its tasks.
+wikipedia.py the category table of Wikipedia
 """
 
 from bezoar import params
@@ -15,9 +19,12 @@ Settings = (
 
 
 def collect(name: str, settings: Settings, seed: int) -> Source:
-    """The files of data/fetch/NAME/. Where local/NAME/ is empty, what the profile names stands in,
-    and the account says so. BadInput: a bad file, a source that cannot be reached, or an empty
-    folder that nothing stands in for."""
+    """Return the files of data/fetch/NAME/ and their account, by `settings` (fetch.NAME).
+
+    If local/NAME/ is empty, the stand-in that the profile names takes its place, and the account
+    says so. BadInput: a bad file, a source that cannot be reached, or an empty folder that nothing
+    stands in for.
+    """
     if isinstance(settings, params.World):
         return embedded.read(name, settings.rows, seed)
     if isinstance(settings, params.Hub):

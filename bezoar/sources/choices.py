@@ -1,7 +1,8 @@
-"""Multiple-choice items in the forms that benchmarks come in, and what their answers mean.
+"""Multiple-choice items in the forms that benchmarks come in, and the meaning of their answers.
 
-An answer may be a number counted from 0 or from 1, a letter, the text of the choice, or what the
-row calls it. Which one holds is read from the whole file. Where two fit it, that is an error.
+An answer may be a number counted from 0 or 1, a letter, the text of the choice, or the row's own
+label of it. The whole file decides between these readings. If two of them fit it and differ,
+that is an error.
 """
 
 import math
@@ -15,7 +16,8 @@ from bezoar.sources.rows import Fields, Row, missing
 
 
 class RawItem(NamedTuple):
-    """Hold an item as its row has it. `labels` are the row's own names of its choices."""
+    """An item as its row has it. `place` is "file:line". `labels` are the row's own names of its
+    choices, and empty where it has none."""
 
     place: str
     question: str
@@ -25,8 +27,8 @@ class RawItem(NamedTuple):
 
 
 class Benchmark(NamedTuple):
-    """Hold a form of item: a test of a row, its reader, and the readings of its answers. Where
-    `usual` is a reading, it stands wherever it fits a whole file."""
+    """A form of item: a test of a row, a reader of it, and the readings that its answers may have.
+    The `usual` reading, where there is one, is taken whenever it fits a whole file."""
 
     fits: Callable[[Fields], bool]
     read: Callable[[Row], RawItem]
@@ -34,7 +36,7 @@ class Benchmark(NamedTuple):
     usual: AnswerIs | None
 
 
-HIDDEN = (None, "", -1, "-1", "?")  # how a test set writes the answer that it keeps to itself
+HIDDEN = (None, "", -1, "-1", "?")  # a test set's marks for an answer that it does not publish
 COUNTS: tuple[AnswerIs, ...] = ("number_from_0", "number_from_1")
 ALL: tuple[AnswerIs, ...] = (*COUNTS, "letter", "text")
 NAMES = {
@@ -51,7 +53,7 @@ _PASSAGES = ("article", "passage", "context", "support")
 
 
 def is_hidden(item: RawItem) -> bool:
-    """Return whether the row keeps its answer to itself."""
+    """Say whether the row does not publish its answer."""
     answer = item.answer.strip() if isinstance(item.answer, str) else item.answer
     gap = isinstance(answer, float) and math.isnan(answer)
     return not isinstance(answer, bool) and (gap or answer in HIDDEN)
@@ -60,9 +62,11 @@ def is_hidden(item: RawItem) -> bool:
 def right_choices(
     items: Sequence[RawItem], form: Benchmark, answer_is: AnswerIs | None
 ) -> list[int]:
-    """Return the index of the right choice of every item of a file. Where several readings fit the
-    whole file, the usual one of its form settles it, else `wanted`. BadInput: several that differ,
-    or none."""
+    """Return the index of the right choice of each item of a file, counted from 0.
+
+    If several readings fit the whole file, the usual one of its form is taken, else `answer_is`.
+    BadInput: no reading fits, or several do and differ on an item.
+    """
     fitting = {
         reading: indices
         for reading in form.readings
@@ -87,7 +91,8 @@ def right_choices(
 
 
 def _read_mixed(items: Sequence[RawItem], form: Benchmark) -> list[int]:
-    """Read labels beside numbers from 1, as ARC writes them in one file."""
+    """Return the indices of a file that mixes labels with numbers from 1 or letters, as ARC does.
+    BadInput: an item that none of them fits."""
     chosen = []
     for item in items:
         indices = [_index(item, "label"), _index(item, "number_from_1"), _index(item, "letter")]
@@ -99,7 +104,8 @@ def _read_mixed(items: Sequence[RawItem], form: Benchmark) -> list[int]:
 
 
 def _unfitting(items: Sequence[RawItem], form: Benchmark) -> BadInput:
-    """Make the error for the row that the reading which fits most rows does not fit."""
+    """Return the error that names the odd row: the first that the best reading does not fit. The
+    best reading is the one that fits most rows."""
     fits = {r: [_index(item, r) is not None for item in items] for r in form.readings}
     best = max(fits, key=lambda reading: sum(fits[reading]))
     if not any(fits[best]):
@@ -125,9 +131,11 @@ def _unfitting(items: Sequence[RawItem], form: Benchmark) -> BadInput:
 
 
 def _index(item: RawItem, reading: AnswerIs) -> int | None:
-    """Return which choice an answer names in a reading, None where it names none. Where the choices
-    are named by letters of which some are left out (A, C, D), a letter and a number keep their
-    place in the alphabet."""
+    """Return the index of the choice that an answer names in a reading, None where it names none.
+
+    The labels of the choices may skip letters (A, C, D). A letter and a number then count places in
+    the alphabet: D is the place 3, and the index 2.
+    """
     answer = item.answer
     if isinstance(answer, bool):
         answer = int(answer)
@@ -145,7 +153,7 @@ def _index(item: RawItem, reading: AnswerIs) -> int | None:
 
 
 def _place(item: RawItem, place: int) -> int | None:
-    """Return the index of the choice at a place, counted from 0."""
+    """Return the index of the choice at a place of the alphabet. Both are counted from 0."""
     if item.labels and all(len(name) == 1 and name in LETTERS for name in item.labels):
         places = [LETTERS.index(name) for name in item.labels]
         return places.index(place) if place in places else None
@@ -153,7 +161,8 @@ def _place(item: RawItem, place: int) -> int | None:
 
 
 def _number(answer: object) -> int | None:
-    if isinstance(answer, float):  # a column with gaps
+    # A table column of whole numbers with gaps is read as floats: 2 arrives as 2.0.
+    if isinstance(answer, float):
         return int(answer) if answer.is_integer() else None
     if isinstance(answer, int):
         return answer
@@ -173,7 +182,8 @@ def _with_passage(passage: str, question: str) -> str:
 
 
 def _read_labelled(row: Row) -> RawItem:
-    """Read ARC, OpenBookQA, CommonsenseQA. In AI2's own files `question` holds all but the key."""
+    """Read ARC, OpenBookQA, CommonsenseQA. In AI2's own files `question` is an object that holds
+    all but the answer's key."""
     nested = row.fields.get("question")
     inner = Row(row.place, nested) if isinstance(nested, dict) else row
     stem = next(key for key in ("stem", "question_stem", "question") if key in inner.fields)
@@ -212,7 +222,8 @@ def _read_truthfulqa(row: Row) -> RawItem:
         if list(right).count(1) != 1 or len(right) != len(choices):
             raise BadInput(f"{row.place}: mc1_targets: one label 1 is expected, got {right!r:.60}")
         return RawItem(row.place, row.text("question"), choices, right.index(1), [])
-    if isinstance(targets, dict):  # as its authors write it: {answer: 1, other answer: 0}
+    # as its authors write it: {answer: 1, other answer: 0}
+    if isinstance(targets, dict):
         right = list(targets.values())
         if right.count(1) != 1:
             raise BadInput(f"{row.place}: mc1_targets: one label 1 is expected, got {right!r:.60}")
@@ -233,7 +244,8 @@ def _read_hellaswag(row: Row) -> RawItem:
 
 
 def _read_winogrande(row: Row) -> RawItem:
-    """Read WinoGrande: the sentence up to its blank, and each option with the sentence's rest."""
+    """Read WinoGrande. The question is the sentence up to its blank. A choice is an option with the
+    rest of the sentence."""
     before, mark, after = row.text("sentence").partition("_")
     if not mark:
         raise BadInput(f"{row.place}: sentence: a blank `_` is expected")
@@ -276,7 +288,8 @@ def _is_boolq(fields: Fields) -> bool:
 
 
 def _read_listed(row: Row) -> RawItem:
-    """Read MMLU, RACE, and whatever else lists its choices or names them by letters."""
+    """Read MMLU, RACE and other rows that list their choices, or name them by letters in an object
+    ({"A": ..., "B": ...})."""
     key = next(key for key in _LISTS if key in row.fields)
     choices, own_labels = row.fields[key], list[str]()
     if isinstance(choices, dict):
@@ -309,7 +322,7 @@ def _is_listed(fields: Fields) -> bool:
 
 
 def _read_columns(row: Row) -> RawItem:
-    """Read MMLU as a table: a column a choice, named by its letter."""
+    """Read MMLU as a table. Each choice has a column, which is named by its letter."""
     question = row.text("question")
     letters = [letter for letter in LETTERS if row.fields.get(letter) not in (None, "")]
     answer = row.fields[next(key for key in _ANSWERS if key in row.fields)]
@@ -332,6 +345,7 @@ def _is_columns(fields: Fields) -> bool:
     )
 
 
+# The order matters: a file is read as the first form that its rows fit. General ones come last.
 BENCHMARKS: dict[str, Benchmark] = {
     "labelled choices": Benchmark(_is_labelled, _read_labelled, ("label", *ALL), "label"),
     "PIQA": Benchmark(_has("goal", "sol1", "sol2"), _read_piqa, COUNTS, "number_from_0"),
@@ -364,5 +378,5 @@ BENCHMARKS: dict[str, Benchmark] = {
 
 
 def gives_answers(rows: Iterator[Row], form: Benchmark) -> bool:
-    """Return whether any row gives its answer."""
+    """Say whether any row publishes its answer."""
     return any(not is_hidden(form.read(row)) for row in rows)

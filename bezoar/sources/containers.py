@@ -1,7 +1,7 @@
-"""Any file as bytes or lines of text, told by its first bytes and not by its name.
+"""Reads any file as bytes or lines of text. Its first bytes say its kind, not its name.
 
 A packed file (gzip, zstd, xz, bzip2, lz4, zip) is unpacked as it is read. A file that holds no rows
-is refused with what it is and the way out.
+is refused. The message says what it is and what to do instead.
 """
 
 import bz2
@@ -32,7 +32,8 @@ PACKED = {
     b"\xfd7zXZ\0": "xz",
     **{b"BZh%d1AY&SY" % level: "bzip2" for level in range(1, 10)},
 }
-TEXTS = {  # by its byte order mark; the longer ones come first, for one begins as another does
+# Encodings by byte order mark. UTF-32 comes before UTF-16, whose little-endian mark begins its own.
+TEXTS = {
     codecs.BOM_UTF8: "utf-8-sig",
     codecs.BOM_UTF32_LE: "utf-32",
     codecs.BOM_UTF32_BE: "utf-32",
@@ -70,8 +71,10 @@ REFUSED = {
     },
 }
 PAGES = re.compile(rb"\s*(?:<!--.*?-->\s*)*<(?:!doctype html|html|head|body)\b", re.I | re.S)
-LOOKED_AT = 2**16  # ours: bytes that tell an encoding
-UNPACKED, RATIO = 2**28, 250  # ours: bytes and times its size; text seldom shrinks to a fiftieth
+LOOKED_AT = 2**16  # ours: bytes from which an encoding is guessed
+# Ours: a packed file may unpack to 256 MiB, or to 250 times its size where that is more. Text
+# seldom shrinks to a fiftieth.
+UNPACKED, RATIO = 2**28, 250
 
 Kind = Literal["parquet", "arrow", "stream", "text"]
 TABLES: dict[bytes, Kind] = {b"PAR1": "parquet", b"ARROW1": "arrow", b"\xff\xff\xff\xff": "stream"}
@@ -81,7 +84,8 @@ FAULTS = (
 
 
 def kind(path: Path) -> Kind:
-    """Say what a file holds. BadInput: no rows, with what it is instead and the way out."""
+    """Return what a file holds: parquet, an Arrow file, an Arrow stream, or text. BadInput: it is
+    known to hold no rows. The message says what it is and what to do."""
     with open_unpacked(path) as source:
         head = source.peek(2**16)
     for magic, table in TABLES.items():
@@ -93,7 +97,7 @@ def kind(path: Path) -> Kind:
 
 @contextmanager
 def open_unpacked(path: Path) -> Iterator["io.BufferedReader[Any]"]:
-    """Open a file as the bytes that it holds when it is unpacked. BadInput: what cannot be read, or
+    """Open a file as the bytes that it holds once it is unpacked. BadInput: it cannot be read, or
     unpacks to far more than any text does."""
     try:
         with contextlib.ExitStack() as opened:
@@ -118,8 +122,7 @@ def open_unpacked(path: Path) -> Iterator["io.BufferedReader[Any]"]:
 
 @contextmanager
 def open_seekable(path: Path) -> Iterator[Any]:
-    """Open a file for pyarrow to read back and forth. A packed one is unpacked into a temporary
-    file."""
+    """Open a file for pyarrow, which seeks in it. A packed file becomes a temporary one."""
     import pyarrow
 
     with open_unpacked(path) as source:
@@ -135,8 +138,9 @@ def open_seekable(path: Path) -> Iterator[Any]:
 
 
 def lines(path: Path) -> Iterator[tuple[int, str]]:
-    """Yield (line number from 1, line without its end) of a text file, blank lines left out. Lines
-    end in LF, CR LF or, in a file without LF, in CR."""
+    """Yield (line number from 1, line without its end) of a text file. Blank lines are counted but
+    left out. Lines end in LF, CR LF or, in a file without LF, in CR. BadInput: a line that is not
+    in the file's encoding."""
     number = 0
     try:
         with open_unpacked(path) as source:
@@ -149,7 +153,7 @@ def lines(path: Path) -> Iterator[tuple[int, str]]:
 
 @contextmanager
 def open_text(path: Path) -> Iterator[IO[str]]:
-    """Open a text file with its line ends as they are, as csv wants it."""
+    """Open a text file and keep its line ends, as the csv module wants it."""
     with open_unpacked(path) as source:
         encoding = _encoding(source.peek(4)) or "utf-8"
         with io.TextIOWrapper(source, encoding=encoding, newline="") as stream:
@@ -157,7 +161,8 @@ def open_text(path: Path) -> Iterator[IO[str]]:
 
 
 class NotText(BadInput):
-    """Say that bytes are no text in the encoding that a file opens with."""
+    """A BadInput for bytes that are no text in the file's encoding. `likely` is the encoding that
+    they seem to be in, "" where none does."""
 
     def __init__(self, place: str, error: UnicodeDecodeError, likely: str = "") -> None:
         kind, remedy = f"broken {error.encoding} ({error.reason})", "save the file as UTF-8"
@@ -172,7 +177,7 @@ class NotText(BadInput):
 
 
 class Mixed(NotText):
-    """Say that some of a file's lines are UTF-8 and others are not."""
+    """A BadInput for a file of which some lines are UTF-8 and others are not."""
 
     def __init__(self, place: str) -> None:
         BadInput.__init__(
@@ -183,7 +188,7 @@ class Mixed(NotText):
 
 
 def _not_text(path: Path, number: int, error: UnicodeDecodeError) -> BadInput:
-    """Name the encoding that a text which is no UTF-8 is most likely in."""
+    """Return the error for a text that is not in its file's encoding, with the likely one."""
     import chardet
 
     place = f"{path}:{number}"
@@ -191,6 +196,7 @@ def _not_text(path: Path, number: int, error: UnicodeDecodeError) -> BadInput:
         return NotText(place, error)
     with open_unpacked(path) as source:
         head = source.read(LOOKED_AT)
+    # Lines before the broken one were decoded. One that is not ASCII was therefore truly UTF-8.
     if any(not line.isascii() for line in head.splitlines()[: number - 1]):
         return Mixed(place)
     name = chardet.detect(head)["encoding"] or ""
@@ -198,7 +204,8 @@ def _not_text(path: Path, number: int, error: UnicodeDecodeError) -> BadInput:
 
 
 class _Bounded(io.RawIOBase):
-    """Stop a stream with an error where it unpacks to more than a file of rows would."""
+    """A stream that raises BadInput once it has unpacked to more than a file of rows would. It
+    stops archives that are made to fill a disk."""
 
     def __init__(self, path: Path, source: Any) -> None:
         self.path, self.source, self.count = path, source, 0
@@ -235,8 +242,10 @@ def _unpack(path: Path, source: BinaryIO, packed: str) -> Any:
 
 
 def _member(path: Path, archive: zipfile.ZipFile) -> IO[bytes]:
-    """Open the one file of rows in an archive. BadInput: none, several, or an office document."""
+    """Open the one file of rows in a zip archive. BadInput: it holds none or several, is locked, or
+    is an office document or a pickle."""
     names = archive.namelist()
+    # Office documents and the checkpoints of torch.save are zip archives too.
     if "[Content_Types].xml" in names or "mimetype" in names:
         raise BadInput(
             f"{path}: is a Word, Excel or other office file; save its sheet as CSV (UTF-8)"
@@ -254,6 +263,7 @@ def _member(path: Path, archive: zipfile.ZipFile) -> IO[bytes]:
     if len(members) != 1:
         listing = (", ".join(members[:4]) or "none of rows") + (", ..." if len(members) > 4 else "")
         raise BadInput(f"{path}: an archive of {len(members)} files ({listing}); {UNPACK}")
+    # The first flag bit of a zip member says that it is encrypted.
     if archive.getinfo(members[0]).flag_bits & 1:
         raise BadInput(f"{path}: is locked with a password; {UNPACK}")
     return archive.open(members[0])
@@ -263,6 +273,7 @@ def _refuse(path: Path, head: bytes) -> None:
     if not head.strip():
         raise BadInput(f"{path}: {EMPTY}")
     refusal = next((why for magic, why in REFUSED.items() if head.startswith(magic)), None)
+    # A tar header has its magic bytes at offset 257.
     if head[257:262] == b"ustar":
         refusal = ("a tar archive", UNPACK)
     elif re.match(rb"(?:\.\./)*\.git/annex/objects/", head):
@@ -274,6 +285,7 @@ def _refuse(path: Path, head: bytes) -> None:
             "XML, as a server writes it for an error",
             "download the file itself, or " + EXPORT,
         )
+    # Text has no zero byte, unless it is UTF-16 or UTF-32, which a byte order mark announces.
     elif refusal is None and b"\0" in head[:4096] and not _encoding(head):
         utf16 = len(head) > 3 and (head[1] == head[3] == 0 or head[0] == head[2] == 0)
         refusal = (
@@ -292,14 +304,16 @@ def _encoding(head: bytes) -> str:
 def _split(source: "io.BufferedReader[Any]") -> Iterator[str]:
     head = source.peek(2**16)
     encoding = _encoding(head)
-    old = b"\r" in head and b"\n" not in head  # as a Macintosh ended lines
+    # Old Macintosh programs ended lines with CR alone.
+    old = b"\r" in head and b"\n" not in head
     if encoding in ("", "utf-8-sig") and not old:
         if encoding:
             source.read(len(codecs.BOM_UTF8))
-        for raw in source:  # three times as fast as a TextIOWrapper, and knows its line
+        # Three times as fast as a TextIOWrapper. An error also knows its line.
+        for raw in source:
             yield raw.decode("utf-8").rstrip("\r\n")
         return
-    # other breaks (U+2028) may stand inside a JSON string
+    # Not str.splitlines: it also splits at breaks such as U+2028, which a JSON string may hold.
     end = "\r" if old else "\n"
     with io.TextIOWrapper(source, encoding=encoding or "utf-8", newline=end) as stream:
         for line in stream:

@@ -1,8 +1,9 @@
-"""The FLAN collection from the Hub, streamed: some 160 million rows pass, a few of each task stay.
+"""Streams the FLAN collection from the Hub. It reads some 160 million rows and keeps a few of each
+task.
 
-OpenBezoar 3.1.3: zero-shot rows of four sub-mixtures. Of each task the `per_task` rows stay whose
-hash is smallest: an even draw from all rows, whatever their order and whatever other tasks hold,
-with each distinct row counted once, and in memory that does not grow with what is read.
+OpenBezoar 3.1.3 takes zero-shot rows of four sub-mixtures. The `per_task` rows of each task with the
+smallest hashes stay. That is an even draw from all its distinct rows. It depends neither on
+their order nor on other tasks, and the memory that it takes does not grow with the rows read.
 """
 
 import hashlib
@@ -23,12 +24,13 @@ from bezoar.work import progress
 
 COLUMNS = ("inputs", "targets", "_task_name", "_template_type")
 BATCH = 5_000  # rows in memory at once
-LAST = "g"  # comes after every rank, which is hexadecimal
+# A bound that excludes no row: a rank is hexadecimal, and "g" sorts behind each of its digits.
+LAST = "g"
 
 
 class Row(NamedTuple):
-    """A row that stays; the file's name comes first, so that of equal rows the first file's
-    stays."""
+    """A row that stays. `file` is the first field, so that of equal rows the smallest is the one of
+    the first file by name."""
 
     file: str
     query: str
@@ -36,9 +38,9 @@ class Row(NamedTuple):
 
 
 def read(settings: HubFlan, seed: int) -> Source:
-    """The queries drawn, in order of sub-mixture, task and hash. A fetch that was killed goes on
-    after its last whole file. BadInput: what cannot be reached, a column that is missing, or
-    nothing drawn."""
+    """Return the queries that are drawn, in order of sub-mixture, task and hash. A fetch that was
+    killed continues after its last whole file. BadInput: the Hub cannot be reached, a column is
+    missing, or no row is usable."""
     commit = hub.resolve(settings)
     chosen = {
         mixture: {
@@ -63,6 +65,7 @@ def read(settings: HubFlan, seed: int) -> Source:
     ):
         for mixture, patterns in chosen.items():
             draw = draws[mixture] = _Draw(settings, mixture, seed, folder / f"{mixture}.json")
+            # What an earlier fetch has finished is in the scratch folder, and is not read again.
             for name in (name for paths in patterns.values() for name in paths):
                 if name not in draw.finished:
                     draw.take(name, _batches(settings, commit, name))
@@ -107,8 +110,12 @@ def read(settings: HubFlan, seed: int) -> Source:
 
 
 class _Draw:
-    """What stays of one sub-mixture, and which files it has seen: kept in a file of its own after
-    each of them."""
+    """The rows of one sub-mixture that stay, and the files that it has seen. Both are saved at
+    `path` after each file, so that a fetch that was killed can continue.
+
+    `rows_by_task` maps a task to its rows by rank, the hash of a row. `bounds` maps a task to the
+    largest rank that can still stay.
+    """
 
     def __init__(self, settings: HubFlan, mixture: str, seed: int, path: Path) -> None:
         self.most, self.share, self.seed = settings.per_task, settings.task_share, seed
@@ -116,7 +123,7 @@ class _Draw:
         self.finished: list[str] = []
         self.read = 0
         self.left_out: Counter[str] = Counter()
-        self.rows_by_task: dict[str, dict[str, Row]] = {}  # task -> rank -> row
+        self.rows_by_task: dict[str, dict[str, Row]] = {}
         if path.exists():
             saved: Any = files.read_json(path)
             self.finished, self.read = saved["finished"], saved["read"]
@@ -126,10 +133,10 @@ class _Draw:
                 for task, rows in saved["kept"].items()
             }
         self.bounds = {task: self._bound(rows) for task, rows in self.rows_by_task.items()}
-        self.tasks: dict[str, bool] = {}  # whether a task is drawn
+        self.tasks: dict[str, bool] = {}  # task -> drawn or not, by `task_share`
 
     def take(self, name: str, batches: Iterator[dict[str, list[str | None]]]) -> None:
-        """Look at every row of a file, then remember that it was seen."""
+        """Offer every row of a file, then save what stays and that the file was seen."""
         for batch in batches:
             for row in zip(*(batch[column] for column in COLUMNS), strict=True):
                 self.read += 1
@@ -147,7 +154,7 @@ class _Draw:
         files.write(self.path, [json.dumps(state, ensure_ascii=False)])
 
     def rows(self) -> Iterator[tuple[str, Row]]:
-        """(task, row) of all that stay, in order."""
+        """Yield (task, row) of the rows that stay, in order of task and rank."""
         for task, rows in sorted(self.rows_by_task.items()):
             yield from ((task, row) for _, row in sorted(rows.items()))
 
@@ -159,7 +166,7 @@ class _Draw:
         task: str | None,
         template: str | None,
     ) -> str | None:
-        """Keep a row, or not; returns the reason where it is of no use."""
+        """Keep a row if its rank is small enough. Return the reason where the row is of no use."""
         if not (template or "").startswith("zs"):
             return "few-shot"
         query, target = (inputs or "").strip(), (targets or "").strip()
@@ -167,6 +174,7 @@ class _Draw:
             return "empty query or target"
         if not task:
             return "no task's name"
+        # A hash of its name decides on a task, so that the order of the rows does not matter.
         if task not in self.tasks:
             digest = hashlib.sha256(f"{self.seed}\0{self.mixture}\0{task}".encode()).digest()
             self.tasks[task] = int.from_bytes(digest[:8], "big") < self.share * 2**64
@@ -178,6 +186,7 @@ class _Draw:
         rows = self.rows_by_task.setdefault(task, {})
         row = Row(name, query, target)
         rows[rank] = min(row, rows.get(rank, row))
+        # Sorting is costly, so a task is pruned only once it holds four times what it may.
         if len(rows) > 4 * self.most:
             self._prune(task, rows)
         return None
@@ -192,17 +201,19 @@ class _Draw:
 
 
 def _spread(names: list[str], most: int | None) -> list[str]:
-    """At most `most` of the names, evenly spread over them."""
+    """Return at most `most` of the names, evenly spread over them, all where it is None."""
     if most is None or len(names) <= most:
         return names
     return [names[i * len(names) // most] for i in range(most)]
 
 
 def _batches(settings: HubFlan, commit: str, name: str) -> Iterator[dict[str, list[str | None]]]:
-    """A file's columns, `BATCH` rows at a time, fetched a column at once and never written to disk.
+    """Yield COLUMNS of a file on the Hub, `BATCH` rows at a time. Only these columns are fetched,
+    and nothing is written to disk. BadInput: a column that is missing, or a broken file.
 
-    Not by `datasets`, which decodes a row group whole: with files of one row group and 150 MiB it
-    holds 1.5 GiB and takes three times as long, this 0.7 GiB."""
+    `datasets` would decode a whole row group. With files of one row group and 150 MiB it holds
+    1.5 GiB and takes three times as long. This function holds 0.7 GiB.
+    """
     from huggingface_hub import HfFileSystem
     from pyarrow import ArrowException, types
     from pyarrow.parquet import ParquetFile

@@ -1,8 +1,8 @@
-"""Repositories of the Hugging Face Hub, each at one commit: found, downloaded, read.
+"""Finds, downloads and reads repositories of the Hugging Face Hub, each at one commit.
 
-What is downloaded lies in huggingface_hub's own cache ($HF_HOME): it is fetched once, and what is
-there is read without a network. No code of a repository runs, and no file is downloaded that runs
-code when it is loaded.
+Downloads lie in huggingface_hub's own cache ($HF_HOME). Each is fetched once, and is then read
+without a network. No code of a repository runs. No file is downloaded that runs code when it is
+loaded.
 """
 
 import errno
@@ -34,8 +34,8 @@ MIB = 2**20
 
 
 def read(name: str, settings: Hub, seed: int) -> Source:
-    """The records of one fetch out of the files of `wanted.parts`. BadInput: what cannot be
-    reached or is not there, and what the readers refuse."""
+    """Return the records of one fetch out of the files of `settings.parts`. BadInput: the Hub is
+    out of reach, a file is not there, or the readers refuse it."""
     files, parts = [], []
     for part in settings.parts:
         commit = resolve(part)
@@ -50,14 +50,17 @@ def read(name: str, settings: Hub, seed: int) -> Source:
 def base(
     settings: HubBase, out: Path, rehearse: Callable[[Path], object] = lambda folder: None
 ) -> dict[str, object]:
-    """Put the base model at `out`, whole or not at all; returns the account of it. The tokenizer
-    is proven, and the model `tried`, before the weights are downloaded. BadInput: as for `read`;
-    pickled weights only, or a model that weights.model_files, tokenizer.account or `tried` refuses.
+    """Put the base model at `out`, whole or not at all. Return the account of it.
+
+    The tokenizer is proven, and `rehearse` is called with a folder of the small files, before the
+    weights are downloaded. BadInput: as for `read`, or the weights are pickled only, or
+    weights.model_files, tokenizer.account or `rehearse` refuses the model.
     """
     commit = resolve(settings)
     names, tensors = _model_names(settings, commit)
     with tempfile.TemporaryDirectory() as scratch:
         model = Path(scratch)
+        # Copied, not linked: `mend` and the tokenizer's proof may write these files anew.
         cached = download(settings, commit, [n for n in names if n not in tensors])
         for name in names:
             if name not in tensors:
@@ -74,6 +77,7 @@ def base(
                 (model / Path(name).name).symlink_to((cached / name).resolve())
             chosen = weights.model_files(model)
         except BadInput as error:
+            # The scratch folder is gone when the message is read, so it names the repository.
             message = str(error).removeprefix("error: ")
             raise BadInput(
                 message.replace(scratch, f"{settings.repository}@{commit[:12]}")
@@ -91,8 +95,8 @@ def base(
 
 
 def small_files(settings: HubBase) -> Path:
-    """The folder of all files of a base but its weights, which are fetched where they are not in
-    the cache. BadInput: as for `base`, as far as can be told without the weights."""
+    """Return the folder of all files of a base but its weights. Files that are not in the cache are
+    fetched. BadInput: as for `base`, as far as can be told without the weights."""
     commit = resolve(settings)
     names, tensors = _model_names(settings, commit)
     folder = download(settings, commit, [name for name in names if name not in tensors])
@@ -107,7 +111,8 @@ def small_files(settings: HubBase) -> Path:
 
 
 def _model_names(settings: HubBase, commit: str) -> tuple[list[str], list[str]]:
-    """The files of a base, and those of them that are weights. BadInput: pickled weights only."""
+    """Return the names of the files of a base, and of those that are weights. BadInput: pickled
+    weights only, or none."""
     listed = listing(settings, commit)
     names = sorted(
         n for n in listed if any(_fits(n, p) for p in settings.files) and not _refused(n)
@@ -130,7 +135,7 @@ def _model_names(settings: HubBase, commit: str) -> tuple[list[str], list[str]]:
 
 
 def account(part: Repository, commit: str, names: Sequence[str]) -> dict[str, object]:
-    """What source.json says of one repository."""
+    """Return the account of one repository, as source.json has it in `parts`."""
     return {
         "repository": part.repository,
         "kind": part.kind,
@@ -141,12 +146,13 @@ def account(part: Repository, commit: str, names: Sequence[str]) -> dict[str, ob
 
 
 def title(part: Repository, commit: str, name: str) -> str:
-    """A file's name in records."""
+    """Return a file's title, by which records name it."""
     return f"{part.repository}@{commit[:12]}: {name}"
 
 
 def resolve(part: Repository) -> str:
-    """The whole commit that `part.revision` begins. BadInput: the tip of `part.ref` is another."""
+    """Return the whole commit of which `part.revision` is the beginning. BadInput: the tip of
+    `part.ref` is another commit."""
     if len(part.revision) == 40:
         return part.revision
     from huggingface_hub import HfApi
@@ -165,7 +171,8 @@ def resolve(part: Repository) -> str:
 
 
 def listing(part: Repository, commit: str) -> list[str]:
-    """The names of all files at a commit, in order. BadInput: one that leads out of the folder."""
+    """Return the names of all files at a commit, in order. BadInput: one that leads out of the
+    folder."""
     from huggingface_hub import HfApi, get_cached_repo_tree
     from huggingface_hub.errors import CachedRepoTreeNotFoundError
 
@@ -187,8 +194,9 @@ def listing(part: Repository, commit: str) -> list[str]:
 
 
 def select(part: Repository, commit: str, patterns: Sequence[str]) -> list[str]:
-    """The files at a commit that `patterns` name, in their order; those of one pattern in order of
-    their names. BadInput: a pattern that fits none, or a file that runs code."""
+    """Return the names of the files at a commit that fit `patterns`, in the order of the patterns.
+    Those of one pattern are in order of their names. BadInput: a pattern that fits none, or a file
+    that runs code."""
     listed = listing(part, commit)
     chosen: list[str] = []
     for pattern in patterns:
@@ -209,8 +217,8 @@ def select(part: Repository, commit: str, patterns: Sequence[str]) -> list[str]:
 
 
 def download(part: Repository, commit: str, names: Sequence[str]) -> Path:
-    """Fetch files into the Hub's cache; returns the folder below which they lie. What is there
-    already is not fetched again, and needs no network."""
+    """Fetch files into the Hub's cache. Return the folder below which they lie. A file that is
+    there already is not fetched again, and needs no network."""
     from huggingface_hub import snapshot_download
 
     _quiet()
@@ -219,6 +227,7 @@ def download(part: Repository, commit: str, names: Sequence[str]) -> Path:
             part.repository,
             repo_type=part.kind,
             revision=commit,
+            # These are patterns to the library: a name such as `a[1].json` must fit itself alone.
             allow_patterns=[glob.escape(name) for name in names],
             tqdm_class=None if sys.stderr.isatty() else _lines(f"fetch {part.repository}: MiB"),
         )
@@ -226,12 +235,15 @@ def download(part: Repository, commit: str, names: Sequence[str]) -> Path:
 
 
 def _lines(label: str) -> type[Any]:
-    """A class of bars for huggingface_hub, which makes one of files and two of bytes for all files
-    of a download: what lies on the disk is written as lines, where there is no terminal."""
+    """Return a class of progress bars that write lines, for where there is no terminal.
+
+    huggingface_hub makes three bars for a download: one of files and two of bytes. Only the one
+    that counts the bytes on the disk writes lines.
+    """
     from huggingface_hub.utils.tqdm import tqdm
 
     class Written(tqdm):
-        """Shows nothing itself. Its total grows as files are begun."""
+        """A bar that shows nothing itself. Its total grows as files are begun."""
 
         def __init__(self, *args: Any, **kwargs: Any) -> None:
             super().__init__(*args, **(kwargs | {"disable": True}))  # type: ignore[no-untyped-call]
@@ -249,7 +261,7 @@ def _lines(label: str) -> type[Any]:
 
 @contextmanager
 def explain_errors(part: Repository) -> Iterator[None]:
-    """Turn what can go wrong between here and the Hub into a BadInput that says what to do."""
+    """Turn errors of the library and of the network into a BadInput that says what to do."""
     import httpx2  # huggingface_hub's client
     from huggingface_hub import constants
     from huggingface_hub.errors import (
@@ -306,17 +318,18 @@ def explain_errors(part: Repository) -> Iterator[None]:
 
 @cache
 def prepare_client() -> None:
-    """Have huggingface_hub give up on a server that says nothing, and fetch by plain HTTP.
+    """Have huggingface_hub give up on a server that does not answer, and fetch by plain HTTP.
 
-    Its client waits for ever without a timeout, and so does Xet where a mirror announces it and
-    cannot serve it. HF_HUB_DOWNLOAD_TIMEOUT (seconds) and HF_HUB_DISABLE_XET=0 are the user's.
+    Without a timeout its client waits for ever. So does Xet where a mirror announces it and cannot
+    serve it. The user may set HF_HUB_DOWNLOAD_TIMEOUT (seconds) and HF_HUB_DISABLE_XET=0.
     """
     import httpx2
     from huggingface_hub import constants, set_client_factory
     from huggingface_hub.utils._http import default_client_factory
 
     def limit(request: httpx2.Request) -> None:
-        # most calls of the library ask for no limit in so many words
+        # Most calls of the library set their timeouts to None, which would override a default of
+        # the client. So each request that lacks a limit gets one here.
         timeouts = request.extensions.get("timeout") or {}
         seconds = constants.HF_HUB_DOWNLOAD_TIMEOUT
         request.extensions["timeout"] = {
@@ -334,7 +347,7 @@ def prepare_client() -> None:
 
 
 def _quiet() -> None:
-    """No remarks of the library's own, and bars on a terminal alone."""
+    """Silence the library's own messages, and its bars where there is no terminal."""
     from huggingface_hub.utils.tqdm import disable_progress_bars
 
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
@@ -343,7 +356,7 @@ def _quiet() -> None:
 
 
 def _fits(name: str, pattern: str) -> bool:
-    # a star stays inside its folder
+    # fnmatch alone would let a star match a slash. With equal depths it stays inside its folder.
     return name.count("/") == pattern.count("/") and fnmatchcase(name, pattern)
 
 

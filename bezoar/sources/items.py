@@ -1,4 +1,5 @@
-"""Multiple-choice items out of files: a task each, of the split that is evaluated."""
+"""Reads multiple-choice items out of files. Each benchmark is a task, of the split that is
+evaluated."""
 
 from collections import Counter
 from collections.abc import Hashable, Iterator, Sequence
@@ -14,7 +15,8 @@ from bezoar.sources.shapes import Recognised
 from bezoar.sources.tables import Tables
 
 CONTRADICTED = "another file gives this item another answer"
-Group = Sequence[tuple[File, str, Recognised]]  # files of a task, or parts of them, by split
+# (file, split, rows) of one task. A file whose rows name their splits is there once for each.
+Group = Sequence[tuple[File, str, Recognised]]
 
 
 def tables(reader: Reader, files: Sequence[File], limit: int | None) -> Tables:
@@ -25,34 +27,35 @@ def tables(reader: Reader, files: Sequence[File], limit: int | None) -> Tables:
         recognised, name = reader.recognise(file), task_names[file.title]
         reader.account.open(file)
         group = groups.setdefault((name.task, recognised.shape.name), [])
-        group += [(file, split, part) for split, part in shapes.parted(recognised, name.split)]
+        group += [(file, split, part) for split, part in shapes.split_parts(recognised, name.split)]
     shapes_by_task = Counter(task for task, _ in groups)
     items_by_file: dict[str, list[Item]] = {}
     tasks = _Tasks(reader, limit)
     for (task, shape), group in sorted(groups.items(), key=_depth):
+        # Two shapes under one name are two tasks, and the name of the shape tells them apart.
         title = f"{task}_{'_'.join(shape.lower().split())}" if shapes_by_task[task] > 1 else task
         if items := tasks.items(title, group, choices.BENCHMARKS[shape]):
             items_by_file[f"tasks/{title}.jsonl"] = items
-    # what the world's probes ask is nothing that a user's own seeds teach
+    # The world's probes ask what a user's own seeds do not teach, so the list of probes is empty.
     return {**items_by_file, "probes.jsonl": []}
 
 
 def _depth(task: tuple[tuple[str, str], Group]) -> tuple[int, str, str]:
-    # of two copies the one that lies less deep has the better name
+    # The first of two copies is kept. The one that lies less deep has the better name.
     (name, shape), group = task
     return min(file.title.count("/") for file, _, _ in group), name, shape
 
 
 class _Tasks:
-    """Make the tasks of all benchmarks, one after another."""
+    """The tasks of all benchmarks, one after another. A copy of an earlier task is left out."""
 
     def __init__(self, reader: Reader, limit: int | None) -> None:
         self.reader, self.limit = reader, limit
-        self.earlier: list[set[Hashable]] = []  # the items of each task
+        self.earlier: list[set[Hashable]] = []  # the keys of each task's items
 
     def items(self, task: str, group: Group, form: Benchmark) -> list[Item]:
-        """Return the items of the first split that gives its answers: test, then validation, then a
-        file that names none. A training split is no task."""
+        """Return the items of the first split that publishes its answers. Tried are test, then
+        validation, then files that name no split. A training split is no task."""
         used, chosen = "", list[tuple[File, list[RawItem]]]()
         for split in names.EVALUATED:
             shards = [
@@ -92,8 +95,9 @@ class _Tasks:
     def _labelled(
         self, task: str, taken: Sequence[tuple[File, list[RawItem]]], form: Benchmark
     ) -> list[Item]:
-        """Return items with the index of the right choice, as all rows of the task together say. A
-        task all of whose items stand in an earlier one is a copy of it."""
+        """Return items with the index of the right choice. All rows of the task together decide how
+        answers are read. The list is empty if an earlier task has all the items: this task is then
+        a copy of it."""
 
         def key(item: RawItem) -> Hashable:
             return text_key(item.question, *item.choices)
@@ -127,6 +131,7 @@ class _Tasks:
             Item(id=f"{task}-{n:05d}", question=item.question, choices=item.choices, label=label)
             for n, (_, (item, label)) in enumerate(taking.within_limit(), 1)
         ]
-        taking.account.read.clear()  # counted as they were read
+        # `reader.records` has counted these rows already, as it read them.
+        taking.account.read.clear()
         account.add(taking.account)
         return labelled

@@ -1,8 +1,9 @@
-"""`python -m bezoar.sources.link FOLDER`: find what the pipeline can read in FOLDER, whatever its
-layout and names, and link it into local/, below linked/ of each kind; earlier links go.
+"""`python -m bezoar.sources.link FOLDER`: find the files in FOLDER that the pipeline can read,
+whatever their layout and names. Link them into local/, below linked/ of each kind. Earlier links
+are removed.
 
-Files are linked one by one: DVC hashes through a link to a file, but takes a link to a folder for
-an empty one and would miss every change in it.
+Files are linked one by one. DVC hashes through a link to a file. It takes a link to a folder for an
+empty one, and would miss every change in it.
 """
 
 import os
@@ -51,11 +52,12 @@ UNREAD = LOCAL / "unread.txt"  # every file that is not used, with the reason
 PICTURES = (".png", ".jpg", ".jpeg", ".gif")
 SHOWN = 12  # unrecognised files named
 FOLDED = 3  # more files of one kind in one folder are one line
-HUGE = 2**28  # bytes; a file as large as this with no line break near its start is no list of rows
+# ours: a file of more bytes without a line break near its start is no list of rows
+HUGE = 2**28
 
 
 class Unused(NamedTuple):
-    """Name a file that is not linked, and why. The lower its `rank`, the likelier it was meant."""
+    """A file that is not linked, and the reason. A low `rank` means that it was likely meant."""
 
     path: Path
     why: str
@@ -64,21 +66,20 @@ class Unused(NamedTuple):
 
 @dataclass
 class Finds:
-    """Hold what lies in a folder: (file, what it is, where its link goes below local/), and the
-    rest."""
+    """The files of a folder. `used` has (file, its kind, the path of its link below local/)."""
 
     used: list[tuple[Path, str, Path]] = field(default_factory=list)
     unused: list[Unused] = field(default_factory=list)
 
     def leave(self, path: Path, why: str, rank: int = 1) -> None:
-        """Name a file that is not linked."""
+        """List a file that is not linked."""
         self.unused.append(Unused(path, why, rank))
 
 
 def find(top: Path, maps: Maps | None = None) -> Finds:
     """Look at every file below `top`, in order of their paths. `maps` has the user's own names of
-    fields. Hidden files and this project's own links are left out. So is what was seen before: a
-    link back up, the store of a download cache."""
+    fields. Left out are hidden files, this project's own links, and files that were seen before
+    under another path. BadInput: base models of which none can be used."""
     finds, listed = Finds(), list(_walk(top))
     models = weights.folders(listed)
     _take_base(models, finds)
@@ -107,6 +108,7 @@ def find(top: Path, maps: Maps | None = None) -> Finds:
             )
     _take_tasks(top, items, finds)
     _take_notices(top, listed, finds)
+    # Answers, votes and grades of MT-Bench mean nothing without the questions that they are about.
     if not any(name == "questions" for _, name, _ in finds.used):
         orphans = [use for use in finds.used if use[2].parts[0] == "mt_bench"]
         finds.used = [use for use in finds.used if use not in orphans]
@@ -116,7 +118,7 @@ def find(top: Path, maps: Maps | None = None) -> Finds:
 
 
 def _take_base(models: list[Path], finds: Finds) -> None:
-    """Take the first usable base model. BadInput: there are some, and none can be used."""
+    """Take the first usable base model. BadInput: there are models, and none can be used."""
     refused = ""
     chosen: Path | None = None
     for model in models:
@@ -137,7 +139,7 @@ def _take_base(models: list[Path], finds: Finds) -> None:
 
 
 def _recognise(path: Path, maps: Maps | None, finds: Finds) -> Recognised | None:
-    """Recognise a file. One that is not read is named with the reason."""
+    """Recognise a file. If it cannot be read, `finds` gets the reason and the result is None."""
     try:
         if _is_one_huge_line(path):
             finds.leave(path, f"one line of more than {HUGE // 2**20} MiB: no list of rows")
@@ -153,7 +155,7 @@ def _recognise(path: Path, maps: Maps | None, finds: Finds) -> Recognised | None
 
 
 def _take_tasks(top: Path, items: Mapping[Path, Recognised], finds: Finds) -> None:
-    """Take the split of each benchmark that is evaluated. The others are named with the reason."""
+    """Take the split of each benchmark that is evaluated. List the other files with the reason."""
     placed = {_place(top, path, "benchmarks").as_posix(): path for path in items}
     groups: dict[tuple[str, str], list[tuple[Path, str, Recognised]]] = {}
     for title, name in names.distinct(list(placed)).items():
@@ -162,7 +164,8 @@ def _take_tasks(top: Path, items: Mapping[Path, Recognised], finds: Finds) -> No
         try:
             parts = split_parts(items[path], name.split)
         except BadInput:
-            parts = [(name.split, items[path])]  # fetch names the line
+            # The file is linked all the same: fetch reads it again, and names the bad line.
+            parts = [(name.split, items[path])]
         group += [(path, split, part) for split, part in parts]
     for (task, shape), group in groups.items():
         used, taken = "", set[Path]()
@@ -196,7 +199,7 @@ def _has_answers(part: Recognised, shape: str) -> bool:
 
 
 def _take_notices(top: Path, listed: list[Path], finds: Finds) -> None:
-    """Link the READMEs beside what is used, for they may state its licence."""
+    """Link the READMEs beside the files that are used, if they state a licence."""
     cards = {
         path.parent: path
         for path in listed
@@ -222,7 +225,7 @@ def _place(top: Path, path: Path, source: str) -> Path:
 
 
 def link(finds: Finds, local: Path = LOCAL) -> None:
-    """Replace the links below `local` by those of `finds`. The user's own files stay."""
+    """Replace the links below `local` by those of `finds`. The user's own files are kept."""
     clear(local)
     for path, _, into in finds.used:
         target = local / into
@@ -231,8 +234,9 @@ def link(finds: Finds, local: Path = LOCAL) -> None:
 
 
 def clear(local: Path = LOCAL) -> None:
-    """Remove the links, and the folders that this leaves empty."""
+    """Remove the links below `local`, and the folders that this leaves empty."""
     for kind in KINDS:
+        # From the bottom up: a folder can be empty only once those inside it are gone.
         for folder, _, inside in os.walk(local / kind / LINKED, topdown=False):
             for path in (Path(folder, name) for name in inside):
                 if path.is_symlink():
@@ -242,6 +246,7 @@ def clear(local: Path = LOCAL) -> None:
 
 
 def _walk(top: Path) -> Iterator[Path]:
+    # Links are followed, so that a link back up would never end without the paths seen.
     seen: set[Path] = set()
     linked = {(LOCAL / kind / LINKED).resolve() for kind in KINDS}
     for folder, inner, inside in os.walk(top, followlinks=True):
@@ -250,7 +255,8 @@ def _walk(top: Path) -> Iterator[Path]:
             inner.clear()
             continue
         seen.add(resolved)
-        # a download cache keeps its files, named by hash, beside folders of links to them
+        # The Hub's download cache keeps its files by hash in blobs/, and links to them by name in
+        # snapshots/. The names tell more.
         store = {"blobs"} if "snapshots" in inner else set()
         inner[:] = sorted(n for n in inner if not n.startswith(".") and n not in store)
         for path in (Path(folder, name) for name in sorted(inside)):

@@ -1,4 +1,4 @@
-"""The user's own files in local/NAME/ (local/README.md)."""
+"""Reads the user's own files in local/NAME/ (local/README.md)."""
 
 import os
 from collections import Counter
@@ -15,19 +15,19 @@ from bezoar.sources.tables import Source
 
 LOCAL = Path("local")
 SHOWN = 12  # categories that a line names
-LINKED = "linked"  # what link.py makes, below each folder
+LINKED = "linked"  # the folder below local/NAME/ in which link.py puts its links
 NOTICES = ("readme.md", "readme", "readme.txt", "license", "license.txt", "license.md")
 
 
 def list_files(name: str, folder: Path = LOCAL) -> list[Path]:
-    """List the user's files below local/NAME/, in order of their paths. Hidden ones are left out,
-    and those that tell of others."""
+    """List the user's files below local/NAME/, in order of their paths. Hidden files and READMEs
+    are left out. BadInput: a link to a folder."""
     listed: dict[Path, Path] = {}
     for top, folders, inside in os.walk(folder / name):
         folders.sort()
         for inner in (Path(top, entry) for entry in folders):
             if inner.is_symlink():
-                # DVC takes such a link for an empty folder, and would miss every change in it
+                # DVC takes such a link for an empty folder, and would miss every change in it.
                 raise BadInput(
                     f"{inner}: a link to a folder, into which DVC does not look; run "
                     "`make local DATA=folder`, which links each file, or copy the files"
@@ -35,6 +35,7 @@ def list_files(name: str, folder: Path = LOCAL) -> list[Path]:
         for entry in sorted(inside):
             path = Path(top, entry)
             if not entry.startswith(".") and not is_notice(path):
+                # Two links to one file are one file.
                 listed.setdefault(path.resolve(), path)
     return sorted(listed.values())
 
@@ -48,9 +49,12 @@ def read(
     settings: Reading | None = None,
     licence: str | None = None,
 ) -> Source | None:
-    """Read the records of local/NAME/, at most `limit` rows (benchmarks: of a task). The result is
-    None where the folder holds no file. `licence` is that of all rows, else a README beside a file
-    states it. BadInput: as readers.read."""
+    """Read the records of local/NAME/, at most `limit` rows (benchmarks: of a task).
+
+    The result is None where the folder holds no file. `settings` are fetch.NAME of the profile.
+    `licence` is that of all rows. If it is None, a README beside a file may state its licence.
+    BadInput: as readers.read.
+    """
     top = folder / name
     files = [
         File(
@@ -67,8 +71,8 @@ def read(
 
 
 def describe_draws(account: Mapping[str, Any], schemes: Schemes) -> str:
-    """Return the categories of seeds with their numbers of seeds, and which each scheme draws
-    from."""
+    """Return a line on the categories of the seeds: the number of seeds in each, and the categories
+    that each scheme draws from."""
     counts = Counter(account.get("categories", {}))
     sizes = [f"{name} ({count})" for name, count in counts.most_common()]
     parts = [f"categories of the seeds: {_few(sizes)}"]
@@ -98,12 +102,12 @@ def _few(words: list[str]) -> str:
 
 
 def is_notice(path: Path) -> bool:
-    """Return whether a file tells of others, and holds no rows itself."""
+    """Say whether a file is a README or a licence, which holds no rows."""
     return path.name.lower() in NOTICES
 
 
 def nearest_licence(path: Path, top: Path) -> str:
-    """Return the licence that a README states for a file: the nearest one, up to `top`."""
+    """Return the licence of a file, by the nearest README up to folder `top` that states one."""
     for folder in path.parents:
         for notice in (folder / name for name in ("README.md", "readme.md")):
             if notice.is_file() and (licence := stated_licence(notice)):
@@ -114,7 +118,7 @@ def nearest_licence(path: Path, top: Path) -> str:
 
 
 def stated_licence(notice: Path) -> str:
-    """Return what the front matter of a data card names as its licence, "" where it names none."""
+    """Return the licence that the front matter of a data card names, "" where it names none."""
     import yaml
 
     head = notice.read_text(encoding="utf-8-sig", errors="replace").replace("\r\n", "\n")

@@ -1,4 +1,4 @@
-"""What every reader of a fetch shares: how files are read, and the account of them."""
+"""The state that all readers of a fetch share: its settings, and the account of its files."""
 
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from typing import TypeVar
@@ -23,7 +23,8 @@ T = TypeVar("T")
 
 
 def one_record(make: Callable[[Row], T]) -> Callable[[Row], list[T | Skipped]]:
-    """Make a reader of rows, each of which gives one record or the reason why it gives none."""
+    """Return a function that reads a row as a list of one record. If `make` raises Skipped, the
+    list holds that reason instead."""
 
     def read_row(row: Row) -> list[T | Skipped]:
         try:
@@ -35,15 +36,15 @@ def one_record(make: Callable[[Row], T]) -> Callable[[Row], list[T | Skipped]]:
 
 
 class Reader:
-    """Hold what one fetch reads: how, and the account of it."""
+    """The settings of one fetch and the account of its files. `label` names it in messages."""
 
     def __init__(self, source: str, label: str, seed: int, settings: Reading) -> None:
         self.source, self.label, self.seed, self.settings = source, label, seed, settings
         self.account = Account()
-        self.renamed = False  # whether a file had the fields that the user names
+        self.renamed = False  # true once a file had the fields that the user names
 
     def recognise(self, file: File) -> Recognised:
-        """Recognise a file. BadInput: its fetch has no use for it."""
+        """Recognise a file. BadInput: it is not of a kind that this fetch reads."""
         maps = {self.source: self.settings.fields}
         recognised = recognise(file.path, maps, self.source)
         if recognised:
@@ -64,12 +65,13 @@ class Reader:
         self, files: Sequence[File], limit: int | None, key: Callable[[T], Hashable] | None
     ) -> "Taking[T]":
         """Make an empty collection of records out of files."""
-        # one file alone is as its owner wants it: what it repeats is meant, or filter finds it
+        # A single file is as its owner wants it. Repeated rows in it are meant, or `filter` finds
+        # them. So only rows of several files are compared.
         return Taking(self.account, limit, self.settings.take, key if len(files) > 1 else None)
 
     def records(self, file: File, recognised: Recognised, make: Callable[[Row], T]) -> Iterator[T]:
-        """Yield what is made of each row of a file. Rows of no use are left out. BadInput: a row
-        that is not of the file's shape."""
+        """Yield the record that `make` makes of each row of a file. Rows of no use are left out and
+        counted. BadInput: a row that is not of the file's shape."""
         self.account.open(file)
         for row in recognised.rows():
             if not recognised.shape.fits(row.fields):

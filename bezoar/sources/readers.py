@@ -1,7 +1,7 @@
-"""Files of any source as the records that a fetch writes.
+"""Reads files of any source as the records that a fetch writes.
 
-Files are told by what is in them. A file that is not what its fetch wants is an error. A row that
-is well-formed but of no use is left out and counted.
+Its content says what a file is. A file that its fetch does not read is an error. A row that is
+well-formed but of no use is left out and counted.
 """
 
 from collections import Counter
@@ -38,9 +38,13 @@ def read(
     *,
     settings: Reading | None = None,
 ) -> Source:
-    """Read the records of one fetch out of `files`, as `how` says: at most `limit` rows
-    (benchmarks: of a task). `where` names the lot in messages. BadInput: a file that is not what
-    the fetch wants, or no usable row."""
+    """Read the records of the fetch `name` out of `files`, at most `limit` rows (benchmarks: of a
+    task).
+
+    `settings` are fetch.NAME of the profile. `seed` draws the split of the pairs. `label` names the
+    files in messages. BadInput: a file that the fetch does not read, no usable row, or `fields`
+    that no file has.
+    """
     reader = Reader(name, label, seed, settings or Reading())
     tables = READERS[name](reader, files, limit)
     account = reader.account
@@ -57,13 +61,14 @@ def read(
 
 
 def votes(path: Path) -> list[Vote]:
-    """Read the votes of a file (JSON Lines or parquet). Those that name no winner and no tie are
-    left out. BadInput: a row that is none."""
+    """Read the votes of a file (JSON Lines or parquet). A vote that names neither a winner nor a
+    tie is left out. BadInput: a row that is no vote."""
     return _all(path, talks.vote)
 
 
 def answers(path: Path) -> list[Answers]:
-    """Read a file of models' answers to MT-Bench, two turns each. BadInput: a row that is none."""
+    """Read a file of models' answers to MT-Bench, two turns each. BadInput: a row that is no
+    answer."""
     return _all(path, talks.answers)
 
 
@@ -108,6 +113,7 @@ def _flan(reader: Reader, files: Sequence[File], limit: int | None) -> Tables:
     for file in files:
         recognised, task = reader.recognise(file), tasks[file.title].task
         taking.add(file, _queries(file, recognised, task))
+    # The ids count the queries of each task, so they wait until the limit has chosen them.
     numbers: Counter[str] = Counter()
     queries = []
     for _, query in taking.within_limit():
@@ -117,7 +123,7 @@ def _flan(reader: Reader, files: Sequence[File], limit: int | None) -> Tables:
 
 
 def _queries(file: File, recognised: Recognised, task: str) -> Iterator[list[Query | Skipped]]:
-    """Yield the queries of each row of a file, to be numbered later."""
+    """Yield the queries of each row of a file. Their ids are empty until all are known."""
 
     def query(mixture: str, task: str, pair: tuple[str, str], licence: str) -> Query | Skipped:
         if not all(part.strip() for part in pair):
@@ -167,7 +173,8 @@ def _topics(reader: Reader, files: Sequence[File], limit: int | None) -> Tables:
             if name in counts:
                 account.leave_out(file, "a name that was there already")
             first.setdefault(name, file)
-            # one name may be a node here and a leaf there; None: no count to fail on
+            # One name may be a node here and a leaf there: the largest count stands. None means
+            # that a file gives no count, and then the topic has none.
             have = counts.get(name, 0)
             counts[name] = None if have is None or count is None else max(have, count)
     taking: Taking[str] = Taking(Account(), limit, reader.settings.take, None)
@@ -193,7 +200,8 @@ def _read_topics(reader: Reader, file: File) -> Iterator[tuple[str, int | None]]
         return
     recognised = reader.recognise(file)
     for row in recognised.rows():
-        if recognised.shape.name == "category tree":  # a branch may be bare
+        # A row of a tree may be a branch without sub-categories, so rows are not tested one by one.
+        if recognised.shape.name == "category tree":
             yield from shapes.categories(row)
         else:
             yield shapes.topic(row)
@@ -228,9 +236,10 @@ def _hh_rlhf(reader: Reader, files: Sequence[File], limit: int | None) -> Tables
     ]
     if len(pairs) == 1:
         raise BadInput(f"{reader.label}: one usable pair; training and testing want one each")
-    # in the order of the files the test part would hold the last files' kind of pairs alone
+    # Shuffled, because the test part would otherwise hold pairs of the last files alone.
     Random(f"{reader.seed}/hh_rlhf").shuffle(pairs)
-    train, test = _parted(pairs, round(len(pairs) * 5 / 9))  # paper 3.4: 5:4
+    # OpenBezoar 3.4: training and testing pairs are 5:4.
+    train, test = _split_pairs(pairs, round(len(pairs) * 5 / 9))
     if pairs and not (train and test):
         raise BadInput(
             f"{reader.label}: all {len(pairs)} pairs have one prompt; training and testing want "
@@ -239,10 +248,12 @@ def _hh_rlhf(reader: Reader, files: Sequence[File], limit: int | None) -> Tables
     return {"train.jsonl": train, "test.jsonl": test}
 
 
-def _parted(pairs: Sequence[Pair], most: int) -> tuple[list[Pair], list[Pair]]:
-    """Part pairs for training, `most` at most, from those for testing. Pairs whose prompts differ
-    in punctuation, case, accents and characters that nobody sees stand on one side, or a test would
-    ask what training answered."""
+def _split_pairs(pairs: Sequence[Pair], most: int) -> tuple[list[Pair], list[Pair]]:
+    """Split pairs into at most `most` for training and the others for testing.
+
+    Pairs of one prompt stay together, or a test would ask what training has answered. Prompts count
+    as one if they differ only in punctuation, case, accents or characters that are not visible.
+    """
     prompts = [
         text_key(*(" ".join(words(t.content)) or t.content for t in p.prompt)) for p in pairs
     ]

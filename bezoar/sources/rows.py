@@ -1,7 +1,7 @@
-"""A file as rows, whatever holds them: JSON Lines, JSON, a table of text, parquet or Arrow.
+"""Reads the rows of a file of JSON Lines, JSON, a table of text, parquet or Arrow.
 
-Nothing that cannot be misread stops a file: a byte order mark, CRLF, blank lines, no newline at the
-end. Otherwise BadInput names the file and the line.
+Oddities that cannot be misread are accepted: a byte order mark, CRLF, blank lines, no newline at
+the end. For others BadInput names the file and the line.
 """
 
 import ast
@@ -20,12 +20,13 @@ from bezoar.sources import containers
 from bezoar.sources.containers import EMPTY, lines
 
 Fields = dict[str, Any]
-# What a cell of a text table stands for, by its column: everything else is text as it stands.
+# Columns of a text table whose cells are read as lists, and below as numbers. Others are text.
 LISTS = {
     "choices", "options", "endings", "incorrect_answers", "correct_answers", "mc1_targets", "turns",
     "messages", "conversations", "conversation", "conversation_a", "conversation_b", "chosen",
     "rejected",
 }  # fmt: skip
+# Columns that are known by their name in any case, as `Question`.
 TITLES = {
     "instruction", "input", "output", "context", "response", "category", "question", "answer",
     "prompt", "completion", "chosen", "rejected", "choices", "options", "label",
@@ -35,12 +36,12 @@ WRAPS = ("data", "rows", "examples", "items", "instances", "records")  # lists o
 DELIMITERS = (",", "\t", ";", "|")
 RULE = re.compile(r"[-:]{2,}")
 BLANKS = re.compile(r"\s*")
-MISSING = object()  # no field, where null is one
+MISSING = object()  # stands for a field that a row lacks; None stands for null
 CELL = 2**24  # ours: characters in a cell
 
 
 class Row(NamedTuple):
-    """Hold a JSON object and where it stands ("file:line"), for messages."""
+    """A JSON object and its place ("file:line"), for messages."""
 
     place: str
     fields: Fields
@@ -54,7 +55,8 @@ class Row(NamedTuple):
         return self.checked(key, self.fields[key])
 
     def as_text(self, key: str) -> str:
-        """Return a field of text as `text` does. A number is its digits, null and NaN are ""."""
+        """Return a field as text. A number becomes its digits. Null, NaN and a missing field become
+        "". BadInput: a value of another type."""
         value = self.fields.get(key, MISSING)
         if missing(value):
             return ""
@@ -63,21 +65,22 @@ class Row(NamedTuple):
         return self.text(key)
 
     def texts(self, key: str) -> list[str]:
-        """Return a field that must be a list of text, not empty."""
+        """Return a field that must be a list of text. BadInput: it is empty or something else."""
         values = self.fields.get(key)
         if not isinstance(values, list) or not values:
             raise BadInput(f"{self.place}: {key}: a list of text is expected, got {values!r:.60}")
         return [self.checked(key, value) for value in values]
 
     def integer(self, key: str) -> int:
-        """Return a field that must be a whole number."""
+        """Return a field that must be a whole number. BadInput: it is something else."""
         value = self.fields.get(key)
         if not isinstance(value, int) or isinstance(value, bool):
             raise BadInput(f"{self.place}: {key}: a whole number is expected, got {value!r:.60}")
         return value
 
     def checked(self, key: str, value: object) -> str:
-        """Return `value` if UTF-8 can hold its text. JSON can escape half a surrogate pair."""
+        """Return `value`, which must be text that UTF-8 can encode. BadInput: it is something else,
+        or holds half a surrogate pair, which JSON can escape. `key` names it in messages."""
         if not isinstance(value, str):
             raise BadInput(f"{self.place}: {key}: text is expected, got {value!r:.60}")
         try:
@@ -88,14 +91,17 @@ class Row(NamedTuple):
 
 
 def missing(value: object) -> bool:
-    """Return whether a value is null or NaN, as a table writes a cell without text."""
+    """Say whether a value is null or NaN. Tables have both for an empty cell."""
     return value is None or (isinstance(value, float) and math.isnan(value))
 
 
 def values(path: Path) -> Iterator[tuple[str, Any]]:
-    """Yield (where, value) of a file that is no text table: the rows of a parquet or Arrow file,
-    the lines of a JSONL file, the items of a JSON array, or else each JSON value. BadInput: an
-    empty file, a line that is not JSON, or a cut or broken table."""
+    """Yield (place, value) of a file that is no text table.
+
+    The values are the rows of a parquet or Arrow file, the lines of a JSONL file, the items of a
+    JSON array, or else each JSON value. BadInput: an empty file, a line that is not JSON, or a cut
+    or broken table.
+    """
     kind = containers.kind(path)
     if kind != "text":
         yield from _columns(path, kind)
@@ -107,7 +113,7 @@ def values(path: Path) -> Iterator[tuple[str, Any]]:
     try:
         first = json.loads(line)
     except (ValueError, RecursionError) as error:
-        # the first line of one value spread over many lines, or of JSONL and broken
+        # Either the first line of a value that spans many lines, or a broken line of JSONL.
         if line.strip() not in ("{", "[") and not line.startswith("["):
             raise _broken(f"{path}:{number}", error) from None
         first = None
@@ -129,9 +135,12 @@ def values(path: Path) -> Iterator[tuple[str, Any]]:
 
 
 def rows(path: Path, is_row: Callable[[Fields], bool] = bool) -> Iterator[Row]:
-    """Yield the JSON objects of `path`. Where the file is one object that is not `known` as a row
-    and holds a list of objects (`{"data": [...]}`), its items are the rows. BadInput: a value that
-    is no object."""
+    """Yield the rows of a file that is no text table.
+
+    A file may be one object that `is_row` does not accept and that holds a list of objects, such as
+    `{"data": [...]}`. The items of that list are then the rows. BadInput: a value that is no
+    object, or several such lists.
+    """
     source = values(path)
     place, value = next(source, ("", None))
     if not place:  # a list or a table without a row
@@ -158,8 +167,8 @@ def rows(path: Path, is_row: Callable[[Fields], bool] = bool) -> Iterator[Row]:
 
 
 def wrap(fields: Fields) -> str:
-    """Return the field of an object that holds rows: a name that says so, or its one list of
-    objects. The result is "" where there is none."""
+    """Return the field of an object that holds rows: one of WRAPS, else its only list of objects.
+    The result is "" where there is none."""
     holding = _holding(fields)
     by_name = [key for key in WRAPS if key in holding]
     return by_name[0] if by_name else holding[0] if len(holding) == 1 else ""
@@ -174,19 +183,23 @@ def _holding(fields: Fields) -> list[str]:
 
 
 def table(path: Path, delimiter: str, column_names: list[str] | None = None) -> Iterator[Row]:
-    """Yield the rows of a text table whose first row names its columns. A table without such a row
-    has the names `named`, or numbers where that is empty. BadInput: a row with more or fewer
-    cells, a quote that is not closed, or a cell that is too large."""
+    """Yield the rows of a text table.
+
+    Its first row names the columns, unless `column_names` does. An empty list of these names them
+    "0", "1" and so on. BadInput: a row with more or fewer cells, a quote that is not closed, or a
+    cell that is too large.
+    """
     csv.field_size_limit(CELL)
     number = 0
     try:
-        with containers.text(path) as source:
+        with containers.open_text(path) as source:
             reader = csv.reader(source, delimiter=delimiter, strict=True)
             names = column_names or []
             for written in reader:
                 cells = _stripped(written) if delimiter == "|" else written
                 number, begins = reader.line_num, number + 1
-                if not any(cells) or (not names and cells[0] == "sep="):  # Excel's own first line
+                # Excel may write a first line that names the delimiter.
+                if not any(cells) or (not names and cells[0] == "sep="):
                     continue
                 if not names and column_names is None:
                     names = columns(cells)
@@ -196,7 +209,7 @@ def table(path: Path, delimiter: str, column_names: list[str] | None = None) -> 
                         )
                     continue
                 names = names or [str(n) for n in range(len(cells))]
-                # empty cells at the end are what a spreadsheet leaves
+                # A spreadsheet leaves empty cells at the end of a row.
                 if len(cells) < len(names) or any(cells[len(names) :]):
                     raise BadInput(
                         f"{path}:{begins}: {len(names)} cells are expected, as the first row has "
@@ -214,7 +227,8 @@ def table(path: Path, delimiter: str, column_names: list[str] | None = None) -> 
             "in it twice"
         ) from None
     except UnicodeDecodeError as error:
-        for _ in lines(path):  # it knows the line
+        # csv does not know the line. `lines` raises an error that names it.
+        for _ in lines(path):
             pass
         raise containers.NotText(str(path), error) from None
 
@@ -224,13 +238,13 @@ def _name_of(delimiter: str) -> str:
 
 
 def _stripped(cells: list[str]) -> list[str]:
-    """Return the cells of a row between bars, none where it is the rule of a Markdown table."""
+    """Return the stripped cells of a Markdown table's row, none for the rule below its header."""
     stripped = [text.strip() for text in cells]
     return [] if RULE.fullmatch("".join(stripped)) else stripped
 
 
 def _is_talk(value: Any) -> bool:
-    """Return whether a value is a list of messages, which some exports have for a row."""
+    """Say whether a value is a list of messages. Some exports have such a list for a row."""
     return (
         isinstance(value, list)
         and bool(value)
@@ -239,7 +253,7 @@ def _is_talk(value: Any) -> bool:
 
 
 def _alike(first: Any, second: Any) -> bool:
-    """Return whether two values are rows of one file: two objects, or two lists of messages."""
+    """Say whether two values can be rows of one file: two objects, or two lists of messages."""
     objects = isinstance(first, dict) and isinstance(second, dict)
     return objects or (_is_talk(first) and _is_talk(second))
 
@@ -253,14 +267,18 @@ def _row(place: str, value: Any) -> Row:
 
 
 def _unboxed(item: Any) -> Any:
-    # the Hub's viewer gives each row in a box with its number
+    # The Hub's viewer wraps each row: {"row_idx": 3, "row": {...}, "truncated_cells": []}.
     if isinstance(item, dict) and isinstance(item.get("row"), dict) and "row_idx" in item:
         return item["row"]
     return item
 
 
 def _frame(value: Fields, is_row: Callable[[Fields], bool]) -> list[Fields]:
-    """Return the rows of an object as pandas writes a table: by columns, by rows, or split."""
+    """Return the rows of an object as pandas writes a table, none where it is no such object.
+
+    pandas has several forms: lists by column, {"columns": [...], "data": [...]}, objects by row, or
+    objects by column that map each index to a cell.
+    """
     parts = list(value.values())
     if parts and all(isinstance(part, list) and len(part) == len(parts[0]) for part in parts):
         every = [dict(zip(value, cells, strict=True)) for cells in zip(*parts, strict=True)]
@@ -280,14 +298,14 @@ def _frame(value: Fields, is_row: Callable[[Fields], bool]) -> list[Fields]:
 
 
 def columns(cells: list[str]) -> list[str]:
-    """Name a text table's columns. A title such as `Question` is our `question`."""
+    """Return the names of a text table's columns. A title such as `Question` is our `question`."""
     names = [cell.strip() for cell in cells]
     return [name.lower() if name.lower() in TITLES else name for name in names]
 
 
 def header(path: Path, delimiter: str) -> list[str]:
     """Return the names in the first row of a text table."""
-    with containers.text(path) as source:
+    with containers.open_text(path) as source:
         try:
             return columns(next(csv.reader(source, delimiter=delimiter), []))
         except (csv.Error, UnicodeDecodeError):
@@ -295,7 +313,7 @@ def header(path: Path, delimiter: str) -> list[str]:
 
 
 def cell(name: str, text: str) -> Any:
-    """Return what a cell of a text table stands for, by its column."""
+    """Return the value of a cell of a text table: a number, a list or text, by its column."""
     if name in NUMBERS and text.strip().lstrip("-").isdecimal():
         return int(text)
     if name in LISTS and text.lstrip()[:1] in ("[", "{", "a"):
@@ -304,7 +322,7 @@ def cell(name: str, text: str) -> Any:
 
 
 def _list(cell: str) -> Any:
-    """Read a list as JSON, as Python or as NumPy prints it. Other text stays as it is."""
+    """Read a list as JSON, Python or NumPy writes it. Return other text as it is."""
     try:
         return json.loads(cell)
     except (ValueError, RecursionError):
@@ -320,7 +338,8 @@ def _list(cell: str) -> Any:
 
 
 def _strings(text: str) -> list[str]:
-    """Read the strings of a list. NumPy puts no comma between them, and Python would join them."""
+    """Read the strings of a list as NumPy prints it: ['a' 'b']. It has no commas, so that Python
+    itself would join the strings."""
     try:
         tokens = list(tokenize.generate_tokens(io.StringIO(f"({text})").readline))
         return [ast.literal_eval(t.string) for t in tokens if t.type == tokenize.STRING]
@@ -346,7 +365,7 @@ def _batches(path: Path, kind: str) -> Iterator[Any]:
     from pyarrow import ArrowInvalid, ipc
     from pyarrow.parquet import ParquetFile
 
-    with containers.seekable(path) as source:
+    with containers.open_seekable(path) as source:
         if kind == "parquet":
             with ParquetFile(source) as columns:
                 yield from columns.iter_batches(batch_size=1000)
@@ -356,6 +375,8 @@ def _batches(path: Path, kind: str) -> Iterator[Any]:
                 for number in range(columns.num_record_batches):
                     yield from _small(columns.get_batch(number))
             return
+        # pyarrow reads a stream that was cut between two batches without an error, so its end mark
+        # is checked first. Old versions of Arrow ended a stream with zeros.
         source.seek(-8, io.SEEK_END)
         if source.read(8) not in (b"\xff\xff\xff\xff\0\0\0\0", b"\0" * 8):
             raise ArrowInvalid("the stream's end mark is missing")
@@ -371,7 +392,7 @@ def _small(batch: Any) -> Iterator[Any]:
 
 
 def _parse_all(path: Path) -> list[Any]:
-    # every line keeps its number: the blank ones that `lines` leaves out are put back
+    # An error names its line, so the blank lines that `lines` leaves out are put back.
     text: list[str] = []
     for number, line in lines(path):
         text += [""] * (number - 1 - len(text)) + [line]

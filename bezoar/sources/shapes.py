@@ -1,7 +1,7 @@
-"""What a row of each kind of file looks like, by its fields alone, and how it becomes records.
+"""The shapes of rows: tests that recognise a row by its fields, and functions that read it.
 
-`recognise` tells what a file is, for readers.py (which reads it) and link.py (which finds it). A
-file's name is never looked at, except as the name of a task.
+`recognise` says what a file is, for readers.py, which reads it, and for link.py, which finds it.
+The name of a file plays no part in it. It only gives a task its name (names.py).
 """
 
 import re
@@ -33,14 +33,14 @@ from bezoar.sources.rows import (
     table,
 )
 
-IN_CELLS = {"choices", "turns", *NUMBERS}  # a list or a number, which a table writes as text
+IN_CELLS = {"choices", "turns", *NUMBERS}  # fields of lists or numbers, which tables have as text
 OWN_ID = 100  # ours: characters of a row's own id that are kept
 Maps = Mapping[str, Mapping[str, str]]  # source -> our field -> the user's own name for it
 
 
 @dataclass(frozen=True)
 class Shape:
-    """Name a kind of file: the folder of local/ that it feeds, and a test of one row."""
+    """A kind of file: the folder of local/ that it belongs in, its name, and a test of one row."""
 
     source: str
     name: str
@@ -48,12 +48,12 @@ class Shape:
 
 
 class Recognised(NamedTuple):
-    """Hold what a file is, and its rows, read anew by each call. Chains of thought have lines
-    alone."""
+    """The shape of a file, and a function that reads its rows anew at each call. A table of chains
+    of thought has no rows here, for it is read by lines."""
 
     shape: Shape
     rows: Callable[[], Iterator[Row]]
-    renamed: bool = False  # whether it has the fields that the user names
+    renamed: bool = False  # true if it has the fields that the user names
 
 
 def _has(*names: str) -> Callable[[Fields], bool]:
@@ -61,7 +61,7 @@ def _has(*names: str) -> Callable[[Fields], bool]:
 
 
 def _answers(question: str, answer: str) -> Callable[[Fields], bool]:
-    """Test a row for a question as text and an answer as text or as a number."""
+    """Return a test of a row: it has a question as text, and an answer as text or as a number."""
 
     def fits(fields: Fields) -> bool:
         value = fields.get(answer)
@@ -75,7 +75,8 @@ def _answers(question: str, answer: str) -> Callable[[Fields], bool]:
 
 
 NOT_STATED = "not stated in the file"
-# UTF-8 that was read as another encoding, and what stands for a character that could not be read
+# UTF-8 that was decoded as Latin-1 or Windows-1252 (`é` becomes `Ã©`), or the character U+FFFD,
+# which replaces bytes that could not be decoded.
 GARBLED = re.compile("[\u00c3\u00c2][\u0080-\u00bf\u20ac\u201a-\u2026\u0178]|\u00e2\u20ac|\ufffd")
 DECODED_TWICE = "used with characters that look broken, as an export in another encoding has them"
 
@@ -83,8 +84,8 @@ DECODED_TWICE = "used with characters that look broken, as an export in another 
 
 
 class RawSeed(NamedTuple):
-    """Hold a seed as its row has it. `category` is "" where the row names none, and so is the
-    row's `own_id`. `unused` says what of the row is not used."""
+    """A seed as its row has it. `category` and `own_id` are "" where the row has none. `unused`
+    names the parts of the row that are not used."""
 
     instruction: str
     context: str
@@ -94,7 +95,8 @@ class RawSeed(NamedTuple):
     own_id: str = ""
 
 
-# fields of multiple-choice items: where they cannot be read, a test is no seed all the same
+# Fields of multiple-choice items. A row with one of them is never read as a seed, even if it cannot
+# be read as an item.
 OFFERED = {
     "choices",
     "options",
@@ -122,7 +124,7 @@ def _alpaca(row: Row) -> RawSeed:
 
 
 def _context(row: Row, key: str) -> str:
-    # null is how some exports write "no context"
+    # Some exports lack the field, and some write null for "no context".
     return row.as_text(key) if key in row.fields else ""
 
 
@@ -147,7 +149,7 @@ def _marked(row: Row) -> RawSeed:
 
 
 def _mark(fields: Fields, numbers: bool = True) -> bool | None:
-    """Return whether an answer is marked as good or as bad, None where it is not marked."""
+    """Return True if an answer is marked as good, False if as bad, None if it is not marked."""
     mark = str(fields.get("label", fields.get("kto_tag"))).strip().lower()
     marks = {"true": True, "false": False, **({"1": True, "0": False} if numbers else {})}
     return marks.get(mark)
@@ -167,7 +169,8 @@ def _question(row: Row) -> RawSeed:
 
 
 def _plain(answer: str) -> str:
-    """Return an answer without GSM8K's marks: sums in angles, and `####` before the result."""
+    """Return an answer without GSM8K's marks: sums in angle brackets, and `####` before the
+    result. `<<2+3=5>>5 in all.\\n#### 5` becomes `5 in all.\\nThe answer is 5.`"""
     thought, mark, result = re.sub(r"<<[^<>\n]*>>", "", answer).rpartition("\n####")
     return f"{thought.strip()}\nThe answer is {result.strip()}." if mark else answer
 
@@ -199,7 +202,8 @@ SEEDS: dict[str, tuple[Callable[[Fields], bool], Callable[[Row], RawSeed]]] = {
 
 
 def seed(name: str, row: Row) -> RawSeed:
-    """Read a row of the seeds' shape `name`. Skipped: an empty instruction or response."""
+    """Read a row of the seeds' shape `name`. Skipped: an empty instruction or response, or a reason
+    of the shape's own reader."""
     raw = SEEDS[name][1](row)
     if not raw.instruction.strip() or not raw.response.strip():
         raise Skipped("empty instruction or response")
@@ -212,7 +216,7 @@ def seed(name: str, row: Row) -> RawSeed:
 
 
 def _own_id(value: object) -> str:
-    """Return a row's own id as text, "" where it has none that people read."""
+    """Return a row's own id as text, "" where it has none that is text or a whole number."""
     is_readable = isinstance(value, str | int) and not isinstance(value, bool)
     return " ".join(str(value).split())[:OWN_ID] if is_readable else ""
 
@@ -224,7 +228,7 @@ QUESTION_FIELDS = ("prompt", "question", "instruction", "query", "input")
 
 
 class Answered(NamedTuple):
-    """Name two answers and a number, which is below `even` where the first is better."""
+    """The fields of a pair: two answers and a number. It is below `even` if the first is better."""
 
     first: str
     second: str
@@ -261,11 +265,11 @@ def _is_pair(fields: Fields) -> bool:
 
 
 def preference(row: Row) -> tuple[list[Message], str, str]:
-    """Return (prompt, chosen, rejected) of a preference pair: two dialogues that part at the last
-    answer, or a prompt and two answers.
+    """Return (prompt, chosen, rejected) of a preference pair. The row has two dialogues that differ
+    in the last answer alone, or a prompt and two answers.
 
-    Skipped, with the reason: they part earlier, a turn or an answer is empty, the answers are
-    equal, or the turns do not alternate.
+    Skipped, with the reason: the dialogues differ earlier, a turn or an answer is empty, the
+    answers are equal, or the turns do not alternate.
     """
     chosen, rejected = _sides(row)
     system = str(row.fields.get("system") or row.fields.get("system_prompt") or "")
@@ -350,7 +354,7 @@ def _checked(prompt: list[Message], chosen: str, rejected: str) -> tuple[list[Me
 
 
 def _is_category_tree(fields: Fields) -> bool:
-    # an outline has the same nodes, without sub-categories
+    # Outlines have the same nodes, but no node of them has sub-categories.
     def counted(node: object) -> bool:
         return isinstance(node, dict) and ("subcategory" in node or any(map(counted, _below(node))))
 
@@ -363,16 +367,18 @@ def _below(node: Fields) -> list[Any]:
 
 
 def _is_count(value: object) -> bool:
-    is_whole = isinstance(value, float) and value.is_integer()  # a column with gaps
+    # A table column of whole numbers with gaps is read as floats: 2 arrives as 2.0.
+    is_whole = isinstance(value, float) and value.is_integer()
     return missing(value) or is_whole or (isinstance(value, int) and not isinstance(value, bool))
 
 
 def topic(row: Row) -> tuple[str, int | None]:
-    """Return a name and its number of sub-categories, None where the row does not say it."""
+    """Return a topic's name and its number of sub-categories, None where the row has no number."""
     count = row.fields.get("subcategories")
     if missing(count):
         return row.as_text("name"), None
-    if isinstance(count, float) and count.is_integer():  # a column with gaps
+    # As in `_is_count`: whole numbers with gaps arrive as floats.
+    if isinstance(count, float) and count.is_integer():
         return row.as_text("name"), int(count)
     return row.as_text("name"), row.integer("subcategories")
 
@@ -404,8 +410,8 @@ def _is_task(fields: Fields) -> bool:
 
 def instances(row: Row) -> Iterator[tuple[str, str, str]]:
     """Yield (query, target, licence or "") of each instance of a natural-instructions task. The
-    query is the definition, then the input. The target is the first of the outputs, all of which
-    are right."""
+    query is the task's definition, then the input. All outputs are right, and the first one is the
+    target."""
     value = row.fields["Definition"]
     definition = "\n".join(
         row.texts("Definition") if isinstance(value, list) else [row.text("Definition")]
@@ -432,10 +438,10 @@ def completion(row: Row) -> tuple[str, str]:
 
 
 def templated(row: Row) -> tuple[Mixture, str, str, str]:
-    """(sub-mixture, task or "", query, target) of a row of the FLAN collection as exported: the
-    sub-mixture is what `_task_source` says, Flan2021 where nothing says it.
+    """Return (sub-mixture, task or "", query, target) of a row of the FLAN collection as exported.
+    The sub-mixture is that of `_task_source`, or Flan2021 where the row lacks this field.
 
-    Skipped: few-shot rows and dialogues, which paper 3.1.3 leaves out.
+    Skipped: few-shot rows and dialogues, which OpenBezoar 3.1.3 leaves out.
     """
     fields = {key.lstrip("_"): value for key, value in row.fields.items()}
     if str(fields.get("template_type", "zs")).startswith("fs"):
@@ -454,13 +460,13 @@ def templated(row: Row) -> tuple[Mixture, str, str, str]:
 
 
 def thought(row: Row) -> tuple[str, str]:
-    """Return (query, target) of a row of GSM8K, in the form of that sub-mixture."""
+    """Return (query, target) of a row of GSM8K, in the form of the sub-mixture `cot`."""
     return row.text("question").strip(), _plain(row.text("answer")).strip()
 
 
 def chain(line: str) -> tuple[str, str] | None:
     """Return (query, target) of a line of a FLAN chain-of-thought table, None where it is no such
-    line. The target is the chain, then the answer: what that sub-mixture teaches."""
+    line. The target is the chain of thought, then the answer, as the sub-mixture `cot` has it."""
     cells = [cell.replace("\\n", "\n").strip() for cell in line.split("\t")]
     if len(cells) != 3 or not all(cells):
         return None
@@ -512,6 +518,8 @@ def _is_sum(fields: Fields) -> bool:
     return _has("question", "answer")(fields) and "\n#### " in fields["answer"]
 
 
+# The order matters: a file is of the first shape that its rows fit. So the special shapes come
+# before the general ones: Dolly's own rows come first, questions and answers last.
 SHAPES = (
     Shape(
         "dolly",
@@ -538,20 +546,20 @@ SHAPES = (
     Shape("mt_bench", "single grades", _is_single_grade),
     *(Shape("benchmarks", name, form.fits) for name, form in BENCHMARKS.items()),
     Shape("flan", "sums with their thoughts", _is_sum),  # GSM8K
-    *(Shape("dolly", name, fits) for name, (fits, _) in SEEDS.items()),  # general ones last
+    *(Shape("dolly", name, fits) for name, (fits, _) in SEEDS.items()),
 )
 CHAINS = Shape("flan", "chains of thought", lambda f: False)  # a table: it has lines, not fields
 LETTERED = next(shape for shape in SHAPES if shape.name == "choices in columns")
-FIRST = 5  # rows looked at
-LOOKED_AT = 1000  # rows among which they are
+FIRST = 5  # ours: rows that are tested
+LOOKED_AT = 1000  # ours: rows among which these are sought, for rows with tools are passed over
 
 
 def recognise(path: Path, maps: Maps | None = None, source: str | None = None) -> Recognised | None:
-    """Recognise a file by its first rows, for one source or for any. The result is None where the
-    pipeline reads no such thing. At least half of the rows must fit, so that the reader can name
-    the odd one.
+    """Return the shape of a file by its first rows, for one source or for any. The result is None
+    where the pipeline reads no such file.
 
-    BadInput: a file that holds no rows, or opens as JSON does and is none.
+    Half of these rows must fit the shape. The reader then names an odd one among them, instead of
+    a file of no shape. BadInput: a file that holds no rows, or that opens as JSON and is broken.
     """
     maps = maps or {}
     if containers.kind(path) != "text" or _opens_as_json(path):
@@ -580,13 +588,13 @@ def _fitting(
     except BadInput as error:
         if not probe and (strict or isinstance(error, containers.NotText)):
             raise
-    probe = probe or tools[:FIRST]  # rows with tools, which are left out, tell nothing of others
+    # Rows with tools will be left out, so they say nothing of the others.
+    probe = probe or tools[:FIRST]
     if not probe:
         return None
+    # Sources whose fields the user has named, and which this file has, are tried first.
     mapped = [name for name in maps if maps[name] and any(_holds(row, maps[name]) for row in probe)]
-    shapes = sorted(
-        SHAPES, key=lambda shape: shape.source not in mapped
-    )  # what the user says first
+    shapes = sorted(SHAPES, key=lambda shape: shape.source not in mapped)
     for shape in shapes:
         names = maps[shape.source] if shape.source in mapped else {}
         if source in (None, shape.source):
@@ -597,8 +605,8 @@ def _fitting(
 
 
 def split_parts(recognised: Recognised, split: str) -> list[tuple[str, Recognised]]:
-    """Part a file by the splits that its rows name. Where they name none, all of it is the split
-    that its path says."""
+    """Return (split, rows) of each split that a file's rows name. If they name none, all rows
+    are of `split`, which its path names."""
     if not names_splits(recognised):
         return [(split, recognised)]
 
@@ -613,7 +621,7 @@ def split_parts(recognised: Recognised, split: str) -> list[tuple[str, Recognise
 
 
 def names_splits(recognised: Recognised) -> bool:
-    """Return whether the first rows of a file name their split."""
+    """Say whether the first rows of a file name their split."""
     return any(split_of(row.fields) for row in islice(recognised.rows(), FIRST))
 
 
@@ -640,7 +648,8 @@ def _renaming(
 
 
 def _renamed(fields: Fields, names: Mapping[str, str]) -> Fields:
-    """Return a row with our names of its fields. A dot in the user's name leads inside."""
+    """Return a row with our names of its fields. `names` maps ours to the user's, in which a dot
+    leads into an object: `reply.text`."""
     if not names:
         return fields
     renamed = {
@@ -658,7 +667,8 @@ def _holds(fields: Fields, names: Mapping[str, str]) -> bool:
 def _inner(fields: Fields, name: str) -> Any:
     if name in fields:
         return fields[name]
-    if name.lower() in TITLES and name.lower() in fields:  # as a table's first row is read
+    # A table's titles are in lower case by now (rows.columns).
+    if name.lower() in TITLES and name.lower() in fields:
         return fields[name.lower()]
     outer, dot, rest = name.partition(".")
     inner = fields.get(outer)
@@ -671,15 +681,16 @@ def _opens_as_json(path: Path) -> bool:
 
 def _is_chains(path: Path) -> bool:
     first = [chain(line) for _, line in islice(lines(path), FIRST)]
-    # a question and a thought are sentences; another table of three columns is not
+    # A question and a thought are sentences, and in other tables of three columns are not. The
+    # target has four words more than its thought: "The answer is 5."
     return bool(first) and all(
         c is not None and len(c[0].split()) > 3 and len(c[1].split()) > 6 for c in first
     )
 
 
 def _lettered(path: Path) -> list[str] | None:
-    """Name the columns of a table without names that holds questions, choices and letters, as
-    MMLU's authors write it."""
+    """Return names for the columns of a table without a header that holds a question, choices and a
+    letter, as MMLU's authors write it. The result is None for another table."""
     try:
         first = [list(row.fields.values()) for row in islice(table(path, ",", []), FIRST)]
     except BadInput:
@@ -692,12 +703,12 @@ def _lettered(path: Path) -> list[str] | None:
 
 
 def is_rows(path: Path) -> bool:
-    """Return whether a file is a table of the data formats, or opens as JSON does."""
+    """Say whether a file is parquet or Arrow, or opens as JSON does."""
     return containers.kind(path) != "text" or _opens_as_json(path)
 
 
 def describe_unread(path: Path) -> str:
-    """Say why a file that opens is not read: what it holds instead of a shape that is known."""
+    """Return the reason why a readable file is not used: its content, of no known shape."""
     if not is_rows(path):
         return _unknown_text([line for _, line in islice(lines(path), 2)])
     row = next(rows(path, lambda fields: dialogues.turns_of(fields) is not None), None)
@@ -725,8 +736,8 @@ def describe_unread(path: Path) -> str:
 
 
 def absent_columns(path: Path, maps: Maps) -> str:
-    """Say which columns the user's own names of fields name in vain, where the file has others of
-    them; "" where it lacks none."""
+    """Return the columns that `fields` in params.yaml names and a file lacks, as the end of a
+    message. The result is "" where the file has all of them or none."""
     columns = dict.fromkeys(_columns(path), "")
     for source, own_names in maps.items():
         absent = [theirs for theirs in own_names.values() if _inner(columns, theirs) is MISSING]
@@ -745,7 +756,8 @@ def _columns(path: Path) -> list[str]:
 
 def _unknown_text(opening: Sequence[str]) -> str:
     cells = max((opening[0].split(delimiter) for delimiter in DELIMITERS), key=len)
-    while cells and not cells[-1].strip():  # empty columns, as a spreadsheet leaves them
+    # A spreadsheet leaves empty columns at the end.
+    while cells and not cells[-1].strip():
         cells.pop()
     if len(cells) < 2:
         return "text that holds no rows"
@@ -758,7 +770,7 @@ def _unknown_text(opening: Sequence[str]) -> str:
 
 
 def _kind(name: str, value: object) -> str:
-    """Name a field, with what it holds where that is no text."""
+    """Return a field's name, with the kind of its value where that is no text."""
     kinds = {list: "a list", dict: "an object", bool: "true or false", int: "a number"}
     kind = "null" if missing(value) else kinds.get(type(value), "")
     return f"{name} ({kind or 'a number'})" if kind or isinstance(value, float) else name
@@ -770,8 +782,8 @@ def _few(names: Sequence[str]) -> str:
 
 
 def names(path: Path) -> Iterator[tuple[str, int | None]]:
-    """Yield (name, number of sub-categories or None) of a text file with one topic a line, which a
-    tab and a number may follow."""
+    """Yield (name, number of sub-categories or None) of a text file of one topic a line. A tab and
+    the number may follow the name. BadInput: something else follows it."""
     for number, line in lines(path):
         name, _, count = (part.strip() for part in line.partition("\t"))
         if count and not count.isdecimal():

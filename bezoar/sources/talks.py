@@ -1,4 +1,4 @@
-"""MT-Bench: its questions, models' answers, references, votes and single grades, out of files."""
+"""Reads MT-Bench out of files: questions, models' answers, references, votes, single grades."""
 
 import re
 from collections.abc import Callable, Hashable, Iterator, Sequence
@@ -33,6 +33,8 @@ def tables(reader: Reader, files: Sequence[File], limit: int | None) -> Tables:
             questions[row.question_id].category for row in answered if row.question_id in questions
         }
         asked_answers = _on_asked(reader, file, answered, is_asked)
+        # A file of references has answers to the questions of REFERENCED alone, or says it in its
+        # name.
         if "reference" in file.title.lower() or (
             len(answered) < len(questions) and categories <= REFERENCED
         ):
@@ -76,7 +78,8 @@ def tables(reader: Reader, files: Sequence[File], limit: int | None) -> Tables:
 
 
 class _Later(Generic[T]):
-    """Keep the later of two rows that say the same thing, for FastChat appends them."""
+    """Rows of which the later of two with the same key is kept, because FastChat appends new ones
+    to its file."""
 
     def __init__(self, account: Account, reason: str) -> None:
         self.account, self.reason = account, reason
@@ -84,8 +87,9 @@ class _Later(Generic[T]):
         self.files: dict[Hashable, File] = {}
 
     def add(self, file: File, rows: Sequence[T], key: Callable[[T], Hashable]) -> None:
-        """Take the rows of a file. An earlier one of the same key is left out."""
+        """Take the rows of a file. Leave out an earlier row of the same key."""
         for row in rows:
+            # The earlier row was counted as used. It is counted as left out instead.
             if earlier := self.files.get(key(row)):
                 self.account.use(earlier, -1)
                 self.account.leave_out(earlier, self.reason)
@@ -96,7 +100,8 @@ class _Later(Generic[T]):
 def _add_voted_answers(
     reader: Reader, answers: dict[Hashable, Answers], pair: Sequence[Answers]
 ) -> None:
-    """Keep the answers that a vote shows, the first of a model to a question."""
+    """Add the `pair` of answers that a vote is on. A model's first answer to a question
+    stands. Others are counted."""
     for row in pair:
         if answers.setdefault((row.question_id, row.model), row).turns != row.turns:
             reader.account.partly["another answer of a model to a question than the first"] += 1
@@ -105,8 +110,8 @@ def _add_voted_answers(
 def _questions(
     reader: Reader, questions_by_file: Sequence[tuple[File, list[Question]]], limit: int | None
 ) -> tuple[dict[int, Question], dict[int, bool]]:
-    """Return all questions by their numbers, and whether each is asked. BadInput: none, or two
-    questions of one number."""
+    """Return all questions by their numbers, and a mapping that is true for the numbers within the
+    limit. BadInput: there are none, or two different questions have one number."""
     questions: dict[int, Question] = {}
     first: dict[int, File] = {}
     for file, numbered in questions_by_file:
@@ -138,7 +143,7 @@ Q = TypeVar("Q", Answers, Vote, Grade)
 
 
 def _on_asked(reader: Reader, file: File, rows: Sequence[Q], is_asked: dict[int, bool]) -> list[Q]:
-    """Return the answers or votes on questions that are asked. The others are counted."""
+    """Return the answers, votes or grades of questions that are asked. Count the others."""
     for row in rows:
         if row.question_id not in is_asked:
             reader.account.leave_out(file, "on a question that is not given")
@@ -148,7 +153,7 @@ def _on_asked(reader: Reader, file: File, rows: Sequence[Q], is_asked: dict[int,
 
 
 def _question(row: Row) -> Question:
-    # a question's own `reference` is a hint to a human reader, not an answer: FastChat reads none
+    # A question's own `reference` is a hint to a human reader, not an answer. FastChat ignores it.
     return Question(
         question_id=row.integer("question_id"),
         category=row.text("category"),
@@ -158,7 +163,7 @@ def _question(row: Row) -> Question:
 
 
 def answers(row: Row) -> Answers:
-    """Read a model's answers to a question. Skipped: they are not two turns."""
+    """Read a model's answers to the two turns of a question. Skipped: there are not two of them."""
     choices = row.fields["choices"]
     turns = Row(row.place, choices[0]).texts("turns") if choices else []
     if len(turns) != 2:
@@ -172,7 +177,8 @@ def answers(row: Row) -> Answers:
 
 
 def vote(row: Row) -> Vote:
-    """Read a vote on the answers of two models. Skipped: it names no winner and no tie."""
+    """Read a vote on the answers of two models. Skipped: it names neither a winner nor a tie.
+    BadInput: its turn is neither 1 nor 2."""
     winner, turn = row.text("winner"), row.integer("turn")
     winner = {"tie (inconsistent)": "inconsistent"}.get(winner, winner)
     if winner not in ("model_a", "model_b", "tie", "inconsistent"):
@@ -192,8 +198,9 @@ def vote(row: Row) -> Vote:
 
 
 def _single_grade(row: Row) -> Grade:
-    """A grade that FastChat's judge gave to one answer; the judge `gpt-4` is called gpt4_single.
-    A score of -1 is FastChat's for a reply without one."""
+    """Read a grade that FastChat's judge gave to one answer. The judge `gpt-4` is called
+    gpt4_single. Skipped: a score that is not from 1 to 10. FastChat writes -1 for a reply without
+    a score."""
     turn, score = row.integer("turn"), row.fields["score"]
     if turn not in (1, 2):
         raise BadInput(f"{row.place}: turn: 1 or 2 is expected, got {turn}")
@@ -219,8 +226,11 @@ def _single_grade(row: Row) -> Grade:
 
 
 def _voted_on(row: Row) -> list[Answers]:
-    """The two models' answers that a vote is on, where its row holds the conversations: lists of
-    four messages, {role, content}, two of the user's and two of the model's."""
+    """Return the two models' answers that a vote is on, none where its row lacks them.
+
+    The row has them as conversations: lists of four messages, {role, content}, two of the user and
+    two of the model. BadInput: a conversation of another form.
+    """
     pair = []
     for side in ("a", "b"):
         if (conversation := row.fields.get(f"conversation_{side}")) is None:

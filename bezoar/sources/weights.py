@@ -1,4 +1,4 @@
-"""The user's own base model: a folder in Hugging Face form, checked before anything is trained."""
+"""Checks and copies the user's own base model, a folder in Hugging Face form, before training."""
 
 import json
 import os
@@ -12,7 +12,7 @@ from bezoar.rows import files
 from bezoar.rows.files import BadInput
 from bezoar.sources import tokenizer
 
-# What belongs to a model; whatever else lies in the folder stays there.
+# The files of a model. Others in its folder are not copied.
 PATTERNS = (
     "config.json",
     "generation_config.json",
@@ -26,13 +26,14 @@ PATTERNS = (
     "merges.txt",
     "chat_template.jinja",
 )
-# Tokenizers whose way of cutting text stands in code, or whose ids do
+# Files of tokenizers that need code: it has the rules by which they cut text, or their ids.
 OTHERS = ("tekken.json", "*.tiktoken", "spiece.model", "sentencepiece*.model", "vocab.txt", "*.spm")
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
 
 
 def folders(paths: list[Path]) -> list[Path]:
-    """The folders of `paths` that hold a language model, by config.json and weights of any kind."""
+    """Return the folders of `paths` that hold a language model: the config.json of one, and weights
+    of any kind."""
     tops = sorted({path.parent for path in paths if path.name == "config.json"})
     return [top for top in tops if _writes_text(top) and _any(top, "*.safetensors", *PICKLES)]
 
@@ -41,7 +42,8 @@ def _writes_text(folder: Path) -> bool:
     try:
         config = _json(folder / "config.json")
     except BadInput:
-        return False  # another program's
+        # The config.json of another program need not be an object.
+        return False
     architectures = config.get("architectures") or ["LlamaForCausalLM"]
     return "model_type" in config and any(
         str(name).endswith(("ForCausalLM", "LMHeadModel")) for name in architectures
@@ -49,8 +51,8 @@ def _writes_text(folder: Path) -> bool:
 
 
 def model_files(folder: Path) -> list[Path]:
-    """The files of a model, in order. BadInput: no safetensors (pickled weights run code when they
-    are loaded), code of its own, a missing shard, a torn file, no tokenizer."""
+    """Return the files of a model, in order. BadInput: no safetensors (pickled weights run code
+    when they are loaded), code of its own, a missing shard, a cut file, no tokenizer."""
     refuse_code(folder)
     if not _any(folder, "model*.safetensors"):
         _refuse_adapter(folder)
@@ -81,7 +83,7 @@ def model_files(folder: Path) -> list[Path]:
 
 
 def _refuse_adapter(folder: Path) -> None:
-    """BadInput where the folder holds an adapter and no model of its own."""
+    """Raise BadInput where the folder holds an adapter and no whole model."""
     if (folder / "adapter_config.json").exists():
         raise BadInput(
             f"{folder}: is an adapter, where a whole model is wanted; merge it into its base "
@@ -90,7 +92,7 @@ def _refuse_adapter(folder: Path) -> None:
 
 
 def refuse_code(folder: Path) -> None:
-    """BadInput where a model or its tokenizer wants code of its own to be run."""
+    """Raise BadInput where a model or its tokenizer needs code of its own (`auto_map`)."""
     for path in (folder / "config.json", *folder.glob("tokenizer_config.json")):
         if "auto_map" in _json(path):
             raise BadInput(
@@ -100,13 +102,14 @@ def refuse_code(folder: Path) -> None:
 
 
 def only(paths: list[Path], label: str) -> Path:
-    """The folder of the one model among the user's files, those of `where`. BadInput: none, or more
-    than one."""
+    """Return the folder of the one model among the user's files. `label` names their folder in
+    messages. BadInput: there is no model, or more than one."""
     models = folders(paths)
     if len(models) != 1:
         for path in [] if models else sorted(paths):
             if path.name == "config.json":
-                _json(path)  # says what is wrong with it
+                # Raises an error where this file is why no model was found.
+                _json(path)
             if path.name == "adapter_config.json":
                 _refuse_adapter(path.parent)
         have = ", ".join(map(str, models)) or "none"
@@ -118,14 +121,17 @@ def only(paths: list[Path], label: str) -> Path:
 
 
 def copy(paths: list[Path], out: Path, label: str, further: bool = False) -> dict[str, object]:
-    """Copy the one model among the user's files, those of `where`, to `out`, whole or not at all.
+    """Copy the one model among the user's files to `out`, whole or not at all.
 
-    What its small files say wrongly is repaired, and its tokenizer proven. Returns the account of
-    it. BadInput: as for `only`, or what model_files or tokenizer.account refuses."""
+    Faults of its small files are repaired, and its tokenizer is proven. `label` names the user's
+    folder in messages. Return the account of the model. BadInput: as for `only`, or model_files or
+    tokenizer.account refuses it.
+    """
     chosen = model_files(only(paths, label))
     with tempfile.TemporaryDirectory() as folder:
         for path in chosen:
-            # what may be written anew is copied: a link would lead into the user's own files
+            # Small files may be written anew, so they are copied. A link would lead into the user's
+            # own files.
             place = shutil.copyfile if path.suffix != ".safetensors" else os.symlink
             place(path.resolve(), Path(folder) / path.name)
         try:
@@ -140,15 +146,16 @@ def copy(paths: list[Path], out: Path, label: str, further: bool = False) -> dic
 
 
 def mend(folder: Path) -> list[str]:
-    """Repair what a model's small files say wrongly and a later stage would stumble over; what was
-    done, a line each. Files are replaced, never written into: they may be links."""
+    """Repair faults of a model's small files over which a later stage would fail. Return a line for
+    each repair. Files are replaced, never written into, because they may be links."""
     config = _json(folder / "config.json")
     done = [*_mend_padding(folder, config), *_mend_end(folder, config)]
     return done + _mend_generation(folder)
 
 
 def _mend_padding(folder: Path, config: dict[str, Any]) -> list[str]:
-    """Take out a padding id for which the embedding has no row: torch would refuse to make it."""
+    """Take out a padding id for which the embedding has no row. Torch would refuse to make that
+    embedding."""
     pad, rows = config.get("pad_token_id"), config.get("vocab_size")
     if not isinstance(pad, int) or not isinstance(rows, int) or -rows <= pad < rows:
         return []
@@ -157,14 +164,15 @@ def _mend_padding(folder: Path, config: dict[str, Any]) -> list[str]:
 
 
 def _mend_end(folder: Path, config: dict[str, Any]) -> list[str]:
-    """Give a tokenizer without an end-of-sequence token the one by which the model ends."""
+    """Give a tokenizer that lacks an end-of-sequence token the one with which the model ends."""
     from transformers import AutoTokenizer
 
     try:
         tokenizer = AutoTokenizer.from_pretrained(
             folder, local_files_only=True, trust_remote_code=False
         )
-    except Exception:  # the proof of the tokenizer says what is wrong with it
+    except Exception:
+        # The proof of the tokenizer, which follows, says what is wrong with it.
         return []
     path = folder / "generation_config.json"
     ids = [(_json(path) if path.exists() else {}).get("eos_token_id"), config.get("eos_token_id")]
@@ -179,14 +187,14 @@ def _mend_end(folder: Path, config: dict[str, Any]) -> list[str]:
 
 
 def _mend_generation(folder: Path) -> list[str]:
-    """Make a generation_config.json such that transformers saves it with a checkpoint."""
+    """Change a generation_config.json that transformers would refuse to save with a checkpoint."""
     path = folder / "generation_config.json"
     if not path.exists():
         return []
     settings = _json(path)
     if (why := _illegal(settings)) is None:
         return []
-    # most often numbers for drawing beside greedy search: their author meant to draw
+    # Most often it has numbers for sampling beside greedy search. Its author meant to sample.
     ids = {key: value for key, value in settings.items() if key.endswith("_token_id")}
     tries = {"do_sample: true": settings | {"do_sample": True}, "the ids of its tokens alone": ids}
     repair = next(name for name, values in tries.items() if _illegal(values) is None)
@@ -195,7 +203,8 @@ def _mend_generation(folder: Path) -> list[str]:
 
 
 def _illegal(settings: dict[str, Any]) -> str | None:
-    """Why transformers refuses to save a generation_config.json; None where it does not."""
+    """Return the reason why transformers refuses to save a generation_config.json, None where it
+    does not."""
     from transformers import GenerationConfig
 
     try:
@@ -207,7 +216,7 @@ def _illegal(settings: dict[str, Any]) -> str | None:
 
 
 def _write(path: Path, value: dict[str, Any]) -> None:
-    # transformers' own files may hold Infinity, which plain JSON lacks
+    # Not files.write_json: transformers' own files may hold Infinity, which plain JSON lacks.
     files.write(path, [json.dumps(value, indent=2, ensure_ascii=False) + "\n"])
 
 
@@ -226,8 +235,8 @@ def _json(path: Path) -> dict[str, Any]:
 
 
 def _refuse_torn(path: Path) -> None:
-    """A download that was cut, or a Git LFS pointer, shows in the header: its length as eight
-    bytes, then JSON that says where each tensor ends."""
+    """Raise BadInput where a safetensors file is cut, or is a Git LFS pointer. The header shows it:
+    its own length as eight bytes, then JSON that says where each tensor ends."""
     if not path.is_file():
         raise BadInput(f"{path}: a link to a file that is gone; fetch it again")
     with path.open("rb") as data:
