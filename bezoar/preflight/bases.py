@@ -68,7 +68,7 @@ def _folder(p: Params, config: Path, scratch: Path) -> Path:
             if path.is_file() and path.suffix != ".safetensors":
                 shutil.copyfile(path, scratch / path.name)
         return scratch
-    folder = weights.only(local.list_files("base"), "local/base")
+    folder = weights.only_model(local.list_files("base"), "local/base")
     weights.model_files(folder)
     return folder
 

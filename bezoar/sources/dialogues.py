@@ -57,9 +57,11 @@ def is_dialogue(value: object) -> bool:
 
 def turns_of(fields: Fields) -> Any:
     """Return the list of turns that a row holds, None where it holds none."""
-    inner = next((turns for part in _inside(fields) if (turns := _listed(part)) is not None), None)
+    inner = next(
+        (turns for part in _inner_objects(fields) if (turns := _find_turns(part)) is not None), None
+    )
     # Turns that stand in the row itself are preferred to those inside one of its objects.
-    turns = _listed(fields)
+    turns = _find_turns(fields)
     if turns is not None or inner is not None:
         return inner if turns is None else turns
     text = fields.get("text")
@@ -72,13 +74,13 @@ def turns_of(fields: Fields) -> Any:
     return None
 
 
-def _inside(fields: Fields) -> list[Fields]:
+def _inner_objects(fields: Fields) -> list[Fields]:
     """Return the objects of a row in which a dialogue may stand, as in
     `{"conversation": {"messages": ...}}`."""
     return [value for key in TURN_FIELDS if isinstance(value := fields.get(key), dict)]
 
 
-def _listed(fields: Fields) -> Any:
+def _find_turns(fields: Fields) -> Any:
     for key in TURN_FIELDS:
         value: Any = fields.get(key)
         if is_dialogue(value):
@@ -95,7 +97,7 @@ def _listed(fields: Fields) -> Any:
 
 def offers_tools(fields: Fields) -> bool:
     """Say whether a row offers tools or its turns use some."""
-    for place in (fields, *_inside(fields)):
+    for place in (fields, *_inner_objects(fields)):
         offered = place.get("tools") or place.get("functions")
         # Some exports write an empty list of tools as text.
         if offered and str(offered).strip() not in ("[]", "{}"):
@@ -202,10 +204,10 @@ def _text(row: Row, content: Any) -> str:
         if any(part.get("type", "text") not in ("text", "reasoning") for part in parts):
             raise Skipped("content that is not text")
         texts = [p.get("text", p.get("value")) for p in parts if p.get("type", "text") == "text"]
-        return "\n".join(row.checked("content", text) for text in texts)
+        return "\n".join(row.check_text("content", text) for text in texts)
     if content is None:
         raise Skipped("empty turn")
-    return row.checked("content", content)
+    return row.check_text("content", content)
 
 
 def _role(turn: Fields) -> Literal["system", "user", "assistant"] | None:

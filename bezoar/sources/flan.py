@@ -1,8 +1,8 @@
 """Streams the FLAN collection from the Hub. It reads some 160 million rows and keeps a few of each
 task.
 
-OpenBezoar 3.1.3 takes zero-shot rows of four sub-mixtures. The `per_task` rows of each task with the
-smallest hashes stay. That is an even draw from all its distinct rows. It depends neither on
+OpenBezoar 3.1.3 takes zero-shot rows of four sub-mixtures. The `per_task` rows of each task with
+the smallest hashes stay. That is an even draw from all its distinct rows. It depends neither on
 their order nor on other tasks, and the memory that it takes does not grow with the rows read.
 """
 

@@ -115,7 +115,7 @@ def _model_names(settings: HubBase, commit: str) -> tuple[list[str], list[str]]:
     weights only, or none."""
     listed = listing(settings, commit)
     names = sorted(
-        n for n in listed if any(_fits(n, p) for p in settings.files) and not _refused(n)
+        n for n in listed if any(_fits(n, p) for p in settings.files) and not _is_refused(n)
     )
     tensors = [n for n in names if n.endswith(".safetensors")]
     if not tensors:
@@ -208,7 +208,7 @@ def select(part: Repository, commit: str, patterns: Sequence[str]) -> list[str]:
                 f"{listing_text or 'none'}"
             )
         chosen += [name for name in fitting if name not in chosen]
-    for name in filter(_refused, chosen):
+    for name in filter(_is_refused, chosen):
         raise BadInput(
             f"{part.repository}@{commit[:12]}: {name} can run code when it is loaded, and is not "
             "downloaded; name a file of plain data (parquet, JSON lines)"
@@ -360,5 +360,5 @@ def _fits(name: str, pattern: str) -> bool:
     return name.count("/") == pattern.count("/") and fnmatchcase(name, pattern)
 
 
-def _refused(name: str) -> bool:
+def _is_refused(name: str) -> bool:
     return any(fnmatchcase(Path(name).name, pattern) for pattern in REFUSED)

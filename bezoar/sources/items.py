@@ -73,7 +73,7 @@ class _Tasks:
             [(f, recognised) for f, part_split, recognised in group if part_split == "train"],
             names.TRAINING,
         )
-        return self._labelled(task, taken, form) if used else []
+        return self._label(task, taken, form) if used else []
 
     def _leave_out(self, shards: Sequence[tuple[File, Recognised]], reason: str) -> None:
         for file, recognised in shards:
@@ -92,7 +92,7 @@ class _Tasks:
 
         return self.reader.records(file, recognised, make)
 
-    def _labelled(
+    def _label(
         self, task: str, taken: Sequence[tuple[File, list[RawItem]]], form: Benchmark
     ) -> list[Item]:
         """Return items with the index of the right choice. All rows of the task together decide how

@@ -152,7 +152,7 @@ def _queries(file: File, recognised: Recognised, task: str) -> Iterator[list[Que
             yield [query("cot", task, shapes.thought(row), file.licence)]
         else:
             try:
-                mixture, own_task, question, target = shapes.templated(row)
+                mixture, own_task, question, target = shapes.collection_row(row)
             except Skipped as reason:
                 yield [reason]
             else:

@@ -52,7 +52,7 @@ class Row(NamedTuple):
             raise BadInput(
                 f"{self.place}: {key}: missing; the fields here are {', '.join(self.fields)}"
             )
-        return self.checked(key, self.fields[key])
+        return self.check_text(key, self.fields[key])
 
     def as_text(self, key: str) -> str:
         """Return a field as text. A number becomes its digits. Null, NaN and a missing field become
@@ -69,7 +69,7 @@ class Row(NamedTuple):
         values = self.fields.get(key)
         if not isinstance(values, list) or not values:
             raise BadInput(f"{self.place}: {key}: a list of text is expected, got {values!r:.60}")
-        return [self.checked(key, value) for value in values]
+        return [self.check_text(key, value) for value in values]
 
     def integer(self, key: str) -> int:
         """Return a field that must be a whole number. BadInput: it is something else."""
@@ -78,7 +78,7 @@ class Row(NamedTuple):
             raise BadInput(f"{self.place}: {key}: a whole number is expected, got {value!r:.60}")
         return value
 
-    def checked(self, key: str, value: object) -> str:
+    def check_text(self, key: str, value: object) -> str:
         """Return `value`, which must be text that UTF-8 can encode. BadInput: it is something else,
         or holds half a surrogate pair, which JSON can escape. `key` names it in messages."""
         if not isinstance(value, str):
@@ -115,7 +115,7 @@ def values(path: Path) -> Iterator[tuple[str, Any]]:
     except (ValueError, RecursionError) as error:
         # Either the first line of a value that spans many lines, or a broken line of JSONL.
         if line.strip() not in ("{", "[") and not line.startswith("["):
-            raise _broken(f"{path}:{number}", error) from None
+            raise _broken_json(f"{path}:{number}", error) from None
         first = None
     if isinstance(first, dict):
         yield f"{path}:{number}", first
@@ -123,7 +123,7 @@ def values(path: Path) -> Iterator[tuple[str, Any]]:
             try:
                 yield f"{path}:{number}", json.loads(line)
             except (ValueError, RecursionError) as error:
-                raise _broken(f"{path}:{number}", error) from None
+                raise _broken_json(f"{path}:{number}", error) from None
         return
     parsed = _parse_all(path)
     if len(parsed) == 1 and isinstance(parsed[0], list):
@@ -148,7 +148,7 @@ def rows(path: Path, is_row: Callable[[Fields], bool] = bool) -> Iterator[Row]:
     following = next(source, None)
     if following is None and isinstance(value, dict) and not is_row(value):
         key = wrap(value)
-        lists = [name for name in _holding(value) if name == key or is_row(value[name][0])]
+        lists = [name for name in _row_lists(value) if name == key or is_row(value[name][0])]
         if len(lists) > 1:
             raise BadInput(
                 f"{place}: holds several lists of rows ({', '.join(lists)}); give each of them a "
@@ -157,7 +157,7 @@ def rows(path: Path, is_row: Callable[[Fields], bool] = bool) -> Iterator[Row]:
         inside = value[key] if key else _frame(value, is_row)
         if inside:
             inner = ((f"{place}: {key}[{n}]", item) for n, item in enumerate(inside))
-            yield from (_row(place, _unboxed(item)) for place, item in inner)
+            yield from (_row(place, _unbox(item)) for place, item in inner)
             return
     yield _row(place, value)
     if following is not None:
@@ -169,12 +169,12 @@ def rows(path: Path, is_row: Callable[[Fields], bool] = bool) -> Iterator[Row]:
 def wrap(fields: Fields) -> str:
     """Return the field of an object that holds rows: one of WRAPS, else its only list of objects.
     The result is "" where there is none."""
-    holding = _holding(fields)
+    holding = _row_lists(fields)
     by_name = [key for key in WRAPS if key in holding]
     return by_name[0] if by_name else holding[0] if len(holding) == 1 else ""
 
 
-def _holding(fields: Fields) -> list[str]:
+def _row_lists(fields: Fields) -> list[str]:
     return [
         key
         for key, value in fields.items()
@@ -196,7 +196,7 @@ def table(path: Path, delimiter: str, column_names: list[str] | None = None) -> 
             reader = csv.reader(source, delimiter=delimiter, strict=True)
             names = column_names or []
             for written in reader:
-                cells = _stripped(written) if delimiter == "|" else written
+                cells = _strip_cells(written) if delimiter == "|" else written
                 number, begins = reader.line_num, number + 1
                 # Excel may write a first line that names the delimiter.
                 if not any(cells) or (not names and cells[0] == "sep="):
@@ -237,7 +237,7 @@ def _name_of(delimiter: str) -> str:
     return "a tab" if delimiter == "\t" else repr(delimiter)
 
 
-def _stripped(cells: list[str]) -> list[str]:
+def _strip_cells(cells: list[str]) -> list[str]:
     """Return the stripped cells of a Markdown table's row, none for the rule below its header."""
     stripped = [text.strip() for text in cells]
     return [] if RULE.fullmatch("".join(stripped)) else stripped
@@ -252,7 +252,7 @@ def _is_talk(value: Any) -> bool:
     )
 
 
-def _alike(first: Any, second: Any) -> bool:
+def _are_alike(first: Any, second: Any) -> bool:
     """Say whether two values can be rows of one file: two objects, or two lists of messages."""
     objects = isinstance(first, dict) and isinstance(second, dict)
     return objects or (_is_talk(first) and _is_talk(second))
@@ -266,7 +266,7 @@ def _row(place: str, value: Any) -> Row:
     return Row(place, value)
 
 
-def _unboxed(item: Any) -> Any:
+def _unbox(item: Any) -> Any:
     # The Hub's viewer wraps each row: {"row_idx": 3, "row": {...}, "truncated_cells": []}.
     if isinstance(item, dict) and isinstance(item.get("row"), dict) and "row_idx" in item:
         return item["row"]
@@ -373,7 +373,7 @@ def _batches(path: Path, kind: str) -> Iterator[Any]:
         if kind == "arrow":
             with ipc.open_file(source) as columns:
                 for number in range(columns.num_record_batches):
-                    yield from _small(columns.get_batch(number))
+                    yield from _small_batches(columns.get_batch(number))
             return
         # pyarrow reads a stream that was cut between two batches without an error, so its end mark
         # is checked first. Old versions of Arrow ended a stream with zeros.
@@ -383,10 +383,10 @@ def _batches(path: Path, kind: str) -> Iterator[Any]:
         source.seek(0)
         with ipc.open_stream(source) as columns:
             for batch in columns:
-                yield from _small(batch)
+                yield from _small_batches(batch)
 
 
-def _small(batch: Any) -> Iterator[Any]:
+def _small_batches(batch: Any) -> Iterator[Any]:
     for start in range(0, batch.num_rows, 1000):
         yield batch.slice(start, 1000)
 
@@ -402,15 +402,15 @@ def _parse_all(path: Path) -> list[Any]:
     try:
         while position < len(joined):
             value, end = decoder.raw_decode(joined, position)
-            if parsed and not _alike(value, parsed[0]):
+            if parsed and not _are_alike(value, parsed[0]):
                 raise json.JSONDecodeError("Extra data", joined, position)
             parsed.append(value)
             position = _skip_blanks(joined, end)
         return parsed
     except json.JSONDecodeError as error:
-        raise _broken(f"{path}:{error.lineno}", error) from None
+        raise _broken_json(f"{path}:{error.lineno}", error) from None
     except RecursionError as error:
-        raise _broken(str(path), error) from None
+        raise _broken_json(str(path), error) from None
 
 
 def _skip_blanks(text: str, position: int) -> int:
@@ -418,7 +418,7 @@ def _skip_blanks(text: str, position: int) -> int:
     return blanks.end() if blanks else position
 
 
-def _broken(place: str, error: Exception) -> BadInput:
+def _broken_json(place: str, error: Exception) -> BadInput:
     if isinstance(error, json.JSONDecodeError):
         detail = f"{error.msg[0].lower()}{error.msg[1:]}, column {error.colno}"
     else:

@@ -136,19 +136,19 @@ def _self_instruct(row: Row) -> RawSeed:
 
 
 def _chat(row: Row) -> RawSeed:
-    if _mark(row.fields, numbers=False) is False:
+    if _goodness(row.fields, numbers=False) is False:
         raise Skipped("an answer that is marked as a bad one")
     question, answer, unused = dialogues.exchange(row)
     return RawSeed(question, "", answer, "", unused)
 
 
-def _marked(row: Row) -> RawSeed:
-    if _mark(row.fields) is False:
+def _judged(row: Row) -> RawSeed:
+    if _goodness(row.fields) is False:
         raise Skipped("an answer that is marked as a bad one")
     return RawSeed(row.as_text("prompt"), "", row.as_text("completion"), "")
 
 
-def _mark(fields: Fields, numbers: bool = True) -> bool | None:
+def _goodness(fields: Fields, numbers: bool = True) -> bool | None:
     """Return True if an answer is marked as good, False if as bad, None if it is not marked."""
     mark = str(fields.get("label", fields.get("kto_tag"))).strip().lower()
     marks = {"true": True, "false": False, **({"1": True, "0": False} if numbers else {})}
@@ -191,8 +191,8 @@ SEEDS: dict[str, tuple[Callable[[Fields], bool], Callable[[Row], RawSeed]]] = {
     "instructions with instances": (_is_self_instruct, _self_instruct),
     "dialogues": (dialogues.is_exchange, _chat),
     "answers marked good or bad": (
-        lambda f: _has("prompt", "completion")(f) and _mark(f) is not None,
-        _marked,
+        lambda f: _has("prompt", "completion")(f) and _goodness(f) is not None,
+        _judged,
     ),
     "questions and answers": (
         lambda f: not OFFERED & f.keys() and any(_answers(*pair)(f) for pair in PAIRED),
@@ -281,7 +281,7 @@ def preference(row: Row) -> tuple[list[Message], str, str]:
         opening = row.fields.get("prompt")
         if isinstance(opening, str) and opening.strip():
             chosen, rejected = (side.removeprefix(opening) for side in (chosen, rejected))
-        return _checked(dialogues.prompt(system, before), chosen, rejected)
+        return _check_answers(dialogues.prompt(system, before), chosen, rejected)
     dialogues_of_both = [
         dialogues.messages(row, side if isinstance(side, list) else [side])
         for side in (chosen, rejected)
@@ -294,7 +294,7 @@ def preference(row: Row) -> tuple[list[Message], str, str]:
     complete = bool(before) and before[0].role != "assistant"
     turns = before if complete else [*_before(row), *before]
     chosen, rejected = (side[-1].content for side in dialogues_of_both)
-    return _checked(dialogues.prompt(system, turns), chosen, rejected)
+    return _check_answers(dialogues.prompt(system, turns), chosen, rejected)
 
 
 def _sides(row: Row) -> tuple[Any, Any]:
@@ -305,7 +305,7 @@ def _sides(row: Row) -> tuple[Any, Any]:
                 if side is None and name in row.fields:
                     raise Skipped("empty answer")
                 if not isinstance(side, list | dict):
-                    row.checked(name, side)
+                    row.check_text(name, side)
             return sides
     for first, second, preference, even in TWO:
         value = row.fields.get(preference)
@@ -336,12 +336,14 @@ def _two_dialogues(chosen: str, rejected: str) -> tuple[list[Message], str, str]
         raise Skipped("no answer")
     if before != rejected_before:
         raise Skipped("the two prompts differ")
-    _checked([], chosen, rejected)
+    _check_answers([], chosen, rejected)
     turns = dialogues.marked_turns(before)
-    return _checked(dialogues.prompt("", turns), chosen, rejected)
+    return _check_answers(dialogues.prompt("", turns), chosen, rejected)
 
 
-def _checked(prompt: list[Message], chosen: str, rejected: str) -> tuple[list[Message], str, str]:
+def _check_answers(
+    prompt: list[Message], chosen: str, rejected: str
+) -> tuple[list[Message], str, str]:
     chosen, rejected = chosen.strip(), rejected.strip()
     if not chosen or not rejected:
         raise Skipped("empty answer")
@@ -387,9 +389,9 @@ def categories(row: Row, node: object = None) -> Iterator[tuple[str, int]]:
     """Yield (name, number of sub-categories) of every node of a Wikipedia category tree."""
     node = row.fields if node is None else node
     if isinstance(node, str):
-        yield row.checked("children", node), 0
+        yield row.check_text("children", node), 0
     elif isinstance(node, dict):
-        yield row.checked("subject", node.get("subject")), len(_below(node))
+        yield row.check_text("subject", node.get("subject")), len(_below(node))
         for child in _below(node):
             yield from categories(row, child)
     else:
@@ -437,7 +439,7 @@ def completion(row: Row) -> tuple[str, str]:
     ).strip()
 
 
-def templated(row: Row) -> tuple[Mixture, str, str, str]:
+def collection_row(row: Row) -> tuple[Mixture, str, str, str]:
     """Return (sub-mixture, task or "", query, target) of a row of the FLAN collection as exported.
     The sub-mixture is that of `_task_source`, or Flan2021 where the row lacks this field.
 
@@ -537,7 +539,7 @@ SHAPES = (
     Shape(
         "flan",
         "prompts and completions",
-        lambda f: _has("prompt", "completion")(f) and _mark(f) is None,
+        lambda f: _has("prompt", "completion")(f) and _goodness(f) is None,
     ),
     Shape("flan", "inputs and targets", _has("inputs", "targets")),
     Shape("mt_bench", "questions", _is_question),
@@ -563,19 +565,19 @@ def recognise(path: Path, maps: Maps | None = None, source: str | None = None) -
     """
     maps = maps or {}
     if containers.kind(path) != "text" or _opens_as_json(path):
-        return _fitting(_reader(path, maps), maps, source)
+        return _first_fit(_reader(path, maps), maps, source)
     if source in (None, "flan") and _is_chains(path):
         return Recognised(CHAINS, lambda: iter(()))
     for delimiter in DELIMITERS:
         columns = dict.fromkeys(header(path, delimiter), "")
         strict = any(shape.fits(_renamed(columns, maps.get(shape.source, {}))) for shape in SHAPES)
-        if recognised := _fitting(_table(path, delimiter), maps, source, strict=strict):
+        if recognised := _first_fit(_table(path, delimiter), maps, source, strict=strict):
             return recognised
-    names = _lettered(path) if source in (None, "benchmarks") else None
+    names = _lettered_columns(path) if source in (None, "benchmarks") else None
     return Recognised(LETTERED, _table(path, ",", names)) if names else None
 
 
-def _fitting(
+def _first_fit(
     read: Callable[[], Iterator[Row]], maps: Maps, source: str | None, strict: bool = True
 ) -> Recognised | None:
     probe: list[Fields] = []
@@ -688,7 +690,7 @@ def _is_chains(path: Path) -> bool:
     )
 
 
-def _lettered(path: Path) -> list[str] | None:
+def _lettered_columns(path: Path) -> list[str] | None:
     """Return names for the columns of a table without a header that holds a question, choices and a
     letter, as MMLU's authors write it. The result is None for another table."""
     try:

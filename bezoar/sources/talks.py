@@ -32,7 +32,7 @@ def tables(reader: Reader, files: Sequence[File], limit: int | None) -> Tables:
         categories = {
             questions[row.question_id].category for row in answered if row.question_id in questions
         }
-        asked_answers = _on_asked(reader, file, answered, is_asked)
+        asked_answers = _select_asked(reader, file, answered, is_asked)
         # A file of references has answers to the questions of REFERENCED alone, or says it in its
         # name.
         if "reference" in file.title.lower() or (
@@ -48,9 +48,9 @@ def tables(reader: Reader, files: Sequence[File], limit: int | None) -> Tables:
     answers_by_key = later.rows
     votes: list[Vote] = []
     seen: dict[Vote, File] = {}
-    for file, ballots in rows_of("votes", lambda row: (vote(row), _voted_on(row))):
+    for file, ballots in rows_of("votes", lambda row: (vote(row), _answers_voted_on(row))):
         for ballot, pair in ballots:
-            if not _on_asked(reader, file, [ballot], is_asked):
+            if not _select_asked(reader, file, [ballot], is_asked):
                 continue
             if seen.setdefault(ballot, file) != file:
                 reader.account.leave_out(file, DUPLICATE)
@@ -60,7 +60,7 @@ def tables(reader: Reader, files: Sequence[File], limit: int | None) -> Tables:
             _add_voted_answers(reader, answers_by_key, pair)
     grades: _Later[Grade] = _Later(reader.account, "a turn was graded again later")
     for file, graded in rows_of("single grades", _single_grade):
-        asked_grades = _on_asked(reader, file, graded, is_asked)
+        asked_grades = _select_asked(reader, file, graded, is_asked)
         grades.add(
             file, asked_grades, lambda row: (row.judge, row.question_id, row.model, row.turn)
         )
@@ -142,7 +142,9 @@ def _questions(
 Q = TypeVar("Q", Answers, Vote, Grade)
 
 
-def _on_asked(reader: Reader, file: File, rows: Sequence[Q], is_asked: dict[int, bool]) -> list[Q]:
+def _select_asked(
+    reader: Reader, file: File, rows: Sequence[Q], is_asked: dict[int, bool]
+) -> list[Q]:
     """Return the answers, votes or grades of questions that are asked. Count the others."""
     for row in rows:
         if row.question_id not in is_asked:
@@ -225,7 +227,7 @@ def _single_grade(row: Row) -> Grade:
     )
 
 
-def _voted_on(row: Row) -> list[Answers]:
+def _answers_voted_on(row: Row) -> list[Answers]:
     """Return the two models' answers that a vote is on, none where its row lacks them.
 
     The row has them as conversations: lists of four messages, {role, content}, two of the user and

@@ -4,7 +4,7 @@
 brings sentencepiece's file alone, and its authors warn of the tokenizer that transformers converts
 it to. transformers 5 also replaces the text preparation of tokenizer.json by that of a class.
 
-`fits` checks that a base's tokenizer gives a text back, and that an answer has tokens of its own
+`check_fit` checks that a base's tokenizer gives a text back, and that an answer has tokens of its own
 behind its prompt. It also checks that a checkpoint saved with it is asked in the same token ids as
 it was trained on.
 """
@@ -96,14 +96,14 @@ def prove(folder: Path, name: str) -> bool:
     if (folder / SPM).is_file():
         file, (cut, texts, rebuilt) = SPM, _sentencepiece(folder, name)
     else:
-        fast(folder, name)
-        file, (cut, texts, rebuilt) = FAST, _as_it_stands(folder, name)
-    loaded = _loaded(folder, name)
+        ensure_fast(folder, name)
+        file, (cut, texts, rebuilt) = FAST, _fast_file(folder, name)
+    loaded = _load(folder, name)
     if _difference(loaded, cut, texts) is None:
-        fast(folder, name)
+        ensure_fast(folder, name)
         return False
     _write(folder, loaded, rebuilt())
-    different = _difference(_loaded(folder, name), cut, texts)
+    different = _difference(_load(folder, name), cut, texts)
     if different is not None:
         raise BadInput(
             f"{name}: transformers cuts {different[:80]!r} otherwise than {file} does, and so does "
@@ -113,7 +113,7 @@ def prove(folder: Path, name: str) -> bool:
     return True
 
 
-def fits(folder: Path, name: str) -> list[str]:
+def check_fit(folder: Path, name: str) -> list[str]:
     """Check that the recipe can be trained with the tokenizer at `folder`.
 
     It must give plain text back, part every answer from its prompt, and be the same once it was
@@ -125,7 +125,7 @@ def fits(folder: Path, name: str) -> list[str]:
         _refuse_lossy(tokenizer, name)
         _refuse_changed(tokenizer, name)
         kinds = [*KINDS]
-        return [kinds[n] for n in _altered(tokenizer, name, [*KINDS.values()])]
+        return [kinds[n] for n in _altered_answers(tokenizer, name, [*KINDS.values()])]
     except BadInput as error:
         raise BadInput(str(error).removeprefix("error: ").replace(str(folder), name)) from None
 
@@ -133,20 +133,20 @@ def fits(folder: Path, name: str) -> list[str]:
 def account(folder: Path, name: str, further: bool = False) -> dict[str, object]:
     """Prove the tokenizer at `folder`. Unless the model is a `further` one, which is not trained,
     check that it fits the recipe too. Return what source.json says of it. BadInput, with `name` in
-    the message: as of `prove` and `fits`."""
+    the message: as of `prove` and `check_fit`."""
     file = SPM if (folder / SPM).is_file() else FAST
     origin = f"made from {file}" if prove(folder, name) else "as it came"
-    altered = [] if further else fits(folder, name)
+    altered = [] if further else check_fit(folder, name)
     return {"tokenizer": origin, **({"tokenizer_alters": altered} if altered else {})}
 
 
-def fast(folder: Path, name: str) -> None:
+def ensure_fast(folder: Path, name: str) -> None:
     """Make sure that `folder` holds tokenizer.json, by which data are measured without
     transformers. If it is missing, save what transformers makes of the other files. BadInput,
     with `name` in the message: transformers makes none."""
     if (folder / FAST).is_file():
         return
-    loaded = _loaded(folder, name)
+    loaded = _load(folder, name)
     if not loaded.is_fast:
         raise BadInput(
             f"{name}: has no tokenizer.json and transformers makes none of its other files; save "
@@ -155,7 +155,7 @@ def fast(folder: Path, name: str) -> None:
     loaded.backend_tokenizer.save(str(folder / FAST))
 
 
-def _loaded(folder: Path, name: str) -> Any:
+def _load(folder: Path, name: str) -> Any:
     from transformers import AutoTokenizer
 
     try:
@@ -186,10 +186,10 @@ def _sentencepiece(folder: Path, name: str) -> Right:
     except Exception:  # the two raise classes of their own
         raise BadInput(f"{name}: {SPM} is no sentencepiece model; name another revision") from None
     texts = [piece.piece for piece in proto.pieces if piece.type in TEXT_TYPES]
-    return processor.encode, [*TEXTS, *_sampled(texts)], lambda: _rebuilt(proto, processor)
+    return processor.encode, [*TEXTS, *_sample_texts(texts)], lambda: _rebuild(proto, processor)
 
 
-def _as_it_stands(folder: Path, name: str) -> Right:
+def _fast_file(folder: Path, name: str) -> Right:
     """Return the `Right` of tokenizer.json. BadInput: it cannot be read."""
     from tokenizers import Tokenizer
 
@@ -218,7 +218,7 @@ def _as_it_stands(folder: Path, name: str) -> Right:
 
     vocabulary = sorted(backend.get_vocab().items(), key=lambda item: item[1])
     pieces = [backend.decode([number]) for _, number in _spread(vocabulary)]
-    return cut, [*TEXTS, *_sampled(pieces)], load_backend
+    return cut, [*TEXTS, *_sample_texts(pieces)], load_backend
 
 
 def _spread(things: Sequence[Any]) -> list[Any]:
@@ -227,7 +227,7 @@ def _spread(things: Sequence[Any]) -> list[Any]:
     return list(things[::step])
 
 
-def _sampled(pieces: Sequence[str]) -> list[str]:
+def _sample_texts(pieces: Sequence[str]) -> list[str]:
     """Return texts of some of a vocabulary's pieces, side by side and with blanks between."""
     some = [piece.replace("▁", " ") for piece in _spread(pieces)]
     groups = [some[n : n + AT_ONCE] for n in range(0, len(some), AT_ONCE)]
@@ -264,7 +264,7 @@ def _write(folder: Path, loaded: Any, backend: Any) -> None:
     ).save_pretrained(folder)
 
 
-def _rebuilt(proto: Any, processor: Any) -> Any:
+def _rebuild(proto: Any, processor: Any) -> Any:
     """Return a tokenizer that cuts text as a sentencepiece model does."""
     from tokenizers import AddedToken, Regex, Tokenizer, decoders, normalizers, pre_tokenizers
 
@@ -352,7 +352,7 @@ def _score(piece: Any, highest: float) -> float:
 # --- a base that fits the recipe -----------------------------------------------------------------
 
 
-def _altered(tokenizer: Any, name: str, answers: Sequence[str]) -> list[int]:
+def _altered_answers(tokenizer: Any, name: str, answers: Sequence[str]) -> list[int]:
     """Return the indices of the answers that come back in another form behind a prompt. BadInput,
     with `name` in the message: an answer cannot be parted from its prompt."""
     prompt = chat.prompt([Message(role="user", content="Hello.")])

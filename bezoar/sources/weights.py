@@ -101,7 +101,7 @@ def refuse_code(folder: Path) -> None:
             )
 
 
-def only(paths: list[Path], label: str) -> Path:
+def only_model(paths: list[Path], label: str) -> Path:
     """Return the folder of the one model among the user's files. `label` names their folder in
     messages. BadInput: there is no model, or more than one."""
     models = folders(paths)
@@ -124,10 +124,10 @@ def copy(paths: list[Path], out: Path, label: str, further: bool = False) -> dic
     """Copy the one model among the user's files to `out`, whole or not at all.
 
     Faults of its small files are repaired, and its tokenizer is proven. `label` names the user's
-    folder in messages. Return the account of the model. BadInput: as for `only`, or model_files or
+    folder in messages. Return the account of the model. BadInput: as for `only_model`, or model_files or
     tokenizer.account refuses it.
     """
-    chosen = model_files(only(paths, label))
+    chosen = model_files(only_model(paths, label))
     with tempfile.TemporaryDirectory() as folder:
         for path in chosen:
             # Small files may be written anew, so they are copied. A link would lead into the user's
@@ -192,17 +192,17 @@ def _mend_generation(folder: Path) -> list[str]:
     if not path.exists():
         return []
     settings = _json(path)
-    if (why := _illegal(settings)) is None:
+    if (why := _save_refusal(settings)) is None:
         return []
     # Most often it has numbers for sampling beside greedy search. Its author meant to sample.
     ids = {key: value for key, value in settings.items() if key.endswith("_token_id")}
     tries = {"do_sample: true": settings | {"do_sample": True}, "the ids of its tokens alone": ids}
-    repair = next(name for name, values in tries.items() if _illegal(values) is None)
+    repair = next(name for name, values in tries.items() if _save_refusal(values) is None)
     _write(path, tries[repair])
     return [f"generation_config.json: {repair}, because transformers would not save it ({why})"]
 
 
-def _illegal(settings: dict[str, Any]) -> str | None:
+def _save_refusal(settings: dict[str, Any]) -> str | None:
     """Return the reason why transformers refuses to save a generation_config.json, None where it
     does not."""
     from transformers import GenerationConfig
