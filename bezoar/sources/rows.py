@@ -145,6 +145,7 @@ def rows(path: Path, is_row: Callable[[Fields], bool] = bool) -> Iterator[Row]:
     place, value = next(source, ("", None))
     if not place:  # a list or a table without a row
         return
+    # Only a value that stands alone in its file can be a wrapper of rows, so the second is needed.
     following = next(source, None)
     if following is None and isinstance(value, dict) and not is_row(value):
         key = wrap(value)

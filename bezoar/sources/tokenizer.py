@@ -4,9 +4,9 @@
 brings sentencepiece's file alone, and its authors warn of the tokenizer that transformers converts
 it to. transformers 5 also replaces the text preparation of tokenizer.json by that of a class.
 
-`check_fit` checks that a base's tokenizer gives a text back, and that an answer has tokens of its own
-behind its prompt. It also checks that a checkpoint saved with it is asked in the same token ids as
-it was trained on.
+`check_fit` checks that a base's tokenizer gives a text back, and that an answer has tokens of its
+own behind its prompt. It also checks that a checkpoint saved with it is asked in the same token ids
+as it was trained on.
 """
 
 import re

@@ -42,7 +42,7 @@ def _writes_text(folder: Path) -> bool:
     try:
         config = _json(folder / "config.json")
     except BadInput:
-        # The config.json of another program need not be an object.
+        # The config.json of some other program, which need not hold an object.
         return False
     architectures = config.get("architectures") or ["LlamaForCausalLM"]
     return "model_type" in config and any(
@@ -124,8 +124,8 @@ def copy(paths: list[Path], out: Path, label: str, further: bool = False) -> dic
     """Copy the one model among the user's files to `out`, whole or not at all.
 
     Faults of its small files are repaired, and its tokenizer is proven. `label` names the user's
-    folder in messages. Return the account of the model. BadInput: as for `only_model`, or model_files or
-    tokenizer.account refuses it.
+    folder in messages. Return the account of the model. BadInput: as for `only_model`, or
+    model_files or tokenizer.account refuses it.
     """
     chosen = model_files(only_model(paths, label))
     with tempfile.TemporaryDirectory() as folder:
@@ -156,6 +156,7 @@ def mend(folder: Path) -> list[str]:
 def _mend_padding(folder: Path, config: dict[str, Any]) -> list[str]:
     """Take out a padding id for which the embedding has no row. Torch would refuse to make that
     embedding."""
+    # Torch counts a negative padding id from the end: -1 is the last row.
     pad, rows = config.get("pad_token_id"), config.get("vocab_size")
     if not isinstance(pad, int) or not isinstance(rows, int) or -rows <= pad < rows:
         return []
