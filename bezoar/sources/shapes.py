@@ -95,8 +95,8 @@ class RawSeed(NamedTuple):
     own_id: str = ""
 
 
-# Fields of multiple-choice items. A row with one of them is never read as a seed, even if it cannot
-# be read as an item.
+# Fields of multiple-choice items. A row with one of them is no plain question with its answer, even
+# if it cannot be read as an item.
 OFFERED = {
     "choices",
     "options",
@@ -560,8 +560,8 @@ def recognise(path: Path, maps: Maps | None = None, source: str | None = None) -
     """Return the shape of a file by its first rows, for one source or for any. The result is None
     where the pipeline reads no such file.
 
-    Half of these rows must fit the shape. The reader then names an odd one among them, instead of
-    a file of no shape. BadInput: a file that holds no rows, or that opens as JSON and is broken.
+    At least half of these rows must fit the shape, so that the reader can name an odd one among
+    them. BadInput: a file that holds no rows, or that opens as JSON and is broken.
     """
     maps = maps or {}
     if containers.kind(path) != "text" or _opens_as_json(path):
@@ -570,6 +570,8 @@ def recognise(path: Path, maps: Maps | None = None, source: str | None = None) -
         return Recognised(CHAINS, lambda: iter(()))
     for delimiter in DELIMITERS:
         columns = dict.fromkeys(header(path, delimiter), "")
+        # An error in the first row is raised if the column names fit a shape. If they do not, the
+        # next delimiter is tried.
         strict = any(shape.fits(_renamed(columns, maps.get(shape.source, {}))) for shape in SHAPES)
         if recognised := _first_fit(_table(path, delimiter), maps, source, strict=strict):
             return recognised
