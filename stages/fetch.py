@@ -36,7 +36,7 @@ def main(name: str) -> None:
     if "stands_in_for" in account and name in ("base", *p.sources):
         print(f"  {account['stands_in_for']} is empty: the project's own stands in for your files")
     if account["source"] == "local" and "categories" in account:
-        print(f"  {local.drawn(account, p.schemes)}")
+        print(f"  {local.describe_draws(account, p.schemes)}")
 
 
 def rows(name: str, fetch: params.Fetch) -> Mapping[str, object]:
@@ -74,7 +74,7 @@ def _put(fetch: params.Fetch) -> Mapping[str, Any]:
         name = f"{choice.repository}@{choice.revision[:12]}"
         account = hub.base(choice, BASE, lambda folder: bases.rehearse(folder, name))
     if isinstance(choice, params.LocalBase):
-        if paths := local.found("base"):
+        if paths := local.list_files("base"):
             account = weights.copy(paths, BASE, "local/base")
         else:
             account, choice = {"stands_in_for": "local/base"}, choice.otherwise

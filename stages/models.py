@@ -26,7 +26,7 @@ def main(name: str) -> None:
         if isinstance(model, params.FurtherHub):
             account = hub.base(model, out)
         else:
-            paths, folder = local.found(f"models/{name}"), f"local/models/{name}"
+            paths, folder = local.list_files(f"models/{name}"), f"local/models/{name}"
             account = weights.copy(paths, out, folder, further=True)
         if model.chat_template is not None:
             files.write(out / "chat_template.jinja", [model.chat_template])
