@@ -29,7 +29,7 @@ def main() -> None:
     p = params.load()
     questions = {q.question_id: q for q in read_jsonl(f"{SOURCE}/questions.jsonl", Question)}
     answers = list(read_jsonl(f"{SOURCE}/answers.jsonl", Answers))
-    others = agreement.given(
+    others = agreement.judgements(
         # where no checkpoint answers MT-Bench, the run has no grader to compare with anybody
         list(read_jsonl(f"{SOURCE}/votes.jsonl", Vote)) if p.checkpoints else [],
         list(read_jsonl(f"{SOURCE}/grades.jsonl", Grade)) if p.checkpoints else [],
@@ -40,8 +40,8 @@ def main() -> None:
     if puts:
         preflight.stage("agreement")
     judged = study.judge(p, questions, puts)
-    told = agreement.described(others, judged.votes, records)
-    votes = agreement.only([*others, *judged.votes], records)
+    told = agreement.describe(others, judged.votes, records)
+    votes = agreement.votes_on([*others, *judged.votes], records)
     rows = agreement.table(votes, p.agreement.seed)
     category_of = {id: question.category for id, question in questions.items()}
     how = {"verdicts": p.agreement.verdicts, "which": p.agreement.records}
@@ -53,10 +53,10 @@ def main() -> None:
         "records": len(records),
         "judged": sum(told["judged"].values()),
         "unanswered": unanswered,
-        "read": verdicts.share_read([one.status for one in judged.said]),
-        **verdicts.reference_metrics(judged.said),
+        "read": verdicts.share_read([one.status for one in judged.verdicts]),
+        **verdicts.reference_metrics(judged.verdicts),
     }
-    write_json("metrics/agreement/agreement.json", agreement.flat(rows) | counts)
+    write_json("metrics/agreement/agreement.json", agreement.flat_metrics(rows) | counts)
     keep(p, judged)
 
 
@@ -69,9 +69,9 @@ def keep(p: Params, judged: study.Judged) -> None:
     spent = budget.spending(p.llm.grader, judged.exchanges)
     write_json("metrics/agreement/spending.json", spent.model_dump())
     where = f"agreement, {p.llm.grader.model}"
-    statuses = [one.status for one in judged.said]
+    statuses = [one.status for one in judged.verdicts]
     verdicts.hold(where, statuses, judged.exchanges, judged.read)
-    verdicts.tell_unreferenced(where, judged.said)
+    verdicts.tell_unreferenced(where, judged.verdicts)
 
 
 if __name__ == "__main__":

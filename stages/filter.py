@@ -38,23 +38,23 @@ def main(name: str) -> None:
     own = name in p.own
     given = curation.own_set(name) if own else curation.generated_set(name, p)
     samples, seeds = given.samples, given.seeds
-    speech = tongues.of_seeds(given.source, p.filter.gates)
+    speech = tongues.seed_languages(given.source, p.filter.gates)
 
     benchmarks = contamination.texts()
-    before = [] if own else curation.earlier(name, p)
+    before = [] if own else curation.earlier_rows(name, p)
     originals = seeds if name in p.filter.copies else []
     curated = curation.keep(
         samples, given.verdicts, originals, p.filter,
         benchmarks=benchmarks, earlier=before, allowed=speech.allowed,
     )  # fmt: skip
     tongues.tell(name, speech, samples, curated.kept)
-    curation.enough(name, given, curated)
-    kept, shared = curation.unshared(curated.kept, seeds, p.filter.eval_share)
+    curation.check_splittable(name, given, curated)
+    kept, shared = curation.drop_shared_seeds(curated.kept, seeds, p.filter.eval_share)
     kept, spare = distributions.balance(kept, p.filter.tasks, p.filter.balance)
     dropped, stay = [*curated.dropped, *shared, *spare], {row.id for row in kept}
     reported = [row for row in curated.reported if row.id in stay]
     # a row of one's own is its seed, and was looked at itself
-    tainted = [] if own else contamination.in_seeds(kept, name, benchmarks, p)
+    tainted = [] if own else contamination.find_in_seeds(kept, name, benchmarks, p)
     traced = licences.trace(kept, licences.origins(given.source), None if own else p.llm)
     licences.check(name, traced, p.filter.licences.allow)
     train, held_out = curation.split(traced, seeds, p.filter.eval_share)
@@ -79,10 +79,10 @@ def main(name: str) -> None:
     write(f"metrics/filter/{name}_tasks.csv", distributions.tasks_table(described))
     write(f"metrics/filter/{name}_lengths.csv", distributions.lengths_table(kept, tokens))
     measured = {key: whole[key] for key in MEASURED if key in whole}
-    measured |= curation.taint(kept, tainted)
+    measured |= curation.count_contaminated_seeds(kept, tainted)
     measured |= curation.shares({} if own else counts, len(samples), described)
     write_json(f"metrics/filter/{name}.json", measured)
-    card = dataset.own(name, Path(out)) if own else dataset.card(name, p, Path(out))
+    card = dataset.own_card(name, Path(out)) if own else dataset.card(name, p, Path(out))
     write(f"{out}/README.md", [card])
 
 

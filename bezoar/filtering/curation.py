@@ -78,66 +78,70 @@ def keep(
     filtering/gates.py, contaminated (holds an item of `benchmarks`), duplicate (of a sample that
     stays), near_duplicate (of one that stays and has the same system message, or of an earlier
     row). BadInput where the verdicts are not those of the samples."""
-    faults = list(_faults(samples, verdicts, seeds, params, allowed))
-    passing = [s for s, found in zip(samples, faults, strict=True) if not _drops(found)]
-    held = contamination.find(passing, benchmarks, params.contamination)
-    holds = {sample.id: items for sample, items in zip(passing, held, strict=True) if items}
-    compared = contamination.compared(passing, benchmarks, params.contamination)
-    result = Curated([], [], [], [items for row in held for items in row], compared)
-    like = params.near_duplicates
-    before = dedup.Neighbours(like.ngram, like.threshold)
+    sample_findings = list(_sample_findings(samples, verdicts, seeds, params, allowed))
+    passing = [
+        s for s, findings in zip(samples, sample_findings, strict=True) if not _drops(findings)
+    ]
+    contaminations = contamination.find(passing, benchmarks, params.contamination)
+    items_of = {
+        sample.id: items for sample, items in zip(passing, contaminations, strict=True) if items
+    }
+    compared = contamination.count_compared(passing, benchmarks, params.contamination)
+    result = Curated([], [], [], [item for items in contaminations for item in items], compared)
+    settings = params.near_duplicates
+    earlier_index = dedup.Neighbours(settings.ngram, settings.threshold)
     for row in earlier:
-        before.add(row.id, row.instruction, row.context)
+        earlier_index.add(row.id, row.instruction, row.context)
     # the same query under another system message is another row
-    same: dict[str, dedup.Neighbours] = defaultdict(
-        lambda: dedup.Neighbours(like.ngram, like.threshold)
+    index_of: dict[str, dedup.Neighbours] = defaultdict(
+        lambda: dedup.Neighbours(settings.ngram, settings.threshold)
     )
-    seen: set[tuple[str, ...]] = set()
-    for sample, found in zip(samples, faults, strict=True):
-        asked = (sample.instruction, sample.context)
-        content = tuple(" ".join(text.split()) for text in (sample.system, *asked))
-        if items := holds.get(sample.id):
-            found.append((params.contamination.action, _contaminated(items)))
-        if not _drops(found) and content in seen:
-            found.append((params.duplicates.action, Fault("duplicate", {})))
-        if not _drops(found):
-            near = before.nearest(*asked) or same[sample.system].nearest(*asked)
+    seen_contents: set[tuple[str, ...]] = set()
+    for sample, findings in zip(samples, sample_findings, strict=True):
+        prompt = (sample.instruction, sample.context)
+        content = tuple(" ".join(text.split()) for text in (sample.system, *prompt))
+        if items := items_of.get(sample.id):
+            findings.append((params.contamination.action, _contamination_fault(items)))
+        if not _drops(findings) and content in seen_contents:
+            findings.append((params.duplicates.action, Fault("duplicate", {})))
+        if not _drops(findings):
+            near = earlier_index.nearest(*prompt) or index_of[sample.system].nearest(*prompt)
             if near:
-                found.append((like.action, _near(near)))
-        if not _drops(found):
-            seen.add(content)
-            same[sample.system].add(sample.id, *asked)
+                findings.append((settings.action, _near_fault(near)))
+        if not _drops(findings):
+            seen_contents.add(content)
+            index_of[sample.system].add(sample.id, *prompt)
             result.kept.append(sample)
-        for action, fault in found:
+        for action, fault in findings:
             rows = result.dropped if action == "drop" else result.reported
             rows.append(_rejected(sample, fault))
     return result
 
 
-def accepted(
+def accepted_rows(
     samples: Sequence[Sample], verdicts: Sequence[Verdict], params: Filter
 ) -> list[Sample]:
     """The samples that the judge accepted and that have no fault of their own: what a scheme
     contributes before it is compared with anything, in whatever language, for a row that is like
     one of another language is dropped for its own. BadInput: as keep."""
-    faults = _faults(samples, verdicts, [], params)
-    return [s for s, found in zip(samples, faults, strict=True) if not _drops(found)]
+    faults = _sample_findings(samples, verdicts, [], params)
+    return [s for s, findings in zip(samples, faults, strict=True) if not _drops(findings)]
 
 
-def earlier(name: str, p: Params) -> list[Sample]:
+def earlier_rows(name: str, p: Params) -> list[Sample]:
     """What the schemes that params.yaml names before this one contribute, where they were
     made (data/generate, data/judge)."""
     rows: list[Sample] = []
-    for other in takewhile(lambda each: each != name, p.schemes.named):
-        generated, judged = Path("data/generate", other), Path("data/judge", other)
+    for scheme in takewhile(lambda scheme: scheme != name, p.schemes.named):
+        generated, judged = Path("data/generate", scheme), Path("data/judge", scheme)
         if generated.exists() and judged.exists():
             samples = list(read_jsonl(generated / "samples.jsonl", Sample))
             verdicts = list(read_jsonl(judged / "verdicts.jsonl", Verdict))
-            rows += accepted(samples, verdicts, p.filter)
+            rows += accepted_rows(samples, verdicts, p.filter)
     return rows
 
 
-def own(seeds: Sequence[Seed]) -> list[Sample]:
+def own_rows(seeds: Sequence[Seed]) -> list[Sample]:
     """Return the user's own rows as samples that no teacher wrote, each made from itself."""
     return [
         Sample(
@@ -177,24 +181,24 @@ def generated_set(name: str, p: Params) -> Given:
 def own_set(source: str) -> Given:
     """The user's own rows as they were fetched: no model wrote them, and none judges them."""
     seeds = list(read_jsonl(f"data/fetch/{source}/seeds.jsonl", Seed))
-    rows = own(seeds)
+    rows = own_rows(seeds)
     return Given(rows, None, seeds, source, {"own": len(rows)}, [])
 
 
-Found = list[tuple[Action, Fault]]
+Findings = list[tuple[Action, Fault]]
 
 
-def _drops(found: Found) -> bool:
-    return any(action == "drop" for action, _ in found)
+def _drops(findings: Findings) -> bool:
+    return any(action == "drop" for action, _ in findings)
 
 
-def _faults(
+def _sample_findings(
     samples: Sequence[Sample],
     verdicts: Sequence[Verdict] | None,
     seeds: Sequence[Seed],
     params: Filter,
     allowed: Collection[str] | None = None,
-) -> Iterator[Found]:
+) -> Iterator[Findings]:
     """Of each sample what speaks against it alone: at most one fault that drops it, and nothing
     after that."""
     if verdicts is not None and [s.id for s in samples] != [v.id for v in verdicts]:
@@ -208,8 +212,8 @@ def _faults(
         params.copy_ratio,
         params.copy_distance,
     )
-    of_judge: Sequence[Verdict | None] = [None] * len(samples) if verdicts is None else verdicts
-    for sample, verdict, copy in zip(samples, of_judge, copies, strict=True):
+    judged: Sequence[Verdict | None] = [None] * len(samples) if verdicts is None else verdicts
+    for sample, verdict, copy in zip(samples, judged, copies, strict=True):
         if copy:
             seed = seeds[copy.seed]
             details: dict[str, str | int | bool] = {"seed": seed.id, "seed_text": seed.instruction}
@@ -220,13 +224,13 @@ def _faults(
         elif verdict and (verdict.rating is None or verdict.rating < params.min_rating):
             yield [("drop", Fault("low_rating", {"rating": verdict.rating or 0}))]
         else:
-            faults: Found = []
+            findings: Findings = []
             if marker := _marker(sample):
-                held = Fault("template_marker", {"marker": marker})
-                faults.append((params.markers.action, held))
-            if not _drops(faults) and (fault := gates.fault(sample, params.gates, allowed)):
-                faults.append((params.gates.action, fault))
-            yield faults
+                marker_fault = Fault("template_marker", {"marker": marker})
+                findings.append((params.markers.action, marker_fault))
+            if not _drops(findings) and (fault := gates.fault(sample, params.gates, allowed)):
+                findings.append((params.gates.action, fault))
+            yield findings
 
 
 def _rejected(sample: Sample, fault: Fault) -> Rejected:
@@ -239,20 +243,20 @@ def _rejected(sample: Sample, fault: Fault) -> Rejected:
     )
 
 
-def _contaminated(items: Sequence[Contamination]) -> Fault:
+def _contamination_fault(items: Sequence[Contamination]) -> Fault:
     """The worst of what a row holds; contamination.jsonl has the others."""
-    worst = max(items, key=lambda each: (each.kind != "fuzzy", each.score))
+    worst = max(items, key=lambda item: (item.kind != "fuzzy", item.score))
     details = {"benchmark": worst.benchmark, "item": worst.item, "kind": worst.kind}
     return Fault("contaminated", {**details, "score": f"{worst.score:.3f}"})
 
 
-def _near(near: dedup.Near) -> Fault:
+def _near_fault(near: dedup.Near) -> Fault:
     return Fault("near_duplicate", {"of": near.name, "similarity": f"{near.similarity:.3f}"})
 
 
 def _marker(sample: Sample) -> str | None:
     texts = (sample.system, sample.instruction, sample.context, sample.response)
-    return next((found for text in texts if (found := chat.marker(text))), None)
+    return next((marker for text in texts if (marker := chat.marker(text))), None)
 
 
 def split(
@@ -266,30 +270,32 @@ def split(
     instruction is the seed) are held out by instruction. Where the hash leaves one side empty, it
     gets the rows nearest to it; BadInput where all rows hang together."""
     texts = {seed.id: seed.instruction for seed in seeds}
-    places = [_place(sample, texts) for sample in samples]
-    if len(set(places)) < 2:
-        raise BadInput(f"filter: keeps {few(samples, seeds)}; {APART}")
-    held_out = {place for place in places if place < eval_share} or {min(places)}
-    if held_out == set(places):
-        held_out.remove(max(places))
-    train = [s for s, place in zip(samples, places, strict=True) if place not in held_out]
-    return train, [s for s, place in zip(samples, places, strict=True) if place in held_out]
+    positions = [_position(sample, texts) for sample in samples]
+    if len(set(positions)) < 2:
+        raise BadInput(f"filter: keeps {too_few(samples, seeds)}; {APART}")
+    held_out = {position for position in positions if position < eval_share} or {min(positions)}
+    if held_out == set(positions):
+        held_out.remove(max(positions))
+    train = [s for s, position in zip(samples, positions, strict=True) if position not in held_out]
+    return train, [
+        s for s, position in zip(samples, positions, strict=True) if position in held_out
+    ]
 
 
-def few(samples: Sequence[Sample], seeds: Sequence[Seed]) -> str:
+def too_few(samples: Sequence[Sample], seeds: Sequence[Seed]) -> str:
     """Say what rows are too few to be split, "" where they are enough."""
     texts = {seed.id: seed.instruction for seed in seeds}
-    parts = len({_place(sample, texts) for sample in samples})
+    parts = len({_position(sample, texts) for sample in samples})
     if parts > 1:
         return ""
     rows = f"{len(samples)} row" + "s" * (len(samples) != 1)
     return rows + (", all made from the same seeds" if len(samples) > 1 else "")
 
 
-def enough(name: str, given: Given, curated: Curated) -> None:
+def check_splittable(name: str, inputs: Given, curated: Curated) -> None:
     """Check that the rows kept can be split. BadInput: they cannot; what was rejected, and the
     counts, are then written to data/filter."""
-    short = few(curated.kept, given.seeds)
+    short = too_few(curated.kept, inputs.seeds)
     if not short:
         return
     out = f"data/filter/{name}"
@@ -297,23 +303,23 @@ def enough(name: str, given: Given, curated: Curated) -> None:
         write_jsonl(f"{out}/{side}.jsonl", [])
     write_jsonl(f"{out}/rejected.jsonl", curated.dropped)
     write_jsonl(f"{out}/reported.jsonl", curated.reported)
-    dropped = [*given.lost, *curated.dropped]
-    counts = funnel(given.samples, given.verdicts or [], curated.kept, dropped, curated.reported)
+    dropped = [*inputs.lost, *curated.dropped]
+    counts = funnel(inputs.samples, inputs.verdicts or [], curated.kept, dropped, curated.reported)
     write_json(f"{out}/funnel.json", {"scheme": name, **counts})
     raise BadInput(
-        f"filter@{name}: keeps {short}, of {len(given.samples)} samples "
-        f"({by_reason(curated.dropped)}); {APART}: {out}/rejected.jsonl has each row with its "
-        "reason"
+        f"filter@{name}: keeps {short}, of {len(inputs.samples)} samples "
+        f"({count_by_reason(curated.dropped)}); {APART}: {out}/rejected.jsonl has each row with "
+        "its reason"
     )
 
 
-def by_reason(rejected: Sequence[Rejected]) -> str:
+def count_by_reason(rejected: Sequence[Rejected]) -> str:
     """Count rejected rows by reason in one line, the most frequent first."""
     counts = Counter(row.reason for row in rejected)
     return ", ".join(f"{reason} {count}" for reason, count in counts.most_common()) or "none"
 
 
-def unshared(
+def drop_shared_seeds(
     samples: Sequence[S], seeds: Sequence[Seed], eval_share: float
 ) -> tuple[list[S], list[Rejected]]:
     """(samples that can be split so that no seed stands on both sides, the others as
@@ -336,7 +342,7 @@ def unshared(
     return [row for row in samples if not shared.get(row.id)], dropped
 
 
-def _place(sample: Sample, seeds: dict[str, str]) -> float:
+def _position(sample: Sample, seeds: dict[str, str]) -> float:
     """A number from 0 to 1, uniform, that depends on what the sample is made from alone: the lowest
     of its seeds' numbers, stretched, for the lowest of three is below 0.1 three times as often."""
     made_from = [seeds[seed] for seed in sample.seeds if seed in seeds] or [sample.instruction]
@@ -352,7 +358,7 @@ def _number(text: str) -> float:
 def funnel(
     samples: Sequence[Sample],
     verdicts: Sequence[Verdict],
-    kept: Sequence[Sample],
+    kept_rows: Sequence[Sample],
     rejected: Sequence[Rejected],
     reported: Sequence[Rejected] = (),
 ) -> dict[str, Any]:
@@ -362,42 +368,44 @@ def funnel(
     `keep`: `copies` are copies of a seed, found in either, and `equal` are evolutions equal to
     their original. `reported` were found and stay. `distributions` and `by_category` count the rows
     generated beside the rows kept (figures 7-9)."""
-    said = Counter(verdict.status for verdict in verdicts)
+    statuses = Counter(verdict.status for verdict in verdicts)
     reasons = Counter(row.reason for row in rejected)
     return {
         "copies": reasons["copy"] + reasons["echo"],
         "equal": reasons["equal"],
-        **{status: said[status] for status in ("accepted", "rejected", "undecided")},
-        "kept": len(kept),
+        **{status: statuses[status] for status in ("accepted", "rejected", "undecided")},
+        "kept": len(kept_rows),
         "reasons": dict(reasons),
         "reported": dict(Counter(row.reason for row in reported)),
-        "distributions": {"generated": distributed(samples), "kept": distributed(kept)},
-        "by_category": {"generated": by_category(samples), "kept": by_category(kept)},
+        "distributions": {"generated": count_details(samples), "kept": count_details(kept_rows)},
+        "by_category": {"generated": by_category(samples), "kept": by_category(kept_rows)},
         "judge": ", ".join(sorted({verdict.judge for verdict in verdicts})),
         "simulated_judge": any(verdict.simulated for verdict in verdicts),
     }
 
 
-def distributed(rows: Sequence[Sample]) -> dict[str, dict[str, int]]:
+def count_details(rows: Sequence[Sample]) -> dict[str, dict[str, int]]:
     """Count `rows` by category and by each of SHOWN; what none of them has is left out."""
     values = {name: [row.details[name] for row in rows if name in row.details] for name in SHOWN}
     values["category"] = [row.category for row in rows]
-    counted = {name: _counts(found) for name, found in values.items()}
+    counted = {name: _counts(row_values) for name, row_values in values.items()}
     return {name: counts for name, counts in counted.items() if counts}
 
 
 def by_category(rows: Sequence[Sample]) -> dict[str, dict[str, int]]:
     """Count the strategies of each category; {} where rows were not made by one."""
-    drawn = [row for row in rows if row.category and CROSSED in row.details]
+    rows_of_strategy = [row for row in rows if row.category and CROSSED in row.details]
     return {
-        category: _counts([row.details[CROSSED] for row in drawn if row.category == category])
-        for category in sorted({row.category for row in drawn})
+        category: _counts(
+            [row.details[CROSSED] for row in rows_of_strategy if row.category == category]
+        )
+        for category in sorted({row.category for row in rows_of_strategy})
     }
 
 
 def _counts(values: Sequence[str | int | bool]) -> dict[str, int]:
-    named = (str(v).lower() if isinstance(v, bool) else str(v) for v in values)
-    return dict(Counter(name for name in named if name))
+    names = (str(v).lower() if isinstance(v, bool) else str(v) for v in values)
+    return dict(Counter(name for name in names if name))
 
 
 def shares(
@@ -411,13 +419,17 @@ def shares(
         if status in counts
     }
     sets = described["sets"].items()
-    return decided | {f"target_distance_{which}": found["distance"] for which, found in sets}
+    return decided | {
+        f"target_distance_{name}": described_set["distance"] for name, described_set in sets
+    }
 
 
-def taint(kept: Sequence[Sample], seeds: Sequence[SeedContamination]) -> dict[str, int]:
+def count_contaminated_seeds(
+    rows: Sequence[Sample], seeds: Sequence[SeedContamination]
+) -> dict[str, int]:
     """How many seeds of the rows that stay hold an item of a benchmark, and those rows."""
     ids = {seed.id for seed in seeds}
     return {
         "contaminated_seeds": len(ids),
-        "rows_of_contaminated_seeds": sum(not ids.isdisjoint(row.seeds) for row in kept),
+        "rows_of_contaminated_seeds": sum(not ids.isdisjoint(row.seeds) for row in rows),
     }

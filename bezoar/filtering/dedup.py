@@ -32,11 +32,11 @@ def copies(
     by_length: dict[int, list[int]] = defaultdict(list)
     for index, seed in enumerate(seeds):
         by_length[len(seed)].append(index)
-    found = {t: _copied(t, seeds, by_length, ratio, distance) for t in dict.fromkeys(texts)}
-    return [found[text] for text in texts]
+    copy_of = {t: _find_copy(t, seeds, by_length, ratio, distance) for t in dict.fromkeys(texts)}
+    return [copy_of[text] for text in texts]
 
 
-def _copied(
+def _find_copy(
     text: str, seeds: Sequence[str], by_length: dict[int, list[int]], ratio: float, distance: int
 ) -> Copy | None:
     near = {
@@ -57,7 +57,7 @@ def _copied(
     if best_ratio < ratio:
         return None
     for length, indices in by_length.items():
-        if _bound(length, len(text)) < best_ratio:
+        if _highest_ratio(length, len(text)) < best_ratio:
             continue
         for index in indices:
             if index in near or not _may_reach(best_ratio, text, seeds[index]):
@@ -77,7 +77,7 @@ def _may_reach(ratio: float, a: str, b: str) -> bool:
     return bool(Levenshtein.ratio(a, b, score_cutoff=max(0.0, cutoff)) >= cutoff)
 
 
-def _bound(a: int, b: int) -> float:
+def _highest_ratio(a: int, b: int) -> float:
     """No ratio of texts of these lengths is higher (difflib's real_quick_ratio)."""
     return 2.0 * min(a, b) / (a + b) if a + b else 1.0
 
@@ -117,24 +117,24 @@ class Neighbours:
 
     def add(self, name: str, instruction: str, context: str) -> None:
         """Take in a row."""
-        asked, about = self._lines(instruction), self._lines(context)
-        self._index.insert(len(self._rows), self._sketch(asked, about))
-        self._rows.append((name, asked, about))
+        instruction_lines, context_lines = self._lines(instruction), self._lines(context)
+        self._index.insert(len(self._rows), self._sketch(instruction_lines, context_lines))
+        self._rows.append((name, instruction_lines, context_lines))
 
     def nearest(self, instruction: str, context: str) -> Near | None:
         """The nearest row, the first of equals; None where none is as near as the threshold."""
-        asked, about = self._lines(instruction), self._lines(context)
+        instruction_lines, context_lines = self._lines(instruction), self._lines(context)
         best: Near | None = None
-        for at in sorted(self._index.query(self._sketch(asked, about))):
-            name, *there = self._rows[at]
-            similarity = min(map(_similarity, (asked, about), there))
+        for index in sorted(self._index.query(self._sketch(instruction_lines, context_lines))):
+            name, *lines = self._rows[index]
+            similarity = min(map(_similarity, (instruction_lines, context_lines), lines))
             if similarity >= self._threshold and (best is None or similarity > best.similarity):
                 best = Near(name, similarity)
         return best
 
     def _lines(self, text: str) -> Lines:
-        split = (words(line) for line in text.splitlines())
-        return {" ".join(line): frozenset(ngrams(line, self._ngram)) for line in split if line}
+        word_lists = (words(line) for line in text.splitlines())
+        return {" ".join(line): frozenset(ngrams(line, self._ngram)) for line in word_lists if line}
 
     def _sketch(self, *texts: Lines) -> Any:
         sketch = self._empty.copy()
@@ -144,7 +144,11 @@ class Neighbours:
         return sketch
 
 
-def _similarity(one: Lines, other: Lines) -> float:
-    a = {gram for line, grams in one.items() if line not in other for gram in grams}
-    b = {gram for line, grams in other.items() if line not in one for gram in grams}
-    return len(a & b) / len(a | b) if a or b else 1.0
+def _similarity(first: Lines, second: Lines) -> float:
+    first_grams = {gram for line, grams in first.items() if line not in second for gram in grams}
+    second_grams = {gram for line, grams in second.items() if line not in first for gram in grams}
+    return (
+        len(first_grams & second_grams) / len(first_grams | second_grams)
+        if first_grams or second_grams
+        else 1.0
+    )

@@ -49,8 +49,8 @@ def tokenizer(path: Path) -> TokenCounts:
 def task(sample: Sample, tasks: Mapping[str, str]) -> str:
     """The kind of task that a row is: what the first pattern of `tasks` says that matches its
     category or, where it has none, its FLAN sub-mixture and task (`niv2/task123_...`)."""
-    drawn = [str(sample.details[key]) for key in ("mixture", "task") if key in sample.details]
-    name = sample.category or "/".join(drawn)
+    mixture = [str(sample.details[key]) for key in ("mixture", "task") if key in sample.details]
+    name = sample.category or "/".join(mixture)
     return next((kind for pattern, kind in tasks.items() if fnmatchcase(name, pattern)), OTHER)
 
 
@@ -81,18 +81,16 @@ def describe(
     one row a set, category ("" for all; Orca's rows have their sub-mixture), field and unit, as
     `summary` has it; contexts are those of rows that have one."""
     sets = {"before": before, "after": after}
-    kinds = {
-        which: Counter(task(row, params.tasks) for row in rows) for which, rows in sets.items()
-    }
+    kinds = {name: Counter(task(row, params.tasks) for row in rows) for name, rows in sets.items()}
     return {
         "target": params.target,
         "sets": {
-            which: {
-                "rows": len(sets[which]),
+            name: {
+                "rows": len(sets[name]),
                 "tasks": {k: counts[k] for k in [*params.target, *sorted(set(counts))]},
                 "distance": distance(counts, params.target),
             }
-            for which, counts in kinds.items()
+            for name, counts in kinds.items()
         },
         "lengths": list(_lengths(sets, tokens)),
     }
@@ -101,7 +99,7 @@ def describe(
 def _lengths(
     sets: Mapping[str, Sequence[Sample]], tokens: Mapping[str, int]
 ) -> Iterator[dict[str, Any]]:
-    for which, rows in sets.items():
+    for name, rows in sets.items():
         groups: dict[str, list[Sample]] = {"": list(rows)}
         for row in rows:
             mixture = str(row.details["mixture"]) if "mixture" in row.details else NO_CATEGORY
@@ -115,7 +113,7 @@ def _lengths(
                 }
                 for unit, values in units.items():
                     if values:
-                        head = {"set": which, "category": category, "field": field, "unit": unit}
+                        head = {"set": name, "category": category, "field": field, "unit": unit}
                         yield head | summary(values)
 
 
@@ -146,18 +144,21 @@ def summary(values: Sequence[int]) -> dict[str, int | float]:
 
 def quantile(ranked: Sequence[int], share: float) -> float:
     """The value below which `share` (0 to 1) of sorted values lie, linear between neighbours."""
-    at = share * (len(ranked) - 1)
-    low = math.floor(at)
+    position = share * (len(ranked) - 1)
+    low = math.floor(position)
     high = min(low + 1, len(ranked) - 1)
-    return round(ranked[low] + (at - low) * (ranked[high] - ranked[low]), 2)
+    return round(ranked[low] + (position - low) * (ranked[high] - ranked[low]), 2)
 
 
 def tasks_table(described: Mapping[str, Any]) -> list[str]:
     """Lines of a CSV: a row a kind of task, its share in the target, before and after."""
     lines = ["task,target,before,after\n"]
-    sets = [described["sets"][which] for which in ("before", "after")]
-    for kind in dict.fromkeys([k for found in sets for k in found["tasks"]]):
-        shares = [found["tasks"].get(kind, 0) / max(found["rows"], 1) for found in sets]
+    sets = [described["sets"][name] for name in ("before", "after")]
+    for kind in dict.fromkeys([k for described_set in sets for k in described_set["tasks"]]):
+        shares = [
+            described_set["tasks"].get(kind, 0) / max(described_set["rows"], 1)
+            for described_set in sets
+        ]
         cells = (described["target"].get(kind, 0.0), *shares)
         lines.append(",".join([kind, *(f"{cell:.4f}" for cell in cells)]) + "\n")
     return lines
@@ -169,7 +170,7 @@ def lengths_table(rows: Sequence[Sample], tokens: Mapping[str, int]) -> list[str
     ranked = [sorted(tokens[text] for text in _texts(rows, field)) for field in FIELDS]
     lines = [f"share,{','.join(FIELDS)}\n"]
     for step in range(21):
-        cells = ("" if not of else f"{quantile(of, step / 20):g}" for of in ranked)
+        cells = ("" if not values else f"{quantile(values, step / 20):g}" for values in ranked)
         lines.append(f"{step / 20:g},{','.join(cells)}\n")
     return lines
 
@@ -178,25 +179,27 @@ def lengths_table(rows: Sequence[Sample], tokens: Mapping[str, int]) -> list[str
 
 
 def balance(
-    samples: Sequence[Sample], tasks: Mapping[str, str], wanted: Balance | None
+    samples: Sequence[Sample], tasks: Mapping[str, str], params: Balance | None
 ) -> tuple[list[Sample], list[Rejected]]:
     """(rows drawn, the others with reason `balance`): `wanted.rows` of `samples`, or all where
     there are fewer, by kind of task as near to `wanted.target` as these rows allow. None: all.
 
     Within a kind those rows stay that come first by a hash of their text, so that a row that is
     drawn is given up only to a new row before it, or to a kind that the target wants more."""
-    if wanted is None:
+    if params is None:
         return list(samples), []
     groups: dict[str, list[Sample]] = {}
     for row in samples:
         groups.setdefault(task(row, tasks), []).append(row)
-    have = {kind: len(rows) for kind, rows in groups.items()}
-    places = allot(have, wanted.target, wanted.rows)
-    drawn = {
-        row.id for kind, rows in groups.items() for row in sorted(rows, key=_draw)[: places[kind]]
+    available = {kind: len(rows) for kind, rows in groups.items()}
+    quotas = allot(available, params.target, params.rows)
+    chosen_ids = {
+        row.id
+        for kind, rows in groups.items()
+        for row in sorted(rows, key=_draw_key)[: quotas[kind]]
     }
-    left = [row for row in samples if row.id not in drawn]
-    return [row for row in samples if row.id in drawn], [
+    left_out = [row for row in samples if row.id not in chosen_ids]
+    return [row for row in samples if row.id in chosen_ids], [
         Rejected(
             id=row.id,
             scheme=row.scheme,
@@ -204,15 +207,15 @@ def balance(
             text=row.instruction,
             details={"task": task(row, tasks)},
         )
-        for row in left
+        for row in left_out
     ]
 
 
-def allot(have: Mapping[str, int], target: Mapping[str, float], rows: int) -> dict[str, int]:
+def allot(available: Mapping[str, int], target: Mapping[str, float], rows: int) -> dict[str, int]:
     """How many of `rows` fall to each kind, at most what there is of it: no other choice of so
     many comes nearer to `target`. Where a kind has too few, the others share its places in the
     target's proportions; what the target does not want comes last."""
-    taken = dict.fromkeys(have, 0)
+    taken = dict.fromkeys(available, 0)
 
     def cost(kind: str) -> tuple[float, float, str]:
         share = target.get(kind, 0.0)
@@ -220,13 +223,13 @@ def allot(have: Mapping[str, int], target: Mapping[str, float], rows: int) -> di
         more = max(-1.0, min(1.0, 2 * (taken[kind] - share * rows) + 1))
         return more, (taken[kind] + 1) / share if share else math.inf, kind
 
-    for _ in range(min(rows, sum(have.values()))):
-        taken[min((kind for kind in taken if taken[kind] < have[kind]), key=cost)] += 1
+    for _ in range(min(rows, sum(available.values()))):
+        taken[min((kind for kind in taken if taken[kind] < available[kind]), key=cost)] += 1
     return taken
 
 
-def _draw(row: Sample) -> tuple[str, str]:
+def _draw_key(row: Sample) -> tuple[str, str]:
     """A place in the draw that depends on what a row says, and not on which side of the split it
     falls, for that is a hash as well (curation.split)."""
-    said = "\0".join(("balance", row.system, row.instruction, row.context, row.response))
-    return hashlib.sha256(said.encode()).hexdigest(), row.id
+    content = "\0".join(("balance", row.system, row.instruction, row.context, row.response))
+    return hashlib.sha256(content.encode()).hexdigest(), row.id

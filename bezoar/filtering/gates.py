@@ -78,15 +78,15 @@ def fault(sample: Sample, gates: Gates, allowed: Collection[str] | None = None) 
     )
 
 
-def allowed(gates: Gates, found: Sequence[str]) -> list[str] | None:
+def allowed_languages(gates: Gates, seed_languages: Sequence[str]) -> list[str] | None:
     """List the languages that rows may be in, where `found` are those of the seeds. None: any, for
     so it is said, or no seed tells one."""
     if gates.language == "any":
         return None
-    return (list(found) or None) if gates.language == "seeds" else list(gates.language)
+    return (list(seed_languages) or None) if gates.language == "seeds" else list(gates.language)
 
 
-def unknown(codes: Sequence[str]) -> dict[str, list[str]]:
+def gates_off(codes: Sequence[str]) -> dict[str, list[str]]:
     """Name the gates that are off for some languages, and those languages."""
     off = {
         "refusal": [short for short in codes if short not in refusals.KNOWN],
@@ -104,9 +104,9 @@ def _refusal(sample: Sample, gates: Gates) -> Fault | None:
 
 
 def _leaked_prompt(sample: Sample, gates: Gates) -> Fault | None:
-    whole = "\0".join((sample.instruction, sample.context, sample.response)).casefold()
-    found = next((mark for mark in MARKUP if mark.casefold() in whole), None)
-    return Fault("leaked_prompt", {"marker": found}) if found else None
+    text = "\0".join((sample.instruction, sample.context, sample.response)).casefold()
+    marker = next((mark for mark in MARKUP if mark.casefold() in text), None)
+    return Fault("leaked_prompt", {"marker": marker}) if marker else None
 
 
 def _thought(sample: Sample, gates: Gates) -> Fault | None:
@@ -118,13 +118,13 @@ def _thought(sample: Sample, gates: Gates) -> Fault | None:
 
 def _loop(sample: Sample, gates: Gates) -> Fault | None:
     for field in ("response", "instruction"):
-        share = repeated(getattr(sample, field), gates.loop_words, gates.loop_ngram)
+        share = repeated_share(getattr(sample, field), gates.loop_words, gates.loop_ngram)
         if share >= gates.loop_share:
             return Fault("loop", {"field": field, "share": f"{share:.2f}"})
     return None
 
 
-def repeated(text: str, least: int, n: int) -> float:
+def repeated_share(text: str, least: int, n: int) -> float:
     """Of the text's n-grams of words the share that stood in it before; 0 where the text has fewer
     than `least` words, for a short one repeats words without looping."""
     tokens = words(text)

@@ -9,7 +9,15 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
-from bezoar.filtering.spdx import STRICTNESS, Answer, Licence, known, split, strictest, unjoinable
+from bezoar.filtering.spdx import (
+    STRICTNESS,
+    Answer,
+    Licence,
+    find_licence,
+    split,
+    strictest,
+    unjoinable,
+)
 from bezoar.params import Endpoints
 from bezoar.rows.files import BadInput, read_jsonl
 from bezoar.rows.records import Kept, Query, Sample, Seed
@@ -39,17 +47,17 @@ def trace(
         "teacher_terms": llm.teacher.terms if llm else "",
         "judge_terms": ", ".join(dict.fromkeys(judges)),
     }
-    kept = []
+    rows = []
     for sample in samples:
-        lost = [seed for seed in sample.seeds if seed not in sources]
-        if lost:
+        missing = [seed for seed in sample.seeds if seed not in sources]
+        if missing:
             raise BadInput(
-                f"data/generate/{sample.scheme}: {sample.id} was made from {lost[0]}, which "
+                f"data/generate/{sample.scheme}: {sample.id} was made from {missing[0]}, which "
                 "data/fetch does not hold; run the generate stage again"
             )
-        where = sorted({sources[seed] for seed in sample.seeds})
-        kept.append(Kept.model_validate({**sample.model_dump(), "sources": where, **terms}))
-    return kept
+        seed_sources = sorted({sources[seed] for seed in sample.seeds})
+        rows.append(Kept.model_validate({**sample.model_dump(), "sources": seed_sources, **terms}))
+    return rows
 
 
 def sheet(scheme: str, rows: Sequence[Kept]) -> dict[str, Any]:
@@ -60,33 +68,38 @@ def sheet(scheme: str, rows: Sequence[Kept]) -> dict[str, Any]:
     `unjoinable` the rows under both of two of which no one work can be made. `commercial` and
     `sharing` say whether commercial use and passing on are allowed, and why."""
     stated = Counter(
-        tuple(_plain(each) if each else NOBODY for each in _stated(row)) for row in rows
+        tuple(_normalise(terms) if terms else NOBODY for terms in _terms_of(row)) for row in rows
     )
     combinations = [
         {**dict(zip(ROLES, names, strict=True)), "rows": number}
-        for names, number in sorted(stated.items(), key=lambda each: (-each[1], each[0]))
+        for names, number in sorted(
+            stated.items(), key=lambda combination: (-combination[1], combination[0])
+        )
     ]
-    used = _used(rows)
-    everything = {licence for licence, _ in used}
-    of_row = [_texts(row) for row in rows]
-    texts = Counter(licence for stated in of_row for licence in stated)
+    role_counts = _count_roles(rows)
+    everything = {licence for licence, _ in role_counts}
+    by_row = [_text_licences(row) for row in rows]
+    text_counts = Counter(licence for stated in by_row for licence in stated)
     return {
         "scheme": scheme,
         "rows": len(rows),
         "combinations": combinations,
         "sources": dict(sorted(Counter(s for row in rows for s in row.sources).items())),
         "strictest": strictest([*everything]).name,
-        "text": strictest([*texts]).name,
-        "unknown": sum(not all(each.known for each in licences) for licences in of_row),
-        "texts": {each.name: number for each, number in sorted(texts.items())},
+        "text": strictest([*text_counts]).name,
+        "unknown": sum(not all(licence.is_known for licence in licences) for licences in by_row),
+        "texts": {licence.name: number for licence, number in sorted(text_counts.items())},
         "unjoinable": [
-            {"licences": [*pair], "rows": sum(_holds(pair, each) for each in of_row)}
-            for pair in unjoinable(texts)
+            {
+                "licences": [*pair],
+                "rows": sum(_has_both(pair, licences) for licences in by_row),
+            }
+            for pair in unjoinable(text_counts)
         ],
-        "share_alike": sorted(each.name for each in everything if each.share_alike),
-        "attribution": sorted(each.name for each in everything if each.attribution),
-        "commercial": _answer(used, "commercial"),
-        "sharing": _answer(used, "sharing"),
+        "share_alike": sorted(licence.name for licence in everything if licence.share_alike),
+        "attribution": sorted(licence.name for licence in everything if licence.attribution),
+        "commercial": _answer(role_counts, "commercial"),
+        "sharing": _answer(role_counts, "sharing"),
     }
 
 
@@ -96,79 +109,81 @@ def check(scheme: str, rows: Sequence[Kept], allow: Sequence[str] | None) -> Non
     if allow is None:
         return
     allowed = {licence.name for name in allow for licence in split(name)}
-    refused: set[str] = set()
-    found: Counter[tuple[str, str, str]] = Counter()
+    refused_ids: set[str] = set()
+    counts: Counter[tuple[str, str, str]] = Counter()
     for row in rows:
         for role, stated in _by_role(row):
             for licence in split(stated):
                 if licence.name not in allowed:
-                    refused.add(row.id)
-                    found[licence.name, role, ", ".join(row.sources)] += 1
-    if not refused:
+                    refused_ids.add(row.id)
+                    counts[licence.name, role, ", ".join(row.sources)] += 1
+    if not refused_ids:
         return
-    named = [
+    lines = [
         f"  {name} ({role}): {_rows(number)} from {source}"
-        for (name, role, source), number in found.most_common(SHOWN)
+        for (name, role, source), number in counts.most_common(SHOWN)
     ]
-    if len(found) > SHOWN:
-        named.append(f"  and {len(found) - SHOWN} more")
+    if len(counts) > SHOWN:
+        lines.append(f"  and {len(counts) - SHOWN} more")
     raise BadInput(
-        f"filter@{scheme}: {len(refused):,} of {len(rows):,} rows stand under what "
+        f"filter@{scheme}: {len(refused_ids):,} of {len(rows):,} rows stand under what "
         "filter.licences.allow does not name; name it there too, leave its source out of "
-        "profiles.*.fetch, or choose another teacher or judge:\n" + "\n".join(named)
+        "profiles.*.fetch, or choose another teacher or judge:\n" + "\n".join(lines)
     )
 
 
-def _stated(row: Kept) -> tuple[str, str, str]:
+def _terms_of(row: Kept) -> tuple[str, str, str]:
     return row.licence, row.teacher_terms, row.judge_terms
 
 
 def _by_role(row: Kept) -> list[tuple[str, str]]:
     """What a row stands under, by who brings it. No teacher wrote the user's own rows, and no judge
     chose them."""
-    named = zip(ROLES, _stated(row), strict=True)
-    return [(role, stated) for role, stated in named if stated or role == "seed"]
+    terms_by_role = zip(ROLES, _terms_of(row), strict=True)
+    return [(role, stated) for role, stated in terms_by_role if stated or role == "seed"]
 
 
-def _plain(stated: str) -> str:
+def _normalise(stated: str) -> str:
     """A list of licences in one spelling."""
     return ", ".join(licence.name for licence in split(stated))
 
 
-def _texts(row: Kept) -> set[Licence]:
+def _text_licences(row: Kept) -> set[Licence]:
     """The licences of a row's text: its seeds' and its teacher's."""
     return {lic for role, stated in _by_role(row) if role != "judge" for lic in split(stated)}
 
 
-def _holds(pair: Sequence[str], licences: Iterable[Licence]) -> bool:
+def _has_both(pair: Sequence[str], licences: Iterable[Licence]) -> bool:
     return {*pair} <= {licence.name for licence in licences}
 
 
-def _used(rows: Sequence[Kept]) -> Counter[tuple[Licence, str]]:
+def _count_roles(rows: Sequence[Kept]) -> Counter[tuple[Licence, str]]:
     """How many rows stand under each licence, by the role that brings it."""
-    used: Counter[tuple[Licence, str]] = Counter()
+    role_counts: Counter[tuple[Licence, str]] = Counter()
     for row in rows:
         for role, stated in _by_role(row):
-            used.update({(licence, role) for licence in split(stated)})
-    return used
+            role_counts.update({(licence, role) for licence in split(stated)})
+    return role_counts
 
 
 def _answer(
-    used: Mapping[tuple[Licence, str], int], of: Literal["commercial", "sharing"]
+    role_counts: Mapping[tuple[Licence, str], int], use: Literal["commercial", "sharing"]
 ) -> dict[str, Any]:
     """The strictest answer, the licences that give it, and why."""
-    worst = _worst(getattr(licence, of) for licence, _ in used)
+    worst = _worst(getattr(licence, use) for licence, _ in role_counts)
     if worst == "yes":
         return {"answer": "yes", "by": [], "reason": "every licence and every term in it allows it"}
     because = [
         (licence, role, rows)
-        for (licence, role), rows in sorted(used.items())
-        if getattr(licence, of) == worst
+        for (licence, role), rows in sorted(role_counts.items())
+        if getattr(licence, use) == worst
     ]
     return {
         "answer": worst,
         "by": list(dict.fromkeys(licence.name for licence, _, _ in because)),
-        "reason": "; ".join(f"{x.name} ({who}, {_rows(n)}): {x.reason}" for x, who, n in because),
+        "reason": "; ".join(
+            f"{licence.name} ({role}, {_rows(n)}): {licence.reason}" for licence, role, n in because
+        ),
     }
 
 
@@ -187,34 +202,36 @@ def of_source(account: Mapping[str, Any]) -> dict[str, Any]:
     """What `joined` wants to know of a source by its source.json: repositories state their licence,
     the invented world is CC0-1.0, what is grown here the project's own; a user's files state
     nothing."""
-    own = {"world": "CC0-1.0", "grown": "Apache-2.0"}.get(account["source"], "")
+    default = {"world": "CC0-1.0", "grown": "Apache-2.0"}.get(account["source"], "")
     stated = [part["licence"] for part in account.get("parts", [])]
-    found = [each for name in stated or [account.get("licence") or own] for each in split(name)]
-    used = Counter((licence, "source") for licence in found)
+    licences = [
+        licence for name in stated or [account.get("licence") or default] for licence in split(name)
+    ]
+    role_counts = Counter((licence, "source") for licence in licences)
     return {
-        "text": strictest(found).name,
-        "texts": sorted({licence.name for licence in found}),
-        "commercial": _answer(used, "commercial"),
-        "sharing": _answer(used, "sharing"),
+        "text": strictest(licences).name,
+        "texts": sorted({licence.name for licence in licences}),
+        "commercial": _answer(role_counts, "commercial"),
+        "sharing": _answer(role_counts, "sharing"),
     }
 
 
-def joined(parts: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+def combine(parts: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     """What weights stand under that were made from `parts` (name -> licences.json, or
     `of_source`): the strictest `text` of them, and the strictest answers with their reasons.
     Whether weights are a work derived from their data is open; this takes it that they are."""
-    texts = [known(name) for part in parts.values() for name in part["texts"]]
-    whole: dict[str, Any] = {
-        "text": strictest([known(part["text"]) for part in parts.values()]).name,
+    texts = [find_licence(name) for part in parts.values() for name in part["texts"]]
+    combined: dict[str, Any] = {
+        "text": strictest([find_licence(part["text"]) for part in parts.values()]).name,
         "unjoinable": [{"licences": [*pair]} for pair in unjoinable(texts)],
     }
-    for of in ("commercial", "sharing"):
-        worst = _worst(part[of]["answer"] for part in parts.values())
+    for use in ("commercial", "sharing"):
+        worst = _worst(part[use]["answer"] for part in parts.values())
         by = [
-            f"{name} ({', '.join(part[of]['by'])})"
+            f"{name} ({', '.join(part[use]['by'])})"
             for name, part in parts.items()
-            if worst != "yes" and part[of]["answer"] == worst
+            if worst != "yes" and part[use]["answer"] == worst
         ]
         reason = f"because of {'; '.join(by)}" if by else "all that went into it allows it"
-        whole[of] = {"answer": worst, "by": by, "reason": reason}
-    return whole
+        combined[use] = {"answer": worst, "by": by, "reason": reason}
+    return combined

@@ -30,7 +30,7 @@ class Licence(NamedTuple):
     hub: str
 
     @property
-    def known(self) -> bool:
+    def is_known(self) -> bool:
         """False for a text that names no licence of the table below."""
         return self.hub != UNKNOWN
 
@@ -38,7 +38,7 @@ class Licence(NamedTuple):
     def strictness(self) -> tuple[bool, int, int, bool, bool, str]:
         """Sorts licences from free to strict, unknown ones last; the name breaks ties."""
         answers = STRICTNESS[self.commercial], STRICTNESS[self.sharing]
-        return (not self.known, *answers, self.share_alike, self.attribution, self.name)
+        return (not self.is_known, *answers, self.share_alike, self.attribution, self.name)
 
 
 def _free(name: str, hub: str = "", attribution: bool = True) -> Licence:
@@ -208,7 +208,7 @@ _ADDRESSES: tuple[tuple[str, Callable[[re.Match[str]], str]], ...] = (
 )  # fmt: skip
 
 
-def _named(stated: str) -> str:
+def _replace_addresses(stated: str) -> str:
     """A text in which the address of a licence is replaced by its name."""
     text = unicodedata.normalize("NFKC", stated).lower()
     for pattern, name in _ADDRESSES:
@@ -220,22 +220,22 @@ def _key(stated: str) -> str:
     """A licence's name as a key: case, spacing, filler words, an unknown address in brackets and
     who put it into the public domain are gone. Any other word stays: it may take back what the name
     gives."""
-    text = re.sub(r"\(https?://[^()\s]{1,200}\)", " ", _named(stated)).strip()
+    text = re.sub(r"\(https?://[^()\s]{1,200}\)", " ", _replace_addresses(stated)).strip()
     text = re.sub(r"\A\w{1,40}:\s?(?=public domain\Z)", "", text)
     text = re.sub(r"(?<=non)[- ](?=commercial)|(?<=share)[- ](?=alike)", "", text)
     text = re.sub(r"(?<=no)[- ](?=deriv)", "", text)
     text = re.sub(r"(?<=\d)\+(?!\w)|\bor any later\b", " or later ", text)
     text = re.sub(r"(?<=[a-z])v(?=\d)", " ", text)
     words = re.findall(r"\d+(?:\.\d+)*|[^\W\d_]+|\+\+", text)
-    kept = (_WORDS.get(word, word) for word in words if word not in _NOISE)
-    return "-".join(re.sub(r"(?<=\d)\.0\Z", "", word) for word in kept)
+    meaningful = (_WORDS.get(word, word) for word in words if word not in _NOISE)
+    return "-".join(re.sub(r"(?<=\d)\.0\Z", "", word) for word in meaningful)
 
 
 _KNOWN = {_key(name): licence for licence, others in _TABLE for name in (licence.name, *others)}
 
 
 @cache
-def known(stated: str) -> Licence:
+def find_licence(stated: str) -> Licence:
     """The licence that `stated` names in any usual spelling; one of unknown answers otherwise."""
     if found := _single(stated):
         return found
@@ -251,14 +251,14 @@ def _single(stated: str) -> Licence | None:
     match = _CC.fullmatch(key)
     if match and (match["prefix"] or match["letters"] or match["version"]):
         return _creative_commons(match)
-    long = re.fullmatch(r"(.{3,200}?)\s*\(([^()]{2,60})\)", _named(stated).strip())
-    if long and (found := _single(long[1])) and found == _single(long[2]):
-        return found
+    long = re.fullmatch(r"(.{3,200}?)\s*\(([^()]{2,60})\)", _replace_addresses(stated).strip())
+    if long and (licence := _single(long[1])) and licence == _single(long[2]):
+        return licence
     return None
 
 
 def _creative_commons(match: re.Match[str]) -> Licence:
-    letters = [each for each in ("nc", "sa", "nd") if each in match["letters"].split("-")]
+    letters = [part for part in ("nc", "sa", "nd") if part in match["letters"].split("-")]
     version = match["version"] or ""
     version += ".0" if len(version) == 1 else ""
     plain = "-".join(filter(None, ["CC-BY", *map(str.upper, letters), version]))
@@ -292,10 +292,14 @@ def split(stated: str) -> list[Licence]:
     while pieces:
         # "Apache License, Version 2.0" is one licence
         size = next(
-            (n for n in range(min(MOST, len(pieces)), 1, -1) if known(" ".join(pieces[:n])).known),
+            (
+                n
+                for n in range(min(MOST, len(pieces)), 1, -1)
+                if find_licence(" ".join(pieces[:n])).is_known
+            ),
             1,
         )
-        listed += _expression(" ".join(pieces[:size])) or [known(pieces[0])]
+        listed += _expression(" ".join(pieces[:size])) or [find_licence(pieces[0])]
         pieces = pieces[size:]
     return list(dict.fromkeys(listed))
 
@@ -306,29 +310,29 @@ def _expression(text: str) -> list[Licence] | None:
     if single := _single(text):
         return [single]
     for word in (OR, AND):
-        parts = _outside(text, word)
+        parts = _split_outside_brackets(text, word)
         if len(parts) > 1:
-            return _joined([_expression(part) for part in parts], word)
+            return _combine([_expression(part) for part in parts], word)
     if excepted := re.fullmatch(r"(.+?)\s+with\s+(\S+)", text, re.IGNORECASE):
         return _expression(excepted[1]) if _EXCEPTION.fullmatch(excepted[2]) else None
     if text.startswith("(") and text.endswith(")"):
         return _expression(text[1:-1])
     # "MIT (CC BY 4.0)" names both
-    long = re.fullmatch(r"(.{3,200}?)\s*\(([^()]{2,60})\)", _named(text))
-    return _joined([_expression(each) for each in long.groups()], AND) if long else None
+    long = re.fullmatch(r"(.{3,200}?)\s*\(([^()]{2,60})\)", _replace_addresses(text))
+    return _combine([_expression(part) for part in long.groups()], AND) if long else None
 
 
-def _joined(parts: list[list[Licence] | None], word: str) -> list[Licence] | None:
+def _combine(parts: list[list[Licence] | None], word: str) -> list[Licence] | None:
     """The licences of all parts, or of the freest where they stand for choice."""
-    told = [part for part in parts if part]
-    if len(told) < len(parts):
+    readable = [part for part in parts if part]
+    if len(readable) < len(parts):
         return None
     if word == OR:
-        return min(told, key=lambda part: strictest(part).strictness)
-    return [each for part in told for each in part]
+        return min(readable, key=lambda part: strictest(part).strictness)
+    return [licence for part in readable for licence in part]
 
 
-def _outside(text: str, word: str) -> list[str]:
+def _split_outside_brackets(text: str, word: str) -> list[str]:
     """The parts of `text` between matches of `word` that stand in no brackets."""
     parts, start = [], 0
     for match in re.finditer(word, text, re.IGNORECASE):
@@ -371,30 +375,34 @@ def unjoinable(licences: Iterable[Licence]) -> list[tuple[str, str]]:
 
     One of each pair asks for share alike. The other does so too, or forbids commercial use."""
     bound = {
-        each for each in licences if each.known and (each.share_alike or each.commercial == "no")
+        licence
+        for licence in licences
+        if licence.is_known and (licence.share_alike or licence.commercial == "no")
     }
     ordered = sorted(bound, key=lambda licence: licence.name)
     return [
-        (one.name, other.name)
-        for one, other in combinations(ordered, 2)
-        if (one.share_alike or other.share_alike) and not _join(one, other)
+        (first.name, second.name)
+        for first, second in combinations(ordered, 2)
+        if (first.share_alike or second.share_alike) and not _can_join(first, second)
     ]
 
 
-def _join(one: Licence, other: Licence) -> bool:
-    if one.share_alike and other.share_alike:
-        return bool(_onward(one.name) & _onward(other.name))
-    return one.commercial == other.commercial
+def _can_join(first: Licence, second: Licence) -> bool:
+    if first.share_alike and second.share_alike:
+        return bool(_onward_licences(first.name) & _onward_licences(second.name))
+    return first.commercial == second.commercial
 
 
-def _onward(name: str) -> set[str]:
+def _onward_licences(name: str) -> set[str]:
     """The licences under which what is made from `name` may be passed on."""
-    own = re.sub(r"-(?:only|or-later)\Z", "", name)
-    onward = {own, *_ONWARD.get(name, ()), *_ONWARD.get(own, ())}
+    base = re.sub(r"-(?:only|or-later)\Z", "", name)
+    onward = {base, *_ONWARD.get(name, ()), *_ONWARD.get(base, ())}
     if match := re.fullmatch(r"(CC-BY(?:-NC)?-SA)(?:-(\d\.\d))?(?:-[A-Z]+)?", name):
         family, version = match.groups()
         # From 2.0 on an adaptation may be under a later version of the same licence
         later = {f"{family}-{v}" for v in _CC_VERSIONS if not version or v >= version}
         onward = {f"{family}-1.0"} if version == "1.0" else later
-        onward |= {far for each in onward for far in _ONWARD.get(each, ()) if each == name}
+        onward |= {
+            further for licence in onward for further in _ONWARD.get(licence, ()) if licence == name
+        }
     return onward

@@ -29,7 +29,7 @@ class Difference(NamedTuple):
         return self.n >= FEWEST and (self.low > 0 or self.high < 0)
 
 
-def paired(before: Mapping[str, float], after: Mapping[str, float]) -> Difference | None:
+def paired_change(before: Mapping[str, float], after: Mapping[str, float]) -> Difference | None:
     """How much higher `after` scores than `before`, by item, on the items that both have; scores
     may be 0 and 1 or lie between. The interval is the normal approximation: 1.96 standard errors of
     the mean, from the standard deviation of the differences. None for fewer than two items."""
@@ -53,16 +53,18 @@ def bootstrap(values: Iterable[tuple[int, float]], seed: int) -> tuple[float, fl
     by_question: dict[int, list[float]] = defaultdict(list)
     for question, value in values:
         by_question[question].append(value)
-    sums = tuple((math.fsum(told), len(told)) for told in by_question.values())
-    return _of_means(sums, seed)
+    sums = tuple((math.fsum(scores), len(scores)) for scores in by_question.values())
+    return _interval_of_means(sums, seed)
 
 
 @lru_cache(maxsize=1024)  # a report states many an interval in several places
-def _of_means(sums: tuple[tuple[float, int], ...], seed: int) -> tuple[float, float] | None:
-    return redrawn(sums, _mean, seed)
+def _interval_of_means(
+    sums: tuple[tuple[float, int], ...], seed: int
+) -> tuple[float, float] | None:
+    return bootstrap_interval(sums, _mean, seed)
 
 
-def redrawn(
+def bootstrap_interval(
     questions: Sequence[T], measure: Callable[[list[T]], float], seed: int
 ) -> tuple[float, float] | None:
     """95 % percentile interval of `measure` over what is told of each question, all of one question
@@ -70,16 +72,16 @@ def redrawn(
     if len(questions) < 2:
         return None
     rng = Random(seed)
-    found = sorted(measure(rng.choices(questions, k=len(questions))) for _ in range(RESAMPLES))
+    estimates = sorted(measure(rng.choices(questions, k=len(questions))) for _ in range(RESAMPLES))
     tail = RESAMPLES // 40  # 2.5 % at either end
-    return found[tail], found[-tail - 1]
+    return estimates[tail], estimates[-tail - 1]
 
 
 def _mean(sums: list[tuple[float, int]]) -> float:
-    return math.fsum(told for told, _ in sums) / sum(n for _, n in sums)
+    return math.fsum(total for total, _ in sums) / sum(n for _, n in sums)
 
 
-def resampled(
+def bootstrap_change(
     before: Mapping[tuple[int, int], float], after: Mapping[tuple[int, int], float], seed: int
 ) -> Difference | None:
     """As `paired`, by (question, turn): the interval is `bootstrap`'s, and `n` counts questions."""

@@ -16,7 +16,7 @@ from pathlib import Path
 from random import Random
 from typing import NamedTuple, TypeVar
 
-from bezoar.judging.differences import bootstrap, redrawn
+from bezoar.judging.differences import bootstrap, bootstrap_interval
 from bezoar.judging.pairwise import WORTH, Pair
 from bezoar.params import FEWEST_KNOWN, Known
 from bezoar.rows.files import BadInput, read_jsonl
@@ -77,33 +77,33 @@ class _Fact:
     @property
     def short(self) -> bool:
         """Whether the answer has fewer than WORDY different words."""
-        return len([*islice(_new(self.answer), WORDY)]) < WORDY
+        return len([*islice(_distinct_words(self.answer), WORDY)]) < WORDY
 
-    def alike(self, other: "_Fact") -> bool:
+    def alike(self, neighbour: "_Fact") -> bool:
         """Whether the answer to one may be right for the other."""
         return (
-            self.of_answer <= other.of_answer
-            or other.of_answer <= self.of_answer
-            or _jaccard(self.of_answer, other.of_answer) >= ALIKE
-            or _jaccard(self.of_question, other.of_question) >= ALIKE
+            self.of_answer <= neighbour.of_answer
+            or neighbour.of_answer <= self.of_answer
+            or _jaccard(self.of_answer, neighbour.of_answer) >= ALIKE
+            or _jaccard(self.of_question, neighbour.of_question) >= ALIKE
         )
 
 
-def drawn(seeds: Iterable[Seed | Query], how: Known) -> list[Row]:
+def draw(seeds: Iterable[Seed | Query], params: Known) -> list[Row]:
     """At most `how.rows` rows in a ring, where each row's other answer is the next one's own. Two
     neighbours neither ask nor answer nearly the same. Rows without an answer are passed over, those
     with a short one come last."""
     facts = [fact for seed in seeds if (fact := _fact(seed))]
-    Random(how.seed).shuffle(facts)
+    Random(params.seed).shuffle(facts)
     facts.sort(key=lambda fact: fact.short)
     ring: list[_Fact] = []
-    while len(ring) < how.rows:
+    while len(ring) < params.rows:
         # the last one stands beside the first, too
-        beside = [ring[-1], *ring[: len(ring) == how.rows - 1]] if ring else []
-        at = next((i for i, f in enumerate(facts) if not any(map(f.alike, beside))), None)
-        if at is None:
+        beside = [ring[-1], *ring[: len(ring) == params.rows - 1]] if ring else []
+        index = next((i for i, f in enumerate(facts) if not any(map(f.alike, beside))), None)
+        if index is None:
             break
-        ring.append(facts.pop(at))
+        ring.append(facts.pop(index))
     while len(ring) > 1 and ring[-1].alike(ring[0]):
         ring.pop()
     return [
@@ -124,13 +124,13 @@ def _fact(seed: Seed | Query) -> _Fact | None:
     return _Fact(question, answer) if len(question) + len(answer) <= LONGEST else None
 
 
-def _new(text: str) -> Iterator[str]:
+def _distinct_words(text: str) -> Iterator[str]:
     """Yield the words of a text, each where it first stands."""
     seen: set[str] = set()
-    for found in _WORD.finditer(text.lower()):
-        if found[0] not in seen:
-            seen.add(found[0])
-            yield found[0]
+    for match in _WORD.finditer(text.lower()):
+        if match[0] not in seen:
+            seen.add(match[0])
+            yield match[0]
 
 
 def _words(text: str) -> frozenset[str]:
@@ -146,7 +146,7 @@ class Check:
     """The rows that a judge is asked about: none where the check is off (`how` is None) or where
     `source` holds too few of them, `had`."""
 
-    how: Known | None
+    params: Known | None
     source: str
     had: int
     rows: list[Row]
@@ -154,14 +154,14 @@ class Check:
     def rounds(self, jobs: Sequence[T]) -> list[Sequence[T]]:
         """What is asked beside the rows, round by round: all at once, or nothing at first where the
         stage may stop. The ledger answers the rows in the second round."""
-        stops = self.how is not None and self.how.below == "stop" and self.rows
+        stops = self.params is not None and self.params.below == "stop" and self.rows
         return [[], jobs] if stops else [jobs]
 
     def samples(self, explained: bool) -> list[Sample]:
         """A sample for each answer of each row; `explained`: its own answer is the expected one."""
         return [
             Sample(
-                id=_name(at, side),
+                id=_name(index, side),
                 scheme="known",
                 system="",
                 instruction=row.question,
@@ -175,7 +175,7 @@ class Check:
                 teacher="",
                 simulated=False,
             )
-            for at, row in enumerate(self.rows)
+            for index, row in enumerate(self.rows)
             for side in SIDES
         ]
 
@@ -197,7 +197,7 @@ class Check:
         ]
 
     def _numbered(self) -> list[tuple[int, Row]]:
-        return [(BELOW - at, row) for at, row in enumerate(self.rows, 1)]
+        return [(BELOW - index, row) for index, row in enumerate(self.rows, 1)]
 
     @property
     def answers(self) -> list[Answers]:
@@ -209,13 +209,16 @@ class Check:
         of either side's answers that it accepts. An accepted answer stands above a rejected one,
         then the rating counts."""
         rows = [
-            {side: judged.get(_name(at, side)) for side in SIDES} for at in range(len(self.rows))
+            {side: judged.get(_name(index, side)) for side in SIDES}
+            for index in range(len(self.rows))
         ]
         # a row that was not put to the judge says nothing of it
-        put = [row for row in rows if not any(map(_not_put, row.values()))]
-        sides = {side: [row[side] for row in put] for side in SIDES}
-        own, other = ([_worth(v, scale) for v in verdicts] for verdicts in sides.values())
-        return self._ranked(list(zip(own, other, strict=True))) | {
+        asked_rows = [row for row in rows if not any(map(_not_asked, row.values()))]
+        sides = {side: [row[side] for row in asked_rows] for side in SIDES}
+        own_worths, other_worths = (
+            [_worth(v, scale) for v in verdicts] for verdicts in sides.values()
+        )
+        return self._ranked(list(zip(own_worths, other_worths, strict=True))) | {
             f"known_accepted_{side}": _share(
                 [v is not None and v.status == "accepted" for v in its]
             )
@@ -258,8 +261,8 @@ class Check:
         could be read."""
         return self._metrics(
             auc(worth) if worth else None,
-            redrawn(worth, auc, self._seed),
-            _share([value is not None for both in worth for value in both]),
+            bootstrap_interval(worth, auc, self._seed),
+            _share([value is not None for pair in worth for value in pair]),
         )
 
     def _metrics(
@@ -269,7 +272,7 @@ class Check:
         interval, a bootstrap over rows; `known_read`, the share of what was asked that was read."""
         low, high = interval or (None, None)
         return {
-            "known_rows": None if self.how is None else self.had,
+            "known_rows": None if self.params is None else self.had,
             "known_auc": value,
             "known_auc_low": low,
             "known_auc_high": high,
@@ -278,13 +281,13 @@ class Check:
 
     @property
     def _seed(self) -> int:
-        return self.how.seed if self.how else 0
+        return self.params.seed if self.params else 0
 
-    def tell(self, where: str, metrics: Metrics) -> None:
+    def tell(self, label: str, metrics: Metrics) -> None:
         """Say on stderr that the check could not be made, or that the judge `where` is below the
         line; BadInput there where the parameters say so."""
         value = metrics["known_auc"]
-        if self.how is None or (value is not None and value >= self.how.least_auc):
+        if self.params is None or (value is not None and value >= self.params.least_auc):
             return
         if value is None:
             why = (
@@ -293,13 +296,13 @@ class Check:
                 else f"{self.source} has {self.had} rows with answers unlike each other, "
                 f"{FEWEST_KNOWN} are the least"
             )
-            print(f"{where}: not checked for being better than a coin: {why}", file=sys.stderr)
+            print(f"{label}: not checked for being better than a coin: {why}", file=sys.stderr)
             return
         message = (
-            f"{where}: {self._in_words(metrics)}; below known.least_auc {self.how.least_auc:g} its "
-            "word is worth little: name a better model"
+            f"{label}: {self._in_words(metrics)}; below known.least_auc {self.params.least_auc:g} "
+            "its word is worth little: name a better model"
         )
-        if self.how.below == "stop":
+        if self.params.below == "stop":
             raise BadInput(f"{message}, or go on with known.below: warn")
         print(f"warning: {message}", file=sys.stderr)
 
@@ -316,20 +319,22 @@ class Check:
         return words if order is None else f"{words}, the order decided {order:.0%}"
 
 
-def check(source: str, how: Known | None) -> Check:
+def check(source: str, params: Known | None) -> Check:
     """The check on the seeds of data/fetch/`source`; one of no rows where they are not there."""
-    if how is None:
+    if params is None:
         return Check(None, source, 0, [])
-    return of_seeds(_seeds(f"data/fetch/{source}"), source, how)
+    return check_on(_read_seeds(f"data/fetch/{source}"), source, params)
 
 
-def of_seeds(seeds: Iterable[Seed | Query], source: str, how: Known | None) -> Check:
+def check_on(seeds: Iterable[Seed | Query], source: str, params: Known | None) -> Check:
     """The check on these seeds."""
-    rows = drawn(seeds, how) if how else []
-    return Check(how, f"data/fetch/{source}", len(rows), rows if len(rows) >= FEWEST_KNOWN else [])
+    rows = draw(seeds, params) if params else []
+    return Check(
+        params, f"data/fetch/{source}", len(rows), rows if len(rows) >= FEWEST_KNOWN else []
+    )
 
 
-def _seeds(folder: str) -> list[Seed] | list[Query]:
+def _read_seeds(folder: str) -> list[Seed] | list[Query]:
     if (seeds := Path(folder, "seeds.jsonl")).exists():
         return list(read_jsonl(seeds, Seed))
     queries = Path(folder, "queries.jsonl")
@@ -340,16 +345,16 @@ def auc(worth: Sequence[tuple[float | None, float | None]]) -> float:
     """How often a row's own answer stands above another row's, over all own and all other answers,
     a tie as a half. A reply that was not read (None) ties with everything: silence earns nothing.
     """
-    others = sorted(other for _, other in worth if other is not None)
+    others = sorted(other_worth for _, other_worth in worth if other_worth is not None)
     lead = sum(
-        bisect_left(others, own) - (len(others) - bisect_right(others, own))
-        for own, _ in worth
-        if own is not None
+        bisect_left(others, own_worth) - (len(others) - bisect_right(others, own_worth))
+        for own_worth, _ in worth
+        if own_worth is not None
     )
     return 0.5 + lead / (2 * len(worth) ** 2)
 
 
-def parted(done: Iterable[tuple[object, Sequence[G]]]) -> tuple[list[G], list[G]]:
+def separate(done: Iterable[tuple[object, Sequence[G]]]) -> tuple[list[G], list[G]]:
     """What a grader said of the rows of a check, and of everything else."""
     everything = [grade for _, grades in done for grade in grades]
     return (
@@ -358,34 +363,34 @@ def parted(done: Iterable[tuple[object, Sequence[G]]]) -> tuple[list[G], list[G]
     )
 
 
-def apart(exchanges: Iterable[Exchange]) -> list[Exchange]:
+def without_known(exchanges: Iterable[Exchange]) -> list[Exchange]:
     """What was not said of the rows of a check."""
     return [exchange for exchange in exchanges if not exchange.job.startswith(PREFIX)]
 
 
-def name(answers: Answers) -> str:
+def job_name(answers: Answers) -> str:
     """What a grader's job is filed under: a question's number, or a known row and its side."""
-    return _filed(answers.question_id, answers.model)
+    return _name_of(answers.question_id, answers.model)
 
 
-def pair_name(pair: Pair) -> str:
+def pair_job_name(pair: Pair) -> str:
     """As `name`, of a comparison."""
-    return _filed(pair[0].question_id, "both")
+    return _name_of(pair[0].question_id, "both")
 
 
-def _filed(id: int, side: str) -> str:
+def _name_of(id: int, side: str) -> str:
     return _name(BELOW - id - 1, side) if id < BELOW else str(id)
 
 
-def _name(at: int, side: str) -> str:
-    return f"{PREFIX}{at}/{side}"
+def _name(index: int, side: str) -> str:
+    return f"{PREFIX}{index}/{side}"
 
 
 def _answers(id: int, model: str, text: str) -> Answers:
     return Answers(question_id=id, model=model, turns=[text, ""], finish=["stop", "stop"])
 
 
-def _not_put(verdict: Verdict | None) -> bool:
+def _not_asked(verdict: Verdict | None) -> bool:
     """Whether the judge was not asked, or a server gave no reply."""
     return verdict is not None and verdict.rating is None and verdict.reason.startswith(UNSAID)
 

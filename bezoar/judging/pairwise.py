@@ -9,7 +9,7 @@ from statistics import stdev
 from typing import Any, Literal, NamedTuple
 
 from bezoar.judging import verdicts
-from bezoar.judging.differences import bootstrap, redrawn
+from bezoar.judging.differences import bootstrap, bootstrap_interval
 from bezoar.rows.files import BadInput
 from bezoar.rows.prompts import Prompt, fence
 from bezoar.rows.records import Answers, Ask, Comparison, Question, Vote
@@ -41,14 +41,14 @@ def pairs(model: Sequence[Answers], baseline: Sequence[Answers], limit: int | No
     """Answers of two models to the same questions; at most `limit`, spread over the list, so that
     every category stays. BadInput where they share none."""
     theirs = {answers.question_id: answers for answers in baseline}
-    both = [(ours, theirs[ours.question_id]) for ours in model if ours.question_id in theirs]
-    if not both:
+    shared = [(ours, theirs[ours.question_id]) for ours in model if ours.question_id in theirs]
+    if not shared:
         raise BadInput(
             "mt_compare: the two checkpoints answered no question in common; mt_answer asks all "
             "of them the same"
         )
-    count = len(both) if limit is None else min(limit, len(both))
-    return [both[i * len(both) // count] for i in range(count)]
+    count = len(shared) if limit is None else min(limit, len(shared))
+    return [shared[i * len(shared) // count] for i in range(count)]
 
 
 def comparer(
@@ -61,12 +61,12 @@ def comparer(
     of verdicts.grader. An empty answer loses without asking, two of them tie."""
 
     def compare(pair: Pair) -> list[Comparison]:
-        question = verdicts.known_question(questions, pair[0])
+        question = verdicts.find_question(questions, pair[0])
         judged = [turn for turn in turns if _both_speak(pair, turn)]
-        shown = verdicts.References()
+        references = verdicts.References()
         if question.question_id in with_reference and judged:
-            shown = verdicts.references(question, ask, judged[-1])
-        return [_compare(question, pair, shown, turn, ask) for turn in turns]
+            references = verdicts.references(question, ask, judged[-1])
+        return [_compare(question, pair, references, turn, ask) for turn in turns]
 
     return compare
 
@@ -76,42 +76,42 @@ def _both_speak(pair: Pair, turn: int) -> bool:
 
 
 def _compare(
-    question: Question, pair: Pair, shown: verdicts.References, turn: Literal[1, 2], ask: Ask
+    question: Question, pair: Pair, references: verdicts.References, turn: Literal[1, 2], ask: Ask
 ) -> Comparison:
     by_role = dict(zip(ROLES, pair, strict=True))
-    found: dict[str, Any] = {
+    base: dict[str, Any] = {
         "question_id": question.question_id,
         "turn": turn,
         **{role: answers.model for role, answers in by_role.items()},
     }
     if not _both_speak(pair, turn):
         spoke = [role for role, answers in by_role.items() if answers.turns[turn - 1].strip()]
-        found |= {"status": "empty_answer", "replies": [], "judge": "rule", "simulated": False}
-        return Comparison(**found, winner=spoke[0] if spoke else "tie")
-    said, replies = [], []
+        base |= {"status": "empty_answer", "replies": [], "judge": "rule", "simulated": False}
+        return Comparison(**base, winner=spoke[0] if spoke else "tie")
+    winners, replies = [], []
     for a, b in (ROLES, ROLES[::-1]):
-        text = sheet(question, by_role[a], by_role[b], shown.up_to(turn), turn)
-        messages = verdicts.put(SYSTEM.fill(), text)
-        choice, status, reply = verdicts.heard(ask, messages, verdicts.choice)
+        text = sheet(question, by_role[a], by_role[b], references.up_to(turn), turn)
+        messages = verdicts.judge_messages(SYSTEM.fill(), text)
+        choice, status, reply = verdicts.ask_and_read(ask, messages, verdicts.choice)
         replies.append(reply.text)
-        said.append({"A": a, "B": b, "C": "tie", None: None}[choice])
+        winners.append({"A": a, "B": b, "C": "tie", None: None}[choice])
         if choice is None:  # whatever the other order gives, the comparison is left out
             break
     return Comparison(
-        **found,
-        winner=said[0] if said[0] == said[-1] else "inconsistent" if said[-1] else None,
+        **base,
+        winner=winners[0] if winners[0] == winners[-1] else "inconsistent" if winners[-1] else None,
         status=status,
         replies=replies,
         judge=reply.model,
         simulated=reply.simulated,
-        reference=shown.of(turn),
+        reference=references.origin(turn),
     )
 
 
 def sheet(question: Question, a: Answers, b: Answers, reference: list[str], turn: int) -> str:
     """What the judge is shown: turn 1 alone, or both turns with the second to be compared."""
     name = "mt_bench/pair_one_turn" if turn == 1 else "mt_bench/pair_two_turns"
-    shown = {
+    sections = {
         "question": question.turns,
         "reference": reference,
         "answer_a": a.turns,
@@ -120,7 +120,7 @@ def sheet(question: Question, a: Answers, b: Answers, reference: list[str], turn
     return Prompt(f"{name}_reference" if reference else name).fill(
         **{
             f"{kind}_{number}": fence(text, *verdicts.SECTIONS, *verdicts.TURNS)
-            for kind, texts in shown.items()
+            for kind, texts in sections.items()
             for number, text in enumerate(texts[:turn], 1)
         }
     )
@@ -128,7 +128,7 @@ def sheet(question: Question, a: Answers, b: Answers, reference: list[str], turn
 
 def votes(comparisons: Sequence[Comparison]) -> list[Vote]:
     """What was decided, as votes of the judge `grader`."""
-    named = {"model": "model_a", "baseline": "model_b"}
+    side_of = {"model": "model_a", "baseline": "model_b"}
     return [
         Vote.model_validate(
             {
@@ -137,7 +137,7 @@ def votes(comparisons: Sequence[Comparison]) -> list[Vote]:
                 "turn": c.turn,
                 "model_a": c.model,
                 "model_b": c.baseline,
-                "winner": named.get(c.winner, c.winner),
+                "winner": side_of.get(c.winner, c.winner),
             }
         )
         for c in comparisons
@@ -153,14 +153,14 @@ def measure(comparisons: Sequence[Comparison], compared: Sequence[Pair], seed: i
     over questions; `win_rate_lc`, that of
     `length_controlled`; mean characters of either side's answers. None where nothing was compared.
     """
-    said = Counter(c.winner for c in comparisons)
+    winners = Counter(c.winner for c in comparisons)
     statuses: Counter[str] = Counter(c.status for c in comparisons)
-    decided = len(comparisons) - said[None]
-    told: Metrics = {
-        "wins": said["model"],
-        "losses": said["baseline"],
-        "ties": said["tie"],
-        "inconsistent": said["inconsistent"],
+    decided = len(comparisons) - winners[None]
+    metrics: Metrics = {
+        "wins": winners["model"],
+        "losses": winners["baseline"],
+        "ties": winners["tie"],
+        "inconsistent": winners["inconsistent"],
         "empty_answer": statuses["empty_answer"],
         **{status: statuses[status] for status in LEFT_OUT},
         "coverage": decided / (len(_TURNS) * len(compared)) if compared else None,
@@ -171,17 +171,17 @@ def measure(comparisons: Sequence[Comparison], compared: Sequence[Pair], seed: i
             (c.question_id, WORTH[c.winner]) for c in comparisons if c.winner and c.turn in turns
         ]
         low, high = bootstrap(worth, seed) or (None, None)
-        told[f"win_rate{end}"] = fsum(w for _, w in worth) / len(worth) if worth else None
-        told[f"win_rate{end}_low"], told[f"win_rate{end}_high"] = low, high
-    even = length_controlled(_told(comparisons, compared), seed) or (None, None, None)
-    told |= zip(("win_rate_lc", "win_rate_lc_low", "win_rate_lc_high"), even, strict=True)
+        metrics[f"win_rate{end}"] = fsum(w for _, w in worth) / len(worth) if worth else None
+        metrics[f"win_rate{end}_low"], metrics[f"win_rate{end}_high"] = low, high
+    even = length_controlled(_judged_turns(comparisons, compared), seed) or (None, None, None)
+    metrics |= zip(("win_rate_lc", "win_rate_lc_low", "win_rate_lc_high"), even, strict=True)
     for side, end in ((0, ""), (1, "_baseline")):
         lengths = [len(text) for pair in compared for text in pair[side].turns]
-        told[f"characters{end}"] = sum(lengths) / len(lengths) if lengths else None
-    return told
+        metrics[f"characters{end}"] = sum(lengths) / len(lengths) if lengths else None
+    return metrics
 
 
-def length_controlled(told: Sequence[Told], seed: int) -> tuple[float, float, float] | None:
+def length_controlled(turns: Sequence[Told], seed: int) -> tuple[float, float, float] | None:
     """The win rate had both answers always been equally long, and its 95 % interval over questions:
     AlpacaEval 2's (arXiv 2404.04475) for one pair of models, without the questions' difficulty.
     `logit P(win) = theta + phi * tanh(longer / std)` is fitted to what the judge decided, a tie as
@@ -190,18 +190,18 @@ def length_controlled(told: Sequence[Told], seed: int) -> tuple[float, float, fl
     None for fewer than two questions that the judge decided, and where one side is longer by the
     same everywhere: its length and itself cannot be told apart then. Six significant digits: what
     more there is differs between machines."""
-    longer = [one.longer for one in told if one.longer is not None]
-    if len({one.question_id for one in told if one.longer is not None}) < 2:
+    longer = [turn.longer for turn in turns if turn.longer is not None]
+    if len({turn.question_id for turn in turns if turn.longer is not None}) < 2:
         return None
     std = stdev(longer)
     if not std and any(longer):
         return None
     by_question: dict[int, list[_Point]] = defaultdict(list)
-    for one in told:
-        x = None if one.longer is None else tanh(one.longer / (std or 1))
-        by_question[one.question_id].append((one.worth, x))
+    for turn in turns:
+        x = None if turn.longer is None else tanh(turn.longer / (std or 1))
+        by_question[turn.question_id].append((turn.worth, x))
     questions = list(by_question.values())
-    interval = redrawn(questions, _at_equal_length, seed)
+    interval = bootstrap_interval(questions, _at_equal_length, seed)
     assert interval, "two questions or more"
     low, high = interval
     return _digits(_at_equal_length(questions)), _digits(low), _digits(high)
@@ -237,7 +237,7 @@ def _at_equal_length(questions: Sequence[Sequence[_Point]]) -> float:
     return (wins + fsum(worth for worth, x in points if x is None)) / len(points)
 
 
-def _told(comparisons: Sequence[Comparison], compared: Sequence[Pair]) -> list[Told]:
+def _judged_turns(comparisons: Sequence[Comparison], compared: Sequence[Pair]) -> list[Told]:
     longer = {
         (ours.question_id, turn): len(ours.turns[turn - 1]) - len(theirs.turns[turn - 1])
         for ours, theirs in compared

@@ -36,7 +36,7 @@ class Judged(NamedTuple):
     read: Callable[[Reply], tuple[Any, str]]
 
     @property
-    def said(self) -> list[Comparison] | list[Grade]:
+    def verdicts(self) -> list[Comparison] | list[Grade]:
         """Its verdicts, of whichever kind was asked for."""
         return self.comparisons or self.grades
 
@@ -49,30 +49,39 @@ def judge(p: Params, questions: Mapping[int, Question], puts: Sequence[Put]) -> 
 
 def by_pairs(p: Params, questions: Mapping[int, Question], puts: Sequence[Put]) -> Judged:
     """Let our judge compare the two answers of each pair, in both orders (the paper's way)."""
-    with_reference = verdicts.referenced(questions.values(), p.mt_grade.references)
+    with_reference = verdicts.referenced_ids(questions.values(), p.mt_grade.references)
 
     def compare(put: Put, ask: Ask) -> list[Comparison]:
         return pairwise.comparer(questions, with_reference, ask, put.turns)(put.pair)
 
     run = _run(p, puts, compare, lambda put: put.name)
-    said = [comparison for _, both in run.done for comparison in both]
-    votes = pairwise.votes(said)
-    return Judged(votes, said, [], run.exchanges, run.failures, verdicts.choice)
+    comparisons = [comparison for _, judged in run.done for comparison in judged]
+    votes = pairwise.votes(comparisons)
+    return Judged(votes, comparisons, [], run.exchanges, run.failures, verdicts.choice)
 
 
 def by_grades(p: Params, questions: Mapping[int, Question], puts: Sequence[Put]) -> Judged:
     """Let our judge grade each answer alone, and compare the grades."""
-    with_reference = verdicts.referenced(questions.values(), p.mt_grade.references)
-    answers = {(one.question_id, one.model): one for put in puts for one in put.pair}
+    with_reference = verdicts.referenced_ids(questions.values(), p.mt_grade.references)
+    answers_of = {
+        (model_answers.question_id, model_answers.model): model_answers
+        for put in puts
+        for model_answers in put.pair
+    }
 
-    def grade(one: Answers, ask: Ask) -> list[Grade]:
-        return verdicts.grader(questions, with_reference, ask)(one)
+    def grade(model_answers: Answers, ask: Ask) -> list[Grade]:
+        return verdicts.grader(questions, with_reference, ask)(model_answers)
 
-    run = _run(p, list(answers.values()), grade, lambda one: f"{one.model}/{one.question_id}")
-    said = [grade for _, both in run.done for grade in both]
-    ours = [grade.model_copy(update={"judge": agreement.GRADER}) for grade in said]
+    run = _run(
+        p,
+        list(answers_of.values()),
+        grade,
+        lambda model_answers: f"{model_answers.model}/{model_answers.question_id}",
+    )
+    grades = [grade for _, judged in run.done for grade in judged]
+    ours = [grade.model_copy(update={"judge": agreement.GRADER}) for grade in grades]
     votes = agreement.from_grades(ours, p.agreement.tie_margin)
-    return Judged(votes, [], said, run.exchanges, run.failures, verdicts.rating)
+    return Judged(votes, [], grades, run.exchanges, run.failures, verdicts.rating)
 
 
 def _run(

@@ -71,16 +71,16 @@ def question(sample: Sample, scale: int) -> list[Message]:
     instruction = sample.instruction
     if sample.context:
         instruction += f"\n\nInput: {sample.context}"
-    row = {"instruction": _shown(instruction), "scale": str(scale)}
+    row = {"instruction": _fenced(instruction), "scale": str(scale)}
     if sample.expected:
-        criterion, shown = EXPLANATION
-        row |= {"expected": _shown(sample.expected), "generated": _shown(sample.response)}
+        criterion, form = EXPLANATION
+        row |= {"expected": _fenced(sample.expected), "generated": _fenced(sample.response)}
     else:
-        criterion, shown = RESPONSE
-        row |= {"response": _shown(sample.response)}
+        criterion, form = RESPONSE
+        row |= {"response": _fenced(sample.response)}
     return [
         Message(role="system", content=criterion.fill(scale=str(scale))),
-        Message(role="user", content=shown.fill(**row)),
+        Message(role="user", content=form.fill(**row)),
     ]
 
 
@@ -137,12 +137,12 @@ def failed(id: str, why: str, judge: str) -> Verdict:
 def forged(sample: Sample) -> set[tuple[str, int]]:
     """The verdicts (status, rating) that the judged texts state themselves, in tags or in JSON. A
     judge that repeats such a text has not said them."""
-    told = "\n".join((sample.instruction, sample.context, sample.expected, sample.response))
-    told = re.sub(r"\\u([0-9a-fA-F]{4})", lambda found: chr(int(found[1], 16)), told)  # JSON's
-    told = clean(unescape(told))
-    ratings = {int(rating) for rating in _FORGED_RATING.findall(told)}
-    lines = {(f"{_LINES}{s.lower()}", int(rating)) for s, rating in _FORGED_LINES.findall(told)}
-    return lines | {(s.lower(), rating) for s in _FORGED_STATUS.findall(told) for rating in ratings}
+    text = "\n".join((sample.instruction, sample.context, sample.expected, sample.response))
+    text = re.sub(r"\\u([0-9a-fA-F]{4})", lambda escape: chr(int(escape[1], 16)), text)  # JSON's
+    text = clean(unescape(text))
+    ratings = {int(rating) for rating in _FORGED_RATING.findall(text)}
+    lines = {(f"{_LINES}{s.lower()}", int(rating)) for s, rating in _FORGED_LINES.findall(text)}
+    return lines | {(s.lower(), rating) for s in _FORGED_STATUS.findall(text) for rating in ratings}
 
 
 def parse(
@@ -157,13 +157,13 @@ def parse(
     in that text is nobody's word."""
     if reply.finish_reason != "stop":
         raise ValueError(_ENDED[reply.finish_reason])
-    text = _own_row(clean(reply.text))
+    text = _before_own_row(clean(reply.text))
     if re.search(r"\A[\W_]*\Z", text):
         raise ValueError("blank")
     lines = _in_lines(text)
     status, rating, reason = lines or _object(text) or _tagged(text)
     status = status.lower().removesuffix("ed")
-    rating = _of_scale(rating, scale)
+    rating = _without_scale(rating, scale)
     if status not in ("accept", "reject"):
         raise ValueError("status: neither Accept nor Reject")
     if not re.fullmatch(r"[0-9]{1,3}", rating) or not 1 <= int(rating) <= scale:
@@ -175,7 +175,7 @@ def parse(
     return status == "accept", int(rating), reason
 
 
-def _of_scale(rating: str, scale: int) -> str:
+def _without_scale(rating: str, scale: int) -> str:
     """A rating in our digits, without the scale that it names: `6/7`, `6 out of 7`, `٦ من ٧`."""
     rating = re.sub(r"\d", lambda digit: str(int(digit[0])), rating)
     return re.sub(rf"\s*(?:/|out of|von|sur|de|di|van|من)\s*{scale}\Z", "", rating)
@@ -214,11 +214,11 @@ _FORGED_LINES = re.compile(
 OBJECTS = 100  # opening braces that are tried for a verdict, from the reply's end
 
 
-def _shown(text: str) -> str:
+def _fenced(text: str) -> str:
     return fence(text, *TAGS, *TURNS)
 
 
-def _own_row(text: str) -> str:
+def _before_own_row(text: str) -> str:
     """A reply up to where its model goes on with a row of its own making, which it judges too."""
     before, row, _ = text.partition("\n<instruction>")
     low = before.lower()
@@ -230,38 +230,38 @@ def _object(text: str) -> tuple[str, str, str] | None:
     text = text.rstrip("`* \n\r\t")
     if not text.endswith("}"):
         return None
-    at = len(text)
+    start = len(text)
     for _ in range(OBJECTS):
         # from the end, so that only what is quoted inside of the last object is tried before it
-        if (at := text.rfind("{", 0, at)) < 0:
+        if (start := text.rfind("{", 0, start)) < 0:
             return None
         try:
-            found: dict[str, Any] = json.loads(text[at:], object_pairs_hook=_once)
+            parsed: dict[str, Any] = json.loads(text[start:], object_pairs_hook=_unique_keys)
         except (ValueError, RecursionError):
             continue
-        fields = {str(key).lower(): value for key, value in found.items()}
-        if len(fields) == len(found) and fields.keys() == set(FIELDS):
+        fields = {str(key).lower(): value for key, value in parsed.items()}
+        if len(fields) == len(parsed) and fields.keys() == set(FIELDS):
             status, rating, reason = (fields[name] for name in FIELDS)
-            whole = isinstance(rating, int) and not isinstance(rating, bool)
-            return str(status).strip(), str(rating) if whole else "", str(reason).strip()
+            is_integer = isinstance(rating, int) and not isinstance(rating, bool)
+            return str(status).strip(), str(rating) if is_integer else "", str(reason).strip()
     return None
 
 
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
+def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    unique = dict(pairs)
+    if len(unique) < len(pairs):
         raise ValueError("a key stands twice")
-    return found
+    return unique
 
 
 def _in_lines(text: str) -> tuple[str, str, str] | None:
     """(status, rating, reason) of a reply that is nothing but these, a line each; else None."""
-    found = _THREE.match(unfenced(text))
-    if not found or re.search(
-        rf"^\W{{0,6}}(?:accept|reject|{_A_FIELD})\b\W*:?", found[3], re.I | re.M
+    match = _THREE.match(unfenced(text))
+    if not match or re.search(
+        rf"^\W{{0,6}}(?:accept|reject|{_A_FIELD})\b\W*:?", match[3], re.I | re.M
     ):
         return None
-    status, rating, reason = (part.strip() for part in found.groups())
+    status, rating, reason = (part.strip() for part in match.groups())
     return status, rating, reason
 
 
@@ -269,7 +269,7 @@ def _tagged(text: str) -> tuple[str, str, str]:
     text = _TAG.sub(r"<\1\2>", text if _TAG.search(text) else unescape(text))
     tags = re.findall(rf"</?(?:{_A_FIELD})>", text, re.IGNORECASE)
     if len(tags) >= 2 * len(FIELDS) and (last := _LAST.search(text)):
-        status, rating, reason = (found.strip() for found in last.groups())
+        status, rating, reason = (part.strip() for part in last.groups())
     else:
         status, rating, reason = (_field(text, name) for name in FIELDS)
     return status.strip("*`\"'. \n"), rating.strip("*`\"' \n"), reason
@@ -301,21 +301,21 @@ CATEGORIES = (
 )
 
 
-def referenced(
-    questions: Iterable[Question], wanted: Literal["all"] | Sequence[str]
+def referenced_ids(
+    questions: Iterable[Question], selection: Literal["all"] | Sequence[str]
 ) -> frozenset[int]:
     """The ids of the questions that are judged beside a reference answer: all of them, as in the
     paper (4.2), or those of some categories. BadInput: a category that is none."""
     category_of = {question.question_id: question.category for question in questions}
-    if wanted == "all":
+    if selection == "all":
         return frozenset(category_of)
-    known = {*CATEGORIES, *category_of.values()}
-    if unknown := [category for category in wanted if category not in known]:
+    categories = {*CATEGORIES, *category_of.values()}
+    if unknown := [category for category in selection if category not in categories]:
         raise BadInput(
             f"mt_grade.references: {', '.join(unknown)}: no category of the questions; have "
-            f"{', '.join(sorted(known))}, or `all`"
+            f"{', '.join(sorted(categories))}, or `all`"
         )
-    return frozenset(id for id, category in category_of.items() if category in wanted)
+    return frozenset(id for id, category in category_of.items() if category in selection)
 
 
 def grader(
@@ -328,17 +328,17 @@ def grader(
     grade left out would raise the mean. BadInput: answers to an unknown question."""
 
     def grade(answers: Answers) -> list[Grade]:
-        question = known_question(questions, answers)
+        question = find_question(questions, answers)
         judged = [turn for turn in _TURNS if answers.turns[turn - 1].strip()]
-        shown = References()
+        reference_answers = References()
         if question.question_id in with_reference and judged:
-            shown = references(question, ask, judged[-1])
-        return [_grade(question, answers, shown, turn, ask) for turn in _TURNS]
+            reference_answers = references(question, ask, judged[-1])
+        return [_grade(question, answers, reference_answers, turn, ask) for turn in _TURNS]
 
     return grade
 
 
-def known_question(questions: Mapping[int, Question], answers: Answers) -> Question:
+def find_question(questions: Mapping[int, Question], answers: Answers) -> Question:
     """The question that `answers` are to; BadInput where there is none."""
     if (question := questions.get(answers.question_id)) is None:
         raise BadInput(
@@ -361,7 +361,7 @@ class References(NamedTuple):
         """The answers that the sheet of a turn shows: of all turns up to it, or none."""
         return self.texts[:turn] if len(self.texts) >= turn else []
 
-    def of(self, turn: int) -> Referenced:
+    def origin(self, turn: int) -> Referenced:
         """Where the reference of a turn came from."""
         return self.come if self.up_to(turn) or self.come == "not_wanted" else "missing"
 
@@ -378,7 +378,7 @@ def references(question: Question, ask: Ask, last: int = 2) -> References:
     talk: list[Message] = []
     for turn in question.turns[:last]:
         talk.append(Message(role="user", content=fence(turn, *SECTIONS, *TURNS)))
-        text, _, _ = heard(ask, talk, _whole)
+        text, _, _ = ask_and_read(ask, talk, _complete_answer)
         if text is None:
             break
         texts.append(text)
@@ -386,7 +386,7 @@ def references(question: Question, ask: Ask, last: int = 2) -> References:
     return References(texts, "asked")
 
 
-def _whole(reply: Reply) -> tuple[str | None, str]:
+def _complete_answer(reply: Reply) -> tuple[str | None, str]:
     """(a reply's text, "ok"), or None and why: a reply that was cut is no reference."""
     if reply.finish_reason != "stop":
         return None, _ENDED[reply.finish_reason]
@@ -394,27 +394,33 @@ def _whole(reply: Reply) -> tuple[str | None, str]:
 
 
 def _grade(
-    question: Question, answers: Answers, shown: References, turn: Literal[1, 2], ask: Ask
+    question: Question,
+    answers: Answers,
+    reference_answers: References,
+    turn: Literal[1, 2],
+    ask: Ask,
 ) -> Grade:
-    who = {"question_id": question.question_id, "model": answers.model, "turn": turn}
+    base = {"question_id": question.question_id, "model": answers.model, "turn": turn}
     if not answers.turns[turn - 1].strip():
         by_rule = {"score": 1, "status": "empty_answer", "reply": "", "judge": "rule"}
-        return Grade.model_validate({**who, **by_rule, "simulated": False})
-    text = sheet(question, answers, shown.up_to(turn), turn)
-    score, status, reply = heard(ask, put(SYSTEM.fill(), text), rating)
-    said = {"reply": reply.text, "judge": reply.model, "simulated": reply.simulated}
-    whence = {"reference": shown.of(turn)}
-    return Grade.model_validate({**who, **said, **whence, "score": score, "status": status})
+        return Grade.model_validate({**base, **by_rule, "simulated": False})
+    text = sheet(question, answers, reference_answers.up_to(turn), turn)
+    score, status, reply = ask_and_read(ask, judge_messages(SYSTEM.fill(), text), rating)
+    reply_fields = {"reply": reply.text, "judge": reply.model, "simulated": reply.simulated}
+    origin = {"reference": reference_answers.origin(turn)}
+    return Grade.model_validate(
+        {**base, **reply_fields, **origin, "score": score, "status": status}
+    )
 
 
 def sheet(question: Question, answers: Answers, reference: list[str], turn: int) -> str:
     """What the grader is shown: turn 1 alone, or both turns with the second to be graded."""
     name = "mt_bench/one_turn" if turn == 1 else "mt_bench/two_turns"
-    shown = {"question": question.turns, "answer": answers.turns, "reference": reference}
+    sections = {"question": question.turns, "answer": answers.turns, "reference": reference}
     return Prompt(f"{name}_reference" if reference else name).fill(
         **{
             f"{kind}_{number}": fence(text, *SECTIONS, *TURNS)
-            for kind, texts in shown.items()
+            for kind, texts in sections.items()
             for number, text in enumerate(texts[:turn], 1)
         }
     )
@@ -423,23 +429,23 @@ def sheet(question: Question, answers: Answers, reference: list[str], turn: int)
 AGAIN = ("unparsed", "truncated")  # a refusal is an answer: asking again would press for another
 
 
-def put(system: str, text: str) -> list[Message]:
+def judge_messages(system: str, text: str) -> list[Message]:
     """A judge's instruction and what it is to judge."""
     return [Message(role="system", content=system), Message(role="user", content=text)]
 
 
-def heard(
+def ask_and_read(
     ask: Ask, messages: Sequence[Message], read: Callable[[Reply], tuple[R | None, str]]
 ) -> tuple[R | None, str, Reply]:
     """What `read` finds in the reply to `messages`, its status, and the reply. A reply that states
     nothing is asked for once more, by another sample index, for which the ledger buys another
     answer where the endpoint can give one."""
     reply = ask(messages)
-    found, status = _read(reply, read)
+    value, status = _read(reply, read)
     if status in AGAIN:
         reply = ask(messages, 1)
-        found, status = _read(reply, read)
-    return found, status, reply
+        value, status = _read(reply, read)
+    return value, status, reply
 
 
 def _read(reply: Reply, read: Callable[[Reply], tuple[R | None, str]]) -> tuple[R | None, str]:
@@ -447,21 +453,21 @@ def _read(reply: Reply, read: Callable[[Reply], tuple[R | None, str]]) -> tuple[
     return (None, reply.finish_reason) if reply.finish_reason in UNSAID else read(reply)
 
 
-def retried(exchanges: Sequence[Exchange], read: Callable[[Reply], tuple[Any, str]]) -> int:
+def retries(exchanges: Sequence[Exchange], read: Callable[[Reply], tuple[Any, str]]) -> int:
     """How many of a stage's requests, those for references included, `heard` made once more: the
     reply states nothing to `read`, the job goes on with the same messages, and the reply to them is
     another one. (Two equal answers make equal sheets in both orders, so the messages alone do not
     tell. An endpoint that has no other text to give returns the first reply again.)"""
     return sum(
-        (one.job, one.messages) == (after.job, after.messages)
-        and (not one.reply.key or one.reply.key != after.reply.key)
-        and _read(one.reply, read)[1] in AGAIN
-        for one, after in pairwise(exchanges)
+        (before.job, before.messages) == (after.job, after.messages)
+        and (not before.reply.key or before.reply.key != after.reply.key)
+        and _read(before.reply, read)[1] in AGAIN
+        for before, after in pairwise(exchanges)
     )
 
 
 def hold(
-    where: str,
+    label: str,
     statuses: Sequence[str],
     exchanges: Sequence[Exchange],
     read: Callable[[Reply], tuple[Any, str]],
@@ -472,7 +478,7 @@ def hold(
     # what is asked for without a system message is a reference, and no grade
     replies = [e.reply for e in exchanges if e.messages[0].role == "system"]
     unread.check(
-        where,
+        label,
         "llm.grader",
         judged.count("ok"),
         [status for status in judged if status != "ok"],
@@ -480,26 +486,28 @@ def hold(
     )
 
 
-def unreferenced(judged: Sequence[Grade | Comparison]) -> list[int]:
+def unreferenced_questions(judged: Sequence[Grade | Comparison]) -> list[int]:
     """The questions of which a turn was judged without the reference answer it should have had."""
-    return sorted({one.question_id for one in judged if one.reference == "missing"})
+    return sorted({verdict.question_id for verdict in judged if verdict.reference == "missing"})
 
 
 def reference_metrics(judged: Sequence[Grade | Comparison]) -> dict[str, float | int | None]:
     """`reference_coverage`, the share of the turns that should have been judged beside a reference
     answer and were (None where none should), and the number of those that were not."""
-    wanted = [one.reference != "missing" for one in judged if one.reference != "not_wanted"]
+    has_reference = [
+        verdict.reference != "missing" for verdict in judged if verdict.reference != "not_wanted"
+    ]
     return {
-        "reference_coverage": sum(wanted) / len(wanted) if wanted else None,
-        "without_reference": wanted.count(False),
+        "reference_coverage": sum(has_reference) / len(has_reference) if has_reference else None,
+        "without_reference": has_reference.count(False),
     }
 
 
-def tell_unreferenced(where: str, judged: Sequence[Grade | Comparison]) -> None:
+def tell_unreferenced(label: str, judged: Sequence[Grade | Comparison]) -> None:
     """Name on stderr the questions that were judged without the reference they should have had."""
-    if questions := unreferenced(judged):
+    if questions := unreferenced_questions(judged):
         print(
-            f"warning: {where}: question {', '.join(map(str, questions))}: judged without the "
+            f"warning: {label}: question {', '.join(map(str, questions))}: judged without the "
             "reference answer that mt_grade.references wants; two replies to the question held no "
             "whole answer. Raise max_tokens of llm.grader where they were cut (replies.jsonl)",
             file=sys.stderr,

@@ -99,7 +99,7 @@ def _own(id: str, source: str, settings: Params) -> dict[str, Any]:
     if seed is None:
         near = ", ".join(difflib.get_close_matches(id, [each.id for each in seeds], 3, cutoff=0))
         raise BadInput(f"{id}: no row has this id; the nearest of {len(seeds):,} are {near}")
-    found = {"id": id, "scheme": source, "row": curation.own([seed])[0].model_dump()}
+    found = {"id": id, "scheme": source, "row": curation.own_rows([seed])[0].model_dump()}
     told = {"seeds": [seed.model_dump()], "exchanges": [], "verdict": None}
     return found | told | _fate(id, source, settings)
 

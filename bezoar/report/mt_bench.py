@@ -1,6 +1,6 @@
 """MT-Bench grades by checkpoint: what moved from one to the next, and who beats whom."""
 
-from bezoar.judging.differences import Difference, resampled
+from bezoar.judging.differences import Difference, bootstrap_change
 from bezoar.report.run import Contest, Run
 
 
@@ -17,7 +17,7 @@ def differences(run: Run) -> dict[str, dict[str, Difference]]:
         for checkpoint in run.checkpoints
     }
     for after, before in run.beside(run.checkpoints).items():
-        if (moved := resampled(scores[before], scores[after], run.seed)) is not None:
+        if (moved := bootstrap_change(scores[before], scores[after], run.seed)) is not None:
             found[after] = {before: moved}
     return found
 

@@ -62,10 +62,10 @@ def size(rows: int) -> str:
 
 def licence(name: str) -> dict[str, Any]:
     """How front matter names a licence: one that the Hub lists by its id, another as `other`."""
-    found = spdx.known(name)
-    if found.hub != "other":
-        return {"license": found.hub}
-    return {"license": "other", "license_name": found.name.lower()}
+    known_licence = spdx.find_licence(name)
+    if known_licence.hub != "other":
+        return {"license": known_licence.hub}
+    return {"license": "other", "license_name": known_licence.name.lower()}
 
 
 def standing(sheet: dict[str, Any]) -> dict[str, Any]:
@@ -82,9 +82,9 @@ def standing(sheet: dict[str, Any]) -> dict[str, Any]:
 def unjoinable(pairs: list[dict[str, Any]]) -> list[str]:
     """Pairs of licences of which no one work can be made, in words."""
     return [
-        " with ".join(each["licences"])
-        + (f" ({each['rows']} rows stand under both)" if each.get("rows") else "")
-        for each in pairs
+        " with ".join(pair["licences"])
+        + (f" ({pair['rows']} rows stand under both)" if pair.get("rows") else "")
+        for pair in pairs
     ]
 
 
@@ -97,5 +97,5 @@ def findings(path: Path) -> dict[str, int] | None:
     """How often a set's rows were found in each benchmark; None where nobody looked."""
     if not path.exists():
         return None
-    found = Counter(row.benchmark for row in read_jsonl(path, Contamination))
-    return dict(sorted(found.items()))
+    counts = Counter(row.benchmark for row in read_jsonl(path, Contamination))
+    return dict(sorted(counts.items()))

@@ -49,9 +49,9 @@ def card(name: str, params: Params, folder: Path) -> str:
     spoken: Any = read_json(folder / "languages.json")
     judges = params.llm.judges
     simulated = {
-        who: funnel[f"simulated_{who}"]
-        for who in ("teacher", "judge")
-        if funnel[f"simulated_{who}"]
+        role: funnel[f"simulated_{role}"]
+        for role in ("teacher", "judge")
+        if funnel[f"simulated_{role}"]
     }
     front = DatasetCardData(
         **cards.standing(sheet),
@@ -118,7 +118,7 @@ def card(name: str, params: Params, folder: Path) -> str:
     )
 
 
-def own(name: str, folder: Path) -> str:
+def own_card(name: str, folder: Path) -> str:
     """The card of the user's own rows: what was dropped of them, and under what they stand."""
     from huggingface_hub import DatasetCardData
 
@@ -152,24 +152,29 @@ def own(name: str, folder: Path) -> str:
 def _compared(folder: Path) -> dict[str, Any]:
     """What was held against each other, with the `foreign` scripts: texts of them could be in the
     rows in translation alone."""
-    told: Any = read_json(folder / "compared.json")
-    foreign = told["scripts_of_texts"].keys() - told["scripts_of_rows"].keys() - {""}
-    return {**told, "foreign": {name: told["scripts_of_texts"][name] for name in sorted(foreign)}}
+    counts: Any = read_json(folder / "compared.json")
+    foreign = counts["scripts_of_texts"].keys() - counts["scripts_of_rows"].keys() - {""}
+    return {
+        **counts,
+        "foreign": {name: counts["scripts_of_texts"][name] for name in sorted(foreign)},
+    }
 
 
 def _trust(name: str) -> dict[str, Any]:
     """By judge how it did on rows whose answers are known; empty where none was asked."""
     path = Path("data/judge", name, "known.json")
     by_judge: Any = read_json(path) if path.exists() else {}
-    return {who: trust for who, trust in by_judge.items() if trust["known_rows"] is not None}
+    return {judge: trust for judge, trust in by_judge.items() if trust["known_rows"] is not None}
 
 
 def _asked_with(endpoint: Endpoint) -> str:
     """How a model was asked, without its address."""
     if isinstance(endpoint, Embedded):
         return "rules in this project's code"
-    told = ", ".join(f"{key} {json.dumps(value)}" for key, value in sorted(endpoint.params.items()))
-    return f"provider {endpoint.provider}, {told or 'the default parameters'}"
+    settings = ", ".join(
+        f"{key} {json.dumps(value)}" for key, value in sorted(endpoint.params.items())
+    )
+    return f"provider {endpoint.provider}, {settings or 'the default parameters'}"
 
 
 def _prompts(name: str) -> dict[str, str]:
