@@ -1,13 +1,17 @@
-"""Items of benchmarks in training data: found word for word, whole though short, and reworded.
+"""Finds items of benchmarks in training data: word for word (`ngram`), `whole` though short, and
+reworded (`fuzzy`).
 
 Word for word: a row holds `ngram` neighbouring words of an item's question or of one of its
-answers. Whole: it holds all words of a shorter question. One of fewer than `whole` words may stand
-in any sentence. It counts as a sentence of its own, or together with one of the item's answers. One
-that items with different answers ask counts together with an answer alone.
-Reworded: the cosine of a row's and a question's words, weighted by TF-IDF, is high; so high as
-chance makes it rarely for texts of their length, since short questions come to resemble each other
-sooner than long ones. Every pair is compared, none is passed over by an estimate.
-"""
+answers.
+
+Whole: a row holds all words of a question that is too short for `ngram`. A question of fewer than
+`whole` words may stand in any text by accident. It counts only as a sentence of its own, or
+together with one of the item's answers. A question that items with different answers share counts
+only together with an answer.
+
+Reworded: the cosine between a row and a question is high, each as its words weighted by TF-IDF.
+Short texts resemble each other by chance, so they need a higher cosine than long ones. Every pair
+is compared: no estimate passes one over."""
 
 import math
 import re
@@ -44,12 +48,12 @@ _ENDS = re.compile(r"[.?!:;\"“”„«»()\[\]*|\n\r。．？！：；…]+")
 
 
 def words(text: str) -> list[str]:
-    """The words of a text, without what HTML puts between them."""
+    """Return the words of a text, without the HTML between them."""
     return folding.words(unmarked(text))
 
 
 class Row(NamedTuple):
-    """What is looked at of a seed or of a sample."""
+    """The texts of a seed that are searched for items of benchmarks."""
 
     id: str
     system: str
@@ -62,7 +66,7 @@ Readable = Row | Sample
 
 
 class Text(NamedTuple):
-    """A text on which checkpoints are evaluated: what is asked, and the answers to choose from."""
+    """A text on which checkpoints are evaluated: a question, and the answers to choose from."""
 
     benchmark: str
     id: str
@@ -71,9 +75,10 @@ class Text(NamedTuple):
 
 
 def texts(folder: Path = FETCHED) -> list[Text]:
-    """Everything below `folder` on which a checkpoint is evaluated: harness items, held-out
-    questions, both turns of MT-Bench, and what people say in the test split of the preference
-    pairs. BadInput: a file that is missing or broken."""
+    """Read every text below `folder` on which a checkpoint is evaluated.
+
+    These are the harness items, the held-out questions, both turns of MT-Bench, and the user's
+    messages in the test split of the preference pairs. BadInput: a file is missing or broken."""
     benchmark_texts: list[Text] = []
     for path in sorted((folder / "benchmarks/tasks").glob("*.jsonl")):
         for item in read_jsonl(path, Item):
@@ -96,8 +101,10 @@ def texts(folder: Path = FETCHED) -> list[Text]:
 def find(
     samples: Sequence[Sample], benchmarks: Sequence[Text], params: Decontamination
 ) -> list[list[Contamination]]:
-    """For each sample what it holds of `benchmarks`: of each benchmark and kind of match the item
-    with the highest score (the first of equals), in the order of the benchmarks' names."""
+    """Return for each sample the items of `benchmarks` that it holds.
+
+    There is at most one item for each benchmark and kind of match: that with the highest score (the
+    first of equals). The items are sorted by the benchmark's name, then by kind."""
     best_matches: list[dict[tuple[str, str], Contamination]] = [{} for _ in samples]
     for kind, matches in (
         ("ngram", _verbatim_matches(samples, benchmarks, params.ngram)),
@@ -123,8 +130,8 @@ def find(
 def find_in_seeds(
     samples: Sequence[Sample], scheme: str, benchmarks: Sequence[Text], p: Params
 ) -> list[SeedContamination]:
-    """The items that stand in the seeds of `kept`, word for word or whole, with the number of rows
-    that were made from the seed."""
+    """Return the items that stand word for word or whole in the seeds of `samples`, each with the
+    number of rows made from that seed."""
     params, seeds = p.filter.contamination, _read_seeds(getattr(p.schemes, scheme).seeds)
     row_counts = Counter(seed for row in samples for seed in row.seeds)
     used_seeds = [seed for seed in seeds if seed.id in row_counts]
@@ -152,6 +159,7 @@ def find_in_seeds(
 
 
 def _read_seeds(source: str) -> list[Row]:
+    """Read the seeds below data/fetch/`source` as rows to search."""
     if source == "dolly":
         seeds = read_jsonl(FETCHED / "dolly/seeds.jsonl", Seed)
         return [Row(seed.id, "", seed.instruction, seed.context, seed.response) for seed in seeds]
@@ -162,7 +170,8 @@ def _read_seeds(source: str) -> list[Row]:
 def count_compared(
     samples: Sequence[Sample], benchmarks: Sequence[Text], params: Decontamination
 ) -> dict[str, Any]:
-    """What was held against each other, and what was not: compared.json."""
+    """Return compared.json: the numbers of rows and texts compared, and of the texts that could not
+    be."""
     bags = [{*words(text.question)} for text in benchmarks]
     counts = [len(words(text.question)) for text in benchmarks]
     row_texts = (f"{sample.instruction} {sample.response}" for sample in samples)
@@ -194,7 +203,7 @@ def count_compared(
 def _verbatim_matches(
     samples: Sequence[Readable], benchmarks: Sequence[Text], n: int
 ) -> Iterator[tuple[int, int, float]]:
-    """(sample, text, share of the text's n-grams that the sample holds)."""
+    """Yield (sample, text, share of the text's n-grams that the sample holds), both as indices."""
     owners: dict[str, list[int]] = defaultdict(list)
     sizes = []
     for index, text in enumerate(benchmarks):
@@ -210,14 +219,15 @@ def _verbatim_matches(
 
 
 def _fields(sample: Readable) -> tuple[str, ...]:
-    """A row's texts, each by itself: words that meet where two fields do were written by nobody."""
+    """Return a row's texts one by one: a run of words across two of them was written by nobody."""
     return sample.system, sample.instruction, sample.context, sample.response
 
 
 def _whole_matches(
     samples: Sequence[Readable], benchmarks: Sequence[Text], params: Decontamination
 ) -> Iterator[tuple[int, int, float]]:
-    """(sample, text, 1.0) where the sample holds all words of a short question."""
+    """Yield (sample, text, 1.0), both as indices, where the sample holds all words of a short
+    question."""
     texts_of = _short_questions(benchmarks, params)
     places = _Places(texts_of)
     for row, sample in enumerate(samples):
@@ -238,7 +248,8 @@ def _whole_matches(
 def _short_questions(
     benchmarks: Sequence[Text], params: Decontamination
 ) -> dict[tuple[str, ...], list[int]]:
-    """The words of each question that is too short for `ngram` -> the texts that ask it."""
+    """Return the words of each question that is too short for `ngram`, with the indices of the
+    texts that ask it."""
     texts_of: dict[tuple[str, ...], list[int]] = defaultdict(list)
     for index, text in enumerate(benchmarks):
         question = tuple(words(text.question))
@@ -248,7 +259,8 @@ def _short_questions(
 
 
 def _is_ambiguous(texts: Sequence[int], benchmarks: Sequence[Text]) -> bool:
-    """True where one benchmark asks the same question for different things, or in several talks."""
+    """Say whether one benchmark asks the same question with different answers, or in several
+    conversations."""
     answers: dict[str, list[tuple[str, ...]]] = defaultdict(list)
     for index in texts:
         answers[benchmarks[index].benchmark].append(benchmarks[index].choices)
@@ -258,8 +270,8 @@ def _is_ambiguous(texts: Sequence[int], benchmarks: Sequence[Text]) -> bool:
 
 
 def _stands_alone(question: tuple[str, ...], sample: Readable, text: Text) -> bool:
-    """True where the question is a sentence of its own. A turn of a talk, such as "What do you
-    think?", has to be a whole field of the row."""
+    """Say whether the question is a sentence of its own. A turn of a conversation, such as "What do
+    you think?", has to be a whole field of the row."""
     fields = _fields(sample)
     sentences = (part for field in fields for part in _ENDS.split(unmarked(field)))
     return any(tuple(words(part)) == question for part in (sentences if text.choices else fields))
@@ -276,7 +288,7 @@ class _Places:
         self._lengths = {start: sorted(sizes) for start, sizes in lengths.items()}
 
     def within(self, tokens: Sequence[str]) -> Iterator[tuple[str, ...]]:
-        """The runs that stand in `tokens`."""
+        """Yield the runs that stand in `tokens`."""
         for position, first_two in enumerate(pairwise(tokens)):
             for length in self._lengths.get(first_two, ()):
                 run = tuple(tokens[position : position + length])
@@ -285,14 +297,14 @@ class _Places:
 
 
 def _holds_answer(fields: Sequence[Sequence[str]], choices: Sequence[str]) -> bool:
-    """True where a field holds all words of one of the answers."""
+    """Say whether a field holds all words of one of the answers."""
     texts = [f" {' '.join(field)} " for field in fields]
     answers = [" ".join(words(choice)) for choice in choices]
     return any(f" {answer} " in text for answer in answers if answer for text in texts)
 
 
 def _grams(text: str, n: int) -> list[str]:
-    """The n-grams of a text that has as many words."""
+    """Return the n-grams of a text, or none where it has fewer than `n` words."""
     tokens = words(text)
     size = n if text.isascii() else n * letters_a_word(tokens)
     return ngrams(tokens, size) if len(tokens) >= size else []
@@ -301,8 +313,10 @@ def _grams(text: str, n: int) -> list[str]:
 def _reworded_matches(
     samples: Sequence[Sample], benchmarks: Sequence[Text], steps: Sequence[Step]
 ) -> Iterator[tuple[int, int, float]]:
-    """(sample, text, cosine). A sample is compared as a whole and line by line, for a question may
-    stand on a line of its own in a longer prompt; a text with its choices and without them."""
+    """Yield (sample, text, cosine), both as indices.
+
+    A sample is compared as a whole and line by line, for a longer prompt may have the question on a
+    line of its own. A text is compared with its choices and without them."""
     questions, text_of = _bags(
         (
             (index, part)
@@ -347,7 +361,8 @@ def _reworded_matches(
 def _bags(
     parts: Iterator[tuple[int, str]], steps: Sequence[Step]
 ) -> tuple[list[Counter[str]], list[int]]:
-    """The words of each part that has enough of them, each part once, and whose parts they are."""
+    """Count the words of each part that has enough of them, each part once. Return these counts and
+    the index of the part's owner."""
     bags, owners = [], []
     for owner, part in dict.fromkeys(parts):
         # a single character of a script without blanks is no word
@@ -359,15 +374,15 @@ def _bags(
 
 
 def _threshold(count: int, steps: Sequence[Step]) -> float:
-    """The cosine that a text of `count` different words must reach."""
+    """Return the cosine that a text of `count` different words must reach."""
     return min(step.cosine for step in steps if step.words <= count)
 
 
 def _matrix(
     bags: Sequence[Counter[str]], rarity: dict[str, float], column: dict[str, int], unknown: float
 ) -> Any:
-    """TF-IDF of each bag as a row of length 1. A word that no benchmark has is as rare as can be:
-    it has no column, but it makes the rest of its row weigh less."""
+    """Return the TF-IDF of each bag as a row of length 1. A word that no benchmark has is the
+    rarest of all. It gets no column, but it makes the rest of its row weigh less."""
     from scipy.sparse import csr_array
 
     starts, columns, weights = [0], [], []

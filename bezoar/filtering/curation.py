@@ -1,4 +1,4 @@
-"""Which samples become training data, and the count of what became of the others."""
+"""Selects the samples that become training data, and counts the reasons for dropping the others."""
 
 import hashlib
 from collections import Counter, defaultdict
@@ -36,8 +36,9 @@ S = TypeVar("S", bound=Sample)
 
 
 class Given(NamedTuple):
-    """What a set is made from: its samples with their verdicts (None: no judge was asked), the
-    seeds, the source that has them, what was counted before, and what was lost before."""
+    """The input of a set: its samples with their verdicts (None: no judge was asked), the seeds,
+    and the name of their source. `counted` are the counts of earlier steps, `lost` the rows they
+    rejected."""
 
     samples: list[Sample]
     verdicts: list[Verdict] | None
@@ -48,9 +49,9 @@ class Given(NamedTuple):
 
 
 class Curated(NamedTuple):
-    """What became of the samples, each list in their order: those that stay, the others with the
-    reason, what was found and drops no row (`action: report`), every item of a benchmark that was
-    found, and what was `compared` for it."""
+    """The samples sorted into lists, each in their order. `kept` stay, `dropped` go, each with its
+    reason, and `reported` are findings that drop no row (`action: report`). `contaminations` has
+    every item of a benchmark found, `compared` the numbers of what was searched."""
 
     kept: list[Sample]
     dropped: list[Rejected]
@@ -70,14 +71,14 @@ def keep(
     allowed: Collection[str] | None = None,
 ) -> Curated:
     """Decide on every sample. `verdicts` are None where no judge was asked. `benchmarks` are the
-    texts of evaluation, `earlier` the rows that schemes before this one contribute, `allowed` the
+    texts of evaluation, `earlier` the rows of the schemes before this one. `allowed` are the
     languages that rows may be in (None: any).
 
-    Reasons, the first that applies: copy (of one of `seeds`: paper 3.1.1), undecided, rejected,
-    low_rating, template_marker (text that would break the chat template), the gates of
+    The first reason that applies counts: copy (of one of `seeds`, paper 3.1.1), undecided,
+    rejected, low_rating, template_marker (text that would break the chat template), a gate of
     filtering/gates.py, contaminated (holds an item of `benchmarks`), duplicate (of a sample that
     stays), near_duplicate (of one that stays and has the same system message, or of an earlier
-    row). BadInput where the verdicts are not those of the samples."""
+    row). BadInput: the verdicts are not those of the samples."""
     sample_findings = list(_sample_findings(samples, verdicts, seeds, params, allowed))
     passing = [
         s for s, findings in zip(samples, sample_findings, strict=True) if not _drops(findings)
@@ -121,16 +122,18 @@ def keep(
 def accepted_rows(
     samples: Sequence[Sample], verdicts: Sequence[Verdict], params: Filter
 ) -> list[Sample]:
-    """The samples that the judge accepted and that have no fault of their own: what a scheme
-    contributes before it is compared with anything, in whatever language, for a row that is like
-    one of another language is dropped for its own. BadInput: as keep."""
+    """Return the samples that the judge accepted and that have no fault of their own, in any
+    language.
+
+    They are what a scheme contributes before its rows are compared with others. BadInput: as for
+    keep."""
     faults = _sample_findings(samples, verdicts, [], params)
     return [s for s, findings in zip(samples, faults, strict=True) if not _drops(findings)]
 
 
 def earlier_rows(name: str, p: Params) -> list[Sample]:
-    """What the schemes that params.yaml names before this one contribute, where they were
-    made (data/generate, data/judge)."""
+    """Read the rows of the schemes that params.yaml names before `name`, as far as data/generate
+    and data/judge have them."""
     rows: list[Sample] = []
     for scheme in takewhile(lambda scheme: scheme != name, p.schemes.named):
         generated, judged = Path("data/generate", scheme), Path("data/judge", scheme)
@@ -164,7 +167,7 @@ def own_rows(seeds: Sequence[Seed]) -> list[Sample]:
 
 
 def generated_set(name: str, p: Params) -> Given:
-    """What the teacher wrote by a scheme, and the judge said of it."""
+    """Read the samples that the teacher wrote for a scheme, and the judge's verdicts on them."""
     folder, source = f"data/generate/{name}", getattr(p.schemes, name).seeds
     summary = Generated.model_validate(read_json(f"{folder}/summary.json"))
     counted = summary.model_dump(exclude={"jobs", "simulated"})
@@ -179,7 +182,7 @@ def generated_set(name: str, p: Params) -> Given:
 
 
 def own_set(source: str) -> Given:
-    """The user's own rows as they were fetched: no model wrote them, and none judges them."""
+    """Read the user's own rows as they were fetched: no model wrote them, and no judge is asked."""
     seeds = list(read_jsonl(f"data/fetch/{source}/seeds.jsonl", Seed))
     rows = own_rows(seeds)
     return Given(rows, None, seeds, source, {"own": len(rows)}, [])
@@ -189,6 +192,7 @@ Findings = list[tuple[Action, Fault]]
 
 
 def _drops(findings: Findings) -> bool:
+    """Say whether one of the findings drops the row."""
     return any(action == "drop" for action, _ in findings)
 
 
@@ -199,8 +203,8 @@ def _sample_findings(
     params: Filter,
     allowed: Collection[str] | None = None,
 ) -> Iterator[Findings]:
-    """Of each sample what speaks against it alone: at most one fault that drops it, and nothing
-    after that."""
+    """Yield for each sample the findings that need no other sample. The first finding that drops it
+    ends the search. BadInput: as for keep."""
     if verdicts is not None and [s.id for s in samples] != [v.id for v in verdicts]:
         raise BadInput(
             f"data/judge: {len(verdicts)} verdicts do not belong to the {len(samples)} samples of "
@@ -244,7 +248,7 @@ def _rejected(sample: Sample, fault: Fault) -> Rejected:
 
 
 def _contamination_fault(items: Sequence[Contamination]) -> Fault:
-    """The worst of what a row holds; contamination.jsonl has the others."""
+    """Return the worst item that a row holds as a fault. contamination.jsonl lists the others."""
     worst = max(items, key=lambda item: (item.kind != "fuzzy", item.score))
     details = {"benchmark": worst.benchmark, "item": worst.item, "kind": worst.kind}
     return Fault("contaminated", {**details, "score": f"{worst.score:.3f}"})
@@ -262,13 +266,15 @@ def _marker(sample: Sample) -> str | None:
 def split(
     samples: Sequence[S], seeds: Sequence[Seed], eval_share: float
 ) -> tuple[list[S], list[S]]:
-    """(train, eval), about `eval_share` of the rows held out, by a hash of content.
+    """Return (train, eval), with about `eval_share` of the rows held out by a hash of content.
 
-    Seeds are held out, and with them every row that was made from one of them: no row of train was
-    made from a held-out seed, every row of eval from at least one. A row's side depends on its own
-    seeds alone, so it stays there when others are added. Rows without a known seed (Orca, whose
-    instruction is the seed) are held out by instruction. Where the hash leaves one side empty, it
-    gets the rows nearest to it; BadInput where all rows hang together."""
+    A seed is held out together with all rows made from it. No row of train was made from a held-out
+    seed, and every row of eval was made from at least one. A row's side depends on its own seeds
+    alone, so it stays there when rows are added. A row without a known seed is held out by its
+    instruction (in Orca the instruction is the seed).
+
+    If the hash would leave one side empty, that side gets the rows nearest to it. BadInput: no two
+    rows were made from different seeds."""
     texts = {seed.id: seed.instruction for seed in seeds}
     positions = [_position(sample, texts) for sample in samples]
     if len(set(positions)) < 2:
@@ -283,7 +289,7 @@ def split(
 
 
 def too_few(samples: Sequence[Sample], seeds: Sequence[Seed]) -> str:
-    """Say what rows are too few to be split, "" where they are enough."""
+    """Describe the rows where they are too few to be split. Return "" where they are enough."""
     texts = {seed.id: seed.instruction for seed in seeds}
     parts = len({_position(sample, texts) for sample in samples})
     if parts > 1:
@@ -293,8 +299,9 @@ def too_few(samples: Sequence[Sample], seeds: Sequence[Seed]) -> str:
 
 
 def check_splittable(name: str, inputs: Given, curated: Curated) -> None:
-    """Check that the rows kept can be split. BadInput: they cannot; what was rejected, and the
-    counts, are then written to data/filter."""
+    """Check that the rows kept can be split.
+
+    BadInput: they cannot. The rejected rows and the counts are written to data/filter first."""
     short = too_few(curated.kept, inputs.seeds)
     if not short:
         return
@@ -322,13 +329,13 @@ def count_by_reason(rejected: Sequence[Rejected]) -> str:
 def drop_shared_seeds(
     samples: Sequence[S], seeds: Sequence[Seed], eval_share: float
 ) -> tuple[list[S], list[Rejected]]:
-    """(samples that can be split so that no seed stands on both sides, the others as
-    `shared_seed`).
+    """Return (the samples that stay, the others with the reason `shared_seed`). After a split of
+    those that stay, no seed stands on both sides.
 
-    Only rows of several seeds (LaMini shows three in a call) are concerned: those that `split`
-    would hold out for one seed while training looks at another. They go, for their side must not
-    hang on other rows: were calls that share a seed to stand together, all would, once there are
-    many. Where no held-out row were left, all stay."""
+    Only rows with several seeds can be dropped (LaMini shows three in a call). They are rows that
+    `split` holds out for one seed, while train has a row of another of their seeds. Such rows are
+    dropped. Keeping all calls that share a seed on one side would, at scale, put every row on the
+    same side. All rows stay where no held-out row would be left."""
     train, held_out = split(samples, seeds, eval_share)
     trained = {seed for row in train for seed in row.seeds}
     shared = {row.id: sorted(trained & {*row.seeds}) for row in held_out}
@@ -343,14 +350,15 @@ def drop_shared_seeds(
 
 
 def _position(sample: Sample, seeds: dict[str, str]) -> float:
-    """A number from 0 to 1, uniform, that depends on what the sample is made from alone: the lowest
-    of its seeds' numbers, stretched, for the lowest of three is below 0.1 three times as often."""
+    """Return a number from 0 to 1 that depends only on what the sample was made from. It is
+    uniform, however many seeds that is."""
     made_from = [seeds[seed] for seed in sample.seeds if seed in seeds] or [sample.instruction]
     numbers = {_number(text) for text in made_from}
     return 1 - (1 - min(numbers)) ** len(numbers)
 
 
 def _number(text: str) -> float:
+    """Hash a text to a number in [0, 1)."""
     digest = hashlib.sha256(" ".join(text.split()).encode()).digest()
     return int.from_bytes(digest[:6], "big") / 2**48
 
@@ -362,12 +370,12 @@ def funnel(
     rejected: Sequence[Rejected],
     reported: Sequence[Rejected] = (),
 ) -> dict[str, Any]:
-    """Count from the judge's word on to the rows kept (the paper's Table 4).
+    """Count the rows from the judge's verdicts to the rows kept (the paper's Table 4).
 
     `samples` are the rows generated, all of them judged. `rejected` are those of generation and of
-    `keep`: `copies` are copies of a seed, found in either, and `equal` are evolutions equal to
-    their original. `reported` were found and stay. `distributions` and `by_category` count the rows
-    generated beside the rows kept (figures 7-9)."""
+    `keep`. In the result `copies` are copies of a seed, found in either, and `equal` are evolutions
+    equal to their original. `reported` are rows with a finding that stay. `distributions` and
+    `by_category` count the rows generated beside the rows kept (figures 7-9)."""
     statuses = Counter(verdict.status for verdict in verdicts)
     reasons = Counter(row.reason for row in rejected)
     return {
@@ -385,7 +393,7 @@ def funnel(
 
 
 def count_details(rows: Sequence[Sample]) -> dict[str, dict[str, int]]:
-    """Count `rows` by category and by each of SHOWN; what none of them has is left out."""
+    """Count `rows` by category and by each of SHOWN. A detail that no row has is left out."""
     values = {name: [row.details[name] for row in rows if name in row.details] for name in SHOWN}
     values["category"] = [row.category for row in rows]
     counted = {name: _counts(row_values) for name, row_values in values.items()}
@@ -393,7 +401,7 @@ def count_details(rows: Sequence[Sample]) -> dict[str, dict[str, int]]:
 
 
 def by_category(rows: Sequence[Sample]) -> dict[str, dict[str, int]]:
-    """Count the strategies of each category; {} where rows were not made by one."""
+    """Count the strategies of each category. Return {} where no row was made by a strategy."""
     rows_of_strategy = [row for row in rows if row.category and CROSSED in row.details]
     return {
         category: _counts(
@@ -411,8 +419,8 @@ def _counts(values: Sequence[str | int | bool]) -> dict[str, int]:
 def shares(
     counts: Mapping[str, Any], samples: int, described: Mapping[str, Any]
 ) -> dict[str, float]:
-    """The judge's decisions as shares of all samples, none where no judge was asked, and how far
-    the kinds of task are from the target."""
+    """Return the judge's decisions as shares of all samples (none without a judge). Also return the
+    distance of the kinds of task from the target, before and after filtering."""
     decided = {
         f"{status}_share": counts[status] / samples
         for status in ("accepted", "rejected", "undecided")
@@ -427,7 +435,7 @@ def shares(
 def count_contaminated_seeds(
     rows: Sequence[Sample], seeds: Sequence[SeedContamination]
 ) -> dict[str, int]:
-    """How many seeds of the rows that stay hold an item of a benchmark, and those rows."""
+    """Count the seeds that hold an item of a benchmark, and the rows that were made from them."""
     ids = {seed.id for seed in seeds}
     return {
         "contaminated_seeds": len(ids),

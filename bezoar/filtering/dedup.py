@@ -1,5 +1,7 @@
-"""Copies of seeds (OpenBezoar 3.1.1), found fast: the same decisions as the plain double loop; and
-rows that ask nearly the same, found by MinHash, then held against each other word by word."""
+"""Finds copies of seeds (OpenBezoar 3.1.1) and rows that ask nearly the same.
+
+Copies are found faster than by the plain double loop, with the same decisions. Near-duplicates are
+proposed by MinHash and then compared word by word."""
 
 from collections import defaultdict
 from collections.abc import Sequence
@@ -22,13 +24,16 @@ class Copy(NamedTuple):
 def copies(
     texts: Sequence[str], seeds: Sequence[str], ratio: float, distance: int
 ) -> list[Copy | None]:
-    """For each text the seed it copies, or None. The rule: of all seeds take the most similar by
-    `SequenceMatcher(None, seed, text).ratio()`, the first of equals; the text is its copy when that
-    ratio is at least `ratio` and their Levenshtein distance at most `distance`.
+    """Return for each text the seed it copies, or None.
 
-    The plain loop takes the ratio of every pair. Here the distance comes first: no seed within
-    `distance` means no copy. Else the text is a copy only if the best of those near seeds is the
-    best of all, and of the others only those are compared whose upper bound reaches it."""
+    The most similar seed is the one with the highest `SequenceMatcher(None, seed, text).ratio()`,
+    the first of equals. The text is its copy where that ratio is at least `ratio` and their
+    Levenshtein distance at most `distance`.
+
+    The plain loop takes the ratio of every pair. Here the distance comes first, because a text with
+    no seed within `distance` is no copy. Otherwise it is a copy only if the best of the near seeds
+    is the best of all seeds. The other seeds are compared only where their upper bound reaches that
+    ratio."""
     by_length: dict[int, list[int]] = defaultdict(list)
     for index, seed in enumerate(seeds):
         by_length[len(seed)].append(index)
@@ -39,6 +44,8 @@ def copies(
 def _find_copy(
     text: str, seeds: Sequence[str], by_length: dict[int, list[int]], ratio: float, distance: int
 ) -> Copy | None:
+    """Return the seed that `text` copies, or None. `by_length` has the indices of the seeds by
+    their length in characters."""
     near = {
         index: edits
         for length in range(max(0, len(text) - distance), len(text) + distance + 1)
@@ -71,14 +78,15 @@ def _find_copy(
 
 
 def _may_reach(ratio: float, a: str, b: str) -> bool:
-    """False where the gestalt ratio is certainly below `ratio`: its matching blocks are a common
-    subsequence, and 2 LCS / (len(a) + len(b)) is what Levenshtein.ratio computes, fast."""
+    """Say whether the gestalt ratio of two texts may be `ratio` or more. Its matching blocks are a
+    common subsequence, so it is at most 2 LCS / (len(a) + len(b)). Levenshtein.ratio computes that
+    fast."""
     cutoff = ratio - 1e-9  # the two round differently
     return bool(Levenshtein.ratio(a, b, score_cutoff=max(0.0, cutoff)) >= cutoff)
 
 
 def _highest_ratio(a: int, b: int) -> float:
-    """No ratio of texts of these lengths is higher (difflib's real_quick_ratio)."""
+    """Return an upper bound on the ratio of texts of these lengths (difflib's real_quick_ratio)."""
     return 2.0 * min(a, b) / (a + b) if a + b else 1.0
 
 
@@ -100,12 +108,14 @@ Lines = dict[str, frozenset[str]]  # of a text: each line's words, and their n-g
 
 
 class Neighbours:
-    """What rows ask, each row under a name; finds the row that is nearest to a new one.
+    """An index of rows, each under a name, that finds the row nearest to a new one.
 
-    Two rows are as near as the less similar of their instructions and contexts: other questions
-    about one passage are no duplicates. How similar two texts are is the Jaccard index of the word
-    n-grams of those lines that only one of them has: what both hold line for line (a definition, a
-    passage within a query of FLAN) tells nothing of the rest. Texts of the same lines: 1."""
+    Two rows are as near as their instructions or their contexts, whichever are less similar. So two
+    questions about one passage are no duplicates.
+
+    The similarity of two texts is a Jaccard index of word n-grams. Lines that both texts have are
+    left out: a definition or a passage that many queries of FLAN share says nothing about the rest.
+    Texts of the same lines have similarity 1."""
 
     def __init__(self, ngram: int, threshold: float) -> None:
         from datasketch import MinHash, MinHashLSH
@@ -116,13 +126,14 @@ class Neighbours:
         self._rows: list[tuple[str, Lines, Lines]] = []
 
     def add(self, name: str, instruction: str, context: str) -> None:
-        """Take in a row."""
+        """Add a row to the index."""
         instruction_lines, context_lines = self._lines(instruction), self._lines(context)
         self._index.insert(len(self._rows), self._sketch(instruction_lines, context_lines))
         self._rows.append((name, instruction_lines, context_lines))
 
     def nearest(self, instruction: str, context: str) -> Near | None:
-        """The nearest row, the first of equals; None where none is as near as the threshold."""
+        """Return the nearest row (the first of equals), or None where none is as near as the
+        threshold."""
         instruction_lines, context_lines = self._lines(instruction), self._lines(context)
         best: Near | None = None
         for index in sorted(self._index.query(self._sketch(instruction_lines, context_lines))):

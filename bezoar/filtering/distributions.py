@@ -1,8 +1,8 @@
-"""What kinds of task a set holds and how long its texts are; and a sample of it nearer to a target.
+"""Describes a set by its kinds of task and the lengths of its texts, and samples it toward a
+target.
 
-A set is told by its shares of InstructGPT's use cases (arXiv 2203.02155, Table 1), beside the
-shares it should have, and by the lengths of its texts in characters and in tokens.
-"""
+The kinds are InstructGPT's use cases (arXiv 2203.02155, Table 1), each with its share and the share
+that it should have. Lengths are in characters and in tokens."""
 
 import hashlib
 import math
@@ -24,9 +24,10 @@ TokenCounts = Callable[[Sequence[str]], list[int]]
 
 
 def tokenizer(path: Path) -> TokenCounts:
-    """A function from texts to their numbers of tokens, by the tokenizer.json at `path`. Only the
-    text is counted: no BOS, nothing cut or padded, and the name of a special token stays text, as
-    in training (chat.ids). BadInput: the file is no tokenizer."""
+    """Return a function from texts to their numbers of tokens, by the tokenizer.json at `path`.
+
+    Only the text is counted, as in training (chat.ids): no BOS, nothing cut or padded, and the name
+    of a special token is plain text. BadInput: the file is no tokenizer."""
     from tokenizers import Tokenizer
 
     try:
@@ -47,16 +48,21 @@ def tokenizer(path: Path) -> TokenCounts:
 
 
 def task(sample: Sample, tasks: Mapping[str, str]) -> str:
-    """The kind of task that a row is: what the first pattern of `tasks` says that matches its
-    category or, where it has none, its FLAN sub-mixture and task (`niv2/task123_...`)."""
+    """Return the kind of task that a row is: the value of the first pattern in `tasks` that
+    matches, or OTHER.
+
+    A pattern is matched with the row's category. A row without one is matched by its FLAN
+    sub-mixture and task (`niv2/task123_...`)."""
     mixture = [str(sample.details[key]) for key in ("mixture", "task") if key in sample.details]
     name = sample.category or "/".join(mixture)
     return next((kind for pattern, kind in tasks.items() if fnmatchcase(name, pattern)), OTHER)
 
 
 def distance(counts: Mapping[str, int], target: Mapping[str, float]) -> float | None:
-    """Total variation between a set and a target, 0 to 1: the share of the set's rows that would
-    have to be of another kind. `target` holds shares that add to one; None for an empty set."""
+    """Return the total variation between a set and a target, from 0 to 1, or None for an empty set.
+
+    It is the share of the rows that would have to be of another kind. `target` holds shares that
+    add up to one."""
     total = sum(counts.values())
     if not total:
         return None
@@ -66,7 +72,7 @@ def distance(counts: Mapping[str, int], target: Mapping[str, float]) -> float | 
 
 
 def sizes(rows: Sequence[Sample], count: TokenCounts) -> dict[str, int]:
-    """Text -> tokens of every text of `rows`, each tokenised once."""
+    """Return the number of tokens of each text of `rows`. Each text is tokenised once."""
     texts = list(dict.fromkeys(text for field in FIELDS for text in _texts(rows, field)))
     return dict(zip(texts, count(texts), strict=True))
 
@@ -74,12 +80,13 @@ def sizes(rows: Sequence[Sample], count: TokenCounts) -> dict[str, int]:
 def describe(
     before: Sequence[Sample], after: Sequence[Sample], params: Filter, tokens: Mapping[str, int]
 ) -> dict[str, Any]:
-    """The distributions of a scheme's samples before and after filtering; `tokens` as from `sizes`.
+    """Describe a scheme's samples before and after filtering: distributions.json. `tokens` is as
+    from `sizes`.
 
-    `target`: share by kind of task. `sets`: for before and after the number of rows of each kind
-    of task (kinds of the target first, in its order) and their distance to the target. `lengths`:
-    one row a set, category ("" for all; Orca's rows have their sub-mixture), field and unit, as
-    `summary` has it; contexts are those of rows that have one."""
+    `target`: the share of each kind of task. `sets`: for before and after the number of rows of
+    each kind (kinds of the target first, in its order) and the distance to the target. `lengths`: a
+    `summary` for each set, category, field and unit. The category is "" for all rows, and Orca's
+    rows have their sub-mixture. Contexts are those of rows that have one."""
     sets = {"before": before, "after": after}
     kinds = {name: Counter(task(row, params.tasks) for row in rows) for name, rows in sets.items()}
     return {
@@ -118,14 +125,14 @@ def _lengths(
 
 
 def _texts(rows: Sequence[Sample], field: str) -> list[str]:
-    """The texts of one field; a context that is not there is no text of length nought."""
+    """Return the texts of one field. A missing context is left out: it is no text of length 0."""
     texts = [str(getattr(row, field)) for row in rows]
     return [text for text in texts if text] if field == "context" else texts
 
 
 def summary(values: Sequence[int]) -> dict[str, int | float]:
-    """n, mean, std (of these values, not an estimate), min, quartiles (between two values where a
-    quartile falls between them), max; at least one value."""
+    """Summarise at least one value: n, mean, std, min, quartiles, max. The std is that of these
+    values, not an estimate. A quartile between two values is interpolated."""
     ranked = sorted(values)
     mean = sum(ranked) / len(ranked)
     spread = math.sqrt(math.fsum((v - mean) ** 2 for v in ranked) / len(ranked))
@@ -143,7 +150,8 @@ def summary(values: Sequence[int]) -> dict[str, int | float]:
 
 
 def quantile(ranked: Sequence[int], share: float) -> float:
-    """The value below which `share` (0 to 1) of sorted values lie, linear between neighbours."""
+    """Return the value below which `share` (0 to 1) of sorted values lie, linear between
+    neighbours."""
     position = share * (len(ranked) - 1)
     low = math.floor(position)
     high = min(low + 1, len(ranked) - 1)
@@ -151,7 +159,7 @@ def quantile(ranked: Sequence[int], share: float) -> float:
 
 
 def tasks_table(described: Mapping[str, Any]) -> list[str]:
-    """Lines of a CSV: a row a kind of task, its share in the target, before and after."""
+    """Return the lines of a CSV: for each kind of task its share in the target, before, and after."""
     lines = ["task,target,before,after\n"]
     sets = [described["sets"][name] for name in ("before", "after")]
     for kind in dict.fromkeys([k for described_set in sets for k in described_set["tasks"]]):
@@ -165,8 +173,8 @@ def tasks_table(described: Mapping[str, Any]) -> list[str]:
 
 
 def lengths_table(rows: Sequence[Sample], tokens: Mapping[str, int]) -> list[str]:
-    """Lines of a CSV: tokens of each field below which a share of the rows lies, in steps of a
-    twentieth; a cell is empty where no row has such a text."""
+    """Return the lines of a CSV: the number of tokens below which a share of the rows lies, for
+    each field and in steps of a twentieth. A cell is empty where no row has such a text."""
     ranked = [sorted(tokens[text] for text in _texts(rows, field)) for field in FIELDS]
     lines = [f"share,{','.join(FIELDS)}\n"]
     for step in range(21):
@@ -181,11 +189,13 @@ def lengths_table(rows: Sequence[Sample], tokens: Mapping[str, int]) -> list[str
 def balance(
     samples: Sequence[Sample], tasks: Mapping[str, str], params: Balance | None
 ) -> tuple[list[Sample], list[Rejected]]:
-    """(rows drawn, the others with reason `balance`): `wanted.rows` of `samples`, or all where
-    there are fewer, by kind of task as near to `wanted.target` as these rows allow. None: all.
+    """Return (the rows that stay, the others with the reason `balance`). None as `params`: all rows
+    stay.
 
-    Within a kind those rows stay that come first by a hash of their text, so that a row that is
-    drawn is given up only to a new row before it, or to a kind that the target wants more."""
+    `params.rows` of `samples` stay, or all where there are fewer. Their kinds of task are as near
+    to `params.target` as these rows allow. Within a kind those rows stay that come first by a hash
+    of their text. So when rows are added, a row gives way only to a new one before it, or to a kind
+    that the target wants more."""
     if params is None:
         return list(samples), []
     groups: dict[str, list[Sample]] = {}
@@ -212,9 +222,11 @@ def balance(
 
 
 def allot(available: Mapping[str, int], target: Mapping[str, float], rows: int) -> dict[str, int]:
-    """How many of `rows` fall to each kind, at most what there is of it: no other choice of so
-    many comes nearer to `target`. Where a kind has too few, the others share its places in the
-    target's proportions; what the target does not want comes last."""
+    """Return the number of rows of each kind, `rows` together and at most `available` of each. No
+    other choice of so many comes nearer to `target`.
+
+    If a kind has too few rows, the others share its places in the target's proportions. Kinds that
+    the target lacks come last."""
     taken = dict.fromkeys(available, 0)
 
     def cost(kind: str) -> tuple[float, float, str]:
@@ -229,7 +241,7 @@ def allot(available: Mapping[str, int], target: Mapping[str, float], rows: int) 
 
 
 def _draw_key(row: Sample) -> tuple[str, str]:
-    """A place in the draw that depends on what a row says, and not on which side of the split it
-    falls, for that is a hash as well (curation.split)."""
+    """Return a sort key from a row's text. It must not depend on the side of the split, which is a
+    hash of the text as well (curation.split)."""
     content = "\0".join(("balance", row.system, row.instruction, row.context, row.response))
     return hashlib.sha256(content.encode()).hexdigest(), row.id

@@ -1,19 +1,19 @@
-"""Faults of a row that are seen without a model. What each gate looks at, and how far it may go
-(`filter.gates` in params.yaml):
+"""Gates find faults of a row that are seen without a model. `filter.gates` in params.yaml has their
+limits:
 
-refusal         the answer, or the instruction, opens by declining (bezoar/rows/refusals.py, by
-                language); not where it goes on for `refusal_words` words
+refusal         the answer or the instruction opens by declining (bezoar/rows/refusals.py, by
+                language), and has fewer than `refusal_words` words
 leaked_prompt   a piece of the prompts' own markup stands in the row
-thought         a mark of thoughts stands in the answer or the instruction, and not in code
-                or quotes: what bezoar/rows/thoughts.py did not take for thoughts, or could not part
+thought         a mark of thoughts stands in the answer or the instruction, outside of code and
+                quotes: one that bezoar/rows/thoughts.py could not remove
 loop            of a text of `loop_words` words at least `loop_share` of the n-grams (`loop_ngram`
                 words) stood in it before
 truncated       an answer of `truncated_words` words ends inside a sentence, or inside a block of
-                code. (What a server cut, finish_reason "length", is rejected by the schemes.) Thai
-                and its like have no full stops: there it is the code alone
-wrong_language  a text of `language_words` words that are no names is in none of the languages that
-                `language` allows: another is `language_odds` times as likely as each of them
-                (rows/languages.py). An answer may be in a language that the instruction names
+                code. Thai and Lao have no full stops, so there only the code counts. Replies that
+                a server cut (finish_reason "length") are rejected by the schemes
+wrong_language  a text of `language_words` words, names not counted, is in none of the languages
+                that `language` allows: another one is `language_odds` times as likely as each of
+                them (rows/languages.py). An answer may be in a language that the instruction names
 overlong        system message, instruction, context and answer have more than `characters`
 """
 
@@ -29,7 +29,7 @@ from bezoar.rows.records import Sample
 
 
 class Fault(NamedTuple):
-    """Why a row does not pass, and what was found."""
+    """The reason why a row does not pass, and details of the finding."""
 
     reason: str
     details: dict[str, str | int | bool]
@@ -68,8 +68,8 @@ _NAMES_A_LANGUAGE = re.compile(
 
 
 def fault(sample: Sample, gates: Gates, allowed: Collection[str] | None = None) -> Fault | None:
-    """Return the first gate that a row does not pass, in the order above; None where it passes all.
-    `allowed` are the languages that it may be in, by ISO 639-1; None: any."""
+    """Return the first gate that a row does not pass, in the order above, or None where it passes
+    all. `allowed` are the languages that it may be in, by ISO 639-1 code (None: any)."""
     for gate in GATES:
         if fault := gate(sample, gates):
             return fault
@@ -79,15 +79,15 @@ def fault(sample: Sample, gates: Gates, allowed: Collection[str] | None = None) 
 
 
 def allowed_languages(gates: Gates, seed_languages: Sequence[str]) -> list[str] | None:
-    """List the languages that rows may be in, where `found` are those of the seeds. None: any, for
-    so it is said, or no seed tells one."""
+    """List the languages that rows may be in, given those of the seeds. None means any: params.yaml
+    says so, or no seed's language is known."""
     if gates.language == "any":
         return None
     return (list(seed_languages) or None) if gates.language == "seeds" else list(gates.language)
 
 
 def gates_off(codes: Sequence[str]) -> dict[str, list[str]]:
-    """Name the gates that are off for some languages, and those languages."""
+    """Name the gates that are off for some of these languages, each with those languages."""
     off = {
         "refusal": [short for short in codes if short not in refusals.KNOWN],
         "truncated": [short for short in codes if short in ("th", "lo")],
@@ -125,8 +125,8 @@ def _loop(sample: Sample, gates: Gates) -> Fault | None:
 
 
 def repeated_share(text: str, least: int, n: int) -> float:
-    """Of the text's n-grams of words the share that stood in it before; 0 where the text has fewer
-    than `least` words, for a short one repeats words without looping."""
+    """Return the share of the text's n-grams of words that stood in it before. It is 0 where the
+    text has fewer than `least` words, for a short one repeats words without looping."""
     tokens = words(text)
     if len(tokens) < max(least, n):
         return 0.0

@@ -1,9 +1,8 @@
-"""Under which licences and terms a set stands: those of its seeds, of the teacher that wrote it and
-of the judge that chose from it. What is said here are facts for a reader, not legal advice.
+"""Collects the licences and terms of a set: those of its seeds, of its teacher and of its judge.
+They are facts for a reader, not legal advice.
 
-filtering/spdx.py knows licences by their names. What it does not know, or what is not stated, is
-unknown, which never counts as a yes.
-"""
+filtering/spdx.py knows licences by their names. A licence that it does not know, or that is not
+stated, is unknown. Unknown never counts as a yes."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -30,7 +29,7 @@ SHOWN = 8  # sources that a refusal names
 
 
 def origins(seeds: str) -> dict[str, str]:
-    """Seed id -> where the seed comes from, of the rows below data/fetch/`seeds`."""
+    """Return the source of each seed, by its id, from the rows below data/fetch/`seeds`."""
     if seeds == "dolly":
         return {seed.id: seed.source for seed in read_jsonl("data/fetch/dolly/seeds.jsonl", Seed)}
     return {query.id: query.source for query in read_jsonl("data/fetch/flan/queries.jsonl", Query)}
@@ -39,9 +38,10 @@ def origins(seeds: str) -> dict[str, str]:
 def trace(
     samples: Sequence[Sample], sources: Mapping[str, str], llm: Endpoints | None
 ) -> list[Kept]:
-    """Samples with where their seeds come from (`sources`, as `origins` has it) and under whose
-    terms they were written and chosen; `llm` is None where no model was asked. BadInput: a sample
-    of a seed that is not there."""
+    """Return the samples with the sources of their seeds and the terms of their teacher and judge.
+
+    `sources` is as from `origins`. `llm` is None where no model was asked. BadInput: a seed of a
+    sample is missing from `sources`."""
     judges = [judge.terms for judge in llm.judges] if llm else []
     terms = {
         "teacher_terms": llm.teacher.terms if llm else "",
@@ -61,12 +61,14 @@ def trace(
 
 
 def sheet(scheme: str, rows: Sequence[Kept]) -> dict[str, Any]:
-    """What licences.json says of a set: its rows by combination of licences, and what they ask for.
+    """Return licences.json of a set: its rows by combination of licences, and what these licences
+    ask for.
 
-    `strictest` is of all, `text` of the seeds and the teacher alone, for the judge wrote no text.
-    `texts` counts the rows under each of those, `unknown` the rows under one that nobody knows, and
-    `unjoinable` the rows under both of two of which no one work can be made. `commercial` and
-    `sharing` say whether commercial use and passing on are allowed, and why."""
+    `strictest` is the strictest of all licences. `text` leaves out the judge's, for the judge wrote
+    no text. `texts` counts the rows under each licence of the text. `unknown` counts the rows with
+    an unknown one. `unjoinable` counts the rows under each two licences that no one work can
+    satisfy. `commercial` and `sharing` say whether commercial use and passing on are allowed, and
+    why."""
     stated = Counter(
         tuple(_normalise(terms) if terms else NOBODY for terms in _terms_of(row)) for row in rows
     )
@@ -104,8 +106,8 @@ def sheet(scheme: str, rows: Sequence[Kept]) -> dict[str, Any]:
 
 
 def check(scheme: str, rows: Sequence[Kept], allow: Sequence[str] | None) -> None:
-    """BadInput, naming licences, sources and numbers of rows, where a row stands under anything
-    that `allow` does not name (any usual spelling); None allows everything."""
+    """Check that `allow` names every licence of every row, in any usual spelling. None allows
+    everything. BadInput names the others with their sources and numbers of rows."""
     if allow is None:
         return
     allowed = {licence.name for name in allow for licence in split(name)}
@@ -137,19 +139,19 @@ def _terms_of(row: Kept) -> tuple[str, str, str]:
 
 
 def _by_role(row: Kept) -> list[tuple[str, str]]:
-    """What a row stands under, by who brings it. No teacher wrote the user's own rows, and no judge
-    chose them."""
+    """Return (role, terms) for everyone who brings terms to a row. No teacher wrote the user's own
+    rows, and no judge chose them."""
     terms_by_role = zip(ROLES, _terms_of(row), strict=True)
     return [(role, stated) for role, stated in terms_by_role if stated or role == "seed"]
 
 
 def _normalise(stated: str) -> str:
-    """A list of licences in one spelling."""
+    """Write a list of licences in one spelling."""
     return ", ".join(licence.name for licence in split(stated))
 
 
 def _text_licences(row: Kept) -> set[Licence]:
-    """The licences of a row's text: its seeds' and its teacher's."""
+    """Return the licences of a row's text: its seeds' and its teacher's."""
     return {lic for role, stated in _by_role(row) if role != "judge" for lic in split(stated)}
 
 
@@ -158,7 +160,7 @@ def _has_both(pair: Sequence[str], licences: Iterable[Licence]) -> bool:
 
 
 def _count_roles(rows: Sequence[Kept]) -> Counter[tuple[Licence, str]]:
-    """How many rows stand under each licence, by the role that brings it."""
+    """Count the rows under each licence, by the role that brings it."""
     role_counts: Counter[tuple[Licence, str]] = Counter()
     for row in rows:
         for role, stated in _by_role(row):
@@ -169,7 +171,7 @@ def _count_roles(rows: Sequence[Kept]) -> Counter[tuple[Licence, str]]:
 def _answer(
     role_counts: Mapping[tuple[Licence, str], int], use: Literal["commercial", "sharing"]
 ) -> dict[str, Any]:
-    """The strictest answer, the licences that give it, and why."""
+    """Return the strictest answer on one use, the licences that give it, and the reason."""
     worst = _worst(getattr(licence, use) for licence, _ in role_counts)
     if worst == "yes":
         return {"answer": "yes", "by": [], "reason": "every licence and every term in it allows it"}
@@ -199,9 +201,10 @@ def _rows(number: int) -> str:
 
 
 def of_source(account: Mapping[str, Any]) -> dict[str, Any]:
-    """What `joined` wants to know of a source by its source.json: repositories state their licence,
-    the invented world is CC0-1.0, what is grown here the project's own; a user's files state
-    nothing."""
+    """Return what `combine` needs to know of a source, by its source.json.
+
+    A repository states its licence. The invented world is CC0-1.0, and a base grown here has the
+    project's licence. A user's files state none."""
     default = {"world": "CC0-1.0", "grown": "Apache-2.0"}.get(account["source"], "")
     stated = [part["licence"] for part in account.get("parts", [])]
     licences = [
@@ -217,9 +220,12 @@ def of_source(account: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def combine(parts: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """What weights stand under that were made from `parts` (name -> licences.json, or
-    `of_source`): the strictest `text` of them, and the strictest answers with their reasons.
-    Whether weights are a work derived from their data is open; this takes it that they are."""
+    """Return the terms of weights that were made from `parts` (name -> licences.json, or
+    `of_source`).
+
+    These are the strictest `text` of the parts, and the strictest answers with their reasons. It is
+    an open question whether weights are a work derived from their data. Here they are taken to be
+    one."""
     texts = [find_licence(name) for part in parts.values() for name in part["texts"]]
     combined: dict[str, Any] = {
         "text": strictest([find_licence(part["text"]) for part in parts.values()]).name,

@@ -1,8 +1,8 @@
 """Licences by name: every usual spelling of one is the same licence, and none is guessed.
 
-A licence has its SPDX id as name, a provider's terms of use are called `PROVIDER-terms`. A text of
-which a single word is not understood is an unknown licence. It counts as stricter than any other.
-"""
+A licence has its SPDX id as name. A provider's terms of use are called `PROVIDER-terms`. A text
+with a single word that is not understood is an unknown licence, which counts as stricter than any
+other."""
 
 import re
 import unicodedata
@@ -17,9 +17,10 @@ UNKNOWN = "unknown"  # the Hub's word for it
 
 
 class Licence(NamedTuple):
-    """`name` is the SPDX id. `commercial`: may what is made with it be used to earn money;
-    `sharing`: may a set that is made with it be passed on; `reason`: why one of the two is no plain
-    yes. `hub`: its name in a card's front matter on the Hugging Face Hub."""
+    """A licence and its answers. `name` is the SPDX id. `commercial` says whether what is made with
+    it may be used to earn money. `sharing` says whether a set made with it may be passed on.
+    `reason` explains an answer that is no plain yes. `hub` is its name in a card's front matter on
+    the Hugging Face Hub."""
 
     name: str
     commercial: Answer
@@ -31,12 +32,12 @@ class Licence(NamedTuple):
 
     @property
     def is_known(self) -> bool:
-        """False for a text that names no licence of the table below."""
+        """False for a text that names no licence that this module knows."""
         return self.hub != UNKNOWN
 
     @property
     def strictness(self) -> tuple[bool, int, int, bool, bool, str]:
-        """Sorts licences from free to strict, unknown ones last; the name breaks ties."""
+        """A sort key from free to strict, with unknown licences last. The name breaks ties."""
         answers = STRICTNESS[self.commercial], STRICTNESS[self.sharing]
         return (not self.is_known, *answers, self.share_alike, self.attribution, self.name)
 
@@ -209,7 +210,7 @@ _ADDRESSES: tuple[tuple[str, Callable[[re.Match[str]], str]], ...] = (
 
 
 def _replace_addresses(stated: str) -> str:
-    """A text in which the address of a licence is replaced by its name."""
+    """Replace the address of a licence in a text by its name."""
     text = unicodedata.normalize("NFKC", stated).lower()
     for pattern, name in _ADDRESSES:
         text = re.sub(rf"<?https?://(?:www\.)?{pattern}>?", name, text)
@@ -217,9 +218,9 @@ def _replace_addresses(stated: str) -> str:
 
 
 def _key(stated: str) -> str:
-    """A licence's name as a key: case, spacing, filler words, an unknown address in brackets and
-    who put it into the public domain are gone. Any other word stays: it may take back what the name
-    gives."""
+    """Return a licence's name as a key, without case, spacing and filler words. Also dropped are an
+    unknown address in brackets and the name of whoever put a work into the public domain. Any other
+    word stays: it may take back what the name gives."""
     text = re.sub(r"\(https?://[^()\s]{1,200}\)", " ", _replace_addresses(stated)).strip()
     text = re.sub(r"\A\w{1,40}:\s?(?=public domain\Z)", "", text)
     text = re.sub(r"(?<=non)[- ](?=commercial)|(?<=share)[- ](?=alike)", "", text)
@@ -236,9 +237,10 @@ _KNOWN = {_key(name): licence for licence, others in _TABLE for name in (licence
 
 @cache
 def find_licence(stated: str) -> Licence:
-    """The licence that `stated` names in any usual spelling; one of unknown answers otherwise."""
-    if found := _single(stated):
-        return found
+    """Return the licence that `stated` names in any usual spelling, or a licence of unknown
+    answers."""
+    if licence := _single(stated):
+        return licence
     name = " ".join(stated.split()) or "not stated"
     reason = "no licence is stated, or none that bezoar/filtering/spdx.py knows"
     return Licence(name, "unknown", "unknown", False, False, reason, UNKNOWN)
@@ -286,7 +288,8 @@ MOST = 4  # pieces between commas that may be one licence
 
 
 def split(stated: str) -> list[Licence]:
-    """The licences of a list "A, B" or of an SPDX expression, in order. Of "A OR B" the freer."""
+    """Return the licences of a list "A, B" or of an SPDX expression, in order. "A OR B" stands for
+    the freer of the two."""
     pieces = [piece for piece in re.split(r"\s*[,;|\n]\s*", stated.strip()) if piece] or [""]
     listed: list[Licence] = []
     while pieces:
@@ -305,7 +308,7 @@ def split(stated: str) -> list[Licence]:
 
 
 def _expression(text: str) -> list[Licence] | None:
-    """The licences of one SPDX expression; None where a part of it is unknown."""
+    """Return the licences of one SPDX expression, or None where a part of it is unknown."""
     text = text.strip()
     if single := _single(text):
         return [single]
@@ -323,7 +326,7 @@ def _expression(text: str) -> list[Licence] | None:
 
 
 def _combine(parts: list[list[Licence] | None], word: str) -> list[Licence] | None:
-    """The licences of all parts, or of the freest where they stand for choice."""
+    """Return the licences of all parts, or those of the freest part where `word` is OR."""
     readable = [part for part in parts if part]
     if len(readable) < len(parts):
         return None
@@ -333,7 +336,7 @@ def _combine(parts: list[list[Licence] | None], word: str) -> list[Licence] | No
 
 
 def _split_outside_brackets(text: str, word: str) -> list[str]:
-    """The parts of `text` between matches of `word` that stand in no brackets."""
+    """Split `text` at the matches of `word` that stand in no brackets."""
     parts, start = [], 0
     for match in re.finditer(word, text, re.IGNORECASE):
         before = text[: match.start()]
@@ -344,7 +347,7 @@ def _split_outside_brackets(text: str, word: str) -> list[str]:
 
 
 def strictest(licences: Sequence[Licence]) -> Licence:
-    """The one that allows least. A licence that nobody knows allows less than any known one."""
+    """Return the licence that allows least. An unknown licence allows less than any known one."""
     return max(licences, key=lambda licence: licence.strictness)
 
 
@@ -371,7 +374,8 @@ _CC_VERSIONS = ("1.0", "2.0", "2.1", "2.5", "3.0", "4.0")
 
 
 def unjoinable(licences: Iterable[Licence]) -> list[tuple[str, str]]:
-    """Pairs of these that no single licence satisfies, so that no one work can be made of both.
+    """Return pairs of these licences that no single licence satisfies. No one work can be made of
+    both.
 
     One of each pair asks for share alike. The other does so too, or forbids commercial use."""
     bound = {
@@ -394,7 +398,7 @@ def _can_join(first: Licence, second: Licence) -> bool:
 
 
 def _onward_licences(name: str) -> set[str]:
-    """The licences under which what is made from `name` may be passed on."""
+    """Return the licences under which what is made from `name` may be passed on."""
     base = re.sub(r"-(?:only|or-later)\Z", "", name)
     onward = {base, *_ONWARD.get(name, ()), *_ONWARD.get(base, ())}
     if match := re.fullmatch(r"(CC-BY(?:-NC)?-SA)(?:-(\d\.\d))?(?:-[A-Z]+)?", name):

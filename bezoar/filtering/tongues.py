@@ -1,4 +1,4 @@
-"""In which languages the rows of a set may be, in which they are, and which checks know none."""
+"""The languages of a set: those allowed, those of its rows, and the checks that are off for some."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,8 +14,8 @@ FETCHED = Path("data/fetch")
 
 
 class Speech(NamedTuple):
-    """What params.yaml asks for (`wanted`), the seeds counted by language, and what rows may be in
-    after that (None: any)."""
+    """The languages of a set's seeds. `setting` is that of params.yaml, `seeds` counts the seeds by
+    language, and `allowed` are the languages that rows may be in (None: any)."""
 
     setting: str | list[str]
     seeds: dict[str, int]
@@ -23,7 +23,7 @@ class Speech(NamedTuple):
 
 
 def seed_languages(source: str, params: Gates) -> Speech:
-    """Read the languages of a scheme's seeds."""
+    """Read the seeds of data/fetch/`source` and return their languages."""
     if source == "flan":
         queries = read_jsonl(FETCHED / "flan/queries.jsonl", Query)
         texts = [f"{query.query}\n{query.target}" for query in queries]
@@ -38,7 +38,7 @@ def seed_languages(source: str, params: Gates) -> Speech:
 def describe(
     speech: Speech, samples: Sequence[Sample], kept_rows: Sequence[Sample]
 ) -> dict[str, Any]:
-    """Tell the languages of a set, as languages.json holds them."""
+    """Return languages.json of a set: languages allowed, of its seeds and of its rows."""
     rows = {
         name: languages.of_texts([f"{row.instruction}\n{row.response}" for row in listed])
         for name, listed in (("generated", samples), ("kept", kept_rows))
@@ -57,7 +57,7 @@ def describe(
 def write(
     name: str, speech: Speech, samples: Sequence[Sample], kept_rows: Sequence[Sample]
 ) -> dict[str, Any]:
-    """Write languages.json of a scheme's set, and return what it holds."""
+    """Write languages.json of a scheme's set, and return it."""
     description = describe(speech, samples, kept_rows)
     write_json(f"data/filter/{name}/languages.json", description)
     return description
@@ -70,7 +70,7 @@ def tell(name: str, speech: Speech, samples: Sequence[Sample], kept_rows: Sequen
 
 
 def summary_line(description: Mapping[str, Any], kept_count: int, generated: int) -> str:
-    """Tell the languages of a set in one line."""
+    """Return languages.json in one line for a reader."""
     allowed = "any" if description["allowed"] == "any" else languages.listed(description["allowed"])
     kept_languages = {
         languages.name(s) or "not told": n for s, n in description["rows"]["kept"].items()

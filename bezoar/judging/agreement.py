@@ -1,11 +1,12 @@
-"""How far judges agree (OpenBezoar, appendix D, after the MT-Bench paper): the chance that judges
-of two kinds, on a random question and pair of models, say the same.
+"""Measures the agreement of judges (OpenBezoar, appendix D, after the MT-Bench paper).
 
-S1 takes all votes, with win and tie as values (chance: 1/3); S2 only comparisons in which both
-judges name a winner (chance: 1/2). A record is a turn of a question and two models. The study may
-be held on all records, or on those on which every set of judgements has a verdict: each machine's
-is a set, and so are the votes of people, whether they wrote the question or not.
-"""
+It is the chance that judges of two kinds give the same verdict on a random question and pair of
+models. S1 takes all votes, with win and tie as values (chance: 1/3). S2 takes only comparisons in
+which both judges name a winner (chance: 1/2).
+
+A record is one turn of a question with two models. The study takes all records, or those on which
+every set of judgements has a verdict. Each machine's verdicts are one set. The votes of people are
+another, the questions' authors included."""
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -25,7 +26,7 @@ Outcome = Literal["first", "second", "tie"]
 
 
 class Key(NamedTuple):
-    """What is voted on; the models stand in alphabetical order."""
+    """A question and two models to vote on. The models stand in alphabetical order."""
 
     question_id: int
     first: str
@@ -33,7 +34,7 @@ class Key(NamedTuple):
 
 
 class Item(NamedTuple):
-    """A record: a turn of what is voted on."""
+    """A record: one turn of a key."""
 
     key: Key
     turn: Literal[1, 2]
@@ -47,7 +48,7 @@ class Voice(NamedTuple):
 
 
 class Comparison(NamedTuple):
-    """What two judges said of one key."""
+    """The votes of two judges on one key."""
 
     key: Key
     a: Outcome
@@ -55,7 +56,7 @@ class Comparison(NamedTuple):
 
     @property
     def question_id(self) -> int:
-        """The question that both looked at."""
+        """The question that both judges looked at."""
         return self.key.question_id
 
 
@@ -66,8 +67,8 @@ Row = dict[str, str | int | float | None]
 
 
 def records(votes: Sequence[Vote], scope: Literal["intersection", "all"]) -> frozenset[Item]:
-    """The records of the study: those on which every set of judgements has a verdict, or all that
-    any of them has."""
+    """Return the records of the study. With "intersection" they are those on which every set of
+    judgements has a verdict, with "all" those on which any set has one."""
     sets: dict[str, set[Item]] = defaultdict(set)
     for vote in votes:
         name = kind(vote.judge)
@@ -80,36 +81,36 @@ def records(votes: Sequence[Vote], scope: Literal["intersection", "all"]) -> fro
 
 
 def votes_on(votes: Sequence[Vote], among: Collection[Item]) -> list[Vote]:
-    """The votes on these records."""
+    """Return the votes on these records."""
     return [vote for vote in votes if _item(vote) in among]
 
 
 def judgements(votes: Sequence[Vote], grades: Sequence[Grade], tie_margin: float) -> list[Vote]:
-    """The judgements that a source brings: votes, and grades as votes. Grades count where the votes
-    have a record too; where there are no votes, between every two models."""
+    """Return a source's votes together with its grades as votes. With votes, only grades on their
+    records count. Without votes, grades count between every two models."""
     items = {_item(vote) for vote in votes}
     grade_votes = from_grades(grades, tie_margin)
     return [*votes, *(votes_on(grade_votes, items) if votes else grade_votes)]
 
 
 class Put(NamedTuple):
-    """What of the agreement study is put to our judge: two models' answers to a question, and the
-    turns of them on which others have a verdict."""
+    """A question of the agreement study that is put to our judge. It has two models' answers, and
+    the turns on which others have a verdict."""
 
     pair: tuple[Answers, Answers]
     turns: tuple[Literal[1, 2], ...]
 
     @property
     def name(self) -> str:
-        """What its requests are filed under."""
+        """The name under which its requests are filed."""
         return f"{self.pair[0].question_id}/{self.pair[0].model}/{self.pair[1].model}"
 
 
 def puts(
     among: Collection[Item], answers: Sequence[Answers], limit: int | None
 ) -> tuple[list[Put], int]:
-    """The records as pairs of answers, at most `limit`, spread over all; and how many pairs are
-    left out, because the answers are not there."""
+    """Return the records as pairs of answers, at most `limit` of them, spread over all. Also return
+    how many pairs are left out for lack of answers."""
     answers_of = {(answer.question_id, answer.model): answer for answer in answers}
     turns_of: dict[Key, list[Literal[1, 2]]] = defaultdict(list)
     for key, turn in sorted(among):
@@ -127,8 +128,9 @@ def puts(
 def describe(
     votes: Sequence[Vote], judged: Sequence[Vote], among: Collection[Item]
 ) -> dict[str, Any]:
-    """The study in numbers: `records` by turn, `judged` of them by our grader, the `models` in
-    them, `votes` by kind of judge, and the groups of the paper that are `absent`."""
+    """Return the numbers of the study. `records` counts them by turn, `judged` those that our
+    grader judged, and `votes` the votes by kind of judge. `models` are the models in the records,
+    `absent` the groups of the paper without votes."""
     counts = Counter(kind(vote.judge) for vote in votes_on(votes, among))
     return {
         "records": {str(turn): sum(item.turn == turn for item in among) for turn in (1, 2)},
@@ -146,13 +148,16 @@ def describe(
 
 
 def table(votes: Sequence[Vote], seed: int) -> list[Row]:
-    """S1, S2, their 95 % intervals and Cohen's kappa for every two kinds of judges that voted on
-    the same keys, per turn: {turn, a, b, s1, s1_agree, s1_n, s1_low, s1_high, s2, ..., kappa}:
-    `s1_agree` of `s1_n` votes agree; no interval (None) where all is of one question.
+    """Return S1, S2, their 95 % intervals and Cohen's kappa, for each turn and every two kinds of
+    judges that voted on the same keys.
 
-    Votes of two kinds are compared each with each, within a kind each two of different judges.
-    `human_majority` says what more people say than anything else, and tie where no answer leads; it
-    is not compared with the people it is made of. `seed` is the bootstrap's."""
+    A row is {turn, a, b, s1, s1_agree, s1_n, s1_low, s1_high, s2, ..., kappa}: `s1_agree` of `s1_n`
+    pairs of votes agree. The interval is None where all votes are on one question.
+
+    Each vote of one kind is compared with each vote of the other. Within a kind each two votes of
+    different judges are compared. `human_majority` is the most frequent vote of people, or a tie
+    where none leads. It is not compared with the people it is made of. `seed` is the bootstrap's.
+    """
     return [
         {"turn": turn, "a": a, "b": b, **_measure(comparisons, a == b, seed)}
         for turn, a, b, comparisons in _comparisons(votes)
@@ -160,9 +165,10 @@ def table(votes: Sequence[Vote], seed: int) -> list[Row]:
 
 
 def breakdown(votes: Sequence[Vote], category_of: Mapping[int, str]) -> list[Row]:
-    """How far our grader agrees with each other kind, by category and by pair of models: {by, of,
-    turn, a, b, s1, s1_agree, s1_n, s2, s2_agree, s2_n}. Where it judged nothing, every two kinds.
-    """
+    """Return how far our grader agrees with each other kind, by category and by pair of models. A
+    row is {by, of, turn, a, b, s1, s1_agree, s1_n, s2, s2_agree, s2_n}.
+
+    If our grader judged nothing, every two kinds are compared."""
     groups = [group for group in _comparisons(votes) if group[1] != group[2]]
     rows: list[Row] = []
     for turn, a, b, comparisons in [group for group in groups if group[1] == GRADER] or groups:
@@ -185,7 +191,7 @@ def breakdown(votes: Sequence[Vote], category_of: Mapping[int, str]) -> list[Row
 
 
 def _comparisons(votes: Sequence[Vote]) -> Iterator[tuple[int, str, str, list[Comparison]]]:
-    """(turn, one kind of judge, another or the same one, what they said of the same keys)."""
+    """Yield (turn, a kind of judge, the same or another kind, their comparisons of the same keys)."""
     for turn in (1, 2):
         voices = _voices(vote for vote in votes if vote.turn == turn)
         kinds = sorted({name for by_kind in voices.values() for name in by_kind}, key=_place)
@@ -201,16 +207,20 @@ def biases(
     seed: int,
     graded: Collection[str] = (),
 ) -> list[Row]:
-    """What sways each kind of judge: {judge, bias, share, n, low, high, people, people_n}, shares
-    of votes with a 95 % interval (None where they are on one question alone).
+    """Measure the biases of each kind of judge: {judge, bias, share, n, low, high, people,
+    people_n}. Shares are shares of votes, with a 95 % interval (None where all votes are on one
+    question).
 
-    Of the votes that name a winner: verbosity, the longer answer wins, by `lengths` of (question,
-    model, turn); self_preference, the judge's own model wins, of the votes on it, by `own` of judge
-    -> model; first_shown, it wins, which half would, where the judge saw one order (not those of
-    `graded`, who saw an answer alone). Of all votes, where it saw both: inconsistent, the order
-    decided. `people` is the share of people's votes on
-    the same questions, models and turns: what is alike there is no bias of the judge's.
-    """
+    Among the votes that name a winner: `verbosity` is how often the longer answer wins. `lengths`
+    has characters by (question, model, turn). `self_preference` is how often the judge's own model
+    wins, of the votes on it. `own` names that model by judge. `first_shown` is how often the answer
+    shown first wins (0.5 is unbiased). It is measured where the judge saw one order, but not for
+    those of `graded`, who saw each answer alone.
+
+    Among all votes of a judge that saw both orders: `inconsistent` is how often the order decided.
+
+    `people` is the same share among human votes on the same questions, models and turns. As far as
+    the two shares are alike, the judge has no bias of its own."""
     by_kind: dict[str, list[Vote]] = defaultdict(list)
     people: dict[tuple[Key, int], list[Vote]] = defaultdict(list)
     for vote in votes:
@@ -274,8 +284,8 @@ def _won(model: str, vote: Vote) -> bool | None:
 
 
 def flat_metrics(rows: Sequence[Row]) -> dict[str, float | int | None]:
-    """The table as metrics, `A_B_s1_turn_1`: the rows of our grader, or of all judges where it
-    graded nothing that others voted on."""
+    """Return the table as metrics named `A_B_s1_turn_1`: the rows of our grader, or all rows where
+    it graded nothing that others voted on."""
     grader_rows = [row for row in rows if GRADER in (row["a"], row["b"])] or rows
     metrics: dict[str, float | int | None] = {"comparisons": 0}
     for row in grader_rows:
@@ -288,9 +298,9 @@ def flat_metrics(rows: Sequence[Row]) -> dict[str, float | int | None]:
 
 
 def from_grades(grades: Sequence[Grade], tie_margin: float) -> list[Vote]:
-    """Single grades as votes of their judge between every two models: the higher grade wins, grades
-    at most `tie_margin` apart tie. Turns without a grade have no vote; of a turn that is graded
-    twice the last grade counts."""
+    """Turn single grades into votes of their judge between every two models. The higher grade wins,
+    and grades at most `tie_margin` apart tie. A turn without a grade has no vote. If a turn is
+    graded twice, the last grade counts."""
     scores: dict[tuple[str, int, Literal[1, 2]], dict[str, float]] = defaultdict(dict)
     for grade in grades:
         if grade.score is not None:
@@ -314,8 +324,8 @@ def from_grades(grades: Sequence[Grade], tie_margin: float) -> list[Vote]:
 
 
 def kind(judge: str) -> str:
-    """The kind that a judge belongs to: people are `human`, who wrote the question is `author`;
-    any other judge is its own kind."""
+    """Return the kind that a judge belongs to. People are `human`, those who wrote the question are
+    `author`, and any other judge is its own kind."""
     name = judge.removeprefix("simulated_")
     return next((k for start, k in _PEOPLE.items() if name.startswith(start)), judge)
 
@@ -324,15 +334,15 @@ _PEOPLE = {"expert": HUMAN, "author": AUTHOR}
 
 
 def _place(name: str) -> tuple[int, bool, str]:
-    """Our grader first, then other machines, those that grade singly before the others, then
-    people: as the paper has them."""
+    """Return a key that sorts kinds as the paper does: our grader first, then other machines (those
+    that grade single answers first), then people."""
     order = (GRADER, AUTHOR, HUMAN, MAJORITY)
     place = (0, 2, 3, 4)[order.index(name)] if name in order else 1
     return place, not name.endswith("single"), name
 
 
 def _voices(votes: Iterable[Vote]) -> dict[Key, dict[str, list[Voice]]]:
-    """Votes by key and kind, turned so that the models stand in order."""
+    """Return votes by key and kind, each turned so that the models stand in alphabetical order."""
     voices: dict[Key, dict[str, list[Voice]]] = defaultdict(lambda: defaultdict(list))
     for vote in votes:
         outcome: Outcome = "tie"
@@ -377,7 +387,8 @@ def _measure(comparisons: list[Comparison], same_kind: bool, seed: int) -> Row:
 
 
 def _count_agreement(comparisons: Sequence[Comparison]) -> Row:
-    """Of what was said in S1 and S2: the share that agrees, how many agree, how many there are."""
+    """Return for S1 and S2 the share of comparisons that agree, their number, and the number of
+    all."""
     row: Row = {}
     for name, among in (("s1", comparisons), ("s2", _decided(comparisons))):
         agree = sum(c.a == c.b for c in among)
@@ -391,8 +402,8 @@ def _decided(comparisons: Sequence[Comparison]) -> list[Comparison]:
 
 
 def kappa(a: Sequence[str], b: Sequence[str]) -> float | None:
-    """Cohen's kappa, the agreement beyond chance, of two judges' labels of the same n > 0 things;
-    None where chance alone gives full agreement."""
+    """Return Cohen's kappa, the agreement beyond chance, of two judges' labels of the same n > 0
+    things. It is None where chance alone gives full agreement."""
     n, ours, theirs = len(a), Counter(a), Counter(b)
     chance = sum(ours[label] * theirs[label] for label in ours) / n**2
     same = sum(x == y for x, y in zip(a, b, strict=True)) / n
@@ -400,6 +411,7 @@ def kappa(a: Sequence[str], b: Sequence[str]) -> float | None:
 
 
 def _kappa(comparisons: list[Comparison], same_kind: bool) -> float | None:
-    """Within a kind the two sides are interchangeable and share their marginals."""
+    """Return Cohen's kappa. Within a kind the two sides are interchangeable, so they share their
+    marginals."""
     a, b = [c.a for c in comparisons], [c.b for c in comparisons]
     return kappa(a + b, b + a) if same_kind else kappa(a, b)

@@ -1,5 +1,7 @@
-"""Whether two checkpoints' scores differ by more than chance, compared item by item: what both find
-easy or hard cancels out, so a paired interval is narrower than one from two standard errors."""
+"""Tests of the difference between two checkpoints' scores, compared item by item.
+
+Items that both find easy or hard cancel out, so a paired interval is narrower than one from two
+standard errors."""
 
 import math
 from collections import defaultdict
@@ -25,14 +27,16 @@ class Difference(NamedTuple):
 
     @property
     def real(self) -> bool:
-        """The interval leaves out zero, and there are enough items to trust it."""
+        """True where the interval leaves out zero, and there are enough items to trust it."""
         return self.n >= FEWEST and (self.low > 0 or self.high < 0)
 
 
 def paired_change(before: Mapping[str, float], after: Mapping[str, float]) -> Difference | None:
-    """How much higher `after` scores than `before`, by item, on the items that both have; scores
-    may be 0 and 1 or lie between. The interval is the normal approximation: 1.96 standard errors of
-    the mean, from the standard deviation of the differences. None for fewer than two items."""
+    """Return how much higher `after` scores than `before`, item by item, on the items that both
+    have. Return None for fewer than two items.
+
+    Scores may be 0 and 1 or lie between. The interval is the normal approximation: 1.96 standard
+    errors of the mean, from the standard deviation of the differences."""
     moved = [after[item] - score for item, score in before.items() if item in after]
     if len(moved) < 2:
         return None
@@ -41,15 +45,16 @@ def paired_change(before: Mapping[str, float], after: Mapping[str, float]) -> Di
 
 
 def standard_error(values: list[float]) -> float:
-    """Of the mean of at least two values."""
+    """Return the standard error of the mean of at least two values."""
     mean = math.fsum(values) / len(values)
     variance = math.fsum((value - mean) ** 2 for value in values) / (len(values) - 1)
     return math.sqrt(variance / len(values))
 
 
 def bootstrap(values: Iterable[tuple[int, float]], seed: int) -> tuple[float, float] | None:
-    """95 % percentile interval of the mean of (question, value), over questions: what is told of
-    one question (its two turns) is not independent of each other. None for fewer than two."""
+    """Return the 95 % percentile interval of the mean of (question, value), resampled by question.
+    Values of one question (its two turns) are not independent. None for fewer than two questions.
+    """
     by_question: dict[int, list[float]] = defaultdict(list)
     for question, value in values:
         by_question[question].append(value)
@@ -67,8 +72,8 @@ def _interval_of_means(
 def bootstrap_interval(
     questions: Sequence[T], measure: Callable[[list[T]], float], seed: int
 ) -> tuple[float, float] | None:
-    """95 % percentile interval of `measure` over what is told of each question, all of one question
-    drawn together. None for fewer than two questions."""
+    """Return the 95 % percentile interval of `measure`, resampled by question. Each element of
+    `questions` has all values of one question. None for fewer than two questions."""
     if len(questions) < 2:
         return None
     rng = Random(seed)
@@ -84,7 +89,8 @@ def _mean(sums: list[tuple[float, int]]) -> float:
 def bootstrap_change(
     before: Mapping[tuple[int, int], float], after: Mapping[tuple[int, int], float], seed: int
 ) -> Difference | None:
-    """As `paired`, by (question, turn): the interval is `bootstrap`'s, and `n` counts questions."""
+    """Return the same as `paired_change`, by (question, turn). The interval is that of `bootstrap`,
+    and `n` counts questions."""
     moved = [(key[0], after[key] - score) for key, score in before.items() if key in after]
     if (interval := bootstrap(moved, seed)) is None:
         return None

@@ -1,9 +1,9 @@
-"""Ask whether a judge is better than a coin: it is put real rows of which the truth is known.
+"""Checks whether a judge is better than a coin: it is asked about real rows with known answers.
 
 A row is a seed of the run, shown once with its own answer and once with another row's. The other
-rows' answers are the same ones, each moved on by a row. So each answer is right once and wrong
-once, and a taste for long or fluent answers tells nothing. Ours: the paper takes its judge's word.
-"""
+answers are the same ones, each moved on by a row. So each answer is right once and wrong once, and
+a judge that likes long or fluent answers gains nothing by it. Ours: the paper trusts its judge
+unchecked."""
 
 import re
 import sys
@@ -57,15 +57,16 @@ class Row(NamedTuple):
 
 @dataclass(frozen=True)
 class _Fact:
-    """A seed's question and answer, with the words by which it is told from others. Most of
-    thousands of seeds are never looked at, so the words are taken where they are first wanted."""
+    """A seed's question and answer, with the words that tell it from others. Most of thousands of
+    seeds are never looked at, so the words are computed only when they are needed."""
 
     question: str
     answer: str
 
     @cached_property
     def of_question(self) -> frozenset[str]:
-        """The words of the question; short words are those that any two questions share."""
+        """The words of the question. Short words are left out, because any two questions share
+        them."""
         words = _words(self.question)
         return frozenset(word for word in words if len(word) > 3) or words
 
@@ -76,11 +77,11 @@ class _Fact:
 
     @property
     def short(self) -> bool:
-        """Whether the answer has fewer than WORDY different words."""
+        """True where the answer has fewer than WORDY different words."""
         return len([*islice(_distinct_words(self.answer), WORDY)]) < WORDY
 
     def alike(self, neighbour: "_Fact") -> bool:
-        """Whether the answer to one may be right for the other."""
+        """Say whether the answer to one may be right for the other."""
         return (
             self.of_answer <= neighbour.of_answer
             or neighbour.of_answer <= self.of_answer
@@ -90,9 +91,11 @@ class _Fact:
 
 
 def draw(seeds: Iterable[Seed | Query], params: Known) -> list[Row]:
-    """At most `how.rows` rows in a ring, where each row's other answer is the next one's own. Two
-    neighbours neither ask nor answer nearly the same. Rows without an answer are passed over, those
-    with a short one come last."""
+    """Draw at most `params.rows` rows in a ring, where each row's other answer is the next row's
+    own.
+
+    Two neighbours have neither nearly the same question nor nearly the same answer. Seeds without
+    an answer are passed over. Those with a short one come last."""
     facts = [fact for seed in seeds if (fact := _fact(seed))]
     Random(params.seed).shuffle(facts)
     facts.sort(key=lambda fact: fact.short)
@@ -143,8 +146,8 @@ def _jaccard(a: frozenset[str], b: frozenset[str]) -> float:
 
 @dataclass(frozen=True)
 class Check:
-    """The rows that a judge is asked about: none where the check is off (`how` is None) or where
-    `source` holds too few of them, `had`."""
+    """The rows with known answers that a judge is asked about. There are none where the check is
+    off (`params` is None), or where `source` has too few usable rows. `had` is how many it has."""
 
     params: Known | None
     source: str
@@ -152,13 +155,15 @@ class Check:
     rows: list[Row]
 
     def rounds(self, jobs: Sequence[T]) -> list[Sequence[T]]:
-        """What is asked beside the rows, round by round: all at once, or nothing at first where the
-        stage may stop. The ledger answers the rows in the second round."""
+        """Split the other `jobs` of the stage into rounds. There is one round with all jobs. If the
+        stage may stop because of the check, an empty round comes before it. The ledger answers the
+        rows in the second round."""
         stops = self.params is not None and self.params.below == "stop" and self.rows
         return [[], jobs] if stops else [jobs]
 
     def samples(self, explained: bool) -> list[Sample]:
-        """A sample for each answer of each row; `explained`: its own answer is the expected one."""
+        """Return a sample for each answer of each row. With `explained` the row's own answer is the
+        expected one."""
         return [
             Sample(
                 id=_name(index, side),
@@ -189,8 +194,8 @@ class Check:
 
     @property
     def pairs(self) -> list[Pair]:
-        """Both answers of each row, the own one first. The second turn is empty: a rule decides
-        there, and nobody is asked."""
+        """Both answers of each row, its own first. The second turn is empty: there a rule decides,
+        and no grader is asked."""
         return [
             (_answers(id, "own", row.own), _answers(id, "other", row.other))
             for id, row in self._numbered()
@@ -201,13 +206,13 @@ class Check:
 
     @property
     def answers(self) -> list[Answers]:
-        """Those of `pairs`, one after the other."""
+        """The answers of `pairs`, one after the other."""
         return [answers for pair in self.pairs for answers in pair]
 
     def of_verdicts(self, judged: Mapping[str, Verdict], scale: int) -> Metrics:
-        """Metrics of a judge's verdicts, by the ids of `samples`: those of `_ranked`, and the share
-        of either side's answers that it accepts. An accepted answer stands above a rejected one,
-        then the rating counts."""
+        """Return metrics of a judge's verdicts, by the ids of `samples`: those of `_ranked`, and
+        for either side the share of answers that it accepts. An accepted answer ranks above a
+        rejected one, then the rating counts."""
         rows = [
             {side: judged.get(_name(index, side)) for side in SIDES}
             for index in range(len(self.rows))
@@ -226,7 +231,7 @@ class Check:
         }
 
     def of_grades(self, grades: Iterable[Grade]) -> Metrics:
-        """Metrics of a grader's grades of `answers`: those of `_ranked`."""
+        """Return metrics of a grader's grades of `answers`: those of `_ranked`."""
         first = [grade for grade in grades if grade.turn == 1]
         scores = {(grade.question_id, grade.model): grade.score for grade in first}
         # a row that was not put to the grader says nothing of it
@@ -240,9 +245,9 @@ class Check:
         )
 
     def of_comparisons(self, comparisons: Iterable[Comparison]) -> Metrics:
-        """Metrics of a grader's comparisons of `pairs`. `known_auc` is how often the own answer
-        wins, a tie or what the order decided as a half; `known_order`, how often the order decided,
-        of the pairs that were read both ways round."""
+        """Return metrics of a grader's comparisons of `pairs`. `known_auc` is how often the row's
+        own answer wins. A tie counts as a half, and so does a comparison that the order decided.
+        `known_order` is how often the order decided, of the pairs read in both orders."""
         first = [comparison for comparison in comparisons if comparison.turn == 1]
         winner_of = {comparison.question_id: comparison.winner for comparison in first}
         left_out = {comparison.question_id for comparison in first if comparison.status in UNSAID}
@@ -257,8 +262,8 @@ class Check:
         ) | {"known_order": _share([winner == "inconsistent" for winner in decided])}
 
     def _ranked(self, worth: Sequence[tuple[float | None, float | None]]) -> Metrics:
-        """Metrics of what a row's own answer and another's are worth, None where no word of it
-        could be read."""
+        """Return metrics of the worth of each row's own answer and of its other answer. A worth is
+        None where no reply could be read."""
         return self._metrics(
             auc(worth) if worth else None,
             bootstrap_interval(worth, auc, self._seed),
@@ -268,8 +273,9 @@ class Check:
     def _metrics(
         self, value: float | None, interval: tuple[float, float] | None, read: float | None
     ) -> Metrics:
-        """`known_rows`, how many the source has, None where nobody asks; `known_auc` with its 95 %
-        interval, a bootstrap over rows; `known_read`, the share of what was asked that was read."""
+        """Return `known_rows`, `known_auc` with its 95 % interval (a bootstrap over rows), and
+        `known_read`. `known_rows` is how many rows the source has (None where the check is off),
+        `known_read` the share of replies that could be read."""
         low, high = interval or (None, None)
         return {
             "known_rows": None if self.params is None else self.had,
@@ -284,8 +290,8 @@ class Check:
         return self.params.seed if self.params else 0
 
     def tell(self, label: str, metrics: Metrics) -> None:
-        """Say on stderr that the check could not be made, or that the judge `where` is below the
-        line; BadInput there where the parameters say so."""
+        """Print on stderr that the check could not be made, or that the judge `label` is below the
+        least AUC. BadInput: it is below, and the parameters say to stop."""
         value = metrics["known_auc"]
         if self.params is None or (value is not None and value >= self.params.least_auc):
             return
@@ -320,14 +326,15 @@ class Check:
 
 
 def check(source: str, params: Known | None) -> Check:
-    """The check on the seeds of data/fetch/`source`; one of no rows where they are not there."""
+    """Return the check on the seeds of data/fetch/`source`. It has no rows where they are not
+    fetched."""
     if params is None:
         return Check(None, source, 0, [])
     return check_on(_read_seeds(f"data/fetch/{source}"), source, params)
 
 
 def check_on(seeds: Iterable[Seed | Query], source: str, params: Known | None) -> Check:
-    """The check on these seeds."""
+    """Return the check on these seeds."""
     rows = draw(seeds, params) if params else []
     return Check(
         params, f"data/fetch/{source}", len(rows), rows if len(rows) >= FEWEST_KNOWN else []
@@ -342,9 +349,9 @@ def _read_seeds(folder: str) -> list[Seed] | list[Query]:
 
 
 def auc(worth: Sequence[tuple[float | None, float | None]]) -> float:
-    """How often a row's own answer stands above another row's, over all own and all other answers,
-    a tie as a half. A reply that was not read (None) ties with everything: silence earns nothing.
-    """
+    """Return how often a row's own answer ranks above another row's, over all own and all other
+    answers. A tie counts as a half. A reply that was not read (None) ties with everything: silence
+    earns nothing."""
     others = sorted(other_worth for _, other_worth in worth if other_worth is not None)
     lead = sum(
         bisect_left(others, own_worth) - (len(others) - bisect_right(others, own_worth))
@@ -355,7 +362,7 @@ def auc(worth: Sequence[tuple[float | None, float | None]]) -> float:
 
 
 def separate(done: Iterable[tuple[object, Sequence[G]]]) -> tuple[list[G], list[G]]:
-    """What a grader said of the rows of a check, and of everything else."""
+    """Return a grader's grades of the rows of a check, and all its other grades."""
     everything = [grade for _, grades in done for grade in grades]
     return (
         [grade for grade in everything if grade.question_id < BELOW],
@@ -364,17 +371,18 @@ def separate(done: Iterable[tuple[object, Sequence[G]]]) -> tuple[list[G], list[
 
 
 def without_known(exchanges: Iterable[Exchange]) -> list[Exchange]:
-    """What was not said of the rows of a check."""
+    """Return the exchanges that are not about the rows of a check."""
     return [exchange for exchange in exchanges if not exchange.job.startswith(PREFIX)]
 
 
 def job_name(answers: Answers) -> str:
-    """What a grader's job is filed under: a question's number, or a known row and its side."""
+    """Return the name under which a grader's job is filed: a question's number, or a known row and
+    its side."""
     return _name_of(answers.question_id, answers.model)
 
 
 def pair_job_name(pair: Pair) -> str:
-    """As `name`, of a comparison."""
+    """Return the same name as `job_name` for a comparison."""
     return _name_of(pair[0].question_id, "both")
 
 
@@ -391,7 +399,7 @@ def _answers(id: int, model: str, text: str) -> Answers:
 
 
 def _not_asked(verdict: Verdict | None) -> bool:
-    """Whether the judge was not asked, or a server gave no reply."""
+    """Say whether the judge was not asked, or a server gave no reply."""
     return verdict is not None and verdict.rating is None and verdict.reason.startswith(UNSAID)
 
 

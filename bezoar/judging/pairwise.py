@@ -1,6 +1,5 @@
-"""Two models' answers side by side: which the judge calls better, shown both in both orders (the
-MT-Bench paper's pairwise comparison), and how often one beats a baseline (AlpacaEval's win rate).
-"""
+"""Compares two models' answers side by side. The judge sees both in both orders (the MT-Bench
+paper's pairwise comparison). The win rate is against a baseline (AlpacaEval's)."""
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -29,8 +28,9 @@ Metrics = dict[str, float | int | None]
 
 
 class Told(NamedTuple):
-    """What one turn's comparison is worth to the model, and by how many characters the model's
-    answer is the longer one; None where a rule decided, which has no taste for length."""
+    """The worth of one turn's comparison to the model, and the number of characters by which its
+    answer is longer. `longer` is None where a rule decided, for a rule has no preference for
+    length."""
 
     question_id: int
     worth: float
@@ -38,8 +38,8 @@ class Told(NamedTuple):
 
 
 def pairs(model: Sequence[Answers], baseline: Sequence[Answers], limit: int | None) -> list[Pair]:
-    """Answers of two models to the same questions; at most `limit`, spread over the list, so that
-    every category stays. BadInput where they share none."""
+    """Return the answers of two models to the same questions. They are at most `limit`, spread over
+    the list, so that every category stays. BadInput: they have no question in common."""
     theirs = {answers.question_id: answers for answers in baseline}
     shared = [(ours, theirs[ours.question_id]) for ours in model if ours.question_id in theirs]
     if not shared:
@@ -57,8 +57,8 @@ def comparer(
     ask: Ask,
     turns: Sequence[Literal[1, 2]] = _TURNS,
 ) -> Callable[[Pair], list[Comparison]]:
-    """A function from two models' answers to a comparison of each of `turns`; references are those
-    of verdicts.grader. An empty answer loses without asking, two of them tie."""
+    """Return a function from two models' answers to a comparison of each of `turns`. References are
+    as in verdicts.grader. An empty answer loses without asking, and two of them tie."""
 
     def compare(pair: Pair) -> list[Comparison]:
         question = verdicts.find_question(questions, pair[0])
@@ -109,7 +109,7 @@ def _compare(
 
 
 def sheet(question: Question, a: Answers, b: Answers, reference: list[str], turn: int) -> str:
-    """What the judge is shown: turn 1 alone, or both turns with the second to be compared."""
+    """Return the judge's sheet: turn 1 alone, or both turns with the second to be compared."""
     name = "mt_bench/pair_one_turn" if turn == 1 else "mt_bench/pair_two_turns"
     sections = {
         "question": question.turns,
@@ -127,7 +127,7 @@ def sheet(question: Question, a: Answers, b: Answers, reference: list[str], turn
 
 
 def votes(comparisons: Sequence[Comparison]) -> list[Vote]:
-    """What was decided, as votes of the judge `grader`."""
+    """Return the comparisons with a result as votes of the judge `grader`."""
     side_of = {"model": "model_a", "baseline": "model_b"}
     return [
         Vote.model_validate(
@@ -146,13 +146,13 @@ def votes(comparisons: Sequence[Comparison]) -> list[Vote]:
 
 
 def measure(comparisons: Sequence[Comparison], compared: Sequence[Pair], seed: int) -> Metrics:
-    """Counts of what the judge said over both turns and of what it left out; `coverage`, the share
-    of the turns compared that have a winner or a tie; what verdicts.reference_metrics says;
-    `win_rate`, by turn too (turn 1 is
-    AlpacaEval's), where a tie and what the order decided count half, with a 95 % bootstrap interval
-    over questions; `win_rate_lc`, that of
-    `length_controlled`; mean characters of either side's answers. None where nothing was compared.
-    """
+    """Count the results of both turns, and the comparisons left out by reason.
+
+    `coverage` is the share of the turns compared that have a winner or a tie. `win_rate` is over
+    both turns and by turn (turn 1 is AlpacaEval's). A tie counts half there, and so does a
+    comparison that the order decided. Its 95 % interval is a bootstrap over questions.
+    `win_rate_lc` is that of `length_controlled`. `characters` is the mean length of either side's
+    answers. The rest is verdicts.reference_metrics. Values are None where nothing was compared."""
     winners = Counter(c.winner for c in comparisons)
     statuses: Counter[str] = Counter(c.status for c in comparisons)
     decided = len(comparisons) - winners[None]
@@ -182,14 +182,17 @@ def measure(comparisons: Sequence[Comparison], compared: Sequence[Pair], seed: i
 
 
 def length_controlled(turns: Sequence[Told], seed: int) -> tuple[float, float, float] | None:
-    """The win rate had both answers always been equally long, and its 95 % interval over questions:
-    AlpacaEval 2's (arXiv 2404.04475) for one pair of models, without the questions' difficulty.
-    `logit P(win) = theta + phi * tanh(longer / std)` is fitted to what the judge decided, a tie as
-    half a win, and read where `longer` is 0; what a rule decided keeps its worth.
+    """Return the win rate had both answers always been equally long, and its 95 % interval over
+    questions. It is AlpacaEval 2's (arXiv 2404.04475) for one pair of models, without the
+    questions' difficulty.
 
-    None for fewer than two questions that the judge decided, and where one side is longer by the
-    same everywhere: its length and itself cannot be told apart then. Six significant digits: what
-    more there is differs between machines."""
+    `logit P(win) = theta + phi * tanh(longer / std)` is fitted to the judge's decisions, a tie as
+    half a win. The fit is read where `longer` is 0. A comparison that a rule decided keeps its
+    worth.
+
+    None for fewer than two questions that the judge decided. None also if the length difference is
+    constant and not 0, because the effects of length and of model cannot be separated. The result
+    has six significant digits: further ones differ between machines."""
     longer = [turn.longer for turn in turns if turn.longer is not None]
     if len({turn.question_id for turn in turns if turn.longer is not None}) < 2:
         return None
@@ -211,7 +214,7 @@ _Point = tuple[float, float | None]  # worth; tanh(longer / std), None where a r
 
 
 def _at_equal_length(questions: Sequence[Sequence[_Point]]) -> float:
-    """The mean worth, where the fit at 0 stands for what the judge decided."""
+    """Return the mean worth, with the fit at `longer` = 0 in place of the judge's decisions."""
     import numpy as np
     from scipy.optimize import root
     from scipy.special import expit

@@ -1,8 +1,7 @@
-"""Several judges of the same samples: how they decide together, and how far they agree.
+"""Combines several judges' verdicts on the same samples, and measures how far they agree.
 
-Ours: the paper has one judge (OpenBezoar 3.2), and a panel of one says what that one says. A member
-that states no verdict on a row, or whose request failed for good, abstains there.
-"""
+Ours: the paper has one judge (OpenBezoar 3.2). A panel of one gives that judge's verdicts. A member
+abstains on a row where it states no verdict, or where its request failed for good."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -22,11 +21,13 @@ Votes = Mapping[str, Sequence[Verdict]]  # by member, each in the order of the s
 
 
 def decide(votes: Votes, rule: Literal["majority", "mean"], scale: int) -> list[Verdict]:
-    """The panel's verdict on each sample, in their order; the only member's where there is one.
+    """Return the panel's verdict on each sample, in their order. A single member's verdicts are
+    returned as they are.
 
-    majority: what more members say of the two, rated as those rate it on average. mean: accepted
-    where the mean of all ratings lies above the middle of 1 to `scale`, rejected where it lies
-    below. A tie, or nobody's word, is undecided. A mean rating is the whole number next to it."""
+    majority: the more frequent of accept and reject. The rating is the mean of the members who said
+    so. mean: accepted where the mean of all ratings lies above the middle of 1 to `scale`, rejected
+    where it lies below. A tie is undecided, and so is a row on which all abstain. A mean rating is
+    rounded to a whole number."""
     if len(votes) == 1:
         return list(*votes.values())
     return [_decide_row(dict(zip(votes, row, strict=True)), rule, scale) for row in _rows(votes)]
@@ -64,18 +65,18 @@ def _words(verdict: Verdict) -> str:
 
 
 def ballots(votes: Votes) -> list[Verdict]:
-    """Every member's verdict, sample by sample, in the order of the panel."""
+    """Return every member's verdict, sample by sample, in the order of the panel."""
     return [verdict for row in _rows(votes) for verdict in row]
 
 
 def by_id(run: Judged, judge: str) -> dict[str, Verdict]:
-    """One judge's verdicts by their samples, undecided where its request failed for good."""
+    """Return one judge's verdicts by their samples, undecided where its request failed for good."""
     verdict_of = {sample.id: verdict for sample, verdict in run.done}
     return verdict_of | {f.job: verdicts.failed(f.job, f.reason, judge) for f in run.failures}
 
 
 def failures(runs: Mapping[str, Judged]) -> dict[str, list[Failure]]:
-    """By member what failed for good; of a panel each says which member it is of."""
+    """Return the final failures of each member. In a panel each failure names its member."""
     if len(runs) == 1:
         return {member: run.failures for member, run in runs.items()}
     return {
@@ -85,8 +86,8 @@ def failures(runs: Mapping[str, Judged]) -> dict[str, list[Failure]]:
 
 
 def hold(label: str, stated: Sequence[Verdict], run: Judged) -> None:
-    """Hold one judge to its word: BadInput where it states no verdict at all, a warning where it
-    states few."""
+    """Check that enough replies of one judge could be read. BadInput: it states no verdict at all.
+    It prints a warning where it states few."""
     silent = {verdict.id: verdict for verdict in stated if verdict.status == "undecided"}
     unread.check(
         label,
@@ -107,10 +108,12 @@ def measure(
     failures: Mapping[str, int],
     spent: Sequence[Spending],
 ) -> dict[str, Any]:
-    """Metrics of a panel: `unanimous`, the share of rows of which all members say the same of the
-    two (None without rows); `members`, what each said, `read`, the share of rows on which it states
-    a verdict, what it failed to say, how far it can be trusted (judging/known.py) and its pay;
-    `pairs`, how far two agree on the `n` rows that both decide: the share, and Cohen's kappa."""
+    """Return the metrics of a panel.
+
+    `unanimous`: the share of rows that all members accept or all reject (None without rows).
+    `members`: each member's decisions, `read` (the share of rows with a verdict), failures, trust
+    (judging/known.py) and pay. `pairs`: how far two members agree on the `n` rows that both decide,
+    as a share and as Cohen's kappa."""
     same = [len({v.status for v in row}) == 1 and row[0].status in DECIDED for row in _rows(votes)]
     members: dict[str, dict[str, float | int | None]] = {}
     for (member, stated), paid in zip(votes.items(), spent, strict=True):
@@ -150,7 +153,7 @@ def _pair(a: Sequence[Verdict], b: Sequence[Verdict]) -> dict[str, int | float |
 
 
 def total(spent: Sequence[Spending]) -> Spending:
-    """What all members were paid together."""
+    """Return the spending of all members together."""
     return Spending(
         model=", ".join(paid.model for paid in spent),
         calls=sum(paid.calls for paid in spent),

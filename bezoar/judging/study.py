@@ -1,5 +1,5 @@
-"""The agreement study: what is put to our judge, and what sways it and the others (OpenBezoar,
-appendix D). bezoar/judging/agreement.py measures what comes of it."""
+"""Runs the agreement study (OpenBezoar, appendix D): puts answers to our judge, and measures
+biases. bezoar/judging/agreement.py measures the agreement."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, TypeVar
@@ -26,7 +26,8 @@ R = TypeVar("R")
 
 
 class Judged(NamedTuple):
-    """What our judge said: as votes, as it said it, and what it was bought by."""
+    """The verdicts of our judge: as `votes`, as `comparisons` or `grades`, and the exchanges that
+    bought them. `read` reads a reply."""
 
     votes: list[Vote]
     comparisons: list[Comparison]
@@ -37,12 +38,12 @@ class Judged(NamedTuple):
 
     @property
     def verdicts(self) -> list[Comparison] | list[Grade]:
-        """Its verdicts, of whichever kind was asked for."""
+        """Its comparisons or grades, whichever were asked for."""
         return self.comparisons or self.grades
 
 
 def judge(p: Params, questions: Mapping[int, Question], puts: Sequence[Put]) -> Judged:
-    """What our judge says of `puts`: of pairs, or of their answers one by one, as
+    """Ask our judge about `puts`: about pairs, or about their answers one by one, as
     `agreement.verdicts` has it."""
     return (by_pairs if p.agreement.verdicts == "pairs" else by_grades)(p, questions, puts)
 
@@ -97,7 +98,7 @@ def _run(
 
 
 def leanings(p: Params, votes: Sequence[Vote], answers: Sequence[Answers]) -> list[agreement.Row]:
-    """What sways each kind of judge."""
+    """Return the biases of each kind of judge, as agreement.biases."""
     lengths = {
         (row.question_id, row.model, turn): len(text)
         for row in answers

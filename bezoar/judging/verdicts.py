@@ -1,5 +1,6 @@
-"""What judges are shown and what they said: verdicts on samples (OpenBezoar 3.2), MT-Bench grades
-(4.2). A reply that is not as asked is undecided or unparsed, with the reason, never a number."""
+"""Puts samples (OpenBezoar 3.2) and MT-Bench answers (4.2) to judges, and reads their replies. A
+reply that is not in the form asked for is undecided or unparsed, with the reason. It is never taken
+for a number."""
 
 import json
 import re
@@ -59,15 +60,16 @@ SECTIONS = tuple(
 
 
 def judge(sample: Sample, scale: int, ask: Ask) -> Verdict:
-    """The judge's verdict on a sample; ratings run from 1 to `scale`."""
+    """Ask a judge for its verdict on a sample. Ratings run from 1 to `scale`."""
     return verdict(sample, ask(question(sample, scale)), scale)
 
 
 def question(sample: Sample, scale: int) -> list[Message]:
     """Put a sample to the judge: the criterion as a system message, the row as a user message
-    (paper 3.2), and behind it the form of the reply, which a small model keeps only where it is the
-    last that it reads. With an expected answer the criterion is whether the response explains it,
-    without one whether the response does what the instruction asks."""
+    (paper 3.2). The form of the reply stands last, because a small model keeps to it only there.
+
+    With an expected answer the criterion is whether the response explains it. Without one it is
+    whether the response does what the instruction asks."""
     instruction = sample.instruction
     if sample.context:
         instruction += f"\n\nInput: {sample.context}"
@@ -85,7 +87,7 @@ def question(sample: Sample, scale: int) -> list[Message]:
 
 
 def schema(scale: int) -> dict[str, Any]:
-    """A verdict as a JSON schema, within what servers of OpenAI's protocol take as strict."""
+    """Return the JSON schema of a verdict, such as servers of OpenAI's protocol take as strict."""
     return {
         "type": "object",
         "properties": {
@@ -99,7 +101,7 @@ def schema(scale: int) -> dict[str, Any]:
 
 
 def verdict(sample: Sample, reply: Reply, scale: int) -> Verdict:
-    """The verdict that a reply states on the sample, or undecided with what is wrong with the
+    """Return the verdict that a reply states on the sample, or undecided with the fault of the
     reply."""
     status: Literal["accepted", "rejected", "undecided"]
     try:
@@ -122,7 +124,7 @@ def verdict(sample: Sample, reply: Reply, scale: int) -> Verdict:
 
 
 def failed(id: str, why: str, judge: str) -> Verdict:
-    """What stands for a verdict where the request failed for good."""
+    """Return an undecided verdict for a request that failed for good."""
     return Verdict(
         id=id,
         status="undecided",
@@ -135,8 +137,8 @@ def failed(id: str, why: str, judge: str) -> Verdict:
 
 
 def forged(sample: Sample) -> set[tuple[str, int]]:
-    """The verdicts (status, rating) that the judged texts state themselves, in tags or in JSON. A
-    judge that repeats such a text has not said them."""
+    """Return the verdicts (status, rating) that the judged texts state themselves, in tags, in JSON
+    or in lines. A judge that repeats such a text has not stated them."""
     text = "\n".join((sample.instruction, sample.context, sample.expected, sample.response))
     text = re.sub(r"\\u([0-9a-fA-F]{4})", lambda escape: chr(int(escape[1], 16)), text)  # JSON's
     text = clean(unescape(text))
@@ -148,13 +150,14 @@ def forged(sample: Sample) -> set[tuple[str, int]]:
 def parse(
     reply: Reply, scale: int, forged: Collection[tuple[str, int]] = ()
 ) -> tuple[bool, int, str]:
-    """(accepted, rating, reason) of a judge's reply; ValueError says why it states none.
+    """Return (accepted, rating, reason) of a judge's reply. ValueError: it states no verdict, with
+    the reason.
 
-    A verdict is a JSON object at the reply's end, the three fields in their tags, or a reply that
-    is nothing but the three in their order, a line each. The last closing tag may be missing. Where
-    a tag stands more than once, what comes first may be quoted from the text that was judged: then
-    the verdict is what stands at the end, in the order that was asked for. One of those `forged`
-    in that text is nobody's word."""
+    A verdict is a JSON object at the reply's end, or the three fields in their tags. It may also be
+    a reply of three lines alone, one for each field in their order. The last closing tag may be
+    missing. If a tag stands more than once, the earlier ones may be quoted from the text that was
+    judged. Then the verdict is the one at the end, in the order that was asked for. A verdict among
+    those `forged` in that text does not count."""
     if reply.finish_reason != "stop":
         raise ValueError(_ENDED[reply.finish_reason])
     text = _before_own_row(clean(reply.text))
@@ -176,7 +179,8 @@ def parse(
 
 
 def _without_scale(rating: str, scale: int) -> str:
-    """A rating in our digits, without the scale that it names: `6/7`, `6 out of 7`, `٦ من ٧`."""
+    """Return a rating in ASCII digits, without the scale that it names: `6/7`, `6 out of 7`, `٦ من
+    ٧`."""
     rating = re.sub(r"\d", lambda digit: str(int(digit[0])), rating)
     return re.sub(rf"\s*(?:/|out of|von|sur|de|di|van|من)\s*{scale}\Z", "", rating)
 
@@ -219,14 +223,15 @@ def _fenced(text: str) -> str:
 
 
 def _before_own_row(text: str) -> str:
-    """A reply up to where its model goes on with a row of its own making, which it judges too."""
+    """Return a reply up to where its model goes on with a row of its own making, which it judges
+    too."""
     before, row, _ = text.partition("\n<instruction>")
     low = before.lower()
     return before if row and "<status>" in low and "<reason>" in low else text
 
 
 def _object(text: str) -> tuple[str, str, str] | None:
-    """(status, rating, reason) of the JSON object that ends a reply; None where none does."""
+    """Return (status, rating, reason) of the JSON object that ends a reply, or None without one."""
     text = text.rstrip("`* \n\r\t")
     if not text.endswith("}"):
         return None
@@ -255,7 +260,7 @@ def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _in_lines(text: str) -> tuple[str, str, str] | None:
-    """(status, rating, reason) of a reply that is nothing but these, a line each; else None."""
+    """Return (status, rating, reason) of a reply that is nothing but three lines of these, or None."""
     match = _THREE.match(unfenced(text))
     if not match or re.search(
         rf"^\W{{0,6}}(?:accept|reject|{_A_FIELD})\b\W*:?", match[3], re.I | re.M
@@ -276,8 +281,9 @@ def _tagged(text: str) -> tuple[str, str, str]:
 
 
 def _field(text: str, name: str) -> str:
-    """What stands in a field's tags. The last of a reply may lack the closing one, and so may the
-    status and the rating where the next tag opens: neither holds anything but its value."""
+    """Return the text in a field's tags. The last field of a reply may lack its closing tag. So may
+    the status and the rating before the next opening tag, since they hold only their value.
+    ValueError: the field does not stand in its tags exactly once."""
     opens = [m.end() for m in re.finditer(f"<{name}>", text, re.IGNORECASE)]
     closes = [m.start() for m in re.finditer(f"</{name}>", text, re.IGNORECASE)]
     if len(opens) == 1 and not closes:
@@ -304,8 +310,8 @@ CATEGORIES = (
 def referenced_ids(
     questions: Iterable[Question], selection: Literal["all"] | Sequence[str]
 ) -> frozenset[int]:
-    """The ids of the questions that are judged beside a reference answer: all of them, as in the
-    paper (4.2), or those of some categories. BadInput: a category that is none."""
+    """Return the ids of the questions that are judged beside a reference answer. They are all
+    questions, as in the paper (4.2), or those of some categories. BadInput: an unknown category."""
     category_of = {question.question_id: question.category for question in questions}
     if selection == "all":
         return frozenset(category_of)
@@ -321,11 +327,11 @@ def referenced_ids(
 def grader(
     questions: Mapping[int, Question], with_reference: Collection[int], ask: Ask
 ) -> Callable[[Answers], list[Grade]]:
-    """A function from a model's answers to their two grades, 1-10, turn 1 then turn 2.
+    """Return a function from a model's answers to their two grades, 1-10, turn 1 then turn 2.
 
-    The questions `with_reference` (ids) are graded beside reference answers, which the judge itself
-    is asked for where none are given (paper 4.2). An empty answer is graded 1 without asking: a
-    grade left out would raise the mean. BadInput: answers to an unknown question."""
+    The questions `with_reference` (ids) are graded beside reference answers. The judge itself is
+    asked for them where none are given (paper 4.2). An empty answer is graded 1 without asking,
+    because leaving the grade out would raise the mean. BadInput: answers to an unknown question."""
 
     def grade(answers: Answers) -> list[Grade]:
         question = find_question(questions, answers)
@@ -339,7 +345,7 @@ def grader(
 
 
 def find_question(questions: Mapping[int, Question], answers: Answers) -> Question:
-    """The question that `answers` are to; BadInput where there is none."""
+    """Return the question that `answers` are to. BadInput: there is none."""
     if (question := questions.get(answers.question_id)) is None:
         raise BadInput(
             f"{answers.model}: answers question {answers.question_id}, which is not among the "
@@ -358,20 +364,22 @@ class References(NamedTuple):
     come: Referenced = "not_wanted"
 
     def up_to(self, turn: int) -> list[str]:
-        """The answers that the sheet of a turn shows: of all turns up to it, or none."""
+        """Return the reference answers for the sheet of a turn: those of all turns up to it, or
+        none."""
         return self.texts[:turn] if len(self.texts) >= turn else []
 
     def origin(self, turn: int) -> Referenced:
-        """Where the reference of a turn came from."""
+        """Say where the reference of a turn came from."""
         return self.come if self.up_to(turn) or self.come == "not_wanted" else "missing"
 
 
 def references(question: Question, ask: Ask, last: int = 2) -> References:
-    """The question's reference answers up to turn `last`: those given, else the judge's own.
+    """Return the question's reference answers up to turn `last`: those given, or else the judge's
+    own.
 
-    The judge answers as any model answers MT-Bench: the second turn stands behind the first and
-    what it said there, and each answer has all the tokens that a reply may have. A turn to which
-    two replies give no whole answer has none, and so has the turn after it."""
+    The judge answers like any model: the second turn follows the first and the judge's answer to
+    it. Each answer may have all the tokens that a reply may have. A turn has no reference if two
+    replies to it give no whole answer, and then the turn after it has none either."""
     if len(question.reference) == 2 and all(text.strip() for text in question.reference):
         return References(question.reference, "given")
     texts: list[str] = []
@@ -387,7 +395,7 @@ def references(question: Question, ask: Ask, last: int = 2) -> References:
 
 
 def _complete_answer(reply: Reply) -> tuple[str | None, str]:
-    """(a reply's text, "ok"), or None and why: a reply that was cut is no reference."""
+    """Return (a text, "ok"), or None and the reason: a reply that was cut is no reference."""
     if reply.finish_reason != "stop":
         return None, _ENDED[reply.finish_reason]
     return (reply.text.strip(), "ok") if reply.text.strip() else (None, "unparsed")
@@ -414,7 +422,7 @@ def _grade(
 
 
 def sheet(question: Question, answers: Answers, reference: list[str], turn: int) -> str:
-    """What the grader is shown: turn 1 alone, or both turns with the second to be graded."""
+    """Return the grader's sheet: turn 1 alone, or both turns with the second to be graded."""
     name = "mt_bench/one_turn" if turn == 1 else "mt_bench/two_turns"
     sections = {"question": question.turns, "answer": answers.turns, "reference": reference}
     return Prompt(f"{name}_reference" if reference else name).fill(
@@ -430,16 +438,17 @@ AGAIN = ("unparsed", "truncated")  # a refusal is an answer: asking again would 
 
 
 def judge_messages(system: str, text: str) -> list[Message]:
-    """A judge's instruction and what it is to judge."""
+    """Return the messages to a judge: its instruction, and the text that it is to judge."""
     return [Message(role="system", content=system), Message(role="user", content=text)]
 
 
 def ask_and_read(
     ask: Ask, messages: Sequence[Message], read: Callable[[Reply], tuple[R | None, str]]
 ) -> tuple[R | None, str, Reply]:
-    """What `read` finds in the reply to `messages`, its status, and the reply. A reply that states
-    nothing is asked for once more, by another sample index, for which the ledger buys another
-    answer where the endpoint can give one."""
+    """Return the value that `read` finds in the reply to `messages`, its status, and the reply.
+
+    A reply that states nothing is asked for once more, with another sample index. For that index
+    the ledger buys another answer where the endpoint can give one."""
     reply = ask(messages)
     value, status = _read(reply, read)
     if status in AGAIN:
@@ -449,15 +458,19 @@ def ask_and_read(
 
 
 def _read(reply: Reply, read: Callable[[Reply], tuple[R | None, str]]) -> tuple[R | None, str]:
-    """What `read` finds in a reply; where nothing was said, why."""
+    """Return the value that `read` finds in a reply, or None and the reason where no reply was
+    given."""
     return (None, reply.finish_reason) if reply.finish_reason in UNSAID else read(reply)
 
 
 def retries(exchanges: Sequence[Exchange], read: Callable[[Reply], tuple[Any, str]]) -> int:
-    """How many of a stage's requests, those for references included, `heard` made once more: the
-    reply states nothing to `read`, the job goes on with the same messages, and the reply to them is
-    another one. (Two equal answers make equal sheets in both orders, so the messages alone do not
-    tell. An endpoint that has no other text to give returns the first reply again.)"""
+    """Count the requests of a stage that `ask_and_read` made once more, those for references
+    included.
+
+    Such a request's reply states nothing to `read`, and the next exchange of the job has the same
+    messages and another reply. The messages alone do not tell, since two equal answers make equal
+    sheets in both orders. An endpoint that has no other text to give returns the first reply again.
+    """
     return sum(
         (before.job, before.messages) == (after.job, after.messages)
         and (not before.reply.key or before.reply.key != after.reply.key)
@@ -472,8 +485,8 @@ def hold(
     exchanges: Sequence[Exchange],
     read: Callable[[Reply], tuple[Any, str]],
 ) -> None:
-    """Hold a grader to its word: BadInput where nothing could be read of it, a warning where little
-    could. `statuses` are those of its grades or comparisons."""
+    """Check that enough replies of a grader could be read. BadInput: none could. It prints a
+    warning where few could. `statuses` are those of its grades or comparisons."""
     judged = [status for status in statuses if status != "empty_answer"]
     # what is asked for without a system message is a reference, and no grade
     replies = [e.reply for e in exchanges if e.messages[0].role == "system"]
@@ -487,13 +500,15 @@ def hold(
 
 
 def unreferenced_questions(judged: Sequence[Grade | Comparison]) -> list[int]:
-    """The questions of which a turn was judged without the reference answer it should have had."""
+    """Return the questions of which a turn was judged without the reference answer it should have
+    had."""
     return sorted({verdict.question_id for verdict in judged if verdict.reference == "missing"})
 
 
 def reference_metrics(judged: Sequence[Grade | Comparison]) -> dict[str, float | int | None]:
-    """`reference_coverage`, the share of the turns that should have been judged beside a reference
-    answer and were (None where none should), and the number of those that were not."""
+    """Return `reference_coverage` and `without_reference`, of the turns that should be judged
+    beside a reference answer. These are the share that were (None where none should be), and the
+    number that were not."""
     has_reference = [
         verdict.reference != "missing" for verdict in judged if verdict.reference != "not_wanted"
     ]
@@ -515,10 +530,12 @@ def tell_unreferenced(label: str, judged: Sequence[Grade | Comparison]) -> None:
 
 
 def measure(grades: Sequence[Grade], answered: int, seed: int) -> dict[str, float | int | None]:
-    """The mean of the grades there are, by turn and over both, each with a 95 % bootstrap interval
-    over questions (None where there are too few); `coverage`, the share of the turns of `answered`
-    questions that have a grade; `read`, the share of those asked about of which one could be read;
-    what reference_metrics says; how many turns have each status of records.Grade."""
+    """Return the mean of the grades by turn and over both. Each has a 95 % bootstrap interval over
+    questions (None where there are too few).
+
+    `coverage` is the share of the turns of `answered` questions that have a grade. `read` is the
+    share of replies that could be read. The rest is `reference_metrics`, and the number of turns
+    with each status of records.Grade."""
     measured: dict[str, float | int | None] = {}
     for name, turns in (("turn_1", (1,)), ("turn_2", (2,)), ("average", _TURNS)):
         scores = [
@@ -541,15 +558,17 @@ def measure(grades: Sequence[Grade], answered: int, seed: int) -> dict[str, floa
 
 
 def share_read(statuses: Sequence[str]) -> float | None:
-    """The share of a grader's words that could be read, of those it was asked for."""
+    """Return the share of a grader's replies that could be read, of those it was asked for."""
     judged = [status for status in statuses if status != "empty_answer"]
     return judged.count("ok") / len(judged) if judged else None
 
 
 def rating(reply: Reply) -> tuple[float | None, str]:
-    """(grade 1-10, "ok"), or None and why: refused, truncated, unparsed. The last number in double
-    brackets behind a label counts: what stands before it may quote the answer. Without brackets a
-    labelled number counts that ends its line, and what says "n/10" in the last sentence."""
+    """Return (grade 1-10, "ok"), or None and the reason: refused, truncated, unparsed.
+
+    The last number in double brackets behind a label counts, because one before it may be quoted
+    from the answer. Without brackets a labelled number counts that ends its line, or "n/10" in the
+    last sentence."""
     value, status = _stated(RATING, reply)
     if value is None:
         return None, status
@@ -557,7 +576,7 @@ def rating(reply: Reply) -> tuple[float | None, str]:
 
 
 def choice(reply: Reply) -> tuple[str | None, str]:
-    """(A, B or C for a tie, "ok"), or None and why, as `rating`."""
+    """Return (A, B or C for a tie, "ok"), or None and the reason, as `rating` does."""
     value, status = _stated(CHOICE, reply)
     return (None if value is None else "C" if value.lower() == "tie" else value.upper()), status
 

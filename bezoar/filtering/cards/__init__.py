@@ -1,6 +1,8 @@
 """Cards: the README.md that a set or a checkpoint has on the Hugging Face Hub, with the front
-matter that the Hub reads. What they say comes from the files of a run; they hold no date and no
-path of this machine, so that the same run writes the same bytes."""
+matter that the Hub reads.
+
+A card is written from the files of a run alone. It holds no date and no path of this machine, so
+the same run writes the same bytes."""
 
 import re
 from collections import Counter
@@ -25,8 +27,8 @@ SIZES = (
 
 
 def render(template: Path, front: Any, **values: Any) -> str:
-    """The card: `front` (huggingface_hub's card data) as YAML, then the template
-    filled with `values`; a text in a table cannot break out of its cell."""
+    """Return a card: `front` (huggingface_hub's card data) as YAML, then the template filled with
+    `values`. The filter `cell` keeps a text within its table cell."""
     environment = Environment(
         undefined=StrictUndefined,
         trim_blocks=True,
@@ -40,28 +42,29 @@ def render(template: Path, front: Any, **values: Any) -> str:
 
 
 def cell(value: object) -> str:
-    """A text on one line of a Markdown table, with nothing in it read as Markdown or HTML."""
+    """Put a text on one line of a Markdown table, with nothing in it read as Markdown or HTML."""
     text = " ".join(str(value).split())
     return re.sub(r"([\\`*_\[\]<>|#~])", r"\\\1", text)
 
 
 def share(value: float | None) -> str:
-    """A share as a percentage."""
+    """Format a share as a percentage."""
     return "–" if value is None else f"{100 * value:.1f} %"
 
 
 def grade(value: float | None) -> str:
-    """A grade from 1 to 10."""
+    """Format a grade from 1 to 10."""
     return "–" if value is None else f"{value:.2f}"
 
 
 def size(rows: int) -> str:
-    """The Hub's category of a number of rows."""
+    """Return the Hub's category of a number of rows."""
     return next((name for bound, name in SIZES if rows < bound), "n>10M")
 
 
 def licence(name: str) -> dict[str, Any]:
-    """How front matter names a licence: one that the Hub lists by its id, another as `other`."""
+    """Return the front matter of a licence: its id where the Hub lists it, otherwise `other` and
+    its name."""
     known_licence = spdx.find_licence(name)
     if known_licence.hub != "other":
         return {"license": known_licence.hub}
@@ -69,7 +72,7 @@ def licence(name: str) -> dict[str, Any]:
 
 
 def standing(sheet: dict[str, Any]) -> dict[str, Any]:
-    """How front matter names the licence of a set, by its licences.json. One name for rows of known
+    """Return the front matter of a set's licence, by its licences.json. One name for rows of known
     and of unknown licences would promise too much, so there the rows are counted."""
     unknown, rows = sheet["unknown"], sheet["rows"]
     if unknown in (0, rows):
@@ -80,7 +83,7 @@ def standing(sheet: dict[str, Any]) -> dict[str, Any]:
 
 
 def unjoinable(pairs: list[dict[str, Any]]) -> list[str]:
-    """Pairs of licences of which no one work can be made, in words."""
+    """Describe pairs of licences of which no one work can be made."""
     return [
         " with ".join(pair["licences"])
         + (f" ({pair['rows']} rows stand under both)" if pair.get("rows") else "")
@@ -89,12 +92,13 @@ def unjoinable(pairs: list[dict[str, Any]]) -> list[str]:
 
 
 def repositories(account: dict[str, Any]) -> list[str]:
-    """The Hub repositories that a source.json names."""
+    """Return the Hub repositories that a source.json names."""
     return [part["repository"] for part in account.get("parts", [])]
 
 
 def findings(path: Path) -> dict[str, int] | None:
-    """How often a set's rows were found in each benchmark; None where nobody looked."""
+    """Count the items of each benchmark found in a set's rows. Return None where no search was
+    made."""
     if not path.exists():
         return None
     counts = Counter(row.benchmark for row in read_jsonl(path, Contamination))

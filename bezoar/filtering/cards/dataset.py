@@ -38,8 +38,8 @@ STEPS = {
 
 
 def card(name: str, params: Params, folder: Path) -> str:
-    """The card of the scheme `name`, from what its filter stage wrote into `folder`, the sources of
-    its seeds and the prompts that made it."""
+    """Return the card of the scheme `name`. It is made from the files of its filter stage in
+    `folder`, the sources of its seeds and its prompts."""
     from huggingface_hub import DatasetCardData
 
     funnel: Any = read_json(folder / "funnel.json")
@@ -119,7 +119,7 @@ def card(name: str, params: Params, folder: Path) -> str:
 
 
 def own_card(name: str, folder: Path) -> str:
-    """The card of the user's own rows: what was dropped of them, and under what they stand."""
+    """Return the card of the user's own rows: the rows that were dropped, and the licences."""
     from huggingface_hub import DatasetCardData
 
     funnel: Any = read_json(folder / "funnel.json")
@@ -150,8 +150,8 @@ def own_card(name: str, folder: Path) -> str:
 
 
 def _compared(folder: Path) -> dict[str, Any]:
-    """What was held against each other, with the `foreign` scripts: texts of them could be in the
-    rows in translation alone."""
+    """Return compared.json with the `foreign` scripts, those of texts but of no row. A text in a
+    foreign script can be in the rows only in translation."""
     counts: Any = read_json(folder / "compared.json")
     foreign = counts["scripts_of_texts"].keys() - counts["scripts_of_rows"].keys() - {""}
     return {
@@ -161,14 +161,15 @@ def _compared(folder: Path) -> dict[str, Any]:
 
 
 def _trust(name: str) -> dict[str, Any]:
-    """By judge how it did on rows whose answers are known; empty where none was asked."""
+    """Return each judge's results on rows with known answers. Judges that were not asked are left
+    out."""
     path = Path("data/judge", name, "known.json")
     by_judge: Any = read_json(path) if path.exists() else {}
     return {judge: trust for judge, trust in by_judge.items() if trust["known_rows"] is not None}
 
 
 def _asked_with(endpoint: Endpoint) -> str:
-    """How a model was asked, without its address."""
+    """Describe a model's provider and parameters, without its address."""
     if isinstance(endpoint, Embedded):
         return "rules in this project's code"
     settings = ", ".join(
@@ -178,7 +179,7 @@ def _asked_with(endpoint: Endpoint) -> str:
 
 
 def _prompts(name: str) -> dict[str, str]:
-    """SHA-256 of every prompt that the teacher and the judge were sent, by its file."""
+    """Return the SHA-256 of every prompt that the teacher and the judge were sent, by its file."""
     return {
         path.relative_to(prompts.ROOT).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
         for folder in (name, "judge")
