@@ -4,10 +4,10 @@ reworded (`fuzzy`).
 Word for word: a row holds `ngram` neighbouring words of an item's question or of one of its
 answers.
 
-Whole: a row holds all words of a question that is too short for `ngram`. A question of fewer than
-`whole` words may stand in any text by accident. It counts only as a sentence of its own, or
-together with one of the item's answers. A question that items with different answers share counts
-only together with an answer.
+Whole: a row holds all words of a question that is too short for `ngram`, in their order. A question
+of fewer than `whole` words may stand in any text by chance. It counts only as a sentence of its
+own, or together with one of the item's answers. A question that items with different answers share
+counts only together with an answer.
 
 Reworded: the cosine between a row and a question is high, each as its words weighted by TF-IDF.
 Short texts resemble each other by chance, so they need a higher cosine than long ones. Every pair
@@ -39,9 +39,12 @@ from bezoar.rows.records import (
 )
 
 FETCHED = Path("data/fetch")
-LEAST = 2  # words of a question that is looked for at all
-SENTENCE = 3  # words of a question that counts as a sentence of its own
-BLOCK = 2_000_000  # pairs compared at once: 16 MB
+# words of a question that is looked for at all
+LEAST = 2
+# words of a question that can count as a sentence of its own
+SENTENCE = 3
+# pairs compared at once: their cosines take 16 MB
+BLOCK = 2_000_000
 
 
 _ENDS = re.compile(r"[.?!:;\"“”„«»()\[\]*|\n\r。．？！：；…]+")
@@ -112,6 +115,7 @@ def find(
         ("fuzzy", _reworded_matches(samples, benchmarks, params.fuzzy)),
     ):
         for row, index, exact in matches:
+            # Scores are compared as contamination.jsonl has them, with three decimals.
             text, score = benchmarks[index], float(f"{exact:.3f}")
             best = best_matches[row].get((text.benchmark, kind))
             if best is None or score > best.score:
@@ -204,6 +208,7 @@ def _verbatim_matches(
     samples: Sequence[Readable], benchmarks: Sequence[Text], n: int
 ) -> Iterator[tuple[int, int, float]]:
     """Yield (sample, text, share of the text's n-grams that the sample holds), both as indices."""
+    # Leads from an n-gram to the texts that have it, so each row is read only once.
     owners: dict[str, list[int]] = defaultdict(list)
     sizes = []
     for index, text in enumerate(benchmarks):
@@ -233,6 +238,8 @@ def _whole_matches(
     for row, sample in enumerate(samples):
         fields = [words(field) for field in _fields(sample)]
         for question in dict.fromkeys(run for field in fields for run in places.within(field)):
+            # The question alone is enough where it is long, or a sentence of its own. Otherwise
+            # one of its answers must stand in the row as well.
             enough = not _is_ambiguous(texts_of[question], benchmarks) and (
                 len(question) >= params.whole * letters_a_word(question)
                 or (
@@ -248,11 +255,12 @@ def _whole_matches(
 def _short_questions(
     benchmarks: Sequence[Text], params: Decontamination
 ) -> dict[tuple[str, ...], list[int]]:
-    """Return the words of each question that is too short for `ngram`, with the indices of the
-    texts that ask it."""
+    """Return the questions that are too short for `ngram`, as words, with the indices of their
+    texts."""
     texts_of: dict[tuple[str, ...], list[int]] = defaultdict(list)
     for index, text in enumerate(benchmarks):
         question = tuple(words(text.question))
+        # In Thai and its like every letter is a token, so a limit in words is multiplied.
         if LEAST <= len(question) < params.ngram * letters_a_word(question):
             texts_of[question].append(index)
     return texts_of
@@ -264,6 +272,8 @@ def _is_ambiguous(texts: Sequence[int], benchmarks: Sequence[Text]) -> bool:
     answers: dict[str, list[tuple[str, ...]]] = defaultdict(list)
     for index in texts:
         answers[benchmarks[index].benchmark].append(benchmarks[index].choices)
+    # Different choices mean different things asked. Several texts without choices are turns of
+    # several conversations.
     return any(
         len({*choices}) > 1 or (len(choices) > 1 and not choices[0]) for choices in answers.values()
     )
@@ -285,6 +295,7 @@ class _Places:
         lengths: dict[tuple[str, ...], set[int]] = defaultdict(set)
         for run in self._runs:
             lengths[run[:LEAST]].add(len(run))
+        # Only the lengths of runs with the same first words are tried at a place of a text.
         self._lengths = {start: sorted(sizes) for start, sizes in lengths.items()}
 
     def within(self, tokens: Sequence[str]) -> Iterator[tuple[str, ...]]:
@@ -298,6 +309,7 @@ class _Places:
 
 def _holds_answer(fields: Sequence[Sequence[str]], choices: Sequence[str]) -> bool:
     """Say whether a field holds all words of one of the answers."""
+    # The blanks at both ends let only whole words match: "art" does not stand in "party".
     texts = [f" {' '.join(field)} " for field in fields]
     answers = [" ".join(words(choice)) for choice in choices]
     return any(f" {answer} " in text for answer in answers if answer for text in texts)
@@ -339,15 +351,18 @@ def _reworded_matches(
     import numpy as np
 
     spread = Counter(word for bag in questions for word in bag)
+    # The rarity of a word (smoothed IDF) is 1 for a word of every question, and `unknown` for a
+    # word of none.
     rarity = {word: 1 + math.log((len(questions) + 1) / (n + 1)) for word, n in spread.items()}
     column = {word: number for number, word in enumerate(rarity)}
     unknown = 1 + math.log(len(questions) + 1)
     question_matrix = _matrix(questions, rarity, column, unknown).T.tocsr()
     line_matrix = _matrix(lines, rarity, column, unknown)
-    # the shorter of two texts has the higher threshold
+    # A pair must reach the higher threshold of the two, which is that of the shorter text.
     question_thresholds, line_thresholds = (
         np.array([_threshold(len(bag), steps) for bag in bags]) for bags in (questions, lines)
     )
+    # The cosines of all pairs at once could take more memory than there is.
     block = max(1, BLOCK // len(questions))
     for start in range(0, len(lines), block):
         cosines = (line_matrix[start : start + block] @ question_matrix).toarray()
@@ -365,7 +380,7 @@ def _bags(
     the index of the part's owner."""
     bags, owners = [], []
     for owner, part in dict.fromkeys(parts):
-        # a single character of a script without blanks is no word
+        # A single character of a script without blanks is no word.
         bag = Counter(word for word in words(part) if part.isascii() or not spaceless(word))
         if len(bag) >= steps[0].words:
             bags.append(bag)

@@ -28,7 +28,8 @@ SHOWN = (
     *("strategy", "operation", "iteration", "epoch"),
     *("mixture", "system_id", "topic_guided"),
 )
-CROSSED = "strategy"  # also counted by category (figure 8)
+# also counted by category (figure 8)
+CROSSED = "strategy"
 
 APART = "two are needed that were made from different seeds, to train on and to hold out"
 
@@ -93,7 +94,7 @@ def keep(
     earlier_index = dedup.Neighbours(settings.ngram, settings.threshold)
     for row in earlier:
         earlier_index.add(row.id, row.instruction, row.context)
-    # the same query under another system message is another row
+    # The same query under another system message is another row.
     index_of: dict[str, dedup.Neighbours] = defaultdict(
         lambda: dedup.Neighbours(settings.ngram, settings.threshold)
     )
@@ -114,6 +115,7 @@ def keep(
             index_of[sample.system].add(sample.id, *prompt)
             result.kept.append(sample)
         for action, fault in findings:
+            # A finding with the action `report` drops no row, and the later checks go on.
             rows = result.dropped if action == "drop" else result.reported
             rows.append(_rejected(sample, fault))
     return result
@@ -127,6 +129,8 @@ def accepted_rows(
 
     They are what a scheme contributes before its rows are compared with others. BadInput: as for
     keep."""
+    # No language is excluded here: a row that resembles one in an excluded language is in that
+    # language too, and is dropped for it.
     faults = _sample_findings(samples, verdicts, [], params)
     return [s for s, findings in zip(samples, faults, strict=True) if not _drops(findings)]
 
@@ -268,10 +272,10 @@ def split(
 ) -> tuple[list[S], list[S]]:
     """Return (train, eval), with about `eval_share` of the rows held out by a hash of content.
 
-    A seed is held out together with all rows made from it. No row of train was made from a held-out
-    seed, and every row of eval was made from at least one. A row's side depends on its own seeds
-    alone, so it stays there when rows are added. A row without a known seed is held out by its
-    instruction (in Orca the instruction is the seed).
+    A seed is held out together with all rows made from it. Among rows with equally many seeds, no
+    row of train was made from a held-out seed, and every row of eval was made from at least one. A
+    row's side depends on its own seeds alone, so it stays there when rows are added. A row without
+    a known seed is held out by its instruction (in Orca the instruction is the seed).
 
     If the hash would leave one side empty, that side gets the rows nearest to it. BadInput: no two
     rows were made from different seeds."""
@@ -279,6 +283,7 @@ def split(
     positions = [_position(sample, texts) for sample in samples]
     if len(set(positions)) < 2:
         raise BadInput(f"filter: keeps {too_few(samples, seeds)}; {APART}")
+    # Positions are held out and not rows, so rows made from the same seeds stay together.
     held_out = {position for position in positions if position < eval_share} or {min(positions)}
     if held_out == set(positions):
         held_out.remove(max(positions))
@@ -306,7 +311,8 @@ def check_splittable(name: str, inputs: Given, curated: Curated) -> None:
     if not short:
         return
     out = f"data/filter/{name}"
-    for side in ("train", "eval"):  # empty, for a lineage looks there first
+    # The two are empty, and written because a lineage looks there first.
+    for side in ("train", "eval"):
         write_jsonl(f"{out}/{side}.jsonl", [])
     write_jsonl(f"{out}/rejected.jsonl", curated.dropped)
     write_jsonl(f"{out}/reported.jsonl", curated.reported)
@@ -339,6 +345,7 @@ def drop_shared_seeds(
     train, held_out = split(samples, seeds, eval_share)
     trained = {seed for row in train for seed in row.seeds}
     shared = {row.id: sorted(trained & {*row.seeds}) for row in held_out}
+    # Every held-out row shares a seed with train: without them eval would be empty.
     if all(shared.values()):
         return list(samples), []
     dropped = [
@@ -353,6 +360,11 @@ def _position(sample: Sample, seeds: dict[str, str]) -> float:
     """Return a number from 0 to 1 that depends only on what the sample was made from. It is
     uniform, however many seeds that is."""
     made_from = [seeds[seed] for seed in sample.seeds if seed in seeds] or [sample.instruction]
+    # Each seed is hashed to a number in [0, 1), and the row takes the lowest, m, of its n numbers.
+    # So a seed with a low number holds out every row of n seeds that was made from it. But the
+    # minimum of three uniform numbers lies below 0.1 with a probability of 1 - 0.9^3 = 0.271, so
+    # too many rows would be held out. 1 - (1 - m)^n is uniform again: for n = 3 it lies below 0.1
+    # where m < 0.0345, which is true of one row in ten.
     numbers = {_number(text) for text in made_from}
     return 1 - (1 - min(numbers)) ** len(numbers)
 

@@ -50,11 +50,12 @@ def _find_copy(
         index: edits
         for length in range(max(0, len(text) - distance), len(text) + distance + 1)
         for index in by_length.get(length, ())
-        # score_cutoff: a distance above it comes back as distance + 1, early
+        # Above score_cutoff the search stops early and returns distance + 1.
         if (edits := Levenshtein.distance(text, seeds[index], score_cutoff=distance)) <= distance
     }
     if not near:
         return None
+    # SequenceMatcher caches what it computes of its second text, so only the first one changes.
     matcher: SequenceMatcher[str] = SequenceMatcher(None, "", text)
     best, best_ratio = -1, -1.0
     for index in sorted(near):
@@ -63,6 +64,7 @@ def _find_copy(
             best, best_ratio = index, similar
     if best_ratio < ratio:
         return None
+    # Another seed that is more similar would be the one to copy, and it is not near enough.
     for length, indices in by_length.items():
         if _highest_ratio(length, len(text)) < best_ratio:
             continue
@@ -71,7 +73,7 @@ def _find_copy(
                 continue
             matcher.set_seq1(seeds[index])
             similar = matcher.ratio()
-            # an earlier seed wins a tie, a later one must be better
+            # An earlier seed wins a tie. A later one must be better.
             if similar > best_ratio or (similar == best_ratio and index < best):
                 return None
     return Copy(best, best_ratio, near[best])
@@ -81,7 +83,8 @@ def _may_reach(ratio: float, a: str, b: str) -> bool:
     """Say whether the gestalt ratio of two texts may be `ratio` or more. Its matching blocks are a
     common subsequence, so it is at most 2 LCS / (len(a) + len(b)). Levenshtein.ratio computes that
     fast."""
-    cutoff = ratio - 1e-9  # the two round differently
+    # The two libraries round differently.
+    cutoff = ratio - 1e-9
     return bool(Levenshtein.ratio(a, b, score_cutoff=max(0.0, cutoff)) >= cutoff)
 
 
@@ -104,7 +107,8 @@ class Near(NamedTuple):
     similarity: float
 
 
-Lines = dict[str, frozenset[str]]  # of a text: each line's words, and their n-grams
+# the lines of a text: the words of each, and their n-grams
+Lines = dict[str, frozenset[str]]
 
 
 class Neighbours:

@@ -18,7 +18,8 @@ from bezoar.rows.records import Rejected, Sample
 
 FIELDS = ("instruction", "context", "response")
 NO_CATEGORY = "(none)"
-OTHER = "other"  # a row that no pattern of `filter.tasks` names
+# a row that no pattern of `filter.tasks` names
+OTHER = "other"
 
 TokenCounts = Callable[[Sequence[str]], list[int]]
 
@@ -32,11 +33,13 @@ def tokenizer(path: Path) -> TokenCounts:
 
     try:
         loaded = Tokenizer.from_file(str(path))
-    except Exception as error:  # tokenizers raises no narrower one
+    # tokenizers raises no narrower error.
+    except Exception as error:
         raise BadInput(
             f"{path}: cannot be read as a tokenizer ({error}); `dvc repro -f fetch@base` makes it "
             "anew"
         ) from None
+    # A text that spells out a special token, such as "</s>", is encoded as plain text.
     loaded.encode_special_tokens = True
     loaded.no_truncation()
     loaded.no_padding()
@@ -67,6 +70,7 @@ def distance(counts: Mapping[str, int], target: Mapping[str, float]) -> float | 
     if not total:
         return None
     kinds = dict.fromkeys([*target, *counts])
+    # A row of the wrong kind counts twice in this sum: one kind has it too many, one too few.
     apart = (abs(counts.get(k, 0) / total - target.get(k, 0.0)) for k in kinds)
     return math.fsum(apart) / 2
 
@@ -159,7 +163,7 @@ def quantile(ranked: Sequence[int], share: float) -> float:
 
 
 def tasks_table(described: Mapping[str, Any]) -> list[str]:
-    """Return the lines of a CSV: for each kind of task its share in the target, before, and after."""
+    """Return the lines of a CSV: each kind of task with its share in the target, before and after."""
     lines = ["task,target,before,after\n"]
     sets = [described["sets"][name] for name in ("before", "after")]
     for kind in dict.fromkeys([k for described_set in sets for k in described_set["tasks"]]):
@@ -173,8 +177,8 @@ def tasks_table(described: Mapping[str, Any]) -> list[str]:
 
 
 def lengths_table(rows: Sequence[Sample], tokens: Mapping[str, int]) -> list[str]:
-    """Return the lines of a CSV: the number of tokens below which a share of the rows lies, for
-    each field and in steps of a twentieth. A cell is empty where no row has such a text."""
+    """Return the lines of a CSV, one for each twentieth of the rows. A cell is the number of tokens
+    of a field below which that share lies, or empty where no row has such a text."""
     ranked = [sorted(tokens[text] for text in _texts(rows, field)) for field in FIELDS]
     lines = [f"share,{','.join(FIELDS)}\n"]
     for step in range(21):
@@ -231,7 +235,9 @@ def allot(available: Mapping[str, int], target: Mapping[str, float], rows: int) 
 
     def cost(kind: str) -> tuple[float, float, str]:
         share = target.get(kind, 0.0)
-        # what one row more adds to |taken - share * rows|: convex, so the cheapest first is best
+        # The cost of a place is what one more row adds to |taken - share * rows|. It never falls
+        # as a kind grows, so giving each place to the cheapest kind is best. Among equals the kind
+        # with the fewest rows for its share comes first.
         more = max(-1.0, min(1.0, 2 * (taken[kind] - share * rows) + 1))
         return more, (taken[kind] + 1) / share if share else math.inf, kind
 

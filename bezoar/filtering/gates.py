@@ -42,14 +42,15 @@ MARKUP = (
     *("#First Prompt#:", "#Second Prompt#:", "#Task:", "#Correct answer:", "#Response:"),
 )
 
-# Longer than this a last line is prose, which ends in a mark; a shorter one may be a heading, an
-# entry of a list, a signature.
-PROSE = 12  # words
+# Words from which a last line is prose, which ends in a mark. A shorter one may be a heading, an
+# entry of a list or a signature.
+PROSE = 12
 
 _CLOSED = re.compile(
     r"""[.!?:;…。．｡！？：；」』】）〉》।॥؟۔؛։።៖។၊။"'“”‘’«»)\]}>|`*_~=+%\d]\s*\Z"""
 )
-_STOPLESS = ("THAI", "LAO")  # scripts whose sentences end without a mark
+# scripts whose sentences end without a mark
+_STOPLESS = ("THAI", "LAO")
 _ENTRY = re.compile(r"\s*(?:[-*•#>|]|\w{1,3}[.)]\s)")
 
 # A language by its English name, or what translating and English are called elsewhere.
@@ -104,6 +105,7 @@ def _refusal(sample: Sample, gates: Gates) -> Fault | None:
 
 
 def _leaked_prompt(sample: Sample, gates: Gates) -> Fault | None:
+    # The zero character keeps a marker from matching across two fields.
     text = "\0".join((sample.instruction, sample.context, sample.response)).casefold()
     marker = next((mark for mark in MARKUP if mark.casefold() in text), None)
     return Fault("leaked_prompt", {"marker": marker}) if marker else None
@@ -141,6 +143,7 @@ def _truncated(sample: Sample, gates: Gates) -> Fault | None:
     last = text.rpartition("\n")[2]
     stops = script(last) not in _STOPLESS
     prose = stops and length(last) >= PROSE and not _ENTRY.match(last)
+    # An odd number of fences leaves a block of code open.
     if text.count("```") % 2 or (prose and not _CLOSED.search(text)):
         return Fault("truncated", {"end": " ".join(last.split()[-5:])})
     return None
@@ -162,7 +165,7 @@ def _overlong(sample: Sample, gates: Gates) -> Fault | None:
     return Fault("overlong", {"characters": size}) if size > gates.characters else None
 
 
-# Those that look at a row alone; its language and its length come after them.
+# The gates that look at a row alone. Its language and its length come after them.
 GATES: tuple[Callable[[Sample, Gates], Fault | None], ...] = (
     *(_refusal, _leaked_prompt, _thought, _loop, _truncated),
 )

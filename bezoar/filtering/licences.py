@@ -22,8 +22,10 @@ from bezoar.rows.files import BadInput, read_jsonl
 from bezoar.rows.records import Kept, Query, Sample, Seed
 
 ROLES = ("seed", "teacher", "judge")
-NOBODY = "nobody"  # wrote or chose a row of the user's own
-SHOWN = 8  # sources that a refusal names
+# stands for the teacher and the judge of a row of the user's own
+NOBODY = "nobody"
+# sources that a refusal names
+SHOWN = 8
 
 # --- sets ----------------------------------------------------------------------------------------
 

@@ -13,7 +13,8 @@ from typing import Literal, NamedTuple
 
 Answer = Literal["yes", "no", "unknown"]
 STRICTNESS: dict[Answer, int] = {"yes": 0, "unknown": 1, "no": 2}
-UNKNOWN = "unknown"  # the Hub's word for it
+# the Hub's word for it
+UNKNOWN = "unknown"
 
 
 class Licence(NamedTuple):
@@ -284,7 +285,8 @@ def _creative_commons(match: re.Match[str]) -> Licence:
 
 _EXCEPTION = re.compile(r"[\w.-]+-exception(?:-[\d.]+)?|linux-syscall-note", re.IGNORECASE)
 OR, AND = r"\s+or\s+", r"\s+and\s+|\s*&\s*|(?<![:/])/(?!/)"
-MOST = 4  # pieces between commas that may be one licence
+# pieces between commas that may be one licence
+MOST = 4
 
 
 def split(stated: str) -> list[Licence]:

@@ -1,4 +1,4 @@
-"""The languages of a set: those allowed, those of its rows, and the checks that are off for some."""
+"""The languages of a set: those allowed, those of its rows, and the gates that are off."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -31,6 +31,7 @@ def seed_languages(source: str, params: Gates) -> Speech:
         seeds = read_jsonl(FETCHED / source / "seeds.jsonl", Seed)
         texts = [f"{seed.instruction}\n{seed.response}" for seed in seeds]
     counts = languages.of_texts(texts)
+    # A language counts only where enough of the seeds are in it (languages.of_seeds).
     allowed = gates.allowed_languages(params, languages.of_seeds(counts))
     return Speech(params.language, counts, allowed)
 
@@ -43,6 +44,7 @@ def describe(
         name: languages.of_texts([f"{row.instruction}\n{row.response}" for row in listed])
         for name, listed in (("generated", samples), ("kept", kept_rows))
     }
+    # Rows that do not show a language are taken to be in those allowed.
     spoken = languages.of_seeds(rows["kept"]) or speech.allowed or []
     return {
         "asked": speech.setting,

@@ -19,8 +19,10 @@ from bezoar.rows.records import Answers, Grade, Vote
 
 GRADER, AUTHOR, HUMAN, MAJORITY = "grader", "author", "human", "human_majority"
 GPT4_SINGLE, GPT4_PAIR = "gpt4_single", "gpt4_pair"
-PAPERS = (GPT4_SINGLE, GPT4_PAIR, AUTHOR, HUMAN)  # whom the paper's judge is compared with
-PEOPLE = "people"  # the set of judgements of authors and everyone else
+# the kinds that the paper's judge is compared with
+PAPERS = (GPT4_SINGLE, GPT4_PAIR, AUTHOR, HUMAN)
+# the set of judgements of authors and everyone else
+PEOPLE = "people"
 
 Outcome = Literal["first", "second", "tie"]
 
@@ -121,6 +123,7 @@ def puts(
         if (id, first) in answers_of and (id, second) in answers_of
     ]
     count = len(available) if limit is None else min(limit, len(available))
+    # The pairs are taken at even distances, so a limit does not favour the first questions.
     chosen = [available[i * len(available) // count] for i in range(count)]
     return chosen, len(turns_of) - len(available)
 
@@ -191,11 +194,12 @@ def breakdown(votes: Sequence[Vote], category_of: Mapping[int, str]) -> list[Row
 
 
 def _comparisons(votes: Sequence[Vote]) -> Iterator[tuple[int, str, str, list[Comparison]]]:
-    """Yield (turn, a kind of judge, the same or another kind, their comparisons of the same keys)."""
+    """Yield (turn, a kind of judge, the same or another, their comparisons of the same keys)."""
     for turn in (1, 2):
         voices = _voices(vote for vote in votes if vote.turn == turn)
         kinds = sorted({name for by_kind in voices.values() for name in by_kind}, key=_place)
         for a, b in [(a, b) for i, a in enumerate(kinds) for b in kinds[i:]]:
+            # The majority of people is made of the same votes as `human`.
             if (a, b) != (HUMAN, MAJORITY) and (comparisons := list(_compare(voices, a, b))):
                 yield turn, a, b, comparisons
 
@@ -234,6 +238,7 @@ def biases(
         }
         if judge in own_models:
             measures["self_preference"] = partial(_won, own_models[judge])
+        # An inconsistent vote shows that this judge saw both orders: no answer was the first one.
         if any(vote.winner == "inconsistent" for vote in by_kind[judge]):
             measures["inconsistent"] = lambda vote: vote.winner == "inconsistent"
         elif judge not in graded:
@@ -245,7 +250,7 @@ def biases(
             if not measured:
                 continue
             keys = sorted({(_key(vote), vote.turn) for vote, _ in measured})
-            # people saw the two in an order of their own
+            # People saw the two answers in another order, so what order does cannot be compared.
             shared = judge != HUMAN and bias in ("verbosity", "self_preference")
             people_votes = [v for key in keys for v in people.get(key, [])] if shared else []
             people_swayed = [swayed for v in people_votes if (swayed := measure(v)) is not None]
@@ -374,6 +379,7 @@ def _compare(voices: dict[Key, dict[str, list[Voice]]], a: str, b: str) -> Itera
         left, right = by_kind.get(a, []), by_kind.get(b, [])
         pairs = combinations(left, 2) if a == b else ((x, y) for x in left for y in right)
         for x, y in pairs:
+            # Two votes of one judge say nothing about how far judges agree.
             if x.judge != y.judge:
                 yield Comparison(key, x.outcome, y.outcome)
 
@@ -405,6 +411,7 @@ def kappa(a: Sequence[str], b: Sequence[str]) -> float | None:
     """Return Cohen's kappa, the agreement beyond chance, of two judges' labels of the same n > 0
     things. It is None where chance alone gives full agreement."""
     n, ours, theirs = len(a), Counter(a), Counter(b)
+    # Two judges who gave their labels at random, each as often as now, would agree this often.
     chance = sum(ours[label] * theirs[label] for label in ours) / n**2
     same = sum(x == y for x, y in zip(a, b, strict=True)) / n
     return (same - chance) / (1 - chance) if chance < 1 else None

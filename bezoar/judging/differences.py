@@ -12,9 +12,12 @@ from typing import NamedTuple, TypeVar
 
 T = TypeVar("T")
 
-Z = 1.96  # standard deviations that hold 95 % of a normal distribution
-FEWEST = 30  # ours: items below which the mean of differences is too far from normal
-RESAMPLES = 1000  # ours: bootstrap samples of an interval
+# standard deviations that hold 95 % of a normal distribution
+Z = 1.96
+# ours: items below which the mean of differences is too far from normal
+FEWEST = 30
+# ours: bootstrap samples of an interval
+RESAMPLES = 1000
 
 
 class Difference(NamedTuple):
@@ -62,7 +65,8 @@ def bootstrap(values: Iterable[tuple[int, float]], seed: int) -> tuple[float, fl
     return _interval_of_means(sums, seed)
 
 
-@lru_cache(maxsize=1024)  # a report states many an interval in several places
+# A report states many an interval in several places.
+@lru_cache(maxsize=1024)
 def _interval_of_means(
     sums: tuple[tuple[float, int], ...], seed: int
 ) -> tuple[float, float] | None:
@@ -78,7 +82,8 @@ def bootstrap_interval(
         return None
     rng = Random(seed)
     estimates = sorted(measure(rng.choices(questions, k=len(questions))) for _ in range(RESAMPLES))
-    tail = RESAMPLES // 40  # 2.5 % at either end
+    # 2.5 % of the estimates lie beyond either end.
+    tail = RESAMPLES // 40
     return estimates[tail], estimates[-tail - 1]
 
 

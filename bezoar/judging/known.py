@@ -37,11 +37,16 @@ T = TypeVar("T")
 G = TypeVar("G", Grade, Comparison)
 
 SIDES = ("own", "other")
-PREFIX = "known/"  # of what the questions on a row are filed under
-BELOW = -(10**9)  # the rows as MT-Bench questions have numbers below this, which no other has
-ALIKE = 0.6  # ours: Jaccard index of two texts' words from which they may mean the same
-LONGEST = 2000  # ours: characters of a row, so that the check is cheap and fits any context
-WORDY = 5  # ours: words of an answer that can be complete, or an explanation; shorter come last
+# opens the names of jobs on a row of a check
+PREFIX = "known/"
+# The rows as MT-Bench questions have numbers below this, which no other question has.
+BELOW = -(10**9)
+# ours: Jaccard index of two texts' words from which they may mean the same
+ALIKE = 0.6
+# ours: characters of a row, so that the check is cheap and fits any context
+LONGEST = 2000
+# ours: words of an answer that can be complete, or an explanation (shorter answers come last)
+WORDY = 5
 
 _WORD = re.compile(r"\w+")
 Metrics = dict[str, int | float | None]
@@ -98,15 +103,18 @@ def draw(seeds: Iterable[Seed | Query], params: Known) -> list[Row]:
     an answer are passed over. Those with a short one come last."""
     facts = [fact for seed in seeds if (fact := _fact(seed))]
     Random(params.seed).shuffle(facts)
+    # The sort is stable, so the long and the short answers each stay shuffled.
     facts.sort(key=lambda fact: fact.short)
     ring: list[_Fact] = []
     while len(ring) < params.rows:
-        # the last one stands beside the first, too
+        # The next row stands beside the last one, and the one that closes the ring beside the first
+        # as well. The comparison is a slice end: 1 for the row that closes the ring, else 0.
         beside = [ring[-1], *ring[: len(ring) == params.rows - 1]] if ring else []
         index = next((i for i, f in enumerate(facts) if not any(map(f.alike, beside))), None)
         if index is None:
             break
         ring.append(facts.pop(index))
+    # The ring closes at another row than planned where the seeds did not suffice.
     while len(ring) > 1 and ring[-1].alike(ring[0]):
         ring.pop()
     return [
@@ -353,6 +361,8 @@ def auc(worth: Sequence[tuple[float | None, float | None]]) -> float:
     answers. A tie counts as a half. A reply that was not read (None) ties with everything: silence
     earns nothing."""
     others = sorted(other_worth for _, other_worth in worth if other_worth is not None)
+    # Each own answer counts the other answers below it less those above it. Ties and answers that
+    # were not read add nothing to the lead, which is a half in the result.
     lead = sum(
         bisect_left(others, own_worth) - (len(others) - bisect_right(others, own_worth))
         for own_worth, _ in worth
@@ -406,6 +416,7 @@ def _not_asked(verdict: Verdict | None) -> bool:
 def _worth(verdict: Verdict | None, scale: int) -> float | None:
     if verdict is None or verdict.rating is None:
         return None
+    # The lowest accepted rating, 1 + scale, lies above the highest rejected one, scale.
     return verdict.rating + scale * (verdict.status == "accepted")
 
 

@@ -23,7 +23,8 @@ WORTH = {"model": 1.0, "tie": 0.5, "inconsistent": 0.5, "baseline": 0.0}
 # penalty, which a few dozen questions do not bear.
 RIDGE = 1 / 2.5**2
 
-Pair = tuple[Answers, Answers]  # the model's and the baseline's, to one question
+# the model's and the baseline's answers to one question
+Pair = tuple[Answers, Answers]
 Metrics = dict[str, float | int | None]
 
 
@@ -95,10 +96,12 @@ def _compare(
         choice, status, reply = verdicts.ask_and_read(ask, messages, verdicts.choice)
         replies.append(reply.text)
         winners.append({"A": a, "B": b, "C": "tie", None: None}[choice])
-        if choice is None:  # whatever the other order gives, the comparison is left out
+        # Whatever the other order gives, the comparison is left out.
+        if choice is None:
             break
     return Comparison(
         **base,
+        # Both orders name the same side, or the order decided, or one reply could not be read.
         winner=winners[0] if winners[0] == winners[-1] else "inconsistent" if winners[-1] else None,
         status=status,
         replies=replies,
@@ -210,7 +213,8 @@ def length_controlled(turns: Sequence[Told], seed: int) -> tuple[float, float, f
     return _digits(_at_equal_length(questions)), _digits(low), _digits(high)
 
 
-_Point = tuple[float, float | None]  # worth; tanh(longer / std), None where a rule decided
+# worth, and tanh(longer / std), or None where a rule decided
+_Point = tuple[float, float | None]
 
 
 def _at_equal_length(questions: Sequence[Sequence[_Point]]) -> float:
@@ -222,18 +226,22 @@ def _at_equal_length(questions: Sequence[Sequence[_Point]]) -> float:
     points = [point for question in questions for point in question]
     judged = [(worth, x) for worth, x in points if x is not None]
     wins = fsum(worth for worth, _ in judged)
-    if 0 < wins < len(judged):  # a model that always or never wins does so at any length
+    # A model that always or never wins does so at any length.
+    if 0 < wins < len(judged):
         y = np.array([worth for worth, _ in judged])
         terms = np.array([(1.0, x) for _, x in judged])
         penalty = np.array([0.0, RIDGE])
 
-        def slope(weights: Any) -> Any:  # of the penalised log loss, which is convex
+        # The gradient of the penalised log loss, then its Jacobian. The loss is convex, so the
+        # gradient has one root.
+        def slope(weights: Any) -> Any:
             return (expit(terms @ weights) - y) @ terms + penalty * weights
 
         def bend(weights: Any) -> Any:
             p = expit(terms @ weights)
             return (terms.T * (p * (1 - p))) @ terms + np.diag(penalty)
 
+        # Without an effect of length, theta is the log odds of a win.
         start = [log(wins / (len(judged) - wins)), 0.0]
         theta, _phi = root(slope, start, jac=bend).x
         wins = len(judged) * float(expit(theta))

@@ -16,8 +16,10 @@ from bezoar.rows.records import UNSAID, Failure, Sample, Spending, Verdict
 
 DECIDED = ("accepted", "rejected")
 
-Judged = Run[Sample, Verdict]  # one member's
-Votes = Mapping[str, Sequence[Verdict]]  # by member, each in the order of the samples
+# the run of one member
+Judged = Run[Sample, Verdict]
+# verdicts by member, each in the order of the samples
+Votes = Mapping[str, Sequence[Verdict]]
 
 
 def decide(votes: Votes, rule: Literal["majority", "mean"], scale: int) -> list[Verdict]:
@@ -40,6 +42,7 @@ def _decide_row(verdict_of: Mapping[str, Verdict], rule: str, scale: int) -> Ver
     )
     counted = accepting + rejecting
     if rule == "mean":
+        # The sign is that of the mean rating less the middle of the scale, (1 + scale) / 2.
         lead = 2 * sum(counted) - (1 + scale) * len(counted)
     else:
         lead = len(accepting) - len(rejecting)

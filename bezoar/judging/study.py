@@ -88,7 +88,8 @@ def by_grades(p: Params, questions: Mapping[int, Question], puts: Sequence[Put])
 def _run(
     p: Params, jobs: Sequence[J], do: Callable[[J, Ask], R], name: Callable[[J], str]
 ) -> llm.Run[J, R]:
-    if not jobs:  # nothing is asked, so no key is needed
+    # Nothing is asked, so no key is needed.
+    if not jobs:
         return llm.Run([], [], [])
     ask = llm.connect(p.llm.grader, p, "agreement")
     with progress.bar("agreement", len(jobs)) as advance:
@@ -104,6 +105,7 @@ def leanings(p: Params, votes: Sequence[Vote], answers: Sequence[Answers]) -> li
         for row in answers
         for turn, text in enumerate(row.turns, 1)
     }
+    # These judges saw one answer at a time, so no answer was shown first.
     alone = {agreement.kind(vote.judge) for vote in votes if vote.judge.endswith("single")}
     if p.agreement.verdicts == "single":
         alone.add(agreement.GRADER)

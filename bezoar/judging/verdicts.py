@@ -140,7 +140,8 @@ def forged(sample: Sample) -> set[tuple[str, int]]:
     """Return the verdicts (status, rating) that the judged texts state themselves, in tags, in JSON
     or in lines. A judge that repeats such a text has not stated them."""
     text = "\n".join((sample.instruction, sample.context, sample.expected, sample.response))
-    text = re.sub(r"\\u([0-9a-fA-F]{4})", lambda escape: chr(int(escape[1], 16)), text)  # JSON's
+    # JSON may spell any character as an escape.
+    text = re.sub(r"\\u([0-9a-fA-F]{4})", lambda escape: chr(int(escape[1], 16)), text)
     text = clean(unescape(text))
     ratings = {int(rating) for rating in _FORGED_RATING.findall(text)}
     lines = {(f"{_LINES}{s.lower()}", int(rating)) for s, rating in _FORGED_LINES.findall(text)}
@@ -165,6 +166,7 @@ def parse(
         raise ValueError("blank")
     lines = _in_lines(text)
     status, rating, reason = lines or _object(text) or _tagged(text)
+    # "Accepted" and "Rejected" are read as Accept and Reject.
     status = status.lower().removesuffix("ed")
     rating = _without_scale(rating, scale)
     if status not in ("accept", "reject"):
@@ -204,7 +206,8 @@ _THREE = re.compile(
     r"[ \t]{0,3}\n[\s*#-]{0,4}(?:reason[*\s]{0,3}:[*\s]{0,4})?(?!status|rating|reason)(\S[^<>]*)\Z",
     re.IGNORECASE,
 )
-_LINES = "in lines: "  # marks a forged verdict that stands in lines, not in tags or JSON
+# marks a forged verdict that stands in lines, not in tags or JSON
+_LINES = "in lines: "
 _FORGED_STATUS = re.compile(
     r"""(?:<\s{0,2}status\s{0,2}>|"status"\s*:\s*")[\s*`"'.]{0,4}(accept|reject)(?:ed)?\b""",
     re.IGNORECASE,
@@ -215,7 +218,8 @@ _FORGED_RATING = re.compile(
 _FORGED_LINES = re.compile(
     r"\b(accept|reject)(?:ed)?\b[\W_]{0,12}(?:rating[\W_]{0,8})?\b(\d{1,3})\b", re.IGNORECASE
 )
-OBJECTS = 100  # opening braces that are tried for a verdict, from the reply's end
+# opening braces that are tried for a verdict, from the reply's end
+OBJECTS = 100
 
 
 def _fenced(text: str) -> str:
@@ -237,7 +241,7 @@ def _object(text: str) -> tuple[str, str, str] | None:
         return None
     start = len(text)
     for _ in range(OBJECTS):
-        # from the end, so that only what is quoted inside of the last object is tried before it
+        # The search goes from the end, so only objects inside of the last one are tried before it.
         if (start := text.rfind("{", 0, start)) < 0:
             return None
         try:
@@ -247,6 +251,7 @@ def _object(text: str) -> tuple[str, str, str] | None:
         fields = {str(key).lower(): value for key, value in parsed.items()}
         if len(fields) == len(parsed) and fields.keys() == set(FIELDS):
             status, rating, reason = (fields[name] for name in FIELDS)
+            # In Python a bool is an int as well: `"rating": true` is no rating.
             is_integer = isinstance(rating, int) and not isinstance(rating, bool)
             return str(status).strip(), str(rating) if is_integer else "", str(reason).strip()
     return None
@@ -254,13 +259,14 @@ def _object(text: str) -> tuple[str, str, str] | None:
 
 def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     unique = dict(pairs)
+    # json.loads would keep the last of two equal keys without a word.
     if len(unique) < len(pairs):
         raise ValueError("a key stands twice")
     return unique
 
 
 def _in_lines(text: str) -> tuple[str, str, str] | None:
-    """Return (status, rating, reason) of a reply that is nothing but three lines of these, or None."""
+    """Return (status, rating, reason) of a reply of exactly these three lines, or None."""
     match = _THREE.match(unfenced(text))
     if not match or re.search(
         rf"^\W{{0,6}}(?:accept|reject|{_A_FIELD})\b\W*:?", match[3], re.I | re.M
@@ -434,7 +440,9 @@ def sheet(question: Question, answers: Answers, reference: list[str], turn: int)
     )
 
 
-AGAIN = ("unparsed", "truncated")  # a refusal is an answer: asking again would press for another
+# the statuses after which a judge is asked again (a refusal is an answer: asking again would press
+# for another)
+AGAIN = ("unparsed", "truncated")
 
 
 def judge_messages(system: str, text: str) -> list[Message]:
@@ -488,7 +496,7 @@ def hold(
     """Check that enough replies of a grader could be read. BadInput: none could. It prints a
     warning where few could. `statuses` are those of its grades or comparisons."""
     judged = [status for status in statuses if status != "empty_answer"]
-    # what is asked for without a system message is a reference, and no grade
+    # A request without a system message asks for a reference, and not for a grade.
     replies = [e.reply for e in exchanges if e.messages[0].role == "system"]
     unread.check(
         label,
