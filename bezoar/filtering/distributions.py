@@ -163,7 +163,7 @@ def quantile(ranked: Sequence[int], share: float) -> float:
 
 
 def tasks_table(described: Mapping[str, Any]) -> list[str]:
-    """Return the lines of a CSV: each kind of task with its share in the target, before and after."""
+    """Return the lines of a CSV: each kind of task, its share in the target, before and after."""
     lines = ["task,target,before,after\n"]
     sets = [described["sets"][name] for name in ("before", "after")]
     for kind in dict.fromkeys([k for described_set in sets for k in described_set["tasks"]]):
