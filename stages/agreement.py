@@ -48,7 +48,7 @@ def main() -> None:
     write_json("data/agreement/study.json", how | told)
     write_json("data/agreement/table.json", rows)
     write_json("data/agreement/breakdown.json", agreement.breakdown(votes, category_of))
-    write_json("data/agreement/biases.json", study.leanings(p, votes, answers))
+    write_json("data/agreement/biases.json", study.biases(p, votes, answers))
     counts = {
         "records": len(records),
         "judged": sum(told["judged"].values()),
@@ -70,7 +70,7 @@ def keep(p: Params, judged: study.Judged) -> None:
     write_json("metrics/agreement/spending.json", spent.model_dump())
     where = f"agreement, {p.llm.grader.model}"
     statuses = [one.status for one in judged.verdicts]
-    verdicts.hold(where, statuses, judged.exchanges, judged.read)
+    verdicts.check_read(where, statuses, judged.exchanges, judged.read)
     verdicts.tell_unreferenced(where, judged.verdicts)
 
 

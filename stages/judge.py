@@ -79,7 +79,7 @@ def keep(name: str, p: Params, samples: Sequence[Sample], runs: Runs, check: kno
     write_json(f"metrics/judge/{name}.json", panel.measure(votes, trust, counts, spent))
     write_json(f"metrics/judge/{name}_spending.json", panel.total(spent).model_dump())
     for who, run in runs.items():
-        panel.hold(f"judge@{name}, {who}", votes[who] or list(judged[who].values()), run)
+        panel.check_read(f"judge@{name}, {who}", votes[who] or list(judged[who].values()), run)
         check.tell(f"judge@{name}, {who}", trust[who])
 
 

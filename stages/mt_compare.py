@@ -79,7 +79,7 @@ def keep(
     write_json(f"metrics/mt_compare/{name}_spending.json", spent.model_dump())
     where = f"mt_compare@{name}, {p.llm.grader.model}"
     statuses = [c.status for c in comparisons or of_rows]
-    verdicts.hold(where, statuses, run.exchanges, verdicts.choice)
+    verdicts.check_read(where, statuses, run.exchanges, verdicts.choice)
     verdicts.tell_unreferenced(where, comparisons)
     check.tell(where, trust)
 

@@ -69,7 +69,9 @@ def keep(
     spent = budget.spending(p.llm.grader, run.exchanges)
     write_json(f"metrics/mt_grade/{name}_spending.json", spent.model_dump())
     where = f"mt_grade@{name}, {p.llm.grader.model}"
-    verdicts.hold(where, [g.status for g in grades or of_rows], run.exchanges, verdicts.rating)
+    verdicts.check_read(
+        where, [g.status for g in grades or of_rows], run.exchanges, verdicts.rating
+    )
     verdicts.tell_unreferenced(where, grades)
     check.tell(where, trust)
 

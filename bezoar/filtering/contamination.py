@@ -39,11 +39,11 @@ from bezoar.rows.records import (
 )
 
 FETCHED = Path("data/fetch")
-# words of a question that is looked for at all
+# Questions of fewer words are not searched for.
 LEAST = 2
-# words of a question that can count as a sentence of its own
+# Questions of fewer words never count as a sentence of their own.
 SENTENCE = 3
-# pairs compared at once: their cosines take 16 MB
+# This many pairs are compared at once. Their cosines take 16 MB.
 BLOCK = 2_000_000
 
 

@@ -28,7 +28,7 @@ SHOWN = (
     *("strategy", "operation", "iteration", "epoch"),
     *("mixture", "system_id", "topic_guided"),
 )
-# also counted by category (figure 8)
+# This detail is also counted by category (figure 8).
 CROSSED = "strategy"
 
 APART = "two are needed that were made from different seeds, to train on and to hold out"
@@ -311,7 +311,7 @@ def check_splittable(name: str, inputs: Given, curated: Curated) -> None:
     if not short:
         return
     out = f"data/filter/{name}"
-    # The two are empty, and written because a lineage looks there first.
+    # The two are written empty, because a lineage looks there first.
     for side in ("train", "eval"):
         write_jsonl(f"{out}/{side}.jsonl", [])
     write_jsonl(f"{out}/rejected.jsonl", curated.dropped)

@@ -96,7 +96,7 @@ def _highest_ratio(a: int, b: int) -> float:
 # --- near-duplicates -----------------------------------------------------------------------------
 
 # 42 bands of 3 hashes: two texts of Jaccard index 0.5 become candidates with a probability of
-# 0.996, of 0.8 all but always. What a candidate is worth is then counted.
+# 0.996, of 0.8 all but always. The exact index of a candidate is then computed.
 BANDS, ROWS = 42, 3
 
 
@@ -107,7 +107,7 @@ class Near(NamedTuple):
     similarity: float
 
 
-# the lines of a text: the words of each, and their n-grams
+# The lines of a text, as the words of each line -> their n-grams.
 Lines = dict[str, frozenset[str]]
 
 

@@ -18,7 +18,7 @@ from bezoar.rows.records import Rejected, Sample
 
 FIELDS = ("instruction", "context", "response")
 NO_CATEGORY = "(none)"
-# a row that no pattern of `filter.tasks` names
+# The kind of a row that no pattern of `filter.tasks` matches.
 OTHER = "other"
 
 TokenCounts = Callable[[Sequence[str]], list[int]]
@@ -33,7 +33,7 @@ def tokenizer(path: Path) -> TokenCounts:
 
     try:
         loaded = Tokenizer.from_file(str(path))
-    # tokenizers raises no narrower error.
+    # The library raises no narrower error.
     except Exception as error:
         raise BadInput(
             f"{path}: cannot be read as a tokenizer ({error}); `dvc repro -f fetch@base` makes it "

@@ -35,7 +35,7 @@ class Fault(NamedTuple):
     details: dict[str, str | int | bool]
 
 
-# The markup of the schemes' prompts (a test holds the two together).
+# The markup of the schemes' prompts. A test checks that both have the same.
 MARKUP = (
     *("<example>", "</example>", "###PROVIDED EXAMPLES(", "###RESPONSE:"),
     *("<human>:", "<bot>:", "#Given Prompt#:", "#Rewritten Prompt#:", "#Created Prompt#:"),
@@ -49,7 +49,7 @@ PROSE = 12
 _CLOSED = re.compile(
     r"""[.!?:;…。．｡！？：；」』】）〉》।॥؟۔؛։።៖។၊။"'“”‘’«»)\]}>|`*_~=+%\d]\s*\Z"""
 )
-# scripts whose sentences end without a mark
+# Sentences in these scripts end without a mark.
 _STOPLESS = ("THAI", "LAO")
 _ENTRY = re.compile(r"\s*(?:[-*•#>|]|\w{1,3}[.)]\s)")
 

@@ -22,9 +22,9 @@ from bezoar.rows.files import BadInput, read_jsonl
 from bezoar.rows.records import Kept, Query, Sample, Seed
 
 ROLES = ("seed", "teacher", "judge")
-# stands for the teacher and the judge of a row of the user's own
+# NOBODY stands for the teacher and the judge of a row of the user's own.
 NOBODY = "nobody"
-# sources that a refusal names
+# A refusal names this many sources.
 SHOWN = 8
 
 # --- sets ----------------------------------------------------------------------------------------
@@ -158,6 +158,7 @@ def _text_licences(row: Kept) -> set[Licence]:
 
 
 def _has_both(pair: Sequence[str], licences: Iterable[Licence]) -> bool:
+    """Say whether both licences of a pair are among `licences`."""
     return {*pair} <= {licence.name for licence in licences}
 
 

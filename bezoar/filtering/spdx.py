@@ -13,7 +13,7 @@ from typing import Literal, NamedTuple
 
 Answer = Literal["yes", "no", "unknown"]
 STRICTNESS: dict[Answer, int] = {"yes": 0, "unknown": 1, "no": 2}
-# the Hub's word for it
+# The Hub's word for it.
 UNKNOWN = "unknown"
 
 
@@ -44,18 +44,22 @@ class Licence(NamedTuple):
 
 
 def _free(name: str, hub: str = "", attribution: bool = True) -> Licence:
+    """Return a licence that allows every use."""
     return Licence(name, "yes", "yes", False, attribution, "", hub or name.lower())
 
 
 def _alike(name: str, hub: str = "") -> Licence:
+    """Return a licence that allows every use and asks for share alike."""
     return Licence(name, "yes", "yes", True, True, "", hub or name.lower())
 
 
 def _bound(name: str, reason: str, hub: str = "other") -> Licence:
+    """Return a licence or terms that allow commercial use only under some rule, given as `reason`."""
     return Licence(name, "unknown", "yes", False, False, reason, hub)
 
 
 def _terms(provider: str) -> Licence:
+    """Return a provider's terms of use."""
     return _bound(
         f"{provider}-terms",
         f"{provider}'s terms give its output away, but not to develop models that compete with "
@@ -64,6 +68,7 @@ def _terms(provider: str) -> Licence:
 
 
 def _rail(name: str) -> Licence:
+    """Return a licence with a list of forbidden uses, by its id on the Hub."""
     return _bound(
         name,
         "its list of forbidden uses holds for what is made from it and is to be passed on; whether "
@@ -73,6 +78,8 @@ def _rail(name: str) -> Licence:
 
 
 def _llama(version: str, learning: bool) -> Licence:
+    """Return a version of Llama's licence. `learning` says whether models may learn from its
+    output."""
     rule = (
         "asks that models made with its output carry its name and licence"
         if learning
@@ -186,7 +193,7 @@ _NOISE = {"license", "licence", "licensed", "under", "version", "v", "the", "a",
 _NOISE |= {"work", "dataset", "international", "unported", "generic", "universal", "deed"}
 _WORDS = {"attribution": "by", "noncommercial": "nc", "sharealike": "sa", "noderivatives": "nd"}
 _WORDS |= {"noderivs": "nd", "ccby": "cc-by"}
-# two letters behind the version name a country's edition of it, as in CC-BY-SA-3.0-DE
+# Two letters behind the version name a country's edition of it, as in CC-BY-SA-3.0-DE.
 _CC = re.compile(
     r"(?P<prefix>(?:creative-commons|cc)-)?by(?P<letters>(?:-(?:nc|sa|nd))*)"
     r"(?:-(?P<version>[1-4](?:\.\d)?)(?:-(?P<edition>[a-z]{2}|igo))?)?(?:-public)?"
@@ -285,7 +292,7 @@ def _creative_commons(match: re.Match[str]) -> Licence:
 
 _EXCEPTION = re.compile(r"[\w.-]+-exception(?:-[\d.]+)?|linux-syscall-note", re.IGNORECASE)
 OR, AND = r"\s+or\s+", r"\s+and\s+|\s*&\s*|(?<![:/])/(?!/)"
-# pieces between commas that may be one licence
+# So many pieces between commas are tried as one licence.
 MOST = 4
 
 
@@ -295,7 +302,7 @@ def split(stated: str) -> list[Licence]:
     pieces = [piece for piece in re.split(r"\s*[,;|\n]\s*", stated.strip()) if piece] or [""]
     listed: list[Licence] = []
     while pieces:
-        # "Apache License, Version 2.0" is one licence
+        # "Apache License, Version 2.0" is one licence.
         size = next(
             (
                 n
@@ -322,7 +329,7 @@ def _expression(text: str) -> list[Licence] | None:
         return _expression(excepted[1]) if _EXCEPTION.fullmatch(excepted[2]) else None
     if text.startswith("(") and text.endswith(")"):
         return _expression(text[1:-1])
-    # "MIT (CC BY 4.0)" names both
+    # "MIT (CC BY 4.0)" names both.
     long = re.fullmatch(r"(.{3,200}?)\s*\(([^()]{2,60})\)", _replace_addresses(text))
     return _combine([_expression(part) for part in long.groups()], AND) if long else None
 
@@ -405,7 +412,7 @@ def _onward_licences(name: str) -> set[str]:
     onward = {base, *_ONWARD.get(name, ()), *_ONWARD.get(base, ())}
     if match := re.fullmatch(r"(CC-BY(?:-NC)?-SA)(?:-(\d\.\d))?(?:-[A-Z]+)?", name):
         family, version = match.groups()
-        # From 2.0 on an adaptation may be under a later version of the same licence
+        # From 2.0 on an adaptation may be under a later version of the same licence.
         later = {f"{family}-{v}" for v in _CC_VERSIONS if not version or v >= version}
         onward = {f"{family}-1.0"} if version == "1.0" else later
         onward |= {

@@ -19,9 +19,9 @@ from bezoar.rows.records import Answers, Grade, Vote
 
 GRADER, AUTHOR, HUMAN, MAJORITY = "grader", "author", "human", "human_majority"
 GPT4_SINGLE, GPT4_PAIR = "gpt4_single", "gpt4_pair"
-# the kinds that the paper's judge is compared with
+# The paper compares its judge with these kinds.
 PAPERS = (GPT4_SINGLE, GPT4_PAIR, AUTHOR, HUMAN)
-# the set of judgements of authors and everyone else
+# The judgements of the questions' authors and of everyone else are one set, PEOPLE.
 PEOPLE = "people"
 
 Outcome = Literal["first", "second", "tie"]

@@ -12,11 +12,11 @@ from typing import NamedTuple, TypeVar
 
 T = TypeVar("T")
 
-# standard deviations that hold 95 % of a normal distribution
+# Standard deviations that hold 95 % of a normal distribution.
 Z = 1.96
-# ours: items below which the mean of differences is too far from normal
+# Ours: items below which the mean of differences is too far from normal.
 FEWEST = 30
-# ours: bootstrap samples of an interval
+# Ours: bootstrap samples of an interval.
 RESAMPLES = 1000
 
 

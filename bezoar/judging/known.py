@@ -37,15 +37,15 @@ T = TypeVar("T")
 G = TypeVar("G", Grade, Comparison)
 
 SIDES = ("own", "other")
-# opens the names of jobs on a row of a check
+# The names of jobs on a row of a check start with this.
 PREFIX = "known/"
 # The rows as MT-Bench questions have numbers below this, which no other question has.
 BELOW = -(10**9)
-# ours: Jaccard index of two texts' words from which they may mean the same
+# Ours: Jaccard index of two texts' words from which they may mean the same.
 ALIKE = 0.6
-# ours: characters of a row, so that the check is cheap and fits any context
+# Ours: characters of a row, so that the check is cheap and fits any context.
 LONGEST = 2000
-# ours: words of an answer that can be complete, or an explanation (shorter answers come last)
+# Ours: words of an answer that can be complete, or an explanation (shorter answers come last).
 WORDY = 5
 
 _WORD = re.compile(r"\w+")
@@ -225,7 +225,7 @@ class Check:
             {side: judged.get(_name(index, side)) for side in SIDES}
             for index in range(len(self.rows))
         ]
-        # a row that was not put to the judge says nothing of it
+        # A row that was not put to the judge says nothing of it.
         asked_rows = [row for row in rows if not any(map(_not_asked, row.values()))]
         sides = {side: [row[side] for row in asked_rows] for side in SIDES}
         own_worths, other_worths = (
@@ -242,7 +242,7 @@ class Check:
         """Return metrics of a grader's grades of `answers`: those of `_ranked`."""
         first = [grade for grade in grades if grade.turn == 1]
         scores = {(grade.question_id, grade.model): grade.score for grade in first}
-        # a row that was not put to the grader says nothing of it
+        # A row that was not put to the grader says nothing of it.
         left_out = {grade.question_id for grade in first if grade.status in UNSAID}
         return self._ranked(
             [
@@ -414,6 +414,7 @@ def _not_asked(verdict: Verdict | None) -> bool:
 
 
 def _worth(verdict: Verdict | None, scale: int) -> float | None:
+    """Return a number that ranks answers by verdict, or None where the verdict could not be read."""
     if verdict is None or verdict.rating is None:
         return None
     # The lowest accepted rating, 1 + scale, lies above the highest rejected one, scale.

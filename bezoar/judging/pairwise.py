@@ -18,12 +18,12 @@ _TURNS: tuple[Literal[1], Literal[2]] = (1, 2)
 ROLES = ("model", "baseline")
 LEFT_OUT = ("unparsed", "refused", "truncated", "too_long", "failed")
 WORTH = {"model": 1.0, "tie": 0.5, "inconsistent": 0.5, "baseline": 0.0}
-# ours: a normal prior on phi, of the scale that Gelman et al. (2008) give a standardised predictor,
+# Ours: a normal prior on phi, of the scale that Gelman et al. (2008) give a standardised predictor,
 # so that phi stays finite where the longer answer always wins. AlpacaEval cross-validates its
 # penalty, which a few dozen questions do not bear.
 RIDGE = 1 / 2.5**2
 
-# the model's and the baseline's answers to one question
+# The model's and the baseline's answers to one question.
 Pair = tuple[Answers, Answers]
 Metrics = dict[str, float | int | None]
 
@@ -213,7 +213,7 @@ def length_controlled(turns: Sequence[Told], seed: int) -> tuple[float, float, f
     return _digits(_at_equal_length(questions)), _digits(low), _digits(high)
 
 
-# worth, and tanh(longer / std), or None where a rule decided
+# A comparison's worth and its tanh(longer / std). The latter is None where a rule decided.
 _Point = tuple[float, float | None]
 
 

@@ -16,9 +16,9 @@ from bezoar.rows.records import UNSAID, Failure, Sample, Spending, Verdict
 
 DECIDED = ("accepted", "rejected")
 
-# the run of one member
+# A member's run over the samples.
 Judged = Run[Sample, Verdict]
-# verdicts by member, each in the order of the samples
+# Verdicts by member, each in the order of the samples.
 Votes = Mapping[str, Sequence[Verdict]]
 
 
@@ -75,7 +75,9 @@ def ballots(votes: Votes) -> list[Verdict]:
 def by_id(run: Judged, judge: str) -> dict[str, Verdict]:
     """Return one judge's verdicts by their samples, undecided where its request failed for good."""
     verdict_of = {sample.id: verdict for sample, verdict in run.done}
-    return verdict_of | {f.job: verdicts.failed(f.job, f.reason, judge) for f in run.failures}
+    return verdict_of | {
+        f.job: verdicts.failed_verdict(f.job, f.reason, judge) for f in run.failures
+    }
 
 
 def failures(runs: Mapping[str, Judged]) -> dict[str, list[Failure]]:
@@ -88,7 +90,7 @@ def failures(runs: Mapping[str, Judged]) -> dict[str, list[Failure]]:
     }
 
 
-def hold(label: str, stated: Sequence[Verdict], run: Judged) -> None:
+def check_read(label: str, stated: Sequence[Verdict], run: Judged) -> None:
     """Check that enough replies of one judge could be read. BadInput: it states no verdict at all.
     It prints a warning where it states few."""
     silent = {verdict.id: verdict for verdict in stated if verdict.status == "undecided"}

@@ -98,7 +98,7 @@ def _run(
         )  # fmt: skip
 
 
-def leanings(p: Params, votes: Sequence[Vote], answers: Sequence[Answers]) -> list[agreement.Row]:
+def biases(p: Params, votes: Sequence[Vote], answers: Sequence[Answers]) -> list[agreement.Row]:
     """Return the biases of each kind of judge, as agreement.biases."""
     lengths = {
         (row.question_id, row.model, turn): len(text)

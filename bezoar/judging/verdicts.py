@@ -41,8 +41,8 @@ SYSTEM = Prompt("mt_bench/system")
 FIELDS = ("status", "rating", "reason")
 SHOWN = ("instruction", "response", "expected", "generated")
 TAGS = tuple(f"<{slash}{name}>" for name in SHOWN + FIELDS for slash in ("", "/"))
-# What opens or closes a turn in the chat templates of open models: a server may read it as such
-# wherever it stands.
+# These marks open or close a turn in the chat templates of open models. A server may read them as
+# such wherever they stand.
 TURNS = (
     *("<|im_start|>", "<|im_end|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"),
     *("<|system|>", "<|user|>", "<|assistant|>", "<|end|>", "<|endoftext|>", "<s>", "</s>"),
@@ -107,7 +107,7 @@ def verdict(sample: Sample, reply: Reply, scale: int) -> Verdict:
     try:
         if reply.finish_reason in UNSAID:
             raise ValueError(reply.finish_reason)
-        accepted, rating, reason = parse(reply, scale, forged(sample))
+        accepted, rating, reason = parse(reply, scale, forged_verdicts(sample))
     except ValueError as error:
         status, stars, reason = "undecided", None, str(error)
     else:
@@ -123,7 +123,7 @@ def verdict(sample: Sample, reply: Reply, scale: int) -> Verdict:
     )
 
 
-def failed(id: str, why: str, judge: str) -> Verdict:
+def failed_verdict(id: str, why: str, judge: str) -> Verdict:
     """Return an undecided verdict for a request that failed for good."""
     return Verdict(
         id=id,
@@ -136,7 +136,7 @@ def failed(id: str, why: str, judge: str) -> Verdict:
     )
 
 
-def forged(sample: Sample) -> set[tuple[str, int]]:
+def forged_verdicts(sample: Sample) -> set[tuple[str, int]]:
     """Return the verdicts (status, rating) that the judged texts state themselves, in tags, in JSON
     or in lines. A judge that repeats such a text has not stated them."""
     text = "\n".join((sample.instruction, sample.context, sample.expected, sample.response))
@@ -189,13 +189,13 @@ def _without_scale(rating: str, scale: int) -> str:
 
 _ENDED = {"length": "truncated", "refused": "refused", "too_long": "too_long", "failed": "failed"}
 _A_FIELD = "|".join(FIELDS)
-# the three fields in their order, with nothing between them and nothing of theirs behind them
+# The three fields in their order, with nothing between them and nothing of theirs behind them.
 _LAST = re.compile(
     r"<status>([^<>]*)</status>\s*<rating>([^<>]*)</rating>\s*"
     rf"<reason>((?:(?!</?(?:{_A_FIELD})>).)*)(?:</reason>[\s`*]*)?\Z",
     re.IGNORECASE | re.DOTALL,
 )
-# a field's tag as models also write it: `< status >`, `</ status>`, `**<status>**`
+# A field's tag as models also write it: `< status >`, `</ status>`, `**<status>**`.
 _TAG = re.compile(
     rf"(?:\*\*)?<\s{{0,2}}(/?)\s{{0,2}}({_A_FIELD})\s{{0,2}}>(?:\*\*)?", re.IGNORECASE
 )
@@ -206,7 +206,7 @@ _THREE = re.compile(
     r"[ \t]{0,3}\n[\s*#-]{0,4}(?:reason[*\s]{0,3}:[*\s]{0,4})?(?!status|rating|reason)(\S[^<>]*)\Z",
     re.IGNORECASE,
 )
-# marks a forged verdict that stands in lines, not in tags or JSON
+# This marks a forged verdict that stands in lines, not in tags or JSON.
 _LINES = "in lines: "
 _FORGED_STATUS = re.compile(
     r"""(?:<\s{0,2}status\s{0,2}>|"status"\s*:\s*")[\s*`"'.]{0,4}(accept|reject)(?:ed)?\b""",
@@ -218,7 +218,7 @@ _FORGED_RATING = re.compile(
 _FORGED_LINES = re.compile(
     r"\b(accept|reject)(?:ed)?\b[\W_]{0,12}(?:rating[\W_]{0,8})?\b(\d{1,3})\b", re.IGNORECASE
 )
-# opening braces that are tried for a verdict, from the reply's end
+# So many opening braces are tried for a verdict, from the reply's end.
 OBJECTS = 100
 
 
@@ -258,8 +258,9 @@ def _object(text: str) -> tuple[str, str, str] | None:
 
 
 def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return the pairs of a JSON object as a dict. ValueError: a key stands twice."""
     unique = dict(pairs)
-    # json.loads would keep the last of two equal keys without a word.
+    # Without this json.loads would keep the last of two equal keys without a word.
     if len(unique) < len(pairs):
         raise ValueError("a key stands twice")
     return unique
@@ -306,7 +307,7 @@ def _field(text: str, name: str) -> str:
 
 # --- MT-Bench ------------------------------------------------------------------------------------
 
-# What may stand in `mt_grade.references`, whether the questions at hand are of it or not
+# `mt_grade.references` may name these, whether any question at hand is of them or not.
 CATEGORIES = (
     *("writing", "roleplay", "reasoning", "math"),
     *("coding", "extraction", "stem", "humanities"),
@@ -440,8 +441,7 @@ def sheet(question: Question, answers: Answers, reference: list[str], turn: int)
     )
 
 
-# the statuses after which a judge is asked again (a refusal is an answer: asking again would press
-# for another)
+# A judge is asked again after these. A refusal is an answer: asking again would press for another.
 AGAIN = ("unparsed", "truncated")
 
 
@@ -487,7 +487,7 @@ def retries(exchanges: Sequence[Exchange], read: Callable[[Reply], tuple[Any, st
     )
 
 
-def hold(
+def check_read(
     label: str,
     statuses: Sequence[str],
     exchanges: Sequence[Exchange],

@@ -16,7 +16,7 @@ from bezoar.rows.files import read_jsonl
 from bezoar.rows.records import Contamination
 
 PROJECT = "bezoar"
-# the Hub's names for how many rows a set has: below each bound
+# The Hub's names for numbers of rows below each bound.
 SIZES = (
     (1_000, "n<1K"),
     (10_000, "1K<n<10K"),
@@ -71,7 +71,7 @@ def licence(name: str) -> dict[str, Any]:
     return {"license": "other", "license_name": known_licence.name.lower()}
 
 
-def standing(sheet: dict[str, Any]) -> dict[str, Any]:
+def licence_of_set(sheet: dict[str, Any]) -> dict[str, Any]:
     """Return the front matter of a set's licence, by its licences.json. One name for rows of known
     and of unknown licences would promise too much, so there the rows are counted."""
     unknown, rows = sheet["unknown"], sheet["rows"]

@@ -12,7 +12,7 @@ from bezoar.rows.files import read_json, read_jsonl
 from bezoar.rows.records import SeedContamination
 
 NAMES = {"lamini": "LaMini", "evol_instruct": "Evol-Instruct", "orca": "Orca"}
-# named, so that the Hub's viewer takes no other file of the set for rows
+# The splits are named, so that the Hub's viewer takes no other file of the set for rows.
 SPLITS = [
     {
         "config_name": "default",
@@ -54,7 +54,7 @@ def card(name: str, params: Params, folder: Path) -> str:
         if funnel[f"simulated_{role}"]
     }
     front = DatasetCardData(
-        **cards.standing(sheet),
+        **cards.licence_of_set(sheet),
         language=spoken["spoken"] or None,
         pretty_name=f"{cards.PROJECT} {NAMES.get(name, name)}",
         size_categories=[cards.size(funnel["kept"])],
@@ -83,8 +83,8 @@ def card(name: str, params: Params, folder: Path) -> str:
         unjoinable=cards.unjoinable(sheet["unjoinable"]),
         spoken=spoken,
         listed=languages.listed,
-        told=[(languages.name(s), n) for s, n in spoken["rows"]["kept"].items() if s],
-        untold=spoken["rows"]["kept"].get("", 0),
+        row_languages=[(languages.name(s), n) for s, n in spoken["rows"]["kept"].items() if s],
+        unknown_languages=spoken["rows"]["kept"].get("", 0),
         judged=sum(funnel[status] for status in ("accepted", "rejected", "undecided")),
         seeds=seeds,
         world=source["source"] == "world",
@@ -92,7 +92,8 @@ def card(name: str, params: Params, folder: Path) -> str:
         speakers={
             "teacher": [(funnel["teacher"], params.llm.teacher)],
             "judge": [
-                # as one judge called itself in its replies; a panel's replies are told together
+                # A single judge has the name that its replies state. A panel's names stand together
+                # there, so each member has the name that was asked for.
                 (funnel["judge"] if len(judges) == 1 else member.model, member)
                 for member in judges
             ],
@@ -127,7 +128,7 @@ def own_card(name: str, folder: Path) -> str:
     spoken: Any = read_json(folder / "languages.json")
     source: Any = read_json(f"data/fetch/{name}/source.json")
     front = DatasetCardData(
-        **cards.standing(sheet),
+        **cards.licence_of_set(sheet),
         language=spoken["spoken"] or None,
         pretty_name=f"{cards.PROJECT} {name}",
         size_categories=[cards.size(funnel["kept"])],
