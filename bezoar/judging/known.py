@@ -414,7 +414,7 @@ def _not_asked(verdict: Verdict | None) -> bool:
 
 
 def _worth(verdict: Verdict | None, scale: int) -> float | None:
-    """Return a number that ranks answers by verdict, or None where the verdict could not be read."""
+    """Return a number that ranks answers by verdict, or None where no verdict could be read."""
     if verdict is None or verdict.rating is None:
         return None
     # The lowest accepted rating, 1 + scale, lies above the highest rejected one, scale.
