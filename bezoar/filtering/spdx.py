@@ -54,7 +54,7 @@ def _alike(name: str, hub: str = "") -> Licence:
 
 
 def _bound(name: str, reason: str, hub: str = "other") -> Licence:
-    """Return a licence or terms with a rule on commercial use, `reason`, that a reader must judge."""
+    """Return a licence with a rule on commercial use, `reason`, that a reader must judge."""
     return Licence(name, "unknown", "yes", False, False, reason, hub)
 
 
