@@ -562,7 +562,7 @@ def test_no_text_of_a_run_becomes_an_element_of_a_checkpoints_card(
     poisonous: params.Params,
 ) -> None:
     run = report.read(poisonous)
-    for name in model.trained(poisonous):
+    for name in model.checkpoint_weights(poisonous):
         inert(model.card(name, run, poisonous))
 
 

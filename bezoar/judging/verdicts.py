@@ -12,8 +12,8 @@ from typing import Any, Literal, NamedTuple, TypeVar, get_args
 
 from bezoar.judging.differences import bootstrap
 from bezoar.reading import unread
-from bezoar.reading.closing import CHOICE, RATING, Form, stated
-from bezoar.reading.markup import clean, unfenced
+from bezoar.reading.closing import CHOICE, RATING, Form, read_value
+from bezoar.reading.markup import clean, drop_fence
 from bezoar.rows.files import BadInput
 from bezoar.rows.prompts import Prompt, fence
 from bezoar.rows.records import (
@@ -268,7 +268,7 @@ def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _in_lines(text: str) -> tuple[str, str, str] | None:
     """Return (status, rating, reason) of a reply of exactly these three lines, or None."""
-    match = _THREE.match(unfenced(text))
+    match = _THREE.match(drop_fence(text))
     if not match or re.search(
         rf"^\W{{0,6}}(?:accept|reject|{_A_FIELD})\b\W*:?", match[3], re.I | re.M
     ):
@@ -592,7 +592,7 @@ def choice(reply: Reply) -> tuple[str | None, str]:
 def _stated(form: Form, reply: Reply) -> tuple[str | None, str]:
     if reply.finish_reason in ("refused", "too_long", "failed"):
         return None, reply.finish_reason
-    value = stated(form, reply.text, cut=reply.finish_reason != "stop")
+    value = read_value(form, reply.text, cut=reply.finish_reason != "stop")
     return (None, _silent(reply)) if value is None else (value, "ok")
 
 

@@ -350,7 +350,7 @@ def _refuse_lossy(tokenizer: Any, name: str) -> None:
     prompt = chat.prompt([Message(role="user", content="Hello.")])
     characters = sorted({*prompt, *"".join(PLAIN)})
     texts = [f"a{character}a" for character in characters]
-    rows = zip(characters, texts, chat.decoded(tokenizer, chat.ids(tokenizer, texts)), strict=True)
+    rows = zip(characters, texts, chat.decode(tokenizer, chat.ids(tokenizer, texts)), strict=True)
     lost = [c for c, text, back in rows if not chat.gives_back(back, text)]
     if lost:
         shown = ", ".join(repr(character) for character in lost[:SHOWN])
@@ -359,9 +359,7 @@ def _refuse_lossy(tokenizer: Any, name: str) -> None:
             "so that no prompt and no answer could hold them; take a base with another tokenizer"
         )
     wholes = [prompt + answer for answer in PLAIN]
-    for text, back in zip(
-        wholes, chat.decoded(tokenizer, chat.ids(tokenizer, wholes)), strict=True
-    ):
+    for text, back in zip(wholes, chat.decode(tokenizer, chat.ids(tokenizer, wholes)), strict=True):
         if not chat.gives_back(back, text):
             at = sum(
                 1 for _ in takewhile(lambda two: two[0] == two[1], zip(text, back, strict=False))
