@@ -38,23 +38,23 @@ def main(name: str) -> None:
     is_own = name in p.own
     pool = curation.own_set(name) if is_own else curation.generated_set(name, p)
     samples, seeds = pool.samples, pool.seeds
-    speech = tongues.of_seeds(pool.source, p.filter.gates)
+    speech = tongues.seed_languages(pool.source, p.filter.gates)
 
     benchmarks = contamination.texts()
-    before = [] if is_own else curation.earlier(name, p)
+    before = [] if is_own else curation.earlier_rows(name, p)
     originals = seeds if name in p.filter.copies else []
     curated = curation.keep(
         samples, pool.verdicts, originals, p.filter,
         benchmarks=benchmarks, earlier=before, allowed=speech.allowed,
     )  # fmt: skip
     tongues.tell(name, speech, samples, curated.kept)
-    curation.enough(name, pool, curated)
-    rows, shared = curation.unshared(curated.kept, seeds, p.filter.eval_share)
+    curation.check_splittable(name, pool, curated)
+    rows, shared = curation.drop_shared_seeds(curated.kept, seeds, p.filter.eval_share)
     rows, spare = distributions.balance(rows, p.filter.tasks, p.filter.balance)
     dropped, stay = [*curated.dropped, *shared, *spare], {row.id for row in rows}
     reported = [row for row in curated.reported if row.id in stay]
     # A row of the user's own is its seed, and was looked at itself.
-    tainted = [] if is_own else contamination.in_seeds(rows, name, benchmarks, p)
+    tainted = [] if is_own else contamination.find_in_seeds(rows, name, benchmarks, p)
     traced = licences.trace(rows, licences.origins(pool.source), None if is_own else p.llm)
     licences.check(name, traced, p.filter.licences.allow)
     train, held_out = curation.split(traced, seeds, p.filter.eval_share)
@@ -79,10 +79,10 @@ def main(name: str) -> None:
     write(f"metrics/filter/{name}_tasks.csv", distributions.tasks_table(described))
     write(f"metrics/filter/{name}_lengths.csv", distributions.lengths_table(rows, tokens))
     measured = {key: funnel[key] for key in MEASURED if key in funnel}
-    measured |= curation.taint(rows, tainted)
+    measured |= curation.count_contaminated_seeds(rows, tainted)
     measured |= curation.shares({} if is_own else counts, len(samples), described)
     write_json(f"metrics/filter/{name}.json", measured)
-    card = dataset.own(name, Path(out)) if is_own else dataset.card(name, p, Path(out))
+    card = dataset.own_card(name, Path(out)) if is_own else dataset.card(name, p, Path(out))
     write(f"{out}/README.md", [card])
 
 

@@ -80,7 +80,9 @@ def keep(name: str, p: Params, samples: Sequence[Sample], runs: Runs, check: kno
     write_json(f"metrics/judge/{name}.json", panel.measure(votes, trust, counts, spent))
     write_json(f"metrics/judge/{name}_spending.json", panel.total(spent).model_dump())
     for judge, run in runs.items():
-        panel.hold(f"judge@{name}, {judge}", votes[judge] or list(judged[judge].values()), run)
+        panel.check_read(
+            f"judge@{name}, {judge}", votes[judge] or list(judged[judge].values()), run
+        )
         check.tell(f"judge@{name}, {judge}", trust[judge])
 
 

@@ -41,7 +41,7 @@ def main(name: str) -> None:
     ask = llm.connect(p.llm.grader, p, "mt_compare", name)
     check = known.check("dolly", p.known)
     mt_bench = list(read_jsonl("data/fetch/mt_bench/questions.jsonl", Question))
-    with_reference = verdicts.referenced(mt_bench, p.mt_grade.references)
+    with_reference = verdicts.referenced_ids(mt_bench, p.mt_grade.references)
     questions = {question.question_id: question for question in mt_bench} | check.questions
 
     def compare(pair: pairwise.Pair, ask: Ask) -> list[Comparison]:
@@ -52,7 +52,7 @@ def main(name: str) -> None:
         with progress.bar(f"mt_compare {name}", len(jobs)) as advance:
             run = llm.each(
                 compare, jobs, ask, p.llm.grader, where=f"mt_compare@{name}",
-                name=known.pair_name, advance=advance,
+                name=known.pair_job_name, advance=advance,
             )  # fmt: skip
         keep(name, p, compared, run, check)
 
@@ -65,7 +65,7 @@ def keep(
     check: known.Check,
 ) -> None:
     """Write the grader's verdicts, then stop if it can be neither read nor trusted."""
-    of_rows, comparisons = known.parted(run.done)
+    of_rows, comparisons = known.separate(run.done)
     trust = check.of_comparisons(of_rows)
     write_jsonl(f"data/mt_compare/{name}/comparisons.jsonl", comparisons)
     write_jsonl(f"data/mt_compare/{name}/votes.jsonl", pairwise.votes(comparisons))
@@ -73,13 +73,13 @@ def keep(
     write_jsonl(f"data/mt_compare/{name}/failures.jsonl", run.failures)
     measured = pairwise.measure(comparisons, pairs, p.mt_compare.seed)
     measured["read"] = verdicts.share_read([c.status for c in comparisons])
-    measured["retried"] = verdicts.retried(known.apart(run.exchanges), verdicts.choice)
+    measured["retried"] = verdicts.retries(known.without_known(run.exchanges), verdicts.choice)
     write_json(f"metrics/mt_compare/{name}.json", measured | trust)
     spent = budget.spending(p.llm.grader, run.exchanges)
     write_json(f"metrics/mt_compare/{name}_spending.json", spent.model_dump())
     prefix = f"mt_compare@{name}, {p.llm.grader.model}"
     statuses = [c.status for c in comparisons or of_rows]
-    verdicts.hold(prefix, statuses, run.exchanges, verdicts.choice)
+    verdicts.check_read(prefix, statuses, run.exchanges, verdicts.choice)
     verdicts.tell_unreferenced(prefix, comparisons)
     check.tell(prefix, trust)
 

@@ -28,7 +28,7 @@ def main(name: str) -> None:
     p = params.load()
     preflight.stage("mt_grade", name)
     mt_bench = list(read_jsonl("data/fetch/mt_bench/questions.jsonl", Question))
-    with_reference = verdicts.referenced(mt_bench, p.mt_grade.references)
+    with_reference = verdicts.referenced_ids(mt_bench, p.mt_grade.references)
     source = f"data/mt_answer/{name}/answers.jsonl"
     answers = list(read_jsonl(source, Answers))
     if not answers:
@@ -45,7 +45,7 @@ def main(name: str) -> None:
         with progress.bar(f"mt_grade {name}", len(jobs)) as advance:
             run = llm.each(
                 grade, jobs, ask, p.llm.grader, where=f"mt_grade@{name}",
-                name=known.name, advance=advance,
+                name=known.job_name, advance=advance,
             )  # fmt: skip
         keep(name, p, graded, run, check)
 
@@ -58,18 +58,20 @@ def keep(
     check: known.Check,
 ) -> None:
     """Write the grader's grades, then stop if it can be neither read nor trusted."""
-    of_rows, grades = known.parted(run.done)
+    of_rows, grades = known.separate(run.done)
     trust = check.of_grades(of_rows)
     write_jsonl(f"data/mt_grade/{name}/grades.jsonl", grades)
     write_jsonl(f"data/mt_grade/{name}/replies.jsonl", run.exchanges)
     write_jsonl(f"data/mt_grade/{name}/failures.jsonl", run.failures)
     measured = verdicts.measure(grades, len(answers), p.mt_grade.seed)
-    measured["retried"] = verdicts.retried(known.apart(run.exchanges), verdicts.rating)
+    measured["retried"] = verdicts.retries(known.without_known(run.exchanges), verdicts.rating)
     write_json(f"metrics/mt_grade/{name}.json", measured | trust)
     spent = budget.spending(p.llm.grader, run.exchanges)
     write_json(f"metrics/mt_grade/{name}_spending.json", spent.model_dump())
     prefix = f"mt_grade@{name}, {p.llm.grader.model}"
-    verdicts.hold(prefix, [g.status for g in grades or of_rows], run.exchanges, verdicts.rating)
+    verdicts.check_read(
+        prefix, [g.status for g in grades or of_rows], run.exchanges, verdicts.rating
+    )
     verdicts.tell_unreferenced(prefix, grades)
     check.tell(prefix, trust)
 

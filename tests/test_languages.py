@@ -60,10 +60,10 @@ def test_seeds_say_what_rows_may_be_in() -> None:
     counts = languages.of_texts(mixed)
     assert counts == {"de": 60, "en": 38, "fr": 2, "": 20}
     assert languages.of_seeds(counts) == ["de", "en"]
-    assert gates.allowed(GATES, ["de", "en"]) == ["de", "en"]
-    assert gates.allowed(GATES, []) is None  # no seed tells one
-    assert gates.allowed(GATES.model_copy(update={"language": "any"}), ["de"]) is None
-    assert gates.allowed(GATES.model_copy(update={"language": ["fr"]}), ["de"]) == ["fr"]
+    assert gates.allowed_languages(GATES, ["de", "en"]) == ["de", "en"]
+    assert gates.allowed_languages(GATES, []) is None  # no seed tells one
+    assert gates.allowed_languages(GATES.model_copy(update={"language": "any"}), ["de"]) is None
+    assert gates.allowed_languages(GATES.model_copy(update={"language": ["fr"]}), ["de"]) == ["fr"]
 
 
 def test_languages_are_named_by_code_or_in_english() -> None:
@@ -124,8 +124,8 @@ def test_an_excuse_that_helps_is_no_refusal(text: str) -> None:
 
 
 def test_what_a_check_does_not_know_is_said() -> None:
-    assert gates.unknown(["de", "ja", "th"]) == {"refusal": ["ja", "th"], "truncated": ["th"]}
-    assert gates.unknown(["en", "fr"]) == {}
+    assert gates.gates_off(["de", "ja", "th"]) == {"refusal": ["ja", "th"], "truncated": ["th"]}
+    assert gates.gates_off(["en", "fr"]) == {}
 
 
 def test_a_cut_answer_is_seen_without_blanks_between_words() -> None:

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from statistics import fmean
 from typing import Literal, NamedTuple
 
-from bezoar.judging.differences import Difference, paired, standard_error
+from bezoar.judging.differences import Difference, paired_change, standard_error
 from bezoar.report import paper
 from bezoar.report.run import Run
 from bezoar.report.seen import Score
@@ -132,8 +132,10 @@ def _row(run: Run, by_point: Mapping[str, Mapping[str, Score]], task: str, metri
                 value=getattr(score, metric) if score else None,
                 error=getattr(score, f"{metric}_stderr") if score else None,
                 paper=paper_values.get(point),
-                before=paired(items[previous[point]], items[point]) if point in previous else None,
-                base=paired(items[first], items[point]) if point != first else None,
+                before=paired_change(items[previous[point]], items[point])
+                if point in previous
+                else None,
+                base=paired_change(items[first], items[point]) if point != first else None,
             )
             for point, score in scores.items()
         ],

@@ -114,7 +114,7 @@ def _trace_own(id: str, source: str, settings: Params) -> dict[str, Any]:
             difflib.get_close_matches(id, [candidate.id for candidate in seeds], 3, cutoff=0)
         )
         raise BadInput(f"{id}: no row has this id; the nearest of {len(seeds):,} are {near}")
-    identity = {"id": id, "scheme": source, "row": curation.own([seed])[0].model_dump()}
+    identity = {"id": id, "scheme": source, "row": curation.own_rows([seed])[0].model_dump()}
     origin = {"seeds": [seed.model_dump()], "exchanges": [], "verdict": None}
     return identity | origin | _fate(id, source, settings)
 

@@ -35,7 +35,7 @@ def standing(settings: Params, weights: str) -> dict[str, Any]:
             parts[data] = licences.of_source(pairs)
         else:
             parts[data] = read_json(f"data/{data}/licences.json")
-    return licences.joined(parts)
+    return licences.combine(parts)
 
 
 def card(name: str, run: Run, settings: Params) -> str:

@@ -1,6 +1,6 @@
 """MT-Bench grades by checkpoint: the differences from one to the next, and the contests."""
 
-from bezoar.judging.differences import Difference, resampled
+from bezoar.judging.differences import Difference, bootstrap_change
 from bezoar.report.run import Contest, Run
 
 
@@ -18,7 +18,7 @@ def differences(run: Run) -> dict[str, dict[str, Difference]]:
         for checkpoint in run.checkpoints
     }
     for after, before in run.compared_with(run.checkpoints).items():
-        if (difference := resampled(scores[before], scores[after], run.seed)) is not None:
+        if (difference := bootstrap_change(scores[before], scores[after], run.seed)) is not None:
             by_checkpoint[after] = {before: difference}
     return by_checkpoint
 
