@@ -41,30 +41,30 @@ _WHY = "the profile says `cpu: {}`; leave `cpu` empty there to choose yourself"
 NEEDED = {"avx2": {"avx2", "bmi2", "f16c", "fma"}}
 
 
-def settle(wanted: Instructions | None) -> None:
+def settle(instructions: Instructions | None) -> None:
     """Have this process and its children compute by `wanted`, before a library is loaded. Where the
     CPU has no such instructions, or none are wanted, each library chooses for itself.
 
     The parameter wins over a variable of the user's, and a line says so: what is computed is kept
     under the parameter's name.
     """
-    if wanted is None or not able(wanted):
+    if instructions is None or not able(instructions):
         return
     for name in CONTRARY & os.environ.keys():
-        print(f"{name} is set aside: {_WHY.format(wanted)}", file=sys.stderr)
+        print(f"{name} is set aside: {_WHY.format(instructions)}", file=sys.stderr)
         del os.environ[name]
-    for name, value in SETTINGS[wanted].items():
-        own = os.environ.get(name, value)
-        if own != value:
-            print(f"{name}={own} is set aside: {_WHY.format(wanted)}", file=sys.stderr)
+    for name, value in SETTINGS[instructions].items():
+        current = os.environ.get(name, value)
+        if current != value:
+            print(f"{name}={current} is set aside: {_WHY.format(instructions)}", file=sys.stderr)
         os.environ[name] = value
 
 
 def in_force() -> Instructions | None:
     """By which instructions this process computes; None where each library chooses for itself."""
-    for wanted, settings in SETTINGS.items():
-        if able(wanted) and settings.items() <= os.environ.items():
-            return wanted
+    for instructions, settings in SETTINGS.items():
+        if able(instructions) and settings.items() <= os.environ.items():
+            return instructions
     return None
 
 
@@ -118,9 +118,9 @@ def _array(matrix: Any) -> Any:
     return (matrix if packed else matrix.contiguous()).detach().numpy()
 
 
-def able(wanted: Instructions) -> bool:
+def able(instructions: Instructions) -> bool:
     """Whether this machine has these instructions. A library told to use what a CPU lacks dies."""
-    return NEEDED[wanted] <= flags()
+    return NEEDED[instructions] <= flags()
 
 
 def flags() -> set[str]:

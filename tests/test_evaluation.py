@@ -451,9 +451,9 @@ def test_tokens_are_drawn_as_often_as_they_are_likely() -> None:
     likeliest = logits.argmax(-1)
     for temperature in (0.5, 1.0):
         at = [(temperature, (n + 0.5) / 1000) for n in range(1000)]
-        counts = generation._drawn(logits, likeliest, at).bincount(minlength=3) / 1000
+        counts = generation._draw_tokens(logits, likeliest, at).bincount(minlength=3) / 1000
         torch.testing.assert_close(counts, (logits[0] / temperature).softmax(-1), atol=2e-3, rtol=0)
-    assert generation._drawn(logits[:1], likeliest[:1], [(1.0, 1 - 2**-53)]).tolist() == [2]
+    assert generation._draw_tokens(logits[:1], likeliest[:1], [(1.0, 1 - 2**-53)]).tolist() == [2]
 
 
 def test_a_prompt_near_the_end_of_the_context_gets_what_room_there_is(

@@ -40,7 +40,7 @@ class Measured(NamedTuple):
 
 
 def harness(
-    model: Any, tokenizer: Any, items: Mapping[str, Sequence[Item]], how: LmEval
+    model: Any, tokenizer: Any, items: Mapping[str, Sequence[Item]], settings: LmEval
 ) -> Measured:
     """Scores by task (acc, acc_norm and their standard errors, n), the same item by item, the
     number of requests that did not fit the model's context and were cut from the left, and what
@@ -54,7 +54,7 @@ def harness(
     from bezoar.evaluating import lm_harness
 
     with lm_harness.heard() as warnings:
-        scores, scored, cut = _evaluate(model, tokenizer, items, how, warnings)
+        scores, scored, cut = _evaluate(model, tokenizer, items, settings, warnings)
     return Measured(scores, scored, cut, warnings.lines())
 
 
@@ -62,7 +62,7 @@ def _evaluate(
     model: Any,
     tokenizer: Any,
     items: Mapping[str, Sequence[Item]],
-    how: LmEval,
+    settings: LmEval,
     warnings: "Warnings",
 ) -> tuple[Scores, list[Scored], int]:
     """What `harness` returns, but the warnings, which go to `warnings`."""
@@ -72,8 +72,8 @@ def _evaluate(
 
     from bezoar.evaluating import lm_harness
 
-    names = sorted(items) if how.tasks is None else how.tasks
-    own = chat.is_ours(tokenizer)
+    names = sorted(items) if settings.tasks is None else settings.tasks
+    ours = chat.is_ours(tokenizer)
 
     class Asking(HFLM):  # type: ignore[misc]
         """Asks with the ids of training, and counts the requests that the harness cuts with no more
@@ -89,7 +89,7 @@ def _evaluate(
             left_truncate_len: int | None = None,
             **_: Any,
         ) -> list[int]:
-            plain = not how.chat_template  # a template writes the special tokens itself
+            plain = not settings.chat_template  # a template writes the special tokens itself
             tokens: list[int] = self.tokenizer(
                 string,
                 add_special_tokens=plain if add_special_tokens is None else add_special_tokens,
@@ -98,7 +98,7 @@ def _evaluate(
             return tokens[-left_truncate_len:] if left_truncate_len else tokens
 
         def _encode_pair(self, context: str, continuation: str) -> tuple[list[int], list[int]]:
-            if not (own and how.chat_template):
+            if not (ours and settings.chat_template):
                 pair: tuple[list[int], list[int]] = super()._encode_pair(context, continuation)
                 return pair
             # lm_eval would give the prompt's last line break to the answer
@@ -127,7 +127,7 @@ def _evaluate(
     lm = Asking(
         pretrained=model,
         tokenizer=tokenizer,
-        batch_size=how.batch_size,
+        batch_size=settings.batch_size,
         max_length=loading.context(model.config),
     )
     # looking through the tasks that lm_eval brings takes 8 s
@@ -139,12 +139,12 @@ def _evaluate(
             f"(have {', '.join(sorted(items)) or 'none'}) nor a task of lm_eval"
         )
     loaded = {
-        name: manager.load([_task(name, items[name], how) if name in items else name])
+        name: manager.load([_task(name, items[name], settings) if name in items else name])
         for name in names
     }
     tasks = [task for name in names for task in loaded[name]["tasks"].values()]
-    for told in lm_harness.set_shots(tasks, how.num_fewshot):
-        warnings.add(told)
+    for shots_notice in lm_harness.set_shots(tasks, settings.num_fewshot):
+        warnings.add(shots_notice)
     scores: Scores = {}
     scored: list[Scored] = []
     with bar("harness", len(names)) as advance:
@@ -152,11 +152,11 @@ def _evaluate(
             result: Any = evaluate(
                 lm,
                 loaded[name],
-                limit=how.limit,
+                limit=settings.limit,
                 bootstrap_iters=1000,
                 log_samples=True,
-                apply_chat_template=how.chat_template,
-                system_instruction=chat.SYSTEM.fill() if how.chat_template and own else None,
+                apply_chat_template=settings.chat_template,
+                system_instruction=chat.SYSTEM.fill() if settings.chat_template and ours else None,
             )
             lm.went_on(1 - lm.advanced)
             lm.advanced = 0.0
@@ -206,7 +206,7 @@ def _scored(
     ]
 
 
-def _task(name: str, items: Sequence[Item], how: LmEval) -> dict[str, Any]:
+def _task(name: str, items: Sequence[Item], settings: LmEval) -> dict[str, Any]:
     """A multiple-choice task of the harness as a configuration."""
     from datasets import Dataset, DatasetDict
 
@@ -222,7 +222,7 @@ def _task(name: str, items: Sequence[Item], how: LmEval) -> dict[str, Any]:
         "custom_dataset": load,
         "test_split": "test",
         "output_type": "multiple_choice",
-        "doc_to_text": "{{question}}" if how.chat_template else PLAIN,
+        "doc_to_text": "{{question}}" if settings.chat_template else PLAIN,
         "doc_to_choice": "{{choices}}",
         "doc_to_target": "label",
         "metric_list": [
@@ -243,17 +243,17 @@ def probe(model: Any, tokenizer: Any, probes: Sequence[Probe], batch_size: int) 
     prompts = chat.from_probes(tokenizer, probes)
     right = chat.ids(tokenizer, [answer for p in probes for answer in p.answers])
     longest = max(map(len, right), default=0)
-    said = generation.generate(
+    continuations = generation.generate(
         model, tokenizer, prompts, max_new_tokens=longest + 1, batch_size=batch_size
     )
     return [
         Attempt(
             id=p.id,
             skill=p.skill,
-            answer=given.text.strip(),
-            right=given.finish == "stop" and given.text.strip() in p.answers,
+            answer=continuation.text.strip(),
+            right=continuation.finish == "stop" and continuation.text.strip() in p.answers,
         )
-        for p, given in zip(probes, said, strict=True)
+        for p, continuation in zip(probes, continuations, strict=True)
     ]
 
 
@@ -276,7 +276,7 @@ def converse(
     tokenizer: Any,
     questions: Sequence[Question],
     name: str,
-    how: MtAnswer,
+    settings: MtAnswer,
     *,
     stop: Sequence[str] = (),
 ) -> list[Answers]:
@@ -292,25 +292,25 @@ def converse(
     from bezoar.rows import thoughts
 
     positions = loading.context(model.config)
-    limit = positions - min(how.max_new_tokens, positions // 2)
-    temperatures = [_temperature(question, how) for question in questions]
+    limit = positions - min(settings.max_new_tokens, positions // 2)
+    temperatures = [_temperature(question, settings) for question in questions]
     talks = [[Message(role="user", content=q.turns[0])] for q in questions]
-    given: list[list[Continuation]] = [[] for _ in questions]
+    continuations: list[list[Continuation]] = [[] for _ in questions]
     raw: list[list[str]] = [[] for _ in questions]
     for turn in (1, 2):
         prompts = _prompts(tokenizer, talks, limit)
-        said = generation.generate(
+        written = generation.generate(
             model,
             tokenizer,
             list(prompts.values()),
-            max_new_tokens=how.max_new_tokens,
-            batch_size=how.batch_size,
+            max_new_tokens=settings.max_new_tokens,
+            batch_size=settings.batch_size,
             draws=[
-                Draw(temperatures[i], f"{how.seed} {questions[i].question_id} {turn}")
+                Draw(temperatures[i], f"{settings.seed} {questions[i].question_id} {turn}")
                 for i in prompts
             ],
         )
-        answers = dict(zip(prompts, said, strict=True))
+        answers = dict(zip(prompts, written, strict=True))
         for i, (question, talk) in enumerate(zip(questions, talks, strict=True)):
             answer = answers[i] if i in answers else Continuation("", "no_room")
             raw[i].append(answer.text)
@@ -318,7 +318,7 @@ def converse(
             parted = thoughts.part(answer.text)
             finish = answer.finish if parted.closed else "length"
             answer = Continuation(parted.text, finish)
-            given[i].append(answer)
+            continuations[i].append(answer)
             talk.append(Message(role="assistant", content=answer.text))
             talk.append(Message(role="user", content=question.turns[-1]))
     return [
@@ -329,13 +329,13 @@ def converse(
             finish=[answer.finish for answer in answers],
             raw=_where_thought([answer.text for answer in answers], turns),
         )
-        for question, answers, turns in zip(questions, given, raw, strict=True)
+        for question, answers, turns in zip(questions, continuations, raw, strict=True)
     ]
 
 
 def _ended(answer: Continuation, stop: Sequence[str]) -> Continuation:
     """An answer without what follows the first of `stop`, if one stands in it."""
-    places = [at for mark in stop if (at := answer.text.find(mark)) >= 0]
+    places = [place for mark in stop if (place := answer.text.find(mark)) >= 0]
     return Continuation(answer.text[: min(places)].rstrip(), "stop") if places else answer
 
 
@@ -352,18 +352,18 @@ def interview(question: Question, name: str, ask: Ask) -> Answers:
     An answer that is empty is told in words of ours: providers take neither an empty message nor
     two of the user in a row."""
     talk: list[Message] = []
-    given: list[Reply] = []
+    replies: list[Reply] = []
     for turn in question.turns:
         talk.append(Message(role="user", content=turn))
-        given.append(ask(talk))
-        spoken = given[-1].text if given[-1].text.strip() else NO_ANSWER.fill()
+        replies.append(ask(talk))
+        spoken = replies[-1].text if replies[-1].text.strip() else NO_ANSWER.fill()
         talk.append(Message(role="assistant", content=spoken))
     return Answers(
         question_id=question.question_id,
         model=name,
-        turns=[reply.text for reply in given],
-        finish=[_FINISH.get(reply.finish_reason, "refused") for reply in given],
-        raw=_where_thought([r.text for r in given], [r.raw or r.text for r in given]),
+        turns=[reply.text for reply in replies],
+        finish=[_FINISH.get(reply.finish_reason, "refused") for reply in replies],
+        raw=_where_thought([r.text for r in replies], [r.raw or r.text for r in replies]),
     )
 
 
@@ -371,8 +371,8 @@ def unsaid(answers: Sequence[Answers]) -> int:
     """How many turns were cut before they said anything."""
     return sum(
         finish == "length" and not turn.strip()
-        for one in answers
-        for turn, finish in zip(one.turns, one.finish, strict=True)
+        for answer in answers
+        for turn, finish in zip(answer.turns, answer.finish, strict=True)
     )
 
 
@@ -380,16 +380,16 @@ def _where_thought(turns: list[str], raw: list[str]) -> list[str]:
     return raw if raw != turns else []
 
 
-def _temperature(question: Question, how: MtAnswer) -> float:
-    if not isinstance(how.temperature, Temperatures):
-        return how.temperature
-    given = how.temperature.model_dump()
-    if question.category not in given:
+def _temperature(question: Question, settings: MtAnswer) -> float:
+    if not isinstance(settings.temperature, Temperatures):
+        return settings.temperature
+    temperatures = settings.temperature.model_dump()
+    if question.category not in temperatures:
         raise BadInput(
             f"mt_answer.temperature: none for {question.category!r}, the category of question "
-            f"{question.question_id}; one number for all, or questions of {', '.join(given)}"
+            f"{question.question_id}; one number for all, or questions of {', '.join(temperatures)}"
         )
-    return float(given[question.category])
+    return float(temperatures[question.category])
 
 
 def _prompts(
@@ -397,13 +397,13 @@ def _prompts(
 ) -> dict[int, list[int]]:
     """By its place the prompt of each talk, of at most `limit` tokens; none where the last turn
     alone has more."""
-    whole = chat.prompts(tokenizer, talks)
-    long = [i for i, tokens in enumerate(whole) if len(tokens) > limit]
-    alone = chat.prompts(tokenizer, [talks[i][-1:] for i in long])
-    lost = {i for i, tokens in zip(long, alone, strict=True) if len(tokens) > limit}
+    prompts = chat.prompts(tokenizer, talks)
+    too_long = [i for i, tokens in enumerate(prompts) if len(tokens) > limit]
+    last_turns = chat.prompts(tokenizer, [talks[i][-1:] for i in too_long])
+    lost = {i for i, tokens in zip(too_long, last_turns, strict=True) if len(tokens) > limit}
     return {
         i: chat.cut_left(tokenizer, tokens, limit)
-        for i, tokens in enumerate(whole)
+        for i, tokens in enumerate(prompts)
         if i not in lost
     }
 
@@ -415,7 +415,9 @@ def lengths(answers: Sequence[Answers], tokenizer: Any) -> list[int]:
     return [len(ids) for ids in encoded["input_ids"]]
 
 
-def counts(answers: Sequence[Answers], tokens: Sequence[int], how: MtAnswer) -> dict[str, float]:
+def counts(
+    answers: Sequence[Answers], tokens: Sequence[int], settings: MtAnswer
+) -> dict[str, float]:
     """How the turns of a checkpoint's answers ended: `turns` answered, by itself (`stopped`, and
     their `stopped_share`), `cut` at the limit, without room for an answer (`no_room`) or `refused`
     by a provider; how many of them are `empty` or `loops` (as the filter's gate finds them), and
@@ -423,9 +425,9 @@ def counts(answers: Sequence[Answers], tokens: Sequence[int], how: MtAnswer) -> 
     # here, so that lm_eval, which counts nothing, is not run again for an edit to the gates
     from bezoar.filtering import gates
 
-    finish = [each for answer in answers for each in answer.finish]
+    finish = [turn_finish for answer in answers for turn_finish in answer.finish]
     texts = [turn for answer in answers for turn in answer.turns]
-    repeated = [gates.repeated(text, how.loop_words, how.loop_ngram) for text in texts]
+    repeated = [gates.repeated(text, settings.loop_words, settings.loop_ngram) for text in texts]
     return {
         "turns": len(texts),
         "stopped": finish.count("stop"),
@@ -434,7 +436,7 @@ def counts(answers: Sequence[Answers], tokens: Sequence[int], how: MtAnswer) -> 
         "no_room": finish.count("no_room"),
         "refused": finish.count("refused"),
         "empty": sum(not text.strip() for text in texts),
-        "loops": sum(share >= how.loop_share for share in repeated),
+        "loops": sum(share >= settings.loop_share for share in repeated),
         "tokens": float(f"{sum(tokens) / len(texts):.6g}"),
     }
 

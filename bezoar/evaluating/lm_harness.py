@@ -51,7 +51,7 @@ class Examples:
         self.random = Random()
         self._task = task
         self._docs: list[Any] = list(task.sampler.df)
-        self._shown = [shown(task, doc) for doc in self._docs]
+        self._shown = [as_example(task, doc) for doc in self._docs]
         self._places: dict[str, list[int]] = defaultdict(list)
         for place, example in enumerate(self._shown):
             self._places[example.question].append(place)
@@ -63,7 +63,7 @@ class Examples:
 
     def sample(self, n: int, eval_doc: Any = None, **_: Any) -> list[Any]:
         """Draw `n` examples for the item `eval_doc`."""
-        hidden = self._hidden(shown(self._task, eval_doc))
+        hidden = self._hidden(as_example(self._task, eval_doc))
         places = self.random.sample(range(len(self._docs)), n + len(hidden))
         return [self._docs[place] for place in places if place not in hidden][:n]
 
@@ -81,7 +81,7 @@ class Examples:
         return {p for p in self._places[item.question] if self._shown[p].reveals(item)}
 
 
-def shown(task: Any, doc: Any) -> Shown:
+def as_example(task: Any, doc: Any) -> Shown:
     """An item of a task of lm_eval, as its examples show it."""
     choices = [_plain(choice) for choice in task.doc_to_choice(doc) or []]
     question, answer = task.doc_to_text(doc), task.doc_to_target(doc)
@@ -100,19 +100,19 @@ def _plain(text: str) -> str:
     return " ".join(re.findall(r"\w+", text.casefold())) or text.strip()
 
 
-def set_shots(tasks: Iterable[Any], wanted: int) -> list[str]:
+def set_shots(tasks: Iterable[Any], num_fewshot: int) -> list[str]:
     """Give each task of lm_eval its number of examples and where they come from; what a user must
     know of it. A task that fixes no examples for itself (truthfulqa) keeps that. BadInput where a
     task has too few items."""
-    notices, own = [], []
+    notices, sharing_split = [], []
     for task in tasks:
         fixed = task.get_config("num_fewshot")
-        shots = 0 if fixed == 0 else wanted
-        if fixed is not None and fixed != wanted:
+        shots = 0 if fixed == 0 else num_fewshot
+        if fixed is not None and fixed != num_fewshot:
             why = (
                 f"num_fewshot stays {fixed}, which the task fixes itself"
                 if shots == fixed
-                else f"num_fewshot is {wanted}; the task itself would take {fixed}"
+                else f"num_fewshot is {num_fewshot}; the task itself would take {fixed}"
             )
             notices.append(f"{task.config.task}: {why}")
         task.set_config(key="num_fewshot", value=shots)
@@ -121,11 +121,11 @@ def set_shots(tasks: Iterable[Any], wanted: int) -> list[str]:
             task.sampler.check(shots)
             # lm_eval hands the item to its sampler where these two are equal
             task.fewshot_cfg.split = task.config.test_split
-            own.append(task.config.task)
+            sharing_split.append(task.config.task)
         task.set_fewshot_seed(seed=1234)  # the harness' own default
-    if own:
+    if sharing_split:
         notices.append(
-            f"no split of their own for examples: {', '.join(own)}; their examples are other items "
+            f"no split of their own for examples: {', '.join(sharing_split)}; their examples are other items "
             "of the same split, never the item that is asked"
         )
     return notices
@@ -192,7 +192,11 @@ def heard() -> Iterator[Warnings]:
 
 def left_out(name: str, counts: Sequence[dict[str, int]]) -> str | None:
     """What `lm_eval.limit` left out of a task or group; `counts` are n-samples of its tasks."""
-    asked, there = (sum(count[key] for count in counts) for key in ("effective", "original"))
-    if asked == there:
+    evaluated, available = (
+        sum(count[key] for count in counts) for key in ("effective", "original")
+    )
+    if evaluated == available:
         return None
-    return f"{name}: {asked:,} of {there:,} items asked (lm_eval.limit); not to be published"
+    return (
+        f"{name}: {evaluated:,} of {available:,} items asked (lm_eval.limit); not to be published"
+    )

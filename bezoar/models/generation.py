@@ -29,8 +29,8 @@ Finish = Literal["stop", "length", "no_room"]
 # How prompts are continued, the fastest way first. shared: in a batch, and what all begin with is
 # read once. padded: in a batch, padded on the left. alike: in batches of equal length. alone: one
 # by one. bare: one by one, and all of a text is read anew for each token.
-Way = Literal["shared", "padded", "alike", "alone", "bare"]
-WAYS: tuple[Way, ...] = ("shared", "padded", "alike", "alone", "bare")
+Mode = Literal["shared", "padded", "alike", "alone", "bare"]
+MODES: tuple[Mode, ...] = ("shared", "padded", "alike", "alone", "bare")
 SLOWER = {
     "alike": "in batches of equal length",
     "alone": "one by one",
@@ -56,7 +56,7 @@ class Ended(NamedTuple):
     the end token among them."""
 
     name: int
-    said: Continuation
+    continuation: Continuation
     tokens: int
 
 
@@ -83,7 +83,7 @@ class _Row:
 class _Rows(NamedTuple):
     """Prompts that are being continued together, n of them, with what is known of each."""
 
-    which: list[_Row]
+    members: list[_Row]
     logits: Any  # [n, vocabulary], of the next token
     mask: Any  # [n, length], 0 where a row is padded
     cache: Any
@@ -104,10 +104,10 @@ class Batch:
         tokenizer: Any,
         size: int,
         opening: Opening = NOTHING,
-        way: Way | None = None,
+        mode: Mode | None = None,
     ) -> None:
         self._model, self._tokenizer, self._size, self._opening = model, tokenizer, size, opening
-        self._way = way or fastest(model)
+        self._mode = mode or fastest(model)
         self._stops = ends(model, tokenizer)
         self.positions = loading.context(model.config)
         self._waiting: deque[_Row] = deque()
@@ -121,9 +121,9 @@ class Batch:
     def free(self) -> int:
         """How many prompts may join now: none until half of the rows have ended, because all that
         is known of the others is copied then."""
-        if self._way in SLOWER:
+        if self._mode in SLOWER:
             return self._size - len(self._waiting)
-        going = len(self._rows.which) if self._rows else 0
+        going = len(self._rows.members) if self._rows else 0
         return self._size - going if 2 * going <= self._size else 0
 
     def add(self, name: int, prompt: list[int], most: int, draw: Draw = GREEDY) -> None:
@@ -137,22 +137,24 @@ class Batch:
         equal lengths or one by one, write the whole of some."""
         import torch
 
-        if self._way not in ("shared", "padded"):
+        if self._mode not in ("shared", "padded"):
             return self._write_some()
         with torch.inference_mode():
             self._join()
             assert self._rows is not None
             tokens = _next(self._rows)
             going, ended = [], []
-            for n, (row, token) in enumerate(zip(self._rows.which, tokens.tolist(), strict=True)):
+            for n, (row, token) in enumerate(zip(self._rows.members, tokens.tolist(), strict=True)):
                 row.written.append(token)
                 if token not in self._stops and len(row.written) < row.most:
                     going.append(n)
                 else:
                     ended.append(self._ended(row))
-            at = _filled(going)
+            places = _filled(going)
             rows = self._rows
-            self._rows = _step(self._model, _select(rows, at), tokens[at]) if at else None
+            self._rows = (
+                _step(self._model, _select(rows, places), tokens[places]) if places else None
+            )
         return ended
 
     def _join(self) -> None:
@@ -172,12 +174,12 @@ class Batch:
         """Continue the next prompts to their ends: those of one length, or one alone."""
         length = len(self._waiting[0].prompt)
         alike = [row for row in self._waiting if len(row.prompt) == length]
-        rows = alike[: self._size if self._way == "alike" else 1]
+        rows = alike[: self._size if self._mode == "alike" else 1]
         for row in rows:
             self._waiting.remove(row)
         most = max(row.most for row in rows)
         written, _ = _written(
-            self._model, self._tokenizer, rows, most, stops=self._stops, way=self._way
+            self._model, self._tokenizer, rows, most, stops=self._stops, mode=self._mode
         )
         for row, ids in zip(rows, written, strict=True):
             ends_at = (n for n, token in enumerate(ids, 1) if token in self._stops)
@@ -204,25 +206,25 @@ def generate(
     model's context, as `draws` says of each; greedy without them."""
     if not prompts:
         return []
-    said: dict[int, Continuation] = {}
+    continuations: dict[int, Continuation] = {}
     with bar("answering", len(prompts)) as advance:
-        way = fastest(model)
-        opening = _opening(model, prompts) if way == "shared" else NOTHING
-        batch = Batch(model, tokenizer, batch_size, opening, way)
+        mode = fastest(model)
+        opening = _opening(model, prompts) if mode == "shared" else NOTHING
+        batch = Batch(model, tokenizer, batch_size, opening, mode)
         # alike lengths together: little padding
         for i in sorted(range(len(prompts)), key=lambda i: (-len(prompts[i]), i)):
             batch.add(i, prompts[i], max_new_tokens, draws[i] if draws else GREEDY)
         while batch:
             ended = batch.step()
-            said |= {each.name: each.said for each in ended}
+            continuations |= {row.name: row.continuation for row in ended}
             advance(len(ended))
-    return [said[i] for i in range(len(prompts))]
+    return [continuations[i] for i in range(len(prompts))]
 
 
 def ends(model: Any, tokenizer: Any) -> set[int]:
     """The tokens that end a text."""
-    own = model.generation_config.eos_token_id or []
-    stops = {tokenizer.eos_token_id, *([own] if isinstance(own, int) else own)}
+    model_ends = model.generation_config.eos_token_id or []
+    stops = {tokenizer.eos_token_id, *([model_ends] if isinstance(model_ends, int) else model_ends)}
     # a model that was shown texts one after the other may end one by beginning the next
     return (stops | {tokenizer.bos_token_id}) - {None}
 
@@ -230,18 +232,18 @@ def ends(model: Any, tokenizer: Any) -> set[int]:
 def _next(rows: _Rows) -> Any:
     """A token for each row, [n]."""
     likeliest = rows.logits.argmax(-1)
-    if not any(row.temperature for row in rows.which):
+    if not any(row.temperature for row in rows.members):
         return likeliest
-    at = [(row.temperature, row.numbers.random()) for row in rows.which]
-    return _drawn(rows.logits, likeliest, at)
+    draws = [(row.temperature, row.numbers.random()) for row in rows.members]
+    return _draw_tokens(rows.logits, likeliest, draws)
 
 
-def _drawn(logits: Any, likeliest: Any, at: Sequence[tuple[float, float]]) -> Any:
+def _draw_tokens(logits: Any, likeliest: Any, draws: Sequence[tuple[float, float]]) -> Any:
     """A token a row, [n], at its (temperature, number from 0 to 1): where the number falls when
     the tokens' probabilities are laid end to end."""
     import torch
 
-    temperatures, numbers = torch.tensor(at, dtype=torch.float64).T
+    temperatures, numbers = torch.tensor(draws, dtype=torch.float64).T
     hot = (temperatures > 0).nonzero().flatten()
     scores = logits.cpu()[hot].double()
     # less the highest, so that no temperature, however low, divides into infinities
@@ -256,13 +258,13 @@ def _drawn(logits: Any, likeliest: Any, at: Sequence[tuple[float, float]]) -> An
 
 # --- the way -------------------------------------------------------------------------------------
 
-_TRIED: dict[str, Way] = {}
+_TRIED: dict[str, Mode] = {}
 _TOKENS = 64  # of a trial's vocabulary
 # Prompts of a trial: an opening that all share, two of one length, all longer than a window
 _LENGTHS = (3, 19, 11, 19, 2)
 
 
-def fastest(model: Any) -> Way:
+def fastest(model: Any) -> Mode:
     """The fastest way in which prompts of this kind of model get the logits that each has alone,
     by a trial on a small copy of it. A slower one than a batch is said on standard error. BadInput:
     there is none."""
@@ -270,21 +272,21 @@ def fastest(model: Any) -> Way:
     if key not in _TRIED:
         _TRIED[key] = _try(model.config)
         if _TRIED[key] in SLOWER:
-            how = SLOWER[_TRIED[key]]
-            print(f"answers of a model of kind {model.config.model_type}: {how}", file=sys.stderr)
+            pace = SLOWER[_TRIED[key]]
+            print(f"answers of a model of kind {model.config.model_type}: {pace}", file=sys.stderr)
     return _TRIED[key]
 
 
-def _try(config: Any) -> Way:
+def _try(config: Any) -> Mode:
     try:
         copy = small.build(small.shrunk(config, _TOKENS))
     except ValueError:
         return "alone"  # where nothing is known, nothing depends on neighbours
     why = "its logits are others than those of the whole text"
-    for way in WAYS:
+    for mode in MODES:
         try:
-            if off(copy, way) < EXACT:
-                return way
+            if off(copy, mode) < EXACT:
+                return mode
         except Exception as error:  # whatever a kind of model stumbles over
             why = " ".join(str(error).split())[:200] or type(error).__name__
     raise BadInput(
@@ -293,7 +295,7 @@ def _try(config: Any) -> Way:
     )
 
 
-def off(model: Any, way: Way) -> float:
+def off(model: Any, mode: Mode) -> float:
     """How far the logits of prompts that are continued together are from those of each text alone,
     read in one go: the largest difference, in standard deviations. `model` is small, in float32."""
     import torch
@@ -302,11 +304,11 @@ def off(model: Any, way: Way) -> float:
     prompts = [[5, 6, 7, *(numbers.randrange(8, _TOKENS - 4) for _ in range(n))] for n in _LENGTHS]
     rows = [_Row(name, prompt, 6, GREEDY) for name, prompt in enumerate(prompts)]
     with torch.inference_mode():
-        if way in ("shared", "padded"):
-            return _batch_off(model, rows, way)
+        if mode in ("shared", "padded"):
+            return _batch_off(model, rows, mode)
         alike = [row for row in rows if len(row.prompt) == len(rows[1].prompt)]
-        groups = [alike] if way == "alike" else [[row] for row in alike]
-        return max(_group_off(model, group, way) for group in groups)
+        groups = [alike] if mode == "alike" else [[row] for row in alike]
+        return max(_group_off(model, group, mode) for group in groups)
 
 
 class _Blank:
@@ -318,9 +320,9 @@ class _Blank:
         return ""
 
 
-def _batch_off(model: Any, rows: list[_Row], way: Way) -> float:
-    opening = _opening(model, [row.prompt for row in rows]) if way == "shared" else NOTHING
-    batch = Batch(model, _Blank(), 2 * len(rows), opening, way)
+def _batch_off(model: Any, rows: list[_Row], mode: Mode) -> float:
+    opening = _opening(model, [row.prompt for row in rows]) if mode == "shared" else NOTHING
+    batch = Batch(model, _Blank(), 2 * len(rows), opening, mode)
     batch._stops = set()  # whatever it says, it goes on
     for row in rows[:-1]:
         batch.add(row.name, row.prompt, row.most + row.name)
@@ -330,13 +332,13 @@ def _batch_off(model: Any, rows: list[_Row], way: Way) -> float:
             batch.add(rows[-1].name, rows[-1].prompt, rows[-1].most)
         batch.step()
         if batch._rows is not None:
-            for row, logits in zip(batch._rows.which, batch._rows.logits, strict=True):
+            for row, logits in zip(batch._rows.members, batch._rows.logits, strict=True):
                 worst = max(worst, _apart(logits, _alone(model, row.prompt + row.written)))
     return worst
 
 
-def _group_off(model: Any, rows: list[_Row], way: Way) -> float:
-    written, logits = _written(model, _Blank(), rows, rows[0].most, stops=set(), way=way)
+def _group_off(model: Any, rows: list[_Row], mode: Mode) -> float:
+    written, logits = _written(model, _Blank(), rows, rows[0].most, stops=set(), mode=mode)
     return max(
         _apart(logits[step][n], _alone(model, row.prompt + written[n][:step]))
         for n, row in enumerate(rows)
@@ -357,38 +359,38 @@ def _apart(logits: Any, right: Any) -> float:
 
 
 def _written(
-    model: Any, tokenizer: Any, rows: list[_Row], most: int, *, stops: set[int], way: Way
+    model: Any, tokenizer: Any, rows: list[_Row], most: int, *, stops: set[int], mode: Mode
 ) -> tuple[list[list[int]], Any]:
     """What transformers' own loop writes after prompts of one length, with the kind's own cache, or
     `bare` with none; and the logits of each token, before one is drawn."""
     import torch
     from transformers import GenerationConfig
 
-    def drawn(ids: Any, scores: Any) -> Any:
+    def leave_drawn(ids: Any, scores: Any) -> Any:
         """Scores that leave the token alone which `rows` draw."""
-        at = [(row.temperature, row.numbers.random()) for row in rows]
-        chosen = _drawn(scores, scores.argmax(-1), at)
+        draws = [(row.temperature, row.numbers.random()) for row in rows]
+        chosen = _draw_tokens(scores, scores.argmax(-1), draws)
         return torch.full_like(scores, -torch.inf).scatter(1, chosen[:, None], 0.0)
 
     ids = _tensor(model, [row.prompt for row in rows])
     pad = tokenizer.pad_token_id
-    how = GenerationConfig(
+    config = GenerationConfig(
         max_new_tokens=most,
         do_sample=False,
         eos_token_id=sorted(stops) or None,
         pad_token_id=pad,
-        use_cache=way != "bare",
+        use_cache=mode != "bare",
         return_dict_in_generate=True,
         output_logits=not stops,
     )
     with plain(model):
-        done = model.generate(
+        output = model.generate(
             ids,
             attention_mask=torch.ones_like(ids),
-            generation_config=how,
-            logits_processor=[drawn] if any(row.temperature for row in rows) else [],
+            generation_config=config,
+            logits_processor=[leave_drawn] if any(row.temperature for row in rows) else [],
         )
-    return done.sequences[:, ids.shape[1] :].tolist(), done.logits
+    return output.sequences[:, ids.shape[1] :].tolist(), output.logits
 
 
 @contextmanager
@@ -396,11 +398,11 @@ def plain(model: Any) -> Iterator[None]:
     """Leave out what the model's own generation_config.json would add, as a penalty."""
     from transformers import GenerationConfig
 
-    own, model.generation_config = model.generation_config, GenerationConfig()
+    original, model.generation_config = model.generation_config, GenerationConfig()
     try:
         yield
     finally:
-        model.generation_config = own
+        model.generation_config = original
 
 
 # --- the batch -----------------------------------------------------------------------------------
@@ -436,16 +438,17 @@ def _groups(lengths: Sequence[int]) -> list[list[int]]:
 
 def _begin(model: Any, tokenizer: Any, rows: list[_Row], opening: Opening) -> _Rows:
     """Read prompts: the padding stands between what all share and what is a prompt's own."""
-    shared, known = opening
-    own = [row.prompt[shared:] for row in rows]
-    gaps = [max(map(len, own)) - len(ids) for ids in own]
+    shared, entries = opening
+    tails = [row.prompt[shared:] for row in rows]
+    gaps = [max(map(len, tails)) - len(ids) for ids in tails]
     pad = tokenizer.pad_token_id
-    ids = _tensor(model, [[pad] * gap + o for gap, o in zip(gaps, own, strict=True)])
+    ids = _tensor(model, [[pad] * gap + tail for gap, tail in zip(gaps, tails, strict=True)])
     mask = _tensor(
-        model, [[1] * shared + [0] * g + [1] * len(o) for g, o in zip(gaps, own, strict=True)]
+        model,
+        [[1] * shared + [0] * g + [1] * len(tail) for g, tail in zip(gaps, tails, strict=True)],
     )
     n = len(rows)
-    cache = _cache([(k.expand(n, -1, -1, -1), v.expand(n, -1, -1, -1)) for k, v in known])
+    cache = _cache([(k.expand(n, -1, -1, -1), v.expand(n, -1, -1, -1)) for k, v in entries])
     return _Rows(rows, _logits(model, ids, mask, cache), mask, cache)
 
 
@@ -468,11 +471,13 @@ def _select(rows: _Rows, places: list[int]) -> _Rows:
     """The rows at these places."""
     import torch
 
-    if len(places) == len(rows.which):
+    if len(places) == len(rows.members):
         return rows
-    at = torch.tensor(places, device=rows.mask.device)
-    rows.cache.batch_select_indices(at)
-    return _Rows([rows.which[n] for n in places], rows.logits[at], rows.mask[at], rows.cache)
+    index = torch.tensor(places, device=rows.mask.device)
+    rows.cache.batch_select_indices(index)
+    return _Rows(
+        [rows.members[n] for n in places], rows.logits[index], rows.mask[index], rows.cache
+    )
 
 
 def _join(parts: Sequence[_Rows]) -> _Rows:
@@ -487,21 +492,23 @@ def _join(parts: Sequence[_Rows]) -> _Rows:
     mask = torch.cat([pad(part.mask, (gap, 0)) for part, gap in zip(parts, gaps, strict=True)])
     used = mask.any(0)
 
-    def joined(known: Sequence[Any]) -> Any:
-        pairs = zip(known, gaps, strict=True)
-        whole = torch.cat([pad(one, (0, 0, gap, 0)) if gap else one for one, gap in pairs])
-        return whole if used.all() else whole[:, :, used]
+    def joined(tensors: Sequence[Any]) -> Any:
+        pairs = zip(tensors, gaps, strict=True)
+        stacked = torch.cat(
+            [pad(tensor, (0, 0, gap, 0)) if gap else tensor for tensor, gap in pairs]
+        )
+        return stacked if used.all() else stacked[:, :, used]
 
     layers = zip(*(part.cache.layers for part in parts), strict=True)
     return _Rows(
-        [row for part in parts for row in part.which],
+        [row for part in parts for row in part.members],
         torch.cat([part.logits for part in parts]),
         mask[:, used],
         _cache([(joined([a.keys for a in x]), joined([a.values for a in x])) for x in layers]),
     )
 
 
-def _cache(known: Sequence[tuple[Any, Any]] = ()) -> Any:
+def _cache(entries: Sequence[tuple[Any, Any]] = ()) -> Any:
     """A cache that begins with keys and values of each layer, [n, heads, length, size]."""
     from transformers.cache_utils import Cache, DynamicLayer
 
@@ -532,17 +539,17 @@ def _cache(known: Sequence[tuple[Any, Any]] = ()) -> Any:
             """Keep these rows; those that stand in their place already are not copied."""
             n, length = len(indices), self.get_seq_length()
             to = (indices != indices.new_tensor(range(n))).nonzero().flatten()
-            for each in self.wide:
-                each[to] = each[indices[to]]
-            self.wide = [each[:n] for each in self.wide]
+            for store in self.wide:
+                store[to] = store[indices[to]]
+            self.wide = [store[:n] for store in self.wide]
             self._show(length)
 
         def _show(self, length: int) -> tuple[Any, Any]:
-            self.keys, self.values = (each[:, :, :length] for each in self.wide)
+            self.keys, self.values = (store[:, :, :length] for store in self.wide)
             return self.keys, self.values
 
     cache = Cache(layer_class_to_replicate=Roomy)
-    for n, (keys, values) in enumerate(known):
+    for n, (keys, values) in enumerate(entries):
         cache.update(keys, values, n)
     return cache
 
@@ -551,8 +558,8 @@ def _logits(model: Any, ids: Any, mask: Any, cache: Any) -> Any:
     """Of the token after each row, [n, vocabulary]; `cache` learns `ids` [n, new], the last of the
     columns of `mask` [n, length]."""
     places = (mask.cumsum(-1) - 1).clamp(min=0)[:, -ids.shape[1] :]
-    told = {"attention_mask": mask, "position_ids": places, "past_key_values": cache}
-    return model(input_ids=ids, **told, use_cache=True, logits_to_keep=1).logits[:, -1]
+    inputs = {"attention_mask": mask, "position_ids": places, "past_key_values": cache}
+    return model(input_ids=ids, **inputs, use_cache=True, logits_to_keep=1).logits[:, -1]
 
 
 def _tensor(model: Any, rows: list[list[int]]) -> Any:

@@ -16,14 +16,14 @@ from bezoar.rows import chat
 from bezoar.rows.files import BadInput
 
 
-def load(model: Path, base: Path, how: Sft, further: bool = False) -> tuple[Any, Any]:
+def load(model: Path, base: Path, settings: Sft, further: bool = False) -> tuple[Any, Any]:
     """(model, tokenizer) of a checkpoint, ready to evaluate: a full model as it is; an adapter on
     `base` quantised, which is how it was trained. A `further` model keeps its chat template."""
     quiet()
-    where = device()
+    machine = device()
     if not is_adapter(model):
-        return plain(model, where.dtype, where).eval(), tokenizer(model, further)
-    loaded = attach(quantised(base, how, where), model, base)
+        return plain(model, machine.dtype, machine).eval(), tokenizer(model, further)
+    loaded = attach(quantised(base, settings, machine), model, base)
     return loaded.get_base_model().eval(), tokenizer(model)
 
 
@@ -47,12 +47,14 @@ class Device:
         """Of a number in `dtype`."""
         return 4 if self.dtype == "float32" else 2
 
-    def optimizer(self, wanted: Optimizer) -> Optimizer:
+    def optimizer(self, requested: Optimizer) -> Optimizer:
         """`wanted`, or torch's AdamW where there is no GPU for bitsandbytes' kinds of it: the fused
         one, whose square roots are rounded alike by every CPU."""
-        if self.name == "cuda" or wanted in ("adamw_torch", "adamw_torch_fused", "rmsprop"):
-            return wanted
-        print(f"{wanted} wants a GPU; on {self.name} adamw_torch_fused stands in", file=sys.stderr)
+        if self.name == "cuda" or requested in ("adamw_torch", "adamw_torch_fused", "rmsprop"):
+            return requested
+        print(
+            f"{requested} wants a GPU; on {self.name} adamw_torch_fused stands in", file=sys.stderr
+        )
         return "adamw_torch_fused"
 
 
@@ -61,10 +63,10 @@ def device() -> Device:
     bfloat16, or in float16 where the GPU lacks it (before Ampere); mps and cpu in float32."""
     import torch
 
-    wanted = os.environ.get("BEZOAR_DEVICE")
-    if wanted not in (None, "cuda", "mps", "cpu"):
-        raise BadInput(f"$BEZOAR_DEVICE: {wanted!r} is no kind of device; cuda, mps or cpu")
-    if wanted in (None, "cuda") and torch.cuda.is_available():
+    requested = os.environ.get("BEZOAR_DEVICE")
+    if requested not in (None, "cuda", "mps", "cpu"):
+        raise BadInput(f"$BEZOAR_DEVICE: {requested!r} is no kind of device; cuda, mps or cpu")
+    if requested in (None, "cuda") and torch.cuda.is_available():
         index = int(os.environ.get("LOCAL_RANK", "0"))  # among the processes of launching.py
         torch.cuda.set_device(index)
         # torch counts a bfloat16 that is emulated, an order of magnitude slower, as supported
@@ -73,10 +75,10 @@ def device() -> Device:
             dtype = "bfloat16"
         # torch's own kernel for it wants Ampere or newer
         return Device("cuda", dtype, index, torch.cuda.get_device_capability(index)[0] >= 8)
-    if wanted in (None, "mps") and torch.backends.mps.is_available():
+    if requested in (None, "mps") and torch.backends.mps.is_available():
         return Device("mps", "float32")
-    if wanted not in (None, "cpu"):
-        raise BadInput(f"$BEZOAR_DEVICE: this machine has no {wanted}; leave it unset, or cpu")
+    if requested not in (None, "cpu"):
+        raise BadInput(f"$BEZOAR_DEVICE: this machine has no {requested}; leave it unset, or cpu")
     # more threads add up in another order, which is other bytes; tiny models gain nothing by them
     torch.set_num_threads(1)
     arithmetic.products()
@@ -88,12 +90,12 @@ def plain(folder: Path, dtype: str, device: Device) -> Any:
     return _load(folder, dtype, device)
 
 
-def quantised(base: Path, how: Sft, device: Device) -> Any:
+def quantised(base: Path, settings: Sft, device: Device) -> Any:
     """The full model at `base` with its linear layers in 4 bits (OpenBezoar 3.3)."""
     from bitsandbytes.nn import Linear4bit
 
     plain_layers()
-    model = _load(base, device.dtype, device, quantization_config=four_bit(how, device))
+    model = _load(base, device.dtype, device, quantization_config=four_bit(settings, device))
     # On a CPU with AVX512-BF16 bitsandbytes 0.50.2 repacks a layer's weight when it first runs in
     # eval mode, and stays there: from then on no gradient passes through the layer, and what
     # dequantize_4bit returns is garbage. Nothing reports it; only the losses stop falling.
@@ -112,19 +114,19 @@ def plain_layers() -> None:
     modeling_falcon.FalconLinear = torch.nn.Linear
 
 
-def four_bit(how: Sft, device: Device) -> Any:
+def four_bit(settings: Sft, device: Device) -> Any:
     """How the base is quantised, as transformers takes it."""
     from transformers import BitsAndBytesConfig
 
     return BitsAndBytesConfig(
         load_in_4bit=True,
-        bnb_4bit_quant_type=how.quantization,
-        bnb_4bit_use_double_quant=how.double_quantization,
+        bnb_4bit_quant_type=settings.quantization,
+        bnb_4bit_use_double_quant=settings.double_quantization,
         bnb_4bit_compute_dtype=device.dtype,
     )
 
 
-def _load(folder: Path, dtype: str, device: Device, **more: Any) -> Any:
+def _load(folder: Path, dtype: str, device: Device, **options: Any) -> Any:
     from transformers import AutoConfig, AutoModelForCausalLM
 
     _check_model(folder)
@@ -139,7 +141,7 @@ def _load(folder: Path, dtype: str, device: Device, **more: Any) -> Any:
         local_files_only=True,
         trust_remote_code=False,
         use_safetensors=True,
-        **more,
+        **options,
     )
     if device.name == "cuda":
         pad_heads(model)
@@ -349,12 +351,12 @@ def _linear_layers_alone() -> Iterator[None]:
     no product of two factors for a linear layer, so that no merge could add it."""
     from peft.utils import transformers_weight_conversion as conversion
 
-    own = conversion._convert_peft_config_moe
+    original = conversion._convert_peft_config_moe
     conversion._convert_peft_config_moe = lambda config, model: None
     try:
         yield
     finally:
-        conversion._convert_peft_config_moe = own
+        conversion._convert_peft_config_moe = original
 
 
 def quiet() -> None:

@@ -87,23 +87,27 @@ def shrunk(config: Any, vocabulary: int | None = None) -> Any:
     tokens where that is told. ValueError: what comes out is no configuration, or not small."""
     import torch
 
-    told = config.to_dict()
+    original = config.to_dict()
     tiny = _parameters(config) <= TINY
-    tries = [_shrunk(told, widths=False)] if tiny else [_shrunk(told), _shrunk(told, widths=False)]
+    tries = (
+        [_shrunk(original, widths=False)]
+        if tiny
+        else [_shrunk(original), _shrunk(original, widths=False)]
+    )
     error: Exception | None = None
     for values in tries:
         if vocabulary:
             _fewer_tokens(values, vocabulary)
         try:
-            made = type(config).from_dict(values)
-            if _parameters(made) > LARGE:
+            small_config = type(config).from_dict(values)
+            if _parameters(small_config) > LARGE:
                 raise ValueError("a copy of few layers is not small")
-            model = build(made)
+            model = build(small_config)
             with torch.inference_mode():
-                ids = torch.arange(3 * WINDOW)[None] % min(3 * WINDOW, _rows(made)) + 0
+                ids = torch.arange(3 * WINDOW)[None] % min(3 * WINDOW, _rows(small_config)) + 0
                 if not model(input_ids=ids, use_cache=False).logits.isfinite().all():
                     raise ValueError("the logits of a small copy are not finite")
-            return made
+            return small_config
         except Exception as caught:  # whatever a kind of model stumbles over
             error = error or caught
     raise ValueError(str(error).strip().partition("\n")[0] or type(error).__name__)
@@ -153,14 +157,14 @@ def _fewer_tokens(values: dict[str, Any], vocabulary: int) -> None:
         elif key.endswith("_token_id") or key.endswith("_token_index"):
             last = vocabulary - 1  # which no trial puts into a text
             if isinstance(value, list):
-                values[key] = [min(each, last) for each in value]
+                values[key] = [min(token, last) for token in value]
             elif isinstance(value, int):
                 values[key] = min(value, last)
 
 
-def _shrunk(told: Mapping[str, Any], widths: bool = True) -> dict[str, Any]:
+def _shrunk(original: Mapping[str, Any], widths: bool = True) -> dict[str, Any]:
     """The values of a configuration and of its parts (text_config, ffn_config, ...), made small."""
-    values = copy.deepcopy(dict(told))
+    values = copy.deepcopy(dict(original))
     layers = _layers(values)
     for key, value in values.items():
         if isinstance(value, dict) and key.endswith("config"):
@@ -209,11 +213,13 @@ def _layers(values: Mapping[str, Any]) -> list[int]:
 
 def _by_layer(values: Mapping[str, Any], layers: Sequence[int]) -> dict[str, Any]:
     """What a configuration says of single layers, by their place, for those that stay."""
-    told = values.get("per_layer_config")
-    if not isinstance(told, dict):
+    by_place = values.get("per_layer_config")
+    if not isinstance(by_place, dict):
         return {}
-    kept = {str(n): told.get(str(at), told.get(at)) for n, at in enumerate(layers)}
-    return {"per_layer_config": {n: value for n, value in kept.items() if value is not None}}
+    chosen = {
+        str(n): by_place.get(str(layer), by_place.get(layer)) for n, layer in enumerate(layers)
+    }
+    return {"per_layer_config": {n: value for n, value in chosen.items() if value is not None}}
 
 
 def _of_layers(value: list[Any], layers: Sequence[int], values: Mapping[str, Any]) -> list[Any]:
@@ -221,7 +227,7 @@ def _of_layers(value: list[Any], layers: Sequence[int], values: Mapping[str, Any
     depth = next(values[key] for key in _DEPTHS if isinstance(values.get(key), int))
     if len(value) == depth and depth > 1:
         return [value[n] for n in layers]
-    places = all(isinstance(each, int) and 0 <= each < depth for each in value)
+    places = all(isinstance(entry, int) and 0 <= entry < depth for entry in value)
     if value and places and depth > len(layers):
         return [n for n, layer in enumerate(layers) if layer in value] or [len(layers) - 1]
     return value

@@ -275,7 +275,7 @@ class Rehearsal:
             self.link,
             self.rows,
             self.rows[:2],
-            how=self.p.sft,
+            settings=self.p.sft,
             amount=self.amount,
             models=self.models,
         )
@@ -336,7 +336,7 @@ class Rehearsal:
             link,
             self.rows,
             self.rows[:2],
-            how=self.p.sft,
+            settings=self.p.sft,
             amount=amount,
             models=self.models,
         )
@@ -357,7 +357,7 @@ class Rehearsal:
             }
         )
         self.policy = self.models / "dpo/policy"
-        dpo.dpo(self.models / "sft/all", pairs[:2], pairs[2:], how=how, out=self.policy)
+        dpo.dpo(self.models / "sft/all", pairs[:2], pairs[2:], settings=how, out=self.policy)
 
     def answer(self) -> None:
         """Answer several questions at once, and hold the answers against those one by one."""

@@ -17,7 +17,7 @@ def dpo(
     train: Sequence[tuple[str, str, str]],
     held_out: Sequence[tuple[str, str, str]],
     *,
-    how: Dpo,
+    settings: Dpo,
     out: Path,
 ) -> fitting.Run | None:
     """Train `start` on (prompt, chosen, rejected) and leave the policy, a full model, at `out`.
@@ -35,17 +35,17 @@ def dpo(
     """
     loading.quiet()
     device = loading.device()
-    asked = fitting.some(held_out, how.eval_limit)
+    eval_pairs = fitting.some(held_out, settings.eval_limit)
     modules = __file__, padding_free.__file__
-    known = fitting.key(
+    reference_key = fitting.key(
         *modules,
-        rows=[train, asked],
+        rows=[train, eval_pairs],
         start=work.content(start),
-        tokens=[how.max_prompt_tokens, how.max_answer_tokens],
+        tokens=[settings.max_prompt_tokens, settings.max_answer_tokens],
         device=device,
     )
-    adapter = work.content(adapters.__file__) if how.weights == "adapter" else ""
-    key = work.fingerprint(known=known, adapter=adapter, numbers=how.model_dump())
+    adapter = work.content(adapters.__file__) if settings.weights == "adapter" else ""
+    key = work.fingerprint(reference=reference_key, adapter=adapter, numbers=settings.model_dump())
     with launching.scratch("dpo", key) as folder:
         if not (folder / "result.json").exists():
             split = batching.split(
@@ -53,54 +53,56 @@ def dpo(
                 folder,
                 device,
                 model=start,
-                kind="dpo" if how.weights == "all" else "dpo_adapter",
-                how=how,
-                amount=how,
-                tokens=how.max_prompt_tokens + how.max_answer_tokens,
+                kind="dpo" if settings.weights == "all" else "dpo_adapter",
+                settings=settings,
+                amount=settings,
+                tokens=settings.max_prompt_tokens + settings.max_answer_tokens,
             )
-            settings = fitting.settings(device, how, how, split)
+            arguments = fitting.trainer_arguments(device, settings, settings, split)
             tokenizer = loading.tokenizer(start)
-            room = loading.positions(start)
-            answer = min(how.max_answer_tokens, room // 2)
-            prompt = min(how.max_prompt_tokens, room - answer)
-            made = partial(rows, tokenizer, prompt_limit=prompt, answer_limit=answer)
-            with launching.scratch("reference", known, wait=True) as kept:
-                learnt = partial(made, train, where="dpo: training pairs")
-                compared = partial(made, asked, where="dpo: held-out pairs")
-                taught = fitting.table(kept / "train", device, learnt)
-                tables = taught, fitting.table(kept / "eval", device, compared)
+            context = loading.positions(start)
+            answer_limit = min(settings.max_answer_tokens, context // 2)
+            prompt_limit = min(settings.max_prompt_tokens, context - answer_limit)
+            tokenise = partial(
+                rows, tokenizer, prompt_limit=prompt_limit, answer_limit=answer_limit
+            )
+            with launching.scratch("reference", reference_key, wait=True) as reference_folder:
+                train_columns = partial(tokenise, train, label="dpo: training pairs")
+                eval_columns = partial(tokenise, eval_pairs, label="dpo: held-out pairs")
+                train_table = fitting.table(reference_folder / "train", device, train_columns)
+                tables = train_table, fitting.table(reference_folder / "eval", device, eval_columns)
                 if not fitting.ended(folder):
-                    to_fit = trainer(
-                        starting_model(start, how, device),
+                    dpo_trainer = trainer(
+                        starting_model(start, settings, device),
                         tokenizer,
                         tables,
-                        how=how,
                         settings=settings,
+                        arguments=arguments,
                         folder=folder,
                         device=device,
                     )
             if not fitting.ended(folder):
                 fitting.fit(
-                    to_fit,
+                    dpo_trainer,
                     folder,
                     "dpo",
-                    seed=how.seed,
+                    seed=settings.seed,
                     patience=None,
-                    evaluations=how.evaluations,
+                    evaluations=settings.evaluations,
                 )
             run = fitting.history(folder)
             fitting.keep(folder, run.checkpoint, tokenizer, start)
-            if how.weights == "adapter":
+            if settings.weights == "adapter":
                 _merge(start, folder / fitting.FINAL, device)
-            numbers = _told(run, tables)
+            numbers = _results(run, tables)
             fitting.warn_of_altered("dpo", numbers["metrics"])
             fitting.finish(folder, **numbers)
         return fitting.publish(folder, out)
 
 
-def _told(run: fitting.History, rows: Sequence[Any]) -> dict[str, Any]:
+def _results(run: fitting.History, rows: Sequence[Any]) -> dict[str, Any]:
     """The policy's numbers and its two curves."""
-    last, whole = run.evaluations[-1], sum(map(len, rows))
+    last, row_count = run.evaluations[-1], sum(map(len, rows))
     metrics = {
         "accuracy": last["eval_accuracy"],
         "accuracy_before": run.before["eval_accuracy"],
@@ -110,13 +112,13 @@ def _told(run: fitting.History, rows: Sequence[Any]) -> dict[str, Any]:
         "eval_loss_end": last["eval_loss"],
         "train_rows": len(rows[0]),
         "eval_rows": len(rows[1]),
-        "truncated_share": sum(sum(part["truncated"]) for part in rows) / whole,
+        "truncated_share": sum(sum(part["truncated"]) for part in rows) / row_count,
         "altered_rows": sum(sum(part["altered"]) for part in rows),
     }
     curve = [_point(e["step"], e, "{}", "rewards/{}") for e in run.log if "loss" in e]
-    held = [_point(0, run.before, "eval_{}", "eval_rewards/{}")]
-    held += [_point(e["step"], e, "eval_{}", "eval_rewards/{}") for e in run.evaluated]
-    return {"metrics": metrics, "train": curve, "held_out": held}
+    held_out = [_point(0, run.before, "eval_{}", "eval_rewards/{}")]
+    held_out += [_point(e["step"], e, "eval_{}", "eval_rewards/{}") for e in run.evaluated]
+    return {"metrics": metrics, "train": curve, "held_out": held_out}
 
 
 def _point(step: int, logged: dict[str, float], loss: str, reward: str) -> dict[str, float]:
@@ -132,8 +134,8 @@ def trainer(
     tokenizer: Any,
     rows: tuple[Any, Any],
     *,
-    how: Dpo,
-    settings: dict[str, Any],
+    settings: Dpo,
+    arguments: dict[str, Any],
     folder: Path,
     device: loading.Device,
 ) -> Any:
@@ -144,7 +146,7 @@ def trainer(
     from trl import DPOConfig, DPOTrainer
     from trl.trainer.dpo_trainer import DataCollatorForPreference
 
-    whole = padding_free.possible(model.config, device)
+    unpadded = padding_free.possible(model.config, device)
 
     class Trainer(DPOTrainer):  # type: ignore[misc]
         """With held-out numbers per row: TRL's own are means over batches, whose last is smaller,
@@ -159,10 +161,12 @@ def trainer(
                 self._signature_columns.append("length")
 
         def _precompute_ref_logps(self, dataset: Any, name: str, batch_size: int) -> Any:
-            for each in (self.model, self.ref_model):
-                if whole and each is not None:
-                    padding_free.attach(each)
-            with fitting.shown(f"dpo: reference, {name} pairs", len(dataset)) as self.advance:
+            for network in (self.model, self.ref_model):
+                if unpadded and network is not None:
+                    padding_free.attach(network)
+            with fitting.show_progress(
+                f"dpo: reference, {name} pairs", len(dataset)
+            ) as self.advance:
                 return super()._precompute_ref_logps(dataset, name, batch_size)
 
         def compute_ref_log_probs(self, model: Any, inputs: Any) -> Any:
@@ -178,34 +182,34 @@ def trainer(
                     self.beta * (chosen - data["ref_chosen_logps"][:]),
                     self.beta * (rejected - data["ref_rejected_logps"][:]),
                 )
-                told = {
+                values_by_row = {
                     "accuracy": chosen > rejected,
                     "rewards/accuracies": rewards[0] > rewards[1],
                     "rewards/margins": rewards[0] - rewards[1],
                     "rewards/chosen": rewards[0],
                     "rewards/rejected": rewards[1],
                 }
-                means = {name: [row.double().mean().item()] for name, row in told.items()}
+                means = {name: [row.double().mean().item()] for name, row in values_by_row.items()}
                 self._metrics["eval"].update(means)
             super().log(logs, start_time)
 
-    settings = settings | {
-        "beta": how.beta,
-        "loss_type": how.loss,
-        "label_smoothing": how.label_smoothing,
+    arguments = arguments | {
+        "beta": settings.beta,
+        "loss_type": settings.loss,
+        "label_smoothing": settings.label_smoothing,
     }
     if launching.processes().sharded:
         # TRL then loads a reference of its own, and would spread it over all GPUs
-        settings["model_init_kwargs"] = {"device_map": None}
-    if not whole:
-        settings["train_sampling_strategy"] = "group_by_length"
+        arguments["model_init_kwargs"] = {"device_map": None}
+    if not unpadded:
+        arguments["train_sampling_strategy"] = "group_by_length"
     collator = DataCollatorForPreference(pad_token_id=tokenizer.pad_token_id)
-    made: Any = Trainer(
+    dpo_trainer: Any = Trainer(
         model=model,
-        args=fitting.arguments(
+        args=fitting.trainer_config(
             DPOConfig,
             folder,
-            **settings,
+            **arguments,
             max_length=None,
             # from the weights in memory (but under FSDP); left to itself TRL loads the reference by
             # the name that the model was loaded from, which a moved or merged model does not have
@@ -214,18 +218,18 @@ def trainer(
         train_dataset=rows[0],
         eval_dataset=rows[1],
         processing_class=tokenizer,
-        data_collator=padding_free.collator(collator) if whole else collator,
+        data_collator=padding_free.collator(collator) if unpadded else collator,
     )
-    made.remove_callback(PrinterCallback)
-    evaluated = fitting.row_sums(made, 2)
-    return made
+    dpo_trainer.remove_callback(PrinterCallback)
+    evaluated = fitting.row_sums(dpo_trainer, 2)
+    return dpo_trainer
 
 
-def starting_model(start: Path, how: Dpo, device: loading.Device) -> Any:
+def starting_model(start: Path, settings: Dpo, device: loading.Device) -> Any:
     """The policy before its first step."""
-    if how.weights == "all":
+    if settings.weights == "all":
         return loading.plain(start, "float32", device)
-    return adapters.new(loading.plain(start, device.dtype, device), how)
+    return adapters.new(loading.plain(start, device.dtype, device), settings)
 
 
 def _merge(start: Path, final: Path, device: loading.Device) -> None:
@@ -245,7 +249,7 @@ def rows(
     *,
     prompt_limit: int,
     answer_limit: int,
-    where: str,
+    label: str,
 ) -> dict[str, list[Any]]:
     """Return token ids of (prompt, chosen, rejected).
 
@@ -258,7 +262,7 @@ def rows(
     parted = []
     for answer in ("chosen", "rejected"):
         pairs = [(prompt, c if answer == "chosen" else r) for prompt, c, r in triples]
-        parted.append(chat.answer_ids(tokenizer, pairs, f"{where}, {answer}"))
+        parted.append(chat.answer_ids(tokenizer, pairs, f"{label}, {answer}"))
         altered |= {*chat.altered(tokenizer, pairs, parted[-1])}
     for number, ((prompt, good), (_, bad)) in enumerate(zip(*parted, strict=True)):
         longest = max(len(good), len(bad))

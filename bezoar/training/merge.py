@@ -28,7 +28,7 @@ WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 PARALLEL = 0.9995
 
 
-def merge(base: Path, adapters: Sequence[Path], how: MergeStage, sft: Sft, out: Path) -> None:
+def merge(base: Path, adapters: Sequence[Path], settings: MergeStage, sft: Sft, out: Path) -> None:
     """Add `adapters` of `base`, one or several, to it and leave a plain float32 model with its
     tokenizer at `out`, in as many files as the base has.
 
@@ -39,20 +39,20 @@ def merge(base: Path, adapters: Sequence[Path], how: MergeStage, sft: Sft, out: 
     full model at `base`, an adapter that is no plain LoRA or does not fit, weights not finite.
     """
     loading.quiet()
-    _give_back()
+    _return_freed_memory()
     device = loading.device()
     parts = _parts(base)
     skeleton = _skeleton(base, dtype="float32")
     loras = [_lora(folder, base) for folder in adapters]
-    _same_base(loras)
-    quantised = _quantised(base, sft, device) if how.onto == "dequantized" else frozenset()
+    _check_same_base(loras)
+    quantised = _quantised(base, sft, device) if settings.onto == "dequantized" else frozenset()
     layers = _layers(skeleton, parts)
-    _same_names(base, quantised.union(*(lora.scales for lora in loras)), layers)
-    turned = _turned(skeleton)
+    _check_layers_stored(base, quantised.union(*(lora.scales for lora in loras)), layers)
+    transposed = _transposed(skeleton)
 
     def merged(name: str, values: Any) -> Any:
         layer = layers[name]
-        if layer in turned:
+        if layer in transposed:
             return changed(name, layer, values.T.contiguous()).T
         return changed(name, layer, values)
 
@@ -63,33 +63,33 @@ def merge(base: Path, adapters: Sequence[Path], how: MergeStage, sft: Sft, out: 
         if not any(layer in lora.scales for lora in loras):
             return values
         deltas = [lora.delta(layer, values) for lora in loras]
-        return _finite(name, combine(values, deltas, how, name), adapters)
+        return _check_finite(name, combine(values, deltas, settings, name), adapters)
 
     key = fitting.key(
         __file__,
-        merge=[how.model_dump(), sft.quantization, sft.double_quantization, out.name],
+        merge=[settings.model_dump(), sft.quantization, sft.double_quantization, out.name],
         device=device,
         weights=[work.content(base), *map(work.content, adapters)],
     )
     with work.scratch("merge", key) as folder:
-        part = folder / "part"
-        shutil.rmtree(part, ignore_errors=True)
-        skeleton.save_pretrained(part, state_dict={})  # its configuration alone
-        with bar(f"merge {out.name}", sum(len(each.shapes) for each in parts)) as advance:
-            for each in parts:
-                _write(part / each.file.name, each, merged, advance)
+        unfinished = folder / "part"
+        shutil.rmtree(unfinished, ignore_errors=True)
+        skeleton.save_pretrained(unfinished, state_dict={})  # its configuration alone
+        with bar(f"merge {out.name}", sum(len(part.shapes) for part in parts)) as advance:
+            for part in parts:
+                _write(unfinished / part.file.name, part, merged, advance)
         if len(parts) > 1:
-            _index(part, parts, skeleton.num_parameters())
-        loading.tokenizer(base).save_pretrained(part)
-        work.publish(part, out)
-        shutil.rmtree(part)
+            _index(unfinished, parts, skeleton.num_parameters())
+        loading.tokenizer(base).save_pretrained(unfinished)
+        work.publish(unfinished, out)
+        shutil.rmtree(unfinished)
 
 
 def check_names(base: Path, sft: Sft) -> None:
     """See, without reading a weight, that a merge finds the layers of `base` by name in its files;
     BadInput where not."""
     layers = _layers(_skeleton(base, dtype="float32"), _parts(base))
-    _same_names(base, _quantised(base, sft, loading.device()), layers)
+    _check_layers_stored(base, _quantised(base, sft, loading.device()), layers)
 
 
 def _layers(skeleton: Any, parts: Sequence["_Part"]) -> dict[str, str]:
@@ -101,24 +101,24 @@ def _layers(skeleton: Any, parts: Sequence["_Part"]) -> dict[str, str]:
     steps = get_model_conversion_mapping(skeleton)
     renamings = [step for step in steps if isinstance(step, WeightRenaming)]
     converters = [step for step in steps if isinstance(step, WeightConverter)]
-    prefix, known = skeleton.base_model_prefix, skeleton.state_dict()
+    prefix, state = skeleton.base_model_prefix, skeleton.state_dict()
     stored = [name for part in parts for name in part.shapes]
     return {
-        name: rename_source_key(name, renamings, converters, prefix, known)[0].removesuffix(
+        name: rename_source_key(name, renamings, converters, prefix, state)[0].removesuffix(
             ".weight"
         )
         for name in stored
     }
 
 
-def _turned(skeleton: Any) -> set[str]:
+def _transposed(skeleton: Any) -> set[str]:
     """The layers whose matrix is stored as [in, out]: GPT-2's, of the kind Conv1D."""
     from transformers.pytorch_utils import Conv1D
 
     return {name for name, layer in skeleton.named_modules() if isinstance(layer, Conv1D)}
 
 
-def _same_names(base: Path, changed: frozenset[str], layers: Mapping[str, str]) -> None:
+def _check_layers_stored(base: Path, changed: frozenset[str], layers: Mapping[str, str]) -> None:
     weights = {layer for name, layer in layers.items() if name.endswith(".weight")}
     if missing := sorted(changed - weights):
         raise BadInput(
@@ -186,7 +186,7 @@ def _refuse_more_than_lora(folder: Path) -> None:
             )
 
 
-def _same_base(loras: Sequence[_Lora]) -> None:
+def _check_same_base(loras: Sequence[_Lora]) -> None:
     first = loras[0]
     for lora in loras[1:]:
         if lora.base != first.base:
@@ -199,7 +199,7 @@ def _same_base(loras: Sequence[_Lora]) -> None:
 # --- how adapters are combined -------------------------------------------------------------------
 
 
-def combine(base: Any, deltas: Sequence[Any], how: MergeStage, name: str) -> Any:
+def combine(base: Any, deltas: Sequence[Any], settings: MergeStage, name: str) -> Any:
     """A matrix [out, in] of the merged model, from the base's and the changes that adapters make to
     it, each times its own of `how.weights`.
 
@@ -212,20 +212,20 @@ def combine(base: Any, deltas: Sequence[Any], how: MergeStage, name: str) -> Any
     import torch
     from peft.utils import merge_utils
 
-    weights = how.weights[: len(deltas)]
-    if how.method == "slerp":
+    weights = settings.weights[: len(deltas)]
+    if settings.method == "slerp":
         ends = [base + weight * delta for weight, delta in zip(weights, deltas, strict=True)]
         start, end = ends if len(ends) == 2 else (base, ends[0])
-        return slerp(start, end, how.t)
+        return slerp(start, end, settings.t)
     # Whole changes are combined. peft's own add_weighted_adapter combines their factors, each for
     # itself, and the product of two sums is not the sum of the products.
     with torch.random.fork_rng(devices=[]):
         # by name, so that a matrix's draw is the same in whatever order and file it comes
-        torch.manual_seed(int(work.fingerprint(seed=how.seed, tensor=name), 16))
+        torch.manual_seed(int(work.fingerprint(seed=settings.seed, tensor=name), 16))
         changes = [*deltas], torch.tensor(weights)
-        if how.method == "linear":
+        if settings.method == "linear":
             return base + merge_utils.task_arithmetic(*changes)
-        return base + getattr(merge_utils, how.method)(*changes, how.density)
+        return base + getattr(merge_utils, settings.method)(*changes, settings.density)
 
 
 def slerp(start: Any, end: Any, t: float) -> Any:
@@ -237,21 +237,21 @@ def slerp(start: Any, end: Any, t: float) -> Any:
     if cosine.abs() > PARALLEL:
         return (1 - t) * start + t * end
     angle = torch.acos(cosine)
-    of_start, of_end = (torch.sin(share * angle) / torch.sin(angle) for share in (1 - t, t))
-    return of_start * start + of_end * end
+    start_share, end_share = (torch.sin(share * angle) / torch.sin(angle) for share in (1 - t, t))
+    return start_share * start + end_share * end
 
 
-def _finite(name: str, values: Any, adapters: Sequence[Path]) -> Any:
+def _check_finite(name: str, values: Any, adapters: Sequence[Path]) -> Any:
     if not values.isfinite().all():
-        named = ", ".join(map(str, adapters))
-        raise BadInput(f"{named}: {name} is not finite once merged; train with a lower rate")
+        folders = ", ".join(map(str, adapters))
+        raise BadInput(f"{folders}: {name} is not finite once merged; train with a lower rate")
     return values
 
 
 # --- the base ------------------------------------------------------------------------------------
 
 
-def _skeleton(base: Path, **how: Any) -> Any:
+def _skeleton(base: Path, **options: Any) -> Any:
     """The model at `base` without its weights."""
     from transformers import AutoModelForCausalLM
 
@@ -261,7 +261,7 @@ def _skeleton(base: Path, **how: Any) -> Any:
         local_files_only=True,
         trust_remote_code=False,
         use_safetensors=True,
-        **how,
+        **options,
     )
 
 
@@ -288,7 +288,7 @@ def _as_trained_on(values: Any, sft: Sft, device: loading.Device) -> Any:
     return dequantize_4bit(copy, state).cpu()
 
 
-def _give_back() -> None:
+def _return_freed_memory() -> None:
     """Have a tensor's memory returned as soon as it is freed. glibc would keep blocks of up to
     32 MB for later ones, which doubles the peak where matrices are smaller than that."""
     if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "mallopt"):

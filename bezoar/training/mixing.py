@@ -15,25 +15,25 @@ def example(row: Kept | Pair, source: str) -> Example:
 
 
 def mix(
-    own: Sequence[Sequence[Example]],
+    sets: Sequence[Sequence[Example]],
     earlier: Sequence[Sequence[Example]],
     replay: float,
     rng: Random,
 ) -> list[Example]:
     """The rows of the sets `own`, and beside them rows of the sets `earlier`: `replay` of their
     number. One set alone keeps its order, all else is shuffled."""
-    rows = [row for each in own for row in each]
+    rows = [row for examples in sets for row in examples]
     again = draw(earlier, round(replay * len(rows)), rng)
-    if len(own) > 1 or again:
+    if len(sets) > 1 or again:
         rows += again
         rng.shuffle(rows)
     return rows
 
 
-def draw(sets: Sequence[Sequence[Example]], wanted: int, rng: Random) -> list[Example]:
+def draw(sets: Sequence[Sequence[Example]], count: int, rng: Random) -> list[Example]:
     """`wanted` rows, none twice and as many from each set. A set that has fewer gives all it has,
     and the others give more; all rows, where there are no more than that."""
-    drawn: list[Example] = []
-    for left, rows in zip(range(len(sets), 0, -1), sorted(sets, key=len), strict=True):
-        drawn += rng.sample(rows, min(len(rows), (wanted - len(drawn)) // left))
-    return drawn
+    examples: list[Example] = []
+    for sets_left, rows in zip(range(len(sets), 0, -1), sorted(sets, key=len), strict=True):
+        examples += rng.sample(rows, min(len(rows), (count - len(examples)) // sets_left))
+    return examples

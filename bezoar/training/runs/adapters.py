@@ -20,7 +20,7 @@ FUSED = (
 SHOWN = 12  # names in a message
 
 
-def new(model: Any, how: Sft | Dpo, dropout: float = 0.0) -> Any:
+def new(model: Any, settings: Sft | Dpo, dropout: float = 0.0) -> Any:
     """Put a new trainable adapter on `model`, of the rank, alpha and layers that `how` names.
 
     The weights are drawn from `how.seed`. BadInput: as for `layers`.
@@ -29,29 +29,29 @@ def new(model: Any, how: Sft | Dpo, dropout: float = 0.0) -> Any:
     from transformers import set_seed
 
     config = LoraConfig(
-        r=how.lora_r,
-        lora_alpha=how.lora_alpha,
+        r=settings.lora_r,
+        lora_alpha=settings.lora_alpha,
         lora_dropout=dropout,
-        target_modules=layers(model, how.target_modules),
+        target_modules=layers(model, settings.target_modules),
         task_type="CAUSAL_LM",
     )
-    set_seed(how.seed)
+    set_seed(settings.seed)
     return loading.with_lora(model, config)
 
 
-def layers(model: Any, wanted: str | Sequence[str]) -> str | list[str]:
+def layers(model: Any, modules: str | Sequence[str]) -> str | list[str]:
     """Return the names in `model` that stand for `wanted`, as peft takes them.
 
     For one that the model lacks stand the layers of FUSED that it has. BadInput: it has neither.
     """
-    if isinstance(wanted, str):
-        return wanted
-    have = linear_layers(model)
-    fused = [name for name in FUSED if name in have]
-    present = [name for name in wanted if name in have]
-    missing = [name for name in wanted if name not in have]
+    if isinstance(modules, str):
+        return modules
+    available = linear_layers(model)
+    fused = [name for name in FUSED if name in available]
+    present = [name for name in modules if name in available]
+    missing = [name for name in modules if name not in available]
     if missing and not (fused and all(name in _FUSIBLE for name in missing)):
-        others = ", ".join(have[:SHOWN]) + (", ..." if len(have) > SHOWN else "")
+        others = ", ".join(available[:SHOWN]) + (", ..." if len(available) > SHOWN else "")
         raise BadInput(
             f"target_modules: {', '.join(missing)}: {type(model).__name__} has no such layer; name "
             f"layers that it has ({others or 'none'}), or {ALL_LINEAR}"

@@ -31,7 +31,7 @@ def split(
     *,
     model: Path,
     kind: memory.Kind,
-    how: Sft | Dpo,
+    settings: Sft | Dpo,
     amount: Training | Dpo,
     tokens: int,
 ) -> Split:
@@ -42,26 +42,26 @@ def split(
     hold is kept in `folder`, and a resumed run goes on with it: other rows at once add up in
     another order. BadInput: not one row fits, or the batch is no multiple of processes and rows.
     """
-    who, fixed = launching.processes(), amount.micro_batch_size
-    share, over = divmod(amount.batch_size, who.count)
+    processes, fixed = launching.processes(), amount.micro_batch_size
+    share, over = divmod(amount.batch_size, processes.count)
     if over or (fixed != "auto" and share % fixed):
         rows = "" if fixed == "auto" else f" times micro_batch_size {fixed}"
         raise BadInput(
-            f"{label}: batch_size {amount.batch_size} is no multiple of {who.count} processes"
+            f"{label}: batch_size {amount.batch_size} is no multiple of {processes.count} processes"
             f"{rows}; change one of them"
         )
     if device.name != "cuda":
         small = max(n for n in range(1, SMALL + 1) if share % n == 0)
         return Split(small if fixed == "auto" else fixed, False)
-    kept = folder / "split.json"
-    found: Any = files.read_json(kept) if who.first and kept.exists() else None
-    if found := launching.gathered(found, cpu=False)[0]:
-        return Split(**found)
+    record = folder / "split.json"
+    stored: Any = files.read_json(record) if processes.first and record.exists() else None
+    if stored := launching.gathered(stored, cpu=False)[0]:
+        return Split(**stored)
     fits = _fitting(
-        label, device, model, kind=kind, how=how, fixed=fixed, share=share, tokens=tokens
+        label, device, model, kind=kind, settings=settings, fixed=fixed, share=share, tokens=tokens
     )
-    if who.first:
-        files.write_json(kept, asdict(fits))
+    if processes.first:
+        files.write_json(record, asdict(fits))
     return fits
 
 
@@ -71,7 +71,7 @@ def _fitting(
     model: Path,
     *,
     kind: memory.Kind,
-    how: Sft | Dpo,
+    settings: Sft | Dpo,
     fixed: Any,
     share: int,
     tokens: int,
@@ -89,7 +89,7 @@ def _fitting(
             device,
             shape=shape,
             kind=kind,
-            how=how,
+            settings=settings,
             fixed=fixed,
             share=share,
             tokens=tokens,
@@ -107,37 +107,40 @@ def _counted(
     *,
     shape: memory.Shape,
     kind: memory.Kind,
-    how: Sft | Dpo,
+    settings: Sft | Dpo,
     fixed: Any,
     share: int,
     tokens: int,
 ) -> Split:
     """The split that fits into `free` bytes, by what a step of a model of `shape` takes."""
-    who = launching.processes()
-    known: dict[str, Any] = {
+    processes = launching.processes()
+    sizes: dict[str, Any] = {
         "tokens": min(tokens, shape.positions),
-        "optimizer": how.optimizer,
-        "lora_r": how.lora_r,
-        "target_modules": how.target_modules,
+        "optimizer": settings.optimizer,
+        "lora_r": settings.lora_r,
+        "target_modules": settings.target_modules,
         "compute_bytes": device.bytes,
-        "processes": who.count,
-        "sharded": who.sharded,
+        "processes": processes.count,
+        "sharded": processes.sharded,
         "padded": not (device.varlen and shape.rows_alone),
     }
     if fixed == "auto":
-        found = memory.micro_batch(shape, kind, batch=share, free=free, **known)
+        choice = memory.micro_batch(shape, kind, batch=share, free=free, **sizes)
     else:
-        whole = memory.need(shape, kind, rows=fixed, checkpointing=False, **known)
-        found = fixed, whole.total > memory.MARGIN * free
-    rows, checkpointing = found or (1, True)
-    wanted = memory.need(shape, kind, rows=rows, checkpointing=checkpointing, **known).total
-    sums = f"{wanted / GIB:.1f} GiB needed, {free / GIB:.1f} GiB free"
-    if not found:
+        without_checkpointing = memory.need(shape, kind, rows=fixed, checkpointing=False, **sizes)
+        choice = fixed, without_checkpointing.total > memory.MARGIN * free
+    rows, checkpointing = choice or (1, True)
+    needed = memory.need(shape, kind, rows=rows, checkpointing=checkpointing, **sizes).total
+    sums = f"{needed / GIB:.1f} GiB needed, {free / GIB:.1f} GiB free"
+    if not choice:
         raise BadInput(
-            f"{label}: not one row of {known['tokens']} tokens fits the GPU ({sums}); shorten the "
+            f"{label}: not one row of {sizes['tokens']} tokens fits the GPU ({sums}); shorten the "
             "rows, take an optimizer with less state, or shard it over several GPUs (launch: fsdp)"
         )
-    if who.first:
-        way = "with" if checkpointing else "without"
-        print(f"{label}: {rows} rows at once, {way} checkpointing ({sums})", file=sys.stderr)
+    if processes.first:
+        with_or_without = "with" if checkpointing else "without"
+        print(
+            f"{label}: {rows} rows at once, {with_or_without} checkpointing ({sums})",
+            file=sys.stderr,
+        )
     return Split(rows, checkpointing)

@@ -48,9 +48,9 @@ class Uncounted(BadInput):
     """The memory that a kind of model takes cannot be counted."""
 
 
-def _uncounted(where: str, error: Exception) -> Uncounted:
+def _uncounted(location: str, error: Exception) -> Uncounted:
     reason = str(error).strip().partition("\n")[0] or type(error).__name__
-    return Uncounted(f"{where}: its memory cannot be counted ({reason[:160]}); {BY_HAND}")
+    return Uncounted(f"{location}: its memory cannot be counted ({reason[:160]}); {BY_HAND}")
 
 
 @functools.lru_cache(maxsize=8)
@@ -61,7 +61,7 @@ def _read(path: Path, _: int) -> Shape:
     return counted(config, str(path))
 
 
-def counted(config: Any, where: str) -> "Counted":
+def counted(config: Any, location: str) -> "Counted":
     """Return the sizes of a model of transformers' `config`, which stands at `where`."""
     model = _built(config)
     text, linear = config.get_text_config(), _linear(model)
@@ -83,7 +83,7 @@ def counted(config: Any, where: str) -> "Counted":
         tied=model.get_output_embeddings().weight is table,
         config=config,
         model=model,
-        where=where,
+        location=location,
         matrices_of_layers=matrices,
         weights=sum(p.numel() for p in model.parameters()),
         largest=max((layer.weight.numel() for layer in linear), default=0),
@@ -94,9 +94,9 @@ def counted(config: Any, where: str) -> "Counted":
 
 def _experts_used(model: Any, text: Any) -> int:
     """Return how many weights of experts, which stand in one tensor, a token meets."""
-    each = _first(text, "num_experts_per_tok", "moe_topk", "top_k_experts")
+    per_token = _first(text, "num_experts_per_tok", "moe_topk", "top_k_experts")
     stacked = [p for p in _layers(model).parameters() if p.ndim == 3]
-    return sum(min(each, p.shape[0]) * p.shape[1] * p.shape[2] for p in stacked)
+    return sum(min(per_token, p.shape[0]) * p.shape[1] * p.shape[2] for p in stacked)
 
 
 def _attended(model: Any, text: Any) -> tuple[tuple[int, int | None], ...]:
@@ -127,7 +127,7 @@ class Counted(Shape):
 
     config: Any
     model: Any  # without numbers
-    where: str
+    location: str
     matrices_of_layers: int
     weights: int
     largest: int  # of the matrices that are quantised
@@ -171,7 +171,7 @@ class Counted(Shape):
         except BadInput:
             raise
         except Exception as error:
-            raise _uncounted(self.where, error) from None
+            raise _uncounted(self.location, error) from None
 
     def within(self, kind: Kind, lora: tuple[int, str | Sequence[str]], step: memory.Step) -> float:
         """Bytes that live within a step alone, at its fullest."""
@@ -182,7 +182,7 @@ class Counted(Shape):
         except BadInput:
             raise
         except Exception as error:  # whatever a kind of model stumbles over
-            raise _uncounted(self.where, error) from None
+            raise _uncounted(self.location, error) from None
         c = step.compute_bytes
         if step.sharded:  # a layer as it is used and the next one, and what belongs to none
             loose = self.parameters - self.linear_parameters
@@ -230,10 +230,10 @@ def _adapter_size(shape: Counted, r: int, modules: str | tuple[str, ...]) -> int
 def _with_adapter(model: Any, r: int, modules: str | tuple[str, ...], dropout: float) -> Any:
     import torch
 
-    wanted = modules if isinstance(modules, str) else list(modules)
-    how: Any = SimpleNamespace(lora_r=r, lora_alpha=r, target_modules=wanted, seed=0)
+    targets = modules if isinstance(modules, str) else list(modules)
+    settings: Any = SimpleNamespace(lora_r=r, lora_alpha=r, target_modules=targets, seed=0)
     with torch.random.fork_rng(devices=[]):
-        return adapters.new(model, how, dropout)
+        return adapters.new(model, settings, dropout)
 
 
 # --- a step of training ---------------------------------------------------------------------------
@@ -254,11 +254,11 @@ def _walked(
         return walk(None).most
     try:
         once, forward, backward = walk(sorted(first.values())), 0, 0
-        for sort, at in first.items():
+        for sort, place in first.items():
             if count[sort] > 1:
-                second = walk(sorted([*first.values(), sorts.index(sort, at + 1)]))
+                second = walk(sorted([*first.values(), sorts.index(sort, place + 1)]))
                 forward += (count[sort] - 1) * (second.computing - once.computing)
-                backward += (count[sort] - 1) * (second.kept - once.kept)
+                backward += (count[sort] - 1) * (second.after_forward - once.after_forward)
     except (IndexError, KeyError, ValueError, AttributeError):
         return walk(None).most  # a kind of model that cannot do with fewer layers
     return max(once.forward + forward, once.backward + backward, once.after)
@@ -274,7 +274,7 @@ class Walk:
     backward: int = 0
     after: int = 0
     computing: int = 0
-    kept: int = 0
+    after_forward: int = 0
 
     @property
     def most(self) -> int:
@@ -322,13 +322,13 @@ def _step(
         causal = model.get_base_model() if adapter else model
         ids = torch.zeros(rows, step.tokens, dtype=torch.long)
         walk = Walk()
-        with peak_of(OPERATIONS) as made:
+        with peak_of(OPERATIONS) as counter:
 
             def layers_done(_: Any) -> None:
-                walk.backward, made.peak = made.peak, made.live
+                walk.backward, counter.peak = counter.peak, counter.live
 
-            def entered(_: Any, args: Any, named: Any) -> None:
-                entry = args[0] if args else named.get("hidden_states")
+            def entered(_: Any, args: Any, kwargs: Any) -> None:
+                entry = args[0] if args else kwargs.get("hidden_states")
                 if torch.is_grad_enabled() and entry is not None and entry.requires_grad:
                     entry.register_hook(layers_done)
 
@@ -340,13 +340,13 @@ def _step(
                 head = causal.get_output_embeddings()
                 scores = _head().apply(hidden, head.weight, compute)
                 del hidden
-                walk.forward, walk.computing = made.peak, made.live
-            walk.kept = made.peak = made.live
+                walk.forward, walk.computing = counter.peak, counter.live
+            walk.after_forward = counter.peak = counter.live
             scores.mean().backward()
             if walk.backward:
-                walk.after = made.peak
+                walk.after = counter.peak
             else:  # nothing is trained below the layers
-                walk.backward = made.peak
+                walk.backward = counter.peak
     if step.padded:  # the mask itself, a byte for each two tokens of a row
         mask = rows * step.tokens**2
         walk.forward, walk.backward = walk.forward + mask, walk.backward + mask
@@ -401,15 +401,15 @@ def _as_on_a_gpu(compute: Any, padded: bool) -> Iterator[None]:
     def dropout(x: Any, p: float = 0.5, training: bool = True, inplace: bool = False) -> Any:
         return torch.native_dropout(x, p, training)[0] if training and p else x
 
-    def layer_norm(x: Any, *more: Any, **named: Any) -> Any:
-        weight: list[Any] = [None if each is None else each.float() for each in more[1:3]]
-        return norm(x.float(), more[0], *weight, *more[3:], **named)
+    def layer_norm(x: Any, *more: Any, **kwargs: Any) -> Any:
+        weight: list[Any] = [None if tensor is None else tensor.float() for tensor in more[1:3]]
+        return norm(x.float(), more[0], *weight, *more[3:], **kwargs)
 
-    def scaled(query: Any, key: Any, value: Any, *more: Any, **named: Any) -> Any:
+    def scaled(query: Any, key: Any, value: Any, *more: Any, **kwargs: Any) -> Any:
         shared = query.shape[1] != key.shape[1]
-        if shared and not named.get("enable_gqa"):
+        if shared and not kwargs.get("enable_gqa"):
             # no kernel shares out heads of keys unless it is told to: Falcon's scores are kept
-            return in_steps(query, key, value, *more, **named)
+            return in_steps(query, key, value, *more, **kwargs)
         return attention.apply(query, key, value, shared)
 
     changes: dict[str, Any] = {
@@ -429,13 +429,13 @@ def _as_on_a_gpu(compute: Any, padded: bool) -> Iterator[None]:
 
 @contextmanager
 def _replaced(place: Any, **functions: Any) -> Iterator[None]:
-    own = {name: getattr(place, name) for name in functions}
+    originals = {name: getattr(place, name) for name in functions}
     try:
         for name, function in functions.items():
             setattr(place, name, function)
         yield
     finally:
-        for name, function in own.items():
+        for name, function in originals.items():
             setattr(place, name, function)
 
 

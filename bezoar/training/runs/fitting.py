@@ -68,9 +68,9 @@ class History:
     @property
     def checkpoint(self) -> Path:
         """The weights that the run ended with."""
-        return self.at(len(self.losses))
+        return self.at_epoch(len(self.losses))
 
-    def at(self, epoch: int) -> Path:
+    def at_epoch(self, epoch: int) -> Path:
         """The checkpoint of the end of an epoch, the first being 1: of the last or the best one."""
         return self.folder / CHECKPOINTS / f"checkpoint-{self.evaluations[epoch - 1]['step']}"
 
@@ -91,22 +91,22 @@ def within(steps: int, times: int) -> set[int]:
     return {steps * n // times for n in range(1, times)} - {0}
 
 
-def kept(runs: Sequence[History], keep: str) -> tuple[Path, int]:
+def choose_checkpoint(runs: Sequence[History], keep: str) -> tuple[Path, int]:
     """The checkpoint that stays of runs that followed one another, and its epoch counted through
     all of them: the `last`, or the `best` by evaluation loss."""
     epochs = [(run, epoch) for run in runs for epoch in range(1, len(run.losses) + 1)]
     losses = [run.losses[epoch - 1] for run, epoch in epochs]
     chosen = losses.index(min(losses)) if keep == "best" else len(losses) - 1
     run, epoch = epochs[chosen]
-    return run.at(epoch), chosen + 1
+    return run.at_epoch(epoch), chosen + 1
 
 
-def settings(
-    device: loading.Device, how: Sft | Dpo, amount: Training | Dpo, split: batching.Split
+def trainer_arguments(
+    device: loading.Device, settings: Sft | Dpo, amount: Training | Dpo, split: batching.Split
 ) -> dict[str, Any]:
     """Arguments that both of TRL's trainers take. `how.deterministic` takes effect here: on a GPU
     only kernels that add up in a fixed order; a CPU's do anyway."""
-    if how.deterministic:
+    if settings.deterministic:
         import torch
 
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # as torch's notes ask
@@ -119,10 +119,10 @@ def settings(
         "gradient_accumulation_steps": amount.batch_size // at_once,
         "learning_rate": amount.learning_rate,
         "warmup_steps": amount.warmup_steps,
-        "lr_scheduler_type": how.scheduler,
-        "optim": device.optimizer(how.optimizer),
-        "seed": how.seed,
-        "data_seed": how.seed,
+        "lr_scheduler_type": settings.scheduler,
+        "optim": device.optimizer(settings.optimizer),
+        "seed": settings.seed,
+        "data_seed": settings.seed,
         "eval_strategy": "epoch",
         "save_strategy": "epoch",
         "save_total_limit": 2,  # the newest and, where it is another, the best
@@ -142,12 +142,12 @@ def settings(
     }
 
 
-def arguments(config: Any, folder: Path, **settings: Any) -> Any:
+def trainer_config(config_class: Any, folder: Path, **arguments: Any) -> Any:
     """TRL's `config` of these settings for a run in `folder`, on one GPU a process: transformers
     would copy the model to every GPU that it sees, which TRL refuses."""
-    made = config(output_dir=str(folder / CHECKPOINTS), **settings)
-    made._n_gpu = min(made.n_gpu, 1)
-    return made
+    config = config_class(output_dir=str(folder / CHECKPOINTS), **arguments)
+    config._n_gpu = min(config.n_gpu, 1)
+    return config
 
 
 def some(rows: Sequence[R], limit: int | None) -> list[R]:
@@ -157,16 +157,16 @@ def some(rows: Sequence[R], limit: int | None) -> list[R]:
     return [rows[i * len(rows) // limit] for i in range(limit)]
 
 
-def table(at: Path, device: loading.Device, columns: Callable[[], dict[str, Any]]) -> Any:
+def table(folder: Path, device: loading.Device, columns: Callable[[], dict[str, Any]]) -> Any:
     """What `columns` gives, as a data set whose file is at `at`, where every process finds it, a
     resumed one too, and with it what TRL computes of its rows beforehand."""
     from datasets import Dataset, load_from_disk
 
-    if launching.processes().first and not (at / "dataset_info.json").exists():
-        shutil.rmtree(at, ignore_errors=True)
-        Dataset.from_dict(columns()).save_to_disk(at)
+    if launching.processes().first and not (folder / "dataset_info.json").exists():
+        shutil.rmtree(folder, ignore_errors=True)
+        Dataset.from_dict(columns()).save_to_disk(folder)
     launching.gathered(None, device.name == "cpu")
-    return load_from_disk(at)
+    return load_from_disk(folder)
 
 
 def row_sums(trainer: Any, parts: int) -> Callable[[int], Any]:
@@ -201,8 +201,8 @@ def ended(folder: Path) -> bool:
 
 def history(folder: Path) -> History:
     """The finished run in `folder`."""
-    told: Any = files.read_json(folder / HISTORY)
-    return History(folder, told["before"], told["log"])
+    record: Any = files.read_json(folder / HISTORY)
+    return History(folder, record["before"], record["log"])
 
 
 def fit(
@@ -216,9 +216,9 @@ def fit(
     from transformers import TrainerCallback, set_seed
 
     args = trainer.args
-    who = launching.processes()
+    processes = launching.processes()
     newest, state = launching.gathered(
-        _newest(folder / CHECKPOINTS) if who.first else None, args.use_cpu
+        _newest(folder / CHECKPOINTS) if processes.first else None, args.use_cpu
     )[0]
     if state and (
         state["global_step"] >= state["max_steps"] or _impatient(state["log_history"], patience)
@@ -239,7 +239,7 @@ def fit(
                 with torch.random.fork_rng():  # what it draws must not matter
                     trainer.evaluate()
                 measured = state.log_history.pop()
-                if who.first:
+                if processes.first:
                     files.write_json(folder / START, measured)
                 launching.gathered(None, args.use_cpu)
 
@@ -283,7 +283,7 @@ def fit(
             if _impatient(state.log_history, patience):
                 control.should_training_stop = True
 
-    batch = args.per_device_train_batch_size * args.gradient_accumulation_steps * who.count
+    batch = args.per_device_train_batch_size * args.gradient_accumulation_steps * processes.count
     steps = math.ceil(len(trainer.train_dataset) / batch)  # an epoch
     between = within(steps, max(1, evaluations // math.ceil(args.num_train_epochs)))
     trainer.add_callback(Watch)
@@ -291,8 +291,8 @@ def fit(
         trainer.optimizer_cls_and_kwargs = rmsprop(), {"lr": args.learning_rate}
     set_seed(seed)  # what ran before must not matter
     begun = state["global_step"] if state else 0
-    whole = steps * args.num_train_epochs
-    with shown(label, whole, begun) as advance:
+    total_steps = steps * args.num_train_epochs
+    with show_progress(label, total_steps, begun) as advance:
         try:
             trainer.train(resume_from_checkpoint=str(newest) if newest else None)
         except torch.OutOfMemoryError as error:
@@ -321,7 +321,7 @@ def _rise(log: Sequence[dict[str, Any]]) -> float:
 
 
 @contextmanager
-def shown(label: str, total: float, done: float = 0) -> Iterator[Callable[[float], None]]:
+def show_progress(label: str, total: float, done: float = 0) -> Iterator[Callable[[float], None]]:
     """Show a bar in the first process; the others' progress is the same."""
     if not launching.processes().first:
         yield lambda more: None
@@ -334,8 +334,8 @@ def _newest(checkpoints: Path) -> tuple[Path | None, dict[str, Any] | None]:
     """The newest whole checkpoint and its state; newer broken ones are removed. The first process
     writes the state file last, so one that parses, beside a file of each other process, means a
     whole checkpoint."""
-    found = checkpoints.glob("checkpoint-*")
-    for path in sorted(found, key=lambda p: int(p.name.rpartition("-")[2]), reverse=True):
+    folders = checkpoints.glob("checkpoint-*")
+    for path in sorted(folders, key=lambda p: int(p.name.rpartition("-")[2]), reverse=True):
         try:
             if len(list(path.glob("rng_state*.pth"))) < launching.processes().count:
                 raise FileNotFoundError(path)
@@ -450,9 +450,9 @@ def publish(folder: Path, out: Path) -> Run | None:
     None in all but the first process."""
     if not launching.processes().first:
         return None
-    for other in folder.iterdir():
-        if other.is_dir() and other.name != FINAL:
-            shutil.rmtree(other)
+    for leftover in folder.iterdir():
+        if leftover.is_dir() and leftover.name != FINAL:
+            shutil.rmtree(leftover)
     work.publish(folder / FINAL, out)
     result: Any = files.read_json(folder / "result.json")
     return Run(**result)
@@ -476,14 +476,21 @@ def _digits(value: float) -> float:
     return value if isinstance(value, int) else float(f"{value:.6g}")
 
 
-def key(*modules: str, device: loading.Device | None = None, **what: object) -> str:
+def key(*modules: str, device: loading.Device | None = None, **inputs: object) -> str:
     """The fingerprint of a run of `modules` (their files): its inputs, the code, the template, the
     libraries, and what it runs on where that changes the numbers."""
     versions = [version(name) for name in LIBRARIES]
     code = work.content(loading.__file__, chat.__file__, __file__, *modules)
-    who = launching.processes()
+    processes = launching.processes()
     cpu = [arithmetic.in_force()] if device and device.name == "cpu" else []
-    machine = device and [device.name, device.dtype, device.varlen, who.count, who.sharded, *cpu]
+    machine = device and [
+        device.name,
+        device.dtype,
+        device.varlen,
+        processes.count,
+        processes.sharded,
+        *cpu,
+    ]
     return work.fingerprint(
-        code=code, template=chat.body(), versions=versions, machine=machine, **what
+        code=code, template=chat.body(), versions=versions, machine=machine, **inputs
     )

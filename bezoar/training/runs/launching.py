@@ -81,9 +81,9 @@ def spread(launch: str | None, module: str, *arguments: str, shard: bool) -> Non
         rank, failure = min(error.failures.items(), key=_consequence)
         if isinstance(failure.message, dict):  # recorded by `scratch`
             sys.exit(failure.message["message"].removeprefix(f"{BadInput.__name__}: "))
-        how = f"exit code {failure.exitcode}" if failure.exitcode > 0 else failure.signal_name()
+        ending = f"exit code {failure.exitcode}" if failure.exitcode > 0 else failure.signal_name()
         raise BadInput(
-            f"{file}: process {rank} of {module} {' '.join(arguments)} ended ({how}) and the "
+            f"{file}: process {rank} of {module} {' '.join(arguments)} ended ({ending}) and the "
             "others with it; what it said stands above"
         ) from None
     sys.exit(0)
@@ -115,15 +115,15 @@ def _gpus(file: Path) -> int:
 def scratch(stage: str, key: str, wait: bool = False) -> Iterator[Path]:
     """`work.scratch`, held by the first process for all of them. A user's mistake found inside is
     said once, by the process that launched them."""
-    who = processes()
+    process = processes()
     try:
-        if who.first:
+        if process.first:
             with work.scratch(stage, key, wait) as folder:
                 yield folder
         else:
             yield work.home() / stage / key
     except BadInput as error:
-        if who.count == 1:
+        if process.count == 1:
             raise
         from torch.distributed.elastic.multiprocessing.errors import get_error_handler
 

@@ -76,24 +76,26 @@ class Shape:
     def read(cls, config: Path) -> "Shape":
         """The shape that a model's config.json tells, with transformers' defaults for what it
         leaves out; BadInput where there is none, or for another family than Llama."""
-        told: Any = _told(config)
-        if told.get("model_type") != "llama":
-            raise BadInput(f"{config}: model_type {told.get('model_type')!r}, which is no Llama")
-        told = _LLAMA | {key: value for key, value in told.items() if value is not None}
+        values: Any = _read_config(config)
+        if values.get("model_type") != "llama":
+            raise BadInput(f"{config}: model_type {values.get('model_type')!r}, which is no Llama")
+        values = _LLAMA | {key: value for key, value in values.items() if value is not None}
         for name in (*_LLAMA, "num_key_value_heads", "head_dim"):
-            if not isinstance(told.get(name, 1), int) or (told.get(name) == 0 and name != _TIED):
-                raise BadInput(f"{config}: {name}: {told[name]!r} is no size of a model")
-        heads, hidden = told["num_attention_heads"], told["hidden_size"]
+            if not isinstance(values.get(name, 1), int) or (
+                values.get(name) == 0 and name != _TIED
+            ):
+                raise BadInput(f"{config}: {name}: {values[name]!r} is no size of a model")
+        heads, hidden = values["num_attention_heads"], values["hidden_size"]
         return cls(
             hidden=hidden,
-            intermediate=told["intermediate_size"],
-            layers=told["num_hidden_layers"],
+            intermediate=values["intermediate_size"],
+            layers=values["num_hidden_layers"],
             heads=heads,
-            kv_heads=told.get("num_key_value_heads", heads),
-            head_dim=told.get("head_dim", hidden // heads),
-            vocab=told["vocab_size"],
-            positions=told["max_position_embeddings"],
-            tied=told[_TIED],
+            kv_heads=values.get("num_key_value_heads", heads),
+            head_dim=values.get("head_dim", hidden // heads),
+            vocab=values["vocab_size"],
+            positions=values["max_position_embeddings"],
+            tied=values[_TIED],
         )
 
     @property
@@ -156,13 +158,13 @@ class Shape:
 
 def family(config: Path) -> str:
     """Return the model_type of a config.json. BadInput: there is none."""
-    name = _told(config).get("model_type")
+    name = _read_config(config).get("model_type")
     if not isinstance(name, str):
         raise BadInput(f"{config}: model_type {name!r}; a decoder's, as transformers names it")
     return name
 
 
-def _told(config: Path) -> dict[str, Any]:
+def _read_config(config: Path) -> dict[str, Any]:
     try:
         values: Any = json.loads(config.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -315,7 +317,7 @@ def _layer(
 
 
 def micro_batch(
-    shape: Shape, kind: Kind, *, batch: int, tokens: int, free: int, **how: Any
+    shape: Shape, kind: Kind, *, batch: int, tokens: int, free: int, **setup: Any
 ) -> tuple[int, bool] | None:
     """(rows at once, whether to checkpoint) for `batch` rows of up to `tokens` tokens on a GPU with
     `free` bytes, of which MARGIN is used; `how` as for `need`. None: not one row fits.
@@ -326,8 +328,8 @@ def micro_batch(
     most = max(1, ENOUGH_TOKENS // (tokens * (2 if kind.startswith("dpo") else 1)))
     sizes = [rows for rows in range(min(batch, most), 0, -1) if batch % rows == 0]
     for rows, checkpointing in [(sizes[0], False), *((rows, True) for rows in sizes)]:
-        wanted = need(shape, kind, rows=rows, tokens=tokens, checkpointing=checkpointing, **how)
-        if wanted.total <= MARGIN * free:
+        needed = need(shape, kind, rows=rows, tokens=tokens, checkpointing=checkpointing, **setup)
+        if needed.total <= MARGIN * free:
             return rows, checkpointing
     return None
 

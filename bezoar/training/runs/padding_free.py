@@ -83,7 +83,7 @@ def attach(model: Any) -> None:
     ) -> Any:
         rows, width = input_ids.shape
         labels = labels[:, 1:].flatten()[flat["targets"]]
-        found = fused(
+        outputs = fused(
             input_ids=input_ids.flatten()[flat["real"]][None],
             position_ids=flat["position_ids"],
             shift_labels=labels[None],
@@ -94,20 +94,20 @@ def attach(model: Any) -> None:
             max_length_k=flat["longest"],
             **more,
         )
-        for name, values in found.items():
+        for name, values in outputs.items():
             if values is not None and values.shape == labels[None].shape:  # one a prediction
                 padded = values.new_zeros(rows * (width - 1))
                 padded = padded.index_copy(0, flat["targets"], values.flatten())
-                setattr(found, name, padded.view(rows, width - 1))
-        return found
+                setattr(outputs, name, padded.view(rows, width - 1))
+        return outputs
 
     causal.forward = types.MethodType(forward, causal)
 
 
-def _scored_alone(_: Any, __: Any, asked: dict[str, Any], outputs: Any) -> Any:
+def _scored_alone(_: Any, __: Any, kwargs: dict[str, Any], outputs: Any) -> Any:
     """Of the last layer only what the head is to score: of an instruction's row, the answer."""
-    if "scored" in asked:
-        outputs.last_hidden_state = outputs.last_hidden_state[:, asked["scored"]]
+    if "scored" in kwargs:
+        outputs.last_hidden_state = outputs.last_hidden_state[:, kwargs["scored"]]
     return outputs
 
 
@@ -154,7 +154,7 @@ def _on_cuda(query: Any, key: Any, value: Any, starts: Any, longest: int, *, sca
     def tokens(part: Any) -> Any:
         return torch.nn.functional.pad(part[0].transpose(0, 1).to(dtype), (0, -width % 8))
 
-    found: Any = varlen_attn(
+    result: Any = varlen_attn(
         tokens(query),
         tokens(key),
         tokens(value),
@@ -166,4 +166,4 @@ def _on_cuda(query: Any, key: Any, value: Any, starts: Any, longest: int, *, sca
         window_size=(-1, 0),
         enable_gqa=key.shape[1] < query.shape[1],
     )
-    return found[None, ..., :width].contiguous()
+    return result[None, ..., :width].contiguous()

@@ -5,10 +5,10 @@ import weakref
 from typing import Any
 
 
-def held(tensors: Any) -> int:
+def storage_bytes(tensors: Any) -> int:
     """Bytes of the storages of `tensors`, each once."""
-    found = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in tensors}
-    return sum(found.values())
+    sizes = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in tensors}
+    return sum(sizes.values())
 
 
 def peak_of(operations: int | None = None) -> Any:
@@ -24,7 +24,7 @@ def peak_of(operations: int | None = None) -> Any:
 
         def __init__(self) -> None:
             super().__init__()  # type: ignore[no-untyped-call]
-            self.known: Any = weakref.WeakSet()
+            self.counted: Any = weakref.WeakSet()
 
         def __torch_dispatch__(self, op: Any, _: Any, args: Any = (), kwargs: Any = None) -> Any:
             self.calls += 1
@@ -37,8 +37,8 @@ def peak_of(operations: int | None = None) -> Any:
                 if not isinstance(tensor, torch.Tensor):
                     continue
                 storage = tensor.untyped_storage()
-                if storage not in self.known and storage._cdata not in before:
-                    self.known.add(storage)
+                if storage not in self.counted and storage._cdata not in before:
+                    self.counted.add(storage)
                     self.live += storage.nbytes()
                     self.peak = max(self.peak, self.live)
                     weakref.finalize(storage, self.gone, storage.nbytes())
