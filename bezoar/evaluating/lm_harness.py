@@ -125,8 +125,8 @@ def set_shots(tasks: Iterable[Any], num_fewshot: int) -> list[str]:
         task.set_fewshot_seed(seed=1234)  # the harness' own default
     if sharing_split:
         notices.append(
-            f"no split of their own for examples: {', '.join(sharing_split)}; their examples are other items "
-            "of the same split, never the item that is asked"
+            f"no split of their own for examples: {', '.join(sharing_split)}; their examples are "
+            "other items of the same split, never the item that is asked"
         )
     return notices
 

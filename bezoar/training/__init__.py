@@ -1,5 +1,7 @@
-"""Training on TRL, peft and bitsandbytes: one module a kind of run, over what they share.
+"""Training on TRL, peft and bitsandbytes: one module a kind of run, over what all runs share in
+`runs/`.
 
-With pretraining and evaluation the only place for torch, transformers, trl and peft. What the
-libraries do on their own and must not happen here is undone where it happens, with the reason.
+Torch, transformers, trl and peft are imported here, where checkpoints are loaded or evaluated, and
+where the tiny base is pretrained. No other room imports them. Where a default of a library is wrong
+for us, we override it on the spot, with a comment that says why.
 """

@@ -1,4 +1,20 @@
-"""Direct preference optimisation (OpenBezoar, 3.4; DPO, arXiv 2305.18290)."""
+"""Direct preference optimisation (OpenBezoar, section 3.4; DPO, arXiv 2305.18290).
+
+A policy pi learns from pairs: a prompt x, a chosen answer y_w and a rejected one y_l. It starts as
+a copy of the reference pi_ref, which never changes. The loss (DPO, equation 7) is
+
+    L = -E[ log sigmoid(r(x, y_w) - r(x, y_l)) ]
+    r(x, y) = beta (log pi(y|x) - log pi_ref(y|x))
+    log pi(y|x) = sum over t of log pi(y_t | x, y_<t)       over the tokens of the answer alone
+
+where r is the implicit reward (equation 5, whose term of x alone cancels in the difference).
+
+A batch of B pairs goes through the model as 2B rows: first the B chosen ones, then the B rejected
+ones. With rows of up to L tokens, input_ids are [2B, L] and log pi(y|x) is [2B]. Each r is [B].
+
+TRL computes the loss. This module prepares the pairs, has the reference's log-probabilities
+computed before the first step, and measures every held-out pair.
+"""
 
 from collections.abc import Sequence
 from functools import partial
@@ -22,16 +38,19 @@ def dpo(
 ) -> fitting.Run | None:
     """Train `start` on (prompt, chosen, rejected) and leave the policy, a full model, at `out`.
 
-    L = -E log sigmoid(beta log pi/pi_ref (chosen) - beta log pi/pi_ref (rejected)), the reference
-    being `start` itself (OpenBezoar 3.4; DPO paper, equation 7); `how.loss` names it or another of
-    TRL's. `how.weights` all: every parameter; adapter: LoRA on the frozen start, merged at the end.
-    Of a prompt the last `max_prompt_tokens` count, of an answer the first `max_answer_tokens`.
-    Resumes, evaluates and returns as `sft` does. What the reference says of the rows is kept, for
-    other runs from the same start on the same rows.
+    The reference is `start` itself. The loss is that of the module's docstring, or another of TRL's
+    that `settings.loss` names. `settings.weights` is "all" to train every parameter, or "adapter"
+    to train a LoRA on the frozen `start`, which is merged at the end.
 
-    metrics: `accuracy`, the share of held-out pairs whose chosen answer the policy gives the higher
-    log-probability, `accuracy_before`, the same of `start`; `margin`, the mean difference of the
-    rewards beta log pi/pi_ref; `reward_accuracy`, the share of pairs where it is positive.
+    A prompt keeps its last `max_prompt_tokens`, an answer its first `max_answer_tokens`. A killed
+    run resumes, and `settings.eval_limit` of the held-out pairs are evaluated, as `sft` does. On
+    several processes the first alone returns a run. The reference's log-probabilities stay in a
+    scratch folder of their own, for other runs from the same start on the same rows.
+
+    Metrics: `accuracy`, the share of held-out pairs whose chosen answer has the higher
+    log-probability under the policy. `accuracy_before`, the same under `start`. `margin`, the mean
+    of r(chosen) - r(rejected). `reward_accuracy`, the share of pairs where that difference is
+    positive.
     """
     loading.quiet()
     device = loading.device()
@@ -61,6 +80,8 @@ def dpo(
             arguments = fitting.trainer_arguments(device, settings, settings, split)
             tokenizer = loading.tokenizer(start)
             context = loading.positions(start)
+            # prompt and answer share the model's context; an answer gets half of it at most
+            # prompt and answer share the model's context; an answer gets half of it at most
             answer_limit = min(settings.max_answer_tokens, context // 2)
             prompt_limit = min(settings.max_prompt_tokens, context - answer_limit)
             tokenise = partial(
@@ -101,7 +122,7 @@ def dpo(
 
 
 def _results(run: fitting.History, rows: Sequence[Any]) -> dict[str, Any]:
-    """The policy's numbers and its two curves."""
+    """Return the policy's metrics and its two curves."""
     last, row_count = run.evaluations[-1], sum(map(len, rows))
     metrics = {
         "accuracy": last["eval_accuracy"],
@@ -122,7 +143,7 @@ def _results(run: fitting.History, rows: Sequence[Any]) -> dict[str, Any]:
 
 
 def _point(step: int, logged: dict[str, float], loss: str, reward: str) -> dict[str, float]:
-    """A point of a DPO curve; accuracy is that of the rewards."""
+    """Return a point of a DPO curve. Its accuracy is that of the rewards."""
     names = {"margin": "margins", "accuracy": "accuracies"}
     names |= {"chosen": "chosen", "rejected": "rejected"}
     rewards = {name: logged[reward.format(key)] for name, key in names.items()}
@@ -139,9 +160,11 @@ def trainer(
     folder: Path,
     device: loading.Device,
 ) -> Any:
-    """TRL's trainer on pairs, to learn from and held out, that are token ids already (see `rows`);
-    what the reference says of them is asked first of all, and kept beside them. `settings` and
-    `folder` as for sft.trainer."""
+    """Return TRL's trainer on two tables of pairs, to learn from and held out.
+
+    The pairs are token ids already (see `rows`). The trainer first computes what the reference says
+    of them, and stores it beside them. `arguments` and `folder` are as for sft.trainer.
+    """
     from transformers import PrinterCallback
     from trl import DPOConfig, DPOTrainer
     from trl.trainer.dpo_trainer import DataCollatorForPreference
@@ -149,15 +172,19 @@ def trainer(
     unpadded = padding_free.possible(model.config, device)
 
     class Trainer(DPOTrainer):  # type: ignore[misc]
-        """With held-out numbers per row: TRL's own are means over batches, whose last is smaller,
-        and have no plain ranking."""
+        """TRL's trainer with held-out numbers that are means over pairs.
+
+        TRL's own are means over batches, though the last batch is smaller. It also has no plain
+        ranking: the share of pairs with log pi(chosen) > log pi(rejected).
+        """
 
         def _prepare_dataset(self, dataset: Any, *_: Any) -> Any:
             return dataset
 
         def _set_signature_columns_if_needed(self) -> None:
             super()._set_signature_columns_if_needed()
-            if "length" not in self._signature_columns:  # what rows are grouped by stays
+            # The trainer drops every column that is not listed here, and groups pairs by this one.
+            if "length" not in self._signature_columns:
                 self._signature_columns.append("length")
 
         def _precompute_ref_logps(self, dataset: Any, name: str, batch_size: int) -> Any:
@@ -176,8 +203,12 @@ def trainer(
 
         def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
             if "eval_loss" in logs:
+                # log pi(y|x) of the N held-out pairs: [N, 2, 2] of (sum, token count) for
+                # chosen and rejected, of which the sums alone matter
                 chosen, rejected = evaluated(len(self.eval_dataset))[..., 0].T
                 data = self.eval_dataset.with_format("torch")
+                # r(x, y) = beta (log pi - log pi_ref), each [N]
+                # r(x, y) = beta (log pi - log pi_ref), each [N]
                 rewards = (
                     self.beta * (chosen - data["ref_chosen_logps"][:]),
                     self.beta * (rejected - data["ref_rejected_logps"][:]),
@@ -199,7 +230,7 @@ def trainer(
         "label_smoothing": settings.label_smoothing,
     }
     if launching.processes().sharded:
-        # TRL then loads a reference of its own, and would spread it over all GPUs
+        # Under FSDP TRL loads a reference of its own, and would spread it over all GPUs.
         arguments["model_init_kwargs"] = {"device_map": None}
     if not unpadded:
         arguments["train_sampling_strategy"] = "group_by_length"
@@ -211,8 +242,9 @@ def trainer(
             folder,
             **arguments,
             max_length=None,
-            # from the weights in memory (but under FSDP); left to itself TRL loads the reference by
-            # the name that the model was loaded from, which a moved or merged model does not have
+            # The reference's numbers come from the weights in memory (but under FSDP). Without
+            # this TRL loads the reference by the name that the model was loaded from, which a
+            # moved or merged model does not have.
             precompute_ref_log_probs=True,
         ),
         train_dataset=rows[0],
@@ -226,14 +258,14 @@ def trainer(
 
 
 def starting_model(start: Path, settings: Dpo, device: loading.Device) -> Any:
-    """The policy before its first step."""
+    """Return the policy before its first step."""
     if settings.weights == "all":
         return loading.plain(start, "float32", device)
     return adapters.new(loading.plain(start, device.dtype, device), settings)
 
 
 def _merge(start: Path, final: Path, device: loading.Device) -> None:
-    """Make a full model, in float32, of the adapter in `final`."""
+    """Replace the adapter in `final` by a full model in float32."""
     if not launching.processes().first:
         return
     model = loading.attach(loading.plain(start, "float32", device), final, start)
@@ -251,11 +283,13 @@ def rows(
     answer_limit: int,
     label: str,
 ) -> dict[str, list[Any]]:
-    """Return token ids of (prompt, chosen, rejected).
+    """Return token ids of (prompt, chosen, rejected), as columns.
 
-    A prompt keeps its last `prompt_limit`, an answer its first `answer_limit`. Pairs are grouped
-    by `length` where they are padded. `altered` marks pairs that the tokenizer writes in another
-    form. BadInput, on `where`: as chat.answer_ids."""
+    A prompt keeps its last `prompt_limit` tokens, an answer its first `answer_limit`. `length` is
+    the tokens of prompt and longer answer together, by which pairs are grouped where they are
+    padded. `altered` marks pairs that the tokenizer writes in another form. BadInput, which begins
+    with `label`: as chat.answer_ids.
+    """
     columns = "prompt_ids", "chosen_ids", "rejected_ids", "truncated", "length", "altered"
     table: dict[str, list[Any]] = {name: [] for name in columns}
     altered: set[int] = set()

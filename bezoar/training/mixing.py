@@ -1,5 +1,9 @@
-"""What a link of the chain learns from: one set, or several mixed, and rows of the links before,
-seen again so that they are not forgotten (replay, as in LAB, arXiv 2403.01081)."""
+"""The rows that a link of the chain learns from: one set or several mixed, and a replay of earlier
+rows.
+
+Replay mixes in rows of the links before, so that the model does not forget them (LAB, arXiv
+2403.01081).
+"""
 
 from collections.abc import Sequence
 from random import Random
@@ -9,7 +13,7 @@ from bezoar.rows.records import Example, Kept, Pair
 
 
 def example(row: Kept | Pair, source: str) -> Example:
-    """A row of the set `source` through the chat template; a pair teaches its chosen answer."""
+    """Put a row of the set `source` through the chat template. A pair teaches its chosen answer."""
     prompt, completion = chat.from_pair(row)[:2] if isinstance(row, Pair) else chat.from_sample(row)
     return Example(id=row.id, prompt=prompt, completion=completion, source=source)
 
@@ -20,8 +24,11 @@ def mix(
     replay: float,
     rng: Random,
 ) -> list[Example]:
-    """The rows of the sets `own`, and beside them rows of the sets `earlier`: `replay` of their
-    number. One set alone keeps its order, all else is shuffled."""
+    """Return all rows of `sets`, mixed with rows of the sets `earlier`.
+
+    The earlier rows are `replay` times as many as the rows of `sets` (0.1: one for every ten). A
+    single set without replay keeps its order. All else is shuffled.
+    """
     rows = [row for examples in sets for row in examples]
     again = draw(earlier, round(replay * len(rows)), rng)
     if len(sets) > 1 or again:
@@ -31,9 +38,16 @@ def mix(
 
 
 def draw(sets: Sequence[Sequence[Example]], count: int, rng: Random) -> list[Example]:
-    """`wanted` rows, none twice and as many from each set. A set that has fewer gives all it has,
-    and the others give more; all rows, where there are no more than that."""
+    """Draw `count` rows from `sets`, none twice and as many from each set.
+
+    A set that has fewer gives all it has, and the others give more. Where `sets` hold no more than
+    `count` rows, all are returned.
+    """
     examples: list[Example] = []
+    # From the smallest set on, each gives its even share of what is still to be drawn. For 9 rows
+    # of sets with 1, 5 and 10 rows the shares are 1 of 3, 4 of 8 and 4 of 4.
+    # From the smallest set on, each gives its even share of what is still to be drawn. For 9 rows
+    # of sets with 1, 5 and 10 rows the shares are 1 of 3, 4 of 8 and 4 of 4.
     for sets_left, rows in zip(range(len(sets), 0, -1), sorted(sets, key=len), strict=True):
         examples += rng.sample(rows, min(len(rows), (count - len(examples)) // sets_left))
     return examples

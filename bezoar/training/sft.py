@@ -26,14 +26,18 @@ def sft(
 ) -> fitting.Run | None:
     """Train one link on (prompt, completion) pairs and leave it at `models`/sft/`name`.
 
-    The loss is on the completion and its end-of-sequence token. `link.weights` adapter: QLoRA, on
-    `link.base` quantised, carried on from the adapter `link.start` (OpenBezoar 3.3); all: every
-    parameter of `link.start` (3.4). `amount.runs` at most, each with an optimizer and a schedule
-    of its own, the next one where the losses of the last have not diverged (Table 5). A killed run
+    The loss is on the completion and its end-of-sequence token. `link.weights` is "adapter" for
+    QLoRA on `link.base` quantised, carried on from the adapter `link.start` (OpenBezoar 3.3). It is
+    "all" to train every parameter of `link.start` (3.4).
+
+    There are at most `amount.runs` runs, each with an optimizer and a schedule of its own. A
+    further run starts only where the losses of the last have not diverged (Table 5). A killed run
     continues from its newest whole checkpoint and ends with the same bytes. `amount.eval_limit` of
-    the held-out rows are evaluated, spread over all. On several processes the first alone returns
-    a run. BadInput: nothing to learn from, a start that does not fit, a loss that is lost, a full
-    disk.
+    the held-out rows are evaluated, spread over all. On several processes the first alone returns a
+    run.
+
+    BadInput: nothing to learn from, a start that does not fit, a loss that is not finite or rises
+    too far, a full disk.
     """
     base, start, label = models / link.base, models / link.start, f"sft {name}"
     loading.quiet()
@@ -122,7 +126,11 @@ def _results(
     tables: Sequence[Any],
     pairs: Sequence[Sequence[Any]],
 ) -> dict[str, Any]:
-    """A link's numbers and its two curves, over all its runs."""
+    """Return a link's metrics and its two curves, over all its runs.
+
+    `tables` are the rows that were trained and evaluated on, `pairs` the same before any was
+    dropped.
+    """
     losses = [loss for run in runs for loss in run.losses]
     train_table, eval_table = tables
     row_count = len(train_table) + len(eval_table)
@@ -165,7 +173,7 @@ def _results(
 
 
 def _as_integer(epochs: float) -> float:
-    """A number of whole epochs as one without decimals."""
+    """Return a number of whole epochs as an int, any other as it is."""
     return int(epochs) if float(epochs).is_integer() else epochs
 
 
@@ -179,9 +187,12 @@ def trainer(
     folder: Path,
     device: loading.Device,
 ) -> Any:
-    """TRL's trainer on rows, to learn from and held out, that are token ids and labels already (see
-    `rows`). A model with an adapter trains that, any other all that it has. `settings` as
-    fitting.settings gives them; checkpoints go into `folder`."""
+    """Return TRL's trainer on two tables of rows, to learn from and held out.
+
+    The rows are token ids and labels already (see `rows`). Of a model with an adapter the adapter
+    alone is trained, of any other all weights. `arguments` are those of fitting.trainer_arguments.
+    Checkpoints go into `folder`.
+    """
     import torch
     from peft import PeftModel
     from transformers import PrinterCallback
@@ -189,7 +200,9 @@ def trainer(
     from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 
     class Trainer(SFTTrainer):  # type: ignore[misc]
-        """Held-out loss per token: TRL's own is a mean over batches, whatever they hold."""
+        """TRL's trainer with a held-out loss per token. TRL's own is a mean over batches, whatever
+        they hold.
+        """
 
         def evaluation_loop(self, *args: Any, **more: Any) -> Any:
             done = super().evaluation_loop(*args, **more)
@@ -201,7 +214,8 @@ def trainer(
     exact = {name: p.data.clone() for name, p in weights if p.requires_grad}
     collator = DataCollatorForLanguageModeling(pad_token_id=tokenizer.pad_token_id)
     unpadded = padding_free.possible(model.config, device)
-    if not unpadded:  # the same rows a step, those of like length at once
+    if not unpadded:
+        # The rows of a step stay the same. Those of like length go through the model together.
         arguments = arguments | {"train_sampling_strategy": "batch_rebalance"}
     sft_trainer: Any = Trainer(
         model=model,
@@ -220,8 +234,9 @@ def trainer(
         data_collator=padding_free.collator(collator) if unpadded else collator,
     )
     sft_trainer.remove_callback(PrinterCallback)
-    # TRL rounds a 4-bit model's adapter to bfloat16. That loses small updates, changes the adapter
-    # that is carried on, and makes a resumed run differ: peft loads it back as float32.
+    # TRL rounds the adapter of a 4-bit model to bfloat16. That loses small updates, changes the
+    # adapter that is carried on, and makes a resumed run differ, because peft loads it back as
+    # float32.
     for name, parameter in sft_trainer.model.named_parameters():
         if name in exact:
             parameter.data = exact[name].to(torch.float32)
@@ -234,9 +249,12 @@ def trainer(
 
 
 def _neftune(model: Any, alpha: float) -> None:
-    """Noise on the embeddings while training: uniform, alpha / sqrt(L d) at most for a row of L
-    tokens of d numbers (NEFTune, arXiv 2310.05914, algorithm 1). transformers' own counts the
-    padding into L, and all rows of a batch where there is none."""
+    """Add noise to the embeddings while training (NEFTune, arXiv 2310.05914, algorithm 1).
+
+    The noise is uniform in +-alpha / sqrt(L d) for a row of L tokens with d numbers each.
+    transformers' own version counts padding into L, and counts all rows of a batch as one where
+    there is no padding.
+    """
     import torch
     from peft import PeftModel
 
@@ -245,13 +263,17 @@ def _neftune(model: Any, alpha: float) -> None:
     def disturb(module: Any, args: Any, kwargs: dict[str, Any]) -> Any:
         if not module.training:
             return None
+        # lengths broadcasts over the embeddings [rows, tokens, d]. Rows laid end to end are one
+        # row [1, T, d], in which each token takes the length of its own row: [1, T, 1].
+        # lengths broadcasts over the embeddings [rows, tokens, d]. Rows laid end to end are one
+        # row [1, T, d], in which each token takes the length of its own row: [1, T, 1].
         if "cu_seq_lens_q" in kwargs:
             lengths = kwargs["cu_seq_lens_q"].diff()
             lengths = lengths.repeat_interleave(lengths)[None, :, None]
         else:
             lengths = kwargs["attention_mask"].sum(1)[:, None, None]
         plain = module.get_input_embeddings()(kwargs.pop("input_ids"))
-        # not 1 / sqrt, which MKL rounds otherwise on an AMD CPU than on an Intel one
+        # rsqrt and not 1 / sqrt, which MKL rounds otherwise on an AMD CPU than on an Intel one
         most = alpha * (lengths * plain.shape[-1]).rsqrt()
         kwargs["inputs_embeds"] = plain + torch.empty_like(plain).uniform_(-1, 1) * most
         return args, kwargs
@@ -262,8 +284,11 @@ def _neftune(model: Any, alpha: float) -> None:
 def starting_model(
     link: Link, base: Path, start: Path, settings: Sft, device: "loading.Device"
 ) -> Any:
-    """What a run starts from: the full model at `start`; or the quantised base with a trainable
-    adapter, a new one or the one at `start`."""
+    """Return the model that a run starts from.
+
+    It is the full model at `start`, or the quantised base with a trainable adapter: the one at
+    `start`, or a new one where `start` is the base itself.
+    """
     if link.weights == "all":
         return loading.plain(start, "float32", device)
     model = loading.quantised(base, settings, device)
@@ -275,10 +300,12 @@ def starting_model(
 def rows(
     tokenizer: Any, pairs: Sequence[tuple[str, str]], *, limit: int, label: str
 ) -> dict[str, list[Any]]:
-    """Return token ids and labels of the (prompt, answer) rows with room for some of the answer.
+    """Return token ids and labels of (prompt, answer), as columns.
 
-    A row longer than `limit` tokens keeps its start, so it does not end in EOS. `altered` marks
-    rows that the tokenizer writes in another form. BadInput, on `where`: as chat.answer_ids."""
+    Rows whose prompt leaves no room for an answer are dropped. A row longer than `limit` tokens
+    keeps its start, so that it does not end in EOS. `altered` marks rows that the tokenizer writes
+    in another form. BadInput, which begins with `label`: as chat.answer_ids.
+    """
     columns = "input_ids", "labels", "truncated", "altered"
     table: dict[str, list[Any]] = {name: [] for name in columns}
     parted = chat.answer_ids(tokenizer, pairs, label)

@@ -21,9 +21,9 @@ SHOWN = 12  # names in a message
 
 
 def new(model: Any, settings: Sft | Dpo, dropout: float = 0.0) -> Any:
-    """Put a new trainable adapter on `model`, of the rank, alpha and layers that `how` names.
+    """Put a new trainable adapter on `model`, of the rank, alpha and layers that `settings` names.
 
-    The weights are drawn from `how.seed`. BadInput: as for `layers`.
+    The weights are drawn from `settings.seed`. BadInput: as for `layers`.
     """
     from peft import LoraConfig
     from transformers import set_seed
@@ -40,9 +40,10 @@ def new(model: Any, settings: Sft | Dpo, dropout: float = 0.0) -> Any:
 
 
 def layers(model: Any, modules: str | Sequence[str]) -> str | list[str]:
-    """Return the names in `model` that stand for `wanted`, as peft takes them.
+    """Return the names of the layers in `model` that stand for `modules`, as peft takes them.
 
-    For one that the model lacks stand the layers of FUSED that it has. BadInput: it has neither.
+    Where the model lacks a layer that is named, those of FUSED that it has stand for it. BadInput:
+    it has neither.
     """
     if isinstance(modules, str):
         return modules
@@ -59,11 +60,15 @@ def layers(model: Any, modules: str | Sequence[str]) -> str | list[str]:
     return [*present, *(fused if missing else [])]
 
 
+# Missing layers for which FUSED ones may stand: the queries, keys and values of the paper's Llama.
 _FUSIBLE = ("q_proj", "k_proj", "v_proj")
 
 
 def linear_layers(model: Any) -> list[str]:
-    """The last parts of the names of the layers that LoRA can be put on, the head left out."""
+    """Return the last parts of the names of the layers that can have LoRA, the head left out.
+
+    For Llama they are q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj and down_proj.
+    """
     from torch.nn import Linear
     from transformers.pytorch_utils import Conv1D
 

@@ -1,4 +1,6 @@
-"""How a step's batch is worked off: rows at once, so that they fit into a GPU's memory."""
+"""Decides how many rows of a step's batch go through the model at once, so that they fit into a
+GPU's memory.
+"""
 
 import sys
 from dataclasses import asdict, dataclass
@@ -11,14 +13,18 @@ from bezoar.rows import files
 from bezoar.rows.files import BadInput
 from bezoar.training.runs import counting, launching, memory
 
-SMALL = 8  # rows at once, at most, where there is no GPU whose memory could tell
+# Rows at once, at most, where there is no GPU whose memory could decide.
+SMALL = 8
 GIB = 2**30
 
 
 @dataclass(frozen=True)
 class Split:
-    """Rows at once in each process, and whether only the layers' inputs are kept of the forward
-    pass, which is then run again for the backward pass (checkpointing)."""
+    """Rows at once in each process, with or without checkpointing.
+
+    Checkpointing keeps the inputs of the layers alone from the forward pass, and runs the layers
+    again for the backward pass.
+    """
 
     rows: int
     checkpointing: bool
@@ -35,12 +41,13 @@ def split(
     amount: Training | Dpo,
     tokens: int,
 ) -> Split:
-    """How to work off `amount.batch_size` rows (dpo: pairs) of up to `tokens` tokens on the machine
-    at hand; to be asked before `model` is loaded.
+    """Return how to work off `amount.batch_size` rows (DPO: pairs) of up to `tokens` tokens.
 
-    On a GPU `auto` follows from the free memory; elsewhere it is SMALL. What a GPU was found to
-    hold is kept in `folder`, and a resumed run goes on with it: other rows at once add up in
-    another order. BadInput: not one row fits, or the batch is no multiple of processes and rows.
+    Call it before `model` is loaded. On a GPU `auto` follows from the free memory, elsewhere it is
+    SMALL. The result for a GPU is stored in `folder`, and a resumed run uses it again, because
+    another number of rows at once adds up in another order.
+
+    BadInput: not one row fits, or the batch is no multiple of processes and rows.
     """
     processes, fixed = launching.processes(), amount.micro_batch_size
     share, over = divmod(amount.batch_size, processes.count)
@@ -76,10 +83,10 @@ def _fitting(
     share: int,
     tokens: int,
 ) -> Split:
-    """The split of `share` rows that the free memory of the GPU allows, said in a line."""
+    """Return the split of `share` rows that the free memory of the GPU allows, and print it."""
     import torch
 
-    # the fullest of the GPUs decides for all
+    # The fullest GPU decides for all, because every process takes as many rows as the others.
     free = min(launching.gathered(torch.cuda.mem_get_info(device.index)[0], cpu=False))
     try:
         shape = counting.shape(model / "config.json")
@@ -95,6 +102,8 @@ def _fitting(
             tokens=tokens,
         )
     except BadInput:
+        # A number that the user wrote is used even where the memory of this kind of model cannot
+        # be counted. Checkpointing is then on, which takes the least memory.
         if fixed == "auto":
             raise
         return Split(fixed, True)
@@ -112,7 +121,7 @@ def _counted(
     share: int,
     tokens: int,
 ) -> Split:
-    """The split that fits into `free` bytes, by what a step of a model of `shape` takes."""
+    """Return the split that fits into `free` bytes, by the need of a model of `shape`."""
     processes = launching.processes()
     sizes: dict[str, Any] = {
         "tokens": min(tokens, shape.positions),

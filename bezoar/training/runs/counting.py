@@ -1,8 +1,9 @@
-"""What training a decoder of any kind takes, counted without its weights.
+"""The memory that training a decoder of any kind takes, counted without its weights.
 
 The model is built of its configuration alone. A step of training runs on tensors that have sizes
 and no numbers, and each storage that the step makes is counted. So no formula has to know how a
-kind of model computes. One layer of each sort is walked, and one more tells what a further takes.
+kind of model computes. One layer of each sort is walked through, and a second one tells what each
+further layer adds.
 """
 
 import copy
@@ -22,8 +23,8 @@ from bezoar.training.runs import adapters, memory, padding_free
 from bezoar.training.runs.memory import Kind, Shape
 from bezoar.training.runs.storages import peak_of
 
-# A layer takes some hundred. What goes through a text token by token, as Mamba does without its
-# kernels, is not worth the wait.
+# A walk stops at so many operations. A layer takes some hundred; one that goes through a text token
+# by token, as Mamba does without its kernels, is not worth the wait.
 OPERATIONS = 20_000
 BY_HAND = "name a number in micro_batch_size instead of auto"
 
@@ -62,7 +63,7 @@ def _read(path: Path, _: int) -> Shape:
 
 
 def counted(config: Any, location: str) -> "Counted":
-    """Return the sizes of a model of transformers' `config`, which stands at `where`."""
+    """Return the sizes of a model of transformers' `config`, which was read from `location`."""
     model = _built(config)
     text, linear = config.get_text_config(), _linear(model)
     table = model.get_input_embeddings().weight
@@ -93,15 +94,18 @@ def counted(config: Any, location: str) -> "Counted":
 
 
 def _experts_used(model: Any, text: Any) -> int:
-    """Return how many weights of experts, which stand in one tensor, a token meets."""
+    """Return the number of experts' weights that a token meets, of experts stacked in one tensor."""
     per_token = _first(text, "num_experts_per_tok", "moe_topk", "top_k_experts")
     stacked = [p for p in _layers(model).parameters() if p.ndim == 3]
     return sum(min(per_token, p.shape[0]) * p.shape[1] * p.shape[2] for p in stacked)
 
 
 def _attended(model: Any, text: Any) -> tuple[tuple[int, int | None], ...]:
-    """Return for each layer with attention the widths of its heads, of queries and of values added
-    up, and how far back a token sees (None: to the beginning)."""
+    """Return for each layer with attention (widths, window).
+
+    Widths are those of its heads' queries and values, added up. The window is the number of tokens
+    that a token sees before it, None for all of them.
+    """
     heads = _first(text, "num_attention_heads", "n_head", "n_heads", "num_heads")
     width = _first(text, "head_dim") or _first(text, "hidden_size") // max(1, heads)
     widths = heads * (_first(text, "qk_head_dim") or width)
@@ -115,15 +119,16 @@ def _attended(model: Any, text: Any) -> tuple[tuple[int, int | None], ...]:
 
 
 def _first(config: Any, *names: str) -> int:
-    """Return the first of the numbers that a configuration has under `names`, or 0."""
+    """Return the first positive integer that a configuration has under `names`, or 0."""
     values = (getattr(config, name, None) for name in names)
     return next((value for value in values if isinstance(value, int) and value > 0), 0)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Counted(Shape):
-    """The sizes of a decoder of any kind. `intermediate` is such that the largest matrix has
-    hidden times as many numbers."""
+    """The sizes of a decoder of any kind. `intermediate` is chosen so that the largest matrix has
+    `hidden` times as many numbers.
+    """
 
     config: Any
     model: Any  # without numbers
@@ -131,7 +136,7 @@ class Counted(Shape):
     matrices_of_layers: int
     weights: int
     largest: int  # of the matrices that are quantised
-    used: int  # weights of matrices that a token meets: of many experts, some
+    used: int  # weights of matrices that a token meets: of all experts, those chosen for it
     attended: tuple[tuple[int, int | None], ...]
 
     def __hash__(self) -> int:
@@ -142,29 +147,31 @@ class Counted(Shape):
 
     @property
     def rows_alone(self) -> bool:
-        """Whether rows are trained on end to end, so that attention has no mask."""
+        """Say whether rows are trained on end to end, so that attention has no mask."""
+        # The GPU at hand is asked apart (Device.varlen); here the kind of model alone decides.
         newest = loading.Device("cuda", "bfloat16")
         return padding_free.possible(self.config, newest)
 
     @property
     def linear_parameters(self) -> int:
-        """Weights of the layers' matrices that are quantised; fused experts are not."""
+        """Count the weights of the layers' matrices that are quantised. Fused experts are not."""
         return self.matrices_of_layers
 
     @property
     def parameters(self) -> int:
-        """All weights; tied embeddings once."""
+        """Count all weights, tied embeddings once."""
         return self.weights
 
     def forward(self, row: int) -> tuple[float, float]:
-        """Operations of a forward pass on a token in rows of about `row`: in the layers, and in the
-        head."""
+        """Return the operations of a forward pass for one token of a row of about `row` tokens: in
+        the layers, and in the head.
+        """
         seen = [(widths, min(row / 2, window or row)) for widths, window in self.attended]
         attention = sum(2 * widths * tokens for widths, tokens in seen)
         return 2 * self.used + attention, 2 * self.vocab * self.hidden
 
     def lora_parameters(self, r: int, modules: str | Sequence[str] = ALL_LINEAR) -> int:
-        """Weights of an adapter of rank `r` on the layers that stand for `modules`."""
+        """Count the weights of an adapter of rank `r` on the layers that stand for `modules`."""
         names = modules if isinstance(modules, str) else tuple(modules)
         try:
             return _adapter_size(self, r, names)
@@ -174,7 +181,9 @@ class Counted(Shape):
             raise _uncounted(self.location, error) from None
 
     def within(self, kind: Kind, lora: tuple[int, str | Sequence[str]], step: memory.Step) -> float:
-        """Bytes that live within a step alone, at its fullest."""
+        """Return the bytes that live within a step alone, at its fullest. `lora` is an adapter's
+        rank and layers.
+        """
         rank, modules = lora
         names = modules if isinstance(modules, str) else tuple(modules)
         try:
@@ -184,15 +193,16 @@ class Counted(Shape):
         except Exception as error:  # whatever a kind of model stumbles over
             raise _uncounted(self.location, error) from None
         c = step.compute_bytes
-        if step.sharded:  # a layer as it is used and the next one, and what belongs to none
+        if step.sharded:
+            # FSDP gathers a layer as it is used and the next one, and holds what belongs to no layer.
             loose = self.parameters - self.linear_parameters
             return bytes_within + c * (loose + 2 * self.linear_parameters // self.layers)
-        # a matrix in 4 bits is used as a copy in the type that is computed in
+        # A matrix in 4 bits is used as a copy in the type that is computed in, one at a time.
         return bytes_within + (c * self.largest if kind == "adapter" else 0)
 
 
 def _built(config: Any) -> Any:
-    """Build a model of `config` without numbers."""
+    """Build a model of `config` on torch's meta device: tensors with sizes and no numbers."""
     import torch
     from transformers import AutoModelForCausalLM
 
@@ -213,7 +223,7 @@ def _linear(model: Any) -> list[Any]:
 
 
 def _layers(model: Any) -> Any:
-    """Return the list of the decoder's layers: of all lists of modules, that with most weights."""
+    """Return the list of the decoder's layers: of all lists of modules, the one with most weights."""
     import torch
 
     lists = [m for m in model.modules() if isinstance(m, torch.nn.ModuleList)]
@@ -243,7 +253,12 @@ def _with_adapter(model: Any, r: int, modules: str | tuple[str, ...], dropout: f
 def _walked(
     shape: Counted, kind: Kind, lora: tuple[int, str | tuple[str, ...]], step: memory.Step
 ) -> float:
-    """Bytes that a step makes, from a walk through a layer of each sort and one more of each."""
+    """Return the bytes that a step makes, from a walk through one layer of each sort.
+
+    A further walk for each sort, with two layers of it, tells what each more layer of that sort
+    adds. Two sorts with 3 and 5 layers take three walks: one of [a, b], one of [a, a, b], one of
+    [a, b, b].
+    """
 
     def walk(places: list[int] | None) -> Walk:
         return _step(shape, kind, lora, step, places)
@@ -260,15 +275,19 @@ def _walked(
                 forward += (count[sort] - 1) * (second.computing - once.computing)
                 backward += (count[sort] - 1) * (second.after_forward - once.after_forward)
     except (IndexError, KeyError, ValueError, AttributeError):
-        return walk(None).most  # a kind of model that cannot do with fewer layers
+        # This kind of model cannot do with fewer layers: walk through them all.
+        return walk(None).most
     return max(once.forward + forward, once.backward + backward, once.after)
 
 
 @dataclass
 class Walk:
-    """Bytes that a step has made: at the fullest moment of the forward pass, of the layers'
-    backward pass and of what comes after it; and at the end of the forward pass, while autocast
-    still holds its copies of weights and once it does not."""
+    """Bytes that a step has made.
+
+    `forward`, `backward` and `after` are the fullest moments of the forward pass, of the layers'
+    backward pass, and of what comes after it. At the end of the forward pass there are `computing`
+    while autocast still holds its copies of weights, and `after_forward` once it does not.
+    """
 
     forward: int = 0
     backward: int = 0
@@ -278,12 +297,14 @@ class Walk:
 
     @property
     def most(self) -> int:
-        """At the fullest moment of all."""
+        """The bytes at the fullest moment of all."""
         return max(self.forward, self.backward, self.after)
 
 
 def _sorts(layers: Any, config: Any) -> list[str]:
-    """Return for each layer what it is built of, and what its configuration calls it."""
+    """Return for each layer its sort: the modules it is built of, and its name in the
+    configuration.
+    """
     kinds = getattr(config.get_text_config(), "layer_types", None) or [""] * len(layers)
     return [
         repr([kind, repr(layer), [(n, tuple(p.shape)) for n, p in layer.named_parameters()]])
@@ -298,14 +319,15 @@ def _step(
     step: memory.Step,
     places: list[int] | None,
 ) -> Walk:
-    """Walk through a step, with the layers at `places` or all."""
+    """Walk through a step with the layers at `places`, or with all where that is None."""
     import torch
 
     adapter, pairs = kind.endswith("adapter"), kind.startswith("dpo")
     compute = torch.bfloat16 if step.compute_bytes == 2 else torch.float32
     rows = step.rows * (2 if pairs else 1)
     model = _part(shape.model, places).to(compute if adapter else torch.float32)
-    if step.sharded:  # FSDP gives each layer its weights in the type that is computed in
+    if step.sharded:
+        # FSDP gives each layer its weights in the type that is computed in.
         for layer in _linear(model):
             layer.to(compute)
     if adapter:
@@ -323,7 +345,8 @@ def _step(
         ids = torch.zeros(rows, step.tokens, dtype=torch.long)
         walk = Walk()
         with peak_of(OPERATIONS) as counter:
-
+            # The gradient reaches the lowest layer's input when the layers' backward pass is over.
+            # From there on the peak is counted anew, for the embeddings.
             def layers_done(_: Any) -> None:
                 walk.backward, counter.peak = counter.peak, counter.live
 
@@ -354,7 +377,7 @@ def _step(
 
 
 def _part(model: Any, places: list[int] | None) -> Any:
-    """Return a copy of `model`, with the layers at `places` alone or with all."""
+    """Return a copy of `model` with the layers at `places`, or with all where that is None."""
     layers = _layers(model)
     if places is None:
         return copy.deepcopy(model)
@@ -367,7 +390,7 @@ def _part(model: Any, places: list[int] | None) -> Any:
 
 
 def _sized(model: Any) -> None:
-    """Give a model on no device tensors of the CPU, where shared ones stay shared."""
+    """Replace a model's tensors on the meta device by ones of the CPU. Shared ones stay shared."""
     import torch
 
     seen: dict[int, Any] = {}
@@ -377,10 +400,11 @@ def _sized(model: Any) -> None:
                 if old is None:
                     continue
                 if id(old) not in seen:
+                    # `seen` holds the old tensor too: if it were freed, its id could come again
                     new = torch.empty(old.shape, dtype=old.dtype)
                     if isinstance(old, torch.nn.Parameter):
                         new = torch.nn.Parameter(new, requires_grad=old.requires_grad)
-                    seen[id(old)] = old, new  # the old one stays, or its id could come again
+                    seen[id(old)] = old, new
                 tensors[name] = seen[id(old)][1]
 
 
@@ -388,8 +412,8 @@ def _sized(model: Any) -> None:
 def _as_on_a_gpu(compute: Any, padded: bool) -> Iterator[None]:
     """Run on sizes alone, and keep for the backward pass what kernels of a GPU keep.
 
-    Dropout keeps a byte a number. Layer norm computes in float32. Attention keeps what goes in and
-    what comes out, not its scores. peft looks whether a GPU's autocast is on.
+    Dropout keeps a byte a number. Layer norm computes in float32. Attention keeps its inputs and
+    its result, not its scores. peft asks whether autocast is on, and means a GPU's.
     """
     import torch
     from torch._subclasses.fake_tensor import FakeTensorMode
@@ -408,7 +432,8 @@ def _as_on_a_gpu(compute: Any, padded: bool) -> Iterator[None]:
     def scaled(query: Any, key: Any, value: Any, *more: Any, **kwargs: Any) -> Any:
         shared = query.shape[1] != key.shape[1]
         if shared and not kwargs.get("enable_gqa"):
-            # no kernel shares out heads of keys unless it is told to: Falcon's scores are kept
+            # No kernel shares heads of keys among those of queries unless `enable_gqa` asks for it.
+            # Falcon does not ask, so torch computes in plain steps and keeps its scores.
             return in_steps(query, key, value, *more, **kwargs)
         return attention.apply(query, key, value, shared)
 
@@ -440,18 +465,19 @@ def _replaced(place: Any, **functions: Any) -> Iterator[None]:
 
 
 def _attention(compute: Any, padded: bool) -> Any:
-    """Return attention as a GPU's kernels have it, by what they keep."""
+    """Return attention as a GPU's kernels have it, by what they keep for the backward pass."""
     import torch
     from transformers.integrations.sdpa_attention import repeat_kv
 
     class Attention(torch.autograd.Function):
-        """Keep queries, keys and values, the result and the scores' normaliser."""
+        """Keeps queries, keys and values, the result and the scores' normaliser."""
 
         @staticmethod
         def forward(ctx: Any, query: Any, key: Any, value: Any, shared: bool) -> Any:
             rows, heads, tokens = query.shape[:3]
             ctx.sizes = [(part.shape, part.dtype) for part in (query, key, value)]
-            if shared and padded:  # transformers copies keys for every head where there is a mask
+            if shared and padded:
+                # Where there is a mask, transformers copies the keys for every head of queries.
                 key, value = (repeat_kv(part, heads // part.shape[1]) for part in (key, value))
             query, key, value = map(entering, (query, key, value))
             result = torch.empty(rows, heads, tokens, value.shape[3], dtype=compute)
@@ -465,7 +491,7 @@ def _attention(compute: Any, padded: bool) -> Any:
             return *(torch.empty(size, dtype=dtype) for size, dtype in ctx.sizes), None
 
     def entering(part: Any) -> Any:
-        """Return `part` as a kernel takes it: in its type, heads as wide as a multiple of 8."""
+        """Return `part` as a kernel takes it: in its type, and heads padded to a multiple of 8."""
         room = -part.shape[3] % 8
         return torch.constant_pad_nd(part.to(compute), (0, room)) if room else part.to(compute)
 
@@ -477,7 +503,7 @@ def _experts() -> Any:
     import torch
 
     class Experts(torch.autograd.Function):
-        """Keep the tokens, each as often as it has experts, where the experts are trained."""
+        """Keeps the tokens, each as often as it has experts, where the experts are trained."""
 
         @staticmethod
         def forward(ctx: Any, tokens: Any, weight: Any) -> Any:
@@ -499,7 +525,7 @@ def _head() -> Any:
     import torch
 
     class Head(torch.autograd.Function):
-        """Score tokens in tiles, which the backward pass computes again."""
+        """Scores tokens in tiles, which the backward pass computes again."""
 
         @staticmethod
         def forward(ctx: Any, hidden: Any, weight: Any, compute: Any) -> Any:
