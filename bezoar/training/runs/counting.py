@@ -94,7 +94,7 @@ def counted(config: Any, location: str) -> "Counted":
 
 
 def _experts_used(model: Any, text: Any) -> int:
-    """Return the number of experts' weights that a token meets, of experts stacked in one tensor."""
+    """Return the number of weights that a token meets in experts, which stand in one tensor."""
     per_token = _first(text, "num_experts_per_tok", "moe_topk", "top_k_experts")
     stacked = [p for p in _layers(model).parameters() if p.ndim == 3]
     return sum(min(per_token, p.shape[0]) * p.shape[1] * p.shape[2] for p in stacked)
@@ -194,7 +194,7 @@ class Counted(Shape):
             raise _uncounted(self.location, error) from None
         c = step.compute_bytes
         if step.sharded:
-            # FSDP gathers a layer as it is used and the next one, and holds what belongs to no layer.
+            # FSDP gathers a layer as it is used and the next one, and what belongs to no layer.
             loose = self.parameters - self.linear_parameters
             return bytes_within + c * (loose + 2 * self.linear_parameters // self.layers)
         # A matrix in 4 bits is used as a copy in the type that is computed in, one at a time.
@@ -223,7 +223,7 @@ def _linear(model: Any) -> list[Any]:
 
 
 def _layers(model: Any) -> Any:
-    """Return the list of the decoder's layers: of all lists of modules, the one with most weights."""
+    """Return the decoder's layers: of all lists of modules, the one with most weights."""
     import torch
 
     lists = [m for m in model.modules() if isinstance(m, torch.nn.ModuleList)]
@@ -302,9 +302,7 @@ class Walk:
 
 
 def _sorts(layers: Any, config: Any) -> list[str]:
-    """Return for each layer its sort: the modules it is built of, and its name in the
-    configuration.
-    """
+    """Return for each layer its sort: what it is built of, and its name in the configuration."""
     kinds = getattr(config.get_text_config(), "layer_types", None) or [""] * len(layers)
     return [
         repr([kind, repr(layer), [(n, tuple(p.shape)) for n, p in layer.named_parameters()]])
@@ -346,7 +344,7 @@ def _step(
         walk = Walk()
         with peak_of(OPERATIONS) as counter:
             # The gradient reaches the lowest layer's input when the layers' backward pass is over.
-            # From there on the peak is counted anew, for the embeddings.
+            # From there on the peak is counted anew, for what follows.
             def layers_done(_: Any) -> None:
                 walk.backward, counter.peak = counter.peak, counter.live
 

@@ -58,8 +58,8 @@ def spread(launch: str | None, module: str, *arguments: str, shard: bool) -> Non
     null.
 
     With `shard` false an FSDP file runs as DDP. QLoRA asks for that: it trains little, and its
-    4-bit base is made of bytes, which FSDP does not cut up. BadInput: one process ended in a way
-    that explains itself no further.
+    4-bit base is made of bytes, which FSDP does not cut up. BadInput: fewer than two GPUs, or a
+    process that ended with an exit code or by a signal.
     """
     if launch is None or _launched():
         return
