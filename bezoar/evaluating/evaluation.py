@@ -1,8 +1,8 @@
-"""Evaluation of a loaded checkpoint: the LM Evaluation Harness, held-out questions answered freely,
-and two-turn conversations (OpenBezoar, section 4.1 and 4.2).
+"""Evaluation of a loaded checkpoint (OpenBezoar, sections 4.1 and 4.2).
 
-Greedy and in float32 on a CPU, all of it repeats to the digit; what a run's results say of time,
-paths and versions is left out.
+It has three parts: the LM Evaluation Harness, held-out questions answered freely, and two-turn
+conversations. Greedy and in float32 on a CPU, all of it repeats to the digit. The times, paths and
+versions in the harness' results are left out.
 """
 
 from collections.abc import Mapping, Sequence
@@ -22,13 +22,14 @@ if TYPE_CHECKING:
 
 Scores = dict[str, dict[str, float]]
 
-# How an item is put as plain text, after the harness' ARC and PIQA tasks
+# The form of an item as plain text, after the harness' ARC and PIQA tasks.
 PLAIN = "Question: {{question}}\nAnswer:"
 
 
 class Measured(NamedTuple):
-    """What the harness found: scores by task, every item's, how many requests were cut, and what a
-    user must know of the scores."""
+    """The harness' results: scores by task, scores of every item, the number of requests that were
+    cut, and what a user must know of the scores.
+    """
 
     scores: Scores
     items: list[Scored]
@@ -42,15 +43,17 @@ class Measured(NamedTuple):
 def harness(
     model: Any, tokenizer: Any, items: Mapping[str, Sequence[Item]], settings: LmEval
 ) -> Measured:
-    """Scores by task (acc, acc_norm and their standard errors, n), the same item by item, the
-    number of requests that did not fit the model's context and were cut from the left, and what
-    lm_eval warns of.
+    """Run the LM Evaluation Harness.
 
-    `how.tasks` names tasks: those of `items` are made of them, every other name is looked up
-    among the tasks that lm_eval brings (their data comes from a hub); None means all of `items`.
-    BadInput: a name that is neither, or a task with too few items for `how.num_fewshot`.
+    Returns scores by task (acc, acc_norm and their standard errors, n), the same item by item, the
+    number of requests that were cut from the left because they did not fit the model's context, and
+    lm_eval's warnings.
+
+    `settings.tasks` names tasks, and None means all of `items`. Tasks of `items` are made of them.
+    Every other name is looked up among the tasks that lm_eval brings, whose data comes from a hub.
+    BadInput: a name that is neither, or a task with too few items for `settings.num_fewshot`.
     """
-    # here, so that mt_answer, which has no use for it, is not run again for an edit to it
+    # Imported here, so that mt_answer, which has no use for it, is not run again for an edit to it.
     from bezoar.evaluating import lm_harness
 
     with lm_harness.heard() as warnings:
@@ -65,7 +68,7 @@ def _evaluate(
     settings: LmEval,
     warnings: "Warnings",
 ) -> tuple[Scores, list[Scored], int]:
-    """What `harness` returns, but the warnings, which go to `warnings`."""
+    """Return what `harness` returns except the warnings, which are added to `warnings`."""
     from lm_eval import evaluate
     from lm_eval.models.huggingface import HFLM
     from lm_eval.tasks import TaskManager
@@ -76,8 +79,10 @@ def _evaluate(
     ours = chat.is_ours(tokenizer)
 
     class Asking(HFLM):  # type: ignore[misc]
-        """Asks with the ids of training, and counts the requests that the harness cuts with no more
-        than a warning."""
+        """A model of lm_eval that asks with the token ids of training.
+
+        It also counts the requests that the harness cuts with no more than a warning.
+        """
 
         cut = 0
         advanced = 0.0  # of the task that is asked
@@ -89,7 +94,9 @@ def _evaluate(
             left_truncate_len: int | None = None,
             **_: Any,
         ) -> list[int]:
-            plain = not settings.chat_template  # a template writes the special tokens itself
+            # A chat template writes the special tokens itself. Plain text gets the tokenizer's own,
+            # and its words are not read as special tokens.
+            plain = not settings.chat_template
             tokens: list[int] = self.tokenizer(
                 string,
                 add_special_tokens=plain if add_special_tokens is None else add_special_tokens,
@@ -101,7 +108,7 @@ def _evaluate(
             if not (ours and settings.chat_template):
                 pair: tuple[list[int], list[int]] = super()._encode_pair(context, continuation)
                 return pair
-            # lm_eval would give the prompt's last line break to the answer
+            # lm_eval would count the prompt's last line break as part of the answer.
             text = chat.opened_by_tokenizer(tokenizer, context)
             [(prompt, answer)] = chat.answer_ids(tokenizer, [(text, continuation)], "lm_eval")
             return prompt, answer[:-1]  # an answer's end is not scored
@@ -120,7 +127,7 @@ def _evaluate(
             return logits
 
         def went_on(self, share: float) -> None:
-            """Show that so much of a task is done."""
+            """Advance the bar by this share of a task."""
             self.advanced += share
             advance(share)
 
@@ -130,7 +137,7 @@ def _evaluate(
         batch_size=settings.batch_size,
         max_length=loading.context(model.config),
     )
-    # looking through the tasks that lm_eval brings takes 8 s
+    # Looking through the tasks that lm_eval brings takes 8 s, so it is done only when needed.
     manager = TaskManager(include_defaults=any(name not in items for name in names))
     unknown = [n for n in names if n not in items and n not in manager.all_tasks]
     if unknown:
@@ -163,7 +170,8 @@ def _evaluate(
             if notice := lm_harness.left_out(name, list(result["n-samples"].values())):
                 warnings.add(notice)
             counts = {task: n["effective"] for task, n in result["n-samples"].items()}
-            # a group (mmlu) has a row of its own beside its tasks, a tag (truthfulqa) has none
+            # A group (mmlu) has a row of its own beside its tasks. A tag (truthfulqa) has none, and
+            # its tasks give the rows.
             rows = [name] if name in result["results"] else sorted(counts)
             for row in rows:
                 numbers = {
@@ -188,9 +196,11 @@ def _evaluate(
 def _scored(
     name: str, task: str, ids: Sequence[str] | None, samples: Sequence[Mapping[str, Any]]
 ) -> list[Scored]:
-    """The harness' samples of `task` as records of `name`, which is the task or its group. `ids`
-    are those of own items; an item that lm_eval brings is called TASK/PLACE, as where `filter`
-    names it. Samples with neither acc nor acc_norm are left out."""
+    """Return the harness' samples of `task` as records of `name`, which is the task or its group.
+
+    `ids` are those of own items. An item that lm_eval brings is called TASK/PLACE, as `filter`
+    names it too. Samples with neither acc nor acc_norm are left out.
+    """
     return [
         Scored(
             task=name,
@@ -207,14 +217,17 @@ def _scored(
 
 
 def _task(name: str, items: Sequence[Item], settings: LmEval) -> dict[str, Any]:
-    """A multiple-choice task of the harness as a configuration."""
+    """Return the configuration of a multiple-choice task of the harness."""
     from datasets import Dataset, DatasetDict
 
     rows = [item.model_dump() for item in items]
 
     def load(**_: Any) -> Any:
-        """Straight from memory: the json builder caches by path and time of change, so a file that
-        DVC checked out under an old time would give the rows of another run."""
+        """Load the rows straight from memory.
+
+        The json builder of datasets caches by path and time of change. A file that DVC checked out
+        under an old time would give the rows of another run.
+        """
         return DatasetDict({"test": Dataset.from_list(rows)})
 
     return {
@@ -237,9 +250,11 @@ def _task(name: str, items: Sequence[Item], settings: LmEval) -> dict[str, Any]:
 
 
 def probe(model: Any, tokenizer: Any, probes: Sequence[Probe], batch_size: int) -> list[Attempt]:
-    """Let the model answer each probe. Right: it ended its answer by itself, and the answer, white
-    space around it left out, is one of the probe's. An answer is cut off once it is longer than
-    every right one."""
+    """Let the model answer each probe.
+
+    An answer is right if the model ended it by itself and it is one of the probe's, white space
+    around it left out. An answer is cut off once it is longer than every right one.
+    """
     prompts = chat.from_probes(tokenizer, probes)
     right = chat.ids(tokenizer, [answer for p in probes for answer in p.answers])
     longest = max(map(len, right), default=0)
@@ -258,7 +273,7 @@ def probe(model: Any, tokenizer: Any, probes: Sequence[Probe], batch_size: int) 
 
 
 def shares(attempts: Sequence[Attempt]) -> Scores:
-    """By skill: the share of right answers and the number of probes."""
+    """Return by skill the share of right answers and the number of probes."""
     by_skill: dict[str, list[bool]] = {}
     for attempt in attempts:
         by_skill.setdefault(attempt.skill, []).append(attempt.right)
@@ -282,13 +297,15 @@ def converse(
 ) -> list[Answers]:
     """Answer both turns of each question, the second with the model's own first answer before it.
 
-    A conversation that leaves less room than an answer may need (`how.max_new_tokens`, at most half
-    of the context) loses its beginning, never the turn to answer: where that alone is too long the
-    answer is empty and its finish "no_room". What is drawn (`how.temperature`) depends on
-    `how.seed`, the question and the turn alone. An answer ends before one of `stop`, with which a
-    model begins the user's next turn by itself. BadInput: a category without a temperature.
+    An answer may need `settings.max_new_tokens`, at most half of the context. A conversation that
+    leaves less room than that loses its beginning, never the turn to answer. If that turn alone is
+    too long, the answer is empty and its finish "no_room".
+
+    The tokens drawn (`settings.temperature`) depend on `settings.seed`, the question and the turn
+    alone. An answer ends before one of `stop`, with which a model begins the user's next turn by
+    itself. BadInput: a category without a temperature.
     """
-    # here, so that lm_eval, which reads no answers, is not run again for an edit to it
+    # Imported here, so that lm_eval, which reads no answers, is not run again for an edit to it.
     from bezoar.rows import thoughts
 
     positions = loading.context(model.config)
@@ -334,7 +351,7 @@ def converse(
 
 
 def _ended(answer: Continuation, stop: Sequence[str]) -> Continuation:
-    """An answer without what follows the first of `stop`, if one stands in it."""
+    """Return an answer without what follows the first of `stop`, if one stands in it."""
     places = [place for mark in stop if (place := answer.text.find(mark)) >= 0]
     return Continuation(answer.text[: min(places)].rstrip(), "stop") if places else answer
 
@@ -348,9 +365,12 @@ _FINISH: dict[str, Literal["stop", "length", "no_room", "refused"]] = {
 
 
 def interview(question: Question, name: str, ask: Ask) -> Answers:
-    """Both turns of a question as `ask` answers them, the second with the first answer before it.
-    An answer that is empty is told in words of ours: providers take neither an empty message nor
-    two of the user in a row."""
+    """Return both turns of a question as `ask` answers them, the second with the first answer
+    before it.
+
+    In the second request an empty answer is replaced by words of ours. Providers take neither an
+    empty message nor two messages of the user in a row.
+    """
     talk: list[Message] = []
     replies: list[Reply] = []
     for turn in question.turns:
@@ -368,7 +388,7 @@ def interview(question: Question, name: str, ask: Ask) -> Answers:
 
 
 def unsaid(answers: Sequence[Answers]) -> int:
-    """How many turns were cut before they said anything."""
+    """Count the turns that were cut before they said anything."""
     return sum(
         finish == "length" and not turn.strip()
         for answer in answers
@@ -395,8 +415,10 @@ def _temperature(question: Question, settings: MtAnswer) -> float:
 def _prompts(
     tokenizer: Any, talks: Sequence[Sequence[Message]], limit: int
 ) -> dict[int, list[int]]:
-    """By its place the prompt of each talk, of at most `limit` tokens; none where the last turn
-    alone has more."""
+    """Return {index: prompt ids}, each prompt cut from the left to `limit` tokens.
+
+    Talks whose last turn alone exceeds the limit are absent.
+    """
     prompts = chat.prompts(tokenizer, talks)
     too_long = [i for i, tokens in enumerate(prompts) if len(tokens) > limit]
     last_turns = chat.prompts(tokenizer, [talks[i][-1:] for i in too_long])
@@ -409,7 +431,7 @@ def _prompts(
 
 
 def lengths(answers: Sequence[Answers], tokenizer: Any) -> list[int]:
-    """Tokens of every turn of a checkpoint's answers."""
+    """Return the number of tokens of every turn of a checkpoint's answers."""
     texts = [turn for answer in answers for turn in answer.turns]
     encoded = tokenizer(texts, add_special_tokens=False, split_special_tokens=True)
     return [len(ids) for ids in encoded["input_ids"]]
@@ -418,11 +440,15 @@ def lengths(answers: Sequence[Answers], tokenizer: Any) -> list[int]:
 def counts(
     answers: Sequence[Answers], tokens: Sequence[int], settings: MtAnswer
 ) -> dict[str, float]:
-    """How the turns of a checkpoint's answers ended: `turns` answered, by itself (`stopped`, and
-    their `stopped_share`), `cut` at the limit, without room for an answer (`no_room`) or `refused`
-    by a provider; how many of them are `empty` or `loops` (as the filter's gate finds them), and
-    their mean `tokens`, of which there is one number a turn."""
-    # here, so that lm_eval, which counts nothing, is not run again for an edit to the gates
+    """Count how the turns of a checkpoint's answers ended.
+
+    A turn of all `turns` ended by itself (`stopped`, and their `stopped_share`), was `cut` at the
+    limit, had no room for an answer (`no_room`), or was `refused` by a provider. It may be `empty`,
+    or one of the `loops` that the filter's gate finds. `tokens` is the mean of the argument, which
+    has one number a turn.
+    """
+    # Imported here, so that lm_eval, which counts nothing, is not run again for an edit to the
+    # gates.
     from bezoar.filtering import gates
 
     finish = [turn_finish for answer in answers for turn_finish in answer.finish]
@@ -442,7 +468,7 @@ def counts(
 
 
 def some(questions: Sequence[Question], limit: int | None) -> list[Question]:
-    """At most `limit` questions, spread over the list, so that every category stays."""
+    """Return at most `limit` questions, spread over the list, so that every category stays."""
     if limit is None or limit >= len(questions):
         return list(questions)
     return [questions[i * len(questions) // limit] for i in range(limit)]

@@ -1,14 +1,17 @@
 """Text from a loaded model: many prompts at once, each continued as it would be alone.
 
-A row that has ended is computed no further, and where half of the rows have, the next prompts take
-their place (continuous batching), so that one long answer holds nobody up. What all prompts begin
-with is computed once. Rows of a batch are padded on the left, which changes the order in which a
-row's attention is summed up: its logits differ from those it has alone in the last digits of a
-float, and its text where two tokens are that close.
+A row that has ended is computed no further. When half of the rows have ended, the next prompts take
+their place (continuous batching). So one long answer holds up no others. The tokens that all
+prompts begin with are computed once.
 
-Not every kind of model can be continued so. A window counts the padding that stands between a
-shared opening and a prompt's own tokens, and a recurrent state takes padding in. `fastest` tries on
-a small copy of the model which way gives each prompt the logits that it has alone.
+Rows of a batch are padded on the left. This changes the order in which a row's attention is summed
+up. So its logits differ from those it has alone in the last digits of a float, and its text where
+two tokens are that close.
+
+Not every kind of model can be continued in this mode. A window counts the padding that stands
+between a shared opening and a prompt's own tokens, and a recurrent state takes padding in.
+`fastest` tries on a small copy of the model which mode gives each prompt the logits that it has
+alone.
 """
 
 import json
@@ -26,9 +29,9 @@ from bezoar.rows.files import BadInput
 from bezoar.work.progress import bar
 
 Finish = Literal["stop", "length", "no_room"]
-# How prompts are continued, the fastest way first. shared: in a batch, and what all begin with is
-# read once. padded: in a batch, padded on the left. alike: in batches of equal length. alone: one
-# by one. bare: one by one, and all of a text is read anew for each token.
+# The modes in which prompts are continued, the fastest first. shared: in a batch, and the tokens
+# that all begin with are read once. padded: in a batch, padded on the left. alike: in batches of
+# equal length. alone: one by one. bare: one by one, and all of a text is read anew for each token.
 Mode = Literal["shared", "padded", "alike", "alone", "bare"]
 MODES: tuple[Mode, ...] = ("shared", "padded", "alike", "alone", "bare")
 SLOWER = {
@@ -36,24 +39,26 @@ SLOWER = {
     "alone": "one by one",
     "bare": "one by one, and all of a text is read anew for each token",
 }
-EXACT = 1e-3  # standard deviations: more is more than rounding, in float32
+# Standard deviations of the logits. In float32 a larger difference is more than rounding.
+EXACT = 1e-3
 
 
-# Tokens of prompts read at once, padding and all: more want memory and are not read faster
+# Tokens of prompts read at once, padding included. More want memory and are not read faster.
 READ = 1024
-ROOM = 16  # tokens that a row may grow by before all that is known of it is copied
+ROOM = 16  # tokens that a row may grow by before its keys and values are copied
 
 
 class Continuation(NamedTuple):
-    """What a model wrote after a prompt, and why it stopped."""
+    """The text that a model wrote after a prompt, and the reason why it stopped."""
 
     text: str
     finish: Finish
 
 
 class Ended(NamedTuple):
-    """A prompt that is continued no further: its name, what was written and by how many tokens,
-    the end token among them."""
+    """A prompt that is continued no further: its name, its continuation, and the tokens of that, an
+    end token included.
+    """
 
     name: int
     continuation: Continuation
@@ -61,8 +66,10 @@ class Ended(NamedTuple):
 
 
 class Draw(NamedTuple):
-    """How the tokens after a prompt are drawn: each from all tokens at `temperature`, by numbers
-    that follow from `seed` alone. At 0 the likeliest is taken."""
+    """The temperature and the seed by which each token after a prompt is drawn from all tokens.
+
+    The random numbers follow from `seed` alone. At temperature 0 the likeliest token is taken.
+    """
 
     temperature: float
     seed: str
@@ -81,7 +88,7 @@ class _Row:
 
 
 class _Rows(NamedTuple):
-    """Prompts that are being continued together, n of them, with what is known of each."""
+    """The n prompts that are being continued together, with the model's state for each."""
 
     members: list[_Row]
     logits: Any  # [n, vocabulary], of the next token
@@ -94,9 +101,12 @@ NOTHING: Opening = (0, [])
 
 
 class Batch:
-    """Prompts that are continued together, at most `size`. Others may come at any time, and take
-    the place of those that have ended. `opening`: what all of them begin with. `way`: how; where it
-    is not told, the fastest that does not let them depend on each other."""
+    """Prompts that are continued together, at most `size`.
+
+    Others may be added at any time, and take the place of those that have ended. `opening` is what
+    all of them begin with. `mode` is one of MODES. Without it the fastest is taken in which prompts
+    do not change each other's logits.
+    """
 
     def __init__(
         self,
@@ -114,27 +124,34 @@ class Batch:
         self._rows: _Rows | None = None
 
     def __bool__(self) -> bool:
-        """Whether anything is left to be continued."""
+        """Say whether anything is left to be continued."""
         return bool(self._waiting or self._rows)
 
     @property
     def free(self) -> int:
-        """How many prompts may join now: none until half of the rows have ended, because all that
-        is known of the others is copied then."""
+        """The number of prompts that may join now.
+
+        It is none until half of the rows have ended, because the state of all others is copied when
+        prompts join.
+        """
         if self._mode in SLOWER:
             return self._size - len(self._waiting)
         going = len(self._rows.members) if self._rows else 0
         return self._size - going if 2 * going <= self._size else 0
 
     def add(self, name: int, prompt: list[int], most: int, draw: Draw = GREEDY) -> None:
-        """Let a prompt (token ids, one at least) be continued by at most `most` tokens, and not
-        past the model's context."""
+        """Add a prompt (token ids, one at least), to be continued by at most `most` tokens.
+
+        It is not continued past the model's context.
+        """
         room = self.positions - len(prompt)
         self._waiting.append(_Row(name, prompt, min(most, room), draw))
 
     def step(self) -> list[Ended]:
-        """Write one token after each prompt; those that have ended. Where prompts are continued in
-        equal lengths or one by one, write the whole of some."""
+        """Write one token after each prompt, and return the prompts that have ended.
+
+        In the modes alike, alone and bare, write some prompts to their ends instead.
+        """
         import torch
 
         if self._mode not in ("shared", "padded"):
@@ -158,15 +175,15 @@ class Batch:
         return ended
 
     def _join(self) -> None:
-        """Read those that wait, as many as are free to join."""
-        begun = [self._waiting.popleft() for _ in range(min(self.free, len(self._waiting)))]
-        if not begun:
+        """Read the prompts that wait, as many as are free to join."""
+        joining = [self._waiting.popleft() for _ in range(min(self.free, len(self._waiting)))]
+        if not joining:
             return
-        # alike lengths together: little padding
-        begun.sort(key=lambda row: -len(row.prompt))
+        # Prompts of like length are read together, so that there is little padding.
+        joining.sort(key=lambda row: -len(row.prompt))
         parts = [self._rows] if self._rows else []
-        for group in _groups([len(row.prompt) - self._opening[0] for row in begun]):
-            rows = [begun[n] for n in group]
+        for group in _groups([len(row.prompt) - self._opening[0] for row in joining]):
+            rows = [joining[n] for n in group]
             parts.append(_begin(self._model, self._tokenizer, rows, self._opening))
         self._rows = _join(parts)
 
@@ -202,8 +219,11 @@ def generate(
     batch_size: int,
     draws: Sequence[Draw] = (),
 ) -> list[Continuation]:
-    """Continue each prompt (token ids) until an end token, `max_new_tokens` or the end of the
-    model's context, as `draws` says of each; greedy without them."""
+    """Continue each prompt (token ids) until an end token, `max_new_tokens`, or the model's context
+    is full.
+
+    `draws` has for each prompt how its tokens are drawn. Without `draws` the likeliest are taken.
+    """
     if not prompts:
         return []
     continuations: dict[int, Continuation] = {}
@@ -211,7 +231,7 @@ def generate(
         mode = fastest(model)
         opening = _opening(model, prompts) if mode == "shared" else NOTHING
         batch = Batch(model, tokenizer, batch_size, opening, mode)
-        # alike lengths together: little padding
+        # Prompts of like length are continued together, so that there is little padding.
         for i in sorted(range(len(prompts)), key=lambda i: (-len(prompts[i]), i)):
             batch.add(i, prompts[i], max_new_tokens, draws[i] if draws else GREEDY)
         while batch:
@@ -222,15 +242,15 @@ def generate(
 
 
 def ends(model: Any, tokenizer: Any) -> set[int]:
-    """The tokens that end a text."""
+    """Return the tokens that end a text."""
     model_ends = model.generation_config.eos_token_id or []
     stops = {tokenizer.eos_token_id, *([model_ends] if isinstance(model_ends, int) else model_ends)}
-    # a model that was shown texts one after the other may end one by beginning the next
+    # A model that was trained on texts one after the other may end one by beginning the next.
     return (stops | {tokenizer.bos_token_id}) - {None}
 
 
 def _next(rows: _Rows) -> Any:
-    """A token for each row, [n]."""
+    """Return a token for each row, [n]."""
     likeliest = rows.logits.argmax(-1)
     if not any(row.temperature for row in rows.members):
         return likeliest
@@ -239,35 +259,42 @@ def _next(rows: _Rows) -> Any:
 
 
 def _draw_tokens(logits: Any, likeliest: Any, draws: Sequence[tuple[float, float]]) -> Any:
-    """A token a row, [n], at its (temperature, number from 0 to 1): where the number falls when
-    the tokens' probabilities are laid end to end."""
+    """Return a token for each row, [n], by its draw (temperature, number from 0 to 1).
+
+    The tokens' probabilities are laid end to end from 0 to 1. The token is drawn on which the
+    number falls.
+    """
     import torch
 
     temperatures, numbers = torch.tensor(draws, dtype=torch.float64).T
     hot = (temperatures > 0).nonzero().flatten()
     scores = logits.cpu()[hot].double()
-    # less the highest, so that no temperature, however low, divides into infinities
+    # The highest score is taken off, so that no temperature, however low, divides into infinities.
     scores = (scores - scores.amax(-1, keepdim=True)) / temperatures[hot, None]
     borders = scores.softmax(-1).cumsum(-1)
     fallen = torch.searchsorted(borders, numbers[hot, None], right=True).flatten()
     chosen = likeliest.clone()
-    # the probabilities' sum may fall short of 1 by a digit
+    # The probabilities may add up to a little less than 1, and the number lie beyond their sum.
     chosen[hot.to(chosen.device)] = fallen.clamp(max=logits.shape[1] - 1).to(chosen.device)
     return chosen
 
 
-# --- the way -------------------------------------------------------------------------------------
+# --- the mode ------------------------------------------------------------------------------------
 
 _TRIED: dict[str, Mode] = {}
 _TOKENS = 64  # of a trial's vocabulary
-# Prompts of a trial: an opening that all share, two of one length, all longer than a window
+# The lengths of a trial's prompts after the opening of three tokens that all share. Two are equal,
+# for the mode alike. The longest pass a small copy's window.
 _LENGTHS = (3, 19, 11, 19, 2)
 
 
 def fastest(model: Any) -> Mode:
-    """The fastest way in which prompts of this kind of model get the logits that each has alone,
-    by a trial on a small copy of it. A slower one than a batch is said on standard error. BadInput:
-    there is none."""
+    """Return the fastest mode in which prompts of this kind of model get the logits that each has
+    alone.
+
+    The modes are tried on a small copy of the model. A slower one than a batch is announced on
+    standard error. BadInput: no mode does.
+    """
     key = json.dumps(model.config.to_dict(), sort_keys=True, default=str)
     if key not in _TRIED:
         _TRIED[key] = _try(model.config)
@@ -281,7 +308,8 @@ def _try(config: Any) -> Mode:
     try:
         copy = small.build(small.shrunk(config, _TOKENS))
     except ValueError:
-        return "alone"  # where nothing is known, nothing depends on neighbours
+        # There is no small copy to try on. One by one no prompt can depend on another.
+        return "alone"
     why = "its logits are others than those of the whole text"
     for mode in MODES:
         try:
@@ -296,8 +324,11 @@ def _try(config: Any) -> Mode:
 
 
 def off(model: Any, mode: Mode) -> float:
-    """How far the logits of prompts that are continued together are from those of each text alone,
-    read in one go: the largest difference, in standard deviations. `model` is small, in float32."""
+    """Return how far the logits of prompts continued in `mode` are from those of each text alone.
+
+    It is the largest difference, in standard deviations of the logits of a text alone, read in one
+    go. `model` is small, in float32.
+    """
     import torch
 
     numbers = random.Random(0)
@@ -312,7 +343,7 @@ def off(model: Any, mode: Mode) -> float:
 
 
 class _Blank:
-    """What a batch asks of a tokenizer, without one."""
+    """A stand-in for the tokenizer that a batch asks for."""
 
     pad_token_id, eos_token_id, bos_token_id = 0, None, None
 
@@ -323,12 +354,12 @@ class _Blank:
 def _batch_off(model: Any, rows: list[_Row], mode: Mode) -> float:
     opening = _opening(model, [row.prompt for row in rows]) if mode == "shared" else NOTHING
     batch = Batch(model, _Blank(), 2 * len(rows), opening, mode)
-    batch._stops = set()  # whatever it says, it goes on
+    batch._stops = set()  # no token ends a row
     for row in rows[:-1]:
         batch.add(row.name, row.prompt, row.most + row.name)
     worst = 0.0
     for step in range(rows[0].most):
-        if step == 2:  # one that comes later
+        if step == 2:  # the last prompt joins a batch that has begun
             batch.add(rows[-1].name, rows[-1].prompt, rows[-1].most)
         batch.step()
         if batch._rows is not None:
@@ -361,13 +392,16 @@ def _apart(logits: Any, right: Any) -> float:
 def _written(
     model: Any, tokenizer: Any, rows: list[_Row], most: int, *, stops: set[int], mode: Mode
 ) -> tuple[list[list[int]], Any]:
-    """What transformers' own loop writes after prompts of one length, with the kind's own cache, or
-    `bare` with none; and the logits of each token, before one is drawn."""
+    """Continue prompts of one length by transformers' own loop.
+
+    It uses the kind's own cache, or none in the mode bare. Returns the tokens of each row. Without
+    `stops` it also returns the logits of each token, before one is drawn.
+    """
     import torch
     from transformers import GenerationConfig
 
     def leave_drawn(ids: Any, scores: Any) -> Any:
-        """Scores that leave the token alone which `rows` draw."""
+        """Return scores that leave only the token that each row draws."""
         draws = [(row.temperature, row.numbers.random()) for row in rows]
         chosen = _draw_tokens(scores, scores.argmax(-1), draws)
         return torch.full_like(scores, -torch.inf).scatter(1, chosen[:, None], 0.0)
@@ -395,7 +429,7 @@ def _written(
 
 @contextmanager
 def plain(model: Any) -> Iterator[None]:
-    """Leave out what the model's own generation_config.json would add, as a penalty."""
+    """Leave out what the model's own generation_config.json would add, such as a penalty."""
     from transformers import GenerationConfig
 
     original, model.generation_config = model.generation_config, GenerationConfig()
@@ -409,9 +443,12 @@ def plain(model: Any) -> Iterator[None]:
 
 
 def _opening(model: Any, prompts: Sequence[list[int]]) -> Opening:
-    """How many tokens all prompts begin with, each keeping one of its own, and what the model's
-    layers know after them."""
-    first, last = min(prompts), max(prompts)  # what these two share, all share
+    """Return how many tokens all prompts begin with, and the model's cache after them.
+
+    Each prompt keeps one token at least of its own.
+    """
+    # Of prompts in sorted order, all begin with what the first and the last have in common.
+    first, last = min(prompts), max(prompts)
     same = takewhile(lambda pair: pair[0] == pair[1], zip(first, last, strict=False))
     shared = min(sum(1 for _ in same), *(len(prompt) - 1 for prompt in prompts))
     cache = _cache()
@@ -425,8 +462,10 @@ def _opening(model: Any, prompts: Sequence[list[int]]) -> Opening:
 
 
 def _groups(lengths: Sequence[int]) -> list[list[int]]:
-    """Rows of falling lengths, by their place, that are read together: as many as have READ tokens
-    with their padding, and one at least."""
+    """Group rows of falling lengths, by their place, to be read together.
+
+    A group has as many rows as make READ tokens with their padding, and one at least.
+    """
     groups: list[list[int]] = []
     for n in range(len(lengths)):
         if groups and (len(groups[-1]) + 1) * lengths[groups[-1][0]] <= READ:
@@ -437,7 +476,11 @@ def _groups(lengths: Sequence[int]) -> list[list[int]]:
 
 
 def _begin(model: Any, tokenizer: Any, rows: list[_Row], opening: Opening) -> _Rows:
-    """Read prompts: the padding stands between what all share and what is a prompt's own."""
+    """Read prompts. The padding stands between the shared opening and a prompt's own tokens.
+
+    With "A B" shared and prompts of 3 and 1 further tokens the rows are "A B c d e" and "A B . .
+    c".
+    """
     shared, entries = opening
     tails = [row.prompt[shared:] for row in rows]
     gaps = [max(map(len, tails)) - len(ids) for ids in tails]
@@ -461,14 +504,18 @@ def _step(model: Any, rows: _Rows, tokens: Any) -> _Rows:
 
 
 def _filled(going: Sequence[int]) -> list[int]:
-    """The places `going` such that the last ones fill the gaps and no others move."""
+    """Return the places `going` in an order where as few rows as possible move.
+
+    Rows that end leave gaps. The last rows fill these, and no others move: of the places 0, 2 and 3
+    row 3 fills gap 1, which gives 0, 3, 2.
+    """
     staying = set(going)
     last = [n for n in going if n >= len(going)]
     return [n if n in staying else last.pop() for n in range(len(going))]
 
 
 def _select(rows: _Rows, places: list[int]) -> _Rows:
-    """The rows at these places."""
+    """Return the rows at these places."""
     import torch
 
     if len(places) == len(rows.members):
@@ -481,7 +528,9 @@ def _select(rows: _Rows, places: list[int]) -> _Rows:
 
 
 def _join(parts: Sequence[_Rows]) -> _Rows:
-    """All as one batch, the shorter ones padded on the left; a column that no row uses goes."""
+    """Return all rows as one batch, the shorter ones padded on the left. A column that no row uses
+    goes.
+    """
     import torch
     from torch.nn.functional import pad
 
@@ -509,22 +558,24 @@ def _join(parts: Sequence[_Rows]) -> _Rows:
 
 
 def _cache(entries: Sequence[tuple[Any, Any]] = ()) -> Any:
-    """A cache that begins with keys and values of each layer, [n, heads, length, size]."""
+    """Return a cache that begins with keys and values of each layer, [n, heads, length, size]."""
     from transformers.cache_utils import Cache, DynamicLayer
 
     class Roomy(DynamicLayer):  # type: ignore[misc]
-        """Keeps room for tokens to come; a plain one copies all it knows for each."""
+        """Keeps room for tokens to come. A plain layer copies all its keys and values for each
+        token.
+        """
 
         wide: Sequence[Any] = ()  # keys and values with that room
 
         def update(self, keys: Any, values: Any, *_: Any, **__: Any) -> tuple[Any, Any]:
-            """Take in what is new; all that is known."""
+            """Add the new keys and values, and return all."""
             before = self.get_seq_length()
             after = before + keys.shape[2]
             if not self.is_initialized:
                 self.lazy_initialization(keys, values)
             if not self.wide or after > self.wide[0].shape[2]:
-                # a value may be narrower than its key (DeepSeek)
+                # Each gets its own width, because a value may be narrower than its key (DeepSeek).
                 wide = [
                     new.new_empty(*new.shape[:2], after + ROOM, new.shape[3])
                     for new in (keys, values)
@@ -536,7 +587,7 @@ def _cache(entries: Sequence[tuple[Any, Any]] = ()) -> Any:
             return self._show(after)
 
         def batch_select_indices(self, indices: Any) -> None:
-            """Keep these rows; those that stand in their place already are not copied."""
+            """Keep these rows. Those that stand in their place already are not copied."""
             n, length = len(indices), self.get_seq_length()
             to = (indices != indices.new_tensor(range(n))).nonzero().flatten()
             for store in self.wide:
@@ -555,8 +606,10 @@ def _cache(entries: Sequence[tuple[Any, Any]] = ()) -> Any:
 
 
 def _logits(model: Any, ids: Any, mask: Any, cache: Any) -> Any:
-    """Of the token after each row, [n, vocabulary]; `cache` learns `ids` [n, new], the last of the
-    columns of `mask` [n, length]."""
+    """Return the logits of the token after each row, [n, vocabulary].
+
+    `cache` takes in `ids` [n, new], which are the last columns of `mask` [n, length].
+    """
     places = (mask.cumsum(-1) - 1).clamp(min=0)[:, -ids.shape[1] :]
     inputs = {"attention_mask": mask, "position_ids": places, "past_key_values": cache}
     return model(input_ids=ids, **inputs, use_cache=True, logits_to_keep=1).logits[:, -1]

@@ -2,6 +2,6 @@
 `runs/`.
 
 Torch, transformers, trl and peft are imported here, where checkpoints are loaded or evaluated, and
-where the tiny base is pretrained. No other room imports them. Where a default of a library is wrong
-for us, we override it on the spot, with a comment that says why.
+where the tiny base is pretrained. No other room imports them. We override a library's default on
+the spot where it is wrong for us, with a comment that says why.
 """

@@ -1,4 +1,4 @@
-"""Direct preference optimisation (OpenBezoar, section 3.4; DPO, arXiv 2305.18290).
+"""Direct preference optimisation (OpenBezoar, section 3.4, and DPO, arXiv 2305.18290).
 
 A policy pi learns from pairs: a prompt x, a chosen answer y_w and a rejected one y_l. It starts as
 a copy of the reference pi_ref, which never changes. The loss (DPO, equation 7) is

@@ -256,8 +256,8 @@ def combine(base: Any, deltas: Sequence[Any], settings: MergeStage, name: str) -
 def slerp(start: Any, end: Any, t: float) -> Any:
     """Return the matrix `t` of the way from `start` to `end` on the arc between the two.
 
-    Both are taken as vectors (Shoemake, Animating rotation with quaternion curves, 1985; for
-    weights, as in mergekit).
+    Both are taken as vectors (Shoemake, Animating rotation with quaternion curves, 1985, and for
+    weights mergekit).
     """
     import torch
 

@@ -40,8 +40,8 @@ def mix(
 def draw(sets: Sequence[Sequence[Example]], count: int, rng: Random) -> list[Example]:
     """Draw `count` rows from `sets`, none twice and as many from each set.
 
-    A set that has fewer gives all it has, and the others give more. Where `sets` hold no more than
-    `count` rows, all are returned.
+    A set that has fewer gives all it has, and the others give more. All rows are returned where
+    `sets` hold no more than `count`.
     """
     examples: list[Example] = []
     # From the smallest set on, each gives its even share of what is still to be drawn. For 9 rows

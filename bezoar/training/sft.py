@@ -189,8 +189,8 @@ def trainer(
 ) -> Any:
     """Return TRL's trainer on two tables of rows, to learn from and held out.
 
-    The rows are token ids and labels already (see `rows`). Of a model with an adapter the adapter
-    alone is trained, of any other all weights. `arguments` are those of fitting.trainer_arguments.
+    The rows are token ids and labels already (see `rows`). If the model has an adapter, that alone
+    is trained, otherwise all weights. `arguments` are those of fitting.trainer_arguments.
     Checkpoints go into `folder`.
     """
     import torch
@@ -286,8 +286,9 @@ def starting_model(
 ) -> Any:
     """Return the model that a run starts from.
 
-    It is the full model at `start`, or the quantised base with a trainable adapter: the one at
-    `start`, or a new one where `start` is the base itself.
+    With `link.weights` all it is the full model at `start`. With adapter it is the quantised base
+    with a trainable adapter. That is the one at `start`, or a new one where `start` is the base
+    itself.
     """
     if link.weights == "all":
         return loading.plain(start, "float32", device)

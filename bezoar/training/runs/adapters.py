@@ -42,8 +42,7 @@ def new(model: Any, settings: Sft | Dpo, dropout: float = 0.0) -> Any:
 def layers(model: Any, modules: str | Sequence[str]) -> str | list[str]:
     """Return the names of the layers in `model` that stand for `modules`, as peft takes them.
 
-    Where the model lacks a layer that is named, those of FUSED that it has stand for it. BadInput:
-    it has neither.
+    The layers of FUSED that the model has stand for one that it lacks. BadInput: it has neither.
     """
     if isinstance(modules, str):
         return modules

@@ -44,8 +44,8 @@ def split(
     """Return how to work off `amount.batch_size` rows (DPO: pairs) of up to `tokens` tokens.
 
     Call it before `model` is loaded. On a GPU `auto` follows from the free memory, elsewhere it is
-    SMALL. The result for a GPU is stored in `folder`, and a resumed run uses it again, because
-    another number of rows at once adds up in another order.
+    SMALL. The result for a GPU is stored in `folder`, and a resumed run uses it again. Another
+    number of rows at once would add up in another order.
 
     BadInput: not one row fits, or the batch is no multiple of processes and rows.
     """

@@ -27,7 +27,7 @@ LIBRARIES = ("torch", "transformers", "trl", "peft", "bitsandbytes", "accelerate
 # In a run's folder: the evaluation before the first step, the log once it has ended, checkpoints.
 START, HISTORY, CHECKPOINTS = "start.json", "history.json", "checkpoints"
 FINAL = "final"  # in the scratch folder: the model that is published
-# A run is lost when the mean training loss of STEPS steps is over LOST times that of the FIRST ones.
+# A run is lost when the mean training loss of STEPS steps is over LOST times that of its FIRST.
 STEPS, FIRST, LOST = 20, 5, 2.0
 # A checkpoint is also written when the last is so old, besides the one after each epoch. When a run
 # is saved changes no result.
@@ -101,7 +101,7 @@ def within(steps: int, times: int) -> set[int]:
     """Return the steps of an epoch of `steps` after which a run is evaluated, its last one aside.
 
     They are such that there are `times` evaluations an epoch at equal distances, or fewer where
-    there are fewer steps. Of 100 steps with 4 evaluations they are 25, 50 and 75.
+    there are fewer steps. For 4 evaluations in 100 steps they are 25, 50 and 75.
     """
     return {steps * n // times for n in range(1, times)} - {0}
 
@@ -239,9 +239,9 @@ def fit(
 ) -> None:
     """Train to the end, or to the end of patience, from the newest whole checkpoint.
 
-    The run's history is then in `folder`. A run is evaluated after each epoch. Where it has fewer
-    epochs than `evaluations`, it is also evaluated within them, which changes no weight. BadInput:
-    a loss that is not finite or rises too far, memory that is full.
+    The run's history is then in `folder`. A run is evaluated after each epoch. With fewer epochs
+    than `evaluations` it is also evaluated within them, which changes no weight. BadInput: a loss
+    that is not finite or rises too far, memory that is full.
     """
     import torch
     from transformers import TrainerCallback, set_seed
@@ -258,7 +258,7 @@ def fit(
         return
 
     class Watch(TrainerCallback):  # type: ignore[misc]
-        """Shows progress, saves now and then, and ends a run whose loss is lost or falls no more."""
+        """Shows progress, saves now and then, and ends runs whose loss is lost or falls no more."""
 
         saved = time.monotonic()
 

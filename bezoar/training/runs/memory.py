@@ -204,7 +204,7 @@ _LLAMA = {
 class Need:
     """Bytes at the peak of a step.
 
-    `activations` is all that lives within the step alone, copies of weights included. Where the
+    `activations` is all that lives within the step alone, copies of weights included. If the
     intermediates of the optimizer are larger than that, it is those.
     """
 
@@ -362,8 +362,9 @@ def micro_batch(
 def inference(shape: Shape, *, bytes_per_weight: float, rows: int, tokens: int) -> Need:
     """Return the memory to score or continue `rows` texts of `tokens` tokens at once.
 
-    It is that of the weights, and under `activations` that of the cache of keys and values, of one
-    layer's work, and of a whole batch's logits with their logarithms, which the harness asks for.
+    Under `activations` stands the memory of the cache of keys and values, of one layer's work, and
+    of a whole batch's logits. The logits count twice, because the harness asks for their logarithms
+    too.
     """
     c = 4 if bytes_per_weight > 2 else 2
     n = rows * tokens

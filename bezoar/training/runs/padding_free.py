@@ -28,7 +28,7 @@ FAMILIES = ("llama", "mistral", "qwen2", "qwen3")
 def possible(config: Any, device: loading.Device) -> bool:
     """Say whether a model of this config can go without padding on `device`.
 
-    Where it cannot, rows of like length are padded together.
+    If it cannot, rows of like length are padded together.
     """
     windowed = getattr(config, "sliding_window", None) and getattr(
         config, "use_sliding_window", True
@@ -132,7 +132,7 @@ def attach(model: Any) -> None:
 def _scored_alone(_: Any, __: Any, kwargs: dict[str, Any], outputs: Any) -> Any:
     """Keep of the last layer's output only the tokens that the head is to score.
 
-    Of an instruction's row these are the tokens of the answer.
+    In an instruction's row they are those from which the answer is predicted.
     """
     if "scored" in kwargs:
         outputs.last_hidden_state = outputs.last_hidden_state[:, kwargs["scored"]]
