@@ -121,7 +121,10 @@ def _array(matrix: Any) -> Any:
 
 
 def able(instructions: Instructions) -> bool:
-    """Say whether this machine has these instructions. Code that uses missing ones dies."""
+    """Say whether this machine has these instructions.
+
+    A library that is told to use instructions which the CPU lacks dies.
+    """
     return NEEDED[instructions] <= flags()
 
 

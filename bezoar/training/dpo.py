@@ -80,8 +80,7 @@ def dpo(
             arguments = fitting.trainer_arguments(device, settings, settings, split)
             tokenizer = loading.tokenizer(start)
             context = loading.positions(start)
-            # prompt and answer share the model's context; an answer gets half of it at most
-            # prompt and answer share the model's context; an answer gets half of it at most
+            # Prompt and answer share the model's context, of which an answer gets half at most.
             answer_limit = min(settings.max_answer_tokens, context // 2)
             prompt_limit = min(settings.max_prompt_tokens, context - answer_limit)
             tokenise = partial(
@@ -178,6 +177,7 @@ def trainer(
         ranking: the share of pairs with log pi(chosen) > log pi(rejected).
         """
 
+        # The rows are token ids already. TRL would take them for text to be tokenized.
         def _prepare_dataset(self, dataset: Any, *_: Any) -> Any:
             return dataset
 
@@ -203,12 +203,11 @@ def trainer(
 
         def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
             if "eval_loss" in logs:
-                # log pi(y|x) of the N held-out pairs: [N, 2, 2] of (sum, token count) for
-                # chosen and rejected, of which the sums alone matter
+                # log pi(y|x) of the chosen and the rejected answers, each [N]. row_sums gives
+                # [N, 2, 2] with token counts, which are not used here.
                 chosen, rejected = evaluated(len(self.eval_dataset))[..., 0].T
                 data = self.eval_dataset.with_format("torch")
-                # r(x, y) = beta (log pi - log pi_ref), each [N]
-                # r(x, y) = beta (log pi - log pi_ref), each [N]
+                # r(x, y) = beta (log pi - log pi_ref), each [N].
                 rewards = (
                     self.beta * (chosen - data["ref_chosen_logps"][:]),
                     self.beta * (rejected - data["ref_rejected_logps"][:]),

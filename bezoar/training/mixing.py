@@ -44,10 +44,8 @@ def draw(sets: Sequence[Sequence[Example]], count: int, rng: Random) -> list[Exa
     `sets` hold no more than `count`.
     """
     examples: list[Example] = []
-    # From the smallest set on, each gives its even share of what is still to be drawn. For 9 rows
-    # of sets with 1, 5 and 10 rows the shares are 1 of 3, 4 of 8 and 4 of 4.
-    # From the smallest set on, each gives its even share of what is still to be drawn. For 9 rows
-    # of sets with 1, 5 and 10 rows the shares are 1 of 3, 4 of 8 and 4 of 4.
+    # From the smallest set on, each gives an even share of what is still to be drawn, if it has so
+    # many. Of 9 rows from sets of 1, 5 and 10 the first gives 1 instead of 3, the others 4 each.
     for sets_left, rows in zip(range(len(sets), 0, -1), sorted(sets, key=len), strict=True):
         examples += rng.sample(rows, min(len(rows), (count - len(examples)) // sets_left))
     return examples

@@ -200,12 +200,14 @@ def trainer(
     from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 
     class Trainer(SFTTrainer):  # type: ignore[misc]
-        """TRL's trainer with a held-out loss per token. TRL's own is a mean over batches, whatever
-        they hold.
+        """TRL's trainer with a held-out loss per token.
+
+        TRL's own is a mean over batches, however many tokens these hold.
         """
 
         def evaluation_loop(self, *args: Any, **more: Any) -> Any:
             done = super().evaluation_loop(*args, **more)
+            # Of each of N rows the sum of its answer's log-probabilities, and that answer's tokens.
             sums, tokens = evaluated(len(self.eval_dataset))[:, 0].T
             done.metrics["eval_loss"] = float(-sums.sum() / tokens.sum())
             return done
@@ -263,8 +265,6 @@ def _neftune(model: Any, alpha: float) -> None:
     def disturb(module: Any, args: Any, kwargs: dict[str, Any]) -> Any:
         if not module.training:
             return None
-        # lengths broadcasts over the embeddings [rows, tokens, d]. Rows laid end to end are one
-        # row [1, T, d], in which each token takes the length of its own row: [1, T, 1].
         # lengths broadcasts over the embeddings [rows, tokens, d]. Rows laid end to end are one
         # row [1, T, d], in which each token takes the length of its own row: [1, T, 1].
         if "cu_seq_lens_q" in kwargs:
