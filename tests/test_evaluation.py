@@ -185,7 +185,7 @@ def test_tasks_of_lm_eval_show_no_item_to_itself_either(config: dict[str, Any], 
         **{"doc_to_text": "{{q}}", "doc_to_choice": "{{choices}}", "doc_to_target": "label"},
         "metric_list": [{"metric": "acc", "aggregation": "mean", "higher_is_better": True}],
     }
-    with lm_harness.heard():
+    with lm_harness.collect_warnings():
         manager = TaskManager(include_defaults=False)
         sizes = manager.load([{**task, **config}])["tasks"]["sizes"]
         told = lm_harness.set_shots([sizes], 2)
@@ -202,7 +202,7 @@ def test_what_the_harness_warns_of_is_said_once_and_kept(
     import logging
 
     logger = logging.getLogger("lm_eval.models.huggingface")
-    with lm_harness.heard() as warnings:
+    with lm_harness.collect_warnings() as warnings:
         for size in (600, 700):
             logger.warning(f"Left truncation applied. Original sequence length was {size}")
         logger.warning("`pretrained` model kwarg is not of type `str`. Many other ...")

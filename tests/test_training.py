@@ -505,7 +505,7 @@ def test_saving_in_the_middle_of_an_epoch_changes_nothing(
 def test_evaluations_within_an_epoch_are_spread_evenly(
     steps: int, times: int, after: set[int]
 ) -> None:
-    assert fitting.within(steps, times) == after
+    assert fitting.evaluation_steps(steps, times) == after
 
 
 def test_looking_at_a_run_more_often_changes_no_weight(place: Path) -> None:

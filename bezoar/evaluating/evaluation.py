@@ -27,8 +27,10 @@ PLAIN = "Question: {{question}}\nAnswer:"
 
 
 class Measured(NamedTuple):
-    """The harness' results: scores by task, scores of every item, the number of requests that were
-    cut, and what a user must know of the scores.
+    """The harness' results.
+
+    They are the scores by task, the scores of every item, the number of requests that were cut, and
+    what a user must know of the scores.
     """
 
     scores: Scores
@@ -45,9 +47,9 @@ def harness(
 ) -> Measured:
     """Run the LM Evaluation Harness.
 
-    Returns scores by task (acc, acc_norm and their standard errors, n), the same item by item, the
-    number of requests that were cut from the left because they did not fit the model's context, and
-    lm_eval's warnings.
+    Returns the scores by task (acc, acc_norm and their standard errors, n), the same item by item,
+    the number of requests that were cut, and lm_eval's warnings. A request is cut from the left
+    where it does not fit the model's context.
 
     `settings.tasks` names tasks, and None means all of `items`. Tasks of `items` are made of them.
     Every other name is looked up among the tasks that lm_eval brings, whose data comes from a hub.
@@ -56,7 +58,7 @@ def harness(
     # Imported here, so that mt_answer, which has no use for it, is not run again for an edit to it.
     from bezoar.evaluating import lm_harness
 
-    with lm_harness.heard() as warnings:
+    with lm_harness.collect_warnings() as warnings:
         scores, scored, cut = _evaluate(model, tokenizer, items, settings, warnings)
     return Measured(scores, scored, cut, warnings.lines())
 
@@ -167,7 +169,7 @@ def _evaluate(
             )
             lm.went_on(1 - lm.advanced)
             lm.advanced = 0.0
-            if notice := lm_harness.left_out(name, list(result["n-samples"].values())):
+            if notice := lm_harness.limit_notice(name, list(result["n-samples"].values())):
                 warnings.add(notice)
             counts = {task: n["effective"] for task, n in result["n-samples"].items()}
             # A group (mmlu) has a row of its own beside its tasks. A tag (truthfulqa) has none, and
@@ -365,11 +367,10 @@ _FINISH: dict[str, Literal["stop", "length", "no_room", "refused"]] = {
 
 
 def interview(question: Question, name: str, ask: Ask) -> Answers:
-    """Return both turns of a question as `ask` answers them, the second with the first answer
-    before it.
+    """Return both turns of a question as `ask` answers them.
 
-    In the second request an empty answer is replaced by words of ours. Providers take neither an
-    empty message nor two messages of the user in a row.
+    The second is asked with the first answer before it. There an empty answer is replaced by words
+    of ours, because providers take neither an empty message nor two messages of the user in a row.
     """
     talk: list[Message] = []
     replies: list[Reply] = []
@@ -442,9 +443,9 @@ def counts(
 ) -> dict[str, float]:
     """Count how the turns of a checkpoint's answers ended.
 
-    A turn of all `turns` ended by itself (`stopped`, and their `stopped_share`), was `cut` at the
-    limit, had no room for an answer (`no_room`), or was `refused` by a provider. It may be `empty`,
-    or one of the `loops` that the filter's gate finds. `tokens` is the mean of the argument, which
+    All turns (`turns`) ended by themselves (`stopped`, `stopped_share`), were `cut` at the limit,
+    had no room for an answer (`no_room`), or were `refused` by a provider. Some are `empty`, or
+    `loops` as the filter's gate finds them. `tokens` is the mean of the argument `tokens`, which
     has one number a turn.
     """
     # Imported here, so that lm_eval, which counts nothing, is not run again for an edit to the

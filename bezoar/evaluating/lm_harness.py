@@ -1,7 +1,7 @@
-"""Two things that the LM Evaluation Harness lacks: examples that never show the item that is asked,
-and warnings that reach the user.
+"""Additions to the LM Evaluation Harness: examples that give no answer away, and its warnings.
 
-Nothing here imports lm_eval. A sampler is any object that has its two methods.
+The examples never show the item that is asked. The warnings reach the user, each kind once. Nothing
+here imports lm_eval. A sampler is any object that has its two methods.
 """
 
 import logging
@@ -184,7 +184,7 @@ class Warnings(logging.Handler):
 
 
 @contextmanager
-def heard() -> Iterator[Warnings]:
+def collect_warnings() -> Iterator[Warnings]:
     """Collect lm_eval's warnings, which it would otherwise print for each request."""
     logger, warnings = logging.getLogger("lm_eval"), Warnings()
     before = logger.level, logger.propagate
@@ -198,7 +198,7 @@ def heard() -> Iterator[Warnings]:
         logger.level, logger.propagate = before
 
 
-def left_out(name: str, counts: Sequence[dict[str, int]]) -> str | None:
+def limit_notice(name: str, counts: Sequence[dict[str, int]]) -> str | None:
     """Return a notice of what `lm_eval.limit` left out of a task or group, or None.
 
     `counts` are n-samples of its tasks.

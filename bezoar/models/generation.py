@@ -56,8 +56,9 @@ class Continuation(NamedTuple):
 
 
 class Ended(NamedTuple):
-    """A prompt that is continued no further: its name, its continuation, and the tokens of that, an
-    end token included.
+    """A prompt that is continued no further.
+
+    It has its name, its continuation, and the number of tokens written, an end token included.
     """
 
     name: int
@@ -118,7 +119,7 @@ class Batch:
     ) -> None:
         self._model, self._tokenizer, self._size, self._opening = model, tokenizer, size, opening
         self._mode = mode or fastest(model)
-        self._stops = ends(model, tokenizer)
+        self._stops = end_tokens(model, tokenizer)
         self.positions = loading.context(model.config)
         self._waiting: deque[_Row] = deque()
         self._rows: _Rows | None = None
@@ -166,7 +167,7 @@ class Batch:
                 if token not in self._stops and len(row.written) < row.most:
                     going.append(n)
                 else:
-                    ended.append(self._ended(row))
+                    ended.append(self._finish(row))
             places = _filled(going)
             rows = self._rows
             self._rows = (
@@ -195,15 +196,15 @@ class Batch:
         for row in rows:
             self._waiting.remove(row)
         most = max(row.most for row in rows)
-        written, _ = _written(
+        written, _ = _continue_to_end(
             self._model, self._tokenizer, rows, most, stops=self._stops, mode=self._mode
         )
         for row, ids in zip(rows, written, strict=True):
             ends_at = (n for n, token in enumerate(ids, 1) if token in self._stops)
             row.written = ids[: min(row.most, next(ends_at, len(ids)))]
-        return [self._ended(row) for row in rows]
+        return [self._finish(row) for row in rows]
 
-    def _ended(self, row: _Row) -> Ended:
+    def _finish(self, row: _Row) -> Ended:
         ids = row.written
         stopped = ids[-1] in self._stops
         text = self._tokenizer.decode(ids[:-1] if stopped else ids, skip_special_tokens=True)
@@ -219,10 +220,10 @@ def generate(
     batch_size: int,
     draws: Sequence[Draw] = (),
 ) -> list[Continuation]:
-    """Continue each prompt (token ids) until an end token, `max_new_tokens`, or the model's context
-    is full.
+    """Continue each prompt (token ids) until an end token or a limit.
 
-    `draws` has for each prompt how its tokens are drawn. Without `draws` the likeliest are taken.
+    The limits are `max_new_tokens` and the end of the model's context. `draws` has for each prompt
+    how its tokens are drawn. Without `draws` the likeliest are taken.
     """
     if not prompts:
         return []
@@ -241,7 +242,7 @@ def generate(
     return [continuations[i] for i in range(len(prompts))]
 
 
-def ends(model: Any, tokenizer: Any) -> set[int]:
+def end_tokens(model: Any, tokenizer: Any) -> set[int]:
     """Return the tokens that end a text."""
     model_ends = model.generation_config.eos_token_id or []
     stops = {tokenizer.eos_token_id, *([model_ends] if isinstance(model_ends, int) else model_ends)}
@@ -289,31 +290,30 @@ _LENGTHS = (3, 19, 11, 19, 2)
 
 
 def fastest(model: Any) -> Mode:
-    """Return the fastest mode in which prompts of this kind of model get the logits that each has
-    alone.
+    """Return the fastest mode in which prompts get the logits that each has alone.
 
-    The modes are tried on a small copy of the model. A slower one than a batch is announced on
-    standard error. BadInput: no mode does.
+    The modes are tried on a small copy of this kind of model. A slower one than a batch is
+    announced on standard error. BadInput: no mode gives these logits.
     """
     key = json.dumps(model.config.to_dict(), sort_keys=True, default=str)
     if key not in _TRIED:
-        _TRIED[key] = _try(model.config)
+        _TRIED[key] = _find_mode(model.config)
         if _TRIED[key] in SLOWER:
             pace = SLOWER[_TRIED[key]]
             print(f"answers of a model of kind {model.config.model_type}: {pace}", file=sys.stderr)
     return _TRIED[key]
 
 
-def _try(config: Any) -> Mode:
+def _find_mode(config: Any) -> Mode:
     try:
-        copy = small.build(small.shrunk(config, _TOKENS))
+        copy = small.build(small.shrink(config, _TOKENS))
     except ValueError:
         # There is no small copy to try on. One by one no prompt can depend on another.
         return "alone"
     why = "its logits are others than those of the whole text"
     for mode in MODES:
         try:
-            if off(copy, mode) < EXACT:
+            if largest_deviation(copy, mode) < EXACT:
                 return mode
         except Exception as error:  # whatever a kind of model stumbles over
             why = " ".join(str(error).split())[:200] or type(error).__name__
@@ -323,7 +323,7 @@ def _try(config: Any) -> Mode:
     )
 
 
-def off(model: Any, mode: Mode) -> float:
+def largest_deviation(model: Any, mode: Mode) -> float:
     """Return how far the logits of prompts continued in `mode` are from those of each text alone.
 
     It is the largest difference, in standard deviations of the logits of a text alone, read in one
@@ -336,10 +336,10 @@ def off(model: Any, mode: Mode) -> float:
     rows = [_Row(name, prompt, 6, GREEDY) for name, prompt in enumerate(prompts)]
     with torch.inference_mode():
         if mode in ("shared", "padded"):
-            return _batch_off(model, rows, mode)
+            return _batch_deviation(model, rows, mode)
         alike = [row for row in rows if len(row.prompt) == len(rows[1].prompt)]
         groups = [alike] if mode == "alike" else [[row] for row in alike]
-        return max(_group_off(model, group, mode) for group in groups)
+        return max(_group_deviation(model, group, mode) for group in groups)
 
 
 class _Blank:
@@ -351,7 +351,7 @@ class _Blank:
         return ""
 
 
-def _batch_off(model: Any, rows: list[_Row], mode: Mode) -> float:
+def _batch_deviation(model: Any, rows: list[_Row], mode: Mode) -> float:
     opening = _opening(model, [row.prompt for row in rows]) if mode == "shared" else NOTHING
     batch = Batch(model, _Blank(), 2 * len(rows), opening, mode)
     batch._stops = set()  # no token ends a row
@@ -364,24 +364,26 @@ def _batch_off(model: Any, rows: list[_Row], mode: Mode) -> float:
         batch.step()
         if batch._rows is not None:
             for row, logits in zip(batch._rows.members, batch._rows.logits, strict=True):
-                worst = max(worst, _apart(logits, _alone(model, row.prompt + row.written)))
+                worst = max(
+                    worst, _deviation(logits, _logits_alone(model, row.prompt + row.written))
+                )
     return worst
 
 
-def _group_off(model: Any, rows: list[_Row], mode: Mode) -> float:
-    written, logits = _written(model, _Blank(), rows, rows[0].most, stops=set(), mode=mode)
+def _group_deviation(model: Any, rows: list[_Row], mode: Mode) -> float:
+    written, logits = _continue_to_end(model, _Blank(), rows, rows[0].most, stops=set(), mode=mode)
     return max(
-        _apart(logits[step][n], _alone(model, row.prompt + written[n][:step]))
+        _deviation(logits[step][n], _logits_alone(model, row.prompt + written[n][:step]))
         for n, row in enumerate(rows)
         for step in range(len(logits))
     )
 
 
-def _alone(model: Any, ids: list[int]) -> Any:
+def _logits_alone(model: Any, ids: list[int]) -> Any:
     return model(input_ids=_tensor(model, [ids]), use_cache=False).logits[0, -1]
 
 
-def _apart(logits: Any, right: Any) -> float:
+def _deviation(logits: Any, right: Any) -> float:
     difference = float((logits - right).abs().max() / right.std())
     return float("inf") if math.isnan(difference) else difference
 
@@ -389,7 +391,7 @@ def _apart(logits: Any, right: Any) -> float:
 # --- to the end, by transformers -----------------------------------------------------------------
 
 
-def _written(
+def _continue_to_end(
     model: Any, tokenizer: Any, rows: list[_Row], most: int, *, stops: set[int], mode: Mode
 ) -> tuple[list[list[int]], Any]:
     """Continue prompts of one length by transformers' own loop.
@@ -528,8 +530,9 @@ def _select(rows: _Rows, places: list[int]) -> _Rows:
 
 
 def _join(parts: Sequence[_Rows]) -> _Rows:
-    """Return all rows as one batch, the shorter ones padded on the left. A column that no row uses
-    goes.
+    """Return all rows as one batch, the shorter ones padded on the left.
+
+    A column that no row uses is removed.
     """
     import torch
     from torch.nn.functional import pad
@@ -562,9 +565,7 @@ def _cache(entries: Sequence[tuple[Any, Any]] = ()) -> Any:
     from transformers.cache_utils import Cache, DynamicLayer
 
     class Roomy(DynamicLayer):  # type: ignore[misc]
-        """Keeps room for tokens to come. A plain layer copies all its keys and values for each
-        token.
-        """
+        """Keeps room for tokens to come. A plain layer copies all that it holds for each token."""
 
         wide: Sequence[Any] = ()  # keys and values with that room
 

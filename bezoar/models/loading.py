@@ -32,10 +32,10 @@ def load(model: Path, base: Path, settings: Sft, further: bool = False) -> tuple
 
 @dataclass(frozen=True)
 class Device:
-    """The device that models run on, and the type they compute in. Weights that are trained stay
-    float32.
+    """The device that models run on, and the type they compute in.
 
-    All that differs between kinds of machine follows from here.
+    Weights that are trained stay float32. All that differs between kinds of machine follows from
+    here.
     """
 
     name: Literal["cuda", "mps", "cpu"]
@@ -67,11 +67,11 @@ class Device:
 
 
 def device() -> Device:
-    """Return the best device that this machine has, or the one that $BEZOAR_DEVICE names (cuda,
-    mps, cpu).
+    """Return the best device that this machine has, or the one that $BEZOAR_DEVICE names.
 
-    cuda computes in bfloat16, or in float16 where the GPU lacks it (before Ampere), mps and cpu in
-    float32. BadInput: $BEZOAR_DEVICE names no device, or one that this machine does not have.
+    The names are cuda, mps and cpu. cuda computes in bfloat16, or in float16 where the GPU lacks it
+    (before Ampere), mps and cpu in float32. BadInput: $BEZOAR_DEVICE names no device, or one that
+    this machine does not have.
     """
     import torch
 
@@ -219,9 +219,7 @@ def tokenizer(folder: Path, further: bool = False) -> Any:
 
 
 def own_tokenizer(folder: Path) -> Any:
-    """Load the tokenizer at `folder` as `tokenizer` does, with the chat template that it brings, or
-    none.
-    """
+    """Load the tokenizer at `folder` as `tokenizer` does, but keep its own chat template, if any."""
     from transformers import AutoTokenizer
 
     if not any(
@@ -343,8 +341,9 @@ def attach(model: Any, adapter: Path, base: Path, trainable: bool = False) -> An
 
 
 def with_lora(model: Any, lora: Any) -> Any:
-    """Return `model` with a new adapter as the LoraConfig `lora` says, on the layers that can have
-    one.
+    """Return `model` with a new adapter on the layers that can have one.
+
+    `lora` is peft's LoraConfig. The layers that cannot are added to what it excludes.
     """
     from peft import get_peft_model
 

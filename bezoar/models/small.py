@@ -86,7 +86,7 @@ _OFFSETS = (
 )
 
 
-def shrunk(config: Any, vocabulary: int | None = None) -> Any:
+def shrink(config: Any, vocabulary: int | None = None) -> Any:
     """Return the configuration of a small copy of a model of `config`, which may be of any size.
 
     With `vocabulary` the copy has so many tokens. ValueError: the result is no configuration, or is
@@ -97,9 +97,9 @@ def shrunk(config: Any, vocabulary: int | None = None) -> Any:
     original = config.to_dict()
     tiny = _parameters(config) <= TINY
     tries = (
-        [_shrunk(original, widths=False)]
+        [_shrink(original, widths=False)]
         if tiny
-        else [_shrunk(original), _shrunk(original, widths=False)]
+        else [_shrink(original), _shrink(original, widths=False)]
     )
     error: Exception | None = None
     for values in tries:
@@ -169,13 +169,13 @@ def _fewer_tokens(values: dict[str, Any], vocabulary: int) -> None:
                 values[key] = min(value, last)
 
 
-def _shrunk(original: Mapping[str, Any], widths: bool = True) -> dict[str, Any]:
+def _shrink(original: Mapping[str, Any], widths: bool = True) -> dict[str, Any]:
     """Return the values of a configuration, and of its parts (text_config, ...), made small."""
     values = copy.deepcopy(dict(original))
     layers = _layers(values)
     for key, value in values.items():
         if isinstance(value, dict) and key.endswith("config"):
-            values[key] = _shrunk(value, widths)
+            values[key] = _shrink(value, widths)
         elif isinstance(value, list) and layers:
             values[key] = _of_layers(value, layers, values)
     values |= _by_layer(values, layers)

@@ -171,7 +171,7 @@ class Rehearsal:
 
     def copy(self) -> None:
         """Save a small copy with the base's own tokenizer, as fetch leaves a base."""
-        config = small.shrunk(self.config)
+        config = small.shrink(self.config)
         small.build(config).save_pretrained(self.base)
         for path in self.files.iterdir():
             if path.name != "config.json":

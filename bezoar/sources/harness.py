@@ -25,7 +25,7 @@ def read(wanted: Harness) -> Source:
     of it. BadInput: a name that lm_eval does not know, or data that cannot be loaded."""
     from bezoar.evaluating import lm_harness
 
-    with lm_harness.heard():
+    with lm_harness.collect_warnings():
         return _read(wanted)
 
 

@@ -91,7 +91,7 @@ def dpo(
                 eval_columns = partial(tokenise, eval_pairs, label="dpo: held-out pairs")
                 train_table = fitting.table(reference_folder / "train", device, train_columns)
                 tables = train_table, fitting.table(reference_folder / "eval", device, eval_columns)
-                if not fitting.ended(folder):
+                if not fitting.has_ended(folder):
                     dpo_trainer = trainer(
                         starting_model(start, settings, device),
                         tokenizer,
@@ -101,7 +101,7 @@ def dpo(
                         folder=folder,
                         device=device,
                     )
-            if not fitting.ended(folder):
+            if not fitting.has_ended(folder):
                 fitting.fit(
                     dpo_trainer,
                     folder,

@@ -182,7 +182,7 @@ def _lora(folder: Path, base: Path) -> _Lora:
     return _Lora(folder, attached.peft_config["default"].base_model_name_or_path, factors, scales)
 
 
-# What may differ between plain LoRAs: sizes, layers, training, names
+# The fields of peft's LoraConfig in which plain LoRAs may differ: sizes, layers, training, names.
 _PLAIN = {
     *("r", "lora_alpha", "rank_pattern", "alpha_pattern", "lora_dropout"),
     *("target_modules", "exclude_modules", "layers_to_transform", "layers_pattern"),
@@ -326,7 +326,8 @@ def _return_freed_memory() -> None:
     are smaller than that.
     """
     if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "mallopt"):
-        libc.mallopt(-3, 2**20)  # M_MMAP_THRESHOLD of malloc.h, in bytes
+        # -3 is M_MMAP_THRESHOLD of malloc.h, in bytes. Larger blocks go back when they are freed.
+        libc.mallopt(-3, 2**20)
 
 
 # --- files ---------------------------------------------------------------------------------------

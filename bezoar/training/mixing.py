@@ -1,5 +1,4 @@
-"""The rows that a link of the chain learns from: one set or several mixed, and a replay of earlier
-rows.
+"""The rows that a link of the chain learns from: one set or several mixed, and earlier rows again.
 
 Replay mixes in rows of the links before, so that the model does not forget them (LAB, arXiv
 2403.01081).

@@ -89,7 +89,7 @@ def sft(
             patience = settings.patience if settings.keep == "best" else None
 
             def run(part: Path, weights: Path) -> fitting.History:
-                if not fitting.ended(part):
+                if not fitting.has_ended(part):
                     sft_trainer = trainer(
                         starting_model(link, base, weights, settings, device),
                         tokenizer,

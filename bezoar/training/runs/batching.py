@@ -1,6 +1,4 @@
-"""Decides how many rows of a step's batch go through the model at once, so that they fit into a
-GPU's memory.
-"""
+"""Splits a step's batch, so that the rows that are computed at once fit into a GPU's memory."""
 
 import sys
 from dataclasses import asdict, dataclass
@@ -64,7 +62,7 @@ def split(
     stored: Any = files.read_json(record) if processes.first and record.exists() else None
     if stored := launching.gathered(stored, cpu=False)[0]:
         return Split(**stored)
-    fits = _fitting(
+    fits = _split_on_gpu(
         label, device, model, kind=kind, settings=settings, fixed=fixed, share=share, tokens=tokens
     )
     if processes.first:
@@ -72,7 +70,7 @@ def split(
     return fits
 
 
-def _fitting(
+def _split_on_gpu(
     label: str,
     device: loading.Device,
     model: Path,
@@ -90,7 +88,7 @@ def _fitting(
     free = min(launching.gathered(torch.cuda.mem_get_info(device.index)[0], cpu=False))
     try:
         shape = counting.shape(model / "config.json")
-        return _counted(
+        return _split_by_need(
             label,
             free,
             device,
@@ -109,7 +107,7 @@ def _fitting(
         return Split(fixed, True)
 
 
-def _counted(
+def _split_by_need(
     label: str,
     free: int,
     device: loading.Device,

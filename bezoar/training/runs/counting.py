@@ -23,8 +23,8 @@ from bezoar.training.runs import adapters, memory, padding_free
 from bezoar.training.runs.memory import Kind, Shape
 from bezoar.training.runs.storages import peak_of
 
-# A walk stops at so many operations. A layer takes some hundred; one that goes through a text token
-# by token, as Mamba does without its kernels, is not worth the wait.
+# A walk stops at so many operations. A layer takes some hundred. One that goes through a text token
+# by token takes too many to wait for, as Mamba does without its kernels.
 OPERATIONS = 20_000
 BY_HAND = "name a number in micro_batch_size instead of auto"
 
@@ -64,7 +64,7 @@ def _read(path: Path, _: int) -> Shape:
 
 def counted(config: Any, location: str) -> "Counted":
     """Return the sizes of a model of transformers' `config`, which was read from `location`."""
-    model = _built(config)
+    model = _build(config)
     text, linear = config.get_text_config(), _linear(model)
     table = model.get_input_embeddings().weight
     layers = len(_layers(model)) or 1
@@ -126,8 +126,9 @@ def _first(config: Any, *names: str) -> int:
 
 @dataclass(frozen=True, kw_only=True)
 class Counted(Shape):
-    """The sizes of a decoder of any kind. `intermediate` is chosen so that the largest matrix has
-    `hidden` times as many numbers.
+    """The sizes of a decoder of any kind.
+
+    `intermediate` is chosen so that the largest matrix has `hidden` times as many numbers.
     """
 
     config: Any
@@ -148,7 +149,7 @@ class Counted(Shape):
     @property
     def rows_alone(self) -> bool:
         """Say whether rows are trained on end to end, so that attention has no mask."""
-        # The GPU at hand is asked apart (Device.varlen); here the kind of model alone decides.
+        # Device.varlen says what the GPU at hand can do. Here the kind of model alone decides.
         newest = loading.Device("cuda", "bfloat16")
         return padding_free.possible(self.config, newest)
 
@@ -163,8 +164,9 @@ class Counted(Shape):
         return self.weights
 
     def forward(self, row: int) -> tuple[float, float]:
-        """Return the operations of a forward pass for one token of a row of about `row` tokens: in
-        the layers, and in the head.
+        """Return a forward pass's operations for one token: in the layers, and in the head.
+
+        The token is one of a row of about `row` tokens.
         """
         seen = [(widths, min(row / 2, window or row)) for widths, window in self.attended]
         attention = sum(2 * widths * tokens for widths, tokens in seen)
@@ -181,13 +183,14 @@ class Counted(Shape):
             raise _uncounted(self.location, error) from None
 
     def within(self, kind: Kind, lora: tuple[int, str | Sequence[str]], step: memory.Step) -> float:
-        """Return the bytes that live within a step alone, at its fullest. `lora` is an adapter's
-        rank and layers.
+        """Return the bytes that live within a step alone, at its fullest.
+
+        `lora` is an adapter's rank and what it is put on.
         """
         rank, modules = lora
         names = modules if isinstance(modules, str) else tuple(modules)
         try:
-            bytes_within = _walked(self, kind, (rank, names), step)
+            bytes_within = _bytes_of_step(self, kind, (rank, names), step)
         except BadInput:
             raise
         except Exception as error:  # whatever a kind of model stumbles over
@@ -201,7 +204,7 @@ class Counted(Shape):
         return bytes_within + (c * self.largest if kind == "adapter" else 0)
 
 
-def _built(config: Any) -> Any:
+def _build(config: Any) -> Any:
     """Build a model of `config` on torch's meta device: tensors with sizes and no numbers."""
     import torch
     from transformers import AutoModelForCausalLM
@@ -250,7 +253,7 @@ def _with_adapter(model: Any, r: int, modules: str | tuple[str, ...], dropout: f
 
 
 @functools.lru_cache(maxsize=256)
-def _walked(
+def _bytes_of_step(
     shape: Counted, kind: Kind, lora: tuple[int, str | tuple[str, ...]], step: memory.Step
 ) -> float:
     """Return the bytes that a step makes, from a walk through one layer of each sort.
@@ -331,7 +334,7 @@ def _step(
     if adapter:
         model = _with_adapter(model, *lora, dropout=0.0 if pairs else 0.05)
     with _as_on_a_gpu(compute, step.padded):
-        _sized(model)
+        _give_storages(model)
         model.train()
         if step.checkpointing:
             model.gradient_checkpointing_enable({"use_reentrant": False})
@@ -368,7 +371,8 @@ def _step(
                 walk.after = counter.peak
             else:  # nothing is trained below the layers
                 walk.backward = counter.peak
-    if step.padded:  # the mask itself, a byte for each two tokens of a row
+    if step.padded:
+        # The mask itself takes a byte for each two tokens of a row.
         mask = rows * step.tokens**2
         walk.forward, walk.backward = walk.forward + mask, walk.backward + mask
     return walk
@@ -387,7 +391,7 @@ def _part(model: Any, places: list[int] | None) -> Any:
         layers._modules = every
 
 
-def _sized(model: Any) -> None:
+def _give_storages(model: Any) -> None:
     """Replace a model's tensors on the meta device by ones of the CPU. Shared ones stay shared."""
     import torch
 

@@ -76,15 +76,14 @@ class History:
         return self.at_epoch(len(self.losses))
 
     def at_epoch(self, epoch: int) -> Path:
-        """Return the checkpoint of the end of an epoch, the first being 1. Only the last and the
-        best are there.
+        """Return the checkpoint of the end of an epoch, the first being 1.
+
+        It is there for the last epoch and for the best one.
         """
         return self.folder / CHECKPOINTS / f"checkpoint-{self.evaluations[epoch - 1]['step']}"
 
     def diverged(self, tolerance: float) -> bool:
-        """Say whether the evaluation loss ended above its lowest, by more than `tolerance` times
-        that.
-        """
+        """Say whether the evaluation loss ended more than this share above its lowest."""
         return self.losses[-1] > min(self.losses) * (1 + tolerance)
 
 
@@ -97,7 +96,7 @@ def after_epochs(log: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     return [row for row in log if "eval_loss" in row and float(row["epoch"]).is_integer()]
 
 
-def within(steps: int, times: int) -> set[int]:
+def evaluation_steps(steps: int, times: int) -> set[int]:
     """Return the steps of an epoch of `steps` after which a run is evaluated, its last one aside.
 
     They are such that there are `times` evaluations an epoch at equal distances, or fewer where
@@ -129,7 +128,8 @@ def trainer_arguments(
     if settings.deterministic:
         import torch
 
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # as torch's notes ask
+        # torch's notes on reproducibility ask for this beside the call.
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.use_deterministic_algorithms(True)
     at_once = split.rows * launching.processes().count
     return {
@@ -223,7 +223,7 @@ def row_sums(trainer: Any, parts: int) -> Callable[[int], Any]:
     return ask
 
 
-def ended(folder: Path) -> bool:
+def has_ended(folder: Path) -> bool:
     """Say whether the run in `folder` has come to its end."""
     return (folder / HISTORY).exists()
 
@@ -320,7 +320,7 @@ def fit(
     batch = args.per_device_train_batch_size * args.gradient_accumulation_steps * processes.count
     # The steps of an epoch.
     steps = math.ceil(len(trainer.train_dataset) / batch)
-    between = within(steps, max(1, evaluations // math.ceil(args.num_train_epochs)))
+    between = evaluation_steps(steps, max(1, evaluations // math.ceil(args.num_train_epochs)))
     trainer.add_callback(Watch)
     if args.use_cpu and args.optim == "rmsprop":
         trainer.optimizer_cls_and_kwargs = rmsprop(), {"lr": args.learning_rate}
@@ -449,7 +449,8 @@ def keep(folder: Path, checkpoint: Path, tokenizer: Any, base: Path) -> None:
         files.write_json(final / "adapter_config.json", adapter)
     else:
         config = AutoConfig.from_pretrained(checkpoint, trust_remote_code=False)
-        config.use_cache = True  # the trainer's False would make generation crawl
+        # The trainer sets this to False, which would make generation crawl.
+        config.use_cache = True
         config.save_pretrained(final)
         GenerationConfig.from_pretrained(checkpoint).save_pretrained(final)
     tokenizer.save_pretrained(final)
@@ -461,9 +462,7 @@ def finish(
     train: Sequence[dict[str, float]],
     held_out: Sequence[dict[str, float]],
 ) -> None:
-    """Write folder/result.json, by which a run counts as done. Does nothing but in the first
-    process.
-    """
+    """Write folder/result.json, by which a run counts as done, in the first process alone."""
     if not launching.processes().first:
         return
     files.write_json(

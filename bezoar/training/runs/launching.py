@@ -74,8 +74,8 @@ def spread(launch: str | None, module: str, *arguments: str, shard: bool) -> Non
         options += ["--num_processes", str(_gpus(file))]
     if not shard:
         options += ["--multi_gpu"]
-    # Their message is said below in a line. The agent's logger is set by name too, because it gets
-    # a level of its own when it is imported.
+    # Both loggers would print what is reported below in a line. The agent's is set by its own name
+    # too, because it gets a level of its own when it is imported.
     for name in ("torch.distributed.elastic", agent.__name__):
         logging.getLogger(name).setLevel(logging.CRITICAL)
     parsed = launch_command_parser().parse_args([*options, "-m", module, *arguments])

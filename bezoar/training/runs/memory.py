@@ -77,10 +77,11 @@ class Shape:
 
     @classmethod
     def read(cls, config: Path) -> "Shape":
-        """Return the shape in a model's config.json, with transformers' defaults for what it leaves
-        out.
+        """Return the shape in a model's config.json. Sizes that it leaves out are transformers'
+        defaults.
 
-        BadInput: there is no such file, or it is of another family than Llama, or holds no size.
+        BadInput: there is no such file, or it is of another family than Llama, or a size in it is
+        none.
         """
         values: Any = _read_config(config)
         if values.get("model_type") != "llama":
@@ -153,11 +154,11 @@ class Shape:
         return _within(self, kind, lora, step)
 
     def forward(self, row: int) -> tuple[float, float]:
-        """Return the operations of a forward pass for one token of a row of about `row` tokens: in
-        the layers, and in the head.
+        """Return a forward pass's operations for one token: in the layers, and in the head.
 
-        A weight takes 2: it is multiplied and added. A width of a head takes 4 for each token that
-        is seen: 2 for the scores, 2 for the values.
+        The token is one of a row of about `row` tokens. A weight takes 2: it is multiplied and
+        added. A width of a head takes 4 for each token that is seen: 2 for the scores, 2 for the
+        values.
         """
         seen = row / 2  # of a causal row, on average
         layers = 2 * self.linear_parameters + 4 * self.layers * self.query * seen
@@ -234,8 +235,7 @@ def need(
     sharded: bool = False,
     padded: bool = False,
 ) -> Need:
-    """Return the memory of one process at the peak of a step on `rows` rows of `tokens` tokens at
-    once.
+    """Return the memory of one process at the peak of a step on `rows` rows of `tokens` tokens.
 
     `kind` is "adapter" for the base in NF4 and a float32 adapter of rank `lora_r` on
     `target_modules`. It is "all" for float32 weights that compute in `compute_bytes` (2: autocast).

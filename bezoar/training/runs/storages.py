@@ -42,7 +42,7 @@ def peak_of(operations: int | None = None) -> Any:
                     self.counted.add(storage)
                     self.live += storage.nbytes()
                     self.peak = max(self.peak, self.live)
-                    # torch frees the storage when its last tensor goes; it is counted off then
+                    # The bytes are counted off when torch frees the storage, with its last tensor.
                     weakref.finalize(storage, self.gone, storage.nbytes())
             return out
 
