@@ -73,6 +73,7 @@ def spread(launch: str | None, module: str, *arguments: str, shard: bool) -> Non
     if "num_processes" not in yaml.safe_load(file.read_text(encoding="utf-8")):
         options += ["--num_processes", str(_gpus(file))]
     if not shard:
+        # This takes precedence over FSDP in the file, and means DDP.
         options += ["--multi_gpu"]
     # Both loggers would print what is reported below in a line. The agent's is set by its own name
     # too, because it gets a level of its own when it is imported.
