@@ -219,7 +219,7 @@ def tokenizer(folder: Path, further: bool = False) -> Any:
 
 
 def own_tokenizer(folder: Path) -> Any:
-    """Load the tokenizer at `folder` as `tokenizer` does, but with its own chat template, if any."""
+    """Load the tokenizer at `folder` as `tokenizer` does, with its own chat template, if any."""
     from transformers import AutoTokenizer
 
     if not any(
