@@ -47,7 +47,7 @@ def in_batches(
     """When each answer was there, and what it is: batch after batch, by `generate`."""
     import torch
 
-    began, ends = time.process_time(), generation.ends(model, tokenizer)
+    began, ends = time.process_time(), generation.end_tokens(model, tokenizer)
     said: dict[str, tuple[float, str]] = {}
     waiting = sorted(texts, key=len)
     for at in range(0, len(waiting), size):

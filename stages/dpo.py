@@ -26,7 +26,7 @@ def main(name: str) -> None:
         Path("models", settings.aligned[name].start),
         pairs("data/fetch/hh_rlhf/train.jsonl"),
         pairs("data/fetch/hh_rlhf/test.jsonl"),
-        how=settings.dpo,
+        settings=settings.dpo,
         out=Path("models/dpo", name),
     )
     if run:

@@ -27,7 +27,7 @@ def main(name: str) -> None:
         link,
         rows(f"data/mix/{name}/train.jsonl"),
         rows(f"data/mix/{name}/eval.jsonl"),
-        how=settings.sft,
+        settings=settings.sft,
         amount=settings.sft.links[name],
         models=Path("models"),
     )

@@ -19,7 +19,7 @@ from bezoar import arithmetic
 # A stage that runs in this process sets nothing: its libraries are loaded already, and a process
 # that a later test starts would compute in another way than this one.
 SETTLE = arithmetic.settle
-arithmetic.settle = lambda wanted: None
+arithmetic.settle = lambda instructions: None
 
 ROOT = Path(__file__).parent.parent
 DATA = Path(os.environ.get("BEZOAR_DATA", ROOT.parent / "shared" / "data"))

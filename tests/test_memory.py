@@ -13,7 +13,7 @@ from bezoar import params
 from bezoar.rows.files import BadInput
 from bezoar.training.runs import counting, memory
 from bezoar.training.runs.memory import Shape
-from bezoar.training.runs.storages import held, peak_of
+from bezoar.training.runs.storages import peak_of, storage_bytes
 
 GIB = 2**30
 OPENLLAMA_3B = Shape(3200, 8640, 26, 32, 32, 100, 32_000, 2048, tied=False)
@@ -305,9 +305,9 @@ def measured(
     states = [m.weight.quant_state for m in model.modules() if hasattr(m, "quant_state")]
     scales = [t for s in states for t in (s.absmax, s.state2.absmax)]
     return memory.Need(
-        weights=held([*model.parameters(), *scales]),
-        gradients=held(p.grad for p in trained),
-        optimizer=held(
+        weights=storage_bytes([*model.parameters(), *scales]),
+        gradients=storage_bytes(p.grad for p in trained),
+        optimizer=storage_bytes(
             t for s in optimizer.state.values() for t in s.values() if torch.is_tensor(t)
         ),
         activations=max(forward_and_backward.peak, update.peak),

@@ -175,11 +175,11 @@ class Client(client.Client):
     def _document(self, ended: generation.Ended) -> tuple[Call, dict[str, Any]]:
         """The reply as a server would send it."""
         call, body, tokens = self._answering.pop(ended.name)
-        text = ended.said.text
+        text = ended.continuation.text
         choice = {"text": text} if "prompt" in body else {"message": {"content": text}}
         return call, {
             "model": body["model"],
-            "choices": [{**choice, "finish_reason": ended.said.finish}],
+            "choices": [{**choice, "finish_reason": ended.continuation.finish}],
             "usage": {"prompt_tokens": tokens, "completion_tokens": ended.tokens},
         }
 

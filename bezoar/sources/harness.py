@@ -28,7 +28,7 @@ def read(settings: Harness) -> Source:
     """
     from bezoar.evaluating import lm_harness
 
-    with lm_harness.heard():
+    with lm_harness.collect_warnings():
         return _read(settings)
 
 

@@ -87,7 +87,7 @@ class Session:
         import torch
         from transformers import GenerationConfig
 
-        stops = generation.ends(self.model, self.tokenizer)
+        stops = generation.end_tokens(self.model, self.tokenizer)
         sampled = {"temperature": self.temperature, "top_k": 0, "top_p": 1.0}
         how = GenerationConfig(
             max_new_tokens=min(self.tokens, self.positions - len(ids)),
