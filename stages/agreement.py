@@ -16,8 +16,8 @@ metrics metrics/agreement/agreement.json: A_B_s1_turn_1 and so on, of our judge'
 
 from bezoar import params, preflight, work
 from bezoar.judging import agreement, study, verdicts
-from bezoar.llm import budget
-from bezoar.params import Params, arguments
+from bezoar.llm.asker import Asker
+from bezoar.params import arguments
 from bezoar.rows.files import read_jsonl, write_json, write_jsonl
 from bezoar.rows.records import Answers, Grade, Question, Vote
 
@@ -39,7 +39,8 @@ def main() -> None:
     puts, unanswered = agreement.puts(records, answers, p.agreement.limit)
     if puts:
         preflight.stage("agreement")
-    judged = study.judge(p, questions, puts)
+    asker = Asker(p, "agreement", "", p.llm.grader)
+    judged = study.judge(asker, p, questions, puts)
     description = agreement.describe(others, judged.votes, records)
     votes = agreement.votes_on([*others, *judged.votes], records)
     rows = agreement.table(votes, p.agreement.seed)
@@ -57,20 +58,17 @@ def main() -> None:
         **verdicts.reference_metrics(judged.verdicts),
     }
     write_json("metrics/agreement/agreement.json", agreement.flat_metrics(rows) | counts)
-    keep(p, judged)
+    keep(asker, judged)
 
 
-def keep(p: Params, judged: study.Judged) -> None:
+def keep(asker: Asker, judged: study.Judged) -> None:
     """Write our judge's replies, then stop if they cannot be read."""
     write_jsonl("data/agreement/comparisons.jsonl", judged.comparisons)
     write_jsonl("data/agreement/grades.jsonl", judged.grades)
-    write_jsonl("data/agreement/replies.jsonl", judged.exchanges)
-    write_jsonl("data/agreement/failures.jsonl", judged.failures)
-    spent = budget.spending(p.llm.grader, judged.exchanges)
-    write_json("metrics/agreement/spending.json", spent.model_dump())
-    prefix = f"agreement, {p.llm.grader.model}"
+    spent = asker.write(judged.run)
+    prefix = f"agreement, {spent.model}"
     statuses = [verdict.status for verdict in judged.verdicts]
-    verdicts.check_read(prefix, statuses, judged.exchanges, judged.read)
+    verdicts.check_read(prefix, statuses, judged.run.exchanges, judged.read)
     verdicts.tell_unreferenced(prefix, judged.verdicts)
 
 

@@ -17,12 +17,11 @@ from collections.abc import Sequence
 
 from bezoar import llm, params, preflight, work
 from bezoar.judging import known, pairwise, verdicts
-from bezoar.llm import budget
+from bezoar.llm.asker import Asker
 from bezoar.params import Params
 from bezoar.params.arguments import label
 from bezoar.rows.files import read_jsonl, write_json, write_jsonl
 from bezoar.rows.records import Answers, Ask, Comparison, Question
-from bezoar.work import progress
 
 
 def main(name: str) -> None:
@@ -34,11 +33,11 @@ def main(name: str) -> None:
         for side in (sides.model, sides.baseline)
     )
     pairs = pairwise.pairs(model, baseline, p.mt_compare.limit)
+    asker = Asker(p, "mt_compare", name, p.llm.grader)
     if not pairs:
-        keep(name, p, [], llm.Run([], [], []), known.check("dolly", None))
+        keep(asker, p, [], llm.Run([], [], []), known.check("dolly", None))
         return
     preflight.stage("mt_compare", name)
-    ask = llm.connect(p.llm.grader, p, "mt_compare", name)
     check = known.check("dolly", p.known)
     mt_bench = list(read_jsonl("data/fetch/mt_bench/questions.jsonl", Question))
     with_reference = verdicts.referenced_ids(mt_bench, p.mt_grade.references)
@@ -48,17 +47,12 @@ def main(name: str) -> None:
         return pairwise.comparer(questions, with_reference, ask)(pair)
 
     for compared in check.rounds(pairs):
-        jobs = [*check.pairs, *compared]
-        with progress.bar(f"mt_compare {name}", len(jobs)) as advance:
-            run = llm.each(
-                compare, jobs, ask, p.llm.grader, where=f"mt_compare@{name}",
-                name=known.pair_job_name, advance=advance,
-            )  # fmt: skip
-        keep(name, p, compared, run, check)
+        run = asker.run(compare, [*check.pairs, *compared], known.pair_job_name)
+        keep(asker, p, compared, run, check)
 
 
 def keep(
-    name: str,
+    asker: Asker,
     p: Params,
     pairs: Sequence[pairwise.Pair],
     run: llm.Run[pairwise.Pair, list[Comparison]],
@@ -67,17 +61,14 @@ def keep(
     """Write the grader's verdicts, then stop if it can be neither read nor trusted."""
     of_rows, comparisons = known.separate(run.done)
     trust = check.of_comparisons(of_rows)
-    write_jsonl(f"data/mt_compare/{name}/comparisons.jsonl", comparisons)
-    write_jsonl(f"data/mt_compare/{name}/votes.jsonl", pairwise.votes(comparisons))
-    write_jsonl(f"data/mt_compare/{name}/replies.jsonl", run.exchanges)
-    write_jsonl(f"data/mt_compare/{name}/failures.jsonl", run.failures)
+    asker.write(run)
+    write_jsonl(f"data/mt_compare/{asker.instance}/comparisons.jsonl", comparisons)
+    write_jsonl(f"data/mt_compare/{asker.instance}/votes.jsonl", pairwise.votes(comparisons))
     measured = pairwise.measure(comparisons, pairs, p.mt_compare.seed)
     measured["read"] = verdicts.share_read([c.status for c in comparisons])
     measured["retried"] = verdicts.retries(known.without_known(run.exchanges), verdicts.choice)
-    write_json(f"metrics/mt_compare/{name}.json", measured | trust)
-    spent = budget.spending(p.llm.grader, run.exchanges)
-    write_json(f"metrics/mt_compare/{name}_spending.json", spent.model_dump())
-    prefix = f"mt_compare@{name}, {p.llm.grader.model}"
+    write_json(f"metrics/mt_compare/{asker.instance}.json", measured | trust)
+    prefix = f"{asker.label}, {p.llm.grader.model}"
     statuses = [c.status for c in comparisons or of_rows]
     verdicts.check_read(prefix, statuses, run.exchanges, verdicts.choice)
     verdicts.tell_unreferenced(prefix, comparisons)

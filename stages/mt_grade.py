@@ -16,11 +16,10 @@ from collections.abc import Sequence
 
 from bezoar import llm, params, preflight, work
 from bezoar.judging import known, verdicts
-from bezoar.llm import budget
+from bezoar.llm.asker import Asker
 from bezoar.params import Params, arguments
 from bezoar.rows.files import BadInput, read_jsonl, write_json, write_jsonl
 from bezoar.rows.records import Answers, Ask, Grade, Question
-from bezoar.work import progress
 
 
 def main(name: str) -> None:
@@ -33,7 +32,7 @@ def main(name: str) -> None:
     answers = list(read_jsonl(source, Answers))
     if not answers:
         raise BadInput(f"{source}: holds no answers; mt_answer@{name} writes them")
-    ask = llm.connect(p.llm.grader, p, "mt_grade", name)
+    asker = Asker(p, "mt_grade", name, p.llm.grader)
     check = known.check("dolly", p.known)
     questions = {question.question_id: question for question in mt_bench} | check.questions
 
@@ -41,17 +40,12 @@ def main(name: str) -> None:
         return verdicts.grader(questions, with_reference, ask)(row)
 
     for graded in check.rounds(answers):
-        jobs = [*check.answers, *graded]
-        with progress.bar(f"mt_grade {name}", len(jobs)) as advance:
-            run = llm.each(
-                grade, jobs, ask, p.llm.grader, where=f"mt_grade@{name}",
-                name=known.job_name, advance=advance,
-            )  # fmt: skip
-        keep(name, p, graded, run, check)
+        run = asker.run(grade, [*check.answers, *graded], known.job_name)
+        keep(asker, p, graded, run, check)
 
 
 def keep(
-    name: str,
+    asker: Asker,
     p: Params,
     answers: Sequence[Answers],
     run: llm.Run[Answers, list[Grade]],
@@ -60,15 +54,12 @@ def keep(
     """Write the grader's grades, then stop if it can be neither read nor trusted."""
     of_rows, grades = known.separate(run.done)
     trust = check.of_grades(of_rows)
-    write_jsonl(f"data/mt_grade/{name}/grades.jsonl", grades)
-    write_jsonl(f"data/mt_grade/{name}/replies.jsonl", run.exchanges)
-    write_jsonl(f"data/mt_grade/{name}/failures.jsonl", run.failures)
+    asker.write(run)
+    write_jsonl(f"data/mt_grade/{asker.instance}/grades.jsonl", grades)
     measured = verdicts.measure(grades, len(answers), p.mt_grade.seed)
     measured["retried"] = verdicts.retries(known.without_known(run.exchanges), verdicts.rating)
-    write_json(f"metrics/mt_grade/{name}.json", measured | trust)
-    spent = budget.spending(p.llm.grader, run.exchanges)
-    write_json(f"metrics/mt_grade/{name}_spending.json", spent.model_dump())
-    prefix = f"mt_grade@{name}, {p.llm.grader.model}"
+    write_json(f"metrics/mt_grade/{asker.instance}.json", measured | trust)
+    prefix = f"{asker.label}, {p.llm.grader.model}"
     verdicts.check_read(
         prefix, [g.status for g in grades or of_rows], run.exchanges, verdicts.rating
     )

@@ -6,13 +6,12 @@ abstains on a row where it states no verdict, or where its request failed for go
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from itertools import combinations
-from math import fsum
 from typing import Any, Literal
 
 from bezoar.judging import agreement, verdicts
 from bezoar.llm import Run
 from bezoar.reading import unread
-from bezoar.rows.records import UNSAID, Failure, Sample, Spending, Verdict
+from bezoar.rows.records import UNSAID, Sample, Spending, Verdict
 
 DECIDED = ("accepted", "rejected")
 
@@ -77,16 +76,6 @@ def by_id(run: Judged, judge: str) -> dict[str, Verdict]:
     verdict_of = {sample.id: verdict for sample, verdict in run.done}
     return verdict_of | {
         f.job: verdicts.failed_verdict(f.job, f.reason, judge) for f in run.failures
-    }
-
-
-def failures(runs: Mapping[str, Judged]) -> dict[str, list[Failure]]:
-    """Return the final failures of each member. In a panel each failure names its member."""
-    if len(runs) == 1:
-        return {member: run.failures for member, run in runs.items()}
-    return {
-        member: [f.model_copy(update={"reason": f"{member}: {f.reason}"}) for f in run.failures]
-        for member, run in runs.items()
     }
 
 
@@ -155,14 +144,3 @@ def _pair(a: Sequence[Verdict], b: Sequence[Verdict]) -> dict[str, int | float |
         "kappa": agreement.kappa(left, right),
         "n": len(decided),
     }
-
-
-def total(spent: Sequence[Spending]) -> Spending:
-    """Return the spending of all members together."""
-    return Spending(
-        model=", ".join(paid.model for paid in spent),
-        calls=sum(paid.calls for paid in spent),
-        tokens_in=sum(paid.tokens_in for paid in spent),
-        tokens_out=sum(paid.tokens_out for paid in spent),
-        usd=round(fsum(paid.usd for paid in spent), 9),
-    )
