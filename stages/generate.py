@@ -40,8 +40,14 @@ def main(name: str) -> None:
 
     stage = f"generate@{name}"
     with progress.bar(f"generate {name}", len(jobs)) as advance:
-        run = llm.each(
-            attempt, jobs, ask, p.llm.teacher, where=stage, name=lambda job: job.id, advance=advance
+        run = llm.run_jobs(
+            attempt,
+            jobs,
+            ask,
+            p.llm.teacher,
+            prefix=stage,
+            name=lambda job: job.id,
+            advance=advance,
         )
     done = [outcome for _, outcome in run.done]
     samples = [sample for outcome in done for sample in outcome.samples]

@@ -52,9 +52,9 @@ def ask_all(name: str, p: Params, samples: Sequence[Sample], asks: Sequence[Ask]
     with progress.bar(f"judge {name}", len(samples) * len(judges)) as advance:
         # one after the other: side by side they would pass a cap by what each has under way
         return {
-            member.model: llm.each(
+            member.model: llm.run_jobs(
                 judge, samples, ask, member,
-                where=f"judge@{name}" + f", {member.model}" * (len(judges) > 1),
+                prefix=f"judge@{name}" + f", {member.model}" * (len(judges) > 1),
                 name=lambda sample: sample.id, advance=advance,
             )
             for member, ask in zip(judges, asks, strict=True)

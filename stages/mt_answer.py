@@ -32,7 +32,7 @@ def main(name: str) -> None:
     questions = evaluation.some(questions, p.mt_answer.limit)
     checkpoint = p.checkpoints[name]
     folder, out = Path("models", checkpoint.model), Path("data/mt_answer", name)
-    if endpoint := llm.served(folder):
+    if endpoint := llm.endpoint_of(folder):
         answers, tokens = ask(name, endpoint, questions, p, out)
     else:
         preflight.stage("mt_answer", name)
@@ -63,8 +63,8 @@ def ask(
         return evaluation.interview(question, name, ask)
 
     with progress.bar(f"mt_answer {name}", len(questions)) as advance:
-        run = llm.each(
-            answer, questions, model, endpoint, where=f"mt_answer@{name}",
+        run = llm.run_jobs(
+            answer, questions, model, endpoint, prefix=f"mt_answer@{name}",
             name=lambda question: str(question.question_id), advance=advance,
         )  # fmt: skip
     files.write_jsonl(out / "replies.jsonl", run.exchanges)

@@ -50,8 +50,8 @@ def main(name: str) -> None:
     for compared in check.rounds(pairs):
         jobs = [*check.pairs, *compared]
         with progress.bar(f"mt_compare {name}", len(jobs)) as advance:
-            run = llm.each(
-                compare, jobs, ask, p.llm.grader, where=f"mt_compare@{name}",
+            run = llm.run_jobs(
+                compare, jobs, ask, p.llm.grader, prefix=f"mt_compare@{name}",
                 name=known.pair_name, advance=advance,
             )  # fmt: skip
         keep(name, p, compared, run, check)

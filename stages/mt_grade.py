@@ -43,8 +43,8 @@ def main(name: str) -> None:
     for graded in check.rounds(answers):
         jobs = [*check.answers, *graded]
         with progress.bar(f"mt_grade {name}", len(jobs)) as advance:
-            run = llm.each(
-                grade, jobs, ask, p.llm.grader, where=f"mt_grade@{name}",
+            run = llm.run_jobs(
+                grade, jobs, ask, p.llm.grader, prefix=f"mt_grade@{name}",
                 name=known.name, advance=advance,
             )  # fmt: skip
         keep(name, p, graded, run, check)

@@ -82,8 +82,8 @@ def _run(
         return llm.Run([], [], [])
     ask = llm.connect(p.llm.grader, p, "agreement")
     with progress.bar("agreement", len(jobs)) as advance:
-        return llm.each(
-            do, jobs, ask, p.llm.grader, where="agreement", name=name, advance=advance
+        return llm.run_jobs(
+            do, jobs, ask, p.llm.grader, prefix="agreement", name=name, advance=advance
         )  # fmt: skip
 
 

@@ -3,7 +3,7 @@
 A stage:
 
     ask = llm.connect(params.llm.teacher, params, "generate", scheme)
-    run = llm.each(work, jobs, ask, params.llm.teacher, where="generate", name=lambda job: job.id)
+    run = llm.run_jobs(work, jobs, ask, params.llm.teacher, prefix="generate", name=str)
 """
 
 import sys
@@ -12,22 +12,22 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from bezoar.llm.run import Run, each
+from bezoar.llm.run import Run, run_jobs
 from bezoar.params import Anthropic, Embedded, Endpoint, InProcess, Params
 from bezoar.rows.files import read_json
 from bezoar.rows.records import Ask
 
-__all__ = ["ENDPOINT", "Run", "connect", "each", "served"]
+__all__ = ["ENDPOINT", "Run", "connect", "endpoint_of", "run_jobs"]
 
 ENDPOINT = "endpoint.json"  # in the folder of a model that is served elsewhere
 
 
-def served(folder: Path) -> Endpoint | None:
+def endpoint_of(folder: Path) -> Endpoint | None:
     """The endpoint that the model at `folder` is served by; None where its weights lie there."""
     if not (folder / ENDPOINT).exists():
         return None
-    found: Endpoint = TypeAdapter(Endpoint).validate_python(read_json(folder / ENDPOINT))
-    return found
+    endpoint: Endpoint = TypeAdapter(Endpoint).validate_python(read_json(folder / ENDPOINT))
+    return endpoint
 
 
 def connect(
@@ -65,7 +65,7 @@ def connect(
         if isinstance(endpoint, Anthropic)
         else openai.Wire(endpoint, secret, schema)
     )
-    if endpoint.mode == "live" and (left := batch.left(wire)):
+    if endpoint.mode == "live" and (left := batch.count_unread(wire)):
         print(
             f"warning: llm: {endpoint.model}: {left} requests are in a batch of another run; where "
             "that has ended mode: live pays them again, and mode: batch takes them up",

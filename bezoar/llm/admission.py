@@ -149,8 +149,8 @@ class Admission:
         if self.rate is not None:
             self.rate *= 1 + GROWTH * max(0.0, now - self._grown)
             self._grown = max(now, self._grown)
-        known = [rate for rate in (self.rate, self._per_second) if rate is not None]
-        return min(known) if known else None
+        limits = [rate for rate in (self.rate, self._per_second) if rate is not None]
+        return min(limits) if limits else None
 
     def _learn(self, now: float) -> None:
         self._refused = False

@@ -3,7 +3,16 @@
 from collections.abc import Sequence
 from typing import Any
 
-from bezoar.llm.wire import Doubt, Finish, Parsed, Unusable, count, ending, first, varied
+from bezoar.llm.wire import (
+    Doubt,
+    Finish,
+    Parsed,
+    Unusable,
+    count,
+    read_finish,
+    sample_params,
+    value_at,
+)
 from bezoar.params import Anthropic
 from bezoar.rows.records import Message
 
@@ -36,21 +45,21 @@ class Wire:
     def body(self, messages: Sequence[Message], sample: int = 0) -> dict[str, Any]:
         """The turns, and the system messages as one."""
         endpoint = self._endpoint
-        static = {"model": endpoint.model, **varied(endpoint.params, endpoint.again, sample)}
+        static = {"model": endpoint.model, **sample_params(endpoint.params, endpoint.again, sample)}
         turns = [{"role": m.role, "content": m.content} for m in messages if m.role != "system"]
         system = "\n\n".join(m.content for m in messages if m.role == "system")
         return {**static, "messages": turns, **({"system": system} if system else {})}
 
     def parse(self, document: Any) -> Parsed:
         """All text blocks; the thinking that may come before them is not text."""
-        content = first(document, "content")
-        if first(document, "type") != "message" or not isinstance(content, list):
+        content = value_at(document, "content")
+        if value_at(document, "type") != "message" or not isinstance(content, list):
             raise Unusable("a reply without content")
-        texts = [first(b, "text") for b in content if first(b, "type") == "text"]
+        texts = [value_at(b, "text") for b in content if value_at(b, "type") == "text"]
         if not all(isinstance(text, str) for text in texts):
             raise Unusable("a text block without a text")
-        finish = ending(FINISH, "stop_reason", first(document, "stop_reason"))
-        thinking = [first(b, "thinking") for b in content if first(b, "type") == "thinking"]
+        finish = read_finish(FINISH, "stop_reason", value_at(document, "stop_reason"))
+        thinking = [value_at(b, "thinking") for b in content if value_at(b, "type") == "thinking"]
         cached = count(document, "usage", "cache_read_input_tokens") or 0
         written = count(document, "usage", "cache_creation_input_tokens") or 0
         plain = count(document, "usage", "input_tokens")
@@ -62,7 +71,7 @@ class Wire:
             tokens_in=None if plain is None else plain + written + cached,
             tokens_cached=cached,
             tokens_out=count(document, "usage", "output_tokens"),
-            model=str(first(document, "model") or self._endpoint.model),
+            model=str(value_at(document, "model") or self._endpoint.model),
         )
 
     def hopeless(self, document: Any) -> bool:

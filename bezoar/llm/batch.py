@@ -27,7 +27,7 @@ from bezoar.llm import client
 from bezoar.llm.budget import Purse
 from bezoar.llm.client import Call, Stopped
 from bezoar.llm.ledger import Bill, Ledger
-from bezoar.llm.wire import Unusable, Wire, filtered, first, no_room, problem
+from bezoar.llm.wire import Unusable, Wire, is_filtered, no_room, problem, value_at
 from bezoar.params import Anthropic, OpenAI
 from bezoar.rows import files
 from bezoar.rows.files import BadInput
@@ -193,7 +193,7 @@ class Client(client.Client):
         if not self._waiting or (self._expecting() and not self._full()):
             return  # what is under way comes back here
         try:
-            with self.purse.claims.held():
+            with self.purse.claims.locked():
                 calls = self._gather()
         except (OSError, BadInput) as error:
             self._unwritable(error)
@@ -311,11 +311,11 @@ class Client(client.Client):
 
     async def _follow(self, path: Path, journal: Journal) -> None:
         """See a batch through to its end, whoever opened it."""
-        batch = journal.id or await self._found(path, journal)
-        ended = await self._ended(batch) if batch else Ended({})
+        batch = journal.id or await self._find_batch(path, journal)
+        ended = await self._await_end(batch) if batch else Ended({})
         self._conclude(path, journal.model_copy(update={"id": batch}), ended)
 
-    async def _found(self, path: Path, journal: Journal) -> str | None:
+    async def _find_batch(self, path: Path, journal: Journal) -> str | None:
         """The batch of a journal without an id, None when it was never opened."""
         try:
             batch = await self.dialect.find(path.stem, journal)
@@ -327,7 +327,7 @@ class Client(client.Client):
             files.write_json(path, journal.model_copy(update={"id": batch}).model_dump())
         return batch
 
-    async def _ended(self, batch: str) -> Ended:
+    async def _await_end(self, batch: str) -> Ended:
         """How a batch ended; without results where the provider says twice that it does not know
         it, though it may bill it."""
         gone = 0
@@ -348,7 +348,7 @@ class Client(client.Client):
         """Keep what was answered, see to the rest, forget the journal. Nobody else looks at claims
         and journal between."""
         self._pending -= set(journal.keys)
-        with self.purse.claims.held():
+        with self.purse.claims.locked():
             left = [key for key in journal.keys if not self._join(key, ended, journal)]
             path.unlink(missing_ok=True)
         calls = [call for key in left if (call := self._parked.pop(key, None))]
@@ -397,17 +397,17 @@ class Client(client.Client):
     def _join(self, key: str, ended: Ended, journal: Journal) -> bool:
         """Whether that settles a request: answered, or refused for good."""
         call = self._parked.get(key)
-        wanted = call or Call(key, b"", lambda answer: None)
-        wanted.claimed = True
-        wanted.attempts += journal.id is not None
+        request = call or Call(key, b"", lambda answer: None)
+        request.claimed = True
+        request.attempts += journal.id is not None
         result = ended.results.get(key)
         if (value := self.ledger.get(key)) is not None:
             self._parked.pop(key, None)
-            self._finish(wanted, client.remembered(key, value))
+            self._finish(request, client.from_ledger(key, value))
         elif result and result.refused:
             self._parked.pop(key, None)
-            self._refuse(wanted, result.reason)
-        elif not self._answer(wanted, ended, journal):
+            self._refuse(request, result.reason)
+        elif not self._answer(request, ended, journal):
             if call is None:
                 self.purse.release(key)
             else:
@@ -418,9 +418,9 @@ class Client(client.Client):
     def _refuse(self, call: Call, reason: str) -> None:
         """As live: what does not fit is no failure, and a filter's refusal is an answer."""
         if no_room(400, reason):
-            self._finish(call, client.absent("too_long", self.endpoint.model))
-        elif filtered(400, reason):
-            refused = client.absent("refused", self.endpoint.model)
+            self._finish(call, client.empty_reply("too_long", self.endpoint.model))
+        elif is_filtered(400, reason):
+            refused = client.empty_reply("refused", self.endpoint.model)
             self._keep(call, refused.model_copy(update={"key": call.key}))
         else:
             self._fail(call, 400, f"refused in a batch: {reason}")
@@ -505,10 +505,10 @@ def _is_object(raw: bytes) -> bool:
         return False
 
 
-def left(wire: Wire) -> int:
+def count_unread(wire: Wire) -> int:
     """How many requests to this address are in batches that were opened and not read yet."""
     journals = map(_journal, sorted((work.home() / "batches").glob("*.json")))
-    return sum(len(each.keys) for each in journals if each and each.url == wire.url)
+    return sum(len(journal.keys) for journal in journals if journal and journal.url == wire.url)
 
 
 def _journal(path: Path) -> Journal | None:
@@ -570,37 +570,40 @@ class OpenAIBatches:
     async def find(self, name: str, journal: Journal | None) -> str | None:
         """The newest batch that carries this name."""
         async for batch in _pages(self.client, "/batches"):
-            if first(batch, "metadata", "bezoar") == name and batch["id"] not in self.client.over:
+            if (
+                value_at(batch, "metadata", "bezoar") == name
+                and batch["id"] not in self.client.over
+            ):
                 return str(batch["id"])
         return None
 
     async def look(self, batch: str) -> Ended | None:
         """Both files, whatever way the batch ended."""
-        shown = await self.client.document("GET", f"/batches/{batch}")
-        status = shown.get("status")
+        state = await self.client.document("GET", f"/batches/{batch}")
+        status = state.get("status")
         if status not in ("completed", "failed", "expired", "cancelled"):
             return None
         results = {}
         for kind in ("output_file_id", "error_file_id"):
-            if shown.get(kind):
-                content = await self.client.call("GET", f"/files/{shown[kind]}/content")
+            if state.get(kind):
+                content = await self.client.call("GET", f"/files/{state[kind]}/content")
                 for row in _rows(content):
                     results[row["custom_id"]] = self._result(row)
-        words = "" if status in ("completed", "expired") else _failure(shown)
+        words = "" if status in ("completed", "expired") else _failure(state)
         if status == "expired":
             return Ended(results, missing="expired")
         return Ended(results, words, bool(TOO_LARGE.search(words)), billed=not words)
 
     def _result(self, row: dict[str, Any]) -> Result:
-        status, body = first(row, "response", "status_code"), first(row, "response", "body")
+        status, body = value_at(row, "response", "status_code"), value_at(row, "response", "body")
         if status == 200:
             if (error := problem(body)) is None:
                 return Result(body, "", False)
             status, body = error.status, {"error": {"message": error.words}}
-        said = first(body, "error", "message") or first(row, "error", "message")
+        words = value_at(body, "error", "message") or value_at(row, "error", "message")
         refused = isinstance(status, int) and 400 <= status < 500 and status not in (408, 409, 429)
-        code = f"HTTP {status}" if status else first(row, "error", "code")
-        return Result(None, ": ".join(str(word) for word in (code, said) if word), refused)
+        code = f"HTTP {status}" if status else value_at(row, "error", "code")
+        return Result(None, ": ".join(str(word) for word in (code, words) if word), refused)
 
 
 class AnthropicBatches:
@@ -635,34 +638,34 @@ class AnthropicBatches:
 
     async def look(self, batch: str) -> Ended | None:
         """The results, one line each."""
-        shown = await self.client.document("GET", f"/v1/messages/batches/{batch}")
-        if shown.get("processing_status") != "ended":
+        state = await self.client.document("GET", f"/v1/messages/batches/{batch}")
+        if state.get("processing_status") != "ended":
             return None
         # the address in results_url, without following it to another host with the key
         content = await self.client.call("GET", f"/v1/messages/batches/{batch}/results")
         rows = list(_rows(content))
         results = {row["custom_id"]: self._result(row.get("result")) for row in rows}
-        cancelled = any(first(row, "result", "type") == "canceled" for row in rows)
+        cancelled = any(value_at(row, "result", "type") == "canceled" for row in rows)
         return Ended(results, "it was cancelled" if cancelled else "", billed=not cancelled)
 
     def _result(self, result: Any) -> Result:
-        if first(result, "type") == "succeeded":
-            return Result(first(result, "message"), "", False)
-        kind = first(result, "error", "error", "type") or first(result, "error", "type")
-        said = first(result, "error", "error", "message")
-        words = ": ".join(str(word) for word in (first(result, "type"), said or kind) if word)
+        if value_at(result, "type") == "succeeded":
+            return Result(value_at(result, "message"), "", False)
+        kind = value_at(result, "error", "error", "type") or value_at(result, "error", "type")
+        message = value_at(result, "error", "error", "message")
+        words = ": ".join(str(word) for word in (value_at(result, "type"), message or kind) if word)
         return Result(None, words, kind == "invalid_request_error")
 
 
-def _failure(shown: dict[str, Any]) -> str:
+def _failure(state: dict[str, Any]) -> str:
     """Why OpenAI's batch came to nothing, in its words."""
-    errors = first(shown, "errors", "data") or []
+    errors = value_at(state, "errors", "data") or []
     words = [
         " ".join(str(error[part]) for part in ("code", "message", "line") if error.get(part))
         for error in errors[:3]
         if isinstance(error, dict)
     ]
-    return f"{shown['status']}: {'; '.join(words) or 'the provider does not say why'}"
+    return f"{state['status']}: {'; '.join(words) or 'the provider does not say why'}"
 
 
 async def _open_once(
@@ -680,8 +683,8 @@ async def _open_once(
         try:
             return str((await dialect.client.document("POST", path, body))["id"])
         except Unsure as error:
-            if found := await dialect.find(name, journal):
-                return found
+            if batch := await dialect.find(name, journal):
+                return batch
             if time.monotonic() - began > dialect.client.endpoint.patience:
                 raise Stopped(f"mode: batch: POST {path}: {error}; set mode: live") from None
             await asyncio.sleep(client.backoff(attempt))

@@ -68,7 +68,7 @@ class Purse:
     def take(self, key: str, usd: float, batch: bool = False) -> Taken:
         """Claim a request that costs `usd` at most, right before it is sent. OSError when the
         ledger's folder cannot be written, BadInput when a loss cannot: nothing may be sent then."""
-        with self.claims.held():
+        with self.claims.locked():
             if self.claims.holder(key):
                 return "elsewhere"
             # who had it may have bought it, and in a capped run what others bought counts
@@ -84,7 +84,7 @@ class Purse:
     def adopt(self, keys: list[str], usd: float) -> bool:
         """Claim the requests of a batch that a dead process opened, `usd` for all of them; False
         where another process has done so. Errors as with `take`."""
-        with self.claims.held():
+        with self.claims.locked():
             if any(self.claims.holder(key) or self.claims.mine(key) for key in keys):
                 return False
             self.claims.refresh()

@@ -66,23 +66,23 @@ class Claims:
         self._at = 0  # bytes of the file that are known
         self._limit = LIMIT
         self._torn = False
-        self._held = False
+        self._inside = False
         self._living: set[str] = set()  # owners seen alive since `held` began
         self._taken: list[str] = []  # keys claimed since then
         _ALL.add(self)
 
     @contextmanager
-    def held(self) -> Iterator[None]:
+    def locked(self) -> Iterator[None]:
         """Alone among all processes, with all that they have written read; what is claimed in here
         is written at the end. Blocks inside blocks are one."""
-        if self._held:
+        if self._inside:
             yield
             return
         if self._lock < 0:
             self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
             self._lock = os.open(self._folder / "lock", os.O_RDWR | os.O_CREAT, 0o600)
         _acquire(self._lock)
-        self._held = True
+        self._inside = True
         self._living, self._taken = {self.name}, []
         try:
             if self._own < 0:
@@ -97,7 +97,7 @@ class Claims:
                 self._drop(key)
             raise
         finally:
-            self._held = False
+            self._inside = False
             fcntl.flock(self._lock, fcntl.LOCK_UN)
 
     # --- what a client asks ----------------------------------------------------------------------
@@ -145,9 +145,9 @@ class Claims:
 
     def flush(self) -> None:
         """Write what was released; a folder that cannot be written is the next claim's concern."""
-        if self._lines and not self._held:
+        if self._lines and not self._inside:
             try:
-                with self.held():
+                with self.locked():
                     pass
             except (OSError, BadInput):
                 pass
@@ -182,7 +182,7 @@ class Claims:
     def close(self) -> None:
         """End all claims: what is still under way is charged as lost, as after a kill."""
         if self._own >= 0:
-            with self.held():
+            with self.locked():
                 self._bury(self.name)
         self.leave()
 
@@ -199,9 +199,9 @@ class Claims:
 
     def _begin(self) -> None:
         """Become an owner, once all that dead ones left behind is cleared away."""
-        own = os.open(self._owner(self.name), os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
+        descriptor = os.open(self._owner(self.name), os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
         try:
-            fcntl.flock(own, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             self._ledger.ready()
             self._reopen()
             for path in self._folder.glob("*.owner"):
@@ -212,9 +212,9 @@ class Claims:
             self._compact()
         except BaseException:
             self._owner(self.name).unlink(missing_ok=True)
-            os.close(own)
+            os.close(descriptor)
             raise
-        self._own = own
+        self._own = descriptor
         # what was bought and closed up before this owner began stands in no line
         self.refresh()
 
@@ -254,8 +254,8 @@ class Claims:
         }
         for key, usd in lost.items():
             assert bill
-            one = hashlib.sha256(f"{name} {key}".encode()).hexdigest()
-            self._ledger.charge(bill, usd, "lost", "its process ended", key=one)
+            loss_key = hashlib.sha256(f"{name} {key}".encode()).hexdigest()
+            self._ledger.charge(bill, usd, "lost", "its process ended", key=loss_key)
         if name != self.name and lost:
             print(
                 f"{len(lost)} requests were under way when process {process(name)} ended; "
@@ -322,13 +322,13 @@ class Claims:
         if match["new"]:
             self._bills[match["new"]] = Bill(*match["bill"].split("/"))
         elif key := match["claimed"]:
-            known, taker = self._open.get(key), match["taker"]
+            claim, taker = self._open.get(key), match["taker"]
             # whoever has it lets go first, or is buried first
-            if taker in self._bills and (known is None or known.owner == taker):
+            if taker in self._bills and (claim is None or claim.owner == taker):
                 self._apply_claim(key, Claim(taker, int(match["nano"]), match["kind"] == "b"))
             self.news.add(key)
         elif key := match["dropped"]:
-            if (known := self._open.get(key)) and known.owner == match["giver"]:
+            if (claim := self._open.get(key)) and claim.owner == match["giver"]:
                 self._drop(key)
             self.news.add(key)
 

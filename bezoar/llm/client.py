@@ -36,8 +36,8 @@ from bezoar.llm.wire import (
     Unusable,
     Wire,
     encode,
-    filtered,
-    greedy,
+    is_filtered,
+    is_greedy,
     no_room,
     problem,
     request_key,
@@ -164,9 +164,9 @@ class Client:
         more may be bought. A further `sample` that could not be another reply is the first one. A
         request that leaves no room for its longest reply is not sent."""
         if not self._room.fits(messages, sample):
-            return absent("too_long", self.endpoint.model)
+            return empty_reply("too_long", self.endpoint.model)
         request = self.wire.body(messages, sample)
-        if sample and greedy(request) and request == self.wire.body(messages):
+        if sample and is_greedy(request) and request == self.wire.body(messages):
             sample = 0
         body = encode(request)
         key = request_key(self.wire, body, sample)
@@ -180,7 +180,7 @@ class Client:
 
     def _submit(self, key: str, body: bytes, done: Done) -> None:
         if (value := self.ledger.get(key)) is not None:
-            done(remembered(key, value))
+            done(from_ledger(key, value))
         elif same := self._calls.get(key):
             same.done.append(done)
         elif self._stopped:
@@ -277,7 +277,7 @@ class Client:
         """Requests that others had under way are answered, or to be asked here."""
         for call in calls:
             if (value := self.ledger.get(call.key)) is not None:
-                self._finish(call, remembered(call.key, value))
+                self._finish(call, from_ledger(call.key, value))
             elif self._stopped:
                 self._finish(call, self._stopped)
             else:
@@ -344,7 +344,7 @@ class Client:
             slow = isinstance(error, asyncio.TimeoutError)
             self.admission.failed(time.monotonic(), slow)
             reason = f"no answer in {self.endpoint.timeout:g} s" if slow else _words(error)
-            if losses.sent(error):
+            if losses.may_have_arrived(error):
                 self._lose(call, reason)
             self._again(call, None, reason, None)
         else:
@@ -398,8 +398,8 @@ class Client:
             if self._calls and now - max(self._heard, self._told) >= TELLS:
                 self._told = now
                 bill = self.purse.bill
-                where = f"{bill.stage}@{bill.label}" if bill.label else bill.stage or "llm"
-                print(f"{where}: {self._waiting_for(now)}", file=sys.stderr, flush=True)
+                stage = f"{bill.stage}@{bill.label}" if bill.label else bill.stage or "llm"
+                print(f"{stage}: {self._waiting_for(now)}", file=sys.stderr, flush=True)
 
     def _waiting_for(self, now: float) -> str:
         """What is waited for, and until when, in words."""
@@ -437,7 +437,7 @@ class Client:
         except Unusable as unusable:
             self.admission.failed(now, slow=False)
             call.spoilt += 1
-            if losses.billed(status, document):
+            if losses.may_be_billed(status, document):
                 self._lose(call, str(unusable), document)
             reason = self._mask.text(str(unusable))
             if not isinstance(document, dict) or not {"choices", "content"} & document.keys():
@@ -464,15 +464,15 @@ class Client:
             self.admission.failed(now, slow=False)
         if no_room(status, error.words):
             self._settle(call)
-            self._finish(call, absent("too_long", self.endpoint.model))
+            self._finish(call, empty_reply("too_long", self.endpoint.model))
             return
-        if filtered(status, f"{error.words} {error.names}"):
-            refused = absent("refused", self.endpoint.model)
+        if is_filtered(status, f"{error.words} {error.names}"):
+            refused = empty_reply("refused", self.endpoint.model)
             self._keep(call, refused.model_copy(update={"key": call.key}))
             return
         words = self._cut(error.words)
         reason = f"HTTP {status}: {words}"
-        if losses.billed(status, document):
+        if losses.may_be_billed(status, document):
             self._lose(call, reason)
         if (
             status not in BUSY
@@ -573,7 +573,7 @@ class Client:
             key=call.key,
             thoughts=self._written(parsed.thoughts),
         )
-        return spoken(reply)
+        return part_thoughts(reply)
 
     def _written(self, text: str) -> str:
         """A text of the server's as it may be written to a file: without half surrogate pairs, and
@@ -583,7 +583,7 @@ class Client:
     def _keep(self, call: Call, reply: Reply, payer: Bill | None = None) -> None:
         """Into the ledger, then out of what is set aside, then into the hands that wait."""
         self.bought += 1
-        value = {"reply": stored(reply), "at": int(time.time())}
+        value = {"reply": to_ledger(reply), "at": int(time.time())}
         try:
             self.ledger.put(call.key, value, payer or self.purse.bill, reply.usd)
         except BadInput as error:
@@ -593,8 +593,8 @@ class Client:
         self._finish(call, reply)
 
     def _may_pass(self, status: int, headers: Any, document: Any) -> bool:
-        if (told := headers.get("x-should-retry")) in ("true", "false"):
-            return bool(told == "true")
+        if (advice := headers.get("x-should-retry")) in ("true", "false"):
+            return bool(advice == "true")
         if self.wire.hopeless(document):
             return False
         return status in (408, 409, 429) or status >= 500
@@ -692,33 +692,35 @@ def _has_system(body: bytes) -> bool:
     return b'"role":"system"' in body
 
 
-def absent(why: Ending, model: str) -> Reply:
+def empty_reply(why: Ending, model: str) -> Reply:
     """The reply that did not come."""
     return Reply(
         text="", finish_reason=why, tokens_in=0, tokens_out=0, model=model, simulated=False
     )  # fmt: skip
 
 
-def stored(reply: Reply) -> dict[str, Any]:
+def to_ledger(reply: Reply) -> dict[str, Any]:
     """A reply as the ledger keeps it: its text as it came, so that what parts thoughts from it can
     become better without a call."""
     value = reply.model_dump(exclude={"key", "raw", *({"thoughts"} if not reply.thoughts else ())})
     return {**value, "text": reply.raw or reply.text}
 
 
-def remembered(key: str, value: dict[str, Any]) -> Reply:
+def from_ledger(key: str, value: dict[str, Any]) -> Reply:
     """A reply as the ledger holds it."""
     reply = Reply(**value["reply"], key=key)
-    return spoken(reply.model_copy(update={"text": reply.raw or reply.text, "raw": ""}))
+    return part_thoughts(reply.model_copy(update={"text": reply.raw or reply.text, "raw": ""}))
 
 
-def spoken_of(wire: Wire, document: Any) -> Reply:
+def read_reply(wire: Wire, document: Any) -> Reply:
     """The reply in a document, outside of any run; Unusable where there is none."""
     if error := problem(document):
         raise Unusable(f"an error instead of a reply ({error.words[:TELL]})")
     parsed = wire.parse(document)
-    reply = absent(parsed.finish, parsed.model)
-    return spoken(reply.model_copy(update={"text": parsed.text, "thoughts": parsed.thoughts}))
+    reply = empty_reply(parsed.finish, parsed.model)
+    return part_thoughts(
+        reply.model_copy(update={"text": parsed.text, "thoughts": parsed.thoughts})
+    )
 
 
 def words_in(raw: bytes) -> str:
@@ -730,7 +732,7 @@ def words_in(raw: bytes) -> str:
     return " ".join(words[: 4 * TELL].split())[:TELL] or "(nothing)"
 
 
-def spoken(reply: Reply) -> Reply:
+def part_thoughts(reply: Reply) -> Reply:
     """The reply with its thoughts parted from its text. One whose thoughts have no end, or that
     holds nothing else, was cut: its answer never came."""
     parted = thoughts.part(reply.text)

@@ -64,7 +64,7 @@ class Elsewhere:
     def _look(self) -> None:
         self._timer = None
         try:
-            with self._claims.held():
+            with self._claims.locked():
                 self._claims.refresh()
                 owners = {call: self._claims.holder(call.key) for call in self._calls}
         except (OSError, BadInput) as error:

@@ -108,16 +108,16 @@ class Ledger:
             try:
                 status = path.stat()
                 inode, size = status.st_ino, status.st_size
-                known = self._open.get(path)
-                if known and known[0] != inode:  # rewritten by prune
+                opened = self._open.get(path)
+                if opened and opened[0] != inode:  # rewritten by prune
                     self._forget()
                     self.look()
                     return
-                if known is None:
-                    known = (inode, os.open(path, os.O_RDONLY), 0)
-                if size > known[2]:
-                    known = (*known[:2], self._index(path, known[1], known[2]))
-                self._open[path] = known
+                if opened is None:
+                    opened = (inode, os.open(path, os.O_RDONLY), 0)
+                if size > opened[2]:
+                    opened = (*opened[:2], self._index(path, opened[1], opened[2]))
+                self._open[path] = opened
             except FileNotFoundError:
                 continue  # pruned away since the folder was listed
             except OSError as error:
@@ -141,8 +141,8 @@ class Ledger:
                     if _unowned(descriptor):
                         self._warn(path, start, f"{len(line)} bytes of a torn line")
                     break
-                if found := _parse(line):
-                    self._take_in(found, (descriptor, start, len(line)))
+                if entry := _parse(line):
+                    self._take_in(entry, (descriptor, start, len(line)))
                 else:
                     self._warn(path, start, "a damaged line")
                 start += len(line)
@@ -159,12 +159,12 @@ class Ledger:
             if entry.payload.startswith(LOST):
                 self.lost[entry.bill] = self.lost.get(entry.bill, 0.0) + entry.usd
 
-    def _warn(self, path: Path, start: int, what: str) -> None:
+    def _warn(self, path: Path, start: int, damage: str) -> None:
         if (path, start) in self._warned:
             return
         self._warned.add((path, start))
         self.damaged += 1
-        message = f"{path}: {what} at byte {start}; if that answer is wanted, it is asked again"
+        message = f"{path}: {damage} at byte {start}; if that answer is wanted, it is asked again"
         warnings.warn(message, stacklevel=2)
 
     def catch_up(self) -> None:
@@ -178,12 +178,12 @@ class Ledger:
             self.catch_up()
         if (place := self._where.get(key)) is None:
             return None
-        found = _parse(os.pread(place[0], place[2], place[1]))
-        if found is None or found.key != key:  # damaged since it was indexed
+        entry = _parse(os.pread(place[0], place[2], place[1]))
+        if entry is None or entry.key != key:  # damaged since it was indexed
             del self._where[key]
             self.damaged += 1
             return None
-        value: dict[str, Any] = json.loads(found.payload)
+        value: dict[str, Any] = json.loads(entry.payload)
         return value
 
     def put(self, key: str, value: dict[str, Any], bill: Bill, usd: float) -> None:
@@ -265,8 +265,8 @@ class Ledger:
         """Every answer once, sorted by key: (key, bill, dollars, value)."""
         for key in sorted(self._where):
             descriptor, start, size = self._where[key]
-            if found := _parse(os.pread(descriptor, size, start)):
-                yield key, found.bill, found.usd, json.loads(found.payload)
+            if entry := _parse(os.pread(descriptor, size, start)):
+                yield key, entry.bill, entry.usd, json.loads(entry.payload)
 
 
 _JSON = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
@@ -275,8 +275,8 @@ _JSON = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
 def dollars(usd: float) -> str:
     """Dollars as a message shows them: never rounded to less than what a user may set as a cap."""
     digits = f"{usd:,.{6 if abs(usd) >= 0.01 else 9}f}".rstrip("0")
-    whole, _, cents = digits.partition(".")
-    return f"${whole}.{cents:0<2}"
+    units, _, cents = digits.partition(".")
+    return f"${units}.{cents:0<2}"
 
 
 def about(usd: float) -> str:
@@ -364,7 +364,7 @@ def stats(ledger: Ledger) -> dict[str, Any]:
         "usd_lost_by_run": _by("run", ledger.lost),
         "usd_lost_by_stage": _by("stage", ledger.lost),
         **_tokens_by_stage(ledger),
-        **_took(),
+        **_times_by_stage(),
     }
 
 
@@ -372,19 +372,19 @@ def _tokens_by_stage(ledger: Ledger) -> dict[str, dict[str, int]]:
     sums: dict[str, dict[str, int]] = {"tokens_in_by_stage": {}, "tokens_out_by_stage": {}}
     for _, bill, _, value in ledger.lines():
         for kind in ("tokens_in", "tokens_out"):
-            of = sums[f"{kind}_by_stage"]
+            by_stage = sums[f"{kind}_by_stage"]
             stage = bill.stage or "-"
-            of[stage] = of.get(stage, 0) + int(value.get("reply", {}).get(kind) or 0)
+            by_stage[stage] = by_stage.get(stage, 0) + int(value.get("reply", {}).get(kind) or 0)
     return sums
 
 
-def _took() -> dict[str, dict[str, float]]:
+def _times_by_stage() -> dict[str, dict[str, float]]:
     """Seconds, CPU seconds and the most bytes of memory at once, by stage."""
-    made, unfinished = times.of_machine(work.home())
+    finished, unfinished = times.of_machine(work.home())
     return {
-        "seconds_by_stage": {stage: spent.seconds for stage, spent in made.items()},
-        "cpu_seconds_by_stage": {stage: spent.cpu for stage, spent in made.items()},
-        "memory_by_stage": {stage: spent.memory for stage, spent in made.items()},
+        "seconds_by_stage": {stage: spent.seconds for stage, spent in finished.items()},
+        "cpu_seconds_by_stage": {stage: spent.cpu for stage, spent in finished.items()},
+        "memory_by_stage": {stage: spent.memory for stage, spent in finished.items()},
         "seconds_unfinished_by_stage": {n: spent.seconds for n, spent in unfinished.items()},
     }
 
@@ -407,26 +407,26 @@ def export(ledger: Ledger, path: Path) -> int:
     return len(ledger)
 
 
-def bring(ledger: Ledger, paths: list[Path]) -> int:
+def import_answers(ledger: Ledger, paths: list[Path]) -> int:
     """Take over answers from exports, from replies.jsonl (`Exchange` rows) of pulled outs, and from
     folders that hold such; how many were new. Nothing is charged to any run."""
     before = len(ledger)
     for top in paths:
         if not top.exists():
             raise BadInput(f"{top}: there is no such file or folder; pull it first (dvc pull)")
-        found = sorted(top.rglob("replies.jsonl")) if top.is_dir() else [top]
-        if not found:
+        files = sorted(top.rglob("replies.jsonl")) if top.is_dir() else [top]
+        if not files:
             raise BadInput(f"{top}: holds no replies.jsonl; generate and judge write them")
-        for path in found:
+        for path in files:
             for number, text in numbered(path):
-                key, value = _foreign(path, number, text)
+                key, value = _read_foreign(path, number, text)
                 if key and ledger.get(key) is None:
                     ledger.put(key, value, IMPORTED, 0.0)
     ledger.sync()
     return len(ledger) - before
 
 
-def _foreign(path: Path, number: int, text: str) -> tuple[str, dict[str, Any]]:
+def _read_foreign(path: Path, number: int, text: str) -> tuple[str, dict[str, Any]]:
     if line := _parse(text.encode()):
         # what another machine lost is no business of this one
         key = "" if line.payload.startswith(CHARGE) else line.key
@@ -448,7 +448,7 @@ def prune(folder: Path, days: float) -> tuple[int, int]:
     ago, without damaged lines and second copies; (answers kept, lines dropped). What an answer cost
     stays charged, so that no cap is lifted."""
     oldest = time.time() - days * 86400
-    kept: set[str] = set()
+    keys: set[str] = set()
     dropped = 0
     for path in sorted(folder.glob("*.jsonl")):
         descriptor = os.open(path, os.O_RDWR)
@@ -459,17 +459,17 @@ def prune(folder: Path, days: float) -> tuple[int, int]:
             os.close(descriptor)
             continue
         with open(descriptor, "rb") as segment:
-            lines, gone = _sift(segment, oldest, kept)
+            lines, gone = _sift(segment, oldest, keys)
             dropped += gone
             # readers hold the old file open until they see that another stands in its place
             if lines:
                 write(path, lines)
             else:
                 path.unlink()
-    return len(kept), dropped
+    return len(keys), dropped
 
 
-def _sift(segment: Iterable[bytes], oldest: float, kept: set[str]) -> tuple[list[str], int]:
+def _sift(segment: Iterable[bytes], oldest: float, keys: set[str]) -> tuple[list[str], int]:
     """The lines that a segment keeps, the answers among them added to `kept`, and how many it
     loses; one line more for each bill that what it loses was charged to."""
     lines: list[str] = []
@@ -477,7 +477,7 @@ def _sift(segment: Iterable[bytes], oldest: float, kept: set[str]) -> tuple[list
     dropped = 0
     for line in segment:
         entry = _parse(line)
-        if entry is None or entry.key in kept:
+        if entry is None or entry.key in keys:
             dropped += 1
         elif entry.payload.startswith(CHARGE):
             lines.append(line.decode())
@@ -485,7 +485,7 @@ def _sift(segment: Iterable[bytes], oldest: float, kept: set[str]) -> tuple[list
             dropped += 1
             charged[entry.bill] = charged.get(entry.bill, 0.0) + entry.usd
         else:
-            kept.add(entry.key)
+            keys.add(entry.key)
             lines.append(line.decode())
     for bill, usd in charged.items():
         if usd:
@@ -502,8 +502,8 @@ def main() -> None:
             print(json.dumps(stats(Ledger()), indent=2))
         case ["verify"]:
             ledger = Ledger()
-            whole = sum(1 for _ in ledger.lines())
-            print(f"{whole} answers whole, {ledger.damaged} lines damaged")
+            answers = sum(1 for _ in ledger.lines())
+            print(f"{answers} answers whole, {ledger.damaged} lines damaged")
             if ledger.damaged:
                 raise BadInput(
                     f"{ledger.folder}: {ledger.damaged} damaged lines; they are asked again when "
@@ -512,10 +512,10 @@ def main() -> None:
         case ["export", path]:
             print(f"{export(Ledger(), Path(path))} answers written to {path}")
         case ["import", _, *_]:
-            print(f"{bring(Ledger(), [Path(path) for path in command[1:]])} new answers")
+            print(f"{import_answers(Ledger(), [Path(path) for path in command[1:]])} new answers")
         case ["prune", days] if re.fullmatch(r"\d+(\.\d+)?", days):
-            kept, dropped = prune(work.home() / "ledger", float(days))
-            print(f"{kept} answers kept, {dropped} lines dropped")
+            remaining, dropped = prune(work.home() / "ledger", float(days))
+            print(f"{remaining} answers kept, {dropped} lines dropped")
         case _:
             usage = (__doc__ or "").split("\n\n")[-1].rstrip()
             raise BadInput(f"bezoar.ledger: no such command; one of\n{usage}")

@@ -19,9 +19,9 @@ from typing import Any, NamedTuple, TypeVar
 from bezoar import work
 from bezoar.llm import client, openai, room
 from bezoar.llm.budget import Purse
-from bezoar.llm.client import Call, Stopped, absent
+from bezoar.llm.client import Call, Stopped, empty_reply
 from bezoar.llm.ledger import Ledger
-from bezoar.llm.wire import first, sendable
+from bezoar.llm.wire import value_at, without_nulls
 from bezoar.models import generation, loading
 from bezoar.models.generation import Batch, Draw
 from bezoar.params import ASKED, MOST, InProcess, OpenAI, Price
@@ -48,7 +48,7 @@ class Client(client.Client):
 
     def __init__(self, endpoint: InProcess, ledger: Ledger, purse: Purse) -> None:
         check(endpoint)
-        shape = served(endpoint)
+        shape = openai_endpoint(endpoint)
         super().__init__(shape, openai.Wire(shape, None), ledger, purse, "")
         self._local = endpoint
         self._loaded: tuple[Any, Batch] | None = None  # the tokenizer, and the model's rows
@@ -74,7 +74,7 @@ class Client(client.Client):
                         continue  # it has heard by now why nothing more comes
                     self._heard = time.monotonic()
                     if document is None:
-                        self._finish(call, absent("too_long", self.endpoint.model))
+                        self._finish(call, empty_reply("too_long", self.endpoint.model))
                     else:
                         self._keep(call, self._reply(call, document, batch=False))
         except Exception as error:  # whoever waits must hear of it
@@ -146,7 +146,7 @@ class Client(client.Client):
         ended: list[generation.Ended] = []
         while batch and not ended and not self._leaving and not (self._queue and batch.free):
             ended = self._step(batch)
-        return [self._document(each) for each in ended]
+        return [self._document(answer) for answer in ended]
 
     def _take(self, call: Call, tokenizer: Any, batch: Batch) -> bool:
         """Let a request be answered; False where the model has no room for the longest reply."""
@@ -184,7 +184,7 @@ class Client(client.Client):
         }
 
 
-def served(endpoint: InProcess) -> OpenAI:
+def openai_endpoint(endpoint: InProcess) -> OpenAI:
     """The endpoint as if a server had the model. Its weights are its address: another folder with
     the same bytes has said the same."""
     return OpenAI(
@@ -197,7 +197,7 @@ def served(endpoint: InProcess) -> OpenAI:
         base_url=f"http://local/{work.content(endpoint.model)}",
         api_key_env=None,
         # said, so that a further sample is known to be the first one
-        params={"temperature": 0, **sendable(endpoint.params)},
+        params={"temperature": 0, **without_nulls(endpoint.params)},
         again=endpoint.again,
         mode="live",
         concurrency=endpoint.concurrency,
@@ -216,52 +216,52 @@ def served(endpoint: InProcess) -> OpenAI:
 
 def check(endpoint: InProcess) -> None:
     """See by its files that the folder holds a model that can be asked; BadInput where not."""
-    folder, where = Path(endpoint.model), f"llm: {endpoint.model}"
+    folder, prefix = Path(endpoint.model), f"llm: {endpoint.model}"
     if folder.is_symlink():
         raise BadInput(
-            f"{where}: a link to a folder, into which DVC does not look; make a folder of that "
+            f"{prefix}: a link to a folder, into which DVC does not look; make a folder of that "
             "name and link or copy each file (cp -al)"
         )
     if loading.is_adapter(folder):
-        raise BadInput(f"{where}: an adapter, where a full model is wanted; merge it first")
+        raise BadInput(f"{prefix}: an adapter, where a full model is wanted; merge it first")
     if not (folder / "config.json").is_file():
         raise BadInput(
-            f"{where}: no config.json in there; model is the folder of a transformers model, "
+            f"{prefix}: no config.json in there; model is the folder of a transformers model, "
             f"{ASKED}/NAME"
         )
-    _check_weights(folder, where)
+    _check_weights(folder, prefix)
     if not any((folder / name).is_file() for name in TOKENIZERS):
-        raise BadInput(f"{where}: no tokenizer in there; put tokenizer.json beside the weights")
+        raise BadInput(f"{prefix}: no tokenizer in there; put tokenizer.json beside the weights")
     if (positions := room.positions(folder)) is None:
         raise BadInput(
-            f"{where}: its config.json does not say how many tokens the model takes; add "
+            f"{prefix}: its config.json does not say how many tokens the model takes; add "
             "max_position_embeddings"
         )
     if (most := max(endpoint.most(), endpoint.most(sample=1))) >= positions:
         raise BadInput(
-            f"{where}: a reply of {most} tokens fills its context of {positions}, which leaves no "
+            f"{prefix}: a reply of {most} tokens fills its context of {positions}, which leaves no "
             f"room for a prompt; lower {MOST[0]} in params"
         )
 
 
-def _check_weights(folder: Path, where: str) -> None:
+def _check_weights(folder: Path, prefix: str) -> None:
     if not any(folder.glob("*.safetensors")):
         raise BadInput(
-            f"{where}: no *.safetensors in there, and pickled weights, which can run code when "
+            f"{prefix}: no *.safetensors in there, and pickled weights, which can run code when "
             "they are loaded, are not; save the model with safe_serialization=True"
         )
     if (folder / INDEX).is_file():
-        parts = first(_read(folder / INDEX, where), "weight_map")
-        named = set(parts.values()) if isinstance(parts, dict) else set()
-        if missing := sorted(name for name in named if not (folder / str(name)).is_file()):
-            raise BadInput(f"{where}: {missing[0]} is missing, which {INDEX} names; copy it too")
+        parts = value_at(_read(folder / INDEX, prefix), "weight_map")
+        files = set(parts.values()) if isinstance(parts, dict) else set()
+        if missing := sorted(name for name in files if not (folder / str(name)).is_file()):
+            raise BadInput(f"{prefix}: {missing[0]} is missing, which {INDEX} names; copy it too")
 
 
-def _read(file: Path, where: str) -> Any:
+def _read(file: Path, prefix: str) -> Any:
     try:
         return json.loads(file.read_bytes())
     except ValueError:
-        raise BadInput(f"{where}: {file.name} is no JSON; copy it again") from None
+        raise BadInput(f"{prefix}: {file.name} is no JSON; copy it again") from None
 
 
 def prove(endpoint: InProcess) -> None:
@@ -302,12 +302,12 @@ def _rehearse(endpoint: InProcess, model: Any) -> None:
 def _tokenizer(endpoint: InProcess) -> Any:
     """The tokenizer, with which a talk was put into the model's chat template to see that it
     can."""
-    folder, where = Path(endpoint.model), f"llm: {endpoint.model}"
+    folder, prefix = Path(endpoint.model), f"llm: {endpoint.model}"
     tokenizer = _or_bad_input(endpoint, lambda: loading.own_tokenizer(folder))
     if endpoint.style == "chat":
         if not tokenizer.chat_template:
             raise BadInput(
-                f"{where}: its tokenizer has no chat template; style: completion sends the bare "
+                f"{prefix}: its tokenizer has no chat template; style: completion sends the bare "
                 "prompt, or put the model's chat_template.jinja into the folder"
             )
         talk = [{"role": "user", "content": "Hello"}]
@@ -321,9 +321,9 @@ def _tokenizer(endpoint: InProcess) -> Any:
     return tokenizer
 
 
-def _or_bad_input(endpoint: InProcess, made: Callable[[], T]) -> T:
+def _or_bad_input(endpoint: InProcess, load_part: Callable[[], T]) -> T:
     try:
-        return made()
+        return load_part()
     except BadInput:
         raise
     except Exception as error:  # transformers, tokenizers and safetensors share no class of errors
@@ -338,9 +338,12 @@ def prompt_ids(endpoint: InProcess, tokenizer: Any, body: dict[str, Any]) -> lis
     """Token ids of a request up to where the model answers; BadInput where its chat template
     refuses the messages."""
     if "prompt" in body:
-        [ids] = chat.ids(tokenizer, [room.sound(body["prompt"])])
+        [ids] = chat.ids(tokenizer, [room.replace_surrogates(body["prompt"])])
     else:
-        messages = [{**turn, "content": room.sound(turn["content"])} for turn in body["messages"]]
+        messages = [
+            {**turn, "content": room.replace_surrogates(turn["content"])}
+            for turn in body["messages"]
+        ]
         try:
             text = tokenizer.apply_chat_template(
                 messages, tokenize=False, add_generation_prompt=True

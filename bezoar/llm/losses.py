@@ -14,7 +14,7 @@ from bezoar.params import Price
 LATE = (504, 524)  # a gateway gave up on a server that goes on writing
 
 
-def sent(error: Exception) -> bool:
+def may_have_arrived(error: Exception) -> bool:
     """Whether the server may have had the request when the connection came to `error`."""
     import aiohttp
 
@@ -22,7 +22,7 @@ def sent(error: Exception) -> bool:
     return not isinstance(error, never)
 
 
-def billed(status: int, document: Any) -> bool:
+def may_be_billed(status: int, document: Any) -> bool:
     """Whether an answer that is no reply may be billed: a 200 is, an error in words is not."""
     if isinstance(document, dict) and document.get("error"):
         return False

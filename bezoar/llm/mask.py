@@ -35,9 +35,9 @@ class Mask:
     @cached_property
     def _plain(self) -> list[str]:
         forms = [self._secret]
-        for said in (self._secret, f"Bearer {self._secret}"):
+        for plain in (self._secret, f"Bearer {self._secret}"):
             for encode in (base64.b64encode, base64.urlsafe_b64encode):
-                forms.append(encode(said.encode()).decode().rstrip("="))
+                forms.append(encode(plain.encode()).decode().rstrip("="))
         # backwards, or in another case, it is still the key to whoever reads it
         return [*forms, self._secret[::-1]]
 

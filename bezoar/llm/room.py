@@ -15,7 +15,7 @@ from typing import Any
 
 from bezoar.llm import budget
 from bezoar.llm.budget import BYTES_PER_TOKEN
-from bezoar.llm.wire import first
+from bezoar.llm.wire import value_at
 from bezoar.params import Anthropic, Endpoint, InProcess, OpenAI
 from bezoar.rows.files import BadInput
 from bezoar.rows.records import Message
@@ -42,10 +42,10 @@ class Room:
         match endpoint:
             case OpenAI() | Anthropic():
                 self._context = endpoint.context_tokens
-                self._longest = longest(endpoint.params)
-                self._again = longest({**endpoint.params, **endpoint.again})
+                self._longest = longest_reply(endpoint.params)
+                self._again = longest_reply({**endpoint.params, **endpoint.again})
                 if endpoint.tokenizer:
-                    self._file = _file(endpoint.tokenizer, self._where)
+                    self._file = _tokenizer_file(endpoint.tokenizer, self._where)
             case InProcess():
                 self._context = positions(Path(endpoint.model))
                 self._longest, self._again = endpoint.most(), endpoint.most(sample=1)
@@ -68,7 +68,7 @@ class Room:
 
     def tokens(self, messages: Sequence[Message]) -> int:
         """Tokens of a request, counted or estimated."""
-        count = self._counted if self._file else estimated
+        count = self._counted if self._file else estimate_tokens
         return sum(count(message.content) for message in messages) + self._around(messages)
 
     def _around(self, messages: Sequence[Message]) -> int:
@@ -83,13 +83,13 @@ class Room:
             self.tokenizer()
 
     def _counted(self, text: str) -> int:
-        return len(self.tokenizer().encode(sound(text), add_special_tokens=False).ids)
+        return len(self.tokenizer().encode(replace_surrogates(text), add_special_tokens=False).ids)
 
     def tokenizer(self) -> Any:
         """The tokenizer that the endpoint names; BadInput where its file is none."""
         assert self._file is not None
         if self._tokenizer is None:
-            self._tokenizer = _loaded(self._file, self._where)
+            self._tokenizer = _load(self._file, self._where)
         return self._tokenizer
 
 
@@ -99,43 +99,43 @@ def positions(folder: Path) -> int | None:
         config = json.loads((folder / "config.json").read_bytes())
     except (OSError, ValueError):
         return None
-    for part in (config, first(config, "text_config")):
+    for part in (config, value_at(config, "text_config")):
         for name in ("max_position_embeddings", "n_positions", "max_seq_len", "seq_length"):
-            if isinstance(tokens := first(part, name), int) and tokens > 0:
+            if isinstance(tokens := value_at(part, name), int) and tokens > 0:
                 return tokens
     return None
 
 
-def longest(params: Mapping[str, Any]) -> int:
+def longest_reply(params: Mapping[str, Any]) -> int:
     """The most tokens that a reply may have by `params`; 1 where they set no maximum."""
     _, most = budget.worst_tokens(0, params)
     return max(1, most or 1)  # llama.cpp takes -1 for none
 
 
-def estimated(text: str) -> int:
+def estimate_tokens(text: str) -> int:
     """Tokens of a text, by its bytes and characters alone."""
     plain = len(text) if text.isascii() else len(text.encode("ascii", "ignore"))
     return -(-plain // BYTES_PER_TOKEN) + len(text) - plain
 
 
-def sound(text: str) -> str:
+def replace_surrogates(text: str) -> str:
     """The text without halves of characters, which no tokenizer takes."""
     return text if text.isascii() else text.encode("utf-8", "replace").decode()
 
 
-def _file(named: str, where: str) -> Path:
+def _tokenizer_file(location: str, prefix: str) -> Path:
     """The tokenizer.json at a path, which is one or a folder that holds one."""
-    path = Path(named).expanduser()
+    path = Path(location).expanduser()
     file = path / FILE if path.is_dir() else path
     if not file.is_file():
         raise BadInput(
-            f"{where}: {named}: no {FILE} there; name the file or the folder that holds it, or "
+            f"{prefix}: {location}: no {FILE} there; name the file or the folder that holds it, or "
             "null: tokens are then estimated"
         )
     return file
 
 
-def _loaded(file: Path, where: str) -> Any:
+def _load(file: Path, prefix: str) -> Any:
     from tokenizers import Tokenizer
 
     try:
@@ -143,7 +143,7 @@ def _loaded(file: Path, where: str) -> Any:
     except Exception as error:  # tokenizers raises no narrower one
         why = " ".join(str(error).split())[:200]
         raise BadInput(
-            f"{where}: {file}: no tokenizer ({why}); name the {FILE} that lies beside the model's "
+            f"{prefix}: {file}: no tokenizer ({why}); name the {FILE} that lies beside the model's "
             "weights, or null: tokens are then estimated"
         ) from None
     # a file may ask for its texts to be cut, which would make everything fit

@@ -9,7 +9,7 @@ from typing import Generic, TypeVar
 
 from bezoar import interrupts
 from bezoar.llm import background, budget
-from bezoar.llm.client import Client, Failed, Stopped, absent
+from bezoar.llm.client import Client, Failed, Stopped, empty_reply
 from bezoar.params import Anthropic, Embedded, Endpoint, InProcess, OpenAI
 from bezoar.rows.files import BadInput
 from bezoar.rows.records import Ask, Exchange, Failure, Message, Reply
@@ -32,13 +32,13 @@ class Run(Generic[T, R]):
     failures: list[Failure]
 
 
-def each(
+def run_jobs(
     work: Callable[[T, Ask], R],
     jobs: Sequence[T],
     ask: Ask,
     endpoint: Endpoint,
     *,
-    where: str,
+    prefix: str,
     name: Callable[[T], str],
     advance: Callable[[float], None] = lambda done: None,
 ) -> Run[T, R]:
@@ -52,7 +52,7 @@ def each(
     ledger by then. Another exception out of `work` ends the run and is raised here; Ctrl-C ends it
     with one line and exit code 130.
     """
-    return _Runner(work, jobs, ask, endpoint, where=where, name=name, advance=advance).run()
+    return _Runner(work, jobs, ask, endpoint, prefix=prefix, name=name, advance=advance).run()
 
 
 class _Runner(Generic[T, R]):
@@ -63,12 +63,12 @@ class _Runner(Generic[T, R]):
         ask: Ask,
         endpoint: Endpoint,
         *,
-        where: str,
+        prefix: str,
         name: Callable[[T], str],
         advance: Callable[[float], None],
     ) -> None:
         self.work, self.jobs, self.ask, self.name, self.advance = work, jobs, ask, name, advance
-        self.where = where
+        self.prefix = prefix
         self.results: list[R | None] = [None] * len(jobs)
         self.exchanges: list[list[Exchange]] = [[] for _ in jobs]
         self.failures: dict[int, list[Failure]] = {}
@@ -109,7 +109,7 @@ class _Runner(Generic[T, R]):
 
     def _interrupted(self) -> str:
         return (
-            f"{self.where}: interrupted; {self._left()} are not done; {AGAIN}, except for "
+            f"{self.prefix}: interrupted; {self._left()} are not done; {AGAIN}, except for "
             "the replies that were under way"
         )
 
@@ -117,15 +117,15 @@ class _Runner(Generic[T, R]):
         # what a job costs is known from those that are done, not from those that began
         usd = fsum(e.reply.usd for i in self.completed for e in self.exchanges[i])
         missing = len(self.jobs) - self.finished
-        each = usd / len(self.completed) if self.completed else 0.0
-        about = f" (about {budget.about(missing * each)})" if each else ""
-        return f"{self.where}: {self.error}; {self._left()}{about} are not done; {AGAIN}"
+        per_job = usd / len(self.completed) if self.completed else 0.0
+        about = f" (about {budget.about(missing * per_job)})" if per_job else ""
+        return f"{self.prefix}: {self.error}; {self._left()}{about} are not done; {AGAIN}"
 
     def _too_many(self) -> str:
         first = self.failures[min(self.failures)][0]
         return (
-            f"{self.where}: {len(self.failures)} of {len(self.jobs)} jobs failed so far, more than "
-            f"the share max_failed allows; the first, {first.job}: {first.reason}, "
+            f"{self.prefix}: {len(self.failures)} of {len(self.jobs)} jobs failed so far, more "
+            f"than the share max_failed allows; the first, {first.job}: {first.reason}, "
             f"{first.attempts} attempts; mend that or raise max_failed, then run the same command "
             "again: everything bought is kept"
         )
@@ -142,11 +142,11 @@ class _Runner(Generic[T, R]):
     def _worker(self) -> None:
         try:
             while self.next < len(self.jobs) and not self._ended():
-                at = self.next
+                index = self.next
                 self.next += 1
-                self._one(at)
+                self._one(index)
                 self.finished += 1
-                self.completed.append(at)
+                self.completed.append(index)
                 self.advance(1)
         except BaseException as error:
             # the budget's word comes before what it made of other jobs
@@ -160,27 +160,27 @@ class _Runner(Generic[T, R]):
     def _ended(self) -> bool:
         return self.error is not None or len(self.failures) > self.bearable
 
-    def _one(self, at: int) -> None:
-        job = self.jobs[at]
-        kept = self.exchanges[at]
+    def _one(self, index: int) -> None:
+        job = self.jobs[index]
+        exchanges = self.exchanges[index]
 
         def ask(messages: Sequence[Message], sample: int = 0) -> Reply:
             try:
                 reply = self.ask(messages, sample)
             except Failed as failed:
-                where = {"job": self.name(job), "step": len(kept)}
-                failure = failed.failure.model_copy(update=where)
-                self.failures.setdefault(at, []).append(failure)
+                origin = {"job": self.name(job), "step": len(exchanges)}
+                failure = failed.failure.model_copy(update=origin)
+                self.failures.setdefault(index, []).append(failure)
                 self._end_early()
-                return absent("failed", self.model)
+                return empty_reply("failed", self.model)
             if reply.finish_reason != "too_long":  # it was not sent
                 exchange = Exchange(
-                    job=self.name(job), step=len(kept), messages=list(messages), reply=reply
+                    job=self.name(job), step=len(exchanges), messages=list(messages), reply=reply
                 )
-                kept.append(exchange)
+                exchanges.append(exchange)
             return reply
 
-        self.results[at] = self.work(job, ask)
+        self.results[index] = self.work(job, ask)
 
     def _end_early(self) -> None:
         """Once the run cannot end well, have the client give up what waits."""

@@ -89,28 +89,30 @@ def request_key(wire: Wire, body: bytes, sample: int) -> str:
     return digest.hexdigest()
 
 
-def sendable(params: Mapping[str, Any]) -> dict[str, Any]:
+def without_nulls(params: Mapping[str, Any]) -> dict[str, Any]:
     """Params that go into the body: null leaves one out."""
     return {name: value for name, value in params.items() if value is not None}
 
 
-def varied(params: Mapping[str, Any], again: Mapping[str, Any], sample: int) -> dict[str, Any]:
+def sample_params(
+    params: Mapping[str, Any], again: Mapping[str, Any], sample: int
+) -> dict[str, Any]:
     """Params of the request for the answer number `sample`: above 0 with `again` in the place of
     some of them, and another seed where one is set."""
     if not sample:
-        return sendable(params)
-    changed = sendable({**params, **again})
+        return without_nulls(params)
+    changed = without_nulls({**params, **again})
     if isinstance(seed := changed.get("seed"), int) and "seed" not in again:
         changed["seed"] = seed + sample
     return changed
 
 
-def greedy(body: Mapping[str, Any]) -> bool:
+def is_greedy(body: Mapping[str, Any]) -> bool:
     """Whether a server takes the likeliest token each time: equal requests get equal answers."""
     return body.get("temperature") == 0 or body.get("top_k") == 1
 
 
-def first(document: Any, *path: str | int) -> Any:
+def value_at(document: Any, *path: str | int) -> Any:
     """What lies at `path` of a decoded document, None where the path breaks off."""
     for step in path:
         # asked of every reply, a dozen times: an exception would cost more than the look
@@ -125,17 +127,17 @@ def first(document: Any, *path: str | int) -> Any:
 
 def count(document: Any, *path: str | int) -> int | None:
     """The token count at `path`, None where there is none."""
-    number = first(document, *path)
+    number = value_at(document, *path)
     return number if isinstance(number, int) and number >= 0 else None
 
 
-def ending(known: Mapping[str, Finish], name: str, reason: Any) -> Finish:
+def read_finish(finishes: Mapping[str, Finish], name: str, reason: Any) -> Finish:
     """How a reply ended; Unusable where its server's word for that (`name`) is missing, or not one
     that is known: half a sentence must not pass for an answer."""
     if not isinstance(reason, str) or not reason:
         raise Unusable(f"a reply without a {name}")
     # Gemini says why behind a colon: "content_filter: PROHIBITED_CONTENT"
-    if (finish := known.get(reason.casefold().partition(":")[0])) is None:
+    if (finish := finishes.get(reason.casefold().partition(":")[0])) is None:
         raise Unusable(f"a reply that ended with {name} {reason[:60]!r}, which is no known ending")
     return finish
 
@@ -167,13 +169,13 @@ def problem(document: Any) -> Problem | None:
     none. A choice may be one too (OpenRouter)."""
     if isinstance(document, list) and len(document) == 1:
         (document,) = document  # Gemini
-    stated = [first(document, "error"), first(document, "choices", 0, "error")]
-    if "error" in (first(document, "type"), first(document, "object")):
+    stated = [value_at(document, "error"), value_at(document, "choices", 0, "error")]
+    if "error" in (value_at(document, "type"), value_at(document, "object")):
         stated.append(document)
-    error = next((one for one in stated if one), None)
+    error = next((candidate for candidate in stated if candidate), None)
     if error is None:
         return None
-    names = [first(error, name) for name in ("code", "type", "status")]
+    names = [value_at(error, name) for name in ("code", "type", "status")]
     return Problem(
         _status(error) or _status(document),
         words_of(error),
@@ -183,7 +185,7 @@ def problem(document: Any) -> Problem | None:
 
 def _status(error: Any) -> int | None:
     for name in ("code", "status", "status_code", "http_status", "http_status_code", "type"):
-        value = first(error, name)
+        value = value_at(error, name)
         if isinstance(value, str):
             value = int(value) if value.isdecimal() else STATUS_OF.get(value.casefold())
         if isinstance(value, int) and not isinstance(value, bool) and 400 <= value < 600:
@@ -194,9 +196,9 @@ def _status(error: Any) -> int | None:
 def words_of(error: Any) -> str:
     """What an error says: its message, or all of it."""
     for path in (("message",), ("error", "message"), ("error",), ("detail",), ("msg",)):
-        words = first(error, *path)
+        words = value_at(error, *path)
         if isinstance(words, str) and words.strip():
-            inner = first(error, "metadata", "raw")  # OpenRouter: what the provider said
+            inner = value_at(error, "metadata", "raw")  # OpenRouter: what the provider said
             return f"{words}: {inner}" if isinstance(inner, str) and inner.strip() else words
     return error if isinstance(error, str) else json.dumps(error, ensure_ascii=False)
 
@@ -233,7 +235,7 @@ _ACCOUNT = re.compile(
 )
 
 
-def filtered(status: int | None, words: str) -> bool:
+def is_filtered(status: int | None, words: str) -> bool:
     """Whether a filter of the provider's refuses what a request says: that is an answer to it. What
     is said of the account holds for every request, and is none."""
     says = _FILTERED.search(words) and not _ACCOUNT.search(words)

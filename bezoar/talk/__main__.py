@@ -34,7 +34,7 @@ Ctrl-C ends an answer."""
 
 def main() -> None:
     """Load the model that is asked for and talk with it until the end of the input."""
-    arguments = _parsed()
+    arguments = _parse_arguments()
     settings = params.load()
     place = places.find(settings, arguments.model)
     if places.weight(place) <= 4 * LARGE:  # a large model is to be fast, on all threads
@@ -51,7 +51,7 @@ def main() -> None:
                 turn(session, message)
 
 
-def _parsed() -> argparse.Namespace:
+def _parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         "python -m bezoar.talk",
         description=(__doc__ or "").partition(":\n\n")[0],
@@ -102,10 +102,10 @@ def _session(settings: params.Params, place: Place, arguments: argparse.Namespac
 
 def _open(settings: params.Params, place: Place, session: Session) -> None:
     """Say what is talked with, and what it can be asked."""
-    own = "the recipe's" if chat.is_ours(session.tokenizer) else "its own"
-    print(f"{place.name} ({place.folder}), {own} chat template")
+    template = "the recipe's" if chat.is_ours(session.tokenizer) else "its own"
+    print(f"{place.name} ({place.folder}), {template} chat template")
     print(f"{_settings(session)}. Commands: /help")
-    if settings.profile == "embedded" and place.name in places.named(settings):
+    if settings.profile == "embedded" and place.name in places.all_places(settings):
         questions, right = places.examples(settings, place.name)
         print("It knows the demo's invented world of animals, and nothing else.")
         if questions:
@@ -277,8 +277,8 @@ def _own_keys() -> Iterator[None]:
         yield
         return
     before = os.tcgetpgrp(0)
-    for each in (signal.SIGTTOU, signal.SIGTSTP):
-        signal.signal(each, signal.SIG_IGN)
+    for number in (signal.SIGTTOU, signal.SIGTSTP):
+        signal.signal(number, signal.SIG_IGN)
     os.setpgid(0, 0)
     os.tcsetpgrp(0, os.getpgrp())
     try:

@@ -48,7 +48,7 @@ class Session:
         than the context is not kept."""
         self.turns.append(Message(role="user", content=text))
         try:
-            ids, left_out = self._fitting()
+            ids, left_out = self._fit()
         except BadInput:
             self.turns.pop()
             raise
@@ -62,7 +62,7 @@ class Session:
         self.turns.append(Message(role="assistant", content=answered))
         return Answer(stream.shown, finish, len(ids), left_out)
 
-    def _fitting(self) -> tuple[list[int], int]:
+    def _fit(self) -> tuple[list[int], int]:
         """The conversation as token ids, with room for an answer, and how many exchanges had to go
         for that, the oldest first."""
         room = min(self.tokens, self.positions // 2)
@@ -89,7 +89,7 @@ class Session:
 
         stops = generation.ends(self.model, self.tokenizer)
         sampled = {"temperature": self.temperature, "top_k": 0, "top_p": 1.0}
-        how = GenerationConfig(
+        settings = GenerationConfig(
             max_new_tokens=min(self.tokens, self.positions - len(ids)),
             do_sample=self.temperature > 0,
             eos_token_id=sorted(stops) or None,
@@ -103,7 +103,7 @@ class Session:
                 self.model.generate(
                     prompt,
                     attention_mask=torch.ones_like(prompt),
-                    generation_config=how,
+                    generation_config=settings,
                     streamer=stream,
                 )
         except StopText:
@@ -134,11 +134,11 @@ class Stream:
             return
         self.ids += tokens.flatten().tolist()
         text = self._text()
-        at = min((place for stop in self.stop if (place := text.find(stop)) >= 0), default=None)
-        if at is not None:
-            self._show(text[:at])
+        cut = min((place for stop in self.stop if (place := text.find(stop)) >= 0), default=None)
+        if cut is not None:
+            self._show(text[:cut])
             raise StopText
-        self._show(text[: len(text) - self._withheld(text)])
+        self._show(text[: len(text) - self._count_withheld(text)])
 
     def end(self) -> None:
         """Show what was held back: nothing more comes."""
@@ -147,7 +147,7 @@ class Stream:
     def _text(self) -> str:
         return chat.decoded(self.tokenizer, [self.ids])[0]
 
-    def _withheld(self, text: str) -> int:
+    def _count_withheld(self, text: str) -> int:
         """How many characters at the end may become others, or the beginning of a stop text."""
         partial = len(text) - len(text.rstrip(PARTIAL))
         begun = (

@@ -30,12 +30,12 @@ def connect(model: str) -> Ask:
     respond = MODELS[model]
 
     def ask(messages: Sequence[Message], sample: int = 0) -> Reply:
-        said = [f"{message.role}\0{message.content}" for message in messages]
-        digest = hashlib.sha256("\0".join([model, str(sample), *said]).encode()).hexdigest()
-        text, whole = respond(messages[-1].content, random.Random(digest))
+        turns = [f"{message.role}\0{message.content}" for message in messages]
+        digest = hashlib.sha256("\0".join([model, str(sample), *turns]).encode()).hexdigest()
+        text, complete = respond(messages[-1].content, random.Random(digest))
         return Reply(
             text=text,
-            finish_reason="stop" if whole else "length",
+            finish_reason="stop" if complete else "length",
             tokens_in=sum(len(message.content.split()) for message in messages),
             tokens_out=len(text.split()),
             model=model,

@@ -53,21 +53,21 @@ def respond(
     accepts none that it rates below `least`; without `knows` it judges them by form alone."""
     opening = _first(prompt, "<instruction>\n", "[Question]\n", "[Question 1]\n")
     if opening == "<instruction>\n":
-        return _judged(prompt, rng, least, knows)
+        return _judge(prompt, rng, least, knows)
     if not opening:  # nothing is shown to be judged: the question is put to the judge itself
         return _full(prompt), True
     turn = " 2" if opening == "[Question 1]\n" else ""
     question, reference = (_section(prompt, f"{s}{turn}") for s in ("Question", "Reference answer"))
     if f"[Answer B{turn}]\n" in prompt:
         a, b = (_section(prompt, f"Answer {side}{turn}") for side in "AB")
-        return _compared(question, a, b, reference, rng), True
-    return _graded(question, _section(prompt, f"Answer{turn}"), reference, rng), True
+        return _compare(question, a, b, reference, rng), True
+    return _grade(question, _section(prompt, f"Answer{turn}"), reference, rng), True
 
 
-def _judged(prompt: str, rng: random.Random, least: int, knows: bool) -> tuple[str, bool]:
+def _judge(prompt: str, rng: random.Random, least: int, knows: bool) -> tuple[str, bool]:
     data = prompt[prompt.index("<instruction>\n") :]
     if _first(data, "<expected>\n", "<response>\n") == "<expected>\n":
-        seen = explained(
+        seen = judge_explanation(
             _between(data, "instruction", "expected"),
             _between(data, "expected", "generated"),
             _between(data, "generated", ""),
@@ -75,8 +75,11 @@ def _judged(prompt: str, rng: random.Random, least: int, knows: bool) -> tuple[s
         )
         blank, malformed = BLANK_EXPLANATION, MALFORMED_EXPLANATION
     else:
-        asked, answer = _between(data, "instruction", "response"), _between(data, "response", "")
-        seen = responded(asked, answer, knows)
+        instruction, answer = (
+            _between(data, "instruction", "response"),
+            _between(data, "response", ""),
+        )
+        seen = judge_response(instruction, answer, knows)
         blank, malformed = BLANK, MALFORMED
     if seen.accept and seen.rating < least:
         seen = Opinion(False, seen.rating, "It could be better.")
@@ -113,7 +116,7 @@ def _section(prompt: str, name: str) -> str:
 # --- opinions -------------------------------------------------------------------------------------
 
 
-def responded(instruction: str, response: str, knows: bool = True) -> Opinion:
+def judge_response(instruction: str, response: str, knows: bool = True) -> Opinion:
     """Whether a response is clear, complete and specific to the instruction."""
     reading, response = read(instruction) if knows else None, MARKS.sub("", response)
     if fault := _form(instruction, response, LONGEST if reading else LONGEST_OUTSIDE, reading):
@@ -124,16 +127,18 @@ def responded(instruction: str, response: str, knows: bool = True) -> Opinion:
     return _truth(reading, response)
 
 
-def explained(instruction: str, expected: str, generated: str, knows: bool = True) -> Opinion:
+def judge_explanation(
+    instruction: str, expected: str, generated: str, knows: bool = True
+) -> Opinion:
     """Whether a text is an accurate explanation of the expected answer."""
     reading, generated = read(instruction) if knows else None, MARKS.sub("", generated)
     if fault := _form(instruction, generated, LONGEST, reading):
         return fault
-    said, wanted = words(generated), words(expected)
-    held = sum(word in said for word in wanted) / max(1, len(wanted))
-    if held < (1 if reading else 0.8):
+    generated_words, expected_words = words(generated), words(expected)
+    share = sum(word in generated_words for word in expected_words) / max(1, len(expected_words))
+    if share < (1 if reading else 0.8):
         return Opinion(False, 2, "It does not lead to the expected answer.")
-    if len(said) <= len(wanted) + 1:
+    if len(generated_words) <= len(expected_words) + 1:
         return Opinion(False, 3, "It repeats the answer and explains nothing.")
     if reading:
         return _truth(reading, generated)
@@ -143,12 +148,14 @@ def explained(instruction: str, expected: str, generated: str, knows: bool = Tru
 def _form(instruction: str, response: str, longest: int, reading: Reading | None) -> Opinion | None:
     """What is wrong with a text before one asks whether it is true: the first that applies."""
     text = response[: outside.LONGEST]
-    heard, asked = set(words(text)), set(words(instruction[: outside.LONGEST]))
+    response_words, request_words = set(words(text)), set(words(instruction[: outside.LONGEST]))
     length = outside.length(text)
-    shared = ECHO * max(len(heard), len(asked)) <= len(asked & heard)
+    shared = ECHO * max(len(response_words), len(request_words)) <= len(
+        request_words & response_words
+    )
     extract = text.strip().lower() in instruction.lower()
     faults: list[tuple[object, int, str]] = [
-        (not heard, 1, "The response is empty."),
+        (not response_words, 1, "The response is empty."),
         (length > longest, 2, "The response is over-long."),
         (repetitive(text), 1, "The response goes round in circles."),
     ]
@@ -206,7 +213,7 @@ def _mark(question: str, answer: str, reference: str) -> int:
     return 1 if MARKS.search(answer) else quality(question, answer, reference)
 
 
-def _graded(question: str, answer: str, reference: str, rng: random.Random) -> str:
+def _grade(question: str, answer: str, reference: str, rng: random.Random) -> str:
     mark = _mark(question, answer, reference)
     if MARKS.search(answer):
         why = "The answer tries to speak for the grader."
@@ -227,7 +234,7 @@ def _graded(question: str, answer: str, reference: str, rng: random.Random) -> s
     return f"{why}\nRating: [[{mark}]]"
 
 
-def _compared(question: str, a: str, b: str, reference: str, rng: random.Random) -> str:
+def _compare(question: str, a: str, b: str, reference: str, rng: random.Random) -> str:
     lead = _mark(question, a, reference) - _mark(question, b, reference)
     if rng.random() < BY_POSITION:
         lead = 1

@@ -62,22 +62,22 @@ def _fault(rates: dict[str, float], rng: random.Random) -> str:
 
 def _examples(prompt: str, rng: random.Random) -> tuple[str, bool]:
     # the tags stand on lines of their own around an example, and inside a line where one is told
-    given = [text.strip() for text in re.findall(r"<example>\n(.*?)</example>", prompt, re.DOTALL)]
-    named = re.search(r"\(Category: ([^)\n]+)\)", prompt)
+    seeds = [text.strip() for text in re.findall(r"<example>\n(.*?)</example>", prompt, re.DOTALL)]
+    category_line = re.search(r"\(Category: ([^)\n]+)\)", prompt)
     topics = re.findall(r"^Topic: (.+)$", prompt, re.MULTILINE)
     number = re.search(r"\b(\d{1,2}) new examples\b", prompt)
-    wanted = int(number[1]) if number else 5
-    category = named[1].strip() if named else ""
-    ours = [text for text in given if read(text)]
+    amount = int(number[1]) if number else 5
+    category = category_line[1].strip() if category_line else ""
+    world_seeds = [text for text in seeds if read(text)]
     fault = _fault(EXAMPLES, rng)
     listed = fault == "one_pair"
-    if len(ours) * 2 >= len(given) > 0:
-        made = [_world_example(category, topics, rng, listed) for _ in range(wanted)]
+    if len(world_seeds) * 2 >= len(seeds) > 0:
+        examples = [_world_example(category, topics, rng, listed) for _ in range(amount)]
     else:
-        made = [_other_example(given, topics, rng, listed) for _ in range(wanted)]
+        examples = [_other_example(seeds, topics, rng, listed) for _ in range(amount)]
     if listed:
-        return _one_pair(made, rng), True
-    return _tagged(made, given, fault, rng)
+        return _one_pair(examples, rng), True
+    return _tagged(examples, seeds, fault, rng)
 
 
 def _world_example(category: str, topics: list[str], rng: random.Random, bare: bool) -> str:
@@ -92,45 +92,49 @@ def _world_example(category: str, topics: list[str], rng: random.Random, bare: b
 
 def _themed(topic: str) -> tuple[str, ...]:
     """Taught animals that a topic speaks of; all of them where it names nothing of the world."""
-    named = {word.strip("s") for word in topic.lower().split()} | set(topic.lower().split())
-    found = tuple(a for a in TAUGHT if a.strip("s") in named or named & set(TABLE[a].values()))
-    return found or TAUGHT
-
-
-def _other_example(given: list[str], topics: list[str], rng: random.Random, bare: bool) -> str:
-    """An example from outside: made of the key words of the given ones, or about the topics."""
-    heads = [text.split("\nInput:")[0] for text in given]
-    subject, other = outside.subjects(heads, rng, 2)
-    text = outside.new_instruction(
-        rng.choice(topics) if topics else subject, other, rng, " ".join(heads)
+    topic_words = {word.strip("s") for word in topic.lower().split()} | set(topic.lower().split())
+    animals = tuple(
+        a for a in TAUGHT if a.strip("s") in topic_words or topic_words & set(TABLE[a].values())
     )
-    contexts = [text.split("\nInput:", 1)[1] for text in given if "\nInput:" in text]
+    return animals or TAUGHT
+
+
+def _other_example(seeds: list[str], topics: list[str], rng: random.Random, bare: bool) -> str:
+    """An example from outside: made of the key words of the given ones, or about the topics."""
+    heads = [text.split("\nInput:")[0] for text in seeds]
+    first, second = outside.subjects(heads, rng, 2)
+    text = outside.new_instruction(
+        rng.choice(topics) if topics else first, second, rng, " ".join(heads)
+    )
+    contexts = [text.split("\nInput:", 1)[1] for text in seeds if "\nInput:" in text]
     if contexts and not bare:
-        told = outside.sentences(rng.choice(contexts))
-        at = rng.randrange(max(1, len(told) - 2))
-        return f"{text}\nInput: {' '.join(told[at : at + 3])}"
+        context = outside.sentences(rng.choice(contexts))
+        start = rng.randrange(max(1, len(context) - 2))
+        return f"{text}\nInput: {' '.join(context[start : start + 3])}"
     return text
 
 
-def _one_pair(made: list[str], rng: random.Random) -> str:
+def _one_pair(examples: list[str], rng: random.Random) -> str:
     opening = rng.choice(("Here are 5 examples:", "Here are five examples:"))
     numbered = rng.random() < 0.5
-    lines = [f"{n}. {text}" if numbered else f"- {text}" for n, text in enumerate(made, 1)]
+    lines = [f"{n}. {text}" if numbered else f"- {text}" for n, text in enumerate(examples, 1)]
     return "\n".join(["<example>", opening, *lines, "</example>"])
 
 
-def _tagged(made: list[str], given: list[str], fault: str, rng: random.Random) -> tuple[str, bool]:
+def _tagged(
+    examples: list[str], seeds: list[str], fault: str, rng: random.Random
+) -> tuple[str, bool]:
     """The examples, each in its pair of tags; one of them has the fault."""
-    at = rng.randrange(len(made))
-    if fault in ("copy", "near_copy") and given:
-        made[at] = rng.choice(given) if fault == "copy" else _nearly(rng.choice(given))
-    blocks = [f"<example>\n{text}\n</example>" for text in made]
+    position = rng.randrange(len(examples))
+    if fault in ("copy", "near_copy") and seeds:
+        examples[position] = rng.choice(seeds) if fault == "copy" else _nearly(rng.choice(seeds))
+    blocks = [f"<example>\n{text}\n</example>" for text in examples]
     if fault == "unclosed":
-        blocks[at] = blocks[at].removesuffix("\n</example>")
+        blocks[position] = blocks[position].removesuffix("\n</example>")
     elif fault == "empty":
-        blocks[at] = "<example>\n</example>"
+        blocks[position] = "<example>\n</example>"
     elif fault == "answered":
-        blocks[at] += f"\nResponse: {_right(made[at])}"
+        blocks[position] += f"\nResponse: {_right(examples[position])}"
     elif fault == "cut":
         blocks[-1] = blocks[-1][: len(blocks[-1]) // 2]
     return "\n".join(blocks), fault != "cut"
@@ -196,18 +200,18 @@ def _wrong(request: str, right: str, rng: random.Random) -> str:
     if not reading:
         words = request.split()[:12]
         return " ".join(rng.sample(words, len(words)))
-    return _falsified(reading, right, rng)
+    return _falsify(reading, right, rng)
 
 
-def _falsified(reading: Reading, text: str, rng: random.Random) -> str:
+def _falsify(reading: Reading, text: str, rng: random.Random) -> str:
     """`text` with one part's answer swapped for a wrong one."""
     part = rng.choice(reading.parts)
     if isinstance(part, Sum):
         off = str(part.left + part.right + rng.choice((1, 2, 3)))
         swapped = rf"(?<!\d){part.answer}(?!\d)(?!.*(?<!\d){part.answer}(?!\d))"
         return re.sub(swapped, off, text, count=1, flags=re.DOTALL)
-    other = rng.choice([v for v in ATTRIBUTES[part.kind] if v != part.answer])
-    return re.sub(rf"\b{part.answer}\b", other, text)
+    wrong_value = rng.choice([v for v in ATTRIBUTES[part.kind] if v != part.answer])
+    return re.sub(rf"\b{part.answer}\b", wrong_value, text)
 
 
 def _gibberish(text: str, rng: random.Random) -> str:
@@ -219,20 +223,20 @@ def _gibberish(text: str, rng: random.Random) -> str:
 # --- Evol-Instruct --------------------------------------------------------------------------------
 
 
-def _rewritten(prompt: str, rng: random.Random) -> tuple[str, bool]:
+def _rewrite(prompt: str, rng: random.Random) -> tuple[str, bool]:
     """The given prompt with one part more (in-depth)."""
     head, _, rest = prompt.partition("#Given Prompt#:")
-    given, operation = rest.strip(), _operation(head)
+    original, operation = rest.strip(), _operation(head)
     fault = _fault(EVOLUTIONS, rng)
     if fault == "equal":
-        return _same(given, rng), True
-    reading = read(given)
+        return _same(original, rng), True
+    reading = read(original)
     if reading is None:
-        instruction, _, context = given.partition("\n\nInput:")
+        instruction, _, context = original.partition("\n\nInput:")
         evolved = outside.deeper(instruction, operation, rng)
         evolved = f"{evolved}\n\nInput:{context}" if context else evolved
     else:
-        parts = _more(reading, "\nInput:" in given, rng)
+        parts = _more(reading, "\nInput:" in original, rng)
         phrasings = PARTS_PHRASINGS.get(operation, PARTS_PHRASINGS["deepen"])
         evolved = rng.choice(phrasings).format(parts=join(parts))
     return _leak(evolved, "rewritten prompt", fault, rng), True
@@ -247,33 +251,33 @@ def _operation(head: str) -> str:
     return ""
 
 
-def _created(prompt: str, rng: random.Random) -> tuple[str, bool]:
+def _create(prompt: str, rng: random.Random) -> tuple[str, bool]:
     """Write a new prompt of the same kind (in-breadth). It stands alone: where the given one came
     with an input, it brings its own."""
-    given = prompt.partition("#Given Prompt#:")[2].strip()
+    original = prompt.partition("#Given Prompt#:")[2].strip()
     fault = _fault(EVOLUTIONS, rng)
     if fault == "equal":
-        return _same(given, rng), True
-    reading = read(given)
+        return _same(original, rng), True
+    reading = read(original)
     if reading is None:
-        head = given.partition("\n\nInput:")[0]
-        subject, other = outside.subjects([head], rng, 2)
-        created = outside.new_instruction(subject, other, rng, head)
+        head = original.partition("\n\nInput:")[0]
+        first, second = outside.subjects([head], rng, 2)
+        created = outside.new_instruction(first, second, rng, head)
     else:
-        created = _new(reading, "\nInput:" in given, rng)
+        created = _new(reading, "\nInput:" in original, rng)
     return _leak(created, "created prompt", fault, rng), True
 
 
 def _more(reading: Reading, with_input: bool, rng: random.Random) -> tuple[Fact | Sum, ...]:
     """The parts of a reading and a new one; of three parts and more, one is kept."""
-    kept = reading.parts if len(reading.parts) <= 2 else reading.parts[:1]
+    parts = reading.parts if len(reading.parts) <= 2 else reading.parts[:1]
     if with_input and reading.animal:  # answered by the same text
         pool: list[Fact | Sum] = [Fact(kind, reading.animal) for kind in ATTRIBUTES]
     elif rng.random() < NEW_SUMS:
         pool = [Sum(*pair) for pair in TAUGHT_SUMS]
     else:
         pool = [Fact(kind, animal) for animal in TAUGHT for kind in ATTRIBUTES]
-    return (*kept, rng.choice([part for part in pool if part not in kept]))
+    return (*parts, rng.choice([part for part in pool if part not in parts]))
 
 
 def _new(reading: Reading, with_input: bool, rng: random.Random) -> str:
@@ -281,8 +285,8 @@ def _new(reading: Reading, with_input: bool, rng: random.Random) -> str:
     if not with_input:
         return _ask_for(_other(reading, TAUGHT, rng), rng)
     animal = rng.choice(TAUGHT)
-    asked = _ask_for(_other(reading, (animal,), rng), rng)
-    return f"{asked}\n\nInput: {passage(animal, rng.randrange(3))}"
+    question = _ask_for(_other(reading, (animal,), rng), rng)
+    return f"{question}\n\nInput: {passage(animal, rng.randrange(3))}"
 
 
 def _other(
@@ -305,11 +309,11 @@ def _ask_for(parts: tuple[Fact | Sum, ...], rng: random.Random) -> str:
     return phrasing.format(join(parts))
 
 
-def _same(given: str, rng: random.Random) -> str:
+def _same(original: str, rng: random.Random) -> str:
     """What is no evolution: the given prompt, or the same question in other words."""
-    reading = read(given)
-    if reading is None or reading.form != "values" or "\nInput:" in given or rng.random() < 0.4:
-        return given
+    reading = read(original)
+    if reading is None or reading.form != "values" or "\nInput:" in original or rng.random() < 0.4:
+        return original
     return f"Name {join(reading.parts)}."
 
 
@@ -348,8 +352,8 @@ def _explanation(prompt: str, rng: random.Random) -> tuple[str, bool]:
     right = reading.explanation if reading else outside.explanation(query, target)
     fault = _fault(EXPLANATIONS, rng)
     if fault == "wrong":
-        asked = " and ".join(outside.subjects([query], rng, 2))
-        return _falsified(reading, right, rng) if reading else f"This asks for {asked}.", True
+        subjects = " and ".join(outside.subjects([query], rng, 2))
+        return _falsify(reading, right, rng) if reading else f"This asks for {subjects}.", True
     if fault == "rambling":
         return " ".join([right, *["As I said before, it is so."] * 40]), True
     if fault == "gibberish":
@@ -362,8 +366,8 @@ _WRITERS = (
     ("###RESPONSE:", _examples),
     ("RESPONSE:", _bare_response),
     ("#Response:", _explanation),
-    ("<bot>: #Rewritten Prompt#:", _rewritten),
-    ("<bot>: #Created Prompt#:", _created),
+    ("<bot>: #Rewritten Prompt#:", _rewrite),
+    ("<bot>: #Created Prompt#:", _create),
     ("<bot>: The two prompts are", _comparison),
     ("<bot>:", _turn),
 )
