@@ -1,6 +1,6 @@
-"""Models as functions: one module a protocol, each an `Ask`; `each` runs many jobs over one.
+"""Language models as functions: `connect` returns an `Ask`, and `run_jobs` does many jobs with it.
 
-A stage:
+Each protocol has a module of its own. A stage uses them so:
 
     ask = llm.connect(params.llm.teacher, params, "generate", scheme)
     run = llm.run_jobs(work, jobs, ask, params.llm.teacher, prefix="generate", name=str)
@@ -23,7 +23,7 @@ ENDPOINT = "endpoint.json"  # in the folder of a model that is served elsewhere
 
 
 def endpoint_of(folder: Path) -> Endpoint | None:
-    """The endpoint that the model at `folder` is served by; None where its weights lie there."""
+    """Return the endpoint that serves the model at `folder`, None where its weights lie there."""
     if not (folder / ENDPOINT).exists():
         return None
     endpoint: Endpoint = TypeAdapter(Endpoint).validate_python(read_json(folder / ENDPOINT))
@@ -37,10 +37,13 @@ def connect(
     label: str = "",
     schema: dict[str, Any] | None = None,
 ) -> Ask:
-    """The model that `endpoint` names, over the ledger. What it costs is charged to `stage` and
-    `label` (a scheme or checkpoint) of the run that `params` name, and capped by their budget_usd.
-    `schema` is the JSON schema of every reply, for an endpoint that is `structured`. BadInput when
-    the key's variable is not set, or a cap could not be kept."""
+    """Connect to the model that `endpoint` names, with the ledger in between.
+
+    Its dollars are charged to `stage` and `label` (a scheme or checkpoint) of the run that `params`
+    name. The budget_usd of `params` caps them, and without `params` there is no cap. `schema` is
+    the JSON schema of every reply, for an endpoint that is `structured`. BadInput: the key's
+    variable is not set, or a cap could not be kept.
+    """
     if isinstance(endpoint, Embedded):
         from bezoar.llm import embedded
 

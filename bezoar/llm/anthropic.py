@@ -16,7 +16,7 @@ from bezoar.llm.wire import (
 from bezoar.params import Anthropic
 from bezoar.rows.records import Message
 
-# Not here: tool_use and pause_turn, which are no end of an answer
+# tool_use and pause_turn are left out: they do not end an answer
 FINISH: dict[str, Finish] = {
     "end_turn": "stop",
     "stop_sequence": "stop",
@@ -27,7 +27,10 @@ FINISH: dict[str, Finish] = {
 
 
 class Wire:
-    """System messages go beside the conversation; the text blocks of the reply are its text."""
+    """The protocol of Anthropic's Messages API.
+
+    System messages go beside the conversation. The text blocks of a reply are its text.
+    """
 
     def __init__(self, endpoint: Anthropic, key: str | None) -> None:
         self.path = "/v1/messages"
@@ -43,7 +46,7 @@ class Wire:
         self._endpoint = endpoint
 
     def body(self, messages: Sequence[Message], sample: int = 0) -> dict[str, Any]:
-        """The turns, and the system messages as one."""
+        """Return the request: the turns, and all system messages joined into one."""
         endpoint = self._endpoint
         static = {"model": endpoint.model, **sample_params(endpoint.params, endpoint.again, sample)}
         turns = [{"role": m.role, "content": m.content} for m in messages if m.role != "system"]
@@ -51,7 +54,7 @@ class Wire:
         return {**static, "messages": turns, **({"system": system} if system else {})}
 
     def parse(self, document: Any) -> Parsed:
-        """All text blocks; the thinking that may come before them is not text."""
+        """Read all text blocks. Thinking blocks, which may come before them, are its thoughts."""
         content = value_at(document, "content")
         if value_at(document, "type") != "message" or not isinstance(content, list):
             raise Unusable("a reply without content")
@@ -67,7 +70,7 @@ class Wire:
             text="".join(texts),
             thoughts="\n\n".join(words for words in thinking if isinstance(words, str)),
             finish=finish,
-            # the three are billed apart and counted apart
+            # input_tokens leaves out what was read from the cache and what was written to it
             tokens_in=None if plain is None else plain + written + cached,
             tokens_cached=cached,
             tokens_out=count(document, "usage", "output_tokens"),
@@ -75,9 +78,9 @@ class Wire:
         )
 
     def hopeless(self, document: Any) -> bool:
-        """Anthropic says what is hopeless with a status of its own."""
+        """Return False: Anthropic gives what never passes a status of its own, which is no 429."""
         return False
 
     def doubts(self, body: dict[str, Any]) -> list[Doubt]:
-        """None: the system message has a field of its own, and no schema is asked for."""
+        """Return none: the system message has a field of its own, and no schema is sent."""
         return []

@@ -1,12 +1,14 @@
 """Paid answers, never paid twice: an append-only store under `$BEZOAR_WORK/ledger/`.
 
 One answer is one line, `{"crc":"..","key":"..","bill":"..","value":{..}}`, appended by a single
-write before anybody sees the answer. Each process appends to a segment of its own and reads
-everybody's, so any number of stages, experiments and clones share what one of them bought. A torn
-tail or a flipped bit spoils one line: it is counted, warned about and asked again; nothing else is
-lost. `bill` is "run/stage/label/model dollars": what an answer cost, and to whom. A line whose
-value is `{"charge": ..}` charges without answering: a reply that was billed and came to nothing
-(`lost`), or answers that `prune` forgot (`pruned`). Caps count all three.
+write before anybody sees the answer. Each process appends to a segment (a file) of its own and
+reads all segments. So any number of stages, experiments and clones share the answers that one of
+them bought. A torn tail or a flipped bit spoils one line and nothing else. That line is counted,
+warned about, and its request is asked again.
+
+`bill` is "run/stage/label/model dollars": what an answer cost, and to whom. A line whose value is
+`{"charge": ..}` charges without answering: `lost` for a billed reply that was of no use, `pruned`
+for answers that `prune` forgot. Caps count all three.
 
     python -m bezoar.ledger stats           answers, tokens, dollars, time by stage; what was lost
     python -m bezoar.ledger verify          read every line; exit 1 when one is damaged
@@ -46,12 +48,12 @@ SEGMENT = 256 * 2**20  # bytes at which a process opens a new segment instead of
 
 
 LOST = b'{"charge":"lost"'
-CHARGE = b'{"charge":'  # how the value of a line begins that answers nothing
+CHARGE = b'{"charge":'  # the value of a line that answers nothing begins so
 
 
 class Bill(NamedTuple):
-    """To whom an answer is charged: the run (profile and name of its budget), the stage, the
-    stage's label (scheme or checkpoint), and the model."""
+    """The account that an answer is charged to: the run (profile and name of its budget), the
+    stage, the stage's label (scheme or checkpoint), and the model."""
 
     run: str
     stage: str
@@ -59,7 +61,7 @@ class Bill(NamedTuple):
     model: str
 
     def plain(self) -> "Bill":
-        """As it stands in a line, where some characters mean something."""
+        """Return the bill as it stands in a line, without the characters that part fields there."""
         return _plain(self)
 
 
@@ -76,9 +78,11 @@ class _Line(NamedTuple):
 
 
 class Ledger:
-    """Answers by request key (sha256 hex of the final request). Values are JSON objects. One
-    thread uses an instance; any number of processes use a folder. `spent` is dollars
-    by Bill, all in all, and `lost` those of them that bought no answer."""
+    """Answers by request key (sha256 hex of the final request). Values are JSON objects.
+
+    Use an instance in one thread, and a folder in any number of processes. `spent` holds all
+    dollars by Bill, and `lost` those of them that bought no answer.
+    """
 
     def __init__(self, folder: Path | None = None) -> None:
         self.folder = folder or work.home() / "ledger"
@@ -98,18 +102,19 @@ class Ledger:
         return len(self._where)
 
     def __contains__(self, key: str) -> bool:
-        """Whether an answer to `key` was there at the last look."""
+        """Say whether an answer to `key` was there at the last look."""
         return key in self._where
 
     def look(self) -> None:
-        """Read what has been appended, by anyone, since the last look."""
+        """Read the lines that any process has appended since the last look."""
         self._looked = time.monotonic()
         for path in sorted(self.folder.glob("*.jsonl")):
             try:
                 status = path.stat()
                 inode, size = status.st_ino, status.st_size
                 opened = self._open.get(path)
-                if opened and opened[0] != inode:  # rewritten by prune
+                # another file under a name that is known: prune rewrote the segment
+                if opened and opened[0] != inode:
                     self._forget()
                     self.look()
                     return
@@ -127,7 +132,8 @@ class Ledger:
                 ) from None
 
     def _forget(self) -> None:
-        """Begin anew, so that what was pruned is not charged as an answer and as pruned."""
+        """Forget all segments. A rewritten one would otherwise be charged twice: for its pruned
+        answers, and for the line that `prune` put in their place."""
         for _, descriptor, _ in self._open.values():
             os.close(descriptor)
         self.spent, self.lost, self._charges, self._where, self._open = {}, {}, set(), {}, {}
@@ -137,7 +143,8 @@ class Ledger:
             lines.seek(start)
             for line in lines:
                 if not line.endswith(b"\n"):
-                    # still being written, or torn by a kill; the next owner cuts a torn tail off
+                    # A line without an end is still being written, or a kill tore it. Where no
+                    # living process appends here it is torn, and the next owner cuts it off.
                     if _unowned(descriptor):
                         self._warn(path, start, f"{len(line)} bytes of a torn line")
                     break
@@ -168,18 +175,19 @@ class Ledger:
         warnings.warn(message, stacklevel=2)
 
     def catch_up(self) -> None:
-        """Look, unless that was done a moment ago."""
+        """Look, unless the last look was less than LOOK_AGAIN seconds ago."""
         if time.monotonic() - self._looked > LOOK_AGAIN:
             self.look()
 
     def get(self, key: str) -> dict[str, Any] | None:
-        """The value bought for `key`, or None."""
+        """Return the value bought for `key`, or None."""
         if key not in self._where:
             self.catch_up()
         if (place := self._where.get(key)) is None:
             return None
         entry = _parse(os.pread(place[0], place[2], place[1]))
-        if entry is None or entry.key != key:  # damaged since it was indexed
+        # the line was whole when it was indexed, and is damaged now
+        if entry is None or entry.key != key:
             del self._where[key]
             self.damaged += 1
             return None
@@ -187,22 +195,22 @@ class Ledger:
         return value
 
     def put(self, key: str, value: dict[str, Any], bill: Bill, usd: float) -> None:
-        """Append an answer. BadInput when it cannot be kept (a full disk): the run must stop
-        before another is bought."""
+        """Append an answer that cost `usd`. BadInput: it cannot be kept (a full disk), and the run
+        must stop before it buys another."""
         self._add(_Line(key, bill.plain(), usd, _compact(value)))
 
     def charge(
         self, bill: Bill, usd: float, kind: str, reason: str, key: str | None = None
     ) -> None:
-        """Append dollars that bought no answer: `kind` is lost or pruned. Under a `key` they are
-        charged once, however often that is said."""
+        """Append dollars that bought no answer. `kind` is lost or pruned. Repeated calls with one
+        `key` charge once."""
         if key in self._charges:
             return
         value = {"charge": kind, "reason": reason, "at": int(time.time())}
         self._add(_Line(key or secrets.token_hex(32), bill.plain(), usd, _compact(value)))
 
     def ready(self) -> None:
-        """Open what answers are appended to; OSError when that cannot be done."""
+        """Open the segment that answers are appended to. OSError: that cannot be done."""
         if self._own is None:
             self._own = self._segment()
 
@@ -229,16 +237,20 @@ class Ledger:
         self.spent[bill] = self.spent.get(bill, 0.0) + usd
 
     def _segment(self) -> tuple[Path, int, int]:
-        """A segment that no living process appends to, taken over, else a new one; locked."""
+        """Take over a segment that no living process appends to, or make a new one.
+
+        Returns its path, a locked descriptor, and the byte at which its whole lines end.
+        """
         self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         for path in sorted(self.folder.glob("*.jsonl")):
             if (descriptor := _take(path)) is not None:
                 self.look()
                 end = self._open[path][2]
-                os.ftruncate(descriptor, end)  # a tail without an end is of no use to anyone
+                os.ftruncate(descriptor, end)  # a torn line at the end is of no use to anyone
                 return path, descriptor, end
         path = self.folder / f"{time.time_ns():020d}-{secrets.token_hex(4)}.jsonl"
-        hidden = path.with_suffix(".new")  # nobody looks at it before it is locked
+        # made under a name that nobody looks for, so that nobody takes it over before it is locked
+        hidden = path.with_suffix(".new")
         descriptor = os.open(hidden, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_EXCL, 0o600)
         fcntl.flock(descriptor, fcntl.LOCK_EX)
         hidden.rename(path)
@@ -246,14 +258,17 @@ class Ledger:
         return path, descriptor, 0
 
     def sync(self) -> None:
-        """Have the disk hold what was appended: a kill loses nothing without it, a power cut may.
-        May be called from another thread than the one that appends."""
+        """Write the appended lines through to the disk.
+
+        Without that a kill loses nothing, but a power cut may. Another thread than the one that
+        appends may call it.
+        """
         if self._dirty and self._own:
             self._dirty = False
             os.fsync(self._own[1])
 
     def close(self) -> None:
-        """Sync, and let go of the segment."""
+        """Sync, and close all segments."""
         self.sync()
         for _, descriptor, _ in self._open.values():
             os.close(descriptor)
@@ -262,7 +277,7 @@ class Ledger:
         self._where, self._open, self._own = {}, {}, None
 
     def lines(self) -> Iterator[tuple[str, Bill, float, dict[str, Any]]]:
-        """Every answer once, sorted by key: (key, bill, dollars, value)."""
+        """Yield every answer once, sorted by key: (key, bill, dollars, value)."""
         for key in sorted(self._where):
             descriptor, start, size = self._where[key]
             if entry := _parse(os.pread(descriptor, size, start)):
@@ -273,19 +288,22 @@ _JSON = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
 
 
 def dollars(usd: float) -> str:
-    """Dollars as a message shows them: never rounded to less than what a user may set as a cap."""
+    """Format dollars for a message: to 6 digits after the point, and to 9 below a cent.
+
+    They are never rounded to less than what a user may set as a cap.
+    """
     digits = f"{usd:,.{6 if abs(usd) >= 0.01 else 9}f}".rstrip("0")
     units, _, cents = digits.partition(".")
     return f"${units}.{cents:0<2}"
 
 
 def about(usd: float) -> str:
-    """Dollars that were estimated: cents, and below a dollar two digits that are not 0."""
+    """Format estimated dollars: to cents, and below a dollar to two significant digits."""
     return f"${usd:,.2f}" if usd >= 1 or usd <= 0 else dollars(float(f"{usd:.2g}"))
 
 
 def _compact(value: dict[str, Any]) -> bytes:
-    # a lone surrogate in a reply must not lose it
+    # a lone surrogate in a reply is no UTF-8: written as an escape it does not lose the reply
     return _JSON.encode(value).encode("utf-8", "backslashreplace")
 
 
@@ -306,7 +324,7 @@ def _parse(line: bytes) -> _Line | None:
 
 
 def _take(path: Path) -> int | None:
-    """A descriptor to append by, locked; None when the segment is full or another's."""
+    """Open a segment to append to: a locked descriptor. None when it is full or another's."""
     try:
         if path.stat().st_size > SEGMENT:
             return None
@@ -315,6 +333,7 @@ def _take(path: Path) -> int | None:
         return None
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        # prune may have put another file in its place before it was locked
         if path.stat().st_ino == os.fstat(descriptor).st_ino:
             return descriptor
     except (BlockingIOError, FileNotFoundError):
@@ -334,7 +353,7 @@ def _append(descriptor: int, line: bytes, end: int) -> None:
 
 
 def _unowned(descriptor: int) -> bool:
-    """Whether no living process appends to this segment."""
+    """Say whether no living process appends to this segment."""
     try:
         fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -349,9 +368,12 @@ IMPORTED = Bill("imported", "", "", "")
 
 
 def stats(ledger: Ledger) -> dict[str, Any]:
-    """What the store holds: counts, bytes, dollars in all and by run, stage, label and model; of
-    them the dollars that bought no answer; tokens by stage. Beside it, what stages took on this
-    machine, by stage: for outs that are whole, and for what has not come to its outs."""
+    """Sum up the store and the times of the stages.
+
+    Of the store: counts, bytes, dollars in all and by run, stage, label and model, those of them
+    that bought no answer, and tokens by stage. Of the stages on this machine: seconds, CPU seconds
+    and memory of those whose outs are whole, and seconds of those that did not finish.
+    """
     segments = list(ledger.folder.glob("*.jsonl"))
     return {
         "answers": len(ledger),
@@ -379,7 +401,7 @@ def _tokens_by_stage(ledger: Ledger) -> dict[str, dict[str, int]]:
 
 
 def _times_by_stage() -> dict[str, dict[str, float]]:
-    """Seconds, CPU seconds and the most bytes of memory at once, by stage."""
+    """Return seconds, CPU seconds and the most bytes of memory at once, by stage."""
     finished, unfinished = times.of_machine(work.home())
     return {
         "seconds_by_stage": {stage: spent.seconds for stage, spent in finished.items()},
@@ -398,7 +420,7 @@ def _by(part: str, dollars: dict[Bill, float]) -> dict[str, float]:
 
 
 def export(ledger: Ledger, path: Path) -> int:
-    """Write every answer to one file that `import` reads; how many."""
+    """Write every answer to one file that `import` reads. Returns their number."""
     rows = (
         _line(_Line(key, bill, usd, _compact(value))).decode("utf-8", "replace")
         for key, bill, usd, value in ledger.lines()
@@ -409,7 +431,10 @@ def export(ledger: Ledger, path: Path) -> int:
 
 def import_answers(ledger: Ledger, paths: list[Path]) -> int:
     """Take over answers from exports, from replies.jsonl (`Exchange` rows) of pulled outs, and from
-    folders that hold such; how many were new. Nothing is charged to any run."""
+    folders of those. Returns the number of new ones. Nothing is charged to any run.
+
+    BadInput: a path that is not there, a folder without replies.jsonl, or a line of another form.
+    """
     before = len(ledger)
     for top in paths:
         if not top.exists():
@@ -428,7 +453,7 @@ def import_answers(ledger: Ledger, paths: list[Path]) -> int:
 
 def _read_foreign(path: Path, number: int, text: str) -> tuple[str, dict[str, Any]]:
     if line := _parse(text.encode()):
-        # what another machine lost is no business of this one
+        # dollars that another machine lost are not charged on this one
         key = "" if line.payload.startswith(CHARGE) else line.key
         return key, json.loads(line.payload)
     try:
@@ -444,9 +469,11 @@ def _read_foreign(path: Path, number: int, text: str) -> tuple[str, dict[str, An
 
 
 def prune(folder: Path, days: float) -> tuple[int, int]:
-    """Rewrite every segment that no process appends to without the answers bought more than `days`
-    ago, without damaged lines and second copies; (answers kept, lines dropped). What an answer cost
-    stays charged, so that no cap is lifted."""
+    """Rewrite every segment that no process appends to: (answers kept, lines dropped).
+
+    Left out are the answers bought more than `days` ago, damaged lines and second copies. The cost
+    of an answer stays charged, so that no cap is lifted.
+    """
     oldest = time.time() - days * 86400
     keys: set[str] = set()
     dropped = 0
@@ -461,7 +488,8 @@ def prune(folder: Path, days: float) -> tuple[int, int]:
         with open(descriptor, "rb") as segment:
             lines, gone = _sift(segment, oldest, keys)
             dropped += gone
-            # readers hold the old file open until they see that another stands in its place
+            # Other processes go on reading the old file, which they have open, until they see that
+            # another has its name (look).
             if lines:
                 write(path, lines)
             else:
@@ -470,8 +498,11 @@ def prune(folder: Path, days: float) -> tuple[int, int]:
 
 
 def _sift(segment: Iterable[bytes], oldest: float, keys: set[str]) -> tuple[list[str], int]:
-    """The lines that a segment keeps, the answers among them added to `kept`, and how many it
-    loses; one line more for each bill that what it loses was charged to."""
+    """Return the lines that a segment keeps, and the number of those it loses.
+
+    The keys of the answers that it keeps are added to `keys`. For each bill that lost answers were
+    charged to, one more line keeps their dollars charged.
+    """
     lines: list[str] = []
     charged: dict[Bill, float] = {}
     dropped = 0
