@@ -22,8 +22,8 @@ class Elsewhere:
     """The calls that wait for other processes.
 
     `back` gets the calls whose request is answered, or is nobody's any more. `late` gets those that
-    waited longer than `bound` seconds for one process, and that process's name. A batch may take as
-    long as it wants. `broken` gets the error when the ledger cannot be read.
+    waited longer than `bound` seconds for one owner, and that owner. Waiting for a batch has no
+    bound. `broken` gets the error when the ledger cannot be read.
     """
 
     def __init__(
@@ -82,6 +82,7 @@ class Elsewhere:
         free = [call for call, owner in owners.items() if owner is None]
         for call, owner in owners.items():
             before, since = self._calls[call]
+            # another owner may have taken the request over: the wait for that one begins anew
             self._calls[call] = (owner or "", since if before in ("", owner) else now)
         for call in free:
             del self._calls[call]

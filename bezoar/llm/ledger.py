@@ -139,6 +139,8 @@ class Ledger:
         self.spent, self.lost, self._charges, self._where, self._open = {}, {}, set(), {}, {}
 
     def _index(self, path: Path, descriptor: int, start: int) -> int:
+        """Take in the lines of a segment from byte `start` on. Returns the byte where the last
+        whole line ends."""
         with open(os.dup(descriptor), "rb") as lines:
             lines.seek(start)
             for line in lines:

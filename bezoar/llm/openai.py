@@ -17,8 +17,8 @@ from bezoar.params import OpenAI
 from bezoar.rows.records import Message
 
 # The words of the servers above, of Mistral's (model_length), Cohere's, Together's and Gemini's
-# OpenAI-compatible addresses, and of the proxies that pass another protocol's words on. Not here:
-# abort, error, tool_calls, null and whatever else is no end of an answer.
+# OpenAI-compatible addresses, and of the proxies that pass another protocol's words on. Left out
+# are abort, error, tool_calls, null and all else that does not end an answer.
 FINISH: dict[str, Finish] = {
     **dict.fromkeys(("stop", "eos", "eos_token", "stop_sequence", "end_turn", "complete"), "stop"),
     **dict.fromkeys(("length", "max_tokens", "max_output_tokens", "model_length"), "length"),
@@ -28,15 +28,18 @@ FINISH: dict[str, Finish] = {
     **dict.fromkeys(("blocklist", "prohibited_content", "spii", "sensitive"), "refused"),
 }
 BROKE = ("insufficient_quota", "billing_hard_limit_reached")
-# where servers put thoughts that they part themselves: DeepSeek, vLLM, SGLang and llama.cpp;
-# OpenRouter and newer vLLM; Ollama
+# The fields of thoughts, where a server parts them itself: that of DeepSeek, vLLM, SGLang and
+# llama.cpp, that of OpenRouter and newer vLLM, and that of Ollama.
 THOUGHTS = ("reasoning_content", "reasoning", "thinking")
 MAXIMA = {"max_tokens", "max_completion_tokens"}
 
 
 class Wire:
-    """Chat completions, or with `style: completion` text completions of the bare prompt. Where the
-    endpoint is `structured` a reply is asked for as a JSON object of `schema`."""
+    """The protocol of chat completions, or with `style: completion` of text completions.
+
+    Text completions get the bare prompt. For an endpoint that is `structured` each request asks for
+    a JSON object of `schema`.
+    """
 
     def __init__(
         self, endpoint: OpenAI, key: str | None, schema: dict[str, Any] | None = None
@@ -56,8 +59,11 @@ class Wire:
         self._first = {**self._static, **sample_params(endpoint.params, endpoint.again, 0)}
 
     def body(self, messages: Sequence[Message], sample: int = 0) -> dict[str, Any]:
-        """`messages` as they are (without a system role where the server knows none), or their
-        texts as one prompt, a blank line between turns."""
+        """Return the request: `messages` as turns, or their texts as one prompt.
+
+        A server that knows no system role gets turns without one. A prompt has a blank line between
+        the texts.
+        """
         endpoint, static = self._endpoint, self._first
         if sample:
             static = {**self._static, **sample_params(endpoint.params, endpoint.again, sample)}
@@ -67,7 +73,7 @@ class Wire:
         return {**static, "messages": turns if endpoint.system_role else fold_system(turns)}
 
     def parse(self, document: Any) -> Parsed:
-        """The first choice."""
+        """Read the first choice."""
         choice = value_at(document, "choices", 0)
         if not isinstance(choice, dict):
             raise Unusable("a reply without choices")
@@ -79,7 +85,8 @@ class Wire:
         if refusal := refusal if isinstance(refusal, str) else _refusal(message):
             text, finish = text or refusal, "refused"
         if text is None and (finish == "refused" or (self.chat and isinstance(message, dict))):
-            text = ""  # all its tokens went into thinking, or a filter took the text away
+            # all tokens went into thinking, or a filter took the text away
+            text = ""
         if not isinstance(text, str):
             raise Unusable("a reply without a text")
         separate = next(
@@ -96,14 +103,14 @@ class Wire:
         )
 
     def hopeless(self, document: Any) -> bool:
-        """No credit left: OpenAI says so with a 429."""
+        """Say whether no credit is left, which OpenAI says with a 429."""
         return (
             value_at(document, "error", "code") in BROKE
             or value_at(document, "error", "type") in BROKE
         )
 
     def doubts(self, body: dict[str, Any]) -> list[Doubt]:
-        """A schema, and a system role."""
+        """Return the features of a request that a server may not know: a schema, a system role."""
         doubts = []
         if "response_format" in body:
             plain = {name: value for name, value in body.items() if name != "response_format"}
@@ -115,7 +122,7 @@ class Wire:
 
 
 def fold_system(turns: list[dict[str, str]]) -> list[dict[str, str]]:
-    """The turns with what the system says at the head of the first user message."""
+    """Return the turns with the system messages put before the text of the first user message."""
     system = "\n\n".join(turn["content"] for turn in turns if turn["role"] == "system")
     talk = [turn for turn in turns if turn["role"] != "system"]
     if not system:
@@ -127,7 +134,7 @@ def fold_system(turns: list[dict[str, str]]) -> list[dict[str, str]]:
 
 
 def _refusal(message: Any) -> str:
-    """What a content that is a list of parts says in place of an answer."""
+    """Return the refusals in a content that is a list of parts, "" where there are none."""
     content = value_at(message, "content")
     parts = content if isinstance(content, list) else []
     refusals = [value_at(part, "refusal") for part in parts]
@@ -135,7 +142,8 @@ def _refusal(message: Any) -> str:
 
 
 def _parts(content: list[Any]) -> tuple[str | None, str]:
-    """(text, thoughts) of a content that is a list of parts, as Mistral's reasoning models give."""
+    """Return (text, thoughts) of a content that is a list of parts, as Mistral's reasoning models
+    give it."""
     texts: list[str] = []
     thoughts: list[str] = []
     for part in content:

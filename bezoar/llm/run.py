@@ -1,4 +1,4 @@
-"""Many jobs over one model, their results in the order of the jobs, whatever came first."""
+"""Many jobs over one model. Results have the order of the jobs, whichever ends first."""
 
 import asyncio
 import sys
@@ -18,14 +18,17 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 AGAIN = "run the same command again to go on: everything bought is kept and not paid again"
-BATCH_JOBS = 20_000  # jobs under way in batch mode: a batch is as large as the jobs that wait
+# Jobs under way at once in batch mode. A batch gets no larger than the number of jobs that wait.
+BATCH_JOBS = 20_000
 
 
 @dataclass
 class Run(Generic[T, R]):
-    """What a stage's jobs came to, in their order: `done` pairs each job with its result,
-    `exchanges` holds every request that was answered and its reply, `failures` the requests that
-    came to nothing for good, by the name of their job."""
+    """The outcome of a stage's jobs, in their order.
+
+    `done` pairs each job with its result. `exchanges` holds every answered request with its reply.
+    `failures` holds the requests that failed for good, each with the name of its job.
+    """
 
     done: list[tuple[T, R]]
     exchanges: list[Exchange]
@@ -42,15 +45,17 @@ def run_jobs(
     name: Callable[[T], str],
     advance: Callable[[float], None] = lambda done: None,
 ) -> Run[T, R]:
-    """Do `work(job, ask)` for every job, as many at once as `endpoint` says; `where` opens an
-    error, `name(job)` is what a failure is filed under. Jobs share one thread
-    (llm/background.py): a long computation in one holds up the others.
+    """Do `work(job, ask)` for every job, as many at once as `endpoint` says.
 
-    A request that fails for good ends neither the run nor its job, which gets a reply of which
-    finish_reason is "failed". BadInput when more than `max_failed` of the jobs had such a request,
-    as soon as that is certain, and when nothing more may be bought. What was bought is in the
-    ledger by then. Another exception out of `work` ends the run and is raised here; Ctrl-C ends it
-    with one line and exit code 130.
+    Errors begin with `prefix`. A failure is filed under `name(job)`. `advance(1)` is called after
+    each job. Jobs share one thread (llm/background.py), so a long computation in one holds up the
+    others.
+
+    A request that fails for good ends neither the run nor its job: the job gets a reply with
+    finish_reason "failed". BadInput: more than `max_failed` of the jobs had such a request (raised
+    as soon as that is certain), or nothing more may be bought. All that was bought is in the ledger
+    by then. Another exception out of `work` ends the run and is raised here. Ctrl-C ends it with
+    one line and exit code 130.
     """
     return _Runner(work, jobs, ask, endpoint, prefix=prefix, name=name, advance=advance).run()
 
@@ -114,7 +119,7 @@ class _Runner(Generic[T, R]):
         )
 
     def _stopped(self) -> str:
-        # what a job costs is known from those that are done, not from those that began
+        # the price of a job is taken from those that are done: one that began has not cost all yet
         usd = fsum(e.reply.usd for i in self.completed for e in self.exchanges[i])
         missing = len(self.jobs) - self.finished
         per_job = usd / len(self.completed) if self.completed else 0.0
@@ -134,8 +139,8 @@ class _Runner(Generic[T, R]):
         self.over = asyncio.Event()
         for _ in range(min(self.width, len(self.jobs))):
             self.alive += 1
-            # one after the other through the loop: the first requests leave while the last
-            # prompts are still being written
+            # Each worker is started by the loop, and not here in a row: so the first requests
+            # leave while the last prompts are still being written.
             asyncio.get_running_loop().call_soon(background.Worker(self._worker).switch)
         await self.over.wait()
 
@@ -149,7 +154,8 @@ class _Runner(Generic[T, R]):
                 self.completed.append(index)
                 self.advance(1)
         except BaseException as error:
-            # the budget's word comes before what it made of other jobs
+            # The first error counts. When the budget stops the client, the other jobs fail too, and
+            # those errors say less.
             self.error = self.error or error
         finally:
             self._end_early()
@@ -173,7 +179,8 @@ class _Runner(Generic[T, R]):
                 self.failures.setdefault(index, []).append(failure)
                 self._end_early()
                 return empty_reply("failed", self.model)
-            if reply.finish_reason != "too_long":  # it was not sent
+            # a request that is too long was not sent, so there was no exchange
+            if reply.finish_reason != "too_long":
                 exchange = Exchange(
                     job=self.name(job), step=len(exchanges), messages=list(messages), reply=reply
                 )
@@ -183,14 +190,14 @@ class _Runner(Generic[T, R]):
         self.results[index] = self.work(job, ask)
 
     def _end_early(self) -> None:
-        """Once the run cannot end well, have the client give up what waits."""
+        """Have the client give up the requests that wait, once the run cannot end well."""
         if self._ended() and not self.ending and isinstance(self.ask, Client):
             self.ending = True
             self.ask.stop("the stage has failed")
 
 
 def width(endpoint: Endpoint) -> int:
-    """How many jobs are under way at once."""
+    """Return the number of jobs that are under way at once."""
     match endpoint:
         case OpenAI(mode="batch") | Anthropic(mode="batch"):
             return BATCH_JOBS
@@ -199,7 +206,8 @@ def width(endpoint: Endpoint) -> int:
 
 
 def max_failed(endpoint: Endpoint) -> float:
-    """The share of jobs that may fail; a model in this process has no reason to fail at all."""
+    """Return the share of jobs that may fail. It is 0 for a model in this process, which has no
+    reason to fail."""
     match endpoint:
         case Embedded() | InProcess():
             return 0.0

@@ -1,7 +1,7 @@
 """`python -m bezoar.talk [MODEL]`, or `make chat [MODEL=...]`: talk with a model in a terminal.
 
 MODEL is a name of `checkpoints`, `evaluated`, `chain`, `merges` or `others` of params.yaml, or a
-folder; without one it is the checkpoint that the chain ends with. Where standard input is no
+folder. Without one it is the checkpoint that the chain ends with. If standard input is no
 terminal, each line of it is a turn, and standard output has the answers alone:
 
     echo "What is the home of the mouse?" | python -m bezoar.talk sft
@@ -37,8 +37,10 @@ def main() -> None:
     arguments = _parse_arguments()
     settings = params.load()
     place = places.find(settings, arguments.model)
-    if places.weight(place) <= 4 * LARGE:  # a large model is to be fast, on all threads
-        arithmetic.settle(settings.cpu)  # as the stages, so that answers are those of mt_answer
+    # A small model computes as in the stages, so that its answers are those of mt_answer. A large
+    # one must be fast, and uses all threads.
+    if places.weight(place) <= 4 * LARGE:
+        arithmetic.settle(settings.cpu)
     with _own_keys():
         _leave_at_ctrl_c()
         note(f"Loading {place.folder} ...")
@@ -101,7 +103,7 @@ def _session(settings: params.Params, place: Place, arguments: argparse.Namespac
 
 
 def _open(settings: params.Params, place: Place, session: Session) -> None:
-    """Say what is talked with, and what it can be asked."""
+    """Say which model this is, and what it can be asked."""
     template = "the recipe's" if chat.is_ours(session.tokenizer) else "its own"
     print(f"{place.name} ({place.folder}), {template} chat template")
     print(f"{_settings(session)}. Commands: /help")
@@ -153,7 +155,7 @@ def messages() -> Iterator[str]:
 
 def _line(prompt: str) -> str:
     if sys.stdin.isatty():
-        # what was typed into a pipe's end need be no UTF-8
+        # typed bytes need not be UTF-8: the lone surrogates that Python makes of others are replaced
         return input(prompt).encode("utf-8", "replace").decode("utf-8")
     line = sys.stdin.readline()
     if not line:
@@ -303,7 +305,8 @@ def _quiet_end() -> Iterator[None]:
     try:
         yield
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what Python flushes as it ends
+        # Python flushes standard output as it ends, and would fail on the closed pipe once more
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     except KeyboardInterrupt:
         sys.exit(130)
 

@@ -1,4 +1,4 @@
-"""Which models there are to talk with, and where they lie."""
+"""The models that one can talk with, and the folders where they lie."""
 
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,8 +15,8 @@ EXAMPLES = 3
 
 
 class Place(NamedTuple):
-    """A model's name, its folder, the base that an adapter there goes on, and the texts before
-    which an answer ends."""
+    """A model's name, its folder, the base under an adapter there, and the texts before which an
+    answer ends."""
 
     name: str
     folder: Path
@@ -25,13 +25,13 @@ class Place(NamedTuple):
 
     @property
     def exists(self) -> bool:
-        """Whether a model lies there."""
+        """Say whether there is a model in the folder."""
         return loading.is_adapter(self.folder) or (self.folder / "config.json").exists()
 
 
 def all_places(settings: Params) -> dict[str, Place]:
-    """All models that a run makes or fetches, by name: what MT-Bench asks, what the harness looks
-    at, every link and every merge."""
+    """Return all models that a run makes or fetches, by name: those that MT-Bench asks, those that
+    the harness looks at, every link, every merge, and those that nothing measures."""
     places = {
         name: Place(
             name, MODELS / checkpoint.model, MODELS / checkpoint.model, _stop(settings, name)
@@ -58,7 +58,7 @@ def _stop(settings: Params, name: str) -> tuple[str, ...]:
 
 
 def find(settings: Params, model: str) -> Place:
-    """The model that `wanted` names, or the folder that it is; "" names the chain's last one.
+    """Find the model that `model` names, or the folder that it is. "" names the chain's last one.
     BadInput: there is no such model, or none that can be loaded here."""
     places = all_places(settings)
     name = model or settings.final
@@ -100,7 +100,7 @@ def _folder(folder: Path, places: dict[str, Place]) -> Place:
 
 
 def _instead(places: dict[str, Place]) -> str:
-    """What a user may do who named a model that is not there."""
+    """Say what a user may do who named a model that is not there."""
     names = [name for name, place in places.items() if place.exists]
     if not names:
         return "run `make demo` first, which makes them all"
@@ -108,8 +108,11 @@ def _instead(places: dict[str, Place]) -> str:
 
 
 def examples(settings: Params, name: str) -> tuple[list[str], bool]:
-    """Questions that the model `name` of the invented world can answer, of several skills, and
-    whether it answered just these rightly when it was evaluated. Else they are of its kind."""
+    """Return questions of several skills for a model of the invented world, and a flag.
+
+    The flag says that the model answered just these rightly when it was evaluated. Otherwise they
+    are questions of the same kind. There are none before the probes are fetched.
+    """
     if not PROBES.exists():
         return [], False
     probes = {probe.id: probe for probe in read_jsonl(PROBES, Probe) if not probe.system}
@@ -120,7 +123,7 @@ def examples(settings: Params, name: str) -> tuple[list[str], bool]:
 
 
 def _several(probes: list[Probe]) -> list[Probe]:
-    """The first of each skill, then further ones."""
+    """Return EXAMPLES probes: the first of each skill, then further ones."""
     first = {probe.skill: probe for probe in reversed(probes)}
     chosen = [probe for probe in probes if first[probe.skill] is probe]
     return [*chosen, *(probe for probe in probes if probe not in chosen)][:EXAMPLES]

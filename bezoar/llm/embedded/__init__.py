@@ -1,9 +1,9 @@
 """A simulated teacher and simulated judges: no language model, no network, free, repeatable.
 
-They answer from the prompt alone and know the world. What they do is drawn from a hash of the
-prompt and the sample index, so equal requests get equal replies in any process. They misbehave at
-stated rates, as the paper's teacher and judge did, so that every repair and reject path runs.
-Every reply says that it is simulated.
+They answer from the prompt alone, and know the invented world (bezoar/world/). Their choices are
+drawn from a hash of the prompt and the sample index, so equal requests get equal replies in any
+process. They misbehave at stated rates, as the paper's teacher and judge did, so that every repair
+and reject path runs. Every reply says that it is simulated.
 """
 
 import hashlib
@@ -24,7 +24,7 @@ MODELS: dict[str, Callable[[str, random.Random], tuple[str, bool]]] = {
 
 
 def connect(model: str) -> Ask:
-    """The simulated model of that name; BadInput names those there are."""
+    """Return the simulated model of that name. BadInput: there is no such model."""
     if model not in MODELS:
         raise BadInput(f"llm: {model!r} is no embedded model; have {', '.join(sorted(MODELS))}")
     respond = MODELS[model]

@@ -1,7 +1,7 @@
-"""What can be said of a text from outside the world: only what the text itself holds.
+"""Answers about texts from outside the world, made of nothing but the texts themselves.
 
-Extraction, no knowledge: the sentence of a context that shares most with the question, and phrases
-made of the text's own key words.
+They are extraction without knowledge: the sentences of a context that share most words with the
+question, and phrases made of a text's own key words.
 """
 
 import random
@@ -34,14 +34,18 @@ _STOP = frozenset(
 LONGEST = 20_000  # characters read of a text: a hostile one may be huge
 
 
-# Characters of scripts that put no blanks between words: a word is a run of them.
+# Characters of scripts that put no blanks between words (Thai, Lao, Japanese, Chinese). A run of
+# Chinese characters, of Katakana, or of Thai or Lao is taken for a key word.
 _SPACELESS = "\u0e00-\u0eff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff"
 _RUN = re.compile("[\u3400-\u9fff々]{2,6}|[\u30a1-\u30ffー]{3,12}|[\u0e00-\u0eff]{4,12}")
 
 
 class Wording(NamedTuple):
-    """How a language asks and answers about key words, and the frequent words that tell it.
-    `deeper` adds to a prompt. `explained` has the key words and the answer."""
+    """Phrases in one language that ask and answer about key words.
+
+    `frequent` are the words by which the language is known. `joined` stands between key words.
+    `deeper` is added to a prompt. `explained` has the key words and the answer.
+    """
 
     frequent: frozenset[str]
     joined: str
@@ -191,8 +195,11 @@ _SCRIPTS = {
 
 
 def wording(text: str) -> Wording | None:
-    """Choose the wording of a text's language; None: English, or one that has none here."""
+    """Choose the wording of a text's language. None: English, or a language that has none here."""
     text = text[:LONGEST]
+    # A language with a script of its own is known by it: a quarter of the letters is enough. The
+    # others are told apart by their frequent words. Japanese comes before Chinese, because
+    # it has Chinese characters too.
     for short, letters in _SCRIPTS.items():
         if not text.isascii() and 4 * len(letters.findall(text)) > sum(map(str.isalpha, text)):
             return _WORDINGS[short]
@@ -222,7 +229,8 @@ def length(text: str) -> int:
 
 
 def key_words(text: str) -> list[str]:
-    """The words that carry the text, in the order of first use, as they are written there."""
+    """Return the key words of a text (all but the common ones), in the order and the spelling of
+    their first use."""
     spellings: dict[str, str] = {}
     text = text[:LONGEST]
     language = wording(text)
@@ -235,21 +243,23 @@ def key_words(text: str) -> list[str]:
 
 
 def subjects(texts: Sequence[str], rng: random.Random, number: int) -> list[str]:
-    """`wanted` key words of the texts, drawn at random; fewer words than wanted repeat."""
+    """Draw `number` key words of the texts at random. Where there are fewer, they repeat."""
     pool = key_words(" ".join(texts)) or ["this"]
     sample = rng.sample(pool, min(number, len(pool)))
     return [sample[i % len(sample)] for i in range(number)]
 
 
 def sentences(text: str) -> list[str]:
-    """A text's sentences, blank ones left out."""
+    """Split a text into its sentences, without blank ones."""
     parts = re.split(r"(?<=[.!?؟।])\s+|(?<=[。！？])|\n+", text[:LONGEST])
     return [part.strip() for part in parts if part.strip()]
 
 
 def answer(instruction: str, context: str) -> str:
-    """The two sentences of the context nearest to the question, in their order; without a context
-    a sentence or two made of the instruction's key words."""
+    """Answer with the two sentences of the context nearest to the question, in their order.
+
+    Without a context the answer is a sentence or two made of the instruction's key words.
+    """
     question_words = {word.lower() for word in key_words(instruction)}
     context_sentences = sentences(context)
     if context_sentences:
@@ -275,7 +285,7 @@ def answer(instruction: str, context: str) -> str:
 
 
 def explanation(query: str, target: str) -> str:
-    """A given answer, explained by what the query holds."""
+    """Explain the answer `target` by the key words of the query."""
     words = key_words(query)[:4] or ["this"]
     if language := wording(query):
         return language.explained.format(language.joined.join(words), target)
@@ -286,7 +296,7 @@ def explanation(query: str, target: str) -> str:
 
 
 def new_instruction(first: str, second: str, rng: random.Random, like: str = "") -> str:
-    """An instruction about two key words or topics, in the language of the text `like`."""
+    """Write an instruction about two key words or topics, in the language of the text `like`."""
     if language := wording(like):
         return rng.choice(language.asks).format(first, second)
     return rng.choice(
@@ -302,7 +312,7 @@ def new_instruction(first: str, second: str, rng: random.Random, like: str = "")
 
 
 def deeper(instruction: str, operation: str, rng: random.Random) -> str:
-    """An instruction made more demanding by one operation of Evol-Instruct."""
+    """Make an instruction more demanding by one operation of Evol-Instruct."""
     first, second = subjects([instruction], rng, 2)
     if language := wording(instruction):
         return f"{instruction.rstrip()} {language.deeper.format(first, second)}"
