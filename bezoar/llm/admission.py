@@ -151,8 +151,10 @@ class Admission:
             self._feel(now, seconds, WORK + written)
 
     def refused(self, now: float, retry_after: float | None) -> None:
-        """Count a refusal. Where refusals are frequent, pause all requests for `retry_after`
-        seconds, or for a doubling, jittered time where the server names none."""
+        """Count a refusal, and pause all requests if refusals are frequent.
+
+        The pause is `retry_after` seconds, or a doubling, jittered time where the server names none.
+        """
         self.under_way -= 1
         self._share += RECENT * (1 - self._share)
         if self._share < NEWS:

@@ -277,8 +277,8 @@ class Client(client.Client):
         self._start(self._guard(path, keys, work))
 
     async def _guard(self, path: Path, keys: list[str], work: Any) -> None:
-        """Do `work` on a batch. Where that fails, stop the stage if it waits for the batch, and
-        print a line if it does not."""
+        """Do `work` on a batch. If that fails, stop a stage that waits for the batch, and print a
+        line for one that does not."""
         try:
             await work
         except (Exception, BadInput) as error:
@@ -348,7 +348,7 @@ class Client(client.Client):
     async def _await_end(self, batch: str) -> Ended:
         """Poll until a batch has ended, and return its end.
 
-        Where the provider says twice in a row that it does not know the batch, it has ended without
+        If the provider says twice in a row that it does not know the batch, it has ended without
         results. The provider may bill it all the same.
         """
         gone = 0
@@ -453,7 +453,7 @@ class Client(client.Client):
             self._fail(call, 400, f"refused in a batch: {reason}")
 
     def _answer(self, call: Call, ended: Ended, journal: Journal) -> bool:
-        """Keep the reply to a call; False where the batch has none that can be used."""
+        """Keep the reply to a call. False where the batch has none that can be used."""
         result = ended.results.get(call.key)
         if result and result.document is None:
             return False
@@ -715,8 +715,8 @@ async def _open_once(
     request: Any,
     journal: Journal | None,
 ) -> str:
-    """POST a batch and return its id. Where it is not clear whether that worked, look for the
-    batch before it is posted again."""
+    """POST a batch and return its id. If it is not clear whether that worked, look for the batch
+    before it is posted again."""
     body = request if isinstance(request, bytes) else json.dumps(request).encode()
     began, attempt = time.monotonic(), 0
     while True:

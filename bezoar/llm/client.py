@@ -172,10 +172,10 @@ class Client:
     def __call__(self, messages: Sequence[Message], sample: int = 0) -> Reply:
         """Return the reply to `messages`, bought now or out of the ledger.
 
-        `sample` above 0 asks for a further reply. Where the model is greedy and the request is the
-        same, that could only be the first one, so the first one is returned. A request that leaves
-        no room for its longest reply is not sent, and its reply has finish_reason "too_long".
-        Failed: there will be no reply. Stopped: nothing more may be bought.
+        `sample` above 0 asks for a further reply. A greedy model would answer an equal request with
+        its first reply again, so that one is returned. A request that leaves no room for its
+        longest reply is not sent, and its reply has finish_reason "too_long". Failed: there will be
+        no reply. Stopped: nothing more may be bought.
         """
         if not self._room.fits(messages, sample):
             return empty_reply("too_long", self.endpoint.model)
@@ -280,8 +280,8 @@ class Client:
         """Decide what follows when a cap forbids the next request and nothing of this process is
         under way.
 
-        Where other processes have dollars set aside, some may become free: wait for as long as the
-        others go on spending. Else stop.
+        Other processes may have dollars set aside, of which some may become free. Wait for that as
+        long as they go on spending. Else stop.
         """
         now, spent = time.monotonic(), self.purse.spent
         if self._short is None or self._short[1] != spent:

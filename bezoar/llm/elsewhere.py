@@ -50,8 +50,11 @@ class Elsewhere:
         self.arm()
 
     def arm(self) -> None:
-        """Look again soon. `back` is called after each look, even with no calls: another process
-        may have spent less than it had set aside, which leaves room for a dear request."""
+        """Look again soon. `back` is called after each look, even with no calls.
+
+        Another process may have spent less than it had set aside, which leaves room for a dear
+        request.
+        """
         if self._timer is None:
             self._timer = self._loop.call_later(LOOK, self._look)
 

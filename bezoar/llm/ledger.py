@@ -52,8 +52,10 @@ CHARGE = b'{"charge":'  # the value of a line that answers nothing begins so
 
 
 class Bill(NamedTuple):
-    """The account that an answer is charged to: the run (profile and name of its budget), the
-    stage, the stage's label (scheme or checkpoint), and the model."""
+    """The account that an answer is charged to.
+
+    `run` is the profile and the name of its budget. `label` is the stage's scheme or checkpoint.
+    """
 
     run: str
     stage: str
@@ -372,9 +374,10 @@ IMPORTED = Bill("imported", "", "", "")
 def stats(ledger: Ledger) -> dict[str, Any]:
     """Sum up the store and the times of the stages.
 
-    Of the store: counts, bytes, dollars in all and by run, stage, label and model, those of them
-    that bought no answer, and tokens by stage. Of the stages on this machine: seconds, CPU seconds
-    and memory of those whose outs are whole, and seconds of those that did not finish.
+    The store has counts, bytes, and dollars in all and by run, stage, label and model. Dollars that
+    bought no answer stand apart. Tokens are by stage. The times are those of the stages on this
+    machine: seconds, CPU seconds and memory where the outs are whole, and seconds of those that did
+    not finish.
     """
     segments = list(ledger.folder.glob("*.jsonl"))
     return {

@@ -1,9 +1,12 @@
 """The cost of requests that brought no usable reply.
 
-A provider bills each reply that it wrote, whether it arrives or not. So these are charged: a
-connection that ended after the request was sent, an attempt that ran out of time, and a reply that
-is cut or garbled. A request is not billed if the provider refused it (400, 429), if it failed
-(5xx), or if it never arrived.
+A provider bills each reply that it wrote, whether it arrives or not. These are charged:
+- a connection that ended after the request was sent,
+- an attempt that ran out of time,
+- a reply that is cut or garbled.
+
+A request is not billed if the provider refused it (400, 429), if it failed (5xx), or if it never
+arrived.
 """
 
 from typing import Any

@@ -1,8 +1,8 @@
 """The room in a model's context: a request must fit in there together with its longest reply.
 
-`context_tokens` of an endpoint is the size of the context, prompt and reply together. Where it is
-null it is not known, and every request fits. The longest reply is the maximum that `params` set.
-Where they set none, one token must be left.
+`context_tokens` of an endpoint is the size of the context, prompt and reply together. A null says
+that it is not known, and then every request fits. The longest reply is the maximum that `params`
+set. If they set none, one token must be left.
 
 Tokens of the prompt are counted with the model's tokenizer where one is named. Else they are
 estimated: BYTES_PER_TOKEN of ASCII are a token, and so is each character beyond ASCII. The text

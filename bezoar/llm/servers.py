@@ -22,8 +22,8 @@ class Servers:
         self._back = dict.fromkeys(urls, 0.0)  # when its rest is over
 
     def take(self, now: float) -> str:
-        """Take an address for one request: the least busy of those that do not rest. Where all
-        rest, it is the one whose rest is over first."""
+        """Take an address for one request: the least busy of those that do not rest. If all rest,
+        it is the one whose rest is over first."""
         ready = [url for url, back in self._back.items() if back <= now]
         if ready:
             url = min(ready, key=self._under_way.__getitem__)

@@ -1,6 +1,6 @@
 """The parts of a protocol that a client needs: bodies, replies, errors and request keys.
 
-How bytes travel is the client's concern (client.py).
+The client sends the bytes (client.py).
 """
 
 import hashlib
@@ -41,8 +41,8 @@ class Unusable(ValueError):
 class Problem(NamedTuple):
     """An error that a server states.
 
-    It has the HTTP status that it stands for (None where that is not known), the server's words,
-    and the names that the server gives it ("" for none).
+    `status` is the HTTP status that it stands for, None where that is not known. `names` are the
+    names that the server gives it, "" for none.
     """
 
     status: int | None

@@ -155,7 +155,7 @@ def messages() -> Iterator[str]:
 
 def _line(prompt: str) -> str:
     if sys.stdin.isatty():
-        # typed bytes need not be UTF-8: the lone surrogates that Python makes of others are replaced
+        # typed bytes need not be UTF-8: lone surrogates that stand for others are replaced
         return input(prompt).encode("utf-8", "replace").decode("utf-8")
     line = sys.stdin.readline()
     if not line:

@@ -30,8 +30,11 @@ class Place(NamedTuple):
 
 
 def all_places(settings: Params) -> dict[str, Place]:
-    """Return all models that a run makes or fetches, by name: those that MT-Bench asks, those that
-    the harness looks at, every link, every merge, and those that nothing measures."""
+    """Return all models that a run makes or fetches, by name.
+
+    They are those that MT-Bench asks, those that the harness looks at, every link, every merge, and
+    those that nothing measures.
+    """
     places = {
         name: Place(
             name, MODELS / checkpoint.model, MODELS / checkpoint.model, _stop(settings, name)
@@ -65,7 +68,7 @@ def find(settings: Params, model: str) -> Place:
     if name not in places:
         return _folder(Path(model), places)
     place = places[name]
-    if llm.served(place.folder):
+    if llm.endpoint_of(place.folder):
         raise BadInput(
             f"{name}: is behind an endpoint, and its weights are not here; talk with it there, or "
             "name a model whose weights are"

@@ -15,8 +15,10 @@ LARGE = 100_000_000  # parameters from which several threads of a CPU are faster
 
 
 class Answer(NamedTuple):
-    """An answer: its text, the reason why it ended, the tokens of context before it, and the number
-    of exchanges that were left out of that context to make room."""
+    """An answer: its text, the reason why it ended, and the tokens of context before it.
+
+    `left_out` is the number of exchanges that were left out of that context to make room.
+    """
 
     text: str
     finish: Literal["stop", "length", "interrupted", "no_room"]

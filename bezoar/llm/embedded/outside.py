@@ -1,6 +1,6 @@
 """Answers about texts from outside the world, made of nothing but the texts themselves.
 
-They are extraction without knowledge: the sentences of a context that share most words with the
+There is no knowledge in them. They are the sentences of a context that share most words with the
 question, and phrases made of a text's own key words.
 """
 
@@ -243,7 +243,7 @@ def key_words(text: str) -> list[str]:
 
 
 def subjects(texts: Sequence[str], rng: random.Random, number: int) -> list[str]:
-    """Draw `number` key words of the texts at random. Where there are fewer, they repeat."""
+    """Draw `number` key words of the texts at random. If there are fewer, they repeat."""
     pool = key_words(" ".join(texts)) or ["this"]
     sample = rng.sample(pool, min(number, len(pool)))
     return [sample[i % len(sample)] for i in range(number)]

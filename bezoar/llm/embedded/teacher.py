@@ -278,7 +278,7 @@ def _create(prompt: str, rng: random.Random) -> tuple[str, bool]:
 
 
 def _more(reading: Reading, with_input: bool, rng: random.Random) -> tuple[Fact | Sum, ...]:
-    """Return the parts of a reading and a new one. Of three parts or more only one is kept."""
+    """Return the parts of a reading and a new one. Three parts or more are cut to one first."""
     parts = reading.parts if len(reading.parts) <= 2 else reading.parts[:1]
     # a new part must be answered by the same input, so it is about the same animal
     if with_input and reading.animal:
