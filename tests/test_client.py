@@ -784,7 +784,7 @@ def test_a_batch_that_a_live_run_would_pay_again_is_said(
 def test_a_batch_that_runs_for_long_is_told_of(
     quick: None, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(client, "TELLS", 0.1)
+    monkeypatch.setattr(client, "REPORT_EVERY", 0.1)
     monkeypatch.setattr(client, "SYNC", 0.05)
     with serving(batch_polls=40) as (_, url):
         assert run(openai(url, mode="batch"), PROMPTS).done == RIGHT

@@ -170,7 +170,7 @@ def test_a_hanging_server_holds_up_a_failed_stage_for_a_moment_only(
 def test_every_so_often_a_line_says_what_is_waited_for_and_until_when(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(client, "TELLS", 1.0)
+    monkeypatch.setattr(client, "REPORT_EVERY", 1.0)
     with serving(Faults(latency=3.5)) as (_, url):
         run(openai(url, patience=60, concurrency=2), ["a", "b", "c"])
     lines = [line for line in capfd.readouterr().err.splitlines() if "waiting for" in line]
@@ -182,7 +182,7 @@ def test_every_so_often_a_line_says_what_is_waited_for_and_until_when(
 def test_a_pause_that_the_server_asks_for_is_said(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(client, "TELLS", 1.0)
+    monkeypatch.setattr(client, "REPORT_EVERY", 1.0)
     tries: list[str] = []
 
     def script(prompt: str, _: Any) -> Any:

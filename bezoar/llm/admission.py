@@ -33,11 +33,11 @@ CLOSE = 0.75  # the share of the window that is left after a cut
 OPEN = 0.1  # requests that each reply adds to the window
 
 # --- refusals ---
-# The share of refusals is a moving average: each answer counts RECENT of it. At NEWS or more a
+# The share of refusals is a moving average: each answer counts RECENT of it. At BELIEVED or more a
 # refusal is taken for a limit. Below that a learned rate only gives way to YIELD of itself, and
 # never under FLOOR of its first value.
 RECENT = 0.05
-NEWS = 0.13
+BELIEVED = 0.13
 YIELD, FLOOR = 0.97, 0.8
 # Seconds of the first pause where the server names none. Each further one is twice as long, up to
 # LONGEST.
@@ -55,9 +55,9 @@ SLACK = 0.05  # seconds that a late timer may catch up
 # tokens that it wrote, and WORK more for the prompt that the server read.
 SLOW = 3.0
 WORK = 16
-# A cut was right where the work done in a second stays above KEEPS of what it was. A useless one
+# A cut was right where the work done in a second stays above USEFUL of what it was. A useless one
 # leaves CLOSE of it: less is asked for, and less is done.
-KEEPS = 0.85
+USEFUL = 0.85
 
 
 class Admission:
@@ -148,16 +148,17 @@ class Admission:
                 self._replies.popleft()
         if self.adaptive:
             self._open(now, seconds)
-            self._feel(now, seconds, WORK + written)
+            self._watch_pace(now, seconds, WORK + written)
 
     def refused(self, now: float, retry_after: float | None) -> None:
         """Count a refusal, and pause all requests if refusals are frequent.
 
-        The pause is `retry_after` seconds, or a doubling, jittered time where the server names none.
+        The pause is `retry_after` seconds. Where the server names none it is a doubling, jittered
+        time.
         """
         self.under_way -= 1
         self._share += RECENT * (1 - self._share)
-        if self._share < NEWS:
+        if self._share < BELIEVED:
             if self.rate is not None:
                 self.rate = max(self.rate * YIELD, self._floor)
                 self._grown = now + 1  # no growth for a second
@@ -219,7 +220,7 @@ class Admission:
             self._opening = self.window < self.ceiling
         self.window = min(self.window, float(self.ceiling))
 
-    def _feel(self, now: float, seconds: float, work: int) -> None:
+    def _watch_pace(self, now: float, seconds: float, work: int) -> None:
         """Watch whether replies become slow, shrink the window then, and undo that if it was wrong.
 
         Example: with 64 requests under way a unit of work takes four times as long as it did with
@@ -241,7 +242,7 @@ class Admission:
         pace = median(self._batch)
         flow = self._work / max(now - self._batch_began, 1e-6)
         self._batch, self._work, self._batch_began = [], 0, now
-        if self._trial and flow < KEEPS * self._trial[1]:
+        if self._trial and flow < USEFUL * self._trial[1]:
             # fewer requests, less work done: the replies are slow for a reason that is not ours
             self.window, self._usual, self._trial = self._trial[0], pace, None
             return

@@ -214,7 +214,7 @@ class Client(client.Client):
             path = self.folder / f"{secrets.token_hex(8)}.json"
             self._see_to(path, list(calls), self._open(path, calls))
         if self._waiting and not self._expecting():
-            self._dear()
+            self._over_budget()
         elif self._waiting and self._full():
             self._flush_soon()
 
@@ -238,10 +238,10 @@ class Client(client.Client):
         self._pending |= set(calls)
         return calls
 
-    def _dear(self) -> None:
+    def _over_budget(self) -> None:
         # a running batch may cost less than is set aside for it, and leave room for the next
         if not self._running:
-            super()._dear()
+            super()._over_budget()
 
     def _stop(self, why: Exception) -> None:
         super()._stop(why)

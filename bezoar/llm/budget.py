@@ -90,7 +90,7 @@ class Purse:
                 return "elsewhere"
             # The ledger is read again only where that matters: another process that had this
             # request may have bought it, and a cap counts all that others bought.
-            if key in self.claims.news or (self.capped and self.claims.news):
+            if key in self.claims.changed_keys or (self.capped and self.claims.changed_keys):
                 self.claims.refresh()
             if key in self._ledger:
                 return "known"
@@ -123,7 +123,7 @@ class Purse:
             return True
         # Dead processes may have dollars set aside too. Ending their claims can free some: what
         # they bought is counted at its cost, and no longer at the most.
-        self.claims.bury()
+        self.claims.end_dead()
         return self._refusal(usd) is None
 
     def _refusal(self, usd: float) -> tuple[str, float, float] | None:

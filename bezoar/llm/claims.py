@@ -71,7 +71,7 @@ class Claims:
 
     def __init__(self, ledger: Ledger, bill: Bill) -> None:
         self.name = _owner()
-        self.news: set[str] = set()  # keys in others' lines since the ledger was last read
+        self.changed_keys: set[str] = set()  # keys in others' lines since the ledger was last read
         self._ledger = ledger
         self._bill = bill.plain()
         self._folder = ledger.folder / "claims"
@@ -129,7 +129,7 @@ class Claims:
             return None
         if self._lives(claim.owner):
             return claim.owner
-        self._bury(claim.owner)
+        self._end_claims(claim.owner)
         return None
 
     def take(self, key: str, usd: float, batch: bool) -> None:
@@ -175,11 +175,11 @@ class Claims:
             except (OSError, BadInput):
                 pass
 
-    def bury(self) -> None:
+    def end_dead(self) -> None:
         """End the claims of all dead owners."""
         for owner in list(self._bills):
             if not self._lives(owner):
-                self._bury(owner)
+                self._end_claims(owner)
 
     def set_aside(self, place: tuple[str, ...]) -> float:
         """Return the dollars set aside by all owners whose bill begins with `place`: a run, or a
@@ -206,7 +206,7 @@ class Claims:
         """End all claims. Requests still under way are charged as lost, as after a kill."""
         if self._own >= 0:
             with self.locked():
-                self._bury(self.name)
+                self._end_claims(self.name)
         self.leave()
 
     def leave(self) -> None:
@@ -229,8 +229,8 @@ class Claims:
             self._reopen()
             for path in self._folder.glob("*.owner"):
                 if not self._lives(path.stem):
-                    self._bury(path.stem)
-            self.bury()
+                    self._end_claims(path.stem)
+            self.end_dead()
             self._bills[self.name] = self._bill
             self._compact()
         except BaseException:
@@ -245,7 +245,7 @@ class Claims:
     def refresh(self) -> None:
         """Read the answers that others have bought. No line of theirs is news after that."""
         self._ledger.look()
-        self.news.clear()
+        self.changed_keys.clear()
 
     def _owner(self, name: str) -> Path:
         return self._folder / f"{name}.owner"
@@ -267,7 +267,7 @@ class Claims:
             os.close(descriptor)
         return False
 
-    def _bury(self, name: str) -> None:
+    def _end_claims(self, name: str) -> None:
         """End an owner's claims. Doing that twice does no harm: each loss has a key of its own and
         is charged once."""
         self.refresh()
@@ -351,15 +351,15 @@ class Claims:
             self._bills[match["new"]] = Bill(*match["bill"].split("/"))
         elif key := match["claimed"]:
             claim, taker = self._open.get(key), match["taker"]
-            # A claim counts only where nobody else has the request: its owner must release it
-            # first, or be buried.
+            # A claim counts only where nobody else has the request: the other owner must release
+            # it first, or be found dead.
             if taker in self._bills and (claim is None or claim.owner == taker):
                 self._apply_claim(key, Claim(taker, int(match["nano"]), match["kind"] == "b"))
-            self.news.add(key)
+            self.changed_keys.add(key)
         elif key := match["dropped"]:
             if (claim := self._open.get(key)) and claim.owner == match["giver"]:
                 self._drop(key)
-            self.news.add(key)
+            self.changed_keys.add(key)
 
     def _write(self) -> None:
         if not self._lines:

@@ -8,8 +8,8 @@ A request goes one of three ways, all in the background loop's thread:
    pass is tried again for as long as `patience` says.
 
 Every wait ends, and none is silent. A server that asks for a longer pause than `patience`, or that
-gives no reply for so long, ends the requests that wait for it. Every TELLS seconds a line on
-standard error says what the run waits for and until when.
+gives no reply for so long, ends the requests that wait for it. Every REPORT_EVERY seconds a line
+on standard error says what the run waits for and until when.
 """
 
 import asyncio
@@ -58,10 +58,10 @@ BUSY = (429, 503, 529)
 # Times that the reply to one request may be broken before that is a failure. Each of them may have
 # been paid.
 SPOILT = 6
-TELL = 300  # characters of a server's error that a reason quotes
+QUOTED = 300  # characters of a server's error that a reason quotes
 JSON = {"Content-Type": "application/json"}
 SYNC = 1.0  # seconds between two fsyncs of the ledger
-TELLS = 30.0  # seconds between two lines that say what is waited for
+REPORT_EVERY = 30.0  # seconds between two lines that say what is waited for
 # Times that a request that came to a 5xx must fail again, while its simpler form is answered,
 # before the server counts as one that does not know the full form.
 DOUBTS = 3
@@ -139,14 +139,14 @@ class Client:
         self._stopped: Exception | None = None
         self._session: aiohttp.ClientSession | None = None
         self._tasks: set[asyncio.Task[None]] = set()
-        self._house: asyncio.Task[None] | None = None
+        self._reporter: asyncio.Task[None] | None = None
         # There are two forms of requests: with a system message (True) and without (False).
         # `_proved` has the forms that the server has answered. `_doubts` has a task for each form
         # that it refused, which finds the parameter that the server does not know.
         self._proved: set[bool] = set()
         self._doubts: dict[bool, asyncio.Task[str | None]] = {}
         self._heard = time.monotonic()  # when a reply last came, or the run began
-        self._told = self._heard  # when the last line about waiting was printed
+        self._reported = self._heard  # when the last line about waiting was printed
         self._silent = False  # a request has waited for all its patience, and no reply came
         # (when, dollars spent then) a cap began to have room only in what others set aside
         self._short: tuple[float, float] | None = None
@@ -204,9 +204,9 @@ class Client:
             done(self._stopped)
         else:
             if not self._calls:
-                self._heard = self._told = time.monotonic()
-            if self._house is None or self._house.done():
-                self._house = self._start(self._keep_house())
+                self._heard = self._reported = time.monotonic()
+            if self._reporter is None or self._reporter.done():
+                self._reporter = self._start(self._sync_and_report())
             call = self._calls[key] = Call(key, body, done)
             self._route(call)
 
@@ -241,7 +241,7 @@ class Client:
                 case "dear":
                     self._queue.appendleft(call)
                     if self.admission.under_way == 0:
-                        self._dear()
+                        self._over_budget()
                     # requests under way may cost less than was set aside for them: try again then
                     return
 
@@ -276,7 +276,7 @@ class Client:
             self._come_back([call])
         return taken
 
-    def _dear(self) -> None:
+    def _over_budget(self) -> None:
         """Decide what follows when a cap forbids the next request and nothing of this process is
         under way.
 
@@ -411,7 +411,7 @@ class Client:
         _OPEN.add(self)
         return self._session
 
-    async def _keep_house(self) -> None:
+    async def _sync_and_report(self) -> None:
         """Sync the ledger and print the lines about waiting, while requests are under way."""
         while self._calls:
             await asyncio.sleep(SYNC)
@@ -419,8 +419,8 @@ class Client:
             if self._calls:
                 await self._loop.run_in_executor(None, self.ledger.sync)
             now = time.monotonic()
-            if self._calls and now - max(self._heard, self._told) >= TELLS:
-                self._told = now
+            if self._calls and now - max(self._heard, self._reported) >= REPORT_EVERY:
+                self._reported = now
                 bill = self.purse.bill
                 stage = f"{bill.stage}@{bill.label}" if bill.label else bill.stage or "llm"
                 print(f"{stage}: {self._waiting_for(now)}", file=sys.stderr, flush=True)
@@ -465,7 +465,7 @@ class Client:
                 self._lose(call, str(unusable), document)
             reason = self._mask.text(str(unusable))
             if not isinstance(document, dict) or not {"choices", "content"} & document.keys():
-                reason += f": {self._cut(raw[: 4 * TELL].decode('utf-8', 'replace'))}"
+                reason += f": {self._cut(raw[: 4 * QUOTED].decode('utf-8', 'replace'))}"
             if call.spoilt < SPOILT:
                 self._again(call, status, reason, None)
             else:
@@ -583,7 +583,7 @@ class Client:
 
     def _cut(self, words: str) -> str:
         """Make a server's words fit for a message: short, on one line, without the key."""
-        return " ".join(self._mask.text(words[: 4 * TELL]).split())[:TELL] or "(nothing)"
+        return " ".join(self._mask.text(words[: 4 * QUOTED]).split())[:QUOTED] or "(nothing)"
 
     def _reply(self, call: Call, document: Any, batch: bool) -> Reply:
         if document is None:
@@ -762,7 +762,7 @@ def from_ledger(key: str, value: dict[str, Any]) -> Reply:
 def read_reply(wire: Wire, document: Any) -> Reply:
     """Read the reply in a document, outside of any run. Unusable: it holds none."""
     if error := problem(document):
-        raise Unusable(f"an error instead of a reply ({error.words[:TELL]})")
+        raise Unusable(f"an error instead of a reply ({error.words[:QUOTED]})")
     parsed = wire.parse(document)
     reply = empty_reply(parsed.finish, parsed.model)
     return part_thoughts(
@@ -774,9 +774,9 @@ def words_in(raw: bytes) -> str:
     """Return the words of an error's body, for a message."""
     document = _document(raw)
     error = problem(document)
-    plain = raw[: 4 * TELL].decode("utf-8", "replace")
+    plain = raw[: 4 * QUOTED].decode("utf-8", "replace")
     words = error.words if error else plain if document is None else words_of(document)
-    return " ".join(words[: 4 * TELL].split())[:TELL] or "(nothing)"
+    return " ".join(words[: 4 * QUOTED].split())[:QUOTED] or "(nothing)"
 
 
 def part_thoughts(reply: Reply) -> Reply:
@@ -829,7 +829,7 @@ def _document(raw: bytes) -> Any:
 
 
 def _words(error: Exception) -> str:
-    text = " ".join(str(error).split())[:TELL]
+    text = " ".join(str(error).split())[:QUOTED]
     return f"connection failed: {text or type(error).__name__}"
 
 

@@ -149,7 +149,7 @@ class _Runner(Generic[T, R]):
             while self.next < len(self.jobs) and not self._ended():
                 index = self.next
                 self.next += 1
-                self._one(index)
+                self._do_job(index)
                 self.finished += 1
                 self.completed.append(index)
                 self.advance(1)
@@ -166,7 +166,7 @@ class _Runner(Generic[T, R]):
     def _ended(self) -> bool:
         return self.error is not None or len(self.failures) > self.bearable
 
-    def _one(self, index: int) -> None:
+    def _do_job(self, index: int) -> None:
         job = self.jobs[index]
         exchanges = self.exchanges[index]
 

@@ -293,13 +293,13 @@ def _more(reading: Reading, with_input: bool, rng: random.Random) -> tuple[Fact 
 def _new(reading: Reading, with_input: bool, rng: random.Random) -> str:
     """Ask for other parts. `with_input` adds a text about their animal."""
     if not with_input:
-        return _ask_for(_other(reading, TAUGHT, rng), rng)
+        return _ask_for(_draw_others(reading, TAUGHT, rng), rng)
     animal = rng.choice(TAUGHT)
-    question = _ask_for(_other(reading, (animal,), rng), rng)
+    question = _ask_for(_draw_others(reading, (animal,), rng), rng)
     return f"{question}\n\nInput: {passage(animal, rng.randrange(3))}"
 
 
-def _other(
+def _draw_others(
     reading: Reading, animals: tuple[str, ...], rng: random.Random
 ) -> tuple[Fact | Sum, ...]:
     """Draw parts about `animals` that the reading does not have: two where it has two, else one."""
