@@ -14,10 +14,10 @@ replies came until then, pauses included. Example: a server lets 60 requests a m
 sent bursts, were refused, and got 60 replies in the last minute. From now on we send one a second
 (and 5 % more, to find out whether the limit has risen) instead of another burst.
 
-Occasional refusals are ignored: only the refused request waits. Some servers refuse at random, and
-slowing down for each refusal would throttle us to almost nothing there. Example: a server refuses
-every twentieth request whatever our rate. Each refusal would cost a quarter of the window, and the
-19 replies between two of them win back only two requests.
+Occasional refusals (429s) are ignored: only the refused request waits. Some servers refuse at
+random, and slowing down for each refusal would throttle us to zero there. Example: a server refuses
+every twentieth request, whatever our rate. Each refusal would take a quarter of the window, and the
+19 replies until the next one would give back only two requests of it.
 
 Times are seconds on one clock, which the caller reads.
 """

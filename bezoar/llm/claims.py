@@ -243,7 +243,7 @@ class Claims:
         self.refresh()
 
     def refresh(self) -> None:
-        """Read the answers that others have bought. No line of theirs is news after that."""
+        """Read the answers that others have bought, so that no key counts as changed any more."""
         self._ledger.look()
         self.changed_keys.clear()
 

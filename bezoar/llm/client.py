@@ -362,7 +362,7 @@ class Client:
         url = self._servers.take(began)
         try:
             status, headers, raw = await self._exchange("POST", url, call.body)
-        # aiohttp, ssl and the system raise errors of many classes here: all mean the same to a call
+        # aiohttp, ssl and the system raise errors of many classes here: each ends the attempt
         except Exception as error:
             self._servers.give_back(url, time.monotonic(), failed=True)
             slow = isinstance(error, asyncio.TimeoutError)
