@@ -41,14 +41,9 @@ def main(name: str) -> None:
     stage = f"generate@{name}"
     with progress.bar(f"generate {name}", len(jobs)) as advance:
         run = llm.run_jobs(
-            attempt,
-            jobs,
-            ask,
-            p.llm.teacher,
-            prefix=stage,
-            name=lambda job: job.id,
-            advance=advance,
-        )
+            attempt, jobs, ask, p.llm.teacher, prefix=stage,
+            name=lambda job: job.id, advance=advance,
+        )  # fmt: skip
     done = [outcome for _, outcome in run.done]
     samples = [sample for outcome in done for sample in outcome.samples]
     out = f"data/generate/{name}"
