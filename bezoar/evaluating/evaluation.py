@@ -425,7 +425,7 @@ def counts(answers: Sequence[Answers], tokens: Sequence[int], how: MtAnswer) -> 
 
     finish = [each for answer in answers for each in answer.finish]
     texts = [turn for answer in answers for turn in answer.turns]
-    repeated = [gates.repeated(text, how.loop_words, how.loop_ngram) for text in texts]
+    repeated = [gates.repeated_share(text, how.loop_words, how.loop_ngram) for text in texts]
     return {
         "turns": len(texts),
         "stopped": finish.count("stop"),

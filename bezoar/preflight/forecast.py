@@ -373,13 +373,13 @@ def _rows(p: Params, given: Given) -> list[Row]:
         for name, checkpoint in p.checkpoints.items()
         if isinstance(served := p.further(checkpoint), FurtherServed)
     ]
-    check = known.of_seeds(given.dolly, "dolly", p.known)
+    check = known.check_on(given.dolly, "dolly", p.known)
     both = questions | check.questions
     bought: Bought = set()
     graded = [*check.answers, *answers]
     pairs = pairwise.pairs(answers, answers, p.mt_compare.limit)
     compared = [*check.pairs, *pairs] if pairs else []
-    wanted = verdicts.referenced(given.questions, p.mt_grade.references)
+    wanted = verdicts.referenced_ids(given.questions, p.mt_grade.references)
     for name in p.checkpoints:
         judge = _grader(p, bought)
         grade = verdicts.grader(both, wanted, judge)
@@ -399,7 +399,7 @@ def _agreement(
     bought: Bought,
 ) -> Row:
     """Of the agreement study: of the pairs, or the answers, that the stage puts to our judge."""
-    others = agreement.given(given.votes, given.grades, p.agreement.tie_margin)
+    others = agreement.judgements(given.votes, given.grades, p.agreement.tie_margin)
     among = agreement.records(others, p.agreement.records)
     puts, _ = agreement.puts(among, given.answers, p.agreement.limit)
     judge = _grader(p, bought)
@@ -457,7 +457,7 @@ def _scheme(p: Params, name: str, seeds: Seeds) -> list[Row]:
         for judge in judges:
             verdicts.judge(sample.model_copy(update=longer), p.judge.scale, judge)
     scale = len(jobs) / len(played)
-    check = known.of_seeds([*seeds.dolly, *seeds.flan], name, p.known)
+    check = known.check_on([*seeds.dolly, *seeds.flan], name, p.known)
     known_samples = check.samples(any(sample.expected for sample in samples)) if samples else []
     return [
         teacher.row(f"generate {name}", scale),

@@ -41,12 +41,12 @@ def look(p: Params, source: str) -> Finding | None:
     rows = _rows(path, source)
     spoken = languages.of_texts([f"{row.instruction}\n{row.response}" for row in rows])
     there = languages.of_seeds(spoken)
-    allowed = gates.allowed(p.filter.gates, there)
+    allowed = gates.allowed_languages(p.filter.gates, there)
     reasons = Counter(reason for row in rows if (reason := _reason(row, p, allowed)))
     summary = f"{len(rows)} seeds in {languages.listed(there)}"
     off = "".join(
         f"; the check `{gate}` knows no {languages.listed(codes)} and is off there"
-        for gate, codes in gates.unknown(there).items()
+        for gate, codes in gates.gates_off(there).items()
     )
     if sum(reasons.values()) < max(1, LEAST * len(rows)):
         return Finding("ok", str(folder), summary + off)

@@ -158,7 +158,7 @@ class Stream:
         self._show(self._text())
 
     def _text(self) -> str:
-        return chat.decoded(self.tokenizer, [self.ids])[0]
+        return chat.decode(self.tokenizer, [self.ids])[0]
 
     def _count_withheld(self, text: str) -> int:
         """Count the characters at the end that may become others, or begin a stop text."""

@@ -189,7 +189,7 @@ def counted() -> dict[str, str]:
     steps = params.load(ROOT / "params.yaml").filter.contamination.fuzzy
     seeds = world.seeds(60, 7)
     texts = [Text("quiz", seed.id, seed.instruction, ()) for seed in seeds[:20]]
-    cosines = list(contamination._reworded(seeds, texts, steps))
+    cosines = list(contamination._reworded_matches(seeds, texts, steps))
     worths = [(n % 9, n * 0.37 % 1) for n in range(200)]
     points = [[(float(n % 2), (n * 0.77 % 2) - 1), (0.5, None)] for n in range(40)]
     fit = pairwise._at_equal_length(points)
