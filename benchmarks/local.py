@@ -84,7 +84,7 @@ def in_turn(
         reply = ask([Message(role="user", content=text)])
         return time.process_time() - began, reply
 
-    done = llm.each(ask, texts, client, endpoint, where="benchmark", name=str).done
+    done = llm.run_jobs(ask, texts, client, endpoint, prefix="benchmark", name=str).done
     client.close()
     return [(took, reply.text) for _, (took, reply) in done]
 

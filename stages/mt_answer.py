@@ -31,7 +31,7 @@ def main(name: str) -> None:
     questions = evaluation.some(questions, p.mt_answer.limit)
     checkpoint = p.checkpoints[name]
     folder, out = Path("models", checkpoint.model), Path("data/mt_answer", name)
-    if endpoint := llm.served(folder):
+    if endpoint := llm.endpoint_of(folder):
         answers, tokens = ask(name, endpoint, questions, p)
     else:
         preflight.stage("mt_answer", name)

@@ -140,8 +140,8 @@ def test_the_simulated_models_answer_in_the_rows_language(short: str) -> None:
     text = TICKETS[short]
     answer = outside.answer(text, "")
     assert languages.detect(f"{answer} {answer}") == short
-    assert judge.responded(text, answer).accept
-    assert not judge.responded(text, text).accept
+    assert judge.judge_response(text, answer).accept
+    assert not judge.judge_response(text, text).accept
 
 
 def test_preflight_says_what_the_free_checks_would_do_to_seeds(

@@ -40,7 +40,7 @@ class Asker:
         self, work: Callable[[T, Ask], R], jobs: Sequence[T], name: Callable[[T], str]
     ) -> Run[T, R]:
         """Do `work(job, ask)` for every job with the one model. `name(job)` is what a failure is
-        filed under. BadInput: as `llm.each`, and the key's variable is not set."""
+        filed under. BadInput: as `llm.run_jobs`, and the key's variable is not set."""
         (run,) = self.run_all(work, jobs, name).values()
         return run
 
@@ -60,9 +60,9 @@ class Asker:
         with progress.bar(f"{self.stage} {self.instance}".strip(), total) as advance:
             # One after the other: side by side they would pass a cap by the requests under way.
             return {
-                endpoint.model: llm.each(
+                endpoint.model: llm.run_jobs(
                     work, jobs, ask, endpoint,
-                    where=self.label + f", {endpoint.model}" * several,
+                    prefix=self.label + f", {endpoint.model}" * several,
                     name=name, advance=advance,
                 )
                 for endpoint, ask in zip(self.endpoints, self._asks, strict=True)

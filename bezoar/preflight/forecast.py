@@ -24,7 +24,7 @@ from bezoar import params, schemes, sources
 from bezoar.evaluating import evaluation
 from bezoar.judging import agreement, known, pairwise, verdicts
 from bezoar.llm import budget, embedded
-from bezoar.llm.client import absent
+from bezoar.llm.client import empty_reply
 from bezoar.llm.room import Room
 from bezoar.params import (
     Anthropic,
@@ -137,7 +137,7 @@ class Counter:
         """Ask, and count."""
         if not self.room.fits(messages, sample):
             self.too_long += 1
-            return absent("too_long", self.endpoint.model)
+            return empty_reply("too_long", self.endpoint.model)
         reply = self.ask(messages, sample)
         if self.bought is not None and _is_reference(messages):
             request = (str(sample), *(message.content for message in messages))

@@ -52,7 +52,7 @@ def _finding(who: str, wire: openai.Wire, url: str, body: dict[str, Any]) -> Fin
 
 
 def _asked(wire: openai.Wire, url: str, body: dict[str, Any]) -> Reply:
-    return client.spoken_of(wire, web.get(url + wire.path, wire.headers, encode(body), SECONDS))
+    return client.read_reply(wire, web.get(url + wire.path, wire.headers, encode(body), SECONDS))
 
 
 def _refused(who: str, wire: openai.Wire, url: str, body: dict[str, Any], reason: str) -> Finding:
