@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import sys
 import time
-from itertools import pairwise
+from itertools import pairwise, product
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +63,7 @@ def test_the_readme_is_short_and_so_are_its_sentences() -> None:
     assert not [line for line in text.splitlines() if len(line) > 100]
     prose = re.sub(r"^([#|!].*|- )", "\n", FENCE.sub("\n", text), flags=re.MULTILINE)
     prose = re.sub(r"\]\([^)]*\)", "]", prose)
-    for sentence in re.split(r"(?<=[.:;])\**\s|\n\n", prose):
+    for sentence in re.split(r"(?<=[.])\**\s|\n\n", prose):
         assert len(sentence.split()) <= 25, sentence
 
 
@@ -101,10 +101,11 @@ Edge = tuple[str, str]
 
 
 def pictured() -> set[Edge]:
-    """The arrows of README's picture: `a --> b --> c` is two of them."""
+    """The arrows of README's picture: `a & b --> c --> d` is three of them."""
     (block,) = (text for info, text in FENCE.findall(README.read_text()) if info == "mermaid")
-    lines = [line.split(" --> ") for line in block.split("\n  ")[1:]]
-    return {(a.strip(), b.strip()) for line in lines for a, b in pairwise(line)}
+    lines = [line.split("-->") for line in block.splitlines()[1:]]
+    steps = [step for line in lines for step in pairwise([part.split("&") for part in line])]
+    return {(a.strip(), b.strip()) for step in steps for a, b in product(*step)}
 
 
 def declared(folder: Path) -> set[Edge]:
