@@ -1,4 +1,4 @@
-"""How far our judge agrees with people and with other judges.
+"""Our judge is compared with people and with other judges, to see how far they agree.
 
 reads   data/fetch/mt_bench/: questions.jsonl, answers.jsonl (other models'; may be empty),
         votes.jsonl and grades.jsonl (other judges'; may be empty)
@@ -30,7 +30,7 @@ def main() -> None:
     questions = {q.question_id: q for q in read_jsonl(f"{SOURCE}/questions.jsonl", Question)}
     answers = list(read_jsonl(f"{SOURCE}/answers.jsonl", Answers))
     others = agreement.given(
-        # where no checkpoint answers MT-Bench, the run has no grader to compare with anybody
+        # A run in which no checkpoint answers MT-Bench has no grader to compare with anybody.
         list(read_jsonl(f"{SOURCE}/votes.jsonl", Vote)) if p.checkpoints else [],
         list(read_jsonl(f"{SOURCE}/grades.jsonl", Grade)) if p.checkpoints else [],
         p.agreement.tie_margin,
@@ -40,20 +40,20 @@ def main() -> None:
     if puts:
         preflight.stage("agreement")
     judged = study.judge(p, questions, puts)
-    told = agreement.described(others, judged.votes, records)
+    description = agreement.described(others, judged.votes, records)
     votes = agreement.only([*others, *judged.votes], records)
     rows = agreement.table(votes, p.agreement.seed)
     category_of = {id: question.category for id, question in questions.items()}
-    how = {"verdicts": p.agreement.verdicts, "which": p.agreement.records}
-    write_json("data/agreement/study.json", how | told)
+    settings = {"verdicts": p.agreement.verdicts, "which": p.agreement.records}
+    write_json("data/agreement/study.json", settings | description)
     write_json("data/agreement/table.json", rows)
     write_json("data/agreement/breakdown.json", agreement.breakdown(votes, category_of))
     write_json("data/agreement/biases.json", study.leanings(p, votes, answers))
     counts = {
         "records": len(records),
-        "judged": sum(told["judged"].values()),
+        "judged": sum(description["judged"].values()),
         "unanswered": unanswered,
-        "read": verdicts.share_read([one.status for one in judged.said]),
+        "read": verdicts.share_read([verdict.status for verdict in judged.said]),
         **verdicts.reference_metrics(judged.said),
     }
     write_json("metrics/agreement/agreement.json", agreement.flat(rows) | counts)
@@ -61,17 +61,17 @@ def main() -> None:
 
 
 def keep(p: Params, judged: study.Judged) -> None:
-    """Write what our judge said, then stop where it cannot be read."""
+    """Write our judge's replies, then stop if they cannot be read."""
     write_jsonl("data/agreement/comparisons.jsonl", judged.comparisons)
     write_jsonl("data/agreement/grades.jsonl", judged.grades)
     write_jsonl("data/agreement/replies.jsonl", judged.exchanges)
     write_jsonl("data/agreement/failures.jsonl", judged.failures)
     spent = budget.spending(p.llm.grader, judged.exchanges)
     write_json("metrics/agreement/spending.json", spent.model_dump())
-    where = f"agreement, {p.llm.grader.model}"
-    statuses = [one.status for one in judged.said]
-    verdicts.hold(where, statuses, judged.exchanges, judged.read)
-    verdicts.tell_unreferenced(where, judged.said)
+    prefix = f"agreement, {p.llm.grader.model}"
+    statuses = [verdict.status for verdict in judged.said]
+    verdicts.hold(prefix, statuses, judged.exchanges, judged.read)
+    verdicts.tell_unreferenced(prefix, judged.said)
 
 
 if __name__ == "__main__":

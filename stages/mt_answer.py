@@ -37,8 +37,8 @@ def main(name: str) -> None:
     else:
         preflight.stage("mt_answer", name)
         model, tokenizer = loading.load(folder, folder, p.sft, checkpoint.further)
-        other = p.further(checkpoint)
-        stop = other.stop if isinstance(other, FurtherHub | FurtherLocal) else []
+        further = p.further(checkpoint)
+        stop = further.stop if isinstance(further, FurtherHub | FurtherLocal) else []
         answers = evaluation.converse(model, tokenizer, questions, name, p.mt_answer, stop=stop)
         tokens = evaluation.lengths(answers, tokenizer)
     files.write_jsonl(out / "answers.jsonl", answers)
@@ -55,7 +55,7 @@ def main(name: str) -> None:
 def ask(
     name: str, endpoint: Endpoint, questions: Sequence[Question], p: params.Params, out: Path
 ) -> tuple[list[Answers], list[int]]:
-    """The answers of a model behind an endpoint, and the tokens of each turn as it counts them."""
+    """Return the answers of a model behind an endpoint, and its own token count of each turn."""
     preflight.asked(f"models.{name}", endpoint, "mt_answer", name)
     model = llm.connect(endpoint, p, "mt_answer", name)
 
@@ -70,9 +70,9 @@ def ask(
     files.write_jsonl(out / "replies.jsonl", run.exchanges)
     files.write_jsonl(out / "failures.jsonl", run.failures)
     files.write_json(out / "spending.json", budget.spending(endpoint, run.exchanges).model_dump())
-    # a turn that a server never answered is not an empty answer of the model's
+    # A turn that a server never answered is no empty answer of the model.
     failed = {failure.job for failure in run.failures}
-    answers = [both for question, both in run.done if str(question.question_id) not in failed]
+    answers = [row for question, row in run.done if str(question.question_id) not in failed]
     tokens = [e.reply.tokens_out for e in run.exchanges if e.job not in failed]
     return answers, tokens
 

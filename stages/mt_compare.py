@@ -1,7 +1,7 @@
 """The grader compares a checkpoint's MT-Bench answers with a baseline's, in both orders.
 
 reads   data/fetch/mt_bench/questions.jsonl, data/mt_answer/*/answers.jsonl of the two checkpoints
-        of compared.NAME in params.yaml, data/fetch/dolly: real rows, of which the grader is asked
+        of compared.NAME in params.yaml, data/fetch/dolly: real rows that the grader judges
         too, to see whether it is better than a coin
 writes  data/mt_compare/NAME/: comparisons.jsonl, two a question: turn 1, turn 2, votes.jsonl (those
         with a winner or a tie, as agreement reads them), replies.jsonl (every exchange, as bought),
@@ -28,10 +28,10 @@ from bezoar.work import progress
 def main(name: str) -> None:
     work.begin()
     p = params.load()
-    named = p.compared[name]
+    sides = p.compared[name]
     model, baseline = (
-        list(read_jsonl(f"data/mt_answer/{one}/answers.jsonl", Answers))
-        for one in (named.model, named.baseline)
+        list(read_jsonl(f"data/mt_answer/{side}/answers.jsonl", Answers))
+        for side in (sides.model, sides.baseline)
     )
     pairs = pairwise.pairs(model, baseline, p.mt_compare.limit)
     if not pairs:
@@ -40,9 +40,9 @@ def main(name: str) -> None:
     preflight.stage("mt_compare", name)
     ask = llm.connect(p.llm.grader, p, "mt_compare", name)
     check = known.check("dolly", p.known)
-    asked = list(read_jsonl("data/fetch/mt_bench/questions.jsonl", Question))
-    with_reference = verdicts.referenced(asked, p.mt_grade.references)
-    questions = {question.question_id: question for question in asked} | check.questions
+    mt_bench = list(read_jsonl("data/fetch/mt_bench/questions.jsonl", Question))
+    with_reference = verdicts.referenced(mt_bench, p.mt_grade.references)
+    questions = {question.question_id: question for question in mt_bench} | check.questions
 
     def compare(pair: pairwise.Pair, ask: Ask) -> list[Comparison]:
         return pairwise.comparer(questions, with_reference, ask)(pair)
@@ -64,7 +64,7 @@ def keep(
     run: llm.Run[pairwise.Pair, list[Comparison]],
     check: known.Check,
 ) -> None:
-    """Write what the grader said, then stop where it can be neither read nor trusted."""
+    """Write the grader's verdicts, then stop if it can be neither read nor trusted."""
     of_rows, comparisons = known.parted(run.done)
     trust = check.of_comparisons(of_rows)
     write_jsonl(f"data/mt_compare/{name}/comparisons.jsonl", comparisons)
@@ -77,11 +77,11 @@ def keep(
     write_json(f"metrics/mt_compare/{name}.json", measured | trust)
     spent = budget.spending(p.llm.grader, run.exchanges)
     write_json(f"metrics/mt_compare/{name}_spending.json", spent.model_dump())
-    where = f"mt_compare@{name}, {p.llm.grader.model}"
+    prefix = f"mt_compare@{name}, {p.llm.grader.model}"
     statuses = [c.status for c in comparisons or of_rows]
-    verdicts.hold(where, statuses, run.exchanges, verdicts.choice)
-    verdicts.tell_unreferenced(where, comparisons)
-    check.tell(where, trust)
+    verdicts.hold(prefix, statuses, run.exchanges, verdicts.choice)
+    verdicts.tell_unreferenced(prefix, comparisons)
+    check.tell(prefix, trust)
 
 
 if __name__ == "__main__":

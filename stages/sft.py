@@ -38,7 +38,7 @@ def main(name: str) -> None:
 
 
 def rows(path: str) -> list[tuple[str, str]]:
-    """(prompt, completion) of every row."""
+    """Return the (prompt, completion) of every row."""
     return [(row.prompt, row.completion) for row in files.read_jsonl(path, Example)]
 
 

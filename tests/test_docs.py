@@ -279,10 +279,10 @@ def test_the_table_of_profiles_is_what_forecast_and_preflight_compute(tmp_path: 
 
 
 @pytest.fixture(scope="module")
-def run(runs: tuple[Run, Run], tmp_path_factory: pytest.TempPathFactory) -> Run:
+def run(finished: Run, tmp_path_factory: pytest.TempPathFactory) -> Run:
     """A copy of the finished embedded run, to change. test_pipeline.py experiments on the other."""
     base = tmp_path_factory.mktemp("docs")
-    shutil.copytree(runs[0].folder, base / "project", symlinks=True)
+    shutil.copytree(finished.folder, base / "project", symlinks=True)
     return Run(base / "project", environment(base / "work"), "")
 
 

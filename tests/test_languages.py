@@ -35,7 +35,7 @@ TICKETS = {
 @pytest.mark.parametrize("short", TICKETS)
 def test_a_ticket_is_told_and_passes_where_its_language_is_allowed(short: str) -> None:
     text = TICKETS[short]
-    assert languages.spoken(text) == short
+    assert languages.detect(text) == short
     other = "en" if short != "en" else "de"
     found = gates.fault(sample(instruction=text, response=text), GATES, [other])
     assert found and found.reason == "wrong_language"
@@ -139,7 +139,7 @@ def test_a_cut_answer_is_seen_without_blanks_between_words() -> None:
 def test_the_simulated_models_answer_in_the_rows_language(short: str) -> None:
     text = TICKETS[short]
     answer = outside.answer(text, "")
-    assert languages.spoken(f"{answer} {answer}") == short
+    assert languages.detect(f"{answer} {answer}") == short
     assert judge.responded(text, answer).accept
     assert not judge.responded(text, text).accept
 

@@ -41,7 +41,7 @@ def test_thoughts_are_parted_from_what_is_said(form: dict[str, Any]) -> None:
     assert parted.text == form["text"]
     assert parted.thoughts == form.get("thoughts", "")
     assert parted.closed is not form.get("cut", False)
-    assert thoughts.left(parted.text) == form.get("left")
+    assert thoughts.leftover_mark(parted.text) == form.get("left")
 
 
 def test_there_are_sixty_forms_of_thoughts() -> None:

@@ -111,7 +111,7 @@ def _leaked_prompt(sample: Sample, gates: Gates) -> Fault | None:
 
 def _thought(sample: Sample, gates: Gates) -> Fault | None:
     for field in ("response", "instruction"):
-        if mark := thoughts.left(getattr(sample, field)):
+        if mark := thoughts.leftover_mark(getattr(sample, field)):
             return Fault("thought", {"field": field, "marker": mark})
     return None
 

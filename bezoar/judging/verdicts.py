@@ -11,8 +11,8 @@ from typing import Any, Literal, NamedTuple, TypeVar, get_args
 
 from bezoar.judging.differences import bootstrap
 from bezoar.reading import unread
-from bezoar.reading.closing import CHOICE, RATING, Form, stated
-from bezoar.reading.markup import clean, unfenced
+from bezoar.reading.closing import CHOICE, RATING, Form, read_value
+from bezoar.reading.markup import clean, drop_fence
 from bezoar.rows.files import BadInput
 from bezoar.rows.prompts import Prompt, fence
 from bezoar.rows.records import (
@@ -256,7 +256,7 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _in_lines(text: str) -> tuple[str, str, str] | None:
     """(status, rating, reason) of a reply that is nothing but these, a line each; else None."""
-    found = _THREE.match(unfenced(text))
+    found = _THREE.match(drop_fence(text))
     if not found or re.search(
         rf"^\W{{0,6}}(?:accept|reject|{_A_FIELD})\b\W*:?", found[3], re.I | re.M
     ):
@@ -557,7 +557,7 @@ def choice(reply: Reply) -> tuple[str | None, str]:
 def _stated(form: Form, reply: Reply) -> tuple[str | None, str]:
     if reply.finish_reason in ("refused", "too_long", "failed"):
         return None, reply.finish_reason
-    value = stated(form, reply.text, cut=reply.finish_reason != "stop")
+    value = read_value(form, reply.text, cut=reply.finish_reason != "stop")
     return (None, _silent(reply)) if value is None else (value, "ok")
 
 

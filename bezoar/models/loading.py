@@ -223,7 +223,7 @@ def own_tokenizer(folder: Path) -> Any:
 def _end_open(tokenizer: Any, folder: Path) -> None:
     """Have the tokenizer add nothing behind a text. An EOS there would end a prompt before its
     answer; training puts one behind each answer itself."""
-    before, behind = chat.added(tokenizer)
+    before, behind = chat.added_ids(tokenizer)
     if not behind:
         return
     if not tokenizer.is_fast:

@@ -141,7 +141,7 @@ def _made(name: str) -> Looked:
 
 def _local(name: str, wanted: Local | LocalBase | FurtherLocal) -> Looked:
     try:
-        paths = local.found(name)
+        paths = local.list_files(name)
     except BadInput as error:
         return Looked(Finding.of(name, error))
     if paths:
@@ -189,7 +189,7 @@ def _hub(name: str, part: Part) -> Looked:
         config = next((path for path in there if path.name == CONFIG), None)
         return Looked(Finding("ok", name, f"{where} is in the cache"), size, 0, config)
     try:
-        with hub.reached(wanted):
+        with hub.explain_errors(wanted):
             info: Any = HfApi().repo_info(
                 wanted.repository,
                 repo_type=wanted.kind,
@@ -207,7 +207,7 @@ def _hub(name: str, part: Part) -> Looked:
             return Looked(Finding("stop", name, what, "mend the names of its files"))
         config = None
         if isinstance(wanted, HubBase):
-            with hub.reached(wanted):
+            with hub.explain_errors(wanted):
                 told = hf_hub_download(
                     wanted.repository, CONFIG, revision=info.sha, etag_timeout=SECONDS
                 )

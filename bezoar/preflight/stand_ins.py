@@ -23,14 +23,16 @@ def absent(p: Params) -> list[str]:
         for name in p.sources
         if isinstance(wanted := getattr(p.fetch, name), Local)
         and wanted.otherwise is not None
-        and not local.found(name)
+        and not local.list_files(name)
     ]
 
 
 def real(p: Params) -> list[str]:
     """Return what is real in this run: the base, and the models that it asks."""
     base = p.fetch.base
-    own = isinstance(base, HubBase) or (isinstance(base, LocalBase) and bool(local.found("base")))
+    own = isinstance(base, HubBase) or (
+        isinstance(base, LocalBase) and bool(local.list_files("base"))
+    )
     asked = {"teacher": p.schemes.named, "judge": p.schemes.named, "grader": p.checkpoints}
     return (["base"] if own else []) + [
         who

@@ -145,7 +145,7 @@ class Stream:
         self._show(self._text())
 
     def _text(self) -> str:
-        return chat.decoded(self.tokenizer, [self.ids])[0]
+        return chat.decode(self.tokenizer, [self.ids])[0]
 
     def _withheld(self, text: str) -> int:
         """How many characters at the end may become others, or the beginning of a stop text."""
