@@ -16,6 +16,8 @@ from tests.s3 import S3, key_of, s3
 
 pytestmark = pytest.mark.slow
 
+PAGES = ("README.md", "docs/bucket.md")
+REMOTE = r"^dvc (remote .*?)(?:  .*)?$"
 GITS = ("metrics/report/summary.json", "metrics/report/headline.json")
 
 
@@ -68,9 +70,10 @@ def test_a_run_goes_to_s3_and_comes_back(finished: Run, tmp_path: Path) -> None:
         assert other.replies == 0 and [step.asking for step in pulled] == [[]] * len(pulled)
 
 
-def test_the_readme_s_commands_make_a_verified_default_remote(tmp_path: Path) -> None:
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    commands = re.findall(r"^dvc (remote .*?)(?:  .*)?$", readme, re.MULTILINE)
+def test_the_page_s_commands_make_a_verified_default_remote(tmp_path: Path) -> None:
+    readme, page = ((ROOT / name).read_text(encoding="utf-8") for name in PAGES)
+    commands = re.findall(REMOTE, page, re.MULTILINE)
+    assert re.findall(REMOTE, readme, re.MULTILINE) == commands
     subprocess.run(["git", "init", "-q"], cwd=tmp_path, check=True)
     subprocess.run([BIN / "dvc", "init", "-q"], cwd=tmp_path, check=True)
     for command in commands:
