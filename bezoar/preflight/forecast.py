@@ -15,6 +15,7 @@ reply (bezoar/llm/room.py) are never sent: they are no calls, and counted apart.
 from bisect import bisect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain, combinations
 from pathlib import Path
 from random import Random
@@ -382,13 +383,25 @@ def _rows(p: Params, given: Given) -> list[Row]:
     wanted = verdicts.referenced_ids(given.questions, p.mt_grade.references)
     for name in p.checkpoints:
         judge = _grader(p, bought)
-        grade = verdicts.grader(both, wanted, judge)
+        grade = partial(_grade, both, wanted, judge)
         rows.append(_played(judge, f"mt_grade {name}", grade, graded))
     for name in p.compared:
         judge = _grader(p, bought)
-        compare = pairwise.comparer(both, wanted, judge)
+        compare = partial(_compare, both, wanted, judge)
         rows.append(_played(judge, f"mt_compare {name}", compare, compared))
     return [*rows, *([_agreement(p, given, questions, wanted, bought)] if p.checkpoints else [])]
+
+
+def _grade(
+    questions: dict[int, Question], wanted: frozenset[int], ask: Ask, answers: Answers
+) -> object:
+    return verdicts.grade_answers(answers, questions, wanted, ask)
+
+
+def _compare(
+    questions: dict[int, Question], wanted: frozenset[int], ask: Ask, pair: pairwise.Pair
+) -> object:
+    return pairwise.compare_answers(pair, questions, wanted, ask)
 
 
 def _agreement(
@@ -405,11 +418,11 @@ def _agreement(
     judge = _grader(p, bought)
     if p.agreement.verdicts == "single":
         alone = {(one.question_id, one.model): one for put in puts for one in put.pair}
-        grade = verdicts.grader(questions, wanted, judge)
+        grade = partial(_grade, questions, wanted, judge)
         return _played(judge, "agreement", grade, list(alone.values()))
 
     def compare(put: agreement.Put) -> object:
-        return pairwise.comparer(questions, wanted, judge, put.turns)(put.pair)
+        return pairwise.compare_answers(put.pair, questions, wanted, judge, put.turns)
 
     return _played(judge, "agreement", compare, puts)
 
