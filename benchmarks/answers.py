@@ -1,7 +1,7 @@
 """How fast MT-Bench is answered: `python -m benchmarks.answers [--model FOLDER]`.
 
 One at a time, as FastChat's gen_model_answer does (each question, each of its two turns, one call
-of `model.generate`), beside `evaluation.converse`, which answers all questions of a turn together:
+of `model.generate`), beside `talks.converse`, which answers all questions of a turn together:
 the same model, prompts, limit and end tokens, greedy. The two take turns, --repeats times in one
 process, and the medians count; on a CPU seconds are those of the one thread that computes, because
 other work on the machine then changes little.
@@ -24,7 +24,7 @@ from statistics import median
 from typing import Any
 
 from bezoar import params
-from bezoar.evaluating import evaluation
+from bezoar.evaluating import talks
 from bezoar.models import generation, loading
 from bezoar.params import MtAnswer
 from bezoar.rows import chat
@@ -79,7 +79,7 @@ def one_at_a_time(
 
 def together(model: Any, tokenizer: Any, questions: Sequence[Question], how: MtAnswer) -> Turns:
     """As the stage mt_answer."""
-    return [answer.turns for answer in evaluation.converse(model, tokenizer, questions, "", how)]
+    return [answer.turns for answer in talks.converse(model, tokenizer, questions, "", how)]
 
 
 def own_ids(tokenizer: Any, text: str) -> list[int]:
@@ -163,7 +163,7 @@ def main() -> None:
     questions = [Question(**{field: row[field] for field in fields}, reference=[]) for row in rows]
     told = {"max_new_tokens": given.max_new_tokens, "batch_size": given.batch, "temperature": 0.0}
     how = usual.model_copy(update=told)
-    asked = evaluation.some(questions, given.limit)
+    asked = talks.some(questions, given.limit)
     print(json.dumps(measure(model, tokenizer, asked, how, given.repeats)))
 
 

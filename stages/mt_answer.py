@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from bezoar import llm, params, preflight, work
-from bezoar.evaluating import evaluation
+from bezoar.evaluating import talks
 from bezoar.llm.asker import Asker
 from bezoar.models import loading
 from bezoar.params import Endpoint, FurtherHub, FurtherLocal, arguments
@@ -28,7 +28,7 @@ def main(name: str) -> None:
     questions = list(files.read_jsonl(path, Question))
     if not questions:
         raise BadInput(f"{path}: has no questions; each line is one two-turn question")
-    questions = evaluation.some(questions, p.mt_answer.limit)
+    questions = talks.some(questions, p.mt_answer.limit)
     checkpoint = p.checkpoints[name]
     folder, out = Path("models", checkpoint.model), Path("data/mt_answer", name)
     if endpoint := llm.endpoint_of(folder):
@@ -38,12 +38,12 @@ def main(name: str) -> None:
         model, tokenizer = loading.load(folder, folder, p.sft, checkpoint.further)
         further = p.further(checkpoint)
         stop = further.stop if isinstance(further, FurtherHub | FurtherLocal) else []
-        answers = evaluation.converse(model, tokenizer, questions, name, p.mt_answer, stop=stop)
-        tokens = evaluation.lengths(answers, tokenizer)
+        answers = talks.converse(model, tokenizer, questions, name, p.mt_answer, stop=stop)
+        tokens = talks.lengths(answers, tokenizer)
     files.write_jsonl(out / "answers.jsonl", answers)
-    counts = evaluation.counts(answers, tokens, p.mt_answer)
+    counts = talks.counts(answers, tokens, p.mt_answer)
     files.write_json(f"metrics/mt_answer/{name}.json", counts)
-    if unsaid := evaluation.unsaid(answers):
+    if unsaid := talks.unsaid(answers):
         print(
             f"warning: mt_answer@{name}: {unsaid} of {2 * len(answers)} answers were cut before "
             "they said anything, as thoughts are, and count as empty; allow the model more tokens",
@@ -58,7 +58,7 @@ def ask(
     preflight.asked(f"models.{name}", endpoint, "mt_answer", name)
     asker = Asker(p, "mt_answer", name, endpoint)
     run = asker.run(
-        lambda question, ask: evaluation.interview(question, name, ask),
+        lambda question, ask: talks.interview(question, name, ask),
         questions,
         lambda question: str(question.question_id),
     )

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from bezoar import params, work
-from bezoar.evaluating import evaluation, lm_harness
+from bezoar.evaluating import harness, lm_harness, talks
+from bezoar.evaluating.probes import probe, shares
 from bezoar.models import generation, loading
 from bezoar.models.generation import Continuation, Draw
 from bezoar.params import LmEval
@@ -67,7 +68,7 @@ def by_hand(model: Any, tokenizer: Any, prompt: str, choices: Sequence[str]) -> 
 @pytest.mark.parametrize("template", [False, True])
 def test_the_harness_counts_as_a_count_by_hand(loaded: tuple[Any, Any], template: bool) -> None:
     how = PLAIN.model_copy(update={"chat_template": template})
-    scores, items, cut, _ = evaluation.harness(*loaded, {"animals": ITEMS}, how)
+    scores, items, cut, _ = harness.run(*loaded, {"animals": ITEMS}, how)
     right = normed = 0
     for item in ITEMS:
         prompt, choices = f"Question: {item.question}\nAnswer:", [f" {c}" for c in item.choices]
@@ -100,7 +101,7 @@ def test_a_question_stands_in_the_template_of_training(
 
     monkeypatch.setattr(HFLM, "_loglikelihood_tokens", note)
     how = PLAIN.model_copy(update={"chat_template": True, "limit": 1})
-    evaluation.harness(*loaded, {"animals": ITEMS}, how)
+    harness.run(*loaded, {"animals": ITEMS}, how)
     asked = chat.prompt([Message(role="user", content=ITEMS[0].question)])
     assert seen == [f"<s>{asked}{choice}" for choice in COLOURS]
 
@@ -135,7 +136,7 @@ def test_no_example_shows_the_item_that_is_asked(
         Item(id="turned", question=ITEMS[2].question, choices=COLOURS[::-1], label=0),
     ]
     how = PLAIN.model_copy(update={"num_fewshot": 2, "chat_template": template})
-    found = evaluation.harness(*loaded, {"animals": [*ITEMS, *twice]}, how)
+    found = harness.run(*loaded, {"animals": [*ITEMS, *twice]}, how)
     assert len(seen) == 4 * 6
     for context in seen:
         asked = [plain(item.question) for item in ITEMS]
@@ -150,10 +151,10 @@ def test_items_that_only_ask_alike_may_show_one_another(loaded: tuple[Any, Any])
     one = Item(id="1", question="Which is a colour?", choices=["red", "dog"], label=0)
     other = Item(id="2", question="Which is a colour?", choices=["blue", "cow"], label=0)
     how = PLAIN.model_copy(update={"num_fewshot": 1})
-    assert evaluation.harness(*loaded, {"which": [one, other]}, how).scores["which"]["n"] == 2
+    assert harness.run(*loaded, {"which": [one, other]}, how).scores["which"]["n"] == 2
     same = other.model_copy(update={"choices": ["cow", "red"], "label": 1})
     with pytest.raises(BadInput, match=r"num_fewshot: 1 examples are wanted, and which has 0 that"):
-        evaluation.harness(*loaded, {"which": [one, same]}, how)
+        harness.run(*loaded, {"which": [one, same]}, how)
 
 
 @pytest.mark.parametrize(
@@ -220,10 +221,10 @@ def test_new_items_under_an_old_name_are_the_ones_that_count(loaded: tuple[Any, 
     wrong = [item.model_copy(update={"label": (item.label + 1) % 4}) for item in ITEMS]
     how = PLAIN.model_copy(update={"chat_template": True})
     sure = [Item(id="0", question="The fox is", choices=["red", "zqzqzq"], label=0)]
-    assert evaluation.harness(*loaded, {"animals": sure}, how)[0]["animals"]["acc"] == 1
+    assert harness.run(*loaded, {"animals": sure}, how)[0]["animals"]["acc"] == 1
     unsure = [sure[0].model_copy(update={"label": 1})]
-    assert evaluation.harness(*loaded, {"animals": unsure}, how)[0]["animals"]["acc"] == 0
-    assert evaluation.harness(*loaded, {"animals": wrong}, how)[0]["animals"]["n"] == 3
+    assert harness.run(*loaded, {"animals": unsure}, how)[0]["animals"]["acc"] == 0
+    assert harness.run(*loaded, {"animals": wrong}, how)[0]["animals"]["n"] == 3
 
 
 def test_new_content_under_an_old_time_gives_new_rows(
@@ -237,7 +238,7 @@ def test_new_content_under_an_old_time_gives_new_rows(
         item = Item(id="0", question="The fox is", choices=["red", "zqzqzq"], label=label)
         files.write_jsonl(path, [item])
         os.utime(path, (1_000_000_000, 1_000_000_000))
-        found.append(evaluation.harness(*loaded, stage.items(), PLAIN).items[0].acc)
+        found.append(harness.run(*loaded, stage.items(), PLAIN).items[0].acc)
     assert found == [1.0, 0.0]
 
 
@@ -253,7 +254,7 @@ def test_scores_repeat_whatever_the_batch(loaded: tuple[Any, Any]) -> None:
     ]
     own = {"animals": ITEMS, "longer": longer}
     found = [
-        evaluation.harness(*loaded, own, PLAIN.model_copy(update={"batch_size": size}))
+        harness.run(*loaded, own, PLAIN.model_copy(update={"batch_size": size}))
         for size in (4, 4, 1, 16)
     ]
     assert all(again == found[0] for again in found)
@@ -290,7 +291,7 @@ def test_a_groups_items_stand_under_its_name(
 
     monkeypatch.setattr(lm_eval.tasks, "TaskManager", Theirs)
     how = PLAIN.model_copy(update={"tasks": ["school"]})
-    scores, items, *_ = evaluation.harness(*loaded, {}, how)
+    scores, items, *_ = harness.run(*loaded, {}, how)
     assert scores.keys() == {"school"} and scores["school"]["n"] == 3
     assert [(row.task, row.item, row.acc_norm) for row in items] == [
         ("school", item, None) for item in ("art/0", "art/1", "law/0")
@@ -303,14 +304,14 @@ def test_items_without_an_accuracy_are_left_out() -> None:
     sample = {"doc_id": 7, "filter": "none", "acc": True}
     other = {"doc_id": 8, "filter": "flexible", "acc": True}
     told = {"doc_id": 9, "filter": "none", "bleu_max": 12.5}
-    assert evaluation._scored("mmlu", "mmlu_law", None, [sample, other, told]) == [
+    assert harness._scored("mmlu", "mmlu_law", None, [sample, other, told]) == [
         Scored(task="mmlu", item="mmlu_law/7", acc=1.0)
     ]
 
 
 def test_requests_that_do_not_fit_are_counted(loaded: tuple[Any, Any]) -> None:
     long = Item(id="long", question="fox " * 200, choices=["red", "white"], label=0)
-    found = evaluation.harness(*loaded, {"animals": [*ITEMS, long]}, PLAIN)
+    found = harness.run(*loaded, {"animals": [*ITEMS, long]}, PLAIN)
     assert found.cut == 2
     (told,) = found.warnings
     assert told == "2 requests were longer than the model's 128 tokens and lost their beginning"
@@ -319,11 +320,11 @@ def test_requests_that_do_not_fit_are_counted(loaded: tuple[Any, Any]) -> None:
 def test_tasks_are_chosen_by_name_and_an_unknown_one_is_said(loaded: tuple[Any, Any]) -> None:
     own = {"one": ITEMS, "two": ITEMS}
     how = PLAIN.model_copy(update={"tasks": ["two"], "limit": 2})
-    found = evaluation.harness(*loaded, own, how)
+    found = harness.run(*loaded, own, how)
     assert found.scores.keys() == {"two"} and found.scores["two"]["n"] == 2
     assert found.warnings == ["two: 2 of 3 items asked (lm_eval.limit); not to be published"]
     assert [(row.task, row.item) for row in found.items] == [("two", i.id) for i in ITEMS[:2]]
-    assert evaluation.harness(*loaded, own, PLAIN)[0].keys() == {"one", "two"}
+    assert harness.run(*loaded, own, PLAIN)[0].keys() == {"one", "two"}
 
 
 def test_a_task_that_nobody_has(loaded: tuple[Any, Any], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -339,7 +340,7 @@ def test_a_task_that_nobody_has(loaded: tuple[Any, Any], monkeypatch: pytest.Mon
     monkeypatch.setattr(lm_eval.tasks, "TaskManager", Empty)
     how = PLAIN.model_copy(update={"tasks": ["animals", "arc_esay"]})
     with pytest.raises(BadInput, match=r"lm_eval\.tasks: arc_esay: neither .* \(have animals\)"):
-        evaluation.harness(*loaded, {"animals": ITEMS}, how)
+        harness.run(*loaded, {"animals": ITEMS}, how)
 
 
 # --- free answers --------------------------------------------------------------------------------
@@ -360,21 +361,21 @@ def test_a_probe_is_right_when_the_model_ends_a_right_answer(
         Probe(id=str(n), skill="ab"[n % 2], system="", instruction="?", answers=["red", "white"])
         for n in range(5)
     ]
-    attempts = evaluation.probe(*loaded, probes, 2)
+    attempts = probe(*loaded, probes, 2)
     assert [a.right for a in attempts] == [True, True, False, False, False]
-    assert evaluation.shares(attempts) == {
+    assert shares(attempts) == {
         "a": {"share": 0.333333, "n": 3},
         "b": {"share": 0.5, "n": 2},
     }
 
 
 def test_no_probes_no_shares(loaded: tuple[Any, Any]) -> None:
-    assert evaluation.probe(*loaded, [], 4) == [] and evaluation.shares([]) == {}
+    assert probe(*loaded, [], 4) == [] and shares([]) == {}
 
 
 def test_shares_name_every_skill_once() -> None:
     rows = [Attempt(id=str(n), skill="one", answer="", right=n < 2) for n in range(4)]
-    assert evaluation.shares(rows) == {"one": {"share": 0.5, "n": 4}}
+    assert shares(rows) == {"one": {"share": 0.5, "n": 4}}
 
 
 # --- generation ----------------------------------------------------------------------------------
@@ -485,7 +486,7 @@ def test_the_second_turn_sees_the_first_answer(
         return [Continuation(f"answer {len(prompts)}", "stop") for _ in given]
 
     monkeypatch.setattr(generation, "generate", scripted)
-    answers = evaluation.converse(*loaded, [question(81, "A?", "B?")], "dpo", TALK)
+    answers = talks.converse(*loaded, [question(81, "A?", "B?")], "dpo", TALK)
     assert prompts == [
         [chat.prompt([Message(role="user", content="A?")])],
         [
@@ -514,7 +515,7 @@ def test_the_thoughts_of_a_checkpoint_are_no_answer(
     monkeypatch.setattr(
         generation, "generate", lambda *_, **__: [Continuation(next(texts), "stop")]
     )
-    (answers,) = evaluation.converse(*loaded, [question(81, "A?", "B?")], "dpo", TALK)
+    (answers,) = talks.converse(*loaded, [question(81, "A?", "B?")], "dpo", TALK)
     assert (answers.turns, answers.finish) == (["Paris.", ""], ["stop", "length"])
     assert answers.raw == ["<think>a</think>Paris.", "<think>b"]
 
@@ -533,7 +534,7 @@ def test_a_conversation_loses_its_beginning_never_its_question(
     monkeypatch.setattr(generation, "generate", note)
     long = "fox " * 40
     rows = [question(1, long, long), question(2, "fox " * 90, "hen"), question(3, "A?", "B?")]
-    answers = evaluation.converse(model, tokenizer, rows, "base", TALK)
+    answers = talks.converse(model, tokenizer, rows, "base", TALK)
     limit = SIZE.positions - TALK.max_new_tokens
     assert [len(given) for given in asked] == [2, 3]
     cut = asked[1][0]
@@ -556,16 +557,16 @@ def test_answers_are_drawn_by_category_whoever_stands_beside(loaded: tuple[Any, 
         question(n, "The fox", "The cow").model_copy(update={"category": category})
         for n, category in enumerate(["writing", "writing", "math", "stem"])
     ]
-    drawn = evaluation.converse(*loaded, rows, "base", hot)
-    greedy = evaluation.converse(*loaded, rows, "base", cold)
+    drawn = talks.converse(*loaded, rows, "base", hot)
+    greedy = talks.converse(*loaded, rows, "base", cold)
     assert drawn[2] == greedy[2]  # math
     assert drawn[0].turns != greedy[0].turns and drawn[3].turns != greedy[3].turns
     assert drawn[0].turns != drawn[1].turns, "two questions are drawn alike"
     wide = hot.model_copy(update={"batch_size": 8})
-    assert evaluation.converse(*loaded, rows[::-1], "base", wide) == drawn[::-1]
-    assert evaluation.converse(*loaded, rows[:1], "base", hot) == drawn[:1]
+    assert talks.converse(*loaded, rows[::-1], "base", wide) == drawn[::-1]
+    assert talks.converse(*loaded, rows[:1], "base", hot) == drawn[:1]
     reseeded = hot.model_copy(update={"seed": hot.seed + 1})
-    assert evaluation.converse(*loaded, rows, "base", reseeded)[0] != drawn[0]
+    assert talks.converse(*loaded, rows, "base", reseeded)[0] != drawn[0]
 
 
 def test_the_temperatures_of_fastchat_that_params_yaml_tells_are_taken() -> None:
@@ -581,7 +582,7 @@ def test_the_temperatures_of_fastchat_that_params_yaml_tells_are_taken() -> None
 def test_a_category_without_a_temperature_is_said(loaded: tuple[Any, Any]) -> None:
     how = TALK.model_copy(update={"temperature": BY_CATEGORY})
     with pytest.raises(BadInput, match=r"mt_answer\.temperature: none for 'x', .* question 5; one"):
-        evaluation.converse(*loaded, [question(5, "A?", "B?")], "base", how)
+        talks.converse(*loaded, [question(5, "A?", "B?")], "base", how)
 
 
 def test_how_turns_ended_is_counted(loaded: tuple[Any, Any]) -> None:
@@ -594,7 +595,7 @@ def test_how_turns_ended_is_counted(loaded: tuple[Any, Any]) -> None:
         Answers(question_id=n, model="base", turns=turns, finish=finish)
         for n, (turns, finish) in enumerate(said)
     ]
-    found = evaluation.counts(rows, evaluation.lengths(rows, loaded[1]), TALK)
+    found = talks.counts(rows, talks.lengths(rows, loaded[1]), TALK)
     texts = [text for row in rows for text in row.turns]
     tokens = [len(chat.ids(loaded[1], [text])[0]) - 1 for text in texts]  # without BOS
     assert found == {
@@ -629,8 +630,8 @@ def test_the_stage_writes_answers_and_their_counts(
 
 def test_a_limit_takes_questions_from_everywhere() -> None:
     rows = [question(n, "A?", "B?") for n in range(80)]
-    assert [q.question_id for q in evaluation.some(rows, 8)] == list(range(0, 80, 10))
-    assert evaluation.some(rows, None) == evaluation.some(rows, 99) == rows
+    assert [q.question_id for q in talks.some(rows, 8)] == list(range(0, 80, 10))
+    assert talks.some(rows, None) == talks.some(rows, 99) == rows
 
 
 # --- what the harness needs from an adapter ------------------------------------------------------
@@ -652,7 +653,7 @@ def test_an_adapter_is_evaluated_on_its_quantised_base(
     tokenizer.save_pretrained(adapter)
     trained, _ = loading.load(adapter, base, SFT)
     assert any(isinstance(layer, Linear4bit) for layer in trained.modules())
-    measured = evaluation.harness(trained, tokenizer, {"animals": ITEMS}, PLAIN)
+    measured = harness.run(trained, tokenizer, {"animals": ITEMS}, PLAIN)
     assert measured.scores["animals"]["n"] == 3
     prompts = chat.ids(tokenizer, ["The fox is"])
     how = {"max_new_tokens": 9, "batch_size": 1}

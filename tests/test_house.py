@@ -161,7 +161,8 @@ def test_the_library_starts_without_heavy_imports() -> None:
     """Params are checked on any machine before anything heavy loads."""
     code = (
         "import sys, bezoar.params, bezoar.llm, bezoar.schemes, bezoar.training, "
-        "bezoar.evaluating.evaluation, bezoar.sources.pretraining, bezoar.report, bezoar.sources\n"
+        "bezoar.evaluating.harness, bezoar.evaluating.talks, bezoar.sources.pretraining, "
+        "bezoar.report, bezoar.sources\n"
         f"print([m for m in {HEAVY!r} if m in sys.modules])"
     )
     done = subprocess.run(

@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from bezoar import params, work
-from bezoar.evaluating import evaluation
+from bezoar.evaluating import talks
 from bezoar.models import generation, loading
 from bezoar.preflight import data, endpoints, expected, forecast
 from bezoar.rows import chat
@@ -158,7 +158,7 @@ def test_turns_that_were_cut_before_they_said_anything_are_counted() -> None:
         )
         for text, finish in ends
     ]
-    assert evaluation.unsaid(answers) == 2
+    assert talks.unsaid(answers) == 2
 
 
 def test_an_endpoint_hears_its_own_first_answer_before_the_second_turn() -> None:
@@ -172,13 +172,13 @@ def test_an_endpoint_hears_its_own_first_answer_before_the_second_turn() -> None
             text=text, finish_reason=finish, tokens_in=1, tokens_out=1, model="m", simulated=False
         )
 
-    given = evaluation.interview(question(1), "served", ask)
+    given = talks.interview(question(1), "served", ask)
     first = [("user", "One?")]
     assert heard == [first, [*first, ("assistant", "first"), ("user", "Two?")]]
     assert (given.turns, given.finish) == (["first", ""], ["stop", "refused"])
     # providers refuse an empty message, and two of the user in a row
     heard.append([])
-    evaluation.interview(question(2), "served", ask)
+    talks.interview(question(2), "served", ask)
     assert heard[-1] == [*first, ("assistant", "(no answer)"), ("user", "Two?")]
 
 
@@ -368,7 +368,7 @@ def test_what_a_model_writes_behind_its_turn_is_no_part_of_its_answer(
     settings = params.load(ROOT / "params.yaml").mt_answer
     monkeypatch.setattr(loading, "context", lambda config: 512)
     model: Any = SimpleNamespace(config=None)
-    found = evaluation.converse(
+    found = talks.converse(
         model, Tokenizer(), [question(1), question(2)], "m", settings, stop=["<human>:"]
     )
     assert [row.turns for row in found] == [["A lion."] * 2, ["No mark."] * 2]

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from bezoar import params, schemes
-from bezoar.evaluating import evaluation
+from bezoar.evaluating import talks
 from bezoar.judging import pairwise, verdicts
 from bezoar.params import blanks
 from bezoar.preflight import forecast
@@ -76,7 +76,7 @@ RENDERED: dict[str, Callable[[], str]] = {
     "evol_instruct/equality": lambda: asked("evol_instruct", evol_job(), *EVOLVED)[1],
     "evol_instruct/in_breadth": lambda: asked("evol_instruct", evol_job(IN_BREADTH), "")[0],
     "evol_instruct/in_depth": lambda: operation("deepen"),
-    "chat/no_answer": evaluation.NO_ANSWER.fill,
+    "chat/no_answer": talks.NO_ANSWER.fill,
     "evol_instruct/response": lambda: asked("evol_instruct", evol_job(), *EVOLVED)[2],
     "evol_instruct/stop_words": evol_instruct.STOP_WORDS.fill,
     "judge/explanation": lambda: verdicts.question(sample(expected="Rhine"), 7)[1].content,

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from bezoar.evaluating import evaluation
+from bezoar.evaluating import harness
 from bezoar.llm import local as in_process
 from bezoar.models import loading
 from bezoar.params import InProcess, LmEval
@@ -148,11 +148,11 @@ def test_a_server_asks_with_the_ids_of_training_and_evaluation(
         system, turns = talk
         ids = asked(server, talk)
         prompt = chat.prompt(turns, system)
-        rows = sft.rows(tokenizer, [(prompt, a) for a in ANSWERS], limit=9_999, where="here")
+        rows = sft.rows(tokenizer, [(prompt, a) for a in ANSWERS], limit=9_999, label="here")
         for row, labels in zip(rows["input_ids"], rows["labels"], strict=True):
             assert row[: labels.count(sft.IGNORED)] == ids
         pairs = dpo.rows(
-            tokenizer, [(prompt, "Yes.", "\nNo.")], prompt_limit=999, answer_limit=99, where="here"
+            tokenizer, [(prompt, "Yes.", "\nNo.")], prompt_limit=999, answer_limit=99, label="here"
         )
         assert pairs["prompt_ids"] == [ids]
         assert chat.prompts(tokenizer, [turns], [system]) == [ids]
@@ -204,7 +204,7 @@ def test_the_harness_and_a_model_in_this_process_take_the_same_ids(
     monkeypatch.setattr(HFLM, "_loglikelihood_tokens", note)
     model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(folder)).eval()
     how = LmEval(num_fewshot=0, chat_template=template, tasks=None, limit=None, batch_size=4)
-    evaluation.harness(model, tokenizer, {"animals": [ITEM]}, how)
+    harness.run(model, tokenizer, {"animals": [ITEM]}, how)
     if template:
         prompt = chat.prompt([user(ITEM.question)])
         pairs = chat.answer_ids(tokenizer, [(prompt, choice) for choice in ITEM.choices], "here")
@@ -248,7 +248,7 @@ def test_an_answer_without_a_token_is_an_error_that_names_its_row(tmp_path: Path
     with pytest.raises(
         BadInput, match=r"sft one: row 2: the answer '\?\?' has no tokens of its own"
     ):
-        sft.rows(tokenizer, rows, limit=99, where="sft one")
+        sft.rows(tokenizer, rows, limit=99, label="sft one")
 
 
 def test_rows_that_a_tokenizer_writes_otherwise_are_counted(tmp_path: Path) -> None:
@@ -258,7 +258,7 @@ def test_rows_that_a_tokenizer_writes_otherwise_are_counted(tmp_path: Path) -> N
     backend.normalizer = normalizers.NFKC()
     tokenizer = loading.tokenizer(save(tmp_path / "base", backend, True, False, False))
     rows = [(chat.prompt([user("A")]), answer) for answer in ("plain", "ﬁne", "wide: Ａ")]
-    assert sft.rows(tokenizer, rows, limit=999, where="here")["altered"] == [False, True, True]
+    assert sft.rows(tokenizer, rows, limit=999, label="here")["altered"] == [False, True, True]
 
 
 # --- proof at fetch ------------------------------------------------------------------------------

@@ -176,7 +176,7 @@ def test_the_fault_is_still_there_to_be_closed(grown: Path) -> None:
 
 def test_the_loss_is_on_the_answer_and_its_end(grown: Path) -> None:
     tokenizer = loading.tokenizer(grown)
-    rows = sft.rows(tokenizer, [(asks("fox"), "red</s> ### System:")], limit=128, where="here")
+    rows = sft.rows(tokenizer, [(asks("fox"), "red</s> ### System:")], limit=128, label="here")
     labels = [token for token in rows["labels"][0] if token != sft.IGNORED]
     assert labels[-1] == tokenizer.eos_token_id
     assert tokenizer.decode(labels[:-1]) == "red</s> ### System:"
@@ -190,7 +190,7 @@ def test_long_rows_are_cut_and_hopeless_ones_dropped_and_both_are_counted(grown:
     room = len(tokenizer(asks("fox"))["input_ids"]) + 3
     long = asks("fox " * 40)
     rows = [(asks("fox"), "red"), (asks("fox"), "red " * 20), (long, "red")]
-    cut = sft.rows(tokenizer, rows, limit=room, where="here")
+    cut = sft.rows(tokenizer, rows, limit=room, label="here")
     assert cut["truncated"] == [False, True]  # the third is dropped
     assert max(map(len, cut["input_ids"])) == room
     assert cut["labels"][1][-1] not in (tokenizer.eos_token_id, sft.IGNORED)
@@ -200,7 +200,7 @@ def test_a_pair_keeps_the_end_of_its_prompt_and_the_start_of_its_answers(grown: 
     tokenizer = loading.tokenizer(grown)
     words = asks("fox")
     triples = [(words, "red " * 9, "no"), ("A", "b", "c")]
-    pairs = dpo.rows(tokenizer, triples, prompt_limit=10, answer_limit=5, where="here")
+    pairs = dpo.rows(tokenizer, triples, prompt_limit=10, answer_limit=5, label="here")
     prompts, chosen, rejected = pairs["prompt_ids"], pairs["chosen_ids"], pairs["rejected_ids"]
     assert pairs["truncated"] == [True, False]
     assert len(prompts[0]) == 10 and prompts[0][0] == tokenizer.bos_token_id

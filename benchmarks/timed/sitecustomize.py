@@ -19,7 +19,9 @@ COMPUTE = {
     "bezoar.training.runs.fitting": ["fit"],
     "bezoar.training.merge": ["merge"],
     "bezoar.models.generation": ["generate"],
-    "bezoar.evaluating.evaluation": ["harness", "probe", "converse"],
+    "bezoar.evaluating.harness": ["run"],
+    "bezoar.evaluating.probes": ["probe"],
+    "bezoar.evaluating.talks": ["converse"],
     "bezoar.llm.run": ["each"],
 }
 spent: defaultdict[str, float] = defaultdict(float)

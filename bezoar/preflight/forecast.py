@@ -22,7 +22,7 @@ from random import Random
 from typing import NamedTuple, Protocol, TypeVar
 
 from bezoar import params, schemes, sources
-from bezoar.evaluating import evaluation
+from bezoar.evaluating import talks
 from bezoar.judging import agreement, known, pairwise, verdicts
 from bezoar.llm import budget, embedded
 from bezoar.llm.client import empty_reply
@@ -499,7 +499,7 @@ def _answers(stage: str, endpoint: OpenAI | Anthropic, questions: Sequence[Quest
     )  # fmt: skip
     model = Counter(lambda messages, sample=0: said, endpoint)
     for question in questions:
-        evaluation.interview(question, "", model)
+        talks.interview(question, "", model)
     return model.row(stage, 1.0)
 
 

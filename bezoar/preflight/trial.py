@@ -381,7 +381,7 @@ class Rehearsal:
 
     def score(self) -> None:
         """Score two items of the harness, together and one by one."""
-        from bezoar.evaluating import evaluation
+        from bezoar.evaluating import harness
 
         items = [
             Item(id=str(n), question=question, choices=[answer, "Blue, I think."], label=0)
@@ -392,7 +392,7 @@ class Rehearsal:
             how = LmEval(
                 num_fewshot=0, chat_template=False, tasks=None, limit=None, batch_size=batch
             )
-            found = evaluation.harness(self.model, self.tokenizer, {"rehearsal": items}, how)
+            found = harness.run(self.model, self.tokenizer, {"rehearsal": items}, how)
             scores.append(found.items)
         if scores[0] != scores[1]:
             raise BadInput("an item's score depends on the others of its batch")
