@@ -56,7 +56,7 @@ def ask(
     name: str, endpoint: Endpoint, questions: Sequence[Question], p: params.Params, out: Path
 ) -> tuple[list[Answers], list[int]]:
     """The answers of a model behind an endpoint, and the tokens of each turn as it counts them."""
-    preflight.asked(f"models.{name}", endpoint, "mt_answer", name)
+    preflight.stage_endpoint(f"models.{name}", endpoint, "mt_answer", name)
     model = llm.connect(endpoint, p, "mt_answer", name)
 
     def answer(question: Question, ask: Ask) -> Answers:

@@ -17,7 +17,7 @@ from bezoar.llm.client import Failed
 from bezoar.llm.ledger import Ledger
 from bezoar.params import Endpoint, Endpoints
 from bezoar.preflight import endpoints, expected, forecast
-from bezoar.preflight.__main__ import _calls as calls
+from bezoar.preflight.__main__ import _calls_table as calls
 from bezoar.preflight.forecast import Row
 from bezoar.rows.files import BadInput
 from bezoar.rows.records import Ask, Failure, Message, Reply, Spending, Verdict

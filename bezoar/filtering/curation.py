@@ -128,7 +128,7 @@ def earlier(name: str, p: Params) -> list[Sample]:
     """What the schemes that params.yaml names before this one contribute, where they were
     made (data/generate, data/judge)."""
     rows: list[Sample] = []
-    for other in takewhile(lambda each: each != name, p.schemes.named):
+    for other in takewhile(lambda each: each != name, p.schemes.by_name):
         generated, judged = Path("data/generate", other), Path("data/judge", other)
         if generated.exists() and judged.exists():
             samples = list(read_jsonl(generated / "samples.jsonl", Sample))

@@ -29,7 +29,16 @@ from pydantic import (
 
 from bezoar.arithmetic import Instructions
 from bezoar.params import arguments, harness_names, lines
-from bezoar.params.faults import Fault, at, folded, hint, near, of, shown, standing
+from bezoar.params.faults import (
+    Fault,
+    fold,
+    format_value,
+    from_errors,
+    hint,
+    near,
+    place_in_file,
+    value_at,
+)
 from bezoar.params.lines import Document, NotYaml
 from bezoar.rows.files import BadInput, write
 
@@ -43,30 +52,30 @@ class Section(BaseModel):
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
-def _no_truth(value: object) -> object:
+def _reject_boolean(value: object) -> object:
     if isinstance(value, bool):  # an int to Python
         raise ValueError("a whole number is wanted; true and false are none")
     return value
 
 
-Count = Annotated[int, BeforeValidator(_no_truth), Field(gt=0)]
-Number = Annotated[int, BeforeValidator(_no_truth), Field(ge=0)]
+Count = Annotated[int, BeforeValidator(_reject_boolean), Field(gt=0)]
+Number = Annotated[int, BeforeValidator(_reject_boolean), Field(ge=0)]
 # numpy's generators take no others
-Seed = Annotated[int, BeforeValidator(_no_truth), Field(ge=0, lt=2**32)]
+Seed = Annotated[int, BeforeValidator(_reject_boolean), Field(ge=0, lt=2**32)]
 Rate = Annotated[float, Field(gt=0, lt=1)]
 L = TypeVar("L", bound=list[Any])
 
 
-def _once(values: L) -> L:
+def _reject_repeats(values: L) -> L:
     if twice := [value for value in values if values.count(value) > 1]:
         raise ValueError(f"{twice[0]!r} stands there twice; keep one of them")
     return values
 
 
-Names = Annotated[list[str], Field(min_length=1), AfterValidator(_once)]
+Names = Annotated[list[str], Field(min_length=1), AfterValidator(_reject_repeats)]
 
 
-def _plain_url(url: str) -> str:
+def _check_url(url: str) -> str:
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise ValueError("not an http(s) address; write one such as http://127.0.0.1:8000/v1")
@@ -78,32 +87,32 @@ def _plain_url(url: str) -> str:
     return url
 
 
-def _plain_urls(urls: str | list[str]) -> str | list[str]:
+def _check_urls(urls: str | list[str]) -> str | list[str]:
     if isinstance(urls, str):
-        return _plain_url(urls)
+        return _check_url(urls)
     if not urls:
         raise ValueError("names no address; give one, or several")
-    return [_plain_url(url) for url in urls]
+    return [_check_url(url) for url in urls]
 
 
-def _variable(name: str) -> str:
+def _check_variable(name: str) -> str:
     # people paste the key itself here: it must not become a fingerprint, a lock file or a message
     if not re.fullmatch(r"[A-Z][A-Z0-9_]*", name):
         raise ValueError("not the name of an environment variable; OPENAI_API_KEY is one, say")
     return name
 
 
-def _name(name: str) -> str:
+def _check_name(name: str) -> str:
     if not re.fullmatch(r"\w[\w-]*", name):
         raise ValueError("not usable as a name; one is made of letters, digits, _ and -")
     return name
 
 
 # Part of a path and of a stage's name
-Name = Annotated[str, AfterValidator(_name)]
+Name = Annotated[str, AfterValidator(_check_name)]
 
 
-def _free(params: dict[str, Any]) -> dict[str, Any]:
+def _check_request_params(params: dict[str, Any]) -> dict[str, Any]:
     for name in params:
         if name in ("trust_remote_code", "custom_generate"):
             raise ValueError(f"{name!r} would have a model run code of its own; leave it out")
@@ -117,21 +126,21 @@ def _free(params: dict[str, Any]) -> dict[str, Any]:
 KEY_FIELD = "api_key_env"
 PAIRS = "fetch/hh_rlhf"  # the preference pairs, below data/
 OWN = "dolly"  # seeds that are a set of their own: data/filter/dolly
-ASKED = "local/llm"  # models that are run in this process, each a folder
+LOCAL_FOLDER = "local/llm"  # models that are run in this process, each a folder
 FURTHER = "models/"  # what the further models lie under, below models/
-Url = Annotated[str, AfterValidator(_plain_url)]
+Url = Annotated[str, AfterValidator(_check_url)]
 
 
 # --- what follows what ---------------------------------------------------------------------------
 
 
-def _sets(data: object) -> object:
-    named = [data] if isinstance(data, str) else data
-    if not isinstance(named, list) or not named or not all(isinstance(x, str) for x in named):
+def _check_sets(data: object) -> object:
+    paths = [data] if isinstance(data, str) else data
+    if not isinstance(paths, list) or not paths or not all(isinstance(x, str) for x in paths):
         raise ValueError(
             "names no sets; one set, such as filter/lamini, or a list of sets that are mixed"
         )
-    if twice := sorted({x for x in named if named.count(x) > 1}):
+    if twice := sorted({x for x in paths if paths.count(x) > 1}):
         raise ValueError(f"{twice[0]} stands there twice; keep one of them")
     return data
 
@@ -142,7 +151,7 @@ class Link(Section):
     weights: Literal["adapter", "all"]
     base: str
     start: str
-    data: Annotated[str | list[str], BeforeValidator(_sets)]
+    data: Annotated[str | list[str], BeforeValidator(_check_sets)]
 
     @property
     def sets(self) -> list[str]:
@@ -194,7 +203,7 @@ class Compared(Section):
 # --- who -----------------------------------------------------------------------------------------
 
 
-def _one_licence(terms: str) -> str:
+def _check_terms(terms: str) -> str:
     # "Apache License, Version 2.0" is one
     if "," in re.sub(r",(?=\s*v(ersion)?\b)", "", terms.lower()) or not terms.strip():
         raise ValueError("not one licence; one set of terms, such as Apache-2.0 or OpenAI-terms")
@@ -202,7 +211,7 @@ def _one_licence(terms: str) -> str:
 
 
 # Under what a model's output may be used: an SPDX id, or PROVIDER-terms (filtering/licences.py).
-Terms = Annotated[str, AfterValidator(_one_licence)]
+Terms = Annotated[str, AfterValidator(_check_terms)]
 
 
 class Embedded(Section):
@@ -237,11 +246,11 @@ class Remote(Section):
     model: str
     terms: Terms
     # checked as a whole: the complaint of a union's other half would repeat an address with a key
-    base_url: Annotated[str | list[str], AfterValidator(_plain_urls)]
-    api_key_env: Annotated[str, AfterValidator(_variable)] | None
-    params: Annotated[dict[str, Any], AfterValidator(_free)]
+    base_url: Annotated[str | list[str], AfterValidator(_check_urls)]
+    api_key_env: Annotated[str, AfterValidator(_check_variable)] | None
+    params: Annotated[dict[str, Any], AfterValidator(_check_request_params)]
     # keys that came later have a default, so that a params.yaml written before them stays valid
-    again: Annotated[dict[str, Any], AfterValidator(_free)] = {}
+    again: Annotated[dict[str, Any], AfterValidator(_check_request_params)] = {}
     context_tokens: Count | None = None
     tokenizer: str | None = None
     mode: Literal["live", "batch"]
@@ -261,7 +270,7 @@ class Remote(Section):
         return [self.base_url] if isinstance(self.base_url, str) else self.base_url
 
     @model_validator(mode="after")
-    def _one_for_batches(self) -> "Remote":
+    def _batches_go_to_one_address(self) -> "Remote":
         if self.mode == "batch" and len(self.addresses) > 1:
             raise ValueError("mode: batch goes to one address; give one base_url, or mode: live")
         if len({*self.addresses}) < len(self.addresses):
@@ -295,7 +304,7 @@ class Anthropic(Remote):
     api_version: str
 
 
-MOST = ("max_new_tokens", "max_tokens")  # of a model in this process, one of the two
+LOCAL_MAXIMA = ("max_new_tokens", "max_tokens")  # of a model in this process, one of the two
 # What people give other samplers, and what stands for it here
 ELSEWHERE = {
     "do_sample": "temperature alone decides; 0 takes the likeliest token",
@@ -309,38 +318,38 @@ ELSEWHERE = {
 }
 
 
-def _drawing(params: dict[str, Any]) -> dict[str, Any]:
+def _check_local_params(params: dict[str, Any]) -> dict[str, Any]:
     """Close the params of a model in this process: a maximum of a reply, and a temperature."""
-    known = (*MOST, "temperature")
-    for name, value in _free(params).items():
-        if name not in known:
-            close = difflib.get_close_matches(name, known, 1)
+    keys = (*LOCAL_MAXIMA, "temperature")
+    for name, value in _check_request_params(params).items():
+        if name not in keys:
+            close = difflib.get_close_matches(name, keys, 1)
             instead = ELSEWHERE.get(name) or (
-                f"did you mean {close[0]!r}?" if close else f"it takes {', '.join(known)}"
+                f"did you mean {close[0]!r}?" if close else f"it takes {', '.join(keys)}"
             )
             raise ValueError(f"{name!r} is not known to a model in this process; {instead}")
         number = type(value) in (int, float)  # a boolean is an int to Python
         if name == "temperature" and not (value is None or (number and 0 <= value <= 2)):
             raise ValueError(f"temperature: {value!r}; from 0, the likeliest token, to 2")
-        if name in MOST and not (value is None or (type(value) is int and value > 0)):
+        if name in LOCAL_MAXIMA and not (value is None or (type(value) is int and value > 0)):
             raise ValueError(f"{name}: {value!r}; tokens of a reply, 1 or more")
-    if len(_maxima(params)) > 1:
-        raise ValueError(f"{' and '.join(MOST)} say the same; leave one out")
+    if len(_reply_maxima(params)) > 1:
+        raise ValueError(f"{' and '.join(LOCAL_MAXIMA)} say the same; leave one out")
     return params
 
 
-def _maxima(params: dict[str, Any]) -> list[int]:
+def _reply_maxima(params: dict[str, Any]) -> list[int]:
     """The maxima of a reply that are set, one or none where the params are checked."""
-    return [value for name, value in params.items() if name in MOST and value is not None]
+    return [value for name, value in params.items() if name in LOCAL_MAXIMA and value is not None]
 
 
-def _with_maximum(params: dict[str, Any]) -> dict[str, Any]:
-    if not _maxima(params):
-        raise ValueError(f"sets no maximum of a reply; {MOST[0]}: 512, say")
+def _require_maximum(params: dict[str, Any]) -> dict[str, Any]:
+    if not _reply_maxima(params):
+        raise ValueError(f"sets no maximum of a reply; {LOCAL_MAXIMA[0]}: 512, say")
     return params
 
 
-Drawing = Annotated[dict[str, Any], AfterValidator(_drawing)]
+LocalParams = Annotated[dict[str, Any], AfterValidator(_check_local_params)]
 
 
 class InProcess(Section):
@@ -353,15 +362,15 @@ class InProcess(Section):
     model: str
     terms: Terms
     style: Literal["chat", "completion"]
-    params: Annotated[Drawing, AfterValidator(_with_maximum)]
-    again: Drawing = {}
+    params: Annotated[LocalParams, AfterValidator(_require_maximum)]
+    again: LocalParams = {}
     system_role: bool = True
     concurrency: Count
     batch_size: Count
 
     def most(self, sample: int = 0) -> int:
         """Tokens of the longest reply."""
-        return max(_maxima({**self.params, **(self.again if sample else {})}))
+        return max(_reply_maxima({**self.params, **(self.again if sample else {})}))
 
 
 Endpoint = Annotated[Embedded | OpenAI | Anthropic | InProcess, Field(discriminator="provider")]
@@ -377,14 +386,14 @@ class Budget(Section):
     run: Annotated[float, Field(ge=0)] | None
 
 
-def _two_voices(panel: list[Endpoint]) -> list[Endpoint]:
+def _check_panel(panel: list[Endpoint]) -> list[Endpoint]:
     models = [member.model for member in panel]
     if twice := sorted({model for model in models if models.count(model) > 1}):
         raise ValueError(f"{twice[0]} stands there twice; a second opinion is another model's")
     return panel
 
 
-Panel = Annotated[list[Endpoint], Field(min_length=1), AfterValidator(_two_voices)]
+Panel = Annotated[list[Endpoint], Field(min_length=1), AfterValidator(_check_panel)]
 
 
 def _below(path: str, folder: str) -> bool:
@@ -408,31 +417,31 @@ class Endpoints(Section):
         """The panel's members in their order; the one judge where there is no panel."""
         return self.judge if isinstance(self.judge, list) else [self.judge]
 
-    def by_name(self, who: str) -> dict[str, Endpoint]:
+    def by_name(self, role: str) -> dict[str, Endpoint]:
         """The endpoints of one key, each by its path below `llm`: judge, or judge.0 and so on."""
-        found: Endpoint | list[Endpoint] = getattr(self, who)
-        if isinstance(found, list):
-            return {f"{who}.{at}": endpoint for at, endpoint in enumerate(found)}
-        return {who: found}
+        entry: Endpoint | list[Endpoint] = getattr(self, role)
+        if isinstance(entry, list):
+            return {f"{role}.{number}": endpoint for number, endpoint in enumerate(entry)}
+        return {role: entry}
 
     @model_validator(mode="after")
-    def _local_models_where_dvc_looks(self) -> "Endpoints":
-        for who in type(self).model_fields:
-            for name, endpoint in self.by_name(who).items():
-                if isinstance(endpoint, InProcess) and not _below(endpoint.model, ASKED):
+    def _local_models_lie_where_dvc_looks(self) -> "Endpoints":
+        for role in type(self).model_fields:
+            for name, endpoint in self.by_name(role).items():
+                if isinstance(endpoint, InProcess) and not _below(endpoint.model, LOCAL_FOLDER):
                     raise ValueError(
-                        f"{name}.model: {endpoint.model}: lies outside of {ASKED}/, where "
+                        f"{name}.model: {endpoint.model}: lies outside of {LOCAL_FOLDER}/, where "
                         "DVC sees that a model has changed; bring it there with cp -r (cp -al "
-                        f"links instead of copying), and name it {ASKED}/NAME"
+                        f"links instead of copying), and name it {LOCAL_FOLDER}/NAME"
                     )
         return self
 
     @model_validator(mode="after")
     def _only_verdicts_have_a_schema(self) -> "Endpoints":
-        for who in ("teacher", "grader"):
-            if getattr(getattr(self, who), "structured", False):
+        for role in ("teacher", "grader"):
+            if getattr(getattr(self, role), "structured", False):
                 raise ValueError(
-                    f"{who}.structured: only a judge's verdict has a schema; write false"
+                    f"{role}.structured: only a judge's verdict has a schema; write false"
                 )
         return self
 
@@ -510,7 +519,7 @@ class LocalBase(Section):
     otherwise: GrownBase
 
 
-def _commit(revision: str) -> str:
+def _check_commit(revision: str) -> str:
     if not re.fullmatch(r"[0-9a-f]{7,40}", revision):
         raise ValueError(
             "a branch can move; name a commit: 40 hex digits, or its first 7 and more with `ref`"
@@ -525,12 +534,12 @@ class Repository(Section):
 
     repository: Annotated[str, Field(pattern=r"^[\w.-]+/[\w.-]+$")]
     kind: Literal["dataset", "model", "space"]
-    revision: Annotated[str, AfterValidator(_commit)]
+    revision: Annotated[str, AfterValidator(_check_commit)]
     ref: str | None
     licence: str
 
     @model_validator(mode="after")
-    def _whole(self) -> "Repository":
+    def _short_revision_has_ref(self) -> "Repository":
         if len(self.revision) < 40 and self.ref is None:
             raise ValueError(
                 "revision: is part of a commit; name `ref` too, the branch that ends in it"
@@ -665,11 +674,11 @@ class Fetch(Section):
 
     @model_validator(mode="after")
     def _fields_are_known(self) -> "Fetch":
-        for source, known in FIELDS.items():
+        for source, fields in FIELDS.items():
             for name in getattr(getattr(self, source), "fields", {}):
-                if name not in known:
+                if name not in fields:
                     raise ValueError(
-                        f"{source}.fields.{name}: no field of these rows; have {', '.join(known)}"
+                        f"{source}.fields.{name}: no field of these rows; have {', '.join(fields)}"
                     )
         return self
 
@@ -679,7 +688,7 @@ class Generate(Section):
 
 
 # Orca's system messages, each a file of prompts/orca/system/
-Ids = Annotated[list[Count], Field(min_length=1), AfterValidator(_once)]
+Ids = Annotated[list[Count], Field(min_length=1), AfterValidator(_reject_repeats)]
 
 
 # Which categories of seeds a scheme draws from; null: all that the seeds have, but `without`.
@@ -710,7 +719,7 @@ class EvolInstruct(Section):
     seeds: Name
     epochs: Count
     breadth: Share
-    operations: Annotated[list[Operation], Field(min_length=1), AfterValidator(_once)]
+    operations: Annotated[list[Operation], Field(min_length=1), AfterValidator(_reject_repeats)]
     refusal_words: Number
     categories: Categories
     without: list[str] = []  # came later: older files stay valid
@@ -741,7 +750,7 @@ class Schemes(Section):
     orca: Orca | None = None
 
     @property
-    def named(self) -> dict[str, Any]:
+    def by_name(self) -> dict[str, Any]:
         """The schemes that params.yaml names, in the order of this class."""
         every = {name: getattr(self, name) for name in type(self).model_fields}
         return {name: scheme for name, scheme in every.items() if scheme is not None}
@@ -754,7 +763,7 @@ class Judge(Section):
     vote: Literal["majority", "mean"]
 
 
-def _shares(weights: dict[str, float]) -> dict[str, float]:
+def _to_shares(weights: dict[str, float]) -> dict[str, float]:
     total = sum(weights.values())
     if not total:
         raise ValueError("weighs nothing; give a kind of task a weight above zero")
@@ -764,7 +773,7 @@ def _shares(weights: dict[str, float]) -> dict[str, float]:
 # Shares of kinds of task that add to one; the file gives weights in any unit.
 Target = Annotated[
     dict[Annotated[str, Field(pattern=r"^\w+$")], Annotated[float, Field(ge=0)]],
-    AfterValidator(_shares),
+    AfterValidator(_to_shares),
 ]
 
 
@@ -804,9 +813,9 @@ class Step(Section):
     cosine: Annotated[float, Field(gt=0, le=1)]
 
 
-def _falling(steps: list[Step]) -> list[Step]:
-    for one, other in pairwise(steps):
-        if one.words >= other.words or one.cosine <= other.cosine:
+def _check_order(steps: list[Step]) -> list[Step]:
+    for step, following in pairwise(steps):
+        if step.words >= following.words or step.cosine <= following.cosine:
             raise ValueError("steps are out of order; words rise, and cosines fall")
     return steps
 
@@ -818,7 +827,7 @@ class Decontamination(Section):
 
     ngram: Annotated[int, Field(ge=5)]
     whole: Annotated[int, Field(ge=2)] = 5
-    fuzzy: Annotated[list[Step], Field(min_length=1), AfterValidator(_falling)]
+    fuzzy: Annotated[list[Step], Field(min_length=1), AfterValidator(_check_order)]
     action: Action
 
 
@@ -920,7 +929,7 @@ Scheduler = Literal[
 B = TypeVar("B", bound="Training | Dpo")
 
 
-def _whole_micro_batches(section: B) -> B:
+def _check_micro_batch(section: B) -> B:
     if section.micro_batch_size != "auto" and section.batch_size % section.micro_batch_size:
         raise ValueError(
             f"micro_batch_size: {section.micro_batch_size} does not divide batch_size; "
@@ -946,10 +955,10 @@ class Training(Section):
 
     @model_validator(mode="after")
     def _whole_batches(self) -> "Training":
-        return _whole_micro_batches(self)
+        return _check_micro_batch(self)
 
 
-def _modules(modules: object) -> object:
+def _check_modules(modules: object) -> object:
     if modules == ALL_LINEAR:
         return modules
     if not isinstance(modules, list) or not modules or not all(isinstance(m, str) for m in modules):
@@ -961,7 +970,7 @@ def _modules(modules: object) -> object:
 
 ALL_LINEAR = "all-linear"  # peft's word for every linear layer but the head
 # The layers that LoRA is put on, by the ends of their names
-TargetModules = Annotated[str | list[str], BeforeValidator(_modules)]
+TargetModules = Annotated[str | list[str], BeforeValidator(_check_modules)]
 
 
 class Sft(Section):
@@ -1047,7 +1056,7 @@ class Dpo(Section):
 
     @model_validator(mode="after")
     def _whole_batches(self) -> "Dpo":
-        return _whole_micro_batches(self)
+        return _check_micro_batch(self)
 
     @model_validator(mode="after")
     def _smoothing_has_a_meaning(self) -> "Dpo":
@@ -1204,42 +1213,48 @@ class Params(Section):
 
     @property
     def _seeds(self) -> set[str]:
-        return {scheme.seeds for scheme in self.schemes.named.values()}
+        return {scheme.seeds for scheme in self.schemes.by_name.values()}
 
     @property
     def unmeasured(self) -> dict[str, str]:
         """Weights that are whole and that nothing asks or measures, by name, in their order."""
-        looked_at: dict[str, Checkpoint] = {**self.evaluated, **self.checkpoints}
+        measured: dict[str, Checkpoint] = {**self.evaluated, **self.checkpoints}
         weights = {
             **{name: f"merge/{name}" for name in self.merges},
             **{name: f"sft/{name}" for name, link in self.chain.items() if link.weights == "all"},
             **{name: f"dpo/{name}" for name in self.aligned},
         }
-        paths = {each.model for each in looked_at.values()}
+        paths = {checkpoint.model for checkpoint in measured.values()}
         return {
             name: path
             for name, path in weights.items()
-            if path not in paths and name not in looked_at
+            if path not in paths and name not in measured
         }
 
     @property
     def final(self) -> str:
         """The checkpoint that the chain ends with: the last that is no further model."""
-        measured = {name: each for name, each in self.evaluated.items() if not each.link}
-        ours = [name for name, each in (measured | self.checkpoints).items() if not each.further]
+        measured = {
+            name: checkpoint for name, checkpoint in self.evaluated.items() if not checkpoint.link
+        }
+        ours = [
+            name
+            for name, checkpoint in (measured | self.checkpoints).items()
+            if not checkpoint.further
+        ]
         return [*self.chain, *self.unmeasured, *ours][-1]
 
     @property
     def final_model(self) -> str:
         """The path below models/ of the checkpoint that the chain ends with."""
-        named: dict[str, Checkpoint] = {**self.evaluated, **self.checkpoints}
-        if self.final in named:
-            return named[self.final].model
+        measured: dict[str, Checkpoint] = {**self.evaluated, **self.checkpoints}
+        if self.final in measured:
+            return measured[self.final].model
         return self.unmeasured.get(self.final, f"sft/{self.final}")
 
-    def further(self, looked_at: Checkpoint) -> Further | None:
+    def further(self, checkpoint: Checkpoint) -> Further | None:
         """Which of `models` it is; None for what this recipe makes."""
-        return self.models[looked_at.model.removeprefix(FURTHER)] if looked_at.further else None
+        return self.models[checkpoint.model.removeprefix(FURTHER)] if checkpoint.further else None
 
 
 def load(path: str | Path = "params.yaml", profile: str | None = None) -> Params:
@@ -1254,8 +1269,8 @@ def forget() -> None:
 
 
 @cache
-def _load(path: Path, name: str, wanted: str | None) -> Params:
-    return check(_bytes(path, name), name, path.parent, wanted)[0]
+def _load(path: Path, name: str, profile: str | None) -> Params:
+    return check(_bytes(path, name), name, path.parent, profile)[0]
 
 
 def _bytes(path: Path, name: str) -> bytes:
@@ -1268,33 +1283,33 @@ def _bytes(path: Path, name: str) -> bytes:
 
 
 def check(
-    data: bytes, name: str, folder: Path, wanted: str | None = None
+    data: bytes, name: str, folder: Path, profile: str | None = None
 ) -> tuple[Params, dict[str, Params]]:
     """The parameters of the active profile, or of `wanted`, out of a file's bytes, and those of all
     its profiles; BadInput lists every fault. `name`: the file's; `folder`: where launch/ is."""
-    document = _read(data, name, wanted)
+    document = _read(data, name, profile)
     values = copy.deepcopy(document.values)
     faults: list[Fault] = []
     while True:
-        found, checked = _under_every_profile(values, folder, wanted)
-        guessed = [fault for fault in found if fault.instead is not None]
+        remaining, checked = _under_every_profile(values, folder, profile)
+        guessed = [fault for fault in remaining if fault.instead is not None]
         if not guessed:
             break
         # the rest is looked for as if these keys had their right names
         faults += guessed
         for fault in guessed:
             _move(values, fault)
-    told = {fault.instead for fault in faults}
-    if faults := [*faults, *(fault for fault in found if fault.path not in told)]:
-        _stop(name, document, faults)
-    return checked[wanted or values["profile"]], checked
+    guesses = {fault.instead for fault in faults}
+    if faults := [*faults, *(fault for fault in remaining if fault.path not in guesses)]:
+        _raise_faults(name, document, faults)
+    return checked[profile or values["profile"]], checked
 
 
 def _move(values: Any, fault: Fault) -> None:
     """Give a key the name, or the place, that was likely meant."""
     top = values["profiles"][fault.profile] if fault.profile else values
     assert fault.instead is not None
-    value = at(top, fault.path[:-1]).pop(fault.path[-1])
+    value = value_at(top, fault.path[:-1]).pop(fault.path[-1])
     for part in fault.instead[:-1]:
         top = top[int(part)] if isinstance(top, list) else top.setdefault(part, {})
     if isinstance(top, dict):
@@ -1302,50 +1317,50 @@ def _move(values: Any, fault: Fault) -> None:
 
 
 def _under_every_profile(
-    document: dict[str, Any], folder: Path, wanted: str | None
+    document: dict[str, Any], folder: Path, active: str | None
 ) -> tuple[list[Fault], dict[str, Params]]:
     """The faults of the whole file, each once, and what passes, by profile."""
     recipe = {key: value for key, value in document.items() if key != "profiles"}
     profiles: dict[str, dict[str, Any]] = document["profiles"]
-    recipe["profile"] = wanted or document["profile"]
-    found: dict[str, list[Fault]] = {profile: [] for profile in profiles}
+    recipe["profile"] = active or document["profile"]
+    by_profile: dict[str, list[Fault]] = {profile: [] for profile in profiles}
     checked: dict[str, Params] = {}
     for profile, scale in profiles.items():
-        joined, found[profile] = _join(recipe, _named(recipe, scale), profile)
-        unusable = [fault.path for fault in found[profile]]
+        joined, by_profile[profile] = _join(recipe, _without_absent_schemes(recipe, scale), profile)
+        unusable = [fault.path for fault in by_profile[profile]]
         try:
             checked[profile] = Params.model_validate(joined)
         except ValidationError as error:
-            found[profile] += [
-                standing(fault, profile, scale)
-                for fault in of(error.errors(), joined, Params)
+            by_profile[profile] += [
+                place_in_file(fault, profile, scale)
+                for fault in from_errors(error.errors(), joined, Params)
                 if not any(fault.path[: len(path)] == path for path in unusable)
             ]
     if len(checked) == len(profiles):
-        found["renamed"] = _renamed(checked)
-        if not found["renamed"]:
+        by_profile["renamed"] = _find_renamed(checked)
+        if not by_profile["renamed"]:
             for profile, params in checked.items():
-                checked[profile], lines = _crossed(profile, params, folder)
+                checked[profile], lines = _check_across(profile, params, folder)
                 scale = profiles[profile]
                 faults = map(Fault.read, lines)
-                found[profile] += [standing(fault, profile, scale) for fault in faults]
-    return folded(found), checked
+                by_profile[profile] += [place_in_file(fault, profile, scale) for fault in faults]
+    return fold(by_profile), checked
 
 
-def _crossed(profile: str, params: Params, folder: Path) -> tuple[Params, list[str]]:
+def _check_across(profile: str, params: Params, folder: Path) -> tuple[Params, list[str]]:
     """What sections say of each other; the parameters with `others` among the checkpoints."""
-    faults = _others(params)
+    faults = _check_others(params)
     params = _with_others(params)
-    faults += _references(params)
-    faults += _merged(params)
-    faults += _links(profile, params)
-    faults += _benchmarks(profile, params)
-    faults += _launch(profile, params.launch, folder / "launch")
-    faults += _sizes(profile, params)
+    faults += _check_references(params)
+    faults += _check_merges(params)
+    faults += _check_links(profile, params)
+    faults += _check_benchmarks(profile, params)
+    faults += _check_launch(profile, params.launch, folder / "launch")
+    faults += _check_sizes(profile, params)
     return params, faults
 
 
-def _read(data: bytes, name: str, wanted: str | None = None) -> Document:
+def _read(data: bytes, name: str, profile: str | None = None) -> Document:
     """A file's values; BadInput where what holds all others is not there."""
     try:
         document = lines.read(data)
@@ -1354,8 +1369,8 @@ def _read(data: bytes, name: str, wanted: str | None = None) -> Document:
         raise BadInput(f"{place}: {error}") from None
     values = document.values
     if not isinstance(values, dict):
-        what = "is empty" if values is None else f"holds {shown(values)}"
-        raise BadInput(f"{name}: {what}; a mapping of sections is expected")
+        content = "is empty" if values is None else f"holds {format_value(values)}"
+        raise BadInput(f"{name}: {content}; a mapping of sections is expected")
     faults = [Fault(path, message) for path, message in document.faults]
     faults += [
         Fault((str(key),), f"the key {key!r} is no word; write it in quotes, or leave it out")
@@ -1366,14 +1381,14 @@ def _read(data: bytes, name: str, wanted: str | None = None) -> Document:
         if not faults and not isinstance(values.get(key), kind):
             close = near(key, [k for k in values if k not in (*Params.model_fields, "profiles")])
             right = f"did you mean it by {close!r}?" if close else _FIRST[key]
-            what = "a name" if kind is str else "a mapping"
-            faults.append(Fault((key,), f"missing, or not {what}; {right}"))
+            expected = "a name" if kind is str else "a mapping"
+            faults.append(Fault((key,), f"missing, or not {expected}; {right}"))
     if not faults:
         faults = _no_profiles(values["profiles"])
-    if not faults and (active := wanted or values["profile"]) not in values["profiles"]:
+    if not faults and (active := profile or values["profile"]) not in values["profiles"]:
         faults = [_no_such(active, values["profiles"])]
     if faults:
-        _stop(name, document, faults)
+        _raise_faults(name, document, faults)
     return document
 
 
@@ -1382,7 +1397,10 @@ _FIRST = {"profile": "`profile: embedded`, say", "profiles": "it holds one mappi
 
 def _no_profiles(profiles: dict[Any, Any]) -> list[Fault]:
     faults = [
-        Fault(("profiles", str(name)), f"{shown(scale)} is not usable; a mapping of keys is wanted")
+        Fault(
+            ("profiles", str(name)),
+            f"{format_value(scale)} is not usable; a mapping of keys is wanted",
+        )
         for name, scale in profiles.items()
         if not isinstance(scale, dict) or not isinstance(name, str)
     ]
@@ -1399,7 +1417,7 @@ def _no_such(profile: object, profiles: dict[str, Any]) -> Fault:
     )
 
 
-def _named(recipe: dict[str, Any], scale: dict[str, Any]) -> dict[str, Any]:
+def _without_absent_schemes(recipe: dict[str, Any], scale: dict[str, Any]) -> dict[str, Any]:
     """Leave out how much a profile asks of schemes that the recipe leaves out."""
     schemes, amounts = recipe.get("schemes"), scale.get("schemes")
     if not isinstance(schemes, dict) or not isinstance(amounts, dict):
@@ -1422,18 +1440,18 @@ def _join(
             joined[key], deeper = _join(joined[key], value, profile, path)
             faults += deeper
         elif isinstance(joined[key], dict) or isinstance(value, dict):
-            where = profile if isinstance(joined[key], dict) else ""
-            wrong = value if where else joined[key]
-            message = f"{shown(wrong)} is not usable; a mapping of keys is wanted"
-            faults.append(Fault(path, message, where))
-            joined[key] = joined[key] if where else value
+            faulty_profile = profile if isinstance(joined[key], dict) else ""
+            wrong = value if faulty_profile else joined[key]
+            message = f"{format_value(wrong)} is not usable; a mapping of keys is wanted"
+            faults.append(Fault(path, message, faulty_profile))
+            joined[key] = joined[key] if faulty_profile else value
         else:
-            both = f"set by the recipe and by profiles.{profile}; keep one of the two"
-            faults.append(Fault(path, both))
+            message = f"set by the recipe and by profiles.{profile}; keep one of the two"
+            faults.append(Fault(path, message))
     return joined, faults
 
 
-def _renamed(checked: dict[str, Params]) -> list[Fault]:
+def _find_renamed(checked: dict[str, Params]) -> list[Fault]:
     """Links of the chain to which no profile gives an amount, by the name that is likely meant."""
     chain = next(iter(checked.values())).chain
     amounts = {name for params in checked.values() for name in params.sft.links}
@@ -1448,9 +1466,9 @@ def _renamed(checked: dict[str, Params]) -> list[Fault]:
     return faults
 
 
-def _references(params: Params) -> list[str]:
+def _check_references(params: Params) -> list[str]:
     """Links, merges and checkpoints must name weights that a stage makes, links sets of rows."""
-    made = {
+    weights = {
         "fetch/base",
         *(f"dpo/{name}" for name in params.aligned),
         *(f"sft/{name}" for name in params.chain),
@@ -1459,36 +1477,36 @@ def _references(params: Params) -> list[str]:
     trained = {
         **{f"chain.{n}.{k}": getattr(c, k) for n, c in params.chain.items() for k in _WEIGHTS},
         **{f"merges.{n}.{k}": getattr(m, k) for n, m in params.merges.items() for k in _MERGED},
-        **{f"aligned.{n}.start": each.start for n, each in params.aligned.items()},
+        **{f"aligned.{n}.start": aligned.start for n, aligned in params.aligned.items()},
     }
-    looked_at = {
+    measured = {
         **{f"evaluated.{n}.model": e.model for n, e in params.evaluated.items()},
         **{f"evaluated.{n}.base": e.base for n, e in params.evaluated.items()},
         **{f"checkpoints.{n}.model": c.model for n, c in params.checkpoints.items()},
     }
     further = {f"{FURTHER}{name}" for name in params.models}
     unmade: dict[str, list[str]] = {}
-    for where, path in {**trained, **looked_at}.items():
-        if path not in made | (further if where in looked_at else set()):
-            unmade.setdefault(path, []).append(where)
+    for key, path in {**trained, **measured}.items():
+        if path not in weights | (further if key in measured else set()):
+            unmade.setdefault(path, []).append(key)
     faults = [
-        f"{first}: no stage makes models/{path}{_named_too(more)}; {hint(path, sorted(made))}"
+        f"{first}: no stage makes models/{path}{_also_named(more)}; {hint(path, sorted(weights))}"
         for path, (first, *more) in unmade.items()
     ]
-    sets = [PAIRS, *(f"filter/{name}" for name in [*params.schemes.named, *params.own])]
+    sets = [PAIRS, *(f"filter/{name}" for name in [*params.schemes.by_name, *params.own])]
     for name, link in params.chain.items():
         for path in link.sets:
             if path not in sets:
-                right = _left_out(path) or hint(path, sets)
+                right = _way_to_put_back(path) or hint(path, sets)
                 faults.append(f"chain.{name}.data: data/{path} is no set of rows; {right}")
-    return faults + _compared(params)
+    return faults + _check_compared(params)
 
 
-def _named_too(places: list[str]) -> str:
+def _also_named(places: list[str]) -> str:
     return f" (which {', '.join(places)} {'name' if places[1:] else 'names'} too)" * bool(places)
 
 
-def _left_out(path: str) -> str:
+def _way_to_put_back(path: str) -> str:
     """What to do about a set that is known, and not made; "" where it is not known."""
     name = path.removeprefix("filter/")
     if path == f"filter/{OWN}":
@@ -1501,7 +1519,7 @@ def _left_out(path: str) -> str:
     return ""
 
 
-def _others(params: Params) -> list[str]:
+def _check_others(params: Params) -> list[str]:
     """What stands in `others` must be one of `models`, once, and no checkpoint of ours."""
     faults = []
     for name in dict.fromkeys(params.others):
@@ -1515,12 +1533,12 @@ def _others(params: Params) -> list[str]:
         # the report's page of a checkpoint bears its name, beside the page that lists them all
         faults.append("checkpoints: 'index' is the name of a page of the report; rename it")
     for key in ("checkpoints", "evaluated"):
-        for name, each in getattr(params, key).items():
-            if each.further:
-                other = each.model.removeprefix(FURTHER)
+        for name, checkpoint in getattr(params, key).items():
+            if checkpoint.further:
+                model = checkpoint.model.removeprefix(FURTHER)
                 faults.append(
-                    f"{key}.{name}: {each.model} is not made by this recipe; leave the line out, "
-                    f"and name {other} in `others`"
+                    f"{key}.{name}: {checkpoint.model} is not made by this recipe; leave the line "
+                    f"out, and name {model} in `others`"
                 )
     return faults
 
@@ -1545,24 +1563,25 @@ def _with_others(params: Params) -> Params:
     )
 
 
-def _compared(params: Params) -> list[str]:
+def _check_compared(params: Params) -> list[str]:
     """What is compared must be two checkpoints that answer MT-Bench."""
     faults, absent = [], dict[str, list[str]]()
     for name, pair in params.compared.items():
         for key in ("model", "baseline"):
-            if (named := getattr(pair, key)) not in params.checkpoints:
-                absent.setdefault(named, []).append(f"compared.{name}.{key}")
+            if (checkpoint := getattr(pair, key)) not in params.checkpoints:
+                absent.setdefault(checkpoint, []).append(f"compared.{name}.{key}")
         if pair.model == pair.baseline:
             faults.append(
                 f"compared.{name}: {pair.model!r} is compared with itself; name another baseline"
             )
     return faults + [
-        f"{first}: {named!r} is no checkpoint{_named_too(more)}; {hint(named, params.checkpoints)}"
-        for named, (first, *more) in absent.items()
+        f"{first}: {checkpoint!r} is no checkpoint{_also_named(more)}; "
+        f"{hint(checkpoint, params.checkpoints)}"
+        for checkpoint, (first, *more) in absent.items()
     ]
 
 
-def _merged(params: Params) -> list[str]:
+def _check_merges(params: Params) -> list[str]:
     """An arc has two ends."""
     return [
         f"merges.{name}: merge.method slerp goes between two adapters, here are three; "
@@ -1572,7 +1591,7 @@ def _merged(params: Params) -> list[str]:
     ]
 
 
-def _links(profile: str, params: Params) -> list[str]:
+def _check_links(profile: str, params: Params) -> list[str]:
     """Every link must have an amount and a beginning. Amounts may be left over: an experiment that
     leaves out a link edits `chain` alone."""
     faults = []
@@ -1588,15 +1607,15 @@ def _links(profile: str, params: Params) -> list[str]:
             faults.append(
                 f"profiles.{profile}.sft.links.{name}: missing; chain has this link{guess}"
             )
-    return faults or _circle(params)
+    return faults or _check_circle(params)
 
 
-def _circle(params: Params) -> list[str]:
+def _check_circle(params: Params) -> list[str]:
     """Weights that would have to be there before they are made."""
     needs = {
         **{f"sft/{n}": [getattr(c, k) for k in _WEIGHTS] for n, c in params.chain.items()},
         **{f"merge/{n}": [getattr(m, k) for k in _MERGED] for n, m in params.merges.items()},
-        **{f"dpo/{name}": [each.start] for name, each in params.aligned.items()},
+        **{f"dpo/{name}": [aligned.start] for name, aligned in params.aligned.items()},
     }
     try:
         TopologicalSorter(needs).prepare()
@@ -1608,7 +1627,7 @@ def _circle(params: Params) -> list[str]:
     return []
 
 
-def _benchmarks(profile: str, params: Params) -> list[str]:
+def _check_benchmarks(profile: str, params: Params) -> list[str]:
     """What is evaluated must be what `filter` looks for."""
     fetched, evaluated = params.fetch.benchmarks, params.lm_eval.tasks
     if not isinstance(fetched, Harness) or fetched.tasks == evaluated:
@@ -1622,7 +1641,7 @@ def _benchmarks(profile: str, params: Params) -> list[str]:
     ]
 
 
-def _sizes(profile: str, params: Params) -> list[str]:
+def _check_sizes(profile: str, params: Params) -> list[str]:
     """Numbers that have a limit elsewhere in the file."""
     faults = []
     if params.filter.min_rating > params.judge.scale:
@@ -1631,7 +1650,7 @@ def _sizes(profile: str, params: Params) -> list[str]:
             f"{params.judge.scale}"
         )
     for scheme, made_of in _SEEDS.items():
-        section = params.schemes.named.get(scheme)
+        section = params.schemes.by_name.get(scheme)
         if section and (source := section.seeds) not in made_of:
             right = hint(source, made_of)
             faults.append(f"schemes.{scheme}.seeds: {source!r} has no rows for it; {right}")
@@ -1648,18 +1667,18 @@ def _sizes(profile: str, params: Params) -> list[str]:
             for name in params.mt_grade.references
             if name not in categories
         ]
-    return faults + _contexts(profile, params)
+    return faults + _check_contexts(profile, params)
 
 
 # Rows of which sources a scheme is made from (its plan)
 _SEEDS = {"lamini": ("dolly",), "evol_instruct": ("dolly",), "orca": ("flan",)}
 
 
-def _contexts(profile: str, params: Params) -> list[str]:
+def _check_contexts(profile: str, params: Params) -> list[str]:
     """Texts that would be longer than what reads or writes them can hold."""
     faults = []
-    for who in type(params.llm).model_fields:
-        for name, endpoint in params.llm.by_name(who).items():
+    for role in type(params.llm).model_fields:
+        for name, endpoint in params.llm.by_name(role).items():
             context = getattr(endpoint, "context_tokens", None)
             for key, value in getattr(endpoint, "params", {}).items():
                 if context and key in REPLY_MAXIMA and type(value) is int and value >= context:
@@ -1675,10 +1694,10 @@ def _contexts(profile: str, params: Params) -> list[str]:
     lengths["mt_answer.max_new_tokens"] = params.mt_answer.max_new_tokens
     lengths["fetch.base.sequence"] = base.sequence
     return faults + [
-        f"profiles.{profile}.{where}: {length} tokens"
-        f"{' with those of the answer' if where.startswith('dpo') else ''} are more than the base "
+        f"profiles.{profile}.{place}: {length} tokens"
+        f"{' with those of the answer' if place.startswith('dpo') else ''} are more than the base "
         f"can see; fetch.base.positions is {base.positions}"
-        for where, length in lengths.items()
+        for place, length in lengths.items()
         if length > base.positions
     ]
 
@@ -1687,7 +1706,7 @@ def _contexts(profile: str, params: Params) -> list[str]:
 REPLY_MAXIMA = ("max_tokens", "max_completion_tokens", "max_new_tokens")
 
 
-def _launch(profile: str, name: str | None, folder: Path) -> list[str]:
+def _check_launch(profile: str, name: str | None, folder: Path) -> list[str]:
     """What training is launched by must be a file of launch/."""
     have = sorted(file.stem for file in folder.glob("*.yaml"))
     if name is None or name in have:
@@ -1701,24 +1720,28 @@ def _launch(profile: str, name: str | None, folder: Path) -> list[str]:
 _WEIGHTS, _MERGED = ("base", "start"), ("base", "adapter", "second", "third")
 
 
-def _stop(name: str, document: Document, faults: list[Fault]) -> None:
+def _raise_faults(name: str, document: Document, faults: list[Fault]) -> None:
     """One fault is one line; before several stands how many there are."""
-    told = [
+    messages = [
         f"{name}:{document.line(fault.place)}: {fault.where}: {fault.message}" for fault in faults
     ]
-    if len(told) == 1:
-        raise BadInput(told[0])
-    raise BadInput(f"{name} has {len(told)} faults, nothing was run:\n  " + "\n  ".join(told))
+    if len(messages) == 1:
+        raise BadInput(messages[0])
+    raise BadInput(
+        f"{name} has {len(messages)} faults, nothing was run:\n  " + "\n  ".join(messages)
+    )
 
 
 def main() -> None:
     """Check params.yaml, under every profile, and the files of prompts/. With PROFILE, make that
     one the active one first: the file is written where all is well, and else left as it is."""
-    wanted = next(iter(arguments.words("bezoar.params", main.__doc__, 0, "PROFILE")), None)
+    profile = next(iter(arguments.words("bezoar.params", main.__doc__, 0, "PROFILE")), None)
     path = Path("params.yaml").resolve()
     data = _bytes(path, path.name)
-    switched = data if wanted is None else _PROFILE.sub(rb"\g<1>" + wanted.encode(), data, count=1)
-    valid = _valid(switched, path)
+    switched = (
+        data if profile is None else _PROFILE.sub(rb"\g<1>" + profile.encode(), data, count=1)
+    )
+    valid = _check_file(switched, path)
     _check_prompts()
     if switched != data:
         write(path, [switched.decode()])
@@ -1745,18 +1768,18 @@ _PROFILE = re.compile(
 )
 
 
-def _valid(data: bytes, path: Path) -> str:
+def _check_file(data: bytes, path: Path) -> str:
     """One line that says so; BadInput where a file is not valid. Only here and in preflight are the
     tasks of lm_eval looked up, which takes a second."""
     active, checked = check(data, path.name, path.parent)
     document = _read(data, path.name)
     scales = document.values["profiles"]
     unknown = {
-        profile: [standing(fault, profile, scales[profile]) for fault in unknown_tasks(params)]
+        profile: [place_in_file(fault, profile, scales[profile]) for fault in unknown_tasks(params)]
         for profile, params in checked.items()
     }
-    if faults := folded(unknown):
-        _stop(path.name, document, faults)
+    if faults := fold(unknown):
+        _raise_faults(path.name, document, faults)
     others = ", ".join(name for name in checked if name != active.profile)
     beside = f" (checked with it: {others})" if others else ""
     return f"{path.name} is valid; the active profile is {active.profile}{beside}"
@@ -1767,7 +1790,7 @@ def unknown_tasks(params: Params) -> list[Fault]:
     benchmarks = params.fetch.benchmarks
     if not isinstance(benchmarks, Harness):
         return []
-    known = harness_names.names()
+    task_names = harness_names.names()
     lists = {
         ("fetch", "benchmarks", "tasks"): benchmarks.tasks,
         ("lm_eval", "tasks"): params.lm_eval.tasks or [],
@@ -1775,12 +1798,12 @@ def unknown_tasks(params: Params) -> list[Fault]:
     unknown: dict[str, Fault] = {}
     for path, tasks in lists.items():
         for number, task in enumerate(tasks):
-            if known and task not in known:
-                message = f"{task!r} is no task of lm_eval; {_task_hint(task, known)}"
+            if task_names and task not in task_names:
+                message = f"{task!r} is no task of lm_eval; {_task_hint(task, task_names)}"
                 unknown.setdefault(task, Fault((*path, number), message))
     return list(unknown.values())
 
 
-def _task_hint(task: str, known: frozenset[str]) -> str:
-    close = near(task, sorted(known))
+def _task_hint(task: str, task_names: frozenset[str]) -> str:
+    close = near(task, sorted(task_names))
     return f"did you mean {close!r}?" if close else "`lm_eval ls tasks` lists them"

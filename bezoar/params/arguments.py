@@ -22,16 +22,16 @@ def none(program: str, doc: str | None) -> None:
 
 def words(program: str, doc: str | None, least: int, name: str, most: int | None = 1) -> list[str]:
     """The arguments, from `least` on to `most` (None: as many as there are), called `name`."""
-    asking = parser(program, doc)
-    asking.add_argument("given", nargs="*", metavar=name)
-    given: Sequence[str] = asking.parse_args().given
-    if len(given) < least or (most is not None and len(given) > most):
-        asking.print_usage(sys.stderr)
-        wanted = (
+    command_line = parser(program, doc)
+    command_line.add_argument("values", nargs="*", metavar=name)
+    values: Sequence[str] = command_line.parse_args().values
+    if len(values) < least or (most is not None and len(values) > most):
+        command_line.print_usage(sys.stderr)
+        expected = (
             f"{least}" if most == least else f"{least} or more" if most is None else f"up to {most}"
         )
-        asking.exit(2, f"error: {len(given)} arguments given, {wanted} wanted: {name}\n")
-    return list(given)
+        command_line.exit(2, f"error: {len(values)} arguments given, {expected} wanted: {name}\n")
+    return list(values)
 
 
 def label(program: str, doc: str | None) -> str:

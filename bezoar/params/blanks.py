@@ -78,13 +78,13 @@ def listed(name: str) -> tuple[set[str], set[str]] | None:
 
 
 def _names() -> list[str]:
-    there = {
+    present = {
         path.relative_to(prompts.ROOT).with_suffix("").as_posix()
         for path in prompts.ROOT.rglob("*.txt")
     }
-    folders = {name.partition("/")[0] for name in there}
+    folders = {name.partition("/")[0] for name in present}
     expected = {name for name in BLANKS if "*" not in name and name.partition("/")[0] in folders}
-    return sorted(there | expected)
+    return sorted(present | expected)
 
 
 def _look(prompt: Prompt, seen: Seen) -> None:
@@ -109,11 +109,11 @@ def _unknown(prompt: Prompt, blanks: set[str], seen: Seen) -> set[str]:
     absent = sorted(blanks - places.keys())
     meant = {word: prompts.nearest(word, absent) for word in sorted(places.keys() - blanks)}
     for word, near in meant.items():
-        where = f"{prompt.path}:{places[word]}: ${word}"
+        location = f"{prompt.path}:{places[word]}: ${word}"
         if near:
-            seen.faults.append(prompts.misspelt(where, word, near))
+            seen.faults.append(prompts.misspelt(location, word, near))
         else:
-            seen.notes.append(f"{where} is no blank, and is sent as text; `$${word}` says so")
+            seen.notes.append(f"{location} is no blank, and is sent as text; `$${word}` says so")
     return {*meant.values()}
 
 

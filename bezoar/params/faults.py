@@ -32,8 +32,8 @@ class Fault:
     @classmethod
     def read(cls, line: str) -> "Fault":
         """Of a line "where: message"."""
-        where, _, message = line.partition(": ")
-        parts = [int(part) if part.isdigit() else part for part in where.split(".")]
+        dotted, _, message = line.partition(": ")
+        parts = [int(part) if part.isdigit() else part for part in dotted.split(".")]
         if parts[0] == "profiles" and len(parts) > 2:
             return cls(tuple(parts[2:]), message, str(parts[1]))
         return cls(tuple(parts), message)
@@ -64,13 +64,13 @@ def hint(word: object, words: Iterable[str]) -> str:
 # --- pydantic's errors ---------------------------------------------------------------------------
 
 
-def of(errors: Iterable[Any], values: Any, model: type[BaseModel]) -> list[Fault]:
+def from_errors(errors: Iterable[Any], values: Any, model: type[BaseModel]) -> list[Fault]:
     """The faults behind pydantic's errors of `values` under `model`."""
-    together: dict[Path, list[Any]] = defaultdict(list)
+    by_path: dict[Path, list[Any]] = defaultdict(list)
     for error in errors:
-        together[_path(error, values)].append(error)
-    missing = [path for path, (error, *_) in together.items() if error["type"] == "missing"]
-    return [_fault(path, each, values, model, missing) for path, each in together.items()]
+        by_path[_path(error, values)].append(error)
+    missing = [path for path, (error, *_) in by_path.items() if error["type"] == "missing"]
+    return [_fault(path, group, values, model, missing) for path, group in by_path.items()]
 
 
 def _tag(errors: Sequence[Any]) -> Path:
@@ -87,8 +87,8 @@ def _path(error: Any, values: Any) -> Path:
     path: list[str | int] = []
     inside = values
     for part in error["loc"]:
-        named = isinstance(inside, dict) and part in inside
-        if named or (isinstance(inside, list) and isinstance(part, int) and part < len(inside)):
+        is_key = isinstance(inside, dict) and part in inside
+        if is_key or (isinstance(inside, list) and isinstance(part, int) and part < len(inside)):
             path.append(part)
             inside = inside[part]
     if error["type"] == "missing":
@@ -102,17 +102,17 @@ def _fault(
     kind = errors[0]["type"]
     if kind == "missing":
         return Fault(path, "missing", missing=True)
-    if kind == "union_tag_not_found" and isinstance(at(values, path), dict):
+    if kind == "union_tag_not_found" and isinstance(value_at(values, path), dict):
         return Fault((*path, _discriminator(errors[0])), "missing", missing=True)
     if kind == "extra_forbidden":
         return _unknown(path, values, model, missing)
     spoken = [e["msg"].removeprefix("Value error, ") for e in errors if e["type"] == "value_error"]
     if spoken:  # a validator of ours; its input may be a key in the wrong place
-        return _spoken(path, spoken[0], at(values, path))
+        return _from_validator(path, spoken[0], value_at(values, path))
     path = (*path, *_tag(errors))
-    value = at(values, path)
+    value = value_at(values, path)
     rights = list(dict.fromkeys(filter(None, (_right(error, value) for error in errors))))
-    message = f"{shown(value)} is not usable; {' or '.join(rights)} is wanted"
+    message = f"{format_value(value)} is not usable; {' or '.join(rights)} is wanted"
     if isinstance(value, str) and (close := near(value, _choices(errors))):
         message += f"; did you mean {close!r}?"
     return Fault(path, message)
@@ -121,18 +121,18 @@ def _fault(
 def _unknown(path: Path, values: Any, model: type[BaseModel], missing: list[Path]) -> Fault:
     """A key that no section has: a typo, or one that belongs elsewhere."""
     name, parent = str(path[-1]), path[:-1]
-    moved = [each for each in missing if each[-1] == name]
+    moved = [place for place in missing if place[-1] == name]
     if len(moved) == 1:
         right = ".".join(map(str, moved[0]))
         return Fault(path, f"no such parameter here; it belongs to {right}", instead=moved[0])
-    siblings = [str(each[-1]) for each in missing if each[:-1] == parent]
+    siblings = [str(place[-1]) for place in missing if place[:-1] == parent]
     fields = sorted(_fields(model, parent, values))
     close = near(name, siblings) or near(name, fields)
     message = f"no such parameter; {hint(name, [close] if close else fields)}"
     return Fault(path, message, instead=(*parent, close) if close else None)
 
 
-def _spoken(path: Path, message: str, value: Any) -> Fault:
+def _from_validator(path: Path, message: str, value: Any) -> Fault:
     """A validator's words; those of a whole section begin with the key below it."""
     key, colon, rest = message.partition(": ")
     parts = tuple(key.split("."))
@@ -141,7 +141,7 @@ def _spoken(path: Path, message: str, value: Any) -> Fault:
     return Fault(path, message)
 
 
-def at(values: Any, path: Path) -> Any:
+def value_at(values: Any, path: Path) -> Any:
     """The value at a path; None where there is none."""
     for part in path:
         try:
@@ -151,7 +151,7 @@ def at(values: Any, path: Path) -> Any:
     return values
 
 
-def shown(value: Any) -> str:
+def format_value(value: Any) -> str:
     """A value as a message has it."""
     if isinstance(value, dict):
         return "a mapping of keys"
@@ -209,12 +209,16 @@ def _right(error: Any, value: Any) -> str:
 
 def _choices(errors: Iterable[Any]) -> list[str]:
     """The words that would do."""
-    told = [
+    expectations = [
         str(error.get("ctx", {}).get(key, ""))
         for error in errors
         for key in ("expected", "expected_tags")
     ]
-    return [word.strip("' ") for each in told for word in each.replace(" or ", ",").split(",")]
+    return [
+        word.strip("' ")
+        for expectation in expectations
+        for word in expectation.replace(" or ", ",").split(",")
+    ]
 
 
 # --- the names of a section ----------------------------------------------------------------------
@@ -222,22 +226,22 @@ def _choices(errors: Iterable[Any]) -> list[str]:
 
 def _fields(model: type[BaseModel], path: Path, values: Any) -> set[str]:
     """The keys that the section at `path` may have."""
-    types_here: list[Any] = [model]
+    kinds: list[Any] = [model]
     for part in path:
-        types_here = _step(types_here, part)
+        kinds = _step(kinds, part)
         values = values[part]
-        models = [each for each in types_here if _is_model(each)]
+        models = [kind for kind in kinds if _is_model(kind)]
         # of a union, the half that its discriminator names
         if len(models) > 1 and isinstance(values, dict):
-            types_here = [each for each in models if _tagged(each, values)] or models
-    return {name for each in types_here if _is_model(each) for name in each.model_fields}
+            kinds = [kind for kind in models if _has_tag(kind, values)] or models
+    return {name for kind in kinds if _is_model(kind) for name in kind.model_fields}
 
 
 def _is_model(kind: Any) -> bool:
     return isinstance(kind, type) and issubclass(kind, BaseModel)
 
 
-def _tagged(model: type[BaseModel], values: Any) -> bool:
+def _has_tag(model: type[BaseModel], values: Any) -> bool:
     for name in ("source", "provider"):
         field = model.model_fields.get(name)
         if field is not None and get_origin(field.annotation) is Literal:
@@ -251,72 +255,72 @@ def _step(kinds: Iterable[Any], part: str | int) -> list[Any]:
     for kind in kinds:
         if _is_model(kind):
             field = kind.model_fields.get(part)
-            inner += _plain(field.annotation) if field else []
+            inner += _halves(field.annotation) if field else []
         elif get_origin(kind) in (dict, list):
-            inner += _plain(get_args(kind)[-1])
+            inner += _halves(get_args(kind)[-1])
     return inner
 
 
-def _plain(annotation: Any) -> list[Any]:
+def _halves(annotation: Any) -> list[Any]:
     """The halves of a union, without what is annotated."""
     if get_origin(annotation) is Annotated:
-        return _plain(get_args(annotation)[0])
+        return _halves(get_args(annotation)[0])
     if get_origin(annotation) in (Union, types.UnionType):
-        return [kind for half in get_args(annotation) for kind in _plain(half)]
+        return [kind for half in get_args(annotation) for kind in _halves(half)]
     return [annotation]
 
 
 # --- one fault, one line -------------------------------------------------------------------------
 
 
-def standing(fault: Fault, profile: str, scale: Mapping[str, Any]) -> Fault:
+def place_in_file(fault: Fault, profile: str, scale: Mapping[str, Any]) -> Fault:
     """A fault that was found under `profile`, where it stands: in that profile's part of the file,
     or in the recipe."""
-    if fault.profile or fault.missing or at(scale, fault.path) is None:
+    if fault.profile or fault.missing or value_at(scale, fault.path) is None:
         return fault
     return Fault(fault.path, fault.message, profile, fault.instead)
 
 
-def folded(by_profile: Mapping[str, Sequence[Fault]]) -> list[Fault]:
+def fold(by_profile: Mapping[str, Sequence[Fault]]) -> list[Fault]:
     """Each fault once, of those that were found under all profiles."""
-    under: dict[Fault, list[str]] = defaultdict(list)
+    profiles_of: dict[Fault, list[str]] = defaultdict(list)
     for profile, faults in by_profile.items():
         for fault in dict.fromkeys(faults):
-            under[replace(fault, profile="here" if fault.profile else "")].append(profile)
-    told = []
-    for fault, profiles in under.items():
+            profiles_of[replace(fault, profile="here" if fault.profile else "")].append(profile)
+    unique = []
+    for fault, profiles in profiles_of.items():
         if fault.missing and len(profiles) < len(by_profile):
             message = "missing; other profiles have it"
-            told.append(replace(fault, message=message + _also(profiles), profile=profiles[0]))
+            unique.append(replace(fault, message=message + _also(profiles), profile=profiles[0]))
         elif fault.profile:
-            told.append(
+            unique.append(
                 replace(fault, message=fault.message + _also(profiles), profile=profiles[0])
             )
         else:
-            told.append(fault)
-    return _gathered(told)
+            unique.append(fault)
+    return _gather_missing(unique)
 
 
-def _gathered(faults: Sequence[Fault]) -> list[Fault]:
+def _gather_missing(faults: Sequence[Fault]) -> list[Fault]:
     """What is missing of a section, in one fault."""
     absent: dict[tuple[str, Path], list[Fault]] = {}
     for fault in sorted((f for f in faults if f.missing), key=lambda f: len(f.path)):
         above = (fault.path[:end] for end in range(len(fault.path)))
         section = next((p for p in above if (fault.profile, p) in absent), fault.path[:-1])
         absent.setdefault((fault.profile, section), []).append(fault)
-    whole = [_absent(section, each) for (_, section), each in absent.items()]
-    return [fault for fault in faults if not fault.missing] + whole
+    gathered = [_missing_of_section(section, members) for (_, section), members in absent.items()]
+    return [fault for fault in faults if not fault.missing] + gathered
 
 
-def _absent(section: Path, faults: list[Fault]) -> Fault:
-    where = (
+def _missing_of_section(section: Path, faults: list[Fault]) -> Fault:
+    owners = (
         "the other profiles have" if faults[0].profile else "the recipe or each profile must have"
     )
     if len(faults) == 1:
-        message = f"missing; {where} it" + faults[0].message.partition(" have it")[2]
+        message = f"missing; {owners} it" + faults[0].message.partition(" have it")[2]
         return replace(faults[0], message=message)
     names = [".".join(map(str, fault.path[len(section) :])) for fault in faults]
-    return replace(faults[0], path=section, message=f"has no {', '.join(names)}; {where} them")
+    return replace(faults[0], path=section, message=f"has no {', '.join(names)}; {owners} them")
 
 
 def _also(profiles: Sequence[str]) -> str:

@@ -62,8 +62,8 @@ class Document:
 
 def _entry(node: Any, part: str | int) -> tuple[Any, Any] | None:
     if isinstance(node, yaml.MappingNode):
-        named = [(key, value) for key, value in node.value if key.value == str(part)]
-        return named[-1] if named else None
+        entries = [(key, value) for key, value in node.value if key.value == str(part)]
+        return entries[-1] if entries else None
     if isinstance(node, yaml.SequenceNode) and isinstance(part, int) and part < len(node.value):
         return node.value[part], node.value[part]
     return None
@@ -109,7 +109,7 @@ def _size(node: Any, sizes: dict[int, int]) -> int:
     """How many values a node comes to, an anchor's as often as it is named."""
     if id(node) not in sizes:
         sizes[id(node)] = MOST + 1  # while it is counted: one that holds itself has no end
-        sizes[id(node)] = 1 + sum(_size(each, sizes) for each in _inner(node))
+        sizes[id(node)] = 1 + sum(_size(child, sizes) for child in _inner(node))
     return min(sizes[id(node)], MOST + 1)
 
 
@@ -128,18 +128,18 @@ def _faults(node: Any, path: Path, seen: set[int]) -> Iterator[tuple[Path, str]]
         if reason := _misread(node):
             yield path, reason
     elif isinstance(node, yaml.SequenceNode):
-        for at, each in enumerate(node.value):
-            yield from _faults(each, (*path, at), seen)
+        for index, child in enumerate(node.value):
+            yield from _faults(child, (*path, index), seen)
     else:
         yield from _repeated(node, path)
         for key, value in node.value:
-            here = (*path, str(key.value))
+            key_path = (*path, str(key.value))
             if re.fullmatch(r"[\d ]+", str(key.value)) and value.value == "" and node.flow_style:
                 yield path, f"{key.value} behind a comma is a key; write numbers without commas"
                 continue
             if isinstance(key, yaml.ScalarNode) and (reason := _misread(key)):
-                yield here, f"the key {reason}"
-            yield from _faults(value, here, seen)
+                yield key_path, f"the key {reason}"
+            yield from _faults(value, key_path, seen)
 
 
 def _repeated(node: Any, path: Path) -> Iterator[tuple[Path, str]]:

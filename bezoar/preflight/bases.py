@@ -24,22 +24,24 @@ CHARACTERS = 160  # of a library's error that is shown
 ANOTHER = "choose another base (docs/base.md names kinds that pass)"
 
 
-def rehearse(folder: Path, where: str, profile: str | None = None) -> list[str]:
+def rehearse(folder: Path, subject: str, profile: str | None = None) -> list[str]:
     """Rehearse the base at `folder`, of which config.json and a tokenizer are enough; where weights
     lie there too, see that they fit the configuration. Returns what is good to know of it, a line
     each. What passed once is not repeated. BadInput, on `where`: what stops it."""
     with tempfile.TemporaryDirectory(prefix="rehearsal-") as scratch:
         report = Path(scratch, "report.json")
-        done = _run([str(folder.absolute()), str(report), str(work.home())], profile, scratch)
+        process = _run_trial(
+            [str(folder.absolute()), str(report), str(work.home())], profile, scratch
+        )
         if not report.exists():
-            lines = done.stderr.strip().splitlines() or ["no word"]
-            ended = f"signal {-done.returncode}" if done.returncode < 0 else lines[-1]
+            lines = process.stderr.strip().splitlines() or ["no word"]
+            ended = f"signal {-process.returncode}" if process.returncode < 0 else lines[-1]
             ended = ended.removeprefix("error: ")[:CHARACTERS]
-            raise BadInput(f"{where}: its rehearsal broke off ({ended}); {ANOTHER}")
-        told: Any = files.read_json(report)
-    if told["refused"]:
-        raise BadInput(f"{where}: {told['refused']}")
-    return list(told["notes"])
+            raise BadInput(f"{subject}: its rehearsal broke off ({ended}); {ANOTHER}")
+        outcome: Any = files.read_json(report)
+    if outcome["refused"]:
+        raise BadInput(f"{subject}: {outcome['refused']}")
+    return list(outcome["notes"])
 
 
 def findings(p: Params, looked: Looked | None) -> list[Finding]:
@@ -52,19 +54,19 @@ def findings(p: Params, looked: Looked | None) -> list[Finding]:
             folder = _folder(p, looked.config, Path(scratch))
             notes = rehearse(folder, "base", p.profile)
     except BadInput as error:
-        return [Finding.of("base", error)]
+        return [Finding.from_error("base", error)]
     well = Finding("ok", "base", "rehearsed: a small copy of it went through every later stage")
     return [well, *(Finding("warning", "base", note) for note in notes)]
 
 
 def _folder(p: Params, config: Path, scratch: Path) -> Path:
     """Where the files of the base lie, held against what fetch asks of them."""
-    wanted = p.fetch.base
+    base = p.fetch.base
     if config.parent == Path("models/fetch/base"):
         return config.parent
-    if isinstance(wanted, HubBase):
+    if isinstance(base, HubBase):
         # less the weights, which may be there in part
-        for path in hub.described(wanted).iterdir():
+        for path in hub.described(base).iterdir():
             if path.is_file() and path.suffix != ".safetensors":
                 shutil.copyfile(path, scratch / path.name)
         return scratch
@@ -73,7 +75,7 @@ def _folder(p: Params, config: Path, scratch: Path) -> Path:
     return folder
 
 
-def _run(
+def _run_trial(
     arguments: list[str], profile: str | None, scratch: str
 ) -> "subprocess.CompletedProcess[str]":
     env = {name: value for name, value in os.environ.items() if name != "DVC_STAGE"}

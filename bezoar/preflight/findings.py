@@ -21,19 +21,19 @@ class Finding:
 
     level: Literal["ok", "warning", "stop"]
     where: str
-    what: str
+    message: str
     do: str = ""
 
     @property
     def text(self) -> str:
         """As an error reads: where, what is wrong, what would be right."""
-        return f"{self.where}: {self.what}" + (f"; {self.do}" if self.do else "")
+        return f"{self.where}: {self.message}" + (f"; {self.do}" if self.do else "")
 
     @classmethod
-    def of(cls, where: str, error: BadInput) -> "Finding":
+    def from_error(cls, where: str, error: BadInput) -> "Finding":
         """A stop, out of the error that would stop the run."""
-        what, _, do = str(error).removeprefix("error: ").partition("; ")
-        return cls("stop", where, what, do)
+        message, _, do = str(error).removeprefix("error: ").partition("; ")
+        return cls("stop", where, message, do)
 
 
 def together(

@@ -190,7 +190,7 @@ def forecast(p: Params, fetched: Path) -> list[Row]:
     def read(name: str, record: type[R]) -> list[R]:
         return list(read_jsonl(fetched / name, record))
 
-    return _rows(p, _gather(read))
+    return _forecast_rows(p, _read_inputs(read))
 
 
 def estimate(p: Params) -> list[Row]:
@@ -203,14 +203,14 @@ def estimate(p: Params) -> list[Row]:
         folder, _, file = name.partition("/")
         return [row for row in tables[folder][file] if isinstance(row, record)]
 
-    return _rows(p, _gather(read))
+    return _forecast_rows(p, _read_inputs(read))
 
 
 class _Read(Protocol):
     def __call__(self, name: str, record: type[R]) -> list[R]: ...
 
 
-def _gather(read: _Read) -> Given:
+def _read_inputs(read: _Read) -> Given:
     return Given(
         dolly=read("dolly/seeds.jsonl", Seed),
         flan=read("flan/queries.jsonl", Query),
@@ -225,13 +225,15 @@ def _gather(read: _Read) -> Given:
 def _tables(p: Params, name: str) -> Tables:
     """The files of a fetch: in truth where that takes no network, else with rows that are as long
     as the source's and say nothing."""
-    wanted = getattr(p.fetch, name)
-    if isinstance(wanted, World | Local):
-        return sources.collect(name, wanted, p.fetch.seed).tables
+    source = getattr(p.fetch, name)
+    if isinstance(source, World | Local):
+        return sources.collect(name, source, p.fetch.seed).tables
     rng = Random(0)
-    where = {"source": "", "licence": ""}
+    origin = {"source": "", "licence": ""}
     if name == "dolly":
-        drawn = [getattr(each, "categories", None) or DOLLYS for each in p.schemes.named.values()]
+        category_lists = [
+            getattr(scheme, "categories", None) or DOLLYS for scheme in p.schemes.by_name.values()
+        ]
         seeds = [
             Seed(
                 id=f"{category}-{n}",
@@ -241,14 +243,14 @@ def _tables(p: Params, name: str) -> Tables:
                 else "",
                 response=_filler(_length(RESPONSES, rng), rng),
                 category=category,
-                **where,
+                **origin,
             )
-            for category in dict.fromkeys(chain.from_iterable(drawn))
-            for n in range((wanted.limit or DOLLY) // 8)
+            for category in dict.fromkeys(chain.from_iterable(category_lists))
+            for n in range((source.limit or DOLLY) // 8)
         ]
         return {"seeds.jsonl": seeds}
     if name == "flan":
-        assert isinstance(wanted, HubFlan)
+        assert isinstance(source, HubFlan)
         queries = [
             Query(
                 id=f"{mixture}-{task}-{n}",
@@ -256,24 +258,26 @@ def _tables(p: Params, name: str) -> Tables:
                 task=f"{mixture}-{task}",
                 query=_filler(_length(QUERIES[mixture], rng), rng),
                 target=_filler(_length(TARGETS[mixture], rng), rng),
-                **where,
+                **origin,
             )
             for mixture in MIXTURES
-            if getattr(wanted.mixtures, mixture)
-            for task in range(round(TASKS[mixture] * wanted.task_share))
-            for n in range(wanted.per_task)
+            if getattr(source.mixtures, mixture)
+            for task in range(round(TASKS[mixture] * source.task_share))
+            for n in range(source.per_task)
         ]
         return {"queries.jsonl": queries}
     if name == "topics":
         return {"topics.jsonl": [Topic(name=str(n), subcategories=1000) for n in range(TOPICS)]}
-    files = [file for part in wanted.parts for file in part.files]
-    given = REFERENCED if any("reference" in f for f in files) else ()
+    files = [file for part in source.parts for file in part.files]
+    with_reference = REFERENCED if any("reference" in f for f in files) else ()
     questions = [
         Question(
             question_id=number,
             category=MT_BENCH[number // 10],
             turns=[_filler(TURN, rng)] * 2,
-            reference=[_filler(REFERENCE, rng)] * 2 if MT_BENCH[number // 10] in given else [],
+            reference=[_filler(REFERENCE, rng)] * 2
+            if MT_BENCH[number // 10] in with_reference
+            else [],
         )
         for number in range(10 * len(MT_BENCH))
     ]
@@ -291,12 +295,12 @@ def _tables(p: Params, name: str) -> Tables:
     return {
         "questions.jsonl": questions,
         "answers.jsonl": answers,
-        "votes.jsonl": _votes(answers, rng),
-        "grades.jsonl": _graded(answers) if any("single" in f for f in files) else [],
+        "votes.jsonl": _make_votes(answers, rng),
+        "grades.jsonl": _make_grades(answers) if any("single" in f for f in files) else [],
     }
 
 
-def _votes(answers: Sequence[Answers], rng: Random) -> list[Vote]:
+def _make_votes(answers: Sequence[Answers], rng: Random) -> list[Vote]:
     """A machine's verdicts on every two answers to a question, and people's on some of them."""
     pairs = [(a, b) for a, b in combinations(answers, 2) if a.question_id == b.question_id]
     some = rng.sample(pairs, round(VOTED_ON * len(pairs)))
@@ -317,14 +321,14 @@ def _votes(answers: Sequence[Answers], rng: Random) -> list[Vote]:
     ]
 
 
-def _graded(answers: Sequence[Answers]) -> list[Grade]:
+def _make_grades(answers: Sequence[Answers]) -> list[Grade]:
     """A machine's single grades of the answers of some models."""
-    models = sorted({one.model for one in answers})[:GRADED]
+    models = sorted({answer.model for answer in answers})[:GRADED]
     return [
         Grade.model_validate(
             {
-                "question_id": one.question_id,
-                "model": one.model,
+                "question_id": answer.question_id,
+                "model": answer.model,
                 "turn": turn,
                 "score": 5,
                 "status": "ok",
@@ -333,14 +337,14 @@ def _graded(answers: Sequence[Answers]) -> list[Grade]:
                 "simulated": False,
             }
         )
-        for one in answers
-        if one.model in models
+        for answer in answers
+        if answer.model in models
         for turn in (1, 2)
     ]
 
 
 _LETTERS = Random(0).choices("abcdefghijklmnoprstuvw", k=20_000)
-_WORDS = " ".join("".join(_LETTERS[at : at + 6]) for at in range(0, len(_LETTERS), 6))
+_WORDS = " ".join("".join(_LETTERS[start : start + 6]) for start in range(0, len(_LETTERS), 6))
 
 
 def _filler(size: int, rng: Random) -> str:
@@ -351,67 +355,72 @@ def _filler(size: int, rng: Random) -> str:
 
 def _length(lengths: Sequence[int], rng: Random) -> int:
     """Bytes of one text, drawn from how long those of its kind are."""
-    at = SHARES[-1] * rng.random()
-    above = bisect(SHARES, at)
+    point = SHARES[-1] * rng.random()
+    above = bisect(SHARES, point)
     low, high = lengths[above - 1], lengths[above]
-    share = (at - SHARES[above - 1]) / (SHARES[above] - SHARES[above - 1])
+    share = (point - SHARES[above - 1]) / (SHARES[above] - SHARES[above - 1])
     return round(low + share * (high - low))
 
 
-def _rows(p: Params, given: Given) -> list[Row]:
+def _forecast_rows(p: Params, inputs: Given) -> list[Row]:
     rows = []
-    for name in p.schemes.named:
-        rows += _scheme(p, name, given.seeds(getattr(p.schemes, name).seeds))
-    questions = {question.question_id: question for question in given.questions}
-    said = "x" * budget.BYTES_PER_TOKEN * p.mt_answer.max_new_tokens
+    for name in p.schemes.by_name:
+        rows += _scheme_rows(p, name, inputs.seeds(getattr(p.schemes, name).seeds))
+    questions = {question.question_id: question for question in inputs.questions}
+    longest = "x" * budget.BYTES_PER_TOKEN * p.mt_answer.max_new_tokens
     answers = [
-        Answers(question_id=id, model="", turns=[said, said], finish=["stop", "stop"])
+        Answers(question_id=id, model="", turns=[longest, longest], finish=["stop", "stop"])
         for id in questions
     ][: p.mt_answer.limit]
     rows += [
-        _answers(f"mt_answer {name}", served.endpoint, given.questions[: p.mt_answer.limit])
+        _answers_row(f"mt_answer {name}", served.endpoint, inputs.questions[: p.mt_answer.limit])
         for name, checkpoint in p.checkpoints.items()
         if isinstance(served := p.further(checkpoint), FurtherServed)
     ]
-    check = known.of_seeds(given.dolly, "dolly", p.known)
-    both = questions | check.questions
+    check = known.of_seeds(inputs.dolly, "dolly", p.known)
+    all_questions = questions | check.questions
     bought: Bought = set()
     graded = [*check.answers, *answers]
     pairs = pairwise.pairs(answers, answers, p.mt_compare.limit)
     compared = [*check.pairs, *pairs] if pairs else []
-    wanted = verdicts.referenced(given.questions, p.mt_grade.references)
+    with_reference = verdicts.referenced(inputs.questions, p.mt_grade.references)
     for name in p.checkpoints:
         judge = _grader(p, bought)
-        grade = verdicts.grader(both, wanted, judge)
-        rows.append(_played(judge, f"mt_grade {name}", grade, graded))
+        grade = verdicts.grader(all_questions, with_reference, judge)
+        rows.append(_play(judge, f"mt_grade {name}", grade, graded))
     for name in p.compared:
         judge = _grader(p, bought)
-        compare = pairwise.comparer(both, wanted, judge)
-        rows.append(_played(judge, f"mt_compare {name}", compare, compared))
-    return [*rows, *([_agreement(p, given, questions, wanted, bought)] if p.checkpoints else [])]
+        compare = pairwise.comparer(all_questions, with_reference, judge)
+        rows.append(_play(judge, f"mt_compare {name}", compare, compared))
+    return [
+        *rows,
+        *([_agreement_row(p, inputs, questions, with_reference, bought)] if p.checkpoints else []),
+    ]
 
 
-def _agreement(
+def _agreement_row(
     p: Params,
-    given: Given,
+    inputs: Given,
     questions: dict[int, Question],
-    wanted: frozenset[int],
+    with_reference: frozenset[int],
     bought: Bought,
 ) -> Row:
     """Of the agreement study: of the pairs, or the answers, that the stage puts to our judge."""
-    others = agreement.given(given.votes, given.grades, p.agreement.tie_margin)
+    others = agreement.given(inputs.votes, inputs.grades, p.agreement.tie_margin)
     among = agreement.records(others, p.agreement.records)
-    puts, _ = agreement.puts(among, given.answers, p.agreement.limit)
+    puts, _ = agreement.puts(among, inputs.answers, p.agreement.limit)
     judge = _grader(p, bought)
     if p.agreement.verdicts == "single":
-        alone = {(one.question_id, one.model): one for put in puts for one in put.pair}
-        grade = verdicts.grader(questions, wanted, judge)
-        return _played(judge, "agreement", grade, list(alone.values()))
+        alone = {
+            (answers.question_id, answers.model): answers for put in puts for answers in put.pair
+        }
+        grade = verdicts.grader(questions, with_reference, judge)
+        return _play(judge, "agreement", grade, list(alone.values()))
 
     def compare(put: agreement.Put) -> object:
-        return pairwise.comparer(questions, wanted, judge, put.turns)(put.pair)
+        return pairwise.comparer(questions, with_reference, judge, put.turns)(put.pair)
 
-    return _played(judge, "agreement", compare, puts)
+    return _play(judge, "agreement", compare, puts)
 
 
 def _grader(p: Params, bought: Bought) -> Counter:
@@ -433,13 +442,13 @@ def _is_reference(messages: Sequence[Message]) -> bool:
     return messages[0].role == "user"
 
 
-def _played(judge: Counter, stage: str, do: Callable[[J], object], jobs: Sequence[J]) -> Row:
+def _play(judge: Counter, stage: str, do: Callable[[J], object], jobs: Sequence[J]) -> Row:
     for job in jobs:
         do(job)
     return judge.row(stage, 1.0)
 
 
-def _scheme(p: Params, name: str, seeds: Seeds) -> list[Row]:
+def _scheme_rows(p: Params, name: str, seeds: Seeds) -> list[Row]:
     jobs = schemes.load(name).plan(
         seeds, getattr(p.schemes, name), Random(f"{p.generate.seed}/{name}")
     )
@@ -462,29 +471,29 @@ def _scheme(p: Params, name: str, seeds: Seeds) -> list[Row]:
     return [
         teacher.row(f"generate {name}", scale),
         *(
-            _with_known(judge.row(f"judge {name}", scale), p, judge.endpoint, known_samples)
+            _add_known(judge.row(f"judge {name}", scale), p, judge.endpoint, known_samples)
             for judge in judges
         ),
     ]
 
 
-def _with_known(row: Row, p: Params, member: Endpoint, samples: Sequence[Sample]) -> Row:
+def _add_known(row: Row, p: Params, member: Endpoint, samples: Sequence[Sample]) -> Row:
     """A judge's row with the calls on which it is checked, which are as many for any number of
     jobs."""
     judge = Counter(embedded.connect("world-judge"), member)
     for sample in samples:
         verdicts.judge(sample, p.judge.scale, judge)
-    both = total([row, judge.row(row.stage, 1.0)])
-    return both._replace(stage=row.stage, model=row.model)
+    combined = total([row, judge.row(row.stage, 1.0)])
+    return combined._replace(stage=row.stage, model=row.model)
 
 
-def _answers(stage: str, endpoint: OpenAI | Anthropic, questions: Sequence[Question]) -> Row:
+def _answers_row(stage: str, endpoint: OpenAI | Anthropic, questions: Sequence[Question]) -> Row:
     """Of a model that answers both turns; the second stands behind what it said in the first."""
-    said = Reply(
+    reply = Reply(
         text="x" * budget.BYTES_PER_TOKEN * endpoint.reply_tokens,
         finish_reason="stop", tokens_in=0, tokens_out=0, model="", simulated=False,
     )  # fmt: skip
-    model = Counter(lambda messages, sample=0: said, endpoint)
+    model = Counter(lambda messages, sample=0: reply, endpoint)
     for question in questions:
         evaluation.interview(question, "", model)
     return model.row(stage, 1.0)

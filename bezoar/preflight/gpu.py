@@ -53,8 +53,8 @@ def fits(p: Params, shape: Shape, machine: Machine) -> list[Fit]:
     """One for each stage that holds a model, in the order of the recipe."""
     links = [f"sft {name}" for name in p.chain]
     merges = [f"merge {name}" for name in p.merges]
-    held = {"dpo": p.aligned, "lm_eval": p.evaluated, "mt_answer": p.checkpoints}
-    others = [stage for stage, instances in held.items() if instances]
+    instances_of = {"dpo": p.aligned, "lm_eval": p.evaluated, "mt_answer": p.checkpoints}
+    others = [stage for stage, instances in instances_of.items() if instances]
     return [fit(p, stage, shape, machine) for stage in [*links, *merges, *others]]
 
 
@@ -62,14 +62,14 @@ def fit(p: Params, stage: str, shape: Shape, machine: Machine) -> Fit:
     """Of one stage, as "sft lamini", "merge sft", "dpo", "lm_eval" or "mt_answer"."""
     kind, _, name = stage.partition(" ")
     if kind in ("sft", "dpo"):
-        return _training(p, name, shape, machine)
-    have, c = _have(shape, machine)
+        return _training_fit(p, name, shape, machine)
+    have, c = _memory_to_use(shape, machine)
     if kind == "merge":
-        adapters, (once, each) = len(p.merges[name].adapters), MERGING[p.merge.method]
-        matrix = (once + each * adapters) * shape.hidden * shape.intermediate
+        adapters, (per_number, per_adapter) = len(p.merges[name].adapters), MERGING[p.merge.method]
+        matrix = (per_number + per_adapter * adapters) * shape.hidden * shape.intermediate
         embeddings = 4 * shape.vocab * shape.hidden
-        held = 4 * shape.lora_parameters(p.sft.lora_r, p.sft.target_modules) * adapters
-        return Fit(stage, Need(held, 0, 0, max(matrix, embeddings)), 1, machine.ram)
+        adapter_bytes = 4 * shape.lora_parameters(p.sft.lora_r, p.sft.target_modules) * adapters
+        return Fit(stage, Need(adapter_bytes, 0, 0, max(matrix, embeddings)), 1, machine.ram)
     if kind == "lm_eval":
         rows, tokens = p.lm_eval.batch_size, min(LONGEST, shape.positions)
         need = memory.inference(shape, bytes_per_weight=c, rows=rows, tokens=tokens)
@@ -83,13 +83,13 @@ def fit(p: Params, stage: str, shape: Shape, machine: Machine) -> Fit:
     return Fit(stage, need, rows, have)
 
 
-def _training(p: Params, link: str, shape: Shape, machine: Machine) -> Fit:
+def _training_fit(p: Params, link: str, shape: Shape, machine: Machine) -> Fit:
     """Of a link of the chain, or of dpo ("")."""
     amount: Training | Dpo = p.sft.links[link] if link else p.dpo
     kind: memory.Kind = p.chain[link].weights if link else "dpo"
     processes, sharded = spread(p, machine)
-    have, c = _have(shape, machine)
-    known: dict[str, Any] = {
+    have, c = _memory_to_use(shape, machine)
+    common: dict[str, Any] = {
         "tokens": min(tokens(amount), shape.positions),
         "optimizer": p.sft.optimizer if link else p.dpo.optimizer,
         "lora_r": p.sft.lora_r,
@@ -101,7 +101,7 @@ def _training(p: Params, link: str, shape: Shape, machine: Machine) -> Fit:
     }
 
     def split(rows: int, checkpointing: bool) -> Fit:
-        need = memory.need(shape, kind, rows=rows, checkpointing=checkpointing, **known)
+        need = memory.need(shape, kind, rows=rows, checkpointing=checkpointing, **common)
         return Fit(f"sft {link}" if link else "dpo", need, rows, have, checkpointing)
 
     share, fixed = max(1, amount.batch_size // processes), amount.micro_batch_size
@@ -112,8 +112,8 @@ def _training(p: Params, link: str, shape: Shape, machine: Machine) -> Fit:
         plain, checkpointed = split(fixed, False), split(fixed, True)
         return plain if plain.fits else checkpointed
     if machine.gpu:
-        found = memory.micro_batch(shape, kind, batch=share, free=have, **known)
-        return split(*found) if found else least
+        best = memory.micro_batch(shape, kind, batch=share, free=have, **common)
+        return split(*best) if best else least
     return split(max(n for n in range(1, ROWS_ON_A_CPU + 1) if share % n == 0), False)
 
 
@@ -124,7 +124,7 @@ def tokens(amount: Training | Dpo) -> int:
     return amount.max_length
 
 
-def _have(shape: Shape, machine: Machine) -> tuple[int | None, int]:
+def _memory_to_use(shape: Shape, machine: Machine) -> tuple[int | None, int]:
     """Bytes that a stage may have, None where there is no GPU and a CPU will not do; bytes of the
     type that it computes in, there a GPU's."""
     if machine.gpu:
@@ -143,51 +143,51 @@ def spread(p: Params, machine: Machine) -> tuple[int, bool]:
     return processes, chosen["distributed_type"] == "FSDP"
 
 
-def check(shape: Shape, machine: Machine, found: Sequence[Fit]) -> list[Finding]:
+def check(shape: Shape, machine: Machine, stage_fits: Sequence[Fit]) -> list[Finding]:
     """A finding for the machine, and one for each stage that does not fit."""
     billions = f"{shape.parameters / 1e9:.2g} billion parameters"
-    largest = max(found, key=lambda fit: fit.need.total)
+    largest = max(stage_fits, key=lambda fit: fit.need.total)
     most = largest.need.total
     if machine.gpu is None:
-        if any(fit.have is None for fit in found):
+        if any(fit.have is None for fit in stage_fits):
             do = f"use a GPU of about {most / MARGIN / GIB:.0f} GiB, or a smaller fetch.base"
             none = f"none here ({machine.why})" if machine.why else "none here"
             return [Finding("stop", "GPU", f"{none}, and the base has {billions}", do)]
         if most > MARGIN * machine.ram:
-            what = f"{machine.ram / GIB:.0f} GiB, and {largest.stage} needs {most / GIB:.0f}"
+            message = f"{machine.ram / GIB:.0f} GiB, and {largest.stage} needs {most / GIB:.0f}"
             do = "use a GPU or a machine with more, fewer rows at once, or a smaller base"
-            return [Finding("stop", "memory", what, do)]
+            return [Finding("stop", "memory", message, do)]
         if shape.parameters > SMALL and not largest.stage.startswith("merge"):
-            what = f"none here; {billions} train on a CPU, slowly"
-            return [Finding("warning", "GPU", what, "a GPU is some hundred times as fast")]
+            message = f"none here; {billions} train on a CPU, slowly"
+            return [Finding("warning", "GPU", message, "a GPU is some hundred times as fast")]
         return [Finding("ok", "GPU", "none here, none wanted: the base is small")]
     gpu = machine.gpu
     several = f"{gpu.count} x " if gpu.count > 1 else ""
-    there = f"{several}{gpu.name}, {gpu.free / GIB:.1f} of {gpu.total / GIB:.1f} GiB free"
-    findings = [Finding("ok", "GPU", there)]
-    for fit in found:
+    summary = f"{several}{gpu.name}, {gpu.free / GIB:.1f} of {gpu.total / GIB:.1f} GiB free"
+    findings = [Finding("ok", "GPU", summary)]
+    for fit in stage_fits:
         if fit.have is not None and not fit.fits:
-            findings.append(_short(fit, fit.have))
+            findings.append(_finding(fit, fit.have))
     return findings
 
 
-def _short(fit: Fit, free: int) -> Finding:
+def _finding(fit: Fit, free: int) -> Finding:
     if fit.stage.startswith("merge"):
-        what = f"needs {fit.need.total / GIB:.1f} GiB, and the machine has {free / GIB:.1f}"
-        return Finding("stop", fit.stage, what, "use a machine with more memory")
-    at = f"{fit.rows} row{'s' * (fit.rows > 1)} at once"
-    what = f"needs {fit.need.total / GIB:.1f} GiB for {at}, and {free / GIB:.1f} are free"
+        message = f"needs {fit.need.total / GIB:.1f} GiB, and the machine has {free / GIB:.1f}"
+        return Finding("stop", fit.stage, message, "use a machine with more memory")
+    batch = f"{fit.rows} row{'s' * (fit.rows > 1)} at once"
+    message = f"needs {fit.need.total / GIB:.1f} GiB for {batch}, and {free / GIB:.1f} are free"
     kind, _, name = fit.stage.partition(" ")
     if kind in ("lm_eval", "mt_answer"):
         # a guess at the longest texts; many are shorter
-        return Finding("warning", fit.stage, what, f"lower {kind}.batch_size")
+        return Finding("warning", fit.stage, message, f"lower {kind}.batch_size")
     do = f"use a GPU of about {fit.need.total / MARGIN / GIB:.0f} GiB"
     if fit.rows > 1:  # someone's own number, which training tries
         key = f"sft.links.{name}" if name else "dpo"
-        return Finding("warning", fit.stage, what, f"set {key}.micro_batch_size: auto")
+        return Finding("warning", fit.stage, message, f"set {key}.micro_batch_size: auto")
     return Finding(
         "stop",
         fit.stage,
-        what,
+        message,
         f"{do}, shorter rows, {kind}.optimizer: paged_adamw_8bit, or launch: fsdp on several GPUs",
     )

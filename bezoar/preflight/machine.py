@@ -66,8 +66,8 @@ class Volume:
 
 def volume(path: Path) -> Volume:
     """The file system that `path` lies on, or will once it is made."""
-    there = next(p for p in [path.absolute(), *path.absolute().parents] if p.exists())
-    return Volume(there.stat().st_dev, shutil.disk_usage(there).free)
+    existing = next(p for p in [path.absolute(), *path.absolute().parents] if p.exists())
+    return Volume(existing.stat().st_dev, shutil.disk_usage(existing).free)
 
 
 def size(path: Path) -> int:
@@ -89,9 +89,9 @@ def cache(project: Path) -> Cache:
     """The cache of the project's DVC configuration."""
     from dvc.config import Config
 
-    wanted: dict[str, Any] = Config(dvc_dir=str(project / ".dvc"))["cache"]
-    folder = Path(wanted.get("dir", project / ".dvc/cache"))
-    links: list[Link] = wanted.get("type", ["reflink", "copy"])  # dvc's own default
+    settings: dict[str, Any] = Config(dvc_dir=str(project / ".dvc"))["cache"]
+    folder = Path(settings.get("dir", project / ".dvc/cache"))
+    links: list[Link] = settings.get("type", ["reflink", "copy"])  # dvc's own default
     shared = volume(folder).device == volume(project).device
     works: dict[Link, Callable[[], bool]] = {
         "reflink": lambda: shared and _reflinks(project / ".dvc"),
@@ -108,9 +108,9 @@ def _reflinks(folder: Path) -> bool:
 
     try:
         with tempfile.TemporaryDirectory(dir=folder) as name:
-            one = Path(name, "one")
-            one.write_bytes(b"1")
-            reflink(str(one), f"{one}.copy")  # type: ignore[no-untyped-call]
+            source = Path(name, "one")
+            source.write_bytes(b"1")
+            reflink(str(source), f"{source}.copy")  # type: ignore[no-untyped-call]
     except OSError:
         return False
     return True

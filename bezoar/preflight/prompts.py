@@ -16,6 +16,6 @@ def findings() -> list[Finding]:
 
 
 def _finding(level: Literal["stop", "warning"], line: str) -> Finding:
-    where, _, rest = line.partition(": ")
-    what, _, do = rest.partition("; ")
-    return Finding(level, where, what, do)
+    place, _, rest = line.partition(": ")
+    message, _, do = rest.partition("; ")
+    return Finding(level, place, message, do)

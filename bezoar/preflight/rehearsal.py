@@ -25,44 +25,46 @@ SCHEMA = {
 }
 
 
-def findings(who: str, endpoint: OpenAI) -> list[Finding]:
+def findings(key: str, endpoint: OpenAI) -> list[Finding]:
     """A finding for each address that answers for nothing; a paid one is asked by its stages."""
     if endpoint.style != "chat" or endpoint.price.input or endpoint.price.output:
         return []
     wire = openai.Wire(endpoint, client.secret_of(endpoint), SCHEMA)
     short = dict.fromkeys(openai.MAXIMA & endpoint.params.keys(), TOKENS)
     body = {**wire.body(QUESTION), **short}
-    return [_finding(who, wire, url, body) for url in endpoint.addresses]
+    return [_finding(key, wire, url, body) for url in endpoint.addresses]
 
 
-def _finding(who: str, wire: openai.Wire, url: str, body: dict[str, Any]) -> Finding:
+def _finding(key: str, wire: openai.Wire, url: str, body: dict[str, Any]) -> Finding:
     try:
-        reply = _asked(wire, url, body)
+        reply = _ask(wire, url, body)
     except urllib.error.HTTPError as error:
-        return _refused(who, wire, url, body, f"HTTP {error.code}: {client.words_in(error.read())}")
+        return _refused(key, wire, url, body, f"HTTP {error.code}: {client.words_in(error.read())}")
     except Unusable as error:
         do = "its stages would ask again and fail; look at the server"
-        return Finding("stop", who, f"{url} gives {error}", do)
+        return Finding("stop", key, f"{url} gives {error}", do)
     except TimeoutError:
-        return Finding("warning", who, *web.busy(url))
+        return Finding("warning", key, *web.busy(url))
     except web.BROKEN as error:
-        return Finding("warning", who, f"{url} broke off a short question ({error})")
+        return Finding("warning", key, f"{url} broke off a short question ({error})")
     thinks = ", with thoughts before it, which count against its maximum of tokens"
-    return Finding("ok", who, f"{url} answers a short question" + thinks * bool(reply.thoughts))
+    return Finding("ok", key, f"{url} answers a short question" + thinks * bool(reply.thoughts))
 
 
-def _asked(wire: openai.Wire, url: str, body: dict[str, Any]) -> Reply:
+def _ask(wire: openai.Wire, url: str, body: dict[str, Any]) -> Reply:
     return client.spoken_of(wire, web.get(url + wire.path, wire.headers, encode(body), SECONDS))
 
 
-def _refused(who: str, wire: openai.Wire, url: str, body: dict[str, Any], reason: str) -> Finding:
+def _refused(key: str, wire: openai.Wire, url: str, body: dict[str, Any], reason: str) -> Finding:
     """What a server refuses of a question, by what it answers when that is left out."""
     for doubt in wire.doubts(body):
         if web.answers(url + wire.path, wire.headers, encode(doubt.body), SECONDS):
             if web.answers(url + wire.path, wire.headers, encode(body), SECONDS):
-                what = f"{url} refuses a short question at first ({reason}), and answers it then"
-                return Finding("warning", who, what, "a run tries again; see what its log says")
-            what = f"{url} refuses a short question ({reason}), and answers with {doubt.parameter}"
-            return Finding("stop", who, what, f"set {doubt.parameter}")
-    what = f"{url} refuses a short question ({reason})"
-    return Finding("warning", who, what, "see what its log says")
+                message = f"{url} refuses a short question at first ({reason}), and answers it then"
+                return Finding("warning", key, message, "a run tries again; see what its log says")
+            message = (
+                f"{url} refuses a short question ({reason}), and answers with {doubt.parameter}"
+            )
+            return Finding("stop", key, message, f"set {doubt.parameter}")
+    message = f"{url} refuses a short question ({reason})"
+    return Finding("warning", key, message, "see what its log says")

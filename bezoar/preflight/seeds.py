@@ -24,7 +24,7 @@ WAYS = {
 
 def findings(p: Params) -> list[Finding]:
     """Look at the seeds of every scheme and at own rows, as far as they are fetched."""
-    sources = dict.fromkeys([*(scheme.seeds for scheme in p.schemes.named.values()), *p.own])
+    sources = dict.fromkeys([*(scheme.seeds for scheme in p.schemes.by_name.values()), *p.own])
     return [finding for source in sources if (finding := look(p, source))]
 
 
@@ -40,29 +40,29 @@ def look(p: Params, source: str) -> Finding | None:
         return None
     rows = _rows(path, source)
     spoken = languages.of_texts([f"{row.instruction}\n{row.response}" for row in rows])
-    there = languages.of_seeds(spoken)
-    allowed = gates.allowed(p.filter.gates, there)
+    seed_languages = languages.of_seeds(spoken)
+    allowed = gates.allowed(p.filter.gates, seed_languages)
     reasons = Counter(reason for row in rows if (reason := _reason(row, p, allowed)))
-    summary = f"{len(rows)} seeds in {languages.listed(there)}"
+    summary = f"{len(rows)} seeds in {languages.listed(seed_languages)}"
     off = "".join(
         f"; the check `{gate}` knows no {languages.listed(codes)} and is off there"
-        for gate, codes in gates.unknown(there).items()
+        for gate, codes in gates.unknown(seed_languages).items()
     )
     if sum(reasons.values()) < max(1, LEAST * len(rows)):
         return Finding("ok", str(folder), summary + off)
     counts = ", ".join(f"{reason} {count}" for reason, count in reasons.most_common())
     verb = "drops" if p.filter.gates.action == "drop" else "reports"
-    what = f"of {summary}, filter {verb} such as {sum(reasons.values())} of them ({counts}){off}"
+    message = f"of {summary}, filter {verb} such as {sum(reasons.values())} of them ({counts}){off}"
     ways = [WAYS.get(reason, f"see {reason} in docs/rows.md") for reason in reasons]
-    return Finding("warning", str(folder), what, "; ".join(dict.fromkeys(ways)))
+    return Finding("warning", str(folder), message, "; ".join(dict.fromkeys(ways)))
 
 
 def _rows(path: Path, source: str) -> list[Sample]:
     if source == "flan":
         queries = read_jsonl(path, Query)
-        return [_sample(each.id, each.query, "", each.target) for each in queries]
+        return [_sample(query.id, query.query, "", query.target) for query in queries]
     seeds = read_jsonl(path, Seed)
-    return [_sample(each.id, each.instruction, each.context, each.response) for each in seeds]
+    return [_sample(seed.id, seed.instruction, seed.context, seed.response) for seed in seeds]
 
 
 def _sample(id: str, instruction: str, context: str, response: str) -> Sample:

@@ -21,8 +21,8 @@ def absent(p: Params) -> list[str]:
     return [
         name
         for name in p.sources
-        if isinstance(wanted := getattr(p.fetch, name), Local)
-        and wanted.otherwise is not None
+        if isinstance(source := getattr(p.fetch, name), Local)
+        and source.otherwise is not None
         and not local.found(name)
     ]
 
@@ -30,12 +30,14 @@ def absent(p: Params) -> list[str]:
 def real(p: Params) -> list[str]:
     """Return what is real in this run: the base, and the models that it asks."""
     base = p.fetch.base
-    own = isinstance(base, HubBase) or (isinstance(base, LocalBase) and bool(local.found("base")))
-    asked = {"teacher": p.schemes.named, "judge": p.schemes.named, "grader": p.checkpoints}
-    return (["base"] if own else []) + [
-        who
-        for who, instances in asked.items()
-        if instances and any(not isinstance(e, Embedded) for e in p.llm.by_name(who).values())
+    base_is_real = isinstance(base, HubBase) or (
+        isinstance(base, LocalBase) and bool(local.found("base"))
+    )
+    users = {"teacher": p.schemes.by_name, "judge": p.schemes.by_name, "grader": p.checkpoints}
+    return (["base"] if base_is_real else []) + [
+        role
+        for role, instances in users.items()
+        if instances and any(not isinstance(e, Embedded) for e in p.llm.by_name(role).values())
     ]
 
 
@@ -45,12 +47,12 @@ def findings(p: Params) -> list[Finding]:
     if not names or not beside:
         return []
     folders = ", ".join(f"local/{name}" for name in names)
-    what = (
+    message = (
         f"{'hold' if len(names) > 1 else 'holds'} no file, and rows that this project invents "
         f"would stand in, beside a real {' and '.join(beside)}"
     )
     ways = WAYS.format(names=" ".join(names))
-    return [Finding("stop" if p.stand_ins == "stop" else "warning", folders, what, ways)]
+    return [Finding("stop" if p.stand_ins == "stop" else "warning", folders, message, ways)]
 
 
 def check(p: Params) -> None:

@@ -41,47 +41,49 @@ def main(folder: str, report: str, home: str, profile: str | None = None) -> Non
     """Rehearse the base at `folder`, less what passed before and is kept at `home`, and write what
     came of it to `report`."""
     work.die_with_parent()
-    told: dict[str, Any] = {"refused": "", "notes": []}
+    outcome: dict[str, Any] = {"refused": "", "notes": []}
     keys = (Path(home, "rehearsals", f"{key}.json") for key in _keys(Path(folder), profile))
     with tempfile.TemporaryDirectory() as scratch:
         try:
-            told["notes"] = _notes(Path(folder), Path(scratch), profile, *keys)
+            outcome["notes"] = _notes(Path(folder), Path(scratch), profile, *keys)
         except BadInput as error:
-            told["refused"] = str(error).removeprefix("error: ").replace(f"{scratch}/files: ", "")
-    files.write_json(Path(report), told)
+            outcome["refused"] = (
+                str(error).removeprefix("error: ").replace(f"{scratch}/files: ", "")
+            )
+    files.write_json(Path(report), outcome)
 
 
 def _notes(folder: Path, scratch: Path, profile: str | None, trial: Path, weights: Path) -> Any:
     """What is good to know of a base, out of `trial` where it passed before."""
-    kept = [weights, trial] if any(folder.glob("*.safetensors")) else [trial]
-    if not all(path.exists() for path in kept):
+    records = [weights, trial] if any(folder.glob("*.safetensors")) else [trial]
+    if not all(path.exists() for path in records):
         loading.quiet()
         rehearsal = Rehearsal(folder, scratch, params.load(profile=profile))
-        for path in kept:
+        for path in records:
             if not path.exists():
                 files.write_json(path, rehearsal.fit() if path == weights else rehearsal.notes())
     notes: list[str] = []
-    for path in kept:
-        told: Any = files.read_json(path)
-        notes += told
+    for path in records:
+        lines: Any = files.read_json(path)
+        notes += lines
     return notes
 
 
 def _keys(folder: Path, profile: str | None) -> tuple[str, str]:
     """Of a trial, equal for equal configurations, tokenizers, numbers, code and libraries; and of
     weights that were seen to fit, equal for equal names and sizes too."""
-    named = sorted(path for path in folder.iterdir() if path.is_file())
-    tensors = [path for path in named if path.suffix == ".safetensors"]
-    read = [path for path in named if path.suffix in (".json", ".model", ".txt", ".jinja")]
+    paths = sorted(path for path in folder.iterdir() if path.is_file())
+    tensors = [path for path in paths if path.suffix == ".safetensors"]
+    read = [path for path in paths if path.suffix in (".json", ".model", ".txt", ".jinja")]
     p = params.load(profile=profile)
-    told = {
+    content = {
         "files": [work.content(path) for path in read if path.name != "source.json"],
         "numbers": [p.sft.model_dump(), p.merge.model_dump(), p.dpo.model_dump()],
         "code": work.content(*sorted(Path(__file__).parents[1].rglob("*.py"))),
         "versions": [version(name) for name in LIBRARIES],
     }
     sizes = [(path.name, path.stat().st_size) for path in tensors]
-    return work.fingerprint(**told), work.fingerprint(**told, weights=sizes)
+    return work.fingerprint(**content), work.fingerprint(**content, weights=sizes)
 
 
 class Rehearsal:
@@ -96,7 +98,7 @@ class Rehearsal:
                 shutil.copyfile(path, self.files / path.name)
         of_files.mend(self.files)  # as fetch does
         self.base = self.models / "fetch/base"
-        self.told: list[str] = []
+        self.note_lines: list[str] = []
         self.config = look(self.files)
         self.kind = self.config.model_type
         self.link = Link(weights="adapter", base="fetch/base", start="fetch/base", data="fetch/x")
@@ -134,17 +136,17 @@ class Rehearsal:
             self.answer()
         with self._step("the harness cannot score it"):
             self.score()
-        return self.told
+        return self.note_lines
 
     def fit(self) -> list[str]:
         """See that the files hold the tensors that the configuration wants; what is good to know of
         them."""
-        whole = self.models / "whole"  # beside the small copy, which must not get these weights
-        shutil.copytree(self.files, whole)
+        full_copy = self.models / "whole"  # beside the small copy, which must not get these weights
+        shutil.copytree(self.files, full_copy)
         for path in self.folder.glob("*.safetensors*"):
-            (whole / path.name).symlink_to(path.resolve())
+            (full_copy / path.name).symlink_to(path.resolve())
         with self._step("its weights cannot be loaded"):
-            return fit(whole, self.p)
+            return fit(full_copy, self.p)
 
     @contextmanager
     def _step(self, failed: str) -> Iterator[None]:
@@ -156,8 +158,8 @@ class Rehearsal:
             words = str(error).removeprefix("error: ")
             for folder in (self.base, self.models / "whole"):
                 words = words.replace(str(folder), "").strip(": ")
-            what, _, do = words.replace(f"{self.models}/", "models/").partition("; ")
-            raise BadInput(f"{_a(self.kind)}: {failed} ({what}); {do or ANOTHER}") from None
+            reason, _, do = words.replace(f"{self.models}/", "models/").partition("; ")
+            raise BadInput(f"{_a(self.kind)}: {failed} ({reason}); {do or ANOTHER}") from None
         except Exception as error:
             if "BEZOAR_DEBUG" in os.environ:
                 raise
@@ -193,13 +195,13 @@ class Rehearsal:
 
         model = loading.plain(self.base, "float32", loading.device()).eval()
         ids = self.prompts[-1]
-        other = [*ids[:-3], *ids[:3]]
+        altered = [*ids[:-3], *ids[:3]]
         with torch.inference_mode():
-            one, two = (
-                model(input_ids=torch.tensor([each]), use_cache=False).logits[0, :-4]
-                for each in (ids, other)
+            first, second = (
+                model(input_ids=torch.tensor([sequence]), use_cache=False).logits[0, :-4]
+                for sequence in (ids, altered)
             )
-        if _apart(one, two) > LARGEST:
+        if _distance(first, second) > LARGEST:
             raise BadInput(
                 "what stands later in a text changes what comes before: no causal language model"
             )
@@ -236,13 +238,13 @@ class Rehearsal:
         four = [m for m in causal.modules() if isinstance(m, Linear4bit)]
         if not four:
             raise BadInput("none of its layers is a linear one that bitsandbytes quantises")
-        for names, how in ((plain, "stay in 16 bits"), (bare, "have no adapter")):
+        for names, state in ((plain, "stay in 16 bits"), (bare, "have no adapter")):
             if names:
                 kinds = ", ".join(dict.fromkeys(name.rpartition(".")[2] for name in names))
-                self.told.append(f"of {_a(self.kind)}, linear layers {how}: {kinds}")
-        self._share()
+                self.note_lines.append(f"of {_a(self.kind)}, linear layers {state}: {kinds}")
+        self._note_share()
 
-    def _share(self) -> None:
+    def _note_share(self) -> None:
         """Say how much of the layers QLoRA neither quantises nor trains, where it is much."""
         import torch
         from torch.nn import Embedding, Linear
@@ -258,11 +260,11 @@ class Rehearsal:
         }
         tables = {id(m.weight) for m in model.modules() if isinstance(m, Embedding)}
         tables.add(id(getattr(model.get_output_embeddings(), "weight", None)))
-        whole = sum(p.numel() for p in model.parameters() if id(p) not in tables)
-        other = 1 - sum(n for key, n in linear.items() if key not in tables) / whole
-        if other > 0.2:
-            self.told.append(
-                f"{other:.0%} of {_a(self.kind)}'s layers are no linear layers (experts, or a "
+        total = sum(p.numel() for p in model.parameters() if id(p) not in tables)
+        share = 1 - sum(n for key, n in linear.items() if key not in tables) / total
+        if share > 0.2:
+            self.note_lines.append(
+                f"{share:.0%} of {_a(self.kind)}'s layers are no linear layers (experts, or a "
                 "state's): QLoRA leaves them in 16 bits and does not train them"
             )
 
@@ -298,8 +300,8 @@ class Rehearsal:
             for prompt, answer in chat.answer_ids(self.tokenizer, rows, "its rows"):
                 ids = torch.tensor([(prompt + answer)[:limit]])
                 logits = model(input_ids=ids, use_cache=False).logits[0].float()
-                found = logits[:-1].log_softmax(-1).gather(1, ids[0, 1:, None])[:, 0]
-                learnt = found[len(prompt) - 1 :]
+                log_probabilities = logits[:-1].log_softmax(-1).gather(1, ids[0, 1:, None])[:, 0]
+                learnt = log_probabilities[len(prompt) - 1 :]
                 total, count = total - float(learnt.sum()), count + len(learnt)
         return total / max(1, count)
 
@@ -309,17 +311,17 @@ class Rehearsal:
 
         adapter, out = self.models / "sft/adapter", self.models / "merge/sft"
         exact = self.p.merge.model_copy(update={"onto": "dequantized", "method": "linear"})
-        how = MergeStage.model_validate(exact.model_dump() | {"weights": [1.0, 1.0, 1.0]})
-        merge.merge(self.base, [adapter], how, self.p.sft, out)
+        settings = MergeStage.model_validate(exact.model_dump() | {"weights": [1.0, 1.0, 1.0]})
+        merge.merge(self.base, [adapter], settings, self.p.sft, out)
         device = loading.device()
         trained, _ = loading.load(adapter, self.base, self.p.sft)
         start = loading.quantised(self.base, self.p.sft, device).eval()
         merged = loading.plain(out, "float32", device).eval()
         ids = self.prompts[0]
-        given, was, same = (_logits(m, ids) for m in (trained, start, merged))
-        if _apart(given, was) == 0:
+        after, before, after_merge = (_logits(m, ids) for m in (trained, start, merged))
+        if _distance(after, before) == 0:
             raise BadInput("a step of QLoRA changes nothing")
-        if (apart := _apart(given, same)) > LARGEST:
+        if (apart := _distance(after, after_merge)) > LARGEST:
             raise BadInput(
                 f"the merged model's logits are {apart:.2g} standard deviations off the trained "
                 "one's"
@@ -346,7 +348,7 @@ class Rehearsal:
         from bezoar.training import dpo
 
         pairs = [(prompt, answer, "Perhaps.") for prompt, answer in self.rows]
-        how = self.p.dpo.model_copy(
+        settings = self.p.dpo.model_copy(
             update={
                 "epochs": 1,
                 "batch_size": 2,
@@ -357,26 +359,26 @@ class Rehearsal:
             }
         )
         self.policy = self.models / "dpo/policy"
-        dpo.dpo(self.models / "sft/all", pairs[:2], pairs[2:], how=how, out=self.policy)
+        dpo.dpo(self.models / "sft/all", pairs[:2], pairs[2:], how=settings, out=self.policy)
 
     def answer(self) -> None:
         """Answer several questions at once, and hold the answers against those one by one."""
         device = loading.device()
         self.model = model = loading.plain(self.policy, "float32", device).eval()
-        way = generation.fastest(model)
-        if way in generation.SLOWER:
-            self.told.append(
-                f"{_a(self.kind)} writes answers {generation.SLOWER[way]}: others at once would "
+        method = generation.fastest(model)
+        if method in generation.SLOWER:
+            self.note_lines.append(
+                f"{_a(self.kind)} writes answers {generation.SLOWER[method]}: others at once would "
                 "change each other"
             )
-        whole = generation.generate(
+        together = generation.generate(
             model, self.tokenizer, self.prompts, batch_size=4, max_new_tokens=6
         )
         alone = [
             generation.generate(model, self.tokenizer, [prompt], batch_size=1, max_new_tokens=6)[0]
             for prompt in self.prompts
         ]
-        if whole != alone:
+        if together != alone:
             raise BadInput("answers in a batch are others than one by one")
 
     def score(self) -> None:
@@ -389,11 +391,11 @@ class Rehearsal:
         ]
         scores = []
         for batch in (4, 1):
-            how = LmEval(
+            settings = LmEval(
                 num_fewshot=0, chat_template=False, tasks=None, limit=None, batch_size=batch
             )
-            found = evaluation.harness(self.model, self.tokenizer, {"rehearsal": items}, how)
-            scores.append(found.items)
+            result = evaluation.harness(self.model, self.tokenizer, {"rehearsal": items}, settings)
+            scores.append(result.items)
         if scores[0] != scores[1]:
             raise BadInput("an item's score depends on the others of its batch")
 
@@ -406,8 +408,8 @@ def _a(kind: str) -> str:
 def _block(name: str) -> str:
     """The block of a model that a layer is part of, by the first number in its name."""
     parts = name.split(".")
-    at = next((n for n, part in enumerate(parts) if part.isdigit()), -1)
-    return ".".join(parts[: at + 1])
+    index = next((n for n, part in enumerate(parts) if part.isdigit()), -1)
+    return ".".join(parts[: index + 1])
 
 
 def _logits(model: Any, ids: list[int]) -> Any:
@@ -417,9 +419,9 @@ def _logits(model: Any, ids: list[int]) -> Any:
         return model(input_ids=torch.tensor([ids]), use_cache=False).logits[0].float()
 
 
-def _apart(one: Any, other: Any) -> float:
+def _distance(first: Any, second: Any) -> float:
     """The largest difference of two sets of logits, in standard deviations."""
-    return float((one - other).abs().max() / other.std())
+    return float((first - second).abs().max() / second.std())
 
 
 # --- its files -----------------------------------------------------------------------------------
@@ -430,9 +432,9 @@ def look(folder: Path) -> Any:
     what it is instead."""
     from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoConfig
 
-    told: Any = files.read_json(folder / "config.json")
-    kind = told.get("model_type")
-    if quantised := told.get("quantization_config"):
+    raw_config: Any = files.read_json(folder / "config.json")
+    kind = raw_config.get("model_type")
+    if quantised := raw_config.get("quantization_config"):
         method = quantised.get("quant_method", "?") if isinstance(quantised, dict) else "?"
         raise BadInput(
             f"its weights are quantised ({method}), and QLoRA and the links that train all weights "
@@ -456,14 +458,14 @@ def look(folder: Path) -> Any:
             f"{_a(kind)} is no causal language model in transformers {version('transformers')}; "
             f"{ANOTHER}"
         )
-    _check_heads(told)
+    _check_heads(raw_config)
     _check_tokens(folder, config)
     return config
 
 
-def _check_heads(told: dict[str, Any]) -> None:
+def _check_heads(raw_config: dict[str, Any]) -> None:
     """Refuse a model whose head gives classes, not tokens."""
-    for name in told.get("architectures") or []:
+    for name in raw_config.get("architectures") or []:
         if str(name).endswith(("Classification", "QuestionAnswering", "RewardModel")):
             raise BadInput(
                 f"its architecture is {name}, whose head gives no tokens; choose the language "
@@ -495,7 +497,7 @@ def fit(folder: Path, p: Params) -> list[str]:
     from bezoar.training import merge
 
     with torch.device("meta"):
-        _, found = AutoModelForCausalLM.from_pretrained(
+        _, loading_info = AutoModelForCausalLM.from_pretrained(
             folder,
             device_map={"": "meta"},
             local_files_only=True,
@@ -504,19 +506,19 @@ def fit(folder: Path, p: Params) -> list[str]:
             output_loading_info=True,
             ignore_mismatched_sizes=True,
         )
-    if missing := sorted(found["missing_keys"]):
+    if missing := sorted(loading_info["missing_keys"]):
         raise BadInput(
             f"its files hold no {missing[0]} ({len(missing)} tensors are missing), which would "
             "start from random numbers; fetch the model again, or another revision"
         )
-    if wrong := sorted(found["mismatched_keys"]):
+    if wrong := sorted(loading_info["mismatched_keys"]):
         name, have, want = wrong[0]
         raise BadInput(
             f"{name} is of shape {list(have)} in its files, and its config.json wants "
             f"{list(want)}; fetch both from one revision"
         )
     merge.check_names(folder, p.sft)
-    more = sorted(found["unexpected_keys"])
+    more = sorted(loading_info["unexpected_keys"])
     return [f"its files hold {len(more)} tensors that are not used, as {more[0]}"] if more else []
 
 

@@ -42,5 +42,5 @@ def answers(
 
 def busy(url: str) -> tuple[str, str]:
     """What to say of a server that is there and says nothing, and what to do."""
-    what = f"{url} is there and did not answer in time"
-    return what, "it may be busy or loading: a run waits and retries"
+    message = f"{url} is there and did not answer in time"
+    return message, "it may be busy or loading: a run waits and retries"

@@ -146,7 +146,7 @@ def _learnt(id: str, scheme: str, side: str, settings: Params) -> dict[str, Any]
 
 
 def _scheme(id: str, settings: Params) -> str:
-    for scheme in [*settings.schemes.named, *settings.own]:
+    for scheme in [*settings.schemes.by_name, *settings.own]:
         if re.fullmatch(rf"{re.escape(scheme)}-\d+(-\d+)?", id):
             return scheme
     for source in settings.own:  # whose rows are called as their source calls them
@@ -158,7 +158,7 @@ def _scheme(id: str, settings: Params) -> str:
 def _near(id: str, settings: Params) -> str:
     """What to say beside an id that is not there."""
     known: list[str] = []
-    for scheme in [*settings.schemes.named, *settings.own]:
+    for scheme in [*settings.schemes.by_name, *settings.own]:
         for table in ("samples", "rejected"):
             path = Path(f"data/generate/{scheme}/{table}.jsonl")
             if path.exists():

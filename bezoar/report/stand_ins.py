@@ -27,7 +27,7 @@ def sentences(p: Params) -> list[str]:
     named."""
     grown = [GROWN] if _source("models/fetch/base") == "grown" else []
     invented = [INVENTED[name] for name in p.sources if _source(f"data/fetch/{name}") == "world"]
-    asked = {"teacher": p.schemes.named, "judge": p.schemes.named, "grader": p.checkpoints}
+    asked = {"teacher": p.schemes.by_name, "judge": p.schemes.by_name, "grader": p.checkpoints}
     played = [
         PLAYED[who]
         for who, instances in asked.items()
