@@ -5,8 +5,8 @@
     stop never         go on after SFT again
     whole              put everything back
 
-What is left out stays in the file as comments, so that it comes back byte for byte. DVC loops over
-what is there: what is left out is neither generated nor judged, trained or evaluated.
+The parts that are left out stay in the file as comments, so that they come back byte for byte. DVC
+loops over the rest: a part that is left out is neither generated nor judged, trained or evaluated.
 """
 
 import argparse
@@ -35,8 +35,12 @@ KEPT = ".gitkeep"
 
 @dataclass
 class Cut:
-    """What becomes of params.yaml: the paths that go, the values that change, and what stands
-    where all of a map went."""
+    """The changes of params.yaml.
+
+    `gone`: paths that go.
+    `changed`: path -> its new value.
+    `emptied`: path of a map of which nothing stays -> the value in its place.
+    """
 
     gone: set[Dotted] = field(default_factory=set)
     changed: dict[Dotted, str] = field(default_factory=dict)
@@ -44,8 +48,8 @@ class Cut:
 
 
 def without(text: str, names: Sequence[str]) -> str:
-    """Return the text of a params.yaml without `names`, whatever it was without before. BadInput:
-    a name that is neither a scheme nor a source, or nothing left to train."""
+    """Return the text of a params.yaml without `names`, and with all that was left out of it
+    before. BadInput: a name that is neither a scheme nor a source, or nothing left to train."""
     text = restore(text)
     if not names:
         return text
@@ -55,7 +59,7 @@ def without(text: str, names: Sequence[str]) -> str:
 
 
 def left_out(text: str) -> list[str]:
-    """Return the names that a params.yaml was left without."""
+    """Return the names that are left out of a params.yaml."""
     head = text.partition("\n")[0]
     return head.removeprefix(HEAD).split(", ") if head.startswith(HEAD) else []
 
@@ -78,7 +82,8 @@ def restore(text: str) -> str:
 
 
 def _split_mark(line: str) -> tuple[str, str, str]:
-    """Return (indent, mark, what stood there) of a line that this module wrote."""
+    """Return (indent, mark, the text behind the mark) of a line that this module wrote, "" for
+    others."""
     marks = re.match(rf"( *)({re.escape(OUT)}|{re.escape(INSTEAD)})(.*\n?)", line)
     return (marks[1], marks[2], marks[3]) if marks else ("", "", "")
 
@@ -87,7 +92,7 @@ def _split_mark(line: str) -> tuple[str, str, str]:
 
 
 def _plan_cut(document: dict[str, Any], names: Sequence[str]) -> Cut:
-    """Work out what goes with `names`, and what takes its place."""
+    """Work out all that goes with `names`, and the values that take its place."""
     cut = Cut()
     schemes = [name for name in Schemes.model_fields if name in document["schemes"]]
     for name in names:
@@ -118,8 +123,8 @@ def _plan_cut(document: dict[str, Any], names: Sequence[str]) -> Cut:
 def _cut_unread_sources(
     document: dict[str, Any], schemes: Sequence[str], names: Sequence[str], cut: Cut
 ) -> None:
-    """Let no profile download what no scheme reads any more. DVC's stages are the same for all
-    profiles, and the later ones want a folder there: one row of the world stands in it."""
+    """Let no profile download a source that no scheme reads any more. DVC's stages are the same for
+    all profiles, and the later ones want a folder there. So one row of the world stands in it."""
     read = {document["schemes"][name]["seeds"] for name in schemes}
     if "lamini" in schemes and "topics" not in names:
         read.add("topics")
@@ -133,7 +138,7 @@ def _cut_unread_sources(
 
 
 def _cut_links(chain: Mapping[str, Any], sets: set[str], cut: Cut) -> dict[str, str]:
-    """Take `sets` out of the links. Return those that have no other, with what they start from."""
+    """Take `sets` out of the links. Return the links that have no other set, with their start."""
     gone = {}
     for name, link in chain.items():
         data = [link["data"]] if isinstance(link["data"], str) else link["data"]
@@ -154,8 +159,8 @@ def _cut_links(chain: Mapping[str, Any], sets: set[str], cut: Cut) -> dict[str, 
 
 
 def _cut_weights(document: dict[str, Any], links: dict[str, str], cut: Cut) -> None:
-    """Let what started from a link that goes start from what that link started from. Leave out
-    what looks at weights that nothing makes any more."""
+    """Let the weights that started from a lost link start from that link's own start. Leave out the
+    evaluations of weights that nothing makes any more."""
     lost = {f"sft/{name}" for name in links}
     lost |= {f"dpo/{path[1]}" for path in cut.gone if path[0] == "aligned"}
     for section in ("chain", "merges", "aligned"):
@@ -241,7 +246,7 @@ def _shorten(tree: Any, cut: Cut) -> None:
 
 
 def _find_emptied(tree: Any, gone: set[Dotted], path: Dotted) -> Iterator[tuple[Dotted, str]]:
-    """Yield the maps and lists of which nothing stays, with how an empty one is written."""
+    """Yield the maps and lists of which nothing stays, with the text of an empty one."""
     for above in {entry[:-1] for entry in gone}:
         node = _node(tree, above)[1]
         if len(node.value) == sum(entry[:-1] == above for entry in gone):
@@ -249,7 +254,7 @@ def _find_emptied(tree: Any, gone: set[Dotted], path: Dotted) -> Iterator[tuple[
 
 
 def _node(tree: Any, path: Dotted) -> tuple[Any, Any]:
-    """Return (key, value) of a path; of an item of a list, the item twice."""
+    """Return (key, value) of a path. For an item of a list, return the item twice."""
     key = value = tree
     for part in path:
         if isinstance(part, int):
@@ -285,8 +290,8 @@ def _write(names: Sequence[str]) -> Params:
 
 
 def _instances(settings: Params) -> dict[str, Sized]:
-    """Return the folders that several stages of dvc.yaml fill, with what each of them fills it
-    for."""
+    """Return the folders that several stages of dvc.yaml fill, and for each the names that its
+    stages run for."""
     schemes, checkpoints = settings.schemes.by_name, settings.checkpoints
     return {
         "data/filter": {*schemes, *settings.own},
@@ -322,7 +327,7 @@ def _keep_folders(settings: Params) -> None:
 
 
 def _stop(names: Sequence[str], end: str) -> None:
-    """End after SFT or go on. BadInput: something would stand in beside a real model."""
+    """End after SFT, or go on. BadInput: something would stand in beside a real model."""
     settings = _write(names)
     if end == "sft":
         _write([*names, AFTER_SFT, "hh_rlhf", *stand_ins.absent(settings)])

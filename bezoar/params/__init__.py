@@ -1,7 +1,7 @@
 """params.yaml, typed and closed: all of it is checked, under every profile, before a stage starts.
 
-A stage's parameters are the recipe's section joined with what the active profile gives it; a key
-stands in one of the two, never in both.
+A stage's parameters are the recipe's section joined with the active profile's. A key stands in one
+of the two, never in both.
 """
 
 import copy
@@ -44,7 +44,7 @@ from bezoar.rows.files import BadInput, write
 
 
 class Section(BaseModel):
-    """A mapping in params.yaml; a key that is not named here is an error."""
+    """A mapping in params.yaml. A key that its class does not have is an error."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
@@ -146,7 +146,11 @@ def _check_sets(data: object) -> object:
 
 
 class Link(Section):
-    """One link of the training chain; paths below models/ (base, start) and data/ (data)."""
+    """One link of the training chain.
+
+    `base`, `start`: paths below models/, of the base and of the weights that training starts from.
+    `data`: one path below data/, or several whose sets are mixed.
+    """
 
     weights: Literal["adapter", "all"]
     base: str
@@ -155,18 +159,18 @@ class Link(Section):
 
     @property
     def sets(self) -> list[str]:
-        """The sets of `data`, one or several."""
+        """Return the sets of `data`, one or several."""
         return [self.data] if isinstance(self.data, str) else self.data
 
 
 class Aligned(Section):
-    """Weights that DPO starts from and is held against, a path below models/."""
+    """Weights that DPO starts from, and its reference: a path below models/."""
 
     start: str
 
 
 class Merge(Section):
-    """Adapters of one base; `second` and `third` add nothing where they repeat another."""
+    """Adapters of one base. `second` and `third` add nothing where they repeat another."""
 
     base: str
     adapter: str
@@ -175,7 +179,7 @@ class Merge(Section):
 
     @property
     def adapters(self) -> list[str]:
-        """Those that are merged, each once."""
+        """Return the adapters to merge, each once."""
         return list(dict.fromkeys([self.adapter, self.second, self.third]))
 
 
@@ -184,7 +188,7 @@ class Checkpoint(Section):
 
     @property
     def further(self) -> bool:
-        """Whether it is one of `models`, which this recipe did not make."""
+        """Say whether it is one of `models`, which this recipe did not make."""
         return self.model.startswith(FURTHER)
 
 
@@ -194,7 +198,7 @@ class Evaluated(Checkpoint):
 
 
 class Compared(Section):
-    """Two of `checkpoints`: how often the grader calls `model` better than `baseline`."""
+    """Two of `checkpoints`: the grader says how often `model` is better than `baseline`."""
 
     model: str
     baseline: str
@@ -224,7 +228,7 @@ class Embedded(Section):
 
 
 class Price(Section):
-    """US dollars per million tokens; `batch` is the share of them that batch mode pays."""
+    """US dollars per million tokens. `batch` is the share of them that batch mode pays."""
 
     input: Annotated[float, Field(ge=0)]
     cached: Annotated[float, Field(ge=0)]
@@ -233,15 +237,22 @@ class Price(Section):
 
 
 class Remote(Section):
-    """A model behind HTTP. Several addresses in `base_url` serve the same model; requests are
-    spread over them. `params` go into each request as they are, null leaves one out; `again`
-    replaces some of them where a request is made a second time, because its reply said nothing
-    usable: at temperature 0 nothing else would change the reply, and it is not asked for.
-    `context_tokens` is what a request and its reply may have together (null: not known, nothing is
-    held back), counted with `tokenizer` (a tokenizer.json, or a folder with one; null: by a stated
-    estimate). `timeout` is seconds for one attempt, `patience` for one request with its retries;
-    above `max_failed` (share of the jobs) the stage fails. `reply_tokens` is the forecast's
-    estimate."""
+    """A model behind HTTP.
+
+    `base_url`: an address, or several that serve the same model. Requests are spread over them.
+    `params`: go into each request as they are (null leaves one out).
+    `again`: replaces some of `params` where a request is made a second time, because its reply said
+        nothing usable. At temperature 0 nothing else would change the reply, so without `again`
+        there is no second request.
+    `context_tokens`: tokens that a request and its reply may have together (null: not known, and
+        every request is sent).
+    `tokenizer`: a tokenizer.json, or a folder with one, to count these tokens with (null: by a
+        stated estimate).
+    `timeout`: seconds for one attempt.
+    `patience`: seconds for one request with its retries.
+    `max_failed`: share of the jobs. Above it the stage fails.
+    `reply_tokens`: tokens of a reply, as the forecast estimates them.
+    """
 
     model: str
     terms: Terms
@@ -265,8 +276,8 @@ class Remote(Section):
 
     @property
     def addresses(self) -> list[str]:
-        """Where the model is served. Answers are remembered under the first, so that servers may
-        come and go after it."""
+        """Return the addresses of the model. Answers are remembered under the first, so that
+        servers may come and go after it."""
         return [self.base_url] if isinstance(self.base_url, str) else self.base_url
 
     @model_validator(mode="after")
@@ -279,11 +290,15 @@ class Remote(Section):
 
 
 class OpenAI(Remote):
-    """Any server that speaks OpenAI's protocol; `base_url` ends with /v1. `completion` sends the
-    prompt as raw text. `structured`: a judge's verdict is asked for by a JSON schema, which the
-    server then holds the reply to; false where it knows no `response_format`. `system_role`:
-    false where the server's chat template refuses a system message, which then opens the first
-    user message."""
+    """Any server that speaks OpenAI's protocol.
+
+    `base_url` ends with /v1.
+    `style`: completion sends the prompt as raw text.
+    `structured`: a judge's verdict is asked for by a JSON schema, to which the server holds the
+        reply. It is false for a server that knows no `response_format`.
+    `system_role`: false where the server's chat template refuses a system message, which then opens
+        the first user message.
+    """
 
     provider: Literal["openai"]
     style: Literal["chat", "completion"]
@@ -298,7 +313,7 @@ class OpenAI(Remote):
 
 
 class Anthropic(Remote):
-    """Anthropic's Messages API; `base_url` without /v1."""
+    """Anthropic's Messages API. Its `base_url` ends without /v1."""
 
     provider: Literal["anthropic"]
     api_version: str
@@ -319,7 +334,8 @@ ELSEWHERE = {
 
 
 def _check_local_params(params: dict[str, Any]) -> dict[str, Any]:
-    """Close the params of a model in this process: a maximum of a reply, and a temperature."""
+    """Refuse params that a model in this process lacks: it takes a maximum of a reply, and a
+    temperature."""
     keys = (*LOCAL_MAXIMA, "temperature")
     for name, value in _check_request_params(params).items():
         if name not in keys:
@@ -339,7 +355,7 @@ def _check_local_params(params: dict[str, Any]) -> dict[str, Any]:
 
 
 def _reply_maxima(params: dict[str, Any]) -> list[int]:
-    """The maxima of a reply that are set, one or none where the params are checked."""
+    """Return the maxima of a reply that are set, one or none where the params are checked."""
     return [value for name, value in params.items() if name in LOCAL_MAXIMA and value is not None]
 
 
@@ -353,10 +369,15 @@ LocalParams = Annotated[dict[str, Any], AfterValidator(_check_local_params)]
 
 
 class InProcess(Section):
-    """A transformers model folder below local/llm/, run in this process. `params`:
-    max_new_tokens, the most that a reply may have, and temperature; at 0, or without one, the
-    likeliest token is taken. `again` and `system_role` as of Remote and OpenAI. At most
-    `batch_size` requests are continued together; its context is in its config.json."""
+    """A transformers model folder below local/llm/, run in this process.
+
+    `params`: max_new_tokens, the tokens that a reply may have, and temperature. At 0, or without
+        one, the likeliest token is taken.
+    `again`, `system_role`: as of Remote and OpenAI.
+    `batch_size`: requests that are continued together, at most.
+
+    The context of the model is in its config.json.
+    """
 
     provider: Literal["local"]
     model: str
@@ -369,7 +390,8 @@ class InProcess(Section):
     batch_size: Count
 
     def most(self, sample: int = 0) -> int:
-        """Tokens of the longest reply."""
+        """Return the tokens of the longest reply to the first request (`sample` 0) or to a repeated
+        one."""
         return max(_reply_maxima({**self.params, **(self.again if sample else {})}))
 
 
@@ -377,9 +399,11 @@ Endpoint = Annotated[Embedded | OpenAI | Anthropic | InProcess, Field(discrimina
 
 
 class Budget(Section):
-    """US dollars that one stage, and all stages together, may spend; null: no cap. A cap counts
-    all that was bought and lost under the profile and this `name`, by whatever variant of the
-    recipe; another name begins from zero."""
+    """US dollars that one stage, and all stages together, may spend (null: no cap).
+
+    A cap counts everything that was bought and lost under the profile and this `name`, by any
+    variant of the recipe. Another name begins from zero.
+    """
 
     name: Name = "first"
     stage: Annotated[float, Field(ge=0)] | None
@@ -397,12 +421,12 @@ Panel = Annotated[list[Endpoint], Field(min_length=1), AfterValidator(_check_pan
 
 
 def _below(path: str, folder: str) -> bool:
-    """Whether a path, as it is written, is a folder right below another."""
+    """Say whether a path, as it is written, is a folder right below another."""
     return Path(path).parent.as_posix() == folder and Path(path).name != ".."
 
 
 class Endpoints(Section):
-    """`judge` is one endpoint, or several: a panel."""
+    """The models that the stages ask. `judge` is one endpoint, or several: a panel."""
 
     teacher: Endpoint
     # told apart before either is checked: a fault is told once, where it stands
@@ -414,11 +438,12 @@ class Endpoints(Section):
 
     @property
     def judges(self) -> list[Endpoint]:
-        """The panel's members in their order; the one judge where there is no panel."""
+        """Return the panel's members in their order, or the one judge where there is no panel."""
         return self.judge if isinstance(self.judge, list) else [self.judge]
 
     def by_name(self, role: str) -> dict[str, Endpoint]:
-        """The endpoints of one key, each by its path below `llm`: judge, or judge.0 and so on."""
+        """Return the endpoints of a role (teacher, judge, grader), each by its path below `llm`:
+        judge, or judge.0 and so on."""
         entry: Endpoint | list[Endpoint] = getattr(self, role)
         if isinstance(entry, list):
             return {f"{role}.{number}": endpoint for number, endpoint in enumerate(entry)}
@@ -460,9 +485,13 @@ AnswerIs = Literal["number_from_0", "number_from_1", "letter", "text", "label"]
 
 
 class Reading(Section):
-    """How files are read as rows. `take`: a limit is spread over the files, or takes the first rows
-    as they stand. `fields`: our names of fields, and what the files call them. `category`: of seeds
-    that name none. `answer_is`: how a benchmark writes its answers, where two readings fit."""
+    """The way in which files are read as rows.
+
+    `take`: a limit is spread over the files, or takes the first rows as they stand.
+    `fields`: our names of fields -> what the files call them.
+    `category`: of seeds that name none.
+    `answer_is`: the form in which a benchmark writes its answers, where two readings fit.
+    """
 
     take: Literal["spread", "first"] = "spread"
     fields: dict[str, Annotated[str, Field(min_length=1)]] = {}
@@ -471,9 +500,12 @@ class Reading(Section):
 
 
 class Local(Reading):
-    """The user's own files in local/NAME/: at most `limit` rows (benchmarks: of a task), null for
-    all. `licence`: of all of them; null: as a README beside a file states it. Where there are none
-    `otherwise` stands in; null: there must be some."""
+    """The user's own files in local/NAME/.
+
+    `limit`: rows at most, of benchmarks a task (null: all).
+    `licence`: of all files (null: as a README beside a file states it).
+    `otherwise`: stands in where there are no files (null: there must be some).
+    """
 
     source: Literal["local"]
     limit: Count | None
@@ -513,7 +545,7 @@ class GrownBase(Section):
 
 
 class LocalBase(Section):
-    """The user's own model in local/base/; where there is none `otherwise` is grown."""
+    """The user's own model in local/base/. `otherwise` is grown where there is none."""
 
     source: Literal["local"]
     otherwise: GrownBase
@@ -528,9 +560,12 @@ def _check_commit(revision: str) -> str:
 
 
 class Repository(Section):
-    """A repository of the Hugging Face Hub at one commit. `revision` is the whole commit; where
-    only its first digits are known, `ref` names the branch whose tip it must be. `licence` as the
-    repository states it."""
+    """A repository of the Hugging Face Hub at one commit.
+
+    `revision`: the whole commit, or its first digits.
+    `ref`: the branch whose tip the commit must be. It is needed where `revision` is not whole.
+    `licence`: as the repository states it.
+    """
 
     repository: Annotated[str, Field(pattern=r"^[\w.-]+/[\w.-]+$")]
     kind: Literal["dataset", "model", "space"]
@@ -548,13 +583,13 @@ class Repository(Section):
 
 
 class Files(Repository):
-    """Some files of a repository, in this order; a name may be a pattern with `*`."""
+    """Some files of a repository, in this order. A name may be a pattern with `*`."""
 
     files: Annotated[list[str], Field(min_length=1)]
 
 
 class Hub(Reading):
-    """Rows from the Hugging Face Hub: at most `limit`, null for all."""
+    """Rows from the Hugging Face Hub, at most `limit` (null: all)."""
 
     source: Literal["hub"]
     parts: Annotated[list[Files], Field(min_length=1)]
@@ -571,9 +606,12 @@ class Mixtures(Section):
 
 
 class HubFlan(Repository):
-    """The FLAN collection from the Hub, streamed: `per_task` rows of each task, drawn evenly from
-    all that are read. `task_share` of the tasks; at most `shards` files of a pattern, null for
-    all."""
+    """The FLAN collection from the Hub, streamed.
+
+    `per_task`: rows of each task, drawn evenly from all that are read.
+    `task_share`: share of the tasks that are taken.
+    `shards`: files of a pattern at most (null: all).
+    """
 
     source: Literal["hub"]
     mixtures: Mixtures
@@ -583,9 +621,11 @@ class HubFlan(Repository):
 
 
 class Wikipedia(Section):
-    """Categories of Wikipedia out of its category table (a dump, `category.sql.gz`). `sha256` of
-    the file, null to take what the address holds now; words that make a category one of
-    housekeeping stand in `housekeeping`."""
+    """Categories of Wikipedia out of its category table (a dump, `category.sql.gz`).
+
+    `sha256`: of the file (null: take what the address holds now).
+    `housekeeping`: words that make a category one of Wikipedia's housekeeping.
+    """
 
     source: Literal["wikipedia"]
     url: Url
@@ -595,8 +635,8 @@ class Wikipedia(Section):
 
 
 class Harness(Section):
-    """No items of our own: `tasks`, the same as lm_eval.tasks, are brought by lm_eval from the Hub;
-    their texts are written down, for `filter` to look for them."""
+    """No items of our own: lm_eval brings `tasks`, the same as lm_eval.tasks, from the Hub. Their
+    texts are written down, for `filter` to look for them."""
 
     source: Literal["harness"]
     tasks: Names
@@ -609,9 +649,13 @@ class HubBase(Files):
 
 
 class FurtherHub(HubBase):
-    """A further model from the Hub. `chat_template`: how a conversation is put to it, as Jinja;
-    null: as its tokenizer has it, and as this recipe does where it has none. `stop`: what begins
-    the next turn where the model writes that too; an answer ends before it."""
+    """A further model from the Hub.
+
+    `chat_template`: the Jinja by which a conversation is put to it (null: its tokenizer's, and this
+        recipe's where that has none).
+    `stop`: texts that begin the next turn, for a model that writes that too. An answer ends before
+        them.
+    """
 
     chat_template: str | None
     stop: list[Annotated[str, Field(min_length=1)]] = []
@@ -751,13 +795,14 @@ class Schemes(Section):
 
     @property
     def by_name(self) -> dict[str, Any]:
-        """The schemes that params.yaml names, in the order of this class."""
+        """Return the schemes that params.yaml names, in the order of this class."""
         every = {name: getattr(self, name) for name in type(self).model_fields}
         return {name: scheme for name, scheme in every.items() if scheme is not None}
 
 
 class Judge(Section):
-    """`vote`: how a panel decides (bezoar/judging/panel.py); one judge decides alone."""
+    """Ratings from 1 to `scale`. `vote`: the way in which a panel decides
+    (bezoar/judging/panel.py)."""
 
     scale: Annotated[int, Field(ge=2)]
     vote: Literal["majority", "mean"]
@@ -778,14 +823,14 @@ Target = Annotated[
 
 
 class Balance(Section):
-    """How many of the kept rows stay, and toward which shares they are drawn."""
+    """A number of kept rows that stay, and the shares of kinds of task to which they are drawn."""
 
     rows: Count
     target: Target
 
 
 class Licences(Section):
-    """What a kept row may stand under (its seeds', the teacher's, the judge's); null: anything."""
+    """Licences that a kept row may be under: its seeds', the teacher's, the judge's (null: any)."""
 
     allow: list[str] | None
 
@@ -794,14 +839,14 @@ Action = Literal["drop", "report"]  # report: the row stays, and what was found 
 
 
 class RowAction(Section):
-    """What becomes of a row in which a check finds something."""
+    """The fate of a row in which a check finds something."""
 
     action: Action
 
 
 class NearDuplicates(Section):
-    """Rows that ask nearly the same: Jaccard index of word n-grams at or above `threshold`. Below
-    0.5 the search for candidates would miss some."""
+    """Rows that ask nearly the same: the Jaccard index of their word n-grams is at least
+    `threshold`. Below 0.5 the search for candidates would miss some."""
 
     ngram: Count
     threshold: Annotated[float, Field(ge=0.5, le=1)]
@@ -821,9 +866,14 @@ def _check_order(steps: list[Step]) -> list[Step]:
 
 
 class Decontamination(Section):
-    """`ngram`: that many words of a benchmark's item in a row. `whole`: a shorter question of that
-    many words or more, whole. `fuzzy`: from so many different words on (of the shorter text) so
-    high a cosine."""
+    """Limits from which a row and an item of a benchmark match (bezoar/filtering/contamination.py).
+
+    `ngram`: neighbouring words of an item that a row holds.
+    `whole`: words of a question shorter than `ngram`, from which it matches where a row holds all
+        of it. A shorter question needs more, such as one of its answers beside it.
+    `fuzzy`: [{words, cosine}]: if the shorter text has at least `words` distinct words, a match
+        needs this cosine.
+    """
 
     ngram: Annotated[int, Field(ge=5)]
     whole: Annotated[int, Field(ge=2)] = 5
@@ -845,8 +895,8 @@ def _languages(value: Any) -> str | list[str]:
 
 
 class Gates(Section):
-    """Thresholds of filtering/gates.py, where each is explained. `language`: what rows may be in:
-    `seeds` (what the seeds are in), `any`, or a list."""
+    """Thresholds of filtering/gates.py, which explains each. `language`: that rows may be in. It is
+    `seeds` (those that the seeds are in), `any`, or a list."""
 
     refusal_words: Count
     loop_words: Count
@@ -862,12 +912,15 @@ class Gates(Section):
 
 
 class Filter(Section):
-    """What `filter` looks for.
+    """The checks and thresholds of `filter`.
 
-    `copies`: the schemes whose rows are held against their seeds. `duplicates`: rows that are equal
-    but for white space. `markers`: rows that hold a mark of the chat template. `tasks`: pattern (of
-    a row's category, or of its FLAN sub-mixture/task) -> kind of task, the first that matches. What
-    none matches is `other`. `target`: the shares that a set is told beside."""
+    `copies`: the schemes whose rows are compared with their seeds.
+    `duplicates`: rows that are equal but for white space.
+    `markers`: rows that hold a mark of the chat template.
+    `tasks`: pattern (of a row's category, or of its FLAN sub-mixture/task) -> kind of task. The
+        first that matches counts, and a row that matches none is `other`.
+    `target`: the shares of kinds of task that a set is reported beside.
+    """
 
     min_rating: Count
     copy_ratio: Share
@@ -939,10 +992,15 @@ def _check_micro_batch(section: B) -> B:
 
 
 class Training(Section):
-    """How one link is trained: runs of so many epochs, examples an optimizer step, learning rate,
-    tokens a row. `runs`: at most; a further one where the losses of the last have not diverged.
-    `micro_batch_size` auto: as many examples at once as fit into the GPU's memory. `eval_limit`:
-    held-out rows evaluated, spread over all; null for all."""
+    """The amounts by which one link is trained.
+
+    `runs`: at most this many. A further run follows where the losses of the last have not diverged.
+    `epochs`: of a run.
+    `batch_size`: examples an optimizer step.
+    `micro_batch_size`: examples at once (auto: as many as fit into the GPU's memory).
+    `max_length`: tokens a row.
+    `eval_limit`: held-out rows evaluated, spread over all (null: all).
+    """
 
     runs: Count
     epochs: Count
@@ -974,8 +1032,12 @@ TargetModules = Annotated[str | list[str], BeforeValidator(_check_modules)]
 
 
 class Sft(Section):
-    """`lora_r`, `lora_alpha`, `lora_dropout` and `target_modules` are peft's. `evaluations`: how
-    often a run is evaluated at least, as far as its epochs' ends are not enough."""
+    """The settings that all links of the chain share.
+
+    `lora_r`, `lora_alpha`, `lora_dropout`, `target_modules`: peft's.
+    `evaluations`: a run is evaluated at least this often, as far as the ends of its epochs are not
+        enough.
+    """
 
     seed: Seed
     evaluations: Count = 1  # came later: older files stay valid
@@ -996,7 +1058,7 @@ class Sft(Section):
 
 
 class MergeStage(Section):
-    """`weights`: of the adapters that are merged, in their order."""
+    """The method by which adapters are merged. `weights`: of the adapters, in their order."""
 
     onto: Literal["dequantized", "reloaded"]
     method: Literal["linear", "ties", "dare_linear", "dare_ties", "slerp"]
@@ -1029,9 +1091,14 @@ SMOOTHED, NEVER_UNSMOOTHED = ("exo_pair", "robust", "aot", "aot_unpaired"), ("ex
 
 
 class Dpo(Section):
-    """`label_smoothing`: the share of preferences that are taken for wrong ones (robust, aot,
-    exo_pair). `weights`: all, or adapter, LoRA on the frozen start, for which `lora_r`,
-    `lora_alpha` and `target_modules` are there. `evaluations`: as of Sft."""
+    """The settings of preference training.
+
+    `weights`: all, or adapter. That is LoRA on the frozen start, by `lora_r`, `lora_alpha` and
+        `target_modules`.
+    `label_smoothing`: share of the preferences that are taken for wrong ones (robust, aot,
+        exo_pair).
+    `evaluations`: as of Sft.
+    """
 
     seed: Seed
     evaluations: Count = 1  # came later: older files stay valid
@@ -1068,8 +1135,12 @@ class Dpo(Section):
 
 
 class LmEval(Section):
-    """`tasks` null: every file of data/fetch/benchmarks; `limit`: items a task, null for all;
-    `chat_template`: put a question as an instruction, as in training, not as plain text."""
+    """The evaluation by the harness.
+
+    `chat_template`: put a question as an instruction, as in training, not as plain text.
+    `tasks`: null is every file of data/fetch/benchmarks.
+    `limit`: items a task (null: all).
+    """
 
     num_fewshot: Number
     chat_template: bool
@@ -1082,7 +1153,7 @@ Temperature = Annotated[float, Field(ge=0, le=2)]
 
 
 class Temperatures(Section):
-    """By MT-Bench's categories."""
+    """Temperatures by MT-Bench's categories."""
 
     writing: Temperature
     roleplay: Temperature
@@ -1095,7 +1166,11 @@ class Temperatures(Section):
 
 
 class MtAnswer(Section):
-    """`temperature`: of every answer, or by category; 0 is greedy. `loop_*`: as of Gates."""
+    """The answers to MT-Bench.
+
+    `temperature`: of every answer, or by category (0 is greedy).
+    `loop_words`, `loop_ngram`, `loop_share`: as of Gates.
+    """
 
     temperature: Annotated[
         Annotated[Temperature, Tag("number")] | Annotated[Temperatures, Tag("by_category")],
@@ -1118,17 +1193,21 @@ class MtGrade(Section):
 
 
 class MtCompare(Section):
-    """`limit`: questions compared, spread over all; null for all, 0 for no comparison."""
+    """The comparison of checkpoints. `limit`: questions, spread over all (null: all, 0: no
+    comparison)."""
 
     seed: Seed
     limit: Number | None
 
 
 class Agreement(Section):
-    """`verdicts`: our judge compares two answers, or grades each alone. `records`: those on which
-    every set of judgements has a verdict, or all. `limit`: pairs of answers that are put to it,
-    spread over all; null for all, 0 for none. `own`: which model's answers a judge of the given
-    votes may take for its own."""
+    """The study of judges beside people.
+
+    `verdicts`: our judge compares two answers, or grades each alone.
+    `records`: those on which every set of judgements has a verdict, or all.
+    `limit`: pairs of answers that are put to our judge, spread over all (null: all, 0: none).
+    `own`: judge of the given votes -> the model whose answers it may take for its own.
+    """
 
     own: dict[str, str]
     tie_margin: Annotated[float, Field(ge=0)]
@@ -1143,9 +1222,12 @@ FEWEST_KNOWN = 8  # ours: a coin reaches 0.7 on so few one time in ten, on twent
 
 
 class Known(Section):
-    """How a judge is held to rows whose answers are known (judging/known.py). `rows`: seeds that it
-    is asked about, each with its own answer and with another's. Where it tells them apart with an
-    AUC below `least_auc` a stage warns, or stops before it asks about anything else."""
+    """The check of a judge on rows whose answers are known (judging/known.py).
+
+    `rows`: seeds that it is asked about, each with its own answer and with another's.
+    `least_auc`, `below`: if the judge tells the two apart with a lower AUC, a stage warns, or stops
+        before it asks about anything else.
+    """
 
     rows: Annotated[int, Field(ge=FEWEST_KNOWN)]
     least_auc: Share
@@ -1158,11 +1240,15 @@ class Report(Section):
 
 
 class Params(Section):
-    """params.yaml as one profile sees it. `launch` names a file of launch/ by which training runs
-    on several processes; null: in one. `cpu` names the instructions that CPUs of several kinds have
-    in common, so that all compute the same bits; null: each computes as is fastest on it. `others`
-    names those of `models` that stand beside our checkpoints; `load` drops the rest of `models`,
-    and adds these to `checkpoints` and, but for those behind an endpoint, to `evaluated`."""
+    """params.yaml as one profile sees it.
+
+    `launch`: a file of launch/ by which training runs on several processes (null: in one).
+    `cpu`: the instructions that CPUs of several kinds have in common, so that all compute the same
+        bits (null: each computes in its fastest way).
+    `others`: those of `models` that stand beside our checkpoints. `load` drops the rest of
+        `models`. It adds `others` to `checkpoints` and, but for those behind an endpoint, to
+        `evaluated`.
+    """
 
     profile: str
     chain: dict[Name, Link]
@@ -1198,7 +1284,7 @@ class Params(Section):
 
     @property
     def sources(self) -> list[str]:
-        """The sources whose rows this recipe trains on, shows a teacher, or evaluates by."""
+        """Return the sources whose rows this recipe trains on, shows a teacher, or evaluates by."""
         sets = [path for link in self.chain.values() for path in link.sets]
         lamini = self.schemes.lamini
         used = {
@@ -1217,7 +1303,7 @@ class Params(Section):
 
     @property
     def unmeasured(self) -> dict[str, str]:
-        """Weights that are whole and that nothing asks or measures, by name, in their order."""
+        """Return the whole weights that nothing asks or measures: name -> path, in their order."""
         measured: dict[str, Checkpoint] = {**self.evaluated, **self.checkpoints}
         weights = {
             **{name: f"merge/{name}" for name in self.merges},
@@ -1233,7 +1319,8 @@ class Params(Section):
 
     @property
     def final(self) -> str:
-        """The checkpoint that the chain ends with: the last that is no further model."""
+        """Return the name of the checkpoint that the chain ends with: the last that is no further
+        model."""
         measured = {
             name: checkpoint for name, checkpoint in self.evaluated.items() if not checkpoint.link
         }
@@ -1246,20 +1333,20 @@ class Params(Section):
 
     @property
     def final_model(self) -> str:
-        """The path below models/ of the checkpoint that the chain ends with."""
+        """Return the path below models/ of the checkpoint that the chain ends with."""
         measured: dict[str, Checkpoint] = {**self.evaluated, **self.checkpoints}
         if self.final in measured:
             return measured[self.final].model
         return self.unmeasured.get(self.final, f"sft/{self.final}")
 
     def further(self, checkpoint: Checkpoint) -> Further | None:
-        """Which of `models` it is; None for what this recipe makes."""
+        """Return the one of `models` that a checkpoint is, None for one that this recipe makes."""
         return self.models[checkpoint.model.removeprefix(FURTHER)] if checkpoint.further else None
 
 
 def load(path: str | Path = "params.yaml", profile: str | None = None) -> Params:
-    """The parameters of the active profile, or of the one named; BadInput lists every fault of the
-    whole file."""
+    """Return the parameters of `profile`, or of the active profile. BadInput lists every fault of
+    the whole file."""
     return _load(Path(path).resolve(), Path(path).name, profile)
 
 
@@ -1285,8 +1372,11 @@ def _bytes(path: Path, name: str) -> bytes:
 def check(
     data: bytes, name: str, folder: Path, profile: str | None = None
 ) -> tuple[Params, dict[str, Params]]:
-    """The parameters of the active profile, or of `wanted`, out of a file's bytes, and those of all
-    its profiles; BadInput lists every fault. `name`: the file's; `folder`: where launch/ is."""
+    """Return the parameters of `profile` (None: the active one), and those of all profiles by name.
+
+    `data` is the file's content, `name` what messages call it, and `folder` holds launch/. BadInput
+    lists every fault.
+    """
     document = _read(data, name, profile)
     values = copy.deepcopy(document.values)
     faults: list[Fault] = []
@@ -1319,7 +1409,7 @@ def _move(values: Any, fault: Fault) -> None:
 def _under_every_profile(
     document: dict[str, Any], folder: Path, active: str | None
 ) -> tuple[list[Fault], dict[str, Params]]:
-    """The faults of the whole file, each once, and what passes, by profile."""
+    """Return the faults of the whole file, each once, and the parameters that pass, by profile."""
     recipe = {key: value for key, value in document.items() if key != "profiles"}
     profiles: dict[str, dict[str, Any]] = document["profiles"]
     recipe["profile"] = active or document["profile"]
@@ -1348,7 +1438,8 @@ def _under_every_profile(
 
 
 def _check_across(profile: str, params: Params, folder: Path) -> tuple[Params, list[str]]:
-    """What sections say of each other; the parameters with `others` among the checkpoints."""
+    """Check the sections against each other. Return the parameters, with `others` among the
+    checkpoints, and the faults as lines."""
     faults = _check_others(params)
     params = _with_others(params)
     faults += _check_references(params)
@@ -1361,7 +1452,8 @@ def _check_across(profile: str, params: Params, folder: Path) -> tuple[Params, l
 
 
 def _read(data: bytes, name: str, profile: str | None = None) -> Document:
-    """A file's values; BadInput where what holds all others is not there."""
+    """Return a file's values. BadInput: not YAML, or without `profile` and `profiles`, which hold
+    the rest."""
     try:
         document = lines.read(data)
     except NotYaml as error:
@@ -1418,7 +1510,7 @@ def _no_such(profile: object, profiles: dict[str, Any]) -> Fault:
 
 
 def _without_absent_schemes(recipe: dict[str, Any], scale: dict[str, Any]) -> dict[str, Any]:
-    """Leave out how much a profile asks of schemes that the recipe leaves out."""
+    """Leave out the amounts that a profile gives schemes which the recipe leaves out."""
     schemes, amounts = recipe.get("schemes"), scale.get("schemes")
     if not isinstance(schemes, dict) or not isinstance(amounts, dict):
         return scale
@@ -1430,7 +1522,8 @@ def _without_absent_schemes(recipe: dict[str, Any], scale: dict[str, Any]) -> di
 def _join(
     recipe: dict[str, Any], scale: dict[str, Any], profile: str, above: tuple[str, ...] = ()
 ) -> tuple[dict[str, Any], list[Fault]]:
-    """The recipe's keys and a profile's as one; the faults of those that stand in both."""
+    """Return the recipe's keys and a profile's as one, and a fault for each key that stands in
+    both."""
     joined, faults = dict(recipe), []
     for key, value in scale.items():
         path = (*above, key)
@@ -1452,7 +1545,8 @@ def _join(
 
 
 def _find_renamed(checked: dict[str, Params]) -> list[Fault]:
-    """Links of the chain to which no profile gives an amount, by the name that is likely meant."""
+    """Find links of the chain to which no profile gives an amount, and guess the name that was
+    meant."""
     chain = next(iter(checked.values())).chain
     amounts = {name for params in checked.values() for name in params.sft.links}
     spare = sorted(amounts - chain.keys())
@@ -1467,7 +1561,8 @@ def _find_renamed(checked: dict[str, Params]) -> list[Fault]:
 
 
 def _check_references(params: Params) -> list[str]:
-    """Links, merges and checkpoints must name weights that a stage makes, links sets of rows."""
+    """Check that links, merges and checkpoints name weights that a stage makes, and links sets of
+    rows."""
     weights = {
         "fetch/base",
         *(f"dpo/{name}" for name in params.aligned),
@@ -1507,7 +1602,7 @@ def _also_named(places: list[str]) -> str:
 
 
 def _way_to_put_back(path: str) -> str:
-    """What to do about a set that is known, and not made; "" where it is not known."""
+    """Return the way to a set that is known and not made, "" for one that is not known."""
     name = path.removeprefix("filter/")
     if path == f"filter/{OWN}":
         return f"your own rows are filtered where they are named: own: [{OWN}]"
@@ -1520,7 +1615,7 @@ def _way_to_put_back(path: str) -> str:
 
 
 def _check_others(params: Params) -> list[str]:
-    """What stands in `others` must be one of `models`, once, and no checkpoint of ours."""
+    """Check that each of `others` is one of `models`, named once, and no checkpoint of ours."""
     faults = []
     for name in dict.fromkeys(params.others):
         if name not in params.models:
@@ -1544,7 +1639,7 @@ def _check_others(params: Params) -> list[str]:
 
 
 def _with_others(params: Params) -> Params:
-    """`params` in which `others` stand beside our checkpoints, and no other model is left."""
+    """Return `params` with `others` beside our checkpoints, and with no other model left."""
     beside = {name: params.models[name] for name in params.others if name in params.models}
     places = {name: f"{FURTHER}{name}" for name in beside}
     answering = {name: Checkpoint(model=place) for name, place in places.items()}
@@ -1564,7 +1659,7 @@ def _with_others(params: Params) -> Params:
 
 
 def _check_compared(params: Params) -> list[str]:
-    """What is compared must be two checkpoints that answer MT-Bench."""
+    """Check that both sides of a comparison are checkpoints, which answer MT-Bench."""
     faults, absent = [], dict[str, list[str]]()
     for name, pair in params.compared.items():
         for key in ("model", "baseline"):
@@ -1582,7 +1677,7 @@ def _check_compared(params: Params) -> list[str]:
 
 
 def _check_merges(params: Params) -> list[str]:
-    """An arc has two ends."""
+    """Check that slerp merges two adapters: an arc has two ends."""
     return [
         f"merges.{name}: merge.method slerp goes between two adapters, here are three; "
         "let `third` name one of the others again"
@@ -1592,8 +1687,8 @@ def _check_merges(params: Params) -> list[str]:
 
 
 def _check_links(profile: str, params: Params) -> list[str]:
-    """Every link must have an amount and a beginning. Amounts may be left over: an experiment that
-    leaves out a link edits `chain` alone."""
+    """Check that every link has an amount and a beginning. Amounts may be left over: an experiment
+    that leaves out a link edits `chain` alone."""
     faults = []
     for name, link in params.chain.items():
         if link.start == f"sft/{name}":
@@ -1611,7 +1706,7 @@ def _check_links(profile: str, params: Params) -> list[str]:
 
 
 def _check_circle(params: Params) -> list[str]:
-    """Weights that would have to be there before they are made."""
+    """Find weights that would have to be there before they are made."""
     needs = {
         **{f"sft/{n}": [getattr(c, k) for k in _WEIGHTS] for n, c in params.chain.items()},
         **{f"merge/{n}": [getattr(m, k) for k in _MERGED] for n, m in params.merges.items()},
@@ -1628,7 +1723,7 @@ def _check_circle(params: Params) -> list[str]:
 
 
 def _check_benchmarks(profile: str, params: Params) -> list[str]:
-    """What is evaluated must be what `filter` looks for."""
+    """Check that the evaluated tasks are those that `filter` looks for."""
     fetched, evaluated = params.fetch.benchmarks, params.lm_eval.tasks
     if not isinstance(fetched, Harness) or fetched.tasks == evaluated:
         return []
@@ -1642,7 +1737,7 @@ def _check_benchmarks(profile: str, params: Params) -> list[str]:
 
 
 def _check_sizes(profile: str, params: Params) -> list[str]:
-    """Numbers that have a limit elsewhere in the file."""
+    """Check the numbers and names that have a limit elsewhere in the file."""
     faults = []
     if params.filter.min_rating > params.judge.scale:
         faults.append(
@@ -1675,7 +1770,7 @@ _SEEDS = {"lamini": ("dolly",), "evol_instruct": ("dolly",), "orca": ("flan",)}
 
 
 def _check_contexts(profile: str, params: Params) -> list[str]:
-    """Texts that would be longer than what reads or writes them can hold."""
+    """Find texts that would be longer than the models that read or write them can hold."""
     faults = []
     for role in type(params.llm).model_fields:
         for name, endpoint in params.llm.by_name(role).items():
@@ -1707,7 +1802,7 @@ REPLY_MAXIMA = ("max_tokens", "max_completion_tokens", "max_new_tokens")
 
 
 def _check_launch(profile: str, name: str | None, folder: Path) -> list[str]:
-    """What training is launched by must be a file of launch/."""
+    """Check that `launch` names a file of launch/."""
     have = sorted(file.stem for file in folder.glob("*.yaml"))
     if name is None or name in have:
         return []
@@ -1721,7 +1816,7 @@ _WEIGHTS, _MERGED = ("base", "start"), ("base", "adapter", "second", "third")
 
 
 def _raise_faults(name: str, document: Document, faults: list[Fault]) -> None:
-    """One fault is one line; before several stands how many there are."""
+    """Raise BadInput: one fault as one line, several below a line that counts them."""
     messages = [
         f"{name}:{document.line(fault.place)}: {fault.where}: {fault.message}" for fault in faults
     ]
@@ -1769,8 +1864,8 @@ _PROFILE = re.compile(
 
 
 def _check_file(data: bytes, path: Path) -> str:
-    """One line that says so; BadInput where a file is not valid. Only here and in preflight are the
-    tasks of lm_eval looked up, which takes a second."""
+    """Check a file's content and return a line that says so. BadInput lists the faults. Only here
+    and in preflight are the tasks of lm_eval looked up, which takes a second."""
     active, checked = check(data, path.name, path.parent)
     document = _read(data, path.name)
     scales = document.values["profiles"]
@@ -1786,7 +1881,7 @@ def _check_file(data: bytes, path: Path) -> str:
 
 
 def unknown_tasks(params: Params) -> list[Fault]:
-    """Tasks of the harness that the installed lm_eval does not know."""
+    """Return a fault for each task of the harness that the installed lm_eval does not know."""
     benchmarks = params.fetch.benchmarks
     if not isinstance(benchmarks, Harness):
         return []

@@ -1,7 +1,7 @@
-"""Which blanks each file of prompts/ must and may hold, and a look at all files before a run.
+"""The blanks that each file of prompts/ must and may hold, and a look at all files before a run.
 
 The code that fills a prompt checks it too, when it is sent. Files of schemes that are not listed
-here are looked at for text alone.
+here are only checked for being empty.
 """
 
 from collections.abc import Iterator
@@ -88,7 +88,7 @@ def _names() -> list[str]:
 
 
 def _look(prompt: Prompt, seen: Seen) -> None:
-    """Add what is wrong with one file. BadInput: it cannot be read."""
+    """Add to `seen` the faults and notes of one file. BadInput: it cannot be read."""
     blanks = listed(prompt.name)
     must, may = blanks or (set(), set())
     if not prompt.text.strip() and not must:
@@ -103,8 +103,8 @@ def _look(prompt: Prompt, seen: Seen) -> None:
 
 
 def _unknown(prompt: Prompt, blanks: set[str], seen: Seen) -> set[str]:
-    """Add the names of a file that are no blanks. Return the blanks that misspelt ones stand for,
-    so that one mistake is one line."""
+    """Add to `seen` the `$names` of a file that are no blanks. Return the blanks that misspelt ones
+    stand for, so that one mistake is one line."""
     places = prompt.places
     absent = sorted(blanks - places.keys())
     meant = {word: prompts.nearest(word, absent) for word in sorted(places.keys() - blanks)}
@@ -118,7 +118,7 @@ def _unknown(prompt: Prompt, blanks: set[str], seen: Seen) -> set[str]:
 
 
 def _operations_are_whole() -> bool:
-    """Return whether each operation has a prompt of its own, so that none is put into another."""
+    """Say whether each operation has a prompt of its own, so that none is put into another."""
     return all(Prompt(name).holds("prompt") for name in _operations())
 
 

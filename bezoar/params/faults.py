@@ -1,7 +1,7 @@
-"""What is wrong in a file of parameters, told once each: where, what is wrong, what would be right.
+"""Faults of a file of parameters, each reported once: where, what is wrong, what would be right.
 
-pydantic tells a fault under each profile, under each half of a union and, for a typo, once for the
-key that is there and once for the key that is not. One fault is one line here.
+pydantic reports a fault under each profile and under each half of a union. A typo it reports twice:
+the key that is there, and the key that is missing. One fault is one line here.
 """
 
 import difflib
@@ -19,9 +19,12 @@ LONGEST = 60  # characters of a value that are shown
 
 @dataclass(frozen=True)
 class Fault:
-    """A fault at `path`, which stands in the part of `profile` ("": in the recipe). `instead`:
-    where the key belongs by its likely meaning; the other faults are looked for as if it stood
-    there."""
+    """A fault at `path`, which stands in the part of `profile` ("": in the recipe).
+
+    `instead`: the path that was likely meant. The other faults are looked for as if the key stood
+        there.
+    `missing`: the key is not there.
+    """
 
     path: Path
     message: str
@@ -31,7 +34,7 @@ class Fault:
 
     @classmethod
     def read(cls, line: str) -> "Fault":
-        """Of a line "where: message"."""
+        """Return the fault that a line "where: message" reports."""
         dotted, _, message = line.partition(": ")
         parts = [int(part) if part.isdigit() else part for part in dotted.split(".")]
         if parts[0] == "profiles" and len(parts) > 2:
@@ -40,22 +43,23 @@ class Fault:
 
     @property
     def place(self) -> Path:
-        """Its path in the file."""
+        """Return its path in the file."""
         return ("profiles", self.profile, *self.path) if self.profile else self.path
 
     @property
     def where(self) -> str:
-        """The same with dots."""
+        """Return its path in the file, with dots."""
         return ".".join(map(str, self.place))
 
 
 def near(word: object, words: Iterable[str]) -> str:
-    """The one of `words` that may be meant; "" where none is like it."""
+    """Return the one of `words` that may be meant, "" where none is like it."""
     return next(iter(difflib.get_close_matches(str(word), list(words), 1)), "")
 
 
 def hint(word: object, words: Iterable[str]) -> str:
-    """What would be right instead of `word`, out of all `words`."""
+    """Return a hint at the word that is right in place of `word`: the closest of `words`, or
+    all."""
     have = list(words)
     close = near(word, have)
     return f"did you mean {close!r}?" if close else f"have {', '.join(have) or 'none'}"
@@ -65,7 +69,7 @@ def hint(word: object, words: Iterable[str]) -> str:
 
 
 def from_errors(errors: Iterable[Any], values: Any, model: type[BaseModel]) -> list[Fault]:
-    """The faults behind pydantic's errors of `values` under `model`."""
+    """Return the faults behind pydantic's errors of `values` under `model`."""
     by_path: dict[Path, list[Any]] = defaultdict(list)
     for error in errors:
         by_path[_path(error, values)].append(error)
@@ -74,7 +78,7 @@ def from_errors(errors: Iterable[Any], values: Any, model: type[BaseModel]) -> l
 
 
 def _tag(errors: Sequence[Any]) -> Path:
-    """The key by which pydantic could not tell the halves of a union apart."""
+    """Return the key by which pydantic could not tell the halves of a union apart."""
     return tuple(_discriminator(e) for e in errors[:1] if e["type"] == "union_tag_invalid")
 
 
@@ -83,7 +87,7 @@ def _discriminator(error: Any) -> str:
 
 
 def _path(error: Any, values: Any) -> Path:
-    """Where an error stands in `values`: its location without the names of unions' halves."""
+    """Return the path of an error in `values`: its location without the names of unions' halves."""
     path: list[str | int] = []
     inside = values
     for part in error["loc"]:
@@ -119,7 +123,7 @@ def _fault(
 
 
 def _unknown(path: Path, values: Any, model: type[BaseModel], missing: list[Path]) -> Fault:
-    """A key that no section has: a typo, or one that belongs elsewhere."""
+    """Return the fault of a key that no section has: a typo, or one that belongs elsewhere."""
     name, parent = str(path[-1]), path[:-1]
     moved = [place for place in missing if place[-1] == name]
     if len(moved) == 1:
@@ -133,7 +137,8 @@ def _unknown(path: Path, values: Any, model: type[BaseModel], missing: list[Path
 
 
 def _from_validator(path: Path, message: str, value: Any) -> Fault:
-    """A validator's words; those of a whole section begin with the key below it."""
+    """Return the fault that a validator of ours raised. A message about a whole section begins with
+    the key below it."""
     key, colon, rest = message.partition(": ")
     parts = tuple(key.split("."))
     if colon and isinstance(value, dict) and parts[0] in value:
@@ -142,7 +147,7 @@ def _from_validator(path: Path, message: str, value: Any) -> Fault:
 
 
 def value_at(values: Any, path: Path) -> Any:
-    """The value at a path; None where there is none."""
+    """Return the value at a path, None where there is none."""
     for part in path:
         try:
             values = values[part]
@@ -152,7 +157,7 @@ def value_at(values: Any, path: Path) -> Any:
 
 
 def format_value(value: Any) -> str:
-    """A value as a message has it."""
+    """Return a value as messages write it."""
     if isinstance(value, dict):
         return "a mapping of keys"
     if isinstance(value, list):
@@ -197,7 +202,7 @@ _LIMITS = {
 
 
 def _right(error: Any, value: Any) -> str:
-    """What would do, by one error of pydantic's."""
+    """Return in words a value that would do, by one error of pydantic's."""
     kind, limits = error["type"], error.get("ctx", {})
     if kind in _LIMITS:
         return _LIMITS[kind].format(**limits)
@@ -208,7 +213,7 @@ def _right(error: Any, value: Any) -> str:
 
 
 def _choices(errors: Iterable[Any]) -> list[str]:
-    """The words that would do."""
+    """Return the words that would do."""
     expectations = [
         str(error.get("ctx", {}).get(key, ""))
         for error in errors
@@ -225,7 +230,7 @@ def _choices(errors: Iterable[Any]) -> list[str]:
 
 
 def _fields(model: type[BaseModel], path: Path, values: Any) -> set[str]:
-    """The keys that the section at `path` may have."""
+    """Return the keys that the section at `path` may have."""
     kinds: list[Any] = [model]
     for part in path:
         kinds = _step(kinds, part)
@@ -250,7 +255,7 @@ def _has_tag(model: type[BaseModel], values: Any) -> bool:
 
 
 def _step(kinds: Iterable[Any], part: str | int) -> list[Any]:
-    """The types that a part of a value may have."""
+    """Return the types that a part of a value may have."""
     inner: list[Any] = []
     for kind in kinds:
         if _is_model(kind):
@@ -262,7 +267,7 @@ def _step(kinds: Iterable[Any], part: str | int) -> list[Any]:
 
 
 def _halves(annotation: Any) -> list[Any]:
-    """The halves of a union, without what is annotated."""
+    """Return the halves of a union, without their annotations."""
     if get_origin(annotation) is Annotated:
         return _halves(get_args(annotation)[0])
     if get_origin(annotation) in (Union, types.UnionType):
@@ -274,15 +279,15 @@ def _halves(annotation: Any) -> list[Any]:
 
 
 def place_in_file(fault: Fault, profile: str, scale: Mapping[str, Any]) -> Fault:
-    """A fault that was found under `profile`, where it stands: in that profile's part of the file,
-    or in the recipe."""
+    """Return a fault that appeared under `profile` with the part of the file that it stands in:
+    that profile's, or the recipe's."""
     if fault.profile or fault.missing or value_at(scale, fault.path) is None:
         return fault
     return Fault(fault.path, fault.message, profile, fault.instead)
 
 
 def fold(by_profile: Mapping[str, Sequence[Fault]]) -> list[Fault]:
-    """Each fault once, of those that were found under all profiles."""
+    """Return each fault once, of those that appeared under all profiles."""
     profiles_of: dict[Fault, list[str]] = defaultdict(list)
     for profile, faults in by_profile.items():
         for fault in dict.fromkeys(faults):
@@ -302,7 +307,7 @@ def fold(by_profile: Mapping[str, Sequence[Fault]]) -> list[Fault]:
 
 
 def _gather_missing(faults: Sequence[Fault]) -> list[Fault]:
-    """What is missing of a section, in one fault."""
+    """Join all keys that a section lacks in one fault."""
     absent: dict[tuple[str, Path], list[Fault]] = {}
     for fault in sorted((f for f in faults if f.missing), key=lambda f: len(f.path)):
         above = (fault.path[:end] for end in range(len(fault.path)))

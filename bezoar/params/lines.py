@@ -1,8 +1,8 @@
 """A YAML file as people write it, read closed: with the line of every key.
 
-What YAML takes in silence and nobody means is a fault here: a key that stands twice, a word, a date
-or an octal number that YAML 1.1 and YAML 1.2 read differently. DVC reads params.yaml by 1.2, PyYAML
-by 1.1.
+Some things YAML takes in silence though nobody means them. They are faults here: a key that stands
+twice, and words, dates or octal numbers that YAML 1.1 and YAML 1.2 read differently. DVC reads
+params.yaml by 1.2, PyYAML by 1.1.
 """
 
 import re
@@ -23,7 +23,7 @@ MOST = 100_000  # values that a file may come to where its anchors are repeated
 
 
 class NotYaml(Exception):
-    """Why a file cannot be read at all, and the line, 0 where none is known."""
+    """The reason why a file cannot be read at all, and the line, 0 where none is known."""
 
     def __init__(self, line: int, reason: str) -> None:
         super().__init__(reason)
@@ -32,14 +32,15 @@ class NotYaml(Exception):
 
 @dataclass
 class Document:
-    """The values of a file, its faults by path, and what the lines of its keys are found by."""
+    """The values of a file, its faults by path, and the tree of nodes that knows the lines of its
+    keys."""
 
     values: Any
     faults: list[tuple[Path, str]] = field(default_factory=list)
     root: Any = None
 
     def line(self, path: Path) -> int:
-        """The line of a key or a list's entry, or of the nearest that is there above it."""
+        """Return the line of a key or a list's entry, or of the nearest that is there above it."""
         node, line = self.root, 1
         for part in path:
             entry = _entry(node, part)
@@ -50,7 +51,7 @@ class Document:
         return int(line)
 
     def written(self, path: Path) -> str:
-        """A scalar as its file has it; "" where there is none."""
+        """Return a scalar as its file has it, "" where there is none."""
         node = self.root
         for part in path:
             entry = _entry(node, part)
@@ -70,7 +71,7 @@ def _entry(node: Any, part: str | int) -> tuple[Any, Any] | None:
 
 
 def read(data: bytes) -> Document:
-    """Read a file's bytes; NotYaml where nothing can be read."""
+    """Read a file's content. NotYaml: nothing in it can be read."""
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -106,7 +107,7 @@ def _unreadable(error: yaml.YAMLError, text: str) -> NotYaml:
 
 
 def _size(node: Any, sizes: dict[int, int]) -> int:
-    """How many values a node comes to, an anchor's as often as it is named."""
+    """Count the values that a node comes to, an anchor's as often as it is named."""
     if id(node) not in sizes:
         sizes[id(node)] = MOST + 1  # while it is counted: one that holds itself has no end
         sizes[id(node)] = 1 + sum(_size(child, sizes) for child in _inner(node))
@@ -120,7 +121,7 @@ def _inner(node: Any) -> list[Any]:
 
 
 def _faults(node: Any, path: Path, seen: set[int]) -> Iterator[tuple[Path, str]]:
-    """What nobody means below a node, each once."""
+    """Yield everything below a node that nobody means, each once, by path."""
     if id(node) in seen:
         return
     seen.add(id(node))
@@ -155,7 +156,8 @@ def _repeated(node: Any, path: Path) -> Iterator[tuple[Path, str]]:
 
 
 def _misread(node: Any) -> str:
-    """Why a scalar without quotes is read otherwise than it looks; "" where it is not."""
+    """Return the reason why a scalar without quotes is misleading, "" where it is not. Scalars that
+    DVC reads otherwise than PyYAML get the type that DVC gives them."""
     text, kind = node.value, node.tag.removeprefix(_TAG)
     if node.style not in (None, ""):
         return ""

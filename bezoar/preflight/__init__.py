@@ -1,4 +1,4 @@
-"""What would stop a run, found before it starts: nothing is run, nothing is bought.
+"""A look at everything that would stop a run, before it starts: nothing is run, nothing is bought.
 
 `python -m bezoar.preflight [PROFILE]` (`make preflight PROFILE=paper`) looks at everything a
 profile wants: keys, endpoints, the GPU, disks, the hub, the budget. It says what time and money to
@@ -28,9 +28,11 @@ ASKS = {
 
 
 def stage(stage: str, label: str = "") -> None:
-    """Look at what the stage `stage` (of the scheme, link or checkpoint `label`) wants and cannot
-    do without; BadInput says what is missing. What may be missing is said on standard error. Free
-    where models are embedded and the base is grown here: there is nothing to look for."""
+    """Look at everything that the stage `stage` (of the scheme, link or checkpoint `label`) cannot
+    do without. BadInput says what is missing, and warnings go to standard error.
+
+    It looks for nothing where models are embedded and the base is grown here.
+    """
     p = params.load()
     _check_stand_ins(p)
     # imported late: the embedded profile wants none of it
@@ -72,7 +74,8 @@ def free_checks(source: str) -> None:
 
 
 def stage_endpoint(key: str, endpoint: Endpoint, stage: str, label: str) -> None:
-    """As `stage`, of an endpoint that params.yaml has at `who`, elsewhere than below `llm`."""
+    """Look, as `stage` does, at an endpoint that params.yaml has at `key`, elsewhere than below
+    `llm`."""
     from bezoar.preflight import endpoints
 
     _report(endpoints.stage(key, endpoint, stage, label))

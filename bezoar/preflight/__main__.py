@@ -1,7 +1,6 @@
 """`python -m bezoar.preflight [PROFILE...]`: what would stop a run of that profile (none named: of
 the active one), and what it will take. Several are looked at one after the other. Exit 1 where
-something would stop one of them.
-"""
+something would stop one of them."""
 
 import sys
 from collections.abc import Iterable, Sequence
@@ -27,7 +26,7 @@ STYLES = {"ok": "green", "warning": "yellow", "stop": "bold red"}
 
 
 def main(profiles: Sequence[str]) -> None:
-    """Print the preflight of each profile; exit 1 where something would stop its run."""
+    """Print the preflight of each profile. Exit 1 where something would stop its run."""
     from rich.console import Console
 
     # names and paths may hold brackets: no markup
@@ -46,7 +45,8 @@ def main(profiles: Sequence[str]) -> None:
 
 
 def show(result: Preflight, console: "Console") -> None:
-    """Print what was found, then what a run will take, then whether it would get to its end."""
+    """Print the findings, then the memory, calls and time of a run, then whether it would get to
+    its end."""
     console.print(f"Preflight of profile {result.profile}: nothing is run, nothing is bought\n")
     for heading, findings in result.findings.items():
         if findings:
@@ -145,7 +145,7 @@ def _duration(seconds: float) -> str:
 
 
 def assumptions(result: Preflight) -> list[str]:
-    """What the numbers stand on, a line each."""
+    """Return the assumptions behind the numbers, a line each."""
     lines = []
     if result.forecast_rows:
         rows = (

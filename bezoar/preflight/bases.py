@@ -1,6 +1,8 @@
-"""The rehearsal of a base, from outside: a small copy of its kind goes through what all later
-stages do (preflight/trial.py), in a process of its own. What a kind of model breaks, breaks there.
-What the trial reads is no dependency of the stage that starts it, because it changes no result.
+"""The rehearsal of a base, from outside: a small copy of its kind goes through all later stages.
+
+preflight/trial.py does that in a process of its own, so that a kind of model which breaks something
+breaks it there. The files that the trial reads are no dependency of the stage that starts it,
+because it changes no result.
 """
 
 import os
@@ -25,9 +27,12 @@ ANOTHER = "choose another base (docs/base.md names kinds that pass)"
 
 
 def rehearse(folder: Path, subject: str, profile: str | None = None) -> list[str]:
-    """Rehearse the base at `folder`, of which config.json and a tokenizer are enough; where weights
-    lie there too, see that they fit the configuration. Returns what is good to know of it, a line
-    each. What passed once is not repeated. BadInput, on `where`: what stops it."""
+    """Rehearse the base at `folder`, and return notes on it, a line each.
+
+    config.json and a tokenizer are enough. Weights that lie there too must fit the configuration. A
+    rehearsal that passed once is not repeated. BadInput, on `subject`: the reason why the base
+    cannot be used.
+    """
     with tempfile.TemporaryDirectory(prefix="rehearsal-") as scratch:
         report = Path(scratch, "report.json")
         process = _run_trial(
@@ -45,8 +50,9 @@ def rehearse(folder: Path, subject: str, profile: str | None = None) -> list[str
 
 
 def findings(p: Params, looked: Looked | None) -> list[Finding]:
-    """What the rehearsal of a profile's base gives, where its configuration can be had: fetched, in
-    local/base, or on the hub, of which the tokenizer is fetched for it."""
+    """Return the findings of the rehearsal of a profile's base, [] where its configuration cannot
+    be had. It is read where it was fetched, in local/base, or on the hub, from where the tokenizer
+    is fetched."""
     if looked is None or looked.config is None or looked.finding.level == "stop":
         return []
     try:
@@ -60,7 +66,7 @@ def findings(p: Params, looked: Looked | None) -> list[Finding]:
 
 
 def _folder(p: Params, config: Path, scratch: Path) -> Path:
-    """Where the files of the base lie, held against what fetch asks of them."""
+    """Return the folder of the base's files, checked as fetch checks them."""
     base = p.fetch.base
     if config.parent == Path("models/fetch/base"):
         return config.parent

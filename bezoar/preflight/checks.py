@@ -36,9 +36,12 @@ FLOAT16 = 2  # bytes a weight of a base whose files' size is not known: how most
 
 @dataclass(frozen=True)
 class Preflight:
-    """What was found, by heading, and what it was found from. `asked` is [] where the calls could
-    not be planned, `estimated` before their seeds are fetched; `fits` and `training` are [] where
-    the base is small, or its shape is not known."""
+    """The findings of a profile, by heading, and the figures behind them.
+
+    `forecast_rows`: [] where the calls could not be planned.
+    `estimated`: the forecast is made before its seeds are fetched.
+    `fits`, `training`: [] where the base is small, or its shape is not known.
+    """
 
     profile: str
     findings: dict[str, list[Finding]]
@@ -51,13 +54,13 @@ class Preflight:
     answering: Sequence[Duration]
 
     def count(self, level: str) -> int:
-        """Findings of a level."""
+        """Count the findings of a level."""
         return sum(f.level == level for group in self.findings.values() for f in group)
 
 
 def preflight(p: Params, host: Machine | None = None) -> Preflight:
-    """Look at all that the profile of `p` wants, on this machine or on `here`. It takes seconds;
-    nothing is run, nothing is bought."""
+    """Look at everything that the profile of `p` wants, on `host` (None: this machine). It takes
+    seconds. Nothing is run, nothing is bought."""
     first = [Finding("ok", "params.yaml", "valid, under every profile")]
     first += [Finding("stop", f.where, *f.message.split("; ", 1)) for f in unknown_tasks(p)]
     if p.launch and not (launch := Path("launch", f"{p.launch}.yaml")).exists():
@@ -128,7 +131,8 @@ def preflight(p: Params, host: Machine | None = None) -> Preflight:
 
 
 def _other_bytes(sources: Mapping[str, Looked]) -> int:
-    """Bytes of the models that stand beside ours: of those that lie there already as they are."""
+    """Return the bytes of the models that stand beside ours. A model that lies there already counts
+    with its size on the disk."""
     further = {name: looked for name, looked in sources.items() if name.startswith(FURTHER)}
     return sum(
         looked.size or machine.size(Path("models", name)) for name, looked in further.items()
@@ -136,20 +140,20 @@ def _other_bytes(sources: Mapping[str, Looked]) -> int:
 
 
 def _any_auto(p: Params) -> bool:
-    """Whether some training is to find out by itself how many rows fit."""
+    """Say whether some training is to find out by itself how many rows fit."""
     links = [link.micro_batch_size for link in p.sft.links.values()]
     return "auto" in (*links, p.dpo.micro_batch_size)
 
 
 def _uncounted_finding(p: Params, host: machine.Machine, error: BadInput) -> Finding:
-    """What a base whose memory cannot be counted means: training on a GPU would ask the same where
-    it is to find its rows out by itself."""
+    """Return the finding of a base whose memory cannot be counted. It is a stop where training on a
+    GPU is to find out how many rows fit, since it would count in the same way."""
     finding = Finding.from_error("base", error)
     return finding if host.gpu and _any_auto(p) else replace(finding, level="warning")
 
 
 def _base_shape(p: Params, base: Looked | None) -> Shape:
-    """The base's, as far as it can be had; BadInput says why it cannot."""
+    """Return the base's shape, as far as it can be had. BadInput says why it cannot."""
     if base and base.config:
         return counting.shape(base.config)
     settings = p.fetch.base

@@ -1,5 +1,5 @@
-"""What a run starts from: is each source fetched, cached, or where it can be reached; and how large
-it is. Of the hub only a repository's card and the base's config.json are asked for."""
+"""The sources that a run starts from: fetched, cached or within reach, and their size. The hub is
+asked for a repository's card and the base's config.json alone."""
 
 import urllib.request
 from collections.abc import Sequence
@@ -35,8 +35,8 @@ CONFIG = "config.json"
 
 @dataclass(frozen=True)
 class Part:
-    """One repository as a fetch wants it: its files, as patterns; `kept`: they are downloaded
-    whole, not streamed."""
+    """One repository as a fetch wants it. `files` are patterns. `downloaded`: whole, not
+    streamed."""
 
     repository: Repository
     files: Sequence[str]
@@ -45,8 +45,12 @@ class Part:
 
 @dataclass(frozen=True)
 class Looked:
-    """What became of looking for one source: `size` in bytes, `fetch` of them still to come;
-    `config`: the base's config.json, where it could be had."""
+    """The outcome of a look at one source.
+
+    `size`: bytes.
+    `fetch`: those of them that are still to come.
+    `config`: the base's config.json, where it could be had.
+    """
 
     finding: Finding
     size: int = 0
@@ -55,7 +59,8 @@ class Looked:
 
 
 def look(p: Params) -> dict[str, Looked]:
-    """By source, as "dolly", "mt_bench 2" or "models/NAME": every one that comes from elsewhere."""
+    """Look at every source that comes from elsewhere. Return the outcomes by source, as "dolly",
+    "mt_bench 2" or "models/NAME"."""
     checks = {}
     for name in type(p.fetch).model_fields:
         source = getattr(p.fetch, name)
@@ -89,14 +94,14 @@ def look(p: Params) -> dict[str, Looked]:
 
 
 def fetched(p: Params, name: str) -> bool:
-    """Whether a source lies there as this profile wants it."""
+    """Say whether a source lies there as this profile wants it."""
     folder = Path("models/fetch") if name == "base" else FETCHED
     return is_current(p, f"fetch@{name}", f"fetch.{name}", folder / name / "source.json")
 
 
 def is_current(p: Params, stage: str, section: str, out: Path) -> bool:
-    """Whether `out` is there and dvc.lock records that `stage` last ran with this profile's very
-    `section` ("fetch.dolly")."""
+    """Say whether `out` is there, and whether dvc.lock records that `stage` last ran with exactly
+    this profile's `section` (as "fetch.dolly")."""
     value: Any = p
     for key in section.split("."):
         value = value[key] if isinstance(value, dict) else getattr(value, key)
@@ -112,7 +117,8 @@ def is_current(p: Params, stage: str, section: str, out: Path) -> bool:
 
 
 def _same(recorded: Any, section: BaseModel) -> bool:
-    """Return whether a section of dvc.lock says what is wanted, its defaults left out or not."""
+    """Say whether a section of dvc.lock is equal to one of params.yaml, defaults left out or
+    not."""
     try:
         return type(section).model_validate(recorded) == section
     except ValidationError:
@@ -225,8 +231,8 @@ def _hub(name: str, part: Part) -> Looked:
 
 
 def cached(part: Part) -> list[Path]:
-    """The files of a repository that lie in the hub's cache; [] where some are missing: of a base
-    the weights, of rows any."""
+    """Return the files of a repository that lie in the hub's cache, [] where some are missing. A
+    base must have its weights there, and rows every file."""
     from huggingface_hub import constants
     from huggingface_hub.file_download import repo_folder_name
 

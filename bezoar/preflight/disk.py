@@ -1,4 +1,4 @@
-"""The room that a run takes on disks, beside what is free on them."""
+"""The bytes that a run takes on disks, beside the bytes that are free on them."""
 
 from collections import defaultdict
 from collections.abc import Sequence
@@ -22,7 +22,7 @@ CHECKPOINTS = 3
 
 @dataclass(frozen=True)
 class Room:
-    """A folder, bytes that will be wanted in it at most and bytes that lie there already."""
+    """A folder, the bytes that it will need at most, and the bytes that lie in it already."""
 
     folder: Path
     needed: int
@@ -30,13 +30,17 @@ class Room:
 
     @property
     def more(self) -> int:
-        """Bytes that must be free."""
+        """Return the bytes that must be free."""
         return max(0, self.needed - self.present)
 
 
 def rooms(p: Params, shape: Shape, base: int, downloads: int, cache: Cache) -> list[Room]:
-    """Of a whole run: the models (`base` bytes for the first and for those of `others`), DVC's
-    copies of them, the scratch folder at its fullest, and what the hub's cache must still take."""
+    """Return the rooms of a whole run: the models, DVC's copies of them, the scratch folder at its
+    fullest, and the hub's cache.
+
+    `base`: bytes of the first model and of those of `others`.
+    `downloads`: bytes that the hub's cache must still take.
+    """
     from huggingface_hub import constants
 
     models = Path("models")
@@ -62,7 +66,8 @@ def rooms(p: Params, shape: Shape, base: int, downloads: int, cache: Cache) -> l
 
 
 def scratch(p: Params, stage: str, shape: Shape) -> int:
-    """Bytes in the scratch folder at the fullest moment of a stage that makes a whole model."""
+    """Return the bytes in the scratch folder at the fullest moment of a stage that makes a whole
+    model."""
     kind = stage.partition(" ")[0]
     if kind == "merge":
         return FLOAT32 * shape.parameters
@@ -71,8 +76,8 @@ def scratch(p: Params, stage: str, shape: Shape) -> int:
 
 
 def stage(p: Params, stage: str, out: Path, shape: Shape, cache: Cache) -> list[Finding]:
-    """The findings of one stage that makes a whole model at `out`; the checkpoints of a run that
-    was killed count as room that is there."""
+    """Return the findings, but for the ok ones, of one stage that makes a whole model at `out`. The
+    checkpoints of a run that was killed count as bytes that are there."""
     model = FLOAT32 * shape.parameters
     present = machine.size(work.home() / stage.partition(" ")[0])
     stage_rooms = [
@@ -85,7 +90,7 @@ def stage(p: Params, stage: str, out: Path, shape: Shape, cache: Cache) -> list[
 
 
 def check(rooms: Sequence[Room], cache: Cache) -> list[Finding]:
-    """A finding for each file system that the folders lie on."""
+    """Return a finding for each file system that the folders lie on."""
     disks: dict[int, list[Room]] = defaultdict(list)
     for room in rooms:
         disks[machine.volume(room.folder).device].append(room)

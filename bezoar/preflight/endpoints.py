@@ -1,6 +1,8 @@
-"""Models behind HTTP: is the key there, does each address answer, does it serve the model. Only the
-list of models is asked for, which costs nothing. A server that is free is also put one short
-question, in the form that the stages will use, so that what it does not know is found here."""
+"""Models behind HTTP: is the key there, does each address answer, does it serve the model.
+
+Only the list of models is asked for, which costs nothing. A server that is free is also put one
+short question in the form that the stages will use. A feature that it lacks is found here.
+"""
 
 import http.client
 import urllib.error
@@ -33,8 +35,8 @@ LISTED = 1000  # models that Anthropic lists at once: its most
 
 
 def check(llm: Endpoints, models: Mapping[str, Further]) -> list[Finding]:
-    """A finding for each key, each address and each model folder that the endpoints name, those of
-    the further `models` among them."""
+    """Return a finding for each key, each address and each model folder that the endpoints name,
+    those of the further `models` among them."""
     by_key: dict[str, Endpoint] = {
         f"llm.{name}": endpoint
         for role in Endpoints.model_fields
@@ -61,8 +63,8 @@ def check(llm: Endpoints, models: Mapping[str, Further]) -> list[Finding]:
 
 
 def stage(key: str, endpoint: Endpoint, stage: str, label: str) -> list[Finding]:
-    """The findings of one endpoint, for a stage that is about to ask it. Where the ledger holds
-    answers to this stage, nothing stops: it may want no more than those, or resume."""
+    """Return the findings of one endpoint, for a stage that is about to ask it. Nothing stops if
+    the ledger holds answers to this stage: it may want no more than those, or resume."""
     findings = _look(key, endpoint)
     if any(f.level == "stop" for f in findings):
         bill = (stage, label, endpoint.model.replace("/", "_"))  # as a bill is written
@@ -75,7 +77,8 @@ def stage(key: str, endpoint: Endpoint, stage: str, label: str) -> list[Finding]
 
 
 def _rehearse(key: str, endpoint: Endpoint, as_used: Sequence[Endpoint]) -> list[Finding]:
-    """The findings of one endpoint, and of a short question put as each of its users will."""
+    """Return the findings of one endpoint, and of a short question put as each of its users
+    will."""
     findings = _look(key, endpoint)
     if all(finding.level == "ok" for finding in findings):
         forms = {form.structured: form for form in as_used if isinstance(form, OpenAI)}
@@ -85,7 +88,7 @@ def _rehearse(key: str, endpoint: Endpoint, as_used: Sequence[Endpoint]) -> list
 
 
 def _join_keys(keys: Sequence[str]) -> str:
-    """Keys of params.yaml, what they begin with told once: llm.teacher, judge."""
+    """Return keys of params.yaml with their first part written once: llm.teacher, judge."""
     start = keys[0].partition(".")[0] + "."
     return ", ".join([keys[0], *(name.removeprefix(start) for name in keys[1:])])
 
@@ -125,13 +128,13 @@ def _look(key: str, endpoint: Endpoint) -> list[Finding]:
 
 
 def _without(secret: str, findings: Iterable[Finding]) -> list[Finding]:
-    """The findings without the key, which a server may have repeated."""
+    """Return the findings without the key, which a server may have repeated."""
     mask = Mask(secret)
     return [replace(finding, message=mask.text(finding.message)) for finding in findings]
 
 
 def _ask_for_models(key: str, endpoint: OpenAI | Anthropic, url: str, secret: str) -> Finding:
-    """Whether the server at `url` has the model."""
+    """Return the finding on whether the server at `url` has the model."""
     if isinstance(endpoint, Anthropic):
         models = f"{url}/v1/models"
         headers = {"anthropic-version": endpoint.api_version}
@@ -159,13 +162,14 @@ def _ask_for_models(key: str, endpoint: OpenAI | Anthropic, url: str, secret: st
 
 
 def _is_local(url: str) -> bool:
-    """Whether an address is this machine's own."""
+    """Say whether an address is this machine's own."""
     host = urllib.parse.urlsplit(url).hostname or ""
     return host in ("localhost", "::1") or host.startswith("127.")
 
 
 def _is_served(url: str, headers: dict[str, str]) -> bool:
-    """Whether a model that is not listed is there: an alias is known by its name alone."""
+    """Say whether a model that is not listed is there: a server knows an alias by its name
+    alone."""
     try:
         web.get(url, headers)
     except urllib.error.HTTPError as error:

@@ -50,7 +50,8 @@ TRAIN = 5 / 9  # OpenBezoar 3.4: the share of pairs that is trained on
 
 @dataclass(frozen=True)
 class Duration:
-    """A stage: what it goes through, and seconds; or what is to be said `instead`."""
+    """The time that a stage takes: its work in words, and seconds, or the words to show
+    `instead`."""
 
     stage: str
     work: str
@@ -59,8 +60,9 @@ class Duration:
 
 
 def money(p: Params, forecast_rows: Sequence[Row]) -> list[Finding]:
-    """What the forecast comes to beside budget_usd, with what was spent under its name before: a
-    finding for each cap that it passes."""
+    """Return a finding for each cap of budget_usd. The cap of a stage is compared with the dearest
+    stage. The cap of the run is compared with the sum, and with what was spent before under the
+    budget's name."""
     by_stage: dict[str, list[Row]] = {}
     for row in forecast_rows:
         by_stage.setdefault(row.stage, []).append(row)
@@ -76,7 +78,7 @@ def money(p: Params, forecast_rows: Sequence[Row]) -> list[Finding]:
 
 
 def _compare_with_cap(p: Params, name: str, cap: float | None, row: Row, spent: float) -> Finding:
-    """Set what `row` will cost beside one cap, of which `spent` is gone."""
+    """Compare the cost of `row` with one cap in US dollars, of which `spent` is gone."""
     key = f"budget_usd.{name}"
     message = "nothing is paid for"
     if row.usd or row.most:
@@ -98,7 +100,8 @@ def _compare_with_cap(p: Params, name: str, cap: float | None, row: Row, spent: 
 
 
 def too_long(p: Params, forecast_rows: Sequence[Row]) -> list[Finding]:
-    """A finding for each stage and model with requests that do not fit and will not be sent."""
+    """Return a finding for each stage and model with requests that do not fit and will not be
+    sent."""
     findings = []
     for row in forecast_rows:
         if row.too_long:
@@ -112,8 +115,8 @@ def too_long(p: Params, forecast_rows: Sequence[Row]) -> list[Finding]:
 
 
 def asking(p: Params, forecast_rows: Sequence[Row]) -> list[Duration]:
-    """How long the stages that ask models take, by endpoint (a panel's judges one after the other);
-    none for embedded ones, which take seconds."""
+    """Return the time of the stages that ask models, by endpoint: a panel's judges ask one after
+    the other. Embedded models have no entry, since they take seconds."""
     stages_of: dict[str, tuple[str, ...]] = {
         "teacher": ("generate",),
         "judge": ("judge",),
@@ -156,8 +159,8 @@ def asking(p: Params, forecast_rows: Sequence[Row]) -> list[Duration]:
 def training(
     p: Params, shape: Shape, machine: Machine, fits: Sequence[Fit], forecast_rows: Sequence[Row]
 ) -> list[Duration]:
-    """How long each link, with all the runs that it may have, and dpo take on this machine's GPUs;
-    on an EXAMPLE where it has none."""
+    """Return the time of each link, with all the runs that it may have, and of dpo. They run on
+    this machine's GPUs, or on one EXAMPLE where it has none."""
     speed = peak(machine.gpu.name if machine.gpu else EXAMPLE)
     processes, _ = gpu.spread(p, machine)
     durations = []
@@ -188,8 +191,8 @@ def training(
 
 
 def answering(p: Params) -> list[Duration]:
-    """How long the checkpoints and other models that run in this process take to answer MT-Bench,
-    where every answer is as long as it may be."""
+    """Return the time in which the checkpoints and other models in this process answer MT-Bench, if
+    every answer is as long as it may be."""
     questions = QUESTIONS if p.mt_answer.limit is None else min(QUESTIONS, p.mt_answer.limit)
     rounds = ceil(questions / p.mt_answer.batch_size)
     steps = 2 * rounds * p.mt_answer.max_new_tokens
@@ -202,16 +205,16 @@ def answering(p: Params) -> list[Duration]:
 
 
 def peak(kind: str) -> int | None:
-    """TFLOP/s of a GPU by the name that its driver gives it: the longest in PEAKS whose words are
-    all in it; None where there is none."""
+    """Return the TFLOP/s of a GPU by the name that its driver gives it, None for one that is not
+    known. Of the names in PEAKS whose words are all in it the longest counts."""
     words = set(kind.replace("-", " ").split())
     fitting = [name for name in PEAKS if set(name.split()) <= words]
     return PEAKS[max(fitting, key=len)] if fitting else None
 
 
 def _training_rows(p: Params, weights: str, forecast_rows: Sequence[Row]) -> tuple[int, float]:
-    """(rows to train on, mean tokens of each) of the last step to `weights`: those of its sets, and
-    what it replays."""
+    """Return (rows to train on, mean tokens of each) of the last step to `weights`: the rows of its
+    sets, and those that it replays."""
     step = lineage.steps(p, weights)[-1]
     link_rows = [_source_rows(p, source, forecast_rows) for source in step.data]
     rows = sum(number for number, _ in link_rows)
@@ -224,8 +227,8 @@ def _training_rows(p: Params, weights: str, forecast_rows: Sequence[Row]) -> tup
 
 
 def _source_rows(p: Params, source: str, forecast_rows: Sequence[Row]) -> tuple[int, float]:
-    """(rows to train on, mean tokens of each) of data/`source`: as it is, where this profile made
-    it; else as it may be expected to be."""
+    """Return (rows to train on, mean tokens of each) of data/`source`. They are counted where this
+    profile made it, and else estimated."""
     stage, _, name = source.partition("/")
     file = Path("data", source, "train.jsonl")
     if stage == "filter" and name in p.own:
@@ -248,7 +251,8 @@ def _source_rows(p: Params, source: str, forecast_rows: Sequence[Row]) -> tuple[
 
 
 def _own_rows(p: Params, name: str) -> tuple[int, float]:
-    """The user's own rows: those that were filtered, else all seeds that were fetched."""
+    """Return (rows, mean tokens of each) of the user's own rows: those that were filtered, else all
+    seeds that were fetched."""
     for file in (Path("data/filter", name, "train.jsonl"), Path("data/fetch", name, "seeds.jsonl")):
         if data.fetched(p, name) and file.exists():
             return _measure(file)

@@ -1,13 +1,15 @@
-"""What the active profile will ask for and what that will cost, before anything is sent.
+"""The calls that the active profile will make and their price, before anything is sent.
 
-`make forecast`, or `python -m bezoar.forecast` where data/fetch/ is there: no key, no network. Each
-scheme is planned as `generate` plans it and, for up to SAMPLED of its jobs, played against the
+`make forecast`, or `python -m bezoar.forecast` where data/fetch/ is there: no key, no network.
+
+Each scheme is planned as `generate` plans it. Up to SAMPLED of its jobs are played against the
 embedded teacher, which gives the number of calls a job and the length of prompts. The estimates,
-stated: a token is four bytes of a prompt; a reply has the endpoint's `reply_tokens` (the embedded
-models': what they say), at most the `max_tokens` of its params. Answers that the ledger holds cost
-nothing again; what it holds is not subtracted here, but that reference answers are bought once for
-all stages is. Requests that do not fit the model with their
-reply (bezoar/llm/room.py) are never sent: they are no calls, and counted apart.
+stated: a token is four bytes of a prompt. A reply has the endpoint's `reply_tokens` (the embedded
+models': the tokens of their text), and for the price at most the `max_tokens` of its params.
+
+Answers that the ledger holds cost nothing again, and are not subtracted here. Reference answers are
+bought once for all stages, and are counted so. Requests that do not fit the model with their reply
+(bezoar/llm/room.py) are never sent: they are no calls, and are counted apart.
 
 `estimate` does the same before anything is fetched, on rows as many and as long as the sources'.
 """
@@ -107,9 +109,12 @@ VOTED_ON, GRADED = 910 / 1200, 5
 
 
 class Row(NamedTuple):
-    """One stage instance and one model that it asks (a panel's judges have a row each): calls,
-    tokens in and out, dollars as estimated and at most (None where the endpoint's params set no
-    maximum), and requests that are not sent, because they do not fit the model."""
+    """One stage instance and one model that it asks (a panel's judges have a row each).
+
+    `usd`: US dollars as estimated.
+    `most`: US dollars at most, None where the endpoint's params set no maximum.
+    `too_long`: requests that are not sent, because they do not fit the model.
+    """
 
     stage: str
     model: str
@@ -125,8 +130,9 @@ Bought = set[tuple[str, ...]]  # requests for reference answers: sample index an
 
 
 class Counter:
-    """Counts what goes through an `Ask` that stands in for the model of `endpoint`, and what that
-    model has no room for. Reference answers that are `bought` already cost nothing again."""
+    """Counts the calls of an `Ask` that stands in for the model of `endpoint`, and the requests
+    that the model has no room for. Reference answers that are `bought` already cost nothing again.
+    """
 
     def __init__(self, ask: Ask, endpoint: Endpoint, bought: Bought | None = None) -> None:
         self.ask, self.endpoint, self.room = ask, endpoint, Room(endpoint)
@@ -150,7 +156,7 @@ class Counter:
         return reply
 
     def row(self, stage: str, scale: float) -> Row:
-        """What was counted, times `scale`, at the prices of the endpoint."""
+        """Return the counts, times `scale`, at the prices of the endpoint."""
         endpoint = self.endpoint
         calls, too_long = round(self.calls * scale), round(self.too_long * scale)
         tokens_in = round(self.bytes_in * scale / budget.BYTES_PER_TOKEN)
@@ -166,7 +172,7 @@ class Counter:
 
 @dataclass(frozen=True)
 class Given:
-    """What the stages that ask models start from."""
+    """The rows that the stages which ask models start from."""
 
     dolly: list[Seed]
     flan: list[Query]
@@ -177,15 +183,15 @@ class Given:
     grades: list[Grade]
 
     def seeds(self, source: str) -> Seeds:
-        """What a scheme plans from."""
+        """Return the seeds that a scheme plans from."""
         if source == "dolly":
             return Seeds(dolly=self.dolly, topics=self.topics)
         return Seeds(flan=self.flan, topics=self.topics)
 
 
 def forecast(p: Params, fetched: Path) -> list[Row]:
-    """A row for each model that a stage's instance asks; `fetched` is data/fetch. BadInput where
-    that is not there yet."""
+    """Return a row for each model that a stage's instance asks. `fetched` is data/fetch. BadInput:
+    it is not there yet."""
 
     def read(name: str, record: type[R]) -> list[R]:
         return list(read_jsonl(fetched / name, record))
@@ -194,9 +200,9 @@ def forecast(p: Params, fetched: Path) -> list[Row]:
 
 
 def estimate(p: Params) -> list[Row]:
-    """As `forecast`, where nothing was fetched: the world's rows and the user's own are what the
-    fetch would make of them, the hub's are assumed. BadInput: files of the user's that are no
-    good."""
+    """Return the rows of `forecast` where nothing was fetched. The world's rows and the user's own
+    are those that fetch would make, the hub's are assumed. BadInput: files of the user's that are
+    no good."""
     tables = {name: _tables(p, name) for name in ("dolly", "flan", "topics", "mt_bench")}
 
     def read(name: str, record: type[R]) -> list[R]:
@@ -223,8 +229,8 @@ def _read_inputs(read: _Read) -> Given:
 
 
 def _tables(p: Params, name: str) -> Tables:
-    """The files of a fetch: in truth where that takes no network, else with rows that are as long
-    as the source's and say nothing."""
+    """Return the files of a fetch. A source that takes no network is really read. The rows of
+    another are as long as its own, and say nothing."""
     source = getattr(p.fetch, name)
     if isinstance(source, World | Local):
         return sources.collect(name, source, p.fetch.seed).tables
@@ -301,7 +307,8 @@ def _tables(p: Params, name: str) -> Tables:
 
 
 def _make_votes(answers: Sequence[Answers], rng: Random) -> list[Vote]:
-    """A machine's verdicts on every two answers to a question, and people's on some of them."""
+    """Return a machine's verdicts on every two answers to a question, and people's on some of
+    them."""
     pairs = [(a, b) for a, b in combinations(answers, 2) if a.question_id == b.question_id]
     some = rng.sample(pairs, round(VOTED_ON * len(pairs)))
     return [
@@ -322,7 +329,7 @@ def _make_votes(answers: Sequence[Answers], rng: Random) -> list[Vote]:
 
 
 def _make_grades(answers: Sequence[Answers]) -> list[Grade]:
-    """A machine's single grades of the answers of some models."""
+    """Return a machine's single grades of the answers of some models."""
     models = sorted({answer.model for answer in answers})[:GRADED]
     return [
         Grade.model_validate(
@@ -348,13 +355,13 @@ _WORDS = " ".join("".join(_LETTERS[start : start + 6]) for start in range(0, len
 
 
 def _filler(size: int, rng: Random) -> str:
-    """`size` bytes of words that say nothing, another text each time."""
+    """Return `size` bytes of words that say nothing, another text each time."""
     start = 7 * rng.randrange((len(_WORDS) - size) // 7)
     return _WORDS[start : start + size]
 
 
 def _length(lengths: Sequence[int], rng: Random) -> int:
-    """Bytes of one text, drawn from how long those of its kind are."""
+    """Draw the bytes of one text, from the lengths of its kind at SHARES."""
     point = SHARES[-1] * rng.random()
     above = bisect(SHARES, point)
     low, high = lengths[above - 1], lengths[above]
@@ -405,7 +412,8 @@ def _agreement_row(
     with_reference: frozenset[int],
     bought: Bought,
 ) -> Row:
-    """Of the agreement study: of the pairs, or the answers, that the stage puts to our judge."""
+    """Return the row of the agreement study: the pairs, or answers, that the stage puts to our
+    judge."""
     others = agreement.given(inputs.votes, inputs.grades, p.agreement.tie_margin)
     among = agreement.records(others, p.agreement.records)
     puts, _ = agreement.puts(among, inputs.answers, p.agreement.limit)
@@ -424,7 +432,8 @@ def _agreement_row(
 
 
 def _grader(p: Params, bought: Bought) -> Counter:
-    """What stands in for the grader; a reference answer of a real one is as long as its replies."""
+    """Return a counter in place of the grader. A reference answer of a real one is as long as its
+    replies."""
     simulated, grader = embedded.connect("world-judge"), p.llm.grader
     if not isinstance(grader, OpenAI | Anthropic):
         return Counter(simulated, grader, bought)
@@ -438,7 +447,7 @@ def _grader(p: Params, bought: Bought) -> Counter:
 
 
 def _is_reference(messages: Sequence[Message]) -> bool:
-    """Whether a grader is asked for a reference answer: it has no instruction to judge then."""
+    """Say whether a grader is asked for a reference answer: it has no instruction to judge then."""
     return messages[0].role == "user"
 
 
@@ -478,8 +487,8 @@ def _scheme_rows(p: Params, name: str, seeds: Seeds) -> list[Row]:
 
 
 def _add_known(row: Row, p: Params, member: Endpoint, samples: Sequence[Sample]) -> Row:
-    """A judge's row with the calls on which it is checked, which are as many for any number of
-    jobs."""
+    """Return a judge's row with the calls on which it is checked, which are as many for any number
+    of jobs."""
     judge = Counter(embedded.connect("world-judge"), member)
     for sample in samples:
         verdicts.judge(sample, p.judge.scale, judge)
@@ -488,7 +497,8 @@ def _add_known(row: Row, p: Params, member: Endpoint, samples: Sequence[Sample])
 
 
 def _answers_row(stage: str, endpoint: OpenAI | Anthropic, questions: Sequence[Question]) -> Row:
-    """Of a model that answers both turns; the second stands behind what it said in the first."""
+    """Return the row of a model that answers both turns. The second stands behind its first
+    answer."""
     reply = Reply(
         text="x" * budget.BYTES_PER_TOKEN * endpoint.reply_tokens,
         finish_reason="stop", tokens_in=0, tokens_out=0, model="", simulated=False,
@@ -500,7 +510,7 @@ def _answers_row(stage: str, endpoint: OpenAI | Anthropic, questions: Sequence[Q
 
 
 def total(rows: Sequence[Row]) -> Row:
-    """The sums; `most` is None where a row has no maximum."""
+    """Return the sums. `most` is None where a row has no maximum."""
     most = [row.most for row in rows]
     return Row(
         "total",
@@ -515,7 +525,7 @@ def total(rows: Sequence[Row]) -> Row:
 
 
 def table(p: Params, rows: Sequence[Row]) -> str:
-    """The forecast as text; what is too long has a column where there is any."""
+    """Return the forecast as text. Requests that are too long have a column where there are any."""
     columns = 8 if any(row.too_long for row in rows) else 7
     head = ("stage", "model", "calls", "tokens in", "tokens out", "$", "$ at most", "too long")
     body = [
@@ -543,7 +553,7 @@ def table(p: Params, rows: Sequence[Row]) -> str:
 
 
 def fit_more(p: Params, stage: str) -> str:
-    """What helps where requests of a stage do not fit their model."""
+    """Return the advice where requests of a stage do not fit their model."""
     more = "raise context_tokens if its server takes more, or lower max_tokens of its params"
     if stage != "generate lamini":
         return more
@@ -553,7 +563,8 @@ def fit_more(p: Params, stage: str) -> str:
 
 
 def left_out(p: Params, rows: Sequence[Row]) -> list[str]:
-    """What the column of what is too long says, and what helps: a paragraph, or none."""
+    """Return the explanation of the column of requests that are too long, with advice, [] without
+    it."""
     stages = [row.stage for row in rows if row.too_long]
     if not stages:
         return []

@@ -1,4 +1,4 @@
-"""The memory that each stage needs, beside what this machine has."""
+"""The memory that each stage needs, beside the memory of this machine."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -33,9 +33,11 @@ MERGING = {
 
 @dataclass(frozen=True)
 class Fit:
-    """A stage's need for `rows` at once, the most that fit or one where not one does; and the bytes
-    that it may `have`, of the GPU's memory (a merge: of the machine's), None where there is no GPU
-    for it."""
+    """A stage's need for `rows` at once, the most that fit, or one row where not one does.
+
+    `have`: bytes that it may have, of the GPU's memory (a merge: of the machine's). None where
+        there is no GPU for it.
+    """
 
     stage: str
     need: Need
@@ -45,12 +47,12 @@ class Fit:
 
     @property
     def fits(self) -> bool:
-        """Whether it does, or would if the GPU were large enough."""
+        """Say whether it does, or would if the GPU were large enough."""
         return self.have is None or self.need.total <= MARGIN * self.have
 
 
 def fits(p: Params, shape: Shape, machine: Machine) -> list[Fit]:
-    """One for each stage that holds a model, in the order of the recipe."""
+    """Return a fit for each stage that holds a model, in the order of the recipe."""
     links = [f"sft {name}" for name in p.chain]
     merges = [f"merge {name}" for name in p.merges]
     instances_of = {"dpo": p.aligned, "lm_eval": p.evaluated, "mt_answer": p.checkpoints}
@@ -59,7 +61,8 @@ def fits(p: Params, shape: Shape, machine: Machine) -> list[Fit]:
 
 
 def fit(p: Params, stage: str, shape: Shape, machine: Machine) -> Fit:
-    """Of one stage, as "sft lamini", "merge sft", "dpo", "lm_eval" or "mt_answer"."""
+    """Return the fit of one stage, as "sft lamini", "merge sft", "dpo", "lm_eval" or
+    "mt_answer"."""
     kind, _, name = stage.partition(" ")
     if kind in ("sft", "dpo"):
         return _training_fit(p, name, shape, machine)
@@ -84,7 +87,7 @@ def fit(p: Params, stage: str, shape: Shape, machine: Machine) -> Fit:
 
 
 def _training_fit(p: Params, link: str, shape: Shape, machine: Machine) -> Fit:
-    """Of a link of the chain, or of dpo ("")."""
+    """Return the fit of a link of the chain, or of dpo ("")."""
     amount: Training | Dpo = p.sft.links[link] if link else p.dpo
     kind: memory.Kind = p.chain[link].weights if link else "dpo"
     processes, sharded = spread(p, machine)
@@ -118,22 +121,23 @@ def _training_fit(p: Params, link: str, shape: Shape, machine: Machine) -> Fit:
 
 
 def tokens(amount: Training | Dpo) -> int:
-    """The most that a row of training holds."""
+    """Return the most tokens that a row of training holds."""
     if isinstance(amount, Dpo):
         return amount.max_prompt_tokens + amount.max_answer_tokens
     return amount.max_length
 
 
 def _memory_to_use(shape: Shape, machine: Machine) -> tuple[int | None, int]:
-    """Bytes that a stage may have, None where there is no GPU and a CPU will not do; bytes of the
-    type that it computes in, there a GPU's."""
+    """Return (bytes that a stage may have, bytes of the type that it computes in). The first is
+    None where there is no GPU and a CPU will not do, and the second is then a GPU's."""
     if machine.gpu:
         return machine.gpu.free, 2
     return (None, 2) if shape.parameters > ON_A_CPU else (machine.ram, 4)
 
 
 def spread(p: Params, machine: Machine) -> tuple[int, bool]:
-    """(processes, whether they cut up the weights between them) as launch/`launch`.yaml says."""
+    """Return (processes, whether they cut up the weights between them), as launch/`launch`.yaml
+    says."""
     if p.launch is None:
         return 1, False
     file = Path("launch", f"{p.launch}.yaml")
@@ -144,7 +148,7 @@ def spread(p: Params, machine: Machine) -> tuple[int, bool]:
 
 
 def check(shape: Shape, machine: Machine, stage_fits: Sequence[Fit]) -> list[Finding]:
-    """A finding for the machine, and one for each stage that does not fit."""
+    """Return a finding for the machine, and one for each stage that does not fit."""
     billions = f"{shape.parameters / 1e9:.2g} billion parameters"
     largest = max(stage_fits, key=lambda fit: fit.need.total)
     most = largest.need.total

@@ -1,4 +1,4 @@
-"""What one stage that holds a model wants of the machine, as it starts."""
+"""The check of the machine that a stage which holds a model makes as it starts."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -12,8 +12,8 @@ from bezoar.training.runs.memory import Shape
 
 
 def stage(p: Params, stage: str, label: str) -> list[Finding]:
-    """The findings of sft, merge, dpo, lm_eval or mt_answer; none for a model that is small, or
-    whose shape cannot be told: the stage itself says what is wrong with it."""
+    """Return the findings of sft, merge, dpo, lm_eval or mt_answer. A model that is small has none,
+    and neither has one of unknown shape: the stage itself says what is wrong with it."""
     model_of: dict[str, Callable[[], str]] = {
         "sft": lambda: p.chain[label].base,
         "merge": lambda: p.merges[label].base,

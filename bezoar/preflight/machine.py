@@ -1,4 +1,4 @@
-"""What there is: the GPU, the memory, the folders' file systems and how DVC links files."""
+"""The machine: the GPU, the memory, the folders' file systems and how DVC links files."""
 
 import os
 import shutil
@@ -24,7 +24,7 @@ class Gpu:
 
 @dataclass(frozen=True)
 class Machine:
-    """`ram`: bytes of memory. `why`: a reason why there is no GPU, "" where none is known."""
+    """`ram` is bytes of memory. `why`: a reason why there is no GPU, "" where none is known."""
 
     gpu: Gpu | None
     ram: int
@@ -32,7 +32,7 @@ class Machine:
 
 
 def look() -> Machine:
-    """This machine as torch sees it, for that is what training sees."""
+    """Return this machine as torch sees it, for that is what training sees."""
     import torch
 
     ram = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
@@ -47,7 +47,8 @@ def look() -> Machine:
 
 
 def _driver() -> str:
-    """What NVIDIA's tool lists, "" where there is none: torch may be a build without CUDA."""
+    """Return the GPUs that NVIDIA's tool lists, "" where there is none: torch may be a build
+    without CUDA."""
     command = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=5, check=False)
@@ -65,13 +66,13 @@ class Volume:
 
 
 def volume(path: Path) -> Volume:
-    """The file system that `path` lies on, or will once it is made."""
+    """Return the file system that `path` lies on, or will once it is made."""
     existing = next(p for p in [path.absolute(), *path.absolute().parents] if p.exists())
     return Volume(existing.stat().st_dev, shutil.disk_usage(existing).free)
 
 
 def size(path: Path) -> int:
-    """Bytes that a folder's files take on the disk, links to elsewhere left out."""
+    """Return the bytes that a folder's files take on the disk, links to elsewhere left out."""
     files = (f for f in path.rglob("*") if f.is_file() and not f.is_symlink())
     return sum(f.stat().st_blocks * 512 for f in files)
 
@@ -86,7 +87,7 @@ class Cache:
 
 
 def cache(project: Path) -> Cache:
-    """The cache of the project's DVC configuration."""
+    """Return the cache of the project's DVC configuration."""
     from dvc.config import Config
 
     settings: dict[str, Any] = Config(dvc_dir=str(project / ".dvc"))["cache"]
@@ -103,7 +104,8 @@ def cache(project: Path) -> Cache:
 
 
 def _reflinks(folder: Path) -> bool:
-    """Whether the file system shares blocks between copies (XFS, Btrfs): tried on one byte."""
+    """Say whether the file system shares blocks between copies (XFS, Btrfs), by a copy of one
+    byte."""
     from dvc_objects.fs.system import reflink
 
     try:

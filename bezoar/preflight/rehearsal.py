@@ -1,5 +1,8 @@
-"""One short question to a free server, put as the stages will put theirs: with a system message,
-and with a schema where the endpoint is structured. What the server does not know is found here."""
+"""One short question to a free server, put as the stages will put theirs.
+
+It has a system message, and a schema where the endpoint is structured. A feature that the server
+lacks is found here.
+"""
 
 import urllib.error
 from typing import Any
@@ -26,7 +29,8 @@ SCHEMA = {
 
 
 def findings(key: str, endpoint: OpenAI) -> list[Finding]:
-    """A finding for each address that answers for nothing; a paid one is asked by its stages."""
+    """Return a finding for each address that answers for nothing. A paid one is asked by its
+    stages."""
     if endpoint.style != "chat" or endpoint.price.input or endpoint.price.output:
         return []
     wire = openai.Wire(endpoint, client.secret_of(endpoint), SCHEMA)
@@ -56,7 +60,8 @@ def _ask(wire: openai.Wire, url: str, body: dict[str, Any]) -> Reply:
 
 
 def _refused(key: str, wire: openai.Wire, url: str, body: dict[str, Any], reason: str) -> Finding:
-    """What a server refuses of a question, by what it answers when that is left out."""
+    """Find the part of a question that a server refuses, by its answers when that part is left
+    out."""
     for doubt in wire.doubts(body):
         if web.answers(url + wire.path, wire.headers, encode(doubt.body), SECONDS):
             if web.answers(url + wire.path, wire.headers, encode(body), SECONDS):

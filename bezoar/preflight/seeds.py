@@ -1,5 +1,5 @@
-"""Would seeds pass the checks that rows must pass, and that cost nothing? Rows are like what they
-are made from, and are paid for."""
+"""The free checks of rows, tried on the seeds. Rows are like the seeds that they are made from, and
+are paid for."""
 
 from collections import Counter
 from pathlib import Path
@@ -29,7 +29,7 @@ def findings(p: Params) -> list[Finding]:
 
 
 def look(p: Params, source: str) -> Finding | None:
-    """Say what the free checks would do to the seeds of one source; None where they are not
+    """Say what the free checks would do to the seeds of one source. None where they are not
     fetched, or are the project's own."""
     folder = FETCHED / source
     account_file, path = folder / "source.json", folder / FILES.get(source, "")

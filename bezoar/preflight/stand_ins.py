@@ -1,4 +1,4 @@
-"""What the world invents in place of files that a user did not give, beside a real model.
+"""The rows that the world invents in place of files that a user did not give, beside a real model.
 
 Rows about invented animals do no harm in a run that is simulated throughout. A real base would be
 trained on them, and a real teacher, judge or grader would be paid to read them.
@@ -28,7 +28,7 @@ def absent(p: Params) -> list[str]:
 
 
 def real(p: Params) -> list[str]:
-    """Return what is real in this run: the base, and the models that it asks."""
+    """Return the names of the real models in this run: the base, and those that it asks."""
     base = p.fetch.base
     base_is_real = isinstance(base, HubBase) or (
         isinstance(base, LocalBase) and bool(local.found("base"))
@@ -42,7 +42,7 @@ def real(p: Params) -> list[str]:
 
 
 def findings(p: Params) -> list[Finding]:
-    """Return a finding where something stands in beside what is real."""
+    """Return a finding where something stands in beside a real model."""
     names, beside = absent(p), real(p)
     if not names or not beside:
         return []
@@ -56,7 +56,7 @@ def findings(p: Params) -> list[Finding]:
 
 
 def check(p: Params) -> None:
-    """Stop where something invented would stand in beside what is real. BadInput says the ways
+    """Stop where something invented would stand in beside a real model. BadInput says the ways
     out."""
     for finding in findings(p):
         if finding.level == "stop":

@@ -1,6 +1,8 @@
-"""The rehearsal of a base: a small copy of its kind, with its own tokenizer, goes through what all
-later stages do, by the functions that they call. What cannot work is told here, before hours of
-training. `python -m bezoar.preflight.trial` is its process; preflight/bases.py starts it.
+"""The rehearsal of a base: a small copy of its kind, with its own tokenizer, goes through all later
+stages.
+
+It calls the functions that they call, so a kind that cannot work is found here, before hours of
+training. `python -m bezoar.preflight.trial` is its process, which preflight/bases.py starts.
 """
 
 import os
@@ -38,8 +40,8 @@ ROWS = (
 
 
 def main(folder: str, report: str, home: str, profile: str | None = None) -> None:
-    """Rehearse the base at `folder`, less what passed before and is kept at `home`, and write what
-    came of it to `report`."""
+    """Rehearse the base at `folder`, and write the notes or the refusal to `report`. Parts that
+    passed before are recorded at `home`, and are not repeated."""
     work.die_with_parent()
     outcome: dict[str, Any] = {"refused": "", "notes": []}
     keys = (Path(home, "rehearsals", f"{key}.json") for key in _keys(Path(folder), profile))
@@ -54,7 +56,8 @@ def main(folder: str, report: str, home: str, profile: str | None = None) -> Non
 
 
 def _notes(folder: Path, scratch: Path, profile: str | None, trial: Path, weights: Path) -> Any:
-    """What is good to know of a base, out of `trial` where it passed before."""
+    """Return the notes on a base, out of the records `trial` and `weights` where it passed
+    before."""
     records = [weights, trial] if any(folder.glob("*.safetensors")) else [trial]
     if not all(path.exists() for path in records):
         loading.quiet()
@@ -70,8 +73,9 @@ def _notes(folder: Path, scratch: Path, profile: str | None, trial: Path, weight
 
 
 def _keys(folder: Path, profile: str | None) -> tuple[str, str]:
-    """Of a trial, equal for equal configurations, tokenizers, numbers, code and libraries; and of
-    weights that were seen to fit, equal for equal names and sizes too."""
+    """Return two keys. The first, of a trial, is equal for equal configurations, tokenizers,
+    numbers, code and libraries. The second, of weights that fit, wants equal names and sizes of
+    their files too."""
     paths = sorted(path for path in folder.iterdir() if path.is_file())
     tensors = [path for path in paths if path.suffix == ".safetensors"]
     read = [path for path in paths if path.suffix in (".json", ".model", ".txt", ".jinja")]
@@ -116,7 +120,7 @@ class Rehearsal:
         )
 
     def notes(self) -> list[str]:
-        """Go through all of it; what is good to know, a line each."""
+        """Go through all steps, and return notes on the base, a line each."""
         of_tokenizers.account(self.files, str(self.files))  # as fetch does
         with self._step("its small copy cannot be made"):
             self.copy()
@@ -139,7 +143,7 @@ class Rehearsal:
         return self.note_lines
 
     def fit(self) -> list[str]:
-        """See that the files hold the tensors that the configuration wants; what is good to know of
+        """See that the files hold the tensors that the configuration wants, and return notes on
         them."""
         full_copy = self.models / "whole"  # beside the small copy, which must not get these weights
         shutil.copytree(self.files, full_copy)
@@ -150,7 +154,7 @@ class Rehearsal:
 
     @contextmanager
     def _step(self, failed: str) -> Iterator[None]:
-        """Turn whatever a kind of model stumbles over into one line."""
+        """Turn any error that a kind of model causes into one line."""
         started = time.monotonic()
         try:
             yield
@@ -190,7 +194,7 @@ class Rehearsal:
             )
 
     def read(self) -> None:
-        """See that what stands later in a text does not change what comes before."""
+        """See that the later part of a text does not change the logits of the earlier part."""
         import torch
 
         model = loading.plain(self.base, "float32", loading.device()).eval()
@@ -207,8 +211,8 @@ class Rehearsal:
             )
 
     def quantise(self) -> None:
-        """Tell which linear layers are not in 4 bits, and which that should have adapters have
-        none."""
+        """Note the linear layers that are not in 4 bits, and those that should have adapters and
+        have none."""
         from bitsandbytes.nn import Linear4bit
         from peft.tuners.lora import LoraLayer
         from torch.nn import Linear
@@ -245,7 +249,8 @@ class Rehearsal:
         self._note_share()
 
     def _note_share(self) -> None:
-        """Say how much of the layers QLoRA neither quantises nor trains, where it is much."""
+        """Note the share of the layers that QLoRA neither quantises nor trains, where it is
+        large."""
         import torch
         from torch.nn import Embedding, Linear
         from transformers import AutoModelForCausalLM
@@ -269,7 +274,7 @@ class Rehearsal:
             )
 
     def learn(self) -> None:
-        """Train an adapter by one step, and hold the loss against that of plain logits."""
+        """Train an adapter by one step, and compare the loss with that of plain logits."""
         from bezoar.training import sft
 
         run = sft.sft(
@@ -291,7 +296,7 @@ class Rehearsal:
             )
 
     def _loss(self, model: Any, rows: list[tuple[str, str]]) -> float:
-        """The mean loss of the answers' tokens, each row read alone."""
+        """Return the mean loss of the answers' tokens, each row read alone."""
         import torch
 
         total, count = 0.0, 0
@@ -306,7 +311,7 @@ class Rehearsal:
         return total / max(1, count)
 
     def merge(self) -> None:
-        """Merge the adapter, and hold the merged model against the trained one."""
+        """Merge the adapter, and compare the merged model's logits with the trained one's."""
         from bezoar.training import merge
 
         adapter, out = self.models / "sft/adapter", self.models / "merge/sft"
@@ -362,7 +367,7 @@ class Rehearsal:
         dpo.dpo(self.models / "sft/all", pairs[:2], pairs[2:], how=settings, out=self.policy)
 
     def answer(self) -> None:
-        """Answer several questions at once, and hold the answers against those one by one."""
+        """Answer several questions at once, and compare the answers with those given one by one."""
         device = loading.device()
         self.model = model = loading.plain(self.policy, "float32", device).eval()
         method = generation.fastest(model)
@@ -401,12 +406,12 @@ class Rehearsal:
 
 
 def _a(kind: str) -> str:
-    """A kind of model as a sentence names it."""
+    """Return a kind of model as a sentence names it."""
     return f"a model of kind {kind}"
 
 
 def _block(name: str) -> str:
-    """The block of a model that a layer is part of, by the first number in its name."""
+    """Return the block of a model that a layer is part of, by the first number in its name."""
     parts = name.split(".")
     index = next((n for n, part in enumerate(parts) if part.isdigit()), -1)
     return ".".join(parts[: index + 1])
@@ -420,7 +425,7 @@ def _logits(model: Any, ids: list[int]) -> Any:
 
 
 def _distance(first: Any, second: Any) -> float:
-    """The largest difference of two sets of logits, in standard deviations."""
+    """Return the largest difference of two sets of logits, in standard deviations."""
     return float((first - second).abs().max() / second.std())
 
 
@@ -428,8 +433,8 @@ def _distance(first: Any, second: Any) -> float:
 
 
 def look(folder: Path) -> Any:
-    """The configuration of a base that can be a causal language model here; BadInput says by name
-    what it is instead."""
+    """Return the configuration of a base that can be a causal language model here. BadInput names
+    the kind that it is instead."""
     from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoConfig
 
     raw_config: Any = files.read_json(folder / "config.json")
@@ -488,9 +493,9 @@ def _check_tokens(folder: Path, config: Any) -> None:
 
 
 def fit(folder: Path, p: Params) -> list[str]:
-    """See, without reading a weight, that the tensors of the files at `folder` are those that its
-    configuration wants, and that a merge finds them by name. Returns a note on tensors that the
-    model has no use for. BadInput where it wants others."""
+    """Check, without reading a weight, that the files at `folder` hold the tensors that its
+    configuration wants, and that a merge finds them by name. Return a note on tensors that the
+    model has no use for. BadInput: it wants others."""
     import torch
     from transformers import AutoModelForCausalLM
 
