@@ -75,6 +75,7 @@ def restore(text: str) -> str:
         indent, mark, rest = _split_mark(line)
         if mark:
             back.append(indent + rest)
+        # The line behind "instead of" is the replacement, which goes again.
         elif not replaced:
             back.append(line)
         replaced = mark == INSTEAD
@@ -186,6 +187,7 @@ def _cut_weights(document: dict[str, Any], links: dict[str, str], cut: Cut) -> N
 
 def _before(weights: str, links: Mapping[str, str]) -> str:
     name = weights.removeprefix("sft/")
+    # The link before may go too, so this goes on until one that stays.
     return _before(links[name], links) if weights != name and name in links else weights
 
 
@@ -197,7 +199,8 @@ def _write_text(text: str, cut: Cut) -> str:
     tree = yaml.compose(text, yaml.SafeLoader)
     _shorten(tree, cut)
     emptied = dict(_find_emptied(tree, cut.gone, ())) | cut.emptied
-    out: dict[int, int] = {}  # line -> indent of the entry that goes
+    # Line -> the column of the entry that goes, behind which the mark is put.
+    out: dict[int, int] = {}
     for path in cut.gone:
         key, value = _node(tree, path)
         if (
@@ -208,12 +211,13 @@ def _write_text(text: str, cut: Cut) -> str:
                 f"params.yaml: {'.'.join(map(str, path[:-1]))}: stands on one line; write an entry "
                 "a line, so that one can be left out"
             )
-        # the dash of an item stands before it
+        # The dash of a list's item stands before the node, so the column is the line's own indent.
         column = len(lines[key.start_mark.line]) - len(lines[key.start_mark.line].lstrip())
         out |= dict.fromkeys(range(key.start_mark.line, _last(value) + 1), column)
     instead = {_node(tree, path)[0].start_mark.line: empty for path, empty in emptied.items()}
     spans = [(_node(tree, path)[1], new) for path, new in cut.changed.items()]
     changed: dict[int, str] = {}
+    # From the right, so that the columns of those further left on a line stay true.
     for node, new in sorted(spans, key=lambda span: -span[0].start_mark.column):
         number = node.start_mark.line
         line = changed.get(number, lines[number])
@@ -278,6 +282,7 @@ def _last(node: Any) -> int:
 def _write(names: Sequence[str]) -> Params:
     """Write params.yaml without `names`. One that would not be valid is not written."""
     text = FILE.read_text(encoding="utf-8")
+    # `load` checks a file, so it is written first, and put back where it is not valid.
     FILE.write_text(without(text, list(dict.fromkeys(names))), encoding="utf-8")
     params.forget()
     try:
@@ -350,6 +355,8 @@ def main() -> None:
     commands.add_parser("whole", help="put everything back")
     arguments = parser.parse_args()
     before = left_out(FILE.read_text(encoding="utf-8"))
+    # `stop sft` adds its names at the end, behind AFTER_SFT. The names before it are those of
+    # `without`.
     position = before.index(AFTER_SFT) if AFTER_SFT in before else len(before)
     if arguments.command == "stop":
         _stop(before[:position], arguments.where)

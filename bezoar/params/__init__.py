@@ -53,14 +53,15 @@ Share = Annotated[float, Field(ge=0, le=1)]
 
 
 def _reject_boolean(value: object) -> object:
-    if isinstance(value, bool):  # an int to Python
+    # To Python a boolean is an int, and pydantic would read true as 1.
+    if isinstance(value, bool):
         raise ValueError("a whole number is wanted; true and false are none")
     return value
 
 
 Count = Annotated[int, BeforeValidator(_reject_boolean), Field(gt=0)]
 Number = Annotated[int, BeforeValidator(_reject_boolean), Field(ge=0)]
-# numpy's generators take no others
+# numpy's generators take no other seeds.
 Seed = Annotated[int, BeforeValidator(_reject_boolean), Field(ge=0, lt=2**32)]
 Rate = Annotated[float, Field(gt=0, lt=1)]
 L = TypeVar("L", bound=list[Any])
@@ -96,7 +97,7 @@ def _check_urls(urls: str | list[str]) -> str | list[str]:
 
 
 def _check_variable(name: str) -> str:
-    # people paste the key itself here: it must not become a fingerprint, a lock file or a message
+    # People paste the key itself here. It must not become a fingerprint, a lock file or a message.
     if not re.fullmatch(r"[A-Z][A-Z0-9_]*", name):
         raise ValueError("not the name of an environment variable; OPENAI_API_KEY is one, say")
     return name
@@ -108,7 +109,7 @@ def _check_name(name: str) -> str:
     return name
 
 
-# Part of a path and of a stage's name
+# A part of a path and of a stage's name.
 Name = Annotated[str, AfterValidator(_check_name)]
 
 
@@ -208,13 +209,14 @@ class Compared(Section):
 
 
 def _check_terms(terms: str) -> str:
-    # "Apache License, Version 2.0" is one
+    # "Apache License, Version 2.0" is one licence, in spite of its comma.
     if "," in re.sub(r",(?=\s*v(ersion)?\b)", "", terms.lower()) or not terms.strip():
         raise ValueError("not one licence; one set of terms, such as Apache-2.0 or OpenAI-terms")
     return terms
 
 
-# Under what a model's output may be used: an SPDX id, or PROVIDER-terms (filtering/licences.py).
+# The terms under which a model's output may be used: an SPDX id, or PROVIDER-terms
+# (filtering/licences.py).
 Terms = Annotated[str, AfterValidator(_check_terms)]
 
 
@@ -256,11 +258,12 @@ class Remote(Section):
 
     model: str
     terms: Terms
-    # checked as a whole: the complaint of a union's other half would repeat an address with a key
+    # Both halves are checked by one function. pydantic would report the other half of a union too,
+    # with the address, in which a user may have written a key.
     base_url: Annotated[str | list[str], AfterValidator(_check_urls)]
     api_key_env: Annotated[str, AfterValidator(_check_variable)] | None
     params: Annotated[dict[str, Any], AfterValidator(_check_request_params)]
-    # keys that came later have a default, so that a params.yaml written before them stays valid
+    # Keys that came later have a default, so that a params.yaml written before them stays valid.
     again: Annotated[dict[str, Any], AfterValidator(_check_request_params)] = {}
     context_tokens: Count | None = None
     tokenizer: str | None = None
@@ -319,8 +322,9 @@ class Anthropic(Remote):
     api_version: str
 
 
-LOCAL_MAXIMA = ("max_new_tokens", "max_tokens")  # of a model in this process, one of the two
-# What people give other samplers, and what stands for it here
+# Names for the most tokens of a reply of a model in this process, which takes one of the two.
+LOCAL_MAXIMA = ("max_new_tokens", "max_tokens")
+# Params that people give other samplers, and the advice for each here.
 ELSEWHERE = {
     "do_sample": "temperature alone decides; 0 takes the likeliest token",
     "seed": "what is drawn follows from the request and its sample number",
@@ -344,7 +348,8 @@ def _check_local_params(params: dict[str, Any]) -> dict[str, Any]:
                 f"did you mean {close[0]!r}?" if close else f"it takes {', '.join(keys)}"
             )
             raise ValueError(f"{name!r} is not known to a model in this process; {instead}")
-        number = type(value) in (int, float)  # a boolean is an int to Python
+        # By its type, for a boolean is an int to Python.
+        number = type(value) in (int, float)
         if name == "temperature" and not (value is None or (number and 0 <= value <= 2)):
             raise ValueError(f"temperature: {value!r}; from 0, the likeliest token, to 2")
         if name in LOCAL_MAXIMA and not (value is None or (type(value) is int and value > 0)):
@@ -422,6 +427,7 @@ Panel = Annotated[list[Endpoint], Field(min_length=1), AfterValidator(_check_pan
 
 def _below(path: str, folder: str) -> bool:
     """Say whether a path, as it is written, is a folder right below another."""
+    # The parent of `local/llm/..` is local/llm too, though it does not lie in there.
     return Path(path).parent.as_posix() == folder and Path(path).name != ".."
 
 
@@ -429,7 +435,8 @@ class Endpoints(Section):
     """The models that the stages ask. `judge` is one endpoint, or several: a panel."""
 
     teacher: Endpoint
-    # told apart before either is checked: a fault is told once, where it stands
+    # The discriminator picks the half before pydantic checks it. A plain union would report one
+    # fault under both halves.
     judge: Annotated[
         Annotated[Endpoint, Tag("one")] | Annotated[Panel, Tag("panel")],
         Discriminator(lambda value: "panel" if isinstance(value, list) else "one"),
@@ -692,7 +699,7 @@ Benchmarks = Annotated[World | Local | Harness, Field(discriminator="source")]
 Base = Annotated[GrownBase | LocalBase | HubBase, Field(discriminator="source")]
 
 
-# What `fields` of a source may name.
+# The names that `fields` of a source may have.
 FIELDS = {
     "dolly": ("instruction", "context", "response", "category", "id"),
     "flan": ("inputs", "targets", "task_name", "prompt", "completion"),
@@ -735,7 +742,7 @@ class Generate(Section):
 Ids = Annotated[list[Count], Field(min_length=1), AfterValidator(_reject_repeats)]
 
 
-# Which categories of seeds a scheme draws from; null: all that the seeds have, but `without`.
+# The categories of seeds that a scheme draws from (null: all that the seeds have, but `without`).
 Categories = Names | None
 
 
@@ -815,7 +822,7 @@ def _to_shares(weights: dict[str, float]) -> dict[str, float]:
     return {kind: weight / total for kind, weight in weights.items()}
 
 
-# Shares of kinds of task that add to one; the file gives weights in any unit.
+# Shares of kinds of task that add to one. The file gives weights in any unit.
 Target = Annotated[
     dict[Annotated[str, Field(pattern=r"^\w+$")], Annotated[float, Field(ge=0)]],
     AfterValidator(_to_shares),
@@ -886,10 +893,12 @@ def _languages(value: Any) -> str | list[str]:
     if value in ("any", "seeds"):
         return str(value)
     names = value if isinstance(value, list) else [value]
-    names = ["no" if name is False else name for name in names]  # as YAML reads Norwegian
+    # YAML 1.1 reads the code of Norwegian, `no`, as false.
+    names = ["no" if name is False else name for name in names]
     if not names or not all(isinstance(name, str) for name in names):
         raise ValueError("is no seeds, any, or list of languages such as [de, en]")
-    from bezoar.rows import languages  # here, for a stage that tells none depends on none of it
+    # Imported here: a stage that names no language does not depend on that module.
+    from bezoar.rows import languages
 
     return list(dict.fromkeys(map(languages.code, names)))
 
@@ -903,7 +912,7 @@ class Gates(Section):
     loop_ngram: Count
     loop_share: Annotated[float, Field(gt=0, le=1)]
     truncated_words: Count
-    # came later, as did `language_odds`: an older params.yaml meant its seeds' English
+    # It came later, as did `language_odds`. An older params.yaml meant the English of its seeds.
     language: Annotated[str | list[str], BeforeValidator(_languages)] = "seeds"
     language_words: Count
     language_odds: Annotated[float, Field(gt=1)] = 20.0
@@ -925,14 +934,14 @@ class Filter(Section):
     min_rating: Count
     copy_ratio: Share
     copy_distance: Number
-    # came later, as what an older params.yaml did
+    # It came later. The default is what happened under an older params.yaml.
     copies: list[str] = ["lamini", "evol_instruct"]
     eval_share: Rate
     licences: Licences
     tasks: dict[str, str]
     target: Target
     balance: Balance | None
-    # these two came later: an older params.yaml stays valid, and drops as it did
+    # These two came later. An older params.yaml stays valid, and drops as it did.
     duplicates: RowAction = RowAction(action="drop")
     markers: RowAction = RowAction(action="drop")
     near_duplicates: NearDuplicates
@@ -1086,7 +1095,7 @@ Preference = Literal[
     "discopop",
     "sigmoid_norm",
 ]
-# Losses that take some preferences for wrong ones, and those that have no meaning without
+# Losses that take some preferences for wrong ones, and those of them that have no meaning without.
 SMOOTHED, NEVER_UNSMOOTHED = ("exo_pair", "robust", "aot", "aot_unpaired"), ("exo_pair", "robust")
 
 
@@ -1174,6 +1183,7 @@ class MtAnswer(Section):
 
     temperature: Annotated[
         Annotated[Temperature, Tag("number")] | Annotated[Temperatures, Tag("by_category")],
+        # As of `judge`: one half is picked before it is checked.
         Discriminator(lambda v: "by_category" if isinstance(v, dict | Temperatures) else "number"),
     ]
     seed: Seed
@@ -1218,7 +1228,9 @@ class Agreement(Section):
     limit: Number | None = None
 
 
-FEWEST_KNOWN = 8  # ours: a coin reaches 0.7 on so few one time in ten, on twenty one in seventy
+# Ours: by chance a judge has an AUC of 0.7 on eight rows one time in ten, on twenty one time in
+# seventy.
+FEWEST_KNOWN = 8
 
 
 class Known(Section):
@@ -1385,10 +1397,12 @@ def check(
         guessed = [fault for fault in remaining if fault.instead is not None]
         if not guessed:
             break
-        # the rest is looked for as if these keys had their right names
+        # The rest is looked for as if these keys had their right names. A key that is misspelt, as
+        # `lerning_rate`, hides its own faults, and its right name seems to be missing.
         faults += guessed
         for fault in guessed:
             _move(values, fault)
+    # A fault at the place that a key was moved to is left out: one mistake is one fault.
     guesses = {fault.instead for fault in faults}
     if faults := [*faults, *(fault for fault in remaining if fault.path not in guesses)]:
         _raise_faults(name, document, faults)
@@ -1403,6 +1417,7 @@ def _move(values: Any, fault: Fault) -> None:
     for part in fault.instead[:-1]:
         top = top[int(part)] if isinstance(top, list) else top.setdefault(part, {})
     if isinstance(top, dict):
+        # A key that already stands there has the better claim.
         top.setdefault(fault.instead[-1], value)
 
 
@@ -1417,6 +1432,7 @@ def _under_every_profile(
     checked: dict[str, Params] = {}
     for profile, scale in profiles.items():
         joined, by_profile[profile] = _join(recipe, _without_absent_schemes(recipe, scale), profile)
+        # pydantic would report again what `_join` has reported.
         unusable = [fault.path for fault in by_profile[profile]]
         try:
             checked[profile] = Params.model_validate(joined)
@@ -1427,6 +1443,8 @@ def _under_every_profile(
                 if not any(fault.path[: len(path)] == path for path in unusable)
             ]
     if len(checked) == len(profiles):
+        # First, because the checks between sections would report each renamed link again, as
+        # missing.
         by_profile["renamed"] = _find_renamed(checked)
         if not by_profile["renamed"]:
             for profile, params in checked.items():
@@ -1533,6 +1551,8 @@ def _join(
             joined[key], deeper = _join(joined[key], value, profile, path)
             faults += deeper
         elif isinstance(joined[key], dict) or isinstance(value, dict):
+            # The one that is a mapping is right. The other is reported, and replaced by it for the
+            # other checks.
             faulty_profile = profile if isinstance(joined[key], dict) else ""
             wrong = value if faulty_profile else joined[key]
             message = f"{format_value(wrong)} is not usable; a mapping of keys is wanted"
@@ -1625,7 +1645,7 @@ def _check_others(params: Params) -> list[str]:
         if name in {**params.checkpoints, **params.evaluated}:
             faults.append(f"others: {name!r} is a checkpoint of this recipe; rename it in `models`")
     if "index" in {**params.checkpoints, **dict.fromkeys(params.others)}:
-        # the report's page of a checkpoint bears its name, beside the page that lists them all
+        # The report's page of a checkpoint has its name, beside the page that lists them all.
         faults.append("checkpoints: 'index' is the name of a page of the report; rename it")
     for key in ("checkpoints", "evaluated"):
         for name, checkpoint in getattr(params, key).items():
@@ -1643,7 +1663,7 @@ def _with_others(params: Params) -> Params:
     beside = {name: params.models[name] for name in params.others if name in params.models}
     places = {name: f"{FURTHER}{name}" for name in beside}
     answering = {name: Checkpoint(model=place) for name, place in places.items()}
-    # an endpoint has no log-probabilities to give
+    # An endpoint has no log-probabilities to give.
     scored = {
         name: Evaluated(model=place, base=place, link=False)
         for name, place in places.items()
@@ -1727,6 +1747,7 @@ def _check_benchmarks(profile: str, params: Params) -> list[str]:
     fetched, evaluated = params.fetch.benchmarks, params.lm_eval.tasks
     if not isinstance(fetched, Harness) or fetched.tasks == evaluated:
         return []
+    # A misspelt task is one fault, and no difference between the two lists as well.
     if unknown := unknown_tasks(params):
         return [f"{fault.where}: {fault.message}" for fault in unknown]
     apart = ", ".join(sorted({*(evaluated or [])} ^ {*fetched.tasks})) or "in another order"
@@ -1765,7 +1786,7 @@ def _check_sizes(profile: str, params: Params) -> list[str]:
     return faults + _check_contexts(profile, params)
 
 
-# Rows of which sources a scheme is made from (its plan)
+# Scheme -> the sources whose rows its plan can be made from.
 _SEEDS = {"lamini": ("dolly",), "evol_instruct": ("dolly",), "orca": ("flan",)}
 
 
@@ -1797,7 +1818,7 @@ def _check_contexts(profile: str, params: Params) -> list[str]:
     ]
 
 
-# What servers call the most tokens of a reply
+# Names by which servers know the most tokens of a reply.
 REPLY_MAXIMA = ("max_tokens", "max_completion_tokens", "max_new_tokens")
 
 
@@ -1833,6 +1854,7 @@ def main() -> None:
     profile = next(iter(arguments.words("bezoar.params", main.__doc__, 0, "PROFILE")), None)
     path = Path("params.yaml").resolve()
     data = _bytes(path, path.name)
+    # One line is changed in the bytes, so that comments and layout stay.
     switched = (
         data if profile is None else _PROFILE.sub(rb"\g<1>" + profile.encode(), data, count=1)
     )
@@ -1845,7 +1867,8 @@ def main() -> None:
 
 def _check_prompts() -> None:
     """Print what is odd in prompts/. BadInput: a file that a run could not send."""
-    from bezoar.params import blanks  # late: no stage reads it
+    # Imported here, because no stage reads it.
+    from bezoar.params import blanks
 
     seen = blanks.look()
     for note in seen.notes:
@@ -1893,6 +1916,7 @@ def unknown_tasks(params: Params) -> list[Fault]:
     unknown: dict[str, Fault] = {}
     for path, tasks in lists.items():
         for number, task in enumerate(tasks):
+            # Without names lm_eval is not installed, and any task may be right.
             if task_names and task not in task_names:
                 message = f"{task!r} is no task of lm_eval; {_task_hint(task, task_names)}"
                 unknown.setdefault(task, Fault((*path, number), message))

@@ -12,7 +12,8 @@ from bezoar.rows import prompts
 from bezoar.rows.files import BadInput
 from bezoar.rows.prompts import Prompt
 
-# file, or a pattern -> (must, may); docs/prompts.md has the same table with the reasons
+# A file, or a pattern -> the blanks that it (must, may) hold. docs/prompts.md has the same table
+# with the reasons.
 BLANKS = {
     "chat/*": ("", ""),
     "lamini/instructions": ("examples", "asked category topics"),
@@ -96,6 +97,8 @@ def _look(prompt: Prompt, seen: Seen) -> None:
     meant = _unknown(prompt, must | may, seen) if blanks is not None else set()
     for blank in sorted(must - meant):
         try:
+            # in_depth puts the operation into $method, unless each operation has a prompt of its
+            # own.
             if blank != "method" or not _operations_are_whole():
                 prompt.require(blank)
         except BadInput as error:

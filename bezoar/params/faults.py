@@ -88,6 +88,8 @@ def _discriminator(error: Any) -> str:
 
 def _path(error: Any, values: Any) -> Path:
     """Return the path of an error in `values`: its location without the names of unions' halves."""
+    # pydantic puts the half of a union that it tried into the location, as in ("judge", "panel", 0,
+    # "embedded", "concurrency"). The values have no key "panel" and none "embedded".
     path: list[str | int] = []
     inside = values
     for part in error["loc"]:
@@ -111,7 +113,8 @@ def _fault(
     if kind == "extra_forbidden":
         return _unknown(path, values, model, missing)
     spoken = [e["msg"].removeprefix("Value error, ") for e in errors if e["type"] == "value_error"]
-    if spoken:  # a validator of ours; its input may be a key in the wrong place
+    # A validator of ours. Its input may be a key in the wrong place.
+    if spoken:
         return _from_validator(path, spoken[0], value_at(values, path))
     path = (*path, *_tag(errors))
     value = value_at(values, path)
@@ -125,12 +128,14 @@ def _fault(
 def _unknown(path: Path, values: Any, model: type[BaseModel], missing: list[Path]) -> Fault:
     """Return the fault of a key that no section has: a typo, or one that belongs elsewhere."""
     name, parent = str(path[-1]), path[:-1]
+    # A key of this name is missing in one other place: it stands in the wrong section.
     moved = [place for place in missing if place[-1] == name]
     if len(moved) == 1:
         right = ".".join(map(str, moved[0]))
         return Fault(path, f"no such parameter here; it belongs to {right}", instead=moved[0])
     siblings = [str(place[-1]) for place in missing if place[:-1] == parent]
     fields = sorted(_fields(model, parent, values))
+    # A key that is missing beside it is likelier to be meant than one that is there.
     close = near(name, siblings) or near(name, fields)
     message = f"no such parameter; {hint(name, [close] if close else fields)}"
     return Fault(path, message, instead=(*parent, close) if close else None)
@@ -236,7 +241,7 @@ def _fields(model: type[BaseModel], path: Path, values: Any) -> set[str]:
         kinds = _step(kinds, part)
         values = values[part]
         models = [kind for kind in kinds if _is_model(kind)]
-        # of a union, the half that its discriminator names
+        # Of a union only the half counts that its discriminator names.
         if len(models) > 1 and isinstance(values, dict):
             kinds = [kind for kind in models if _has_tag(kind, values)] or models
     return {name for kind in kinds if _is_model(kind) for name in kind.model_fields}
@@ -291,10 +296,13 @@ def fold(by_profile: Mapping[str, Sequence[Fault]]) -> list[Fault]:
     profiles_of: dict[Fault, list[str]] = defaultdict(list)
     for profile, faults in by_profile.items():
         for fault in dict.fromkeys(faults):
+            # Equal faults of several profiles differ in `profile` alone, so it is left out of the
+            # key.
             profiles_of[replace(fault, profile="here" if fault.profile else "")].append(profile)
     unique = []
     for fault, profiles in profiles_of.items():
         if fault.missing and len(profiles) < len(by_profile):
+            # So it is a key of the profiles, and not one of the recipe.
             message = "missing; other profiles have it"
             unique.append(replace(fault, message=message + _also(profiles), profile=profiles[0]))
         elif fault.profile:
@@ -309,6 +317,8 @@ def fold(by_profile: Mapping[str, Sequence[Fault]]) -> list[Fault]:
 def _gather_missing(faults: Sequence[Fault]) -> list[Fault]:
     """Join all keys that a section lacks in one fault."""
     absent: dict[tuple[str, Path], list[Fault]] = {}
+    # Short paths come first: a key deeper down joins the section that a key above it was missing
+    # from.
     for fault in sorted((f for f in faults if f.missing), key=lambda f: len(f.path)):
         above = (fault.path[:end] for end in range(len(fault.path)))
         section = next((p for p in above if (fault.profile, p) in absent), fault.path[:-1])

@@ -19,7 +19,8 @@ _NAME = re.compile(rb"^[ \t]*-?[ \t]*[\"']?([^\s\"'#]+)", re.MULTILINE)
 @cache
 def names() -> frozenset[str]:
     """Return all names that its files give, none where it is not installed."""
-    package = importlib.util.find_spec("lm_eval")  # imports nothing
+    # This finds the package and does not import it.
+    package = importlib.util.find_spec("lm_eval")
     folders = package.submodule_search_locations if package else None
     if not folders:
         return frozenset()

@@ -15,9 +15,10 @@ import yaml
 
 Path = tuple[str | int, ...]
 
-# libyaml's parser is ten times as fast; a PyYAML that was built without it has none
+# libyaml's parser is ten times as fast. A PyYAML that was built without it has none.
 _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-_POWER = re.compile(r"[-+]?\d[\d_]*(\.\d*)?[eE][-+]?\d+")  # 3e-4: a number to YAML 1.2 alone
+# 3e-4 is a number to YAML 1.2 alone. PyYAML takes it for a word, since it has no point.
+_POWER = re.compile(r"[-+]?\d[\d_]*(\.\d*)?[eE][-+]?\d+")
 _TAG = "tag:yaml.org,2002:"
 MOST = 100_000  # values that a file may come to where its anchors are repeated
 
@@ -83,7 +84,10 @@ def read(data: bytes) -> Document:
         if root is None:
             return Document(None)
         document = Document(None, root=root)
+        # Before the values are constructed: `_misread` also gives nodes the types that DVC reads.
         document.faults = list(_faults(root, (), set()))
+        # Counted before it is built, since a few lines of nested anchors come to billions of
+        # values.
         if _size(root, {}) > MOST:
             raise NotYaml(1, f"its anchors come to more than {MOST:,} values; write them out")
         document.values = loader.construct_document(root)
@@ -109,7 +113,8 @@ def _unreadable(error: yaml.YAMLError, text: str) -> NotYaml:
 def _size(node: Any, sizes: dict[int, int]) -> int:
     """Count the values that a node comes to, an anchor's as often as it is named."""
     if id(node) not in sizes:
-        sizes[id(node)] = MOST + 1  # while it is counted: one that holds itself has no end
+        # Too many until it is counted: an anchor that holds itself has no end.
+        sizes[id(node)] = MOST + 1
         sizes[id(node)] = 1 + sum(_size(child, sizes) for child in _inner(node))
     return min(sizes[id(node)], MOST + 1)
 
@@ -135,6 +140,7 @@ def _faults(node: Any, path: Path, seen: set[int]) -> Iterator[tuple[Path, str]]
         yield from _repeated(node, path)
         for key, value in node.value:
             key_path = (*path, str(key.value))
+            # In `{rows: 1,000}` YAML takes 000 for a key without a value.
             if re.fullmatch(r"[\d ]+", str(key.value)) and value.value == "" and node.flow_style:
                 yield path, f"{key.value} behind a comma is a key; write numbers without commas"
                 continue
@@ -146,6 +152,7 @@ def _faults(node: Any, path: Path, seen: set[int]) -> Iterator[tuple[Path, str]]
 def _repeated(node: Any, path: Path) -> Iterator[tuple[Path, str]]:
     keys = [key for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
     for name, times in Counter(key.value for key in keys).items():
+        # `<<` merges another mapping, and several may be merged.
         if times > 1 and name != "<<":
             lines = [str(key.start_mark.line + 1) for key in keys if key.value == name]
             yield (
@@ -164,7 +171,8 @@ def _misread(node: Any) -> str:
     if kind == "str" and _POWER.fullmatch(text):
         node.tag = f"{_TAG}float"  # as YAML 1.2 and DVC have it
     elif kind == "bool" and text.lower() not in ("true", "false"):
-        # no, on: words to YAML 1.2 and to DVC; where true or false is wanted, pydantic knows them
+        # `no` and `on` are words to YAML 1.2 and to DVC. Where true or false is wanted, pydantic
+        # knows them.
         node.tag = f"{_TAG}str"
     elif kind == "int" and re.fullmatch(r"[-+]?0\d+", text):
         return f"{text} is octal to some readers; write it without the zero, or in quotes"

@@ -35,7 +35,7 @@ def stage(stage: str, label: str = "") -> None:
     """
     p = params.load()
     _check_stand_ins(p)
-    # imported late: the embedded profile wants none of it
+    # Imported late, because the embedded profile needs none of it.
     if role := ASKS.get(stage):
         by_key = p.llm.by_name(role)
         if all(isinstance(endpoint, Embedded) for endpoint in by_key.values()):
@@ -48,7 +48,8 @@ def stage(stage: str, label: str = "") -> None:
             for finding in endpoints.stage(f"llm.{name}", endpoint, stage, label)
         ]
     else:
-        # a process that training was spread over: the one that started it has looked
+        # In a process that training was spread over there is nothing to do: the one that started it
+        # has looked.
         if isinstance(p.fetch.base, GrownBase) or "LOCAL_RANK" in os.environ:
             return
         from bezoar.preflight import holding

@@ -29,13 +29,15 @@ def main(profiles: Sequence[str]) -> None:
     """Print the preflight of each profile. Exit 1 where something would stop its run."""
     from rich.console import Console
 
-    # names and paths may hold brackets: no markup
+    # No markup, since names and paths may hold brackets.
     console = Console(markup=False, highlight=False, emoji=False)
     console.width = min(console.width, WIDTH) if console.is_terminal else WIDTH
-    # all names are looked up before the first of them is looked at
+    # All names are looked up before the first of them is looked at, so that a wrong one ends this
+    # at once.
     checked = [params.load(profile=profile) for profile in dict.fromkeys(profiles)]
     stops = 0
     for number, p in enumerate(checked or [params.load()]):
+        # An empty line stands between two profiles, and none before the first.
         console.print(*[""] * bool(number), end="\n" * bool(number))
         result = preflight(p)
         show(result, console)
@@ -123,6 +125,7 @@ def _calls_table(forecast_rows: Sequence[Row]) -> "Table":
         counts = [f"{count:,}" for count in (row.calls, row.tokens_in, row.tokens_out)]
         if row is rows[-1]:
             table.add_section()
+        # The judges of a panel have a row each of the same stage, so their models tell them apart.
         of_panel = f", {row.model}" * (stages.count(row.stage) > 1)
         cells = [*counts, f"{row.usd:,.2f}", most, f"{row.too_long:,}"]
         table.add_row(row.stage + of_panel, *cells[: len(columns)])

@@ -21,8 +21,10 @@ from bezoar.rows import files
 from bezoar.rows.files import BadInput
 from bezoar.sources import hub, local, weights
 
-SECONDS = 600  # that a rehearsal may take, on a machine that does much else
-CHARACTERS = 160  # of a library's error that is shown
+# Seconds that a rehearsal may take, on a machine that does much else.
+SECONDS = 600
+# Characters of a library's error that are shown.
+CHARACTERS = 160
 ANOTHER = "choose another base (docs/base.md names kinds that pass)"
 
 
@@ -71,7 +73,7 @@ def _folder(p: Params, config: Path, scratch: Path) -> Path:
     if config.parent == Path("models/fetch/base"):
         return config.parent
     if isinstance(base, HubBase):
-        # less the weights, which may be there in part
+        # All but the weights, which may be there in part.
         for path in hub.described(base).iterdir():
             if path.is_file() and path.suffix != ".safetensors":
                 shutil.copyfile(path, scratch / path.name)
@@ -84,10 +86,12 @@ def _folder(p: Params, config: Path, scratch: Path) -> Path:
 def _run_trial(
     arguments: list[str], profile: str | None, scratch: str
 ) -> "subprocess.CompletedProcess[str]":
+    # The trial is a process of its own, and not the stage that starts it.
     env = {name: value for name, value in os.environ.items() if name != "DVC_STAGE"}
     env |= {"BEZOAR_DEVICE": "cpu", "BEZOAR_WORK": scratch, "HF_HUB_OFFLINE": "1"}
     code = [str(Path(__file__).parents[2]), *filter(None, [env.get("PYTHONPATH")])]
-    env["PYTHONPATH"] = os.pathsep.join(code)  # wherever this is called from
+    # So that the trial finds this code, wherever it is started from.
+    env["PYTHONPATH"] = os.pathsep.join(code)
     command = [sys.executable, "-m", "bezoar.preflight.trial", *arguments]
     command += [profile] if profile else []
     try:

@@ -31,7 +31,8 @@ from bezoar.training.runs.counting import Uncounted
 from bezoar.training.runs.memory import Shape
 
 FORECAST_SOURCES = ("dolly", "flan", "topics", "mt_bench")  # the sources that the forecast reads
-FLOAT16 = 2  # bytes a weight of a base whose files' size is not known: how most are published
+# Bytes a weight of a base whose files' size is not known. Most are published so.
+FLOAT16 = 2
 
 
 @dataclass(frozen=True)
@@ -65,8 +66,10 @@ def preflight(p: Params, host: Machine | None = None) -> Preflight:
     first += [Finding("stop", f.where, *f.message.split("; ", 1)) for f in unknown_tasks(p)]
     if p.launch and not (launch := Path("launch", f"{p.launch}.yaml")).exists():
         first.append(Finding("stop", "launch", f"there is no {launch}", "name a file of launch/"))
+        # The checks below go on as if training ran in one process.
         p = p.model_copy(update={"launch": None})
     with ThreadPoolExecutor() as pool:
+        # Both wait for servers, while this thread looks at the machine and plans the calls.
         serving, looking = pool.submit(endpoints.check, p.llm, p.models), pool.submit(data.look, p)
         host = host or machine.look()
         estimated = not all(data.fetched(p, name) for name in FORECAST_SOURCES)
@@ -94,7 +97,8 @@ def preflight(p: Params, host: Machine | None = None) -> Preflight:
         try:
             needs = gpu.fits(p, shape, host)
             memory = gpu.check(shape, host, needs)
-        except Uncounted as error:  # the disks can be told all the same
+        # The memory is not known then. The disks can be told all the same.
+        except Uncounted as error:
             needs, memory = [], [_uncounted_finding(p, host, error)]
         if shape.parameters > gpu.SMALL:
             fits = needs

@@ -112,6 +112,8 @@ def is_current(p: Params, stage: str, section: str, out: Path) -> bool:
         .get("params", {})
         .get("params.yaml", {})
     )
+    # DVC records a section under its key in the file, which is in the profile's part or in the
+    # recipe.
     sections = [recorded.get(key) for key in (f"profiles.{p.profile}.{section}", section)]
     return out.exists() and any(_same(entry, value) for entry in sections)
 
@@ -127,7 +129,8 @@ def _same(recorded: Any, section: BaseModel) -> bool:
 
 @cache
 def _lock(lock: Path) -> Any:
-    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # thousands of lines
+    # libyaml's parser, where there is one, because dvc.lock has thousands of lines.
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     return yaml.load(lock.read_text(encoding="utf-8"), loader) if lock.exists() else {}
 
 
@@ -201,6 +204,7 @@ def _hub(name: str, part: Part) -> Looked:
             info: Any = HfApi().repo_info(
                 repository.repository,
                 repo_type=repository.kind,
+                # The branch is asked for its tip, to see that this is still the commit.
                 revision=repository.ref or repository.revision,
                 timeout=SECONDS,
                 files_metadata=True,
@@ -252,7 +256,7 @@ def cached(part: Part) -> list[Path]:
 
 
 def _fits(name: str, patterns: Sequence[str]) -> bool:
-    # a star stays inside its folder
+    # A star stays inside its folder, as it does on the hub.
     return any(name.count("/") == p.count("/") and fnmatchcase(name, p) for p in patterns)
 
 

@@ -16,7 +16,7 @@ GB = 10**9
 FLOAT32 = 4  # bytes a weight of every model that training leaves
 # A checkpoint holds the state of every optimizer, a paged one's too.
 SAVED = STATE | {"paged_adamw_32bit": 8, "paged_adamw_8bit": 2}
-# training/fitting.py keeps two; a third is written before the oldest goes
+# training/fitting.py keeps two. A third is written before the oldest goes.
 CHECKPOINTS = 3
 
 
@@ -50,7 +50,8 @@ def rooms(p: Params, shape: Shape, base: int, downloads: int, cache: Cache) -> l
     links = [link for link in p.chain.values() if link.weights == "adapter"]
     adapter = shape.lora_parameters(p.sft.lora_r, p.sft.target_modules)
     model_bytes += len(links) * FLOAT32 * adapter
-    # a finished link's weights stay, its checkpoints do not
+    # The weights of a finished link stay in the scratch folder, its checkpoints do not. So it is
+    # fullest with all weights and the checkpoints of the largest stage.
     stays, most = 0, 0
     for stage in full:
         most = max(most, scratch(p, stage, shape))
@@ -100,9 +101,8 @@ def check(rooms: Sequence[Room], cache: Cache) -> list[Finding]:
         shares = ", ".join(
             f"{_short(r.folder)} {r.more / GB:.1f}" for r in sharing if r.more > GB / 20
         )
-        message = f"{free / GB:.1f} GB free, {needed / GB:.1f} wanted" + f" ({shares})" * bool(
-            shares
-        )
+        message = f"{free / GB:.1f} GB free, {needed / GB:.1f} wanted"
+        message += f" ({shares})" * bool(shares)
         if needed <= free:
             findings.append(Finding("ok", "disk", message))
             continue

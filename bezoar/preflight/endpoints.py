@@ -56,7 +56,8 @@ def check(llm: Endpoints, models: Mapping[str, Further]) -> list[Finding]:
     waiting = {keys: check for keys, check in checks.items() if keys not in in_process}
     late = rehearsal.SECONDS + 2 * SECONDS
     results = together(waiting, lambda keys: [_silent(keys[0], "no answer", "its server")], late)
-    # loading a tokenizer takes as long as it takes, and waits for nobody
+    # A model in this process is looked at here, without a limit: loading a tokenizer takes as long
+    # as it takes.
     results |= {keys: checks[keys]() for keys in in_process}
     results = {keys: results[keys] for keys in checks}
     return [finding for findings in results.values() for finding in findings]
@@ -67,7 +68,8 @@ def stage(key: str, endpoint: Endpoint, stage: str, label: str) -> list[Finding]
     the ledger holds answers to this stage: it may want no more than those, or resume."""
     findings = _look(key, endpoint)
     if any(f.level == "stop" for f in findings):
-        bill = (stage, label, endpoint.model.replace("/", "_"))  # as a bill is written
+        # The ledger writes the names of models so.
+        bill = (stage, label, endpoint.model.replace("/", "_"))
         bills = ledger.Ledger().spent
         if any((b.stage, b.label, b.model) == bill for b in bills):
             return [
@@ -81,6 +83,7 @@ def _rehearse(key: str, endpoint: Endpoint, as_used: Sequence[Endpoint]) -> list
     will."""
     findings = _look(key, endpoint)
     if all(finding.level == "ok" for finding in findings):
+        # Roles with the same form of request share one question.
         forms = {form.structured: form for form in as_used if isinstance(form, OpenAI)}
         for form in forms.values():
             findings += _without(client.secret_of(form), rehearsal.findings(key, form))
@@ -155,7 +158,8 @@ def _ask_for_models(key: str, endpoint: OpenAI | Anthropic, url: str, secret: st
     except (OSError, ValueError, http.client.HTTPException) as error:
         reason = getattr(error, "reason", None) or error
         if isinstance(reason, TimeoutError) and _is_local(url):
-            # nothing listens: refused at once; what is full of connections lets one more wait
+            # A port on which nothing listens refuses at once. A timeout says that the server is
+            # there, with all of its connections taken.
             return Finding("warning", key, *web.busy(url))
         return _silent(key, " ".join(str(reason).split()) or type(error).__name__, url)
     return Finding("ok", key, f"{url} serves {endpoint.model}")

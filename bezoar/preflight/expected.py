@@ -24,19 +24,21 @@ PEAKS = {
     "H100": 989, "H100 PCIe": 756, "H200": 989, "A100": 312, "L40S": 362, "L4": 121, "A10": 125,
     "RTX 4090": 165, "RTX 3090": 71, "T4": 65, "V100": 125,
 }  # fmt: skip
-EXAMPLE = "H100"  # for which time is told where there is no GPU
-# of the peak, that a trainer of transformers gets out of large rows; ours, 25-35 % are common
+# The GPU for which time is told where there is none.
+EXAMPLE = "H100"
+# Ours: the share of the peak that a trainer of transformers gets out of large rows. 25-35 % are
+# common.
 SHARE = 0.3
-# Tokens a second of one reply under way; ours: a 40 B model on one 80 GB GPU with some tens of
-# requests at once, and hosted models are seldom slower
+# Tokens a second of one reply under way. Ours: a 40 B model on one 80 GB GPU with some tens of
+# requests at once. Hosted models are seldom slower.
 STREAM = 20
-# Seconds in which a model of some 3 B writes a token for all rows at once; ours: transformers takes
-# about a millisecond a layer, whatever the GPU
+# Seconds in which a model of some 3 B writes a token for all rows at once. Ours: transformers takes
+# about a millisecond a layer, whatever the GPU.
 STEP = 0.03
 QUESTIONS = 80  # of MT-Bench
 BATCH_HOURS = 24  # OpenAI's and Anthropic's promise for a batch
-# Mean tokens of a row, four bytes a token: the chat template, the instruction and its input as
-# bezoar.forecast measures them; the teacher's answer comes on top
+# Mean tokens of a row, at four bytes a token: the chat template, and the instruction with its input
+# as preflight/forecast.py measures them. The teacher's answer comes on top.
 TEMPLATE = 50
 PROMPTS = {
     "lamini": TEMPLATE + (forecast.INSTRUCTION + forecast.CONTEXT * forecast.CONTEXTS) / 4,
@@ -147,6 +149,8 @@ def asking(p: Params, forecast_rows: Sequence[Row]) -> list[Duration]:
             durations.append(Duration(key, work, 0, f"<= {BATCH_HOURS} h a batch"))
             continue
         at_once = endpoint.concurrency * len(endpoint.addresses)
+        # The slowest of the limits decides: replies under way at once, requests a minute, tokens a
+        # minute.
         limits = [out / (at_once * STREAM)]
         if endpoint.requests_per_minute:
             limits.append(60 * calls / endpoint.requests_per_minute)
@@ -176,6 +180,7 @@ def training(
         )
         row_tokens = min(row_tokens, gpu.tokens(amount), shape.positions)
         runs = amount.runs if isinstance(amount, Training) else 1
+        # A pair is read as two rows, one with each of its answers.
         tokens = round(runs * amount.epochs * rows * row_tokens * (2 if kind == "dpo" else 1))
         flops = memory.flops(shape, kind, tokens, fit.checkpointing, row=round(row_tokens))
         unit = "pairs" if kind == "dpo" else "rows"
@@ -205,8 +210,8 @@ def answering(p: Params) -> list[Duration]:
 
 
 def peak(kind: str) -> int | None:
-    """Return the TFLOP/s of a GPU by the name that its driver gives it, None for one that is not
-    known. Of the names in PEAKS whose words are all in it the longest counts."""
+    """Return the TFLOP/s of a GPU by its driver's name for it, None for one that is not known. It
+    is the longest name in PEAKS whose words are all in the driver's."""
     words = set(kind.replace("-", " ").split())
     fitting = [name for name in PEAKS if set(name.split()) <= words]
     return PEAKS[max(fitting, key=len)] if fitting else None
@@ -222,7 +227,8 @@ def _training_rows(p: Params, weights: str, forecast_rows: Sequence[Row]) -> tup
     if earlier := [_source_rows(p, source, forecast_rows) for source in step.replayed]:
         again = min(round(p.mix.replay * rows), sum(number for number, _ in earlier))
         rows += again
-        tokens += again * sum(mean for _, mean in earlier) / len(earlier)  # as many of each
+        # The same number of rows is replayed of each set, so their means count alike.
+        tokens += again * sum(mean for _, mean in earlier) / len(earlier)
     return rows, tokens / max(1, rows)
 
 
@@ -239,7 +245,7 @@ def _source_rows(p: Params, source: str, forecast_rows: Sequence[Row]) -> tuple[
         samples = next(row.calls for row in forecast_rows if row.stage == f"judge {name}")
         teacher = p.llm.teacher
         reply_tokens = teacher.reply_tokens if isinstance(teacher, OpenAI | Anthropic) else TEMPLATE
-        # of a scheme that the paper does not have, all rows may pass
+        # Of a scheme that the paper does not have all rows may pass.
         accepted = paper.SAMPLING[name].accepted_share if name in paper.SAMPLING else 1.0
         passing = samples * accepted * (1 - p.filter.eval_share)
         return round(passing), PROMPTS.get(name, PROMPTS["orca"]) + reply_tokens

@@ -51,7 +51,7 @@ def together(
         except BaseException as error:
             broken.append(error)
 
-    # daemons: one that hangs must not keep the process
+    # Daemons, because one that hangs must not keep the process alive.
     threads = [threading.Thread(target=run, args=item, daemon=True) for item in checks.items()]
     for thread in threads:
         thread.start()

@@ -67,19 +67,23 @@ TOO_LONG = (
 )
 SAMPLED = 200  # jobs of a scheme that are played; the rest is in proportion
 
-# What the hub's sources hold, for an estimate before they are fetched. Bytes are means.
+# The contents of the hub's sources, for an estimate before they are fetched. Bytes are means.
 DOLLY = 15_011  # rows of databricks-dolly-15k, in eight categories of about a like size
 DOLLYS = (
     "brainstorming", "classification", "closed_qa", "creative_writing", "general_qa",
     "information_extraction", "open_qa", "summarization",
 )  # fmt: skip
-INSTRUCTION, CONTEXT, CONTEXTS = 72, 1190, 0.35  # measured on it; the share of rows with a context
-WITH_CONTEXT = ("closed_qa", "information_extraction", "summarization")  # all rows of these, only
+# Measured on databricks-dolly-15k: bytes of an instruction and of a context, and the share of rows
+# with a context.
+INSTRUCTION, CONTEXT, CONTEXTS = 72, 1190, 0.35
+# For the estimate every row of these categories has a context, and no other row.
+WITH_CONTEXT = ("closed_qa", "information_extraction", "summarization")
 TASKS = {"cot": 18, "niv2": 1560, "t0": 193, "flan2021": 142}  # OpenBezoar 3.1.3
-QUERY = 550  # measured on 39 tasks of natural-instructions, P3 and FLAN's CoT tables
-# How long texts are: bytes at these shares of a source's texts, shortest first. A mean would make
-# every request fit. Measured on all of databricks-dolly-15k but general_qa; on 4 CoT tables of
-# FLAN (800 rows), 24 tasks of natural-instructions (940) and 11 of P3 (440), as published.
+# Measured on 39 tasks of natural-instructions, P3 and FLAN's CoT tables.
+QUERY = 550
+# The lengths of texts: bytes at these shares of a source's texts, shortest first. A mean would make
+# every request fit. Measured, as published: all of databricks-dolly-15k but general_qa, 4 CoT
+# tables of FLAN (800 rows), 24 tasks of natural-instructions (940) and 11 of P3 (440).
 SHARES = (0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99, 0.999)
 INSTRUCTIONS = (4, 26, 35, 42, 49, 57, 66, 77, 96, 128, 165, 218, 265, 635)
 CONTEXT_BYTES = (3, 325, 459, 573, 685, 808, 977, 1169, 1531, 2300, 3094, 5222, 7720, 16937)
@@ -94,17 +98,18 @@ TARGETS = {
     "niv2": (1, 9, 14, 20, 32, 41, 49, 59, 73, 96, 122, 152, 167, 192),
     "t0": (1, 2, 2, 4, 6, 7, 9, 14, 29, 74, 354, 891, 1382, 2047),
 }
-# Not measured: like T0's, its tasks are supervised sets in templates
+# Not measured. Like T0's, its tasks are supervised sets in templates.
 QUERIES["flan2021"], TARGETS["flan2021"] = QUERIES["t0"], TARGETS["t0"]
 TOPICS = 1000  # more than any plan draws
-# FastChat's question.jsonl and reference_answer/; six models' answers in mt_bench_human_judgments
+# Counts and bytes of FastChat's question.jsonl and reference_answer/, and of six models' answers in
+# mt_bench_human_judgments.
 MT_BENCH = (
     "writing", "roleplay", "reasoning", "math", "coding", "extraction", "stem", "humanities",
 )  # fmt: skip
 REFERENCED = ("reasoning", "math", "coding")
 TURN, REFERENCE, ANSWER, MODELS = 200, 750, 1000, 6
-# Of the 1,200 pairs of answers that GPT-4 compared people voted on 910; it graded five of the six
-# models (the released grades are of another version of Vicuna)
+# Of the 1,200 pairs of answers that GPT-4 compared people voted on 910. It graded five of the six
+# models (the released grades are of another version of Vicuna).
 VOTED_ON, GRADED = 910 / 1200, 5
 
 
@@ -356,6 +361,7 @@ _WORDS = " ".join("".join(_LETTERS[start : start + 6]) for start in range(0, len
 
 def _filler(size: int, rng: Random) -> str:
     """Return `size` bytes of words that say nothing, another text each time."""
+    # A word has six letters and a blank, so every text begins with a whole word.
     start = 7 * rng.randrange((len(_WORDS) - size) // 7)
     return _WORDS[start : start + size]
 
@@ -389,6 +395,7 @@ def _forecast_rows(p: Params, inputs: Given) -> list[Row]:
     bought: Bought = set()
     graded = [*check.answers, *answers]
     pairs = pairwise.pairs(answers, answers, p.mt_compare.limit)
+    # The known rows check the grader, and are only asked about where it has something to compare.
     compared = [*check.pairs, *pairs] if pairs else []
     with_reference = verdicts.referenced(inputs.questions, p.mt_grade.references)
     for name in p.checkpoints:
@@ -463,11 +470,13 @@ def _scheme_rows(p: Params, name: str, seeds: Seeds) -> list[Row]:
     )
     if not jobs:
         raise BadInput(f"forecast: {name}: no jobs can be planned from its seeds; look at fetch")
+    # Every n-th job, so that all parts of the plan are played.
     played = jobs[:: max(1, len(jobs) // SAMPLED)]
     teacher = Counter(embedded.connect("world-teacher"), p.llm.teacher)
     outcomes = [schemes.attempt(name, job, teacher) for job in played]
     longer = {}
-    if isinstance(p.llm.teacher, OpenAI | Anthropic):  # it says more than the embedded one
+    # A real teacher says more than the embedded one, and the judge reads it.
+    if isinstance(p.llm.teacher, OpenAI | Anthropic):
         longer = {"response": "x" * budget.BYTES_PER_TOKEN * p.llm.teacher.reply_tokens}
     judges = [Counter(embedded.connect("world-judge"), member) for member in p.llm.judges]
     samples = [sample for outcome in outcomes for sample in outcome.samples]

@@ -14,14 +14,17 @@ from bezoar.training.runs import memory
 from bezoar.training.runs.memory import MARGIN, Need, Shape
 
 GIB = 2**30
-SMALL = 50e6  # parameters; what is smaller fits anywhere and trains on any CPU in minutes
-ON_A_CPU = 0.5e9  # parameters; above, an epoch on a CPU takes days
+# Parameters. A smaller model fits anywhere and trains on any CPU in minutes.
+SMALL = 50e6
+# Parameters. Above, an epoch on a CPU takes days.
+ON_A_CPU = 0.5e9
 ROWS_ON_A_CPU = 8  # at once, where `auto` has no GPU's memory to go by (training/fitting.py)
-# Tokens of the longest texts that the harness scores: RACE's passages have some 500 words
+# Tokens of the longest texts that the harness scores: RACE's passages have some 500 words.
 LONGEST = 1024
 QUESTION = 128  # tokens of an MT-Bench question, a turn
-# Bytes that training/merge.py holds for a number of the matrix at hand: once, and an adapter. As
-# measured; peft's TIES sorts each change with its indices, and counts signs in 64 bits.
+# Bytes that training/merge.py holds for a number of the matrix at hand, as (once, for each
+# adapter). They are measured. peft's TIES sorts each change with its indices, and counts signs in
+# 64 bits.
 MERGING = {
     "linear": (8, 12),
     "ties": (17, 21),
@@ -80,7 +83,7 @@ def fit(p: Params, stage: str, shape: Shape, machine: Machine) -> Fit:
         rows = p.mt_answer.batch_size
         tokens = min(2 * (p.mt_answer.max_new_tokens + QUESTION), shape.positions)
         need = memory.inference(shape, bytes_per_weight=c, rows=rows, tokens=tokens)
-        # generation computes logits of the last token alone
+        # Generation computes the logits of the last token alone.
         logits = 2 * shape.vocab * c * rows * tokens
         need = Need(need.weights, 0, 0, need.activations - logits)
     return Fit(stage, need, rows, have)
@@ -108,10 +111,13 @@ def _training_fit(p: Params, link: str, shape: Shape, machine: Machine) -> Fit:
         return Fit(f"sft {link}" if link else "dpo", need, rows, have, checkpointing)
 
     share, fixed = max(1, amount.batch_size // processes), amount.micro_batch_size
+    # One row, with checkpointing, is the least that a step can do with.
     least = split(1, True)
     if have is None or not least.fits:
         return least
     if fixed != "auto":
+        # Checkpointing computes activations twice, so it is only used where the rows do not fit
+        # without it.
         plain, checkpointed = split(fixed, False), split(fixed, True)
         return plain if plain.fits else checkpointed
     if machine.gpu:
@@ -142,7 +148,7 @@ def spread(p: Params, machine: Machine) -> tuple[int, bool]:
         return 1, False
     file = Path("launch", f"{p.launch}.yaml")
     chosen = yaml.safe_load(file.read_text(encoding="utf-8"))
-    # what the file leaves open, the launcher takes from the machine
+    # What the file leaves open the launcher takes from the machine.
     processes = chosen.get("num_processes", machine.gpu.count if machine.gpu else 1)
     return processes, chosen["distributed_type"] == "FSDP"
 
@@ -183,10 +189,11 @@ def _finding(fit: Fit, free: int) -> Finding:
     message = f"needs {fit.need.total / GIB:.1f} GiB for {batch}, and {free / GIB:.1f} are free"
     kind, _, name = fit.stage.partition(" ")
     if kind in ("lm_eval", "mt_answer"):
-        # a guess at the longest texts; many are shorter
+        # The longest texts are a guess, and many are shorter.
         return Finding("warning", fit.stage, message, f"lower {kind}.batch_size")
     do = f"use a GPU of about {fit.need.total / MARGIN / GIB:.0f} GiB"
-    if fit.rows > 1:  # someone's own number, which training tries
+    # A number that the user set. Training tries it.
+    if fit.rows > 1:
         key = f"sft.links.{name}" if name else "dpo"
         return Finding("warning", fit.stage, message, f"set {key}.micro_batch_size: auto")
     return Finding(

@@ -36,7 +36,8 @@ def _findings(p: Params, stage: str, label: str, shape: Shape) -> list[Finding]:
         out = Path("models", stage, label)
         name = "dpo" if stage == "dpo" else f"{stage} {label}"
         findings += disk.stage(p, name, out, shape, machine.cache(Path()))
-    if p.launch is None or stage not in ("sft", "dpo"):  # else its processes look, each at its GPU
+    # With `launch` each process of training looks at its own GPU.
+    if p.launch is None or stage not in ("sft", "dpo"):
         host = machine.look()
         name = f"{stage} {label}" if stage in ("sft", "merge") else stage
         findings += gpu.check(shape, host, [gpu.fit(p, name, shape, host)])

@@ -74,6 +74,7 @@ def volume(path: Path) -> Volume:
 def size(path: Path) -> int:
     """Return the bytes that a folder's files take on the disk, links to elsewhere left out."""
     files = (f for f in path.rglob("*") if f.is_file() and not f.is_symlink())
+    # st_blocks counts 512 bytes, whatever the blocks of the file system are.
     return sum(f.stat().st_blocks * 512 for f in files)
 
 
@@ -92,7 +93,8 @@ def cache(project: Path) -> Cache:
 
     settings: dict[str, Any] = Config(dvc_dir=str(project / ".dvc"))["cache"]
     folder = Path(settings.get("dir", project / ".dvc/cache"))
-    links: list[Link] = settings.get("type", ["reflink", "copy"])  # dvc's own default
+    # DVC's own default, and like DVC the first of them that works.
+    links: list[Link] = settings.get("type", ["reflink", "copy"])
     shared = volume(folder).device == volume(project).device
     works: dict[Link, Callable[[], bool]] = {
         "reflink": lambda: shared and _reflinks(project / ".dvc"),

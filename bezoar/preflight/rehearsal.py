@@ -14,7 +14,8 @@ from bezoar.preflight import web
 from bezoar.preflight.findings import Finding
 from bezoar.rows.records import Message, Reply
 
-SECONDS = 30.0  # that a free server has for a short question: it may be a model on a CPU
+# Seconds that a free server has for a short question: it may be a model on a CPU.
+SECONDS = 30.0
 TOKENS = 16  # of the reply at most
 QUESTION = (
     Message(role="system", content="You answer in one word."),
@@ -64,6 +65,8 @@ def _refused(key: str, wire: openai.Wire, url: str, body: dict[str, Any], reason
     out."""
     for doubt in wire.doubts(body):
         if web.answers(url + wire.path, wire.headers, encode(doubt.body), SECONDS):
+            # The same question again. A server that only stumbled once is not one that lacks a
+            # feature.
             if web.answers(url + wire.path, wire.headers, encode(body), SECONDS):
                 message = f"{url} refuses a short question at first ({reason}), and answers it then"
                 return Finding("warning", key, message, "a run tries again; see what its log says")

@@ -14,7 +14,8 @@ from bezoar.rows.records import Query, Sample, Seed
 
 FETCHED = Path("data/fetch")
 FILES = {"dolly": "seeds.jsonl", "flan": "queries.jsonl"}
-LEAST = 0.1  # ours: of the seeds; fewer are the price of any check
+# Ours: share of the seeds. A loss of fewer is the price of any check.
+LEAST = 0.1
 WAYS = {
     "wrong_language": "name their languages in filter.gates.language, or set it to any",
     "overlong": "raise filter.gates.characters, or shorten them",

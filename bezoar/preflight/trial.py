@@ -27,10 +27,11 @@ from bezoar.rows.records import Item, Message
 from bezoar.sources import tokenizer as of_tokenizers
 from bezoar.sources import weights as of_files
 
-LARGEST = 4e-3  # standard deviations that logits may be off in float32 where they should be equal
+# Standard deviations that logits may be off in float32 where they should be equal.
+LARGEST = 4e-3
 LIBRARIES = ("torch", "transformers", "trl", "peft", "bitsandbytes", "lm_eval", "tokenizers")
-# What is learnt in one step, and answered: short, because every token of a large vocabulary is
-# scored, and longer than a window of the small copy. The questions begin alike.
+# Rows that are learnt in one step, and answered. They are short, because every token of a large
+# vocabulary is scored, and longer than a window of the small copy. The questions begin alike.
 ROWS = (
     ("Question: Name a river. Answer: ", "The Danube."),
     ("Question: Name a river, and say where it ends. Answer: ", "The Rhine. In the North Sea."),
@@ -113,7 +114,8 @@ class Rehearsal:
                 "epochs": 1,
                 "batch_size": 4,
                 "micro_batch_size": 2,
-                "learning_rate": 1e-2,  # so that a step shows
+                # High, so that one step shows in the logits.
+                "learning_rate": 1e-2,
                 "warmup_steps": 0,
                 "eval_limit": None,
             }
@@ -145,7 +147,8 @@ class Rehearsal:
     def fit(self) -> list[str]:
         """See that the files hold the tensors that the configuration wants, and return notes on
         them."""
-        full_copy = self.models / "whole"  # beside the small copy, which must not get these weights
+        # Beside the small copy, which must not get these weights.
+        full_copy = self.models / "whole"
         shutil.copytree(self.files, full_copy)
         for path in self.folder.glob("*.safetensors*"):
             (full_copy / path.name).symlink_to(path.resolve())
@@ -199,6 +202,7 @@ class Rehearsal:
 
         model = loading.plain(self.base, "float32", loading.device()).eval()
         ids = self.prompts[-1]
+        # Only the last three tokens differ, so the logits before them must not.
         altered = [*ids[:-3], *ids[:3]]
         with torch.inference_mode():
             first, second = (
@@ -236,7 +240,8 @@ class Rehearsal:
         }
         plain = [name for name, m in linear.items() if not isinstance(m, Linear4bit)]
         bare = [name for name, m in linear.items() if id(m) not in layers]
-        if self.p.sft.target_modules != ALL_LINEAR:  # all are not wanted then, but some of each
+        # Not all layers are to have an adapter then, but some of each block.
+        if self.p.sft.target_modules != ALL_LINEAR:
             with_one = {_block(name) for name in linear.keys() - set(bare)}
             bare = [name for name in bare if _block(name) not in with_one]
         four = [m for m in causal.modules() if isinstance(m, Linear4bit)]
@@ -315,6 +320,8 @@ class Rehearsal:
         from bezoar.training import merge
 
         adapter, out = self.models / "sft/adapter", self.models / "merge/sft"
+        # The weights are merged onto the dequantised base, on which the adapter was trained. The
+        # merged model should then compute what the trained one does.
         exact = self.p.merge.model_copy(update={"onto": "dequantized", "method": "linear"})
         settings = MergeStage.model_validate(exact.model_dump() | {"weights": [1.0, 1.0, 1.0]})
         merge.merge(self.base, [adapter], settings, self.p.sft, out)
@@ -447,7 +454,8 @@ def look(folder: Path) -> Any:
         )
     try:
         config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-    except Exception as error:  # transformers raises several
+    # transformers raises errors of several classes.
+    except Exception as error:
         why = " ".join(str(error).split())[:CHARACTERS]
         raise BadInput(
             f"transformers {version('transformers')} cannot read its config.json, model_type "
@@ -528,5 +536,6 @@ def fit(folder: Path, p: Params) -> list[str]:
 
 
 if __name__ == "__main__":
+    # Ctrl-C ends this process without a traceback.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     main(*arguments.words("bezoar.preflight.trial", __doc__, 3, "FOLDER REPORT HOME [PROFILE]", 4))

@@ -8,12 +8,12 @@ from typing import Any
 
 from bezoar.preflight.findings import SECONDS
 
-# What a connection can come to; a timeout in it is a TimeoutError where the server was reached
+# The errors of a connection. A timeout among them is a TimeoutError where the server was reached.
 BROKEN = (OSError, ValueError, http.client.HTTPException)
 
 
 class _Stay(urllib.request.HTTPRedirectHandler):
-    """A redirect would carry the key to a host that nobody named."""
+    """A handler that follows no redirect, which would carry the key to a host that nobody named."""
 
     def redirect_request(self, *_: Any) -> None:
         return None
