@@ -55,7 +55,7 @@ def without(text: str, names: Sequence[str]) -> str:
         return text
     document: Any = yaml.safe_load(text)
     cut = _plan_cut(document, [name for name in names if name != AFTER_SFT])
-    return f"{HEAD}{', '.join(names)}\n" + _write_text(text, cut)
+    return f"{HEAD}{', '.join(names)}\n" + _render(text, cut)
 
 
 def left_out(text: str) -> list[str]:
@@ -194,7 +194,7 @@ def _before(weights: str, links: Mapping[str, str]) -> str:
 # --- how it is written ---------------------------------------------------------------------------
 
 
-def _write_text(text: str, cut: Cut) -> str:
+def _render(text: str, cut: Cut) -> str:
     lines = text.splitlines(keepends=True)
     tree = yaml.compose(text, yaml.SafeLoader)
     _shorten(tree, cut)

@@ -160,13 +160,10 @@ def assumptions(result: Preflight) -> list[str]:
     if result.asking:
         lines.append(f"Replies: `reply_tokens` long, {expected.STREAM} tokens/s each while live.")
     if result.training:
+        example = f"; told for one {expected.EXAMPLE}, for want of a GPU"
         lines.append(
             f"Training: {expected.SHARE:.0%} of the GPU's 16-bit peak"
-            + (
-                ""
-                if result.machine.gpu
-                else f"; told for one {expected.EXAMPLE}, for want of a GPU"
-            )
+            + ("" if result.machine.gpu else example)
             + "; rows that pass as in the paper; held-out rows and the harness not counted."
         )
     if result.answering:
