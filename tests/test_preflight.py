@@ -671,10 +671,10 @@ def test_what_is_there_already_counts_instead_of_what_is_assumed(
 ) -> None:
     p = profile("embedded")
     assert checks.preflight(p, LAPTOP).estimated
-    for name in checks.ASKED:
+    for name in checks.FORECAST_SOURCES:
         source = sources.collect(name, getattr(p.fetch, name), p.fetch.seed)
         source.write(Path("data/fetch", name))
-    record(p, *checks.ASKED)
+    record(p, *checks.FORECAST_SOURCES)
     found = checks.preflight(p, LAPTOP)
     assert not found.estimated and "planned on what is fetched" in text(found)
 
