@@ -642,8 +642,8 @@ class Wikipedia(Section):
 
 
 class Harness(Section):
-    """No items of our own: lm_eval brings `tasks`, the same as lm_eval.tasks, from the Hub. Their
-    texts are written down, for `filter` to look for them."""
+    """Tasks of the harness, and no items of our own. lm_eval brings `tasks`, the same as
+    lm_eval.tasks, from the Hub. Their texts are written down, for `filter` to look for them."""
 
     source: Literal["harness"]
     tasks: Names
@@ -794,7 +794,8 @@ class Orca(Section):
 
 
 class Schemes(Section):
-    """A scheme that params.yaml does not name is neither generated nor judged."""
+    """The schemes by which rows are made. One that params.yaml does not name is neither generated
+    nor judged."""
 
     lamini: Lamini | None = None
     evol_instruct: EvolInstruct | None = None
@@ -842,7 +843,8 @@ class Licences(Section):
     allow: list[str] | None
 
 
-Action = Literal["drop", "report"]  # report: the row stays, and what was found is written down
+# With report the row stays, and the finding is written down.
+Action = Literal["drop", "report"]
 
 
 class RowAction(Section):
@@ -904,8 +906,10 @@ def _languages(value: Any) -> str | list[str]:
 
 
 class Gates(Section):
-    """Thresholds of filtering/gates.py, which explains each. `language`: that rows may be in. It is
-    `seeds` (those that the seeds are in), `any`, or a list."""
+    """Thresholds of filtering/gates.py, which explains each.
+
+    `language`: languages that rows may be in: `seeds` (those of the seeds), `any`, or a list.
+    """
 
     refusal_words: Count
     loop_words: Count
@@ -960,7 +964,8 @@ class Filter(Section):
 
 
 class Mix(Section):
-    """`replay`: rows of the links before, as a share of a link's own."""
+    """The set of rows of a link. `replay`: rows of the links before, as a share of the link's
+    own."""
 
     seed: Seed
     replay: Share
@@ -1196,7 +1201,8 @@ class MtAnswer(Section):
 
 
 class MtGrade(Section):
-    """`references`: the categories whose questions are judged beside a reference answer."""
+    """The grades of MT-Bench. `references`: categories whose questions are judged beside a
+    reference answer."""
 
     references: Literal["all"] | list[str]
     seed: Seed

@@ -55,7 +55,7 @@ EMPTY = "is empty, and nothing is sent for it; write a text, or restore it with 
 
 
 class Seen(NamedTuple):
-    """Hold what a look at the prompts found, a line each: `faults` stop a run, `notes` do not."""
+    """The lines that a look at the prompts gives: `faults` stop a run, `notes` do not."""
 
     faults: list[str]
     notes: list[str]

@@ -97,7 +97,7 @@ def preflight(p: Params, host: Machine | None = None) -> Preflight:
         try:
             needs = gpu.fits(p, shape, host)
             memory = gpu.check(shape, host, needs)
-        # The memory is not known then. The disks can be told all the same.
+        # The memory is not known then. The disks can be checked all the same.
         except Uncounted as error:
             needs, memory = [], [_uncounted_finding(p, host, error)]
         if shape.parameters > gpu.SMALL:

@@ -145,7 +145,7 @@ class Counter:
         self.calls = self.bytes_in = self.tokens_out = self.too_long = 0
 
     def __call__(self, messages: Sequence[Message], sample: int = 0) -> Reply:
-        """Ask, and count."""
+        """Ask, and count the call."""
         if not self.room.fits(messages, sample):
             self.too_long += 1
             return absent("too_long", self.endpoint.model)

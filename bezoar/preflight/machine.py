@@ -14,7 +14,7 @@ Link = Literal["reflink", "hardlink", "symlink", "copy"]
 
 @dataclass(frozen=True)
 class Gpu:
-    """The kind of GPU that training runs on, how many of it there are, bytes of the first."""
+    """The kind of GPU that training runs on, the number of them, and bytes of the first."""
 
     name: str
     count: int
@@ -24,7 +24,8 @@ class Gpu:
 
 @dataclass(frozen=True)
 class Machine:
-    """`ram` is bytes of memory. `why`: a reason why there is no GPU, "" where none is known."""
+    """A machine: its GPU, and `ram`, bytes of memory. `why`: a reason why there is no GPU, "" where
+    none is known."""
 
     gpu: Gpu | None
     ram: int
@@ -80,8 +81,8 @@ def size(path: Path) -> int:
 
 @dataclass(frozen=True)
 class Cache:
-    """DVC's cache and how a file gets from there into the workspace, as dvc is set and the file
-    systems allow."""
+    """DVC's cache, and the link by which a file gets from there into the workspace, as DVC is
+    configured and the file systems allow."""
 
     folder: Path
     link: Link
