@@ -49,7 +49,7 @@ def one_at_a_time(
 
     positions = loading.context(model.config)
     limit = positions - min(how.max_new_tokens, positions // 2)
-    ends = generation.ends(model, tokenizer)
+    ends = generation.end_tokens(model, tokenizer)
     said: Turns = []
     for question in questions:
         talk: list[Message] = []

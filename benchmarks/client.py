@@ -74,7 +74,7 @@ def bezoar(url: str, concurrency: int) -> Callable[[list[str]], object]:
 
     where = endpoint(url, concurrency)
     ask = llm.connect(where)
-    return lambda texts: llm.each(ask_one, texts, ask, where, where="benchmark", name=str)
+    return lambda texts: llm.run_jobs(ask_one, texts, ask, where, prefix="benchmark", name=str)
 
 
 def floor(url: str, concurrency: int) -> Callable[[list[str]], object]:
@@ -251,7 +251,7 @@ def killed() -> int:
         "import sys; from benchmarks import client; from bezoar import llm\n"
         "where = client.endpoint(sys.argv[1], 20)\n"
         "ask, texts = llm.connect(where), client.prompts(0, 500)\n"
-        "llm.each(client.ask_one, texts, ask, where, where='benchmark', name=str)"
+        "llm.run_jobs(client.ask_one, texts, ask, where, prefix='benchmark', name=str)"
     )
     with tempfile.TemporaryDirectory() as work, serving(Faults(latency=0.02)) as (model, url):
         command = [sys.executable, "-c", code, url]
@@ -279,7 +279,7 @@ def pair(cap: float | None, **faults: Any) -> tuple[int, float, float]:
         "budget = params.Budget(name='pair', stage=None, run=float(sys.argv[2] or 'inf'))\n"
         "p = p.model_copy(update={'budget_usd': budget})\n"
         "ask, texts = llm.connect(where, p, 'generate', 'pair'), client.prompts(0, client.PAIR)\n"
-        "llm.each(client.ask_one, texts, ask, where, where='benchmark', name=str)"
+        "llm.run_jobs(client.ask_one, texts, ask, where, prefix='benchmark', name=str)"
     )
     with tempfile.TemporaryDirectory() as work, serving(Faults(latency=0.02, **faults)) as (m, url):
         command = [sys.executable, "-c", code, url, "" if cap is None else str(cap)]
@@ -318,7 +318,7 @@ def faulty(concurrency: int, texts: list[str], **faults: Any) -> tuple[Any, Any,
         os.environ["BEZOAR_WORK"] = work
         where = endpoint(url, concurrency)
         began = time.perf_counter()
-        run = llm.each(ask_one, texts, llm.connect(where), where, where="benchmark", name=str)
+        run = llm.run_jobs(ask_one, texts, llm.connect(where), where, prefix="benchmark", name=str)
         return run, m, time.perf_counter() - began
 
 

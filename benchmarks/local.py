@@ -47,7 +47,7 @@ def in_batches(
     """When each answer was there, and what it is: batch after batch, by `generate`."""
     import torch
 
-    began, ends = time.process_time(), generation.ends(model, tokenizer)
+    began, ends = time.process_time(), generation.end_tokens(model, tokenizer)
     said: dict[str, tuple[float, str]] = {}
     waiting = sorted(texts, key=len)
     for at in range(0, len(waiting), size):
@@ -84,7 +84,7 @@ def in_turn(
         reply = ask([Message(role="user", content=text)])
         return time.process_time() - began, reply
 
-    done = llm.each(ask, texts, client, endpoint, where="benchmark", name=str).done
+    done = llm.run_jobs(ask, texts, client, endpoint, prefix="benchmark", name=str).done
     client.close()
     return [(took, reply.text) for _, (took, reply) in done]
 

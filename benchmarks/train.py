@@ -41,7 +41,7 @@ from bezoar.rows.records import Message
 from bezoar.sources import pretraining, readers
 from bezoar.training import dpo, sft
 from bezoar.training.runs import batching, fitting, memory
-from bezoar.training.runs.storages import held, peak_of
+from bezoar.training.runs.storages import peak_of, storage_bytes
 
 ROOT = Path(__file__).parent.parent
 DATA = ROOT.parent / "shared/data"
@@ -174,11 +174,11 @@ def ours(case: Case, out: Path) -> tuple[Any, Callable[[], object]]:
         device,
         model=model,
         kind=case.counted_as,
-        how=how,
+        settings=how,
         amount=amount,
         tokens=gpu.tokens(amount),
     )
-    chosen = fitting.settings(device, how, amount, split)
+    chosen = fitting.trainer_arguments(device, how, amount, split)
     chosen |= {"save_strategy": "no", "eval_strategy": "no"}
     tokenizer = loading.tokenizer(model)
     made: Any
@@ -186,18 +186,20 @@ def ours(case: Case, out: Path) -> tuple[Any, Callable[[], object]]:
     if case.kind == "dpo":
         start, build = dpo.starting_model(model, how, device), dpo.trainer
         limits = {"prompt_limit": how.max_prompt_tokens, "answer_limit": how.max_answer_tokens}
-        made = partial(dpo.rows, tokenizer, **limits, where="rows")
+        made = partial(dpo.rows, tokenizer, **limits, label="rows")
     else:
         link = Link(weights="all" if case.kind == "sft" else "adapter", base="", start="", data="x")
         start, build = sft.starting_model(link, model, model, how, device), sft.trainer
-        made = partial(sft.rows, tokenizer, limit=amount.max_length, where="rows")
+        made = partial(sft.rows, tokenizer, limit=amount.max_length, label="rows")
     rows = [tuple(row.values()) for row in read(Path(case.rows))]
     kept = Path(case.rows).with_suffix("")
     tables = (
         fitting.table(kept / "train", device, partial(made, rows)),
         fitting.table(kept / "eval", device, partial(made, rows[:1])),  # there must be some
     )
-    trainer = build(start, tokenizer, tables, how=how, settings=chosen, folder=out, device=device)
+    trainer = build(
+        start, tokenizer, tables, settings=how, arguments=chosen, folder=out, device=device
+    )
     return trainer, lambda: fitting.fit(
         trainer, out, case.kind, seed=how.seed, patience=None, evaluations=1
     )
@@ -288,7 +290,7 @@ def weigh(case: Case) -> dict[str, Any]:
             if state.global_step == 1 and cuda:
                 torch.cuda.reset_peak_memory_stats()
             elif state.global_step == 1:
-                found.append(held(lasting(trainer)))
+                found.append(storage_bytes(lasting(trainer)))
                 within.__enter__()
 
         def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
@@ -398,7 +400,7 @@ def drawn(rows: Sequence[Any], tokenizer: Any, amount: Any, count: int) -> list[
             places = slice(1 - before, None), slice(after - 1), slice(after - 1)
             some = [tuple(map(partial(cut, tokenizer), row, places)) for row in some]
             limits = {"prompt_limit": before, "answer_limit": after}
-            made = dpo.rows(tokenizer, some, **limits, where="rows")
+            made = dpo.rows(tokenizer, some, **limits, label="rows")
             fits = [not over for over in made["truncated"]]
         else:
             parted = chat.answer_ids(tokenizer, some, "rows")

@@ -4,5 +4,7 @@ import sys
 
 from bezoar import interrupts
 
-if sys.argv[:1] == ["-m"]:  # a command is being started, which imports what takes a second
+# During `python -m` sys.argv begins with "-m" until the command's own module runs. Its imports may
+# take a second, and Ctrl-C must end that second with a line too.
+if sys.argv[:1] == ["-m"]:
     interrupts.say_in_a_line()

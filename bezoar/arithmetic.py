@@ -1,4 +1,4 @@
-"""Have x86-64 CPUs of several kinds and makers compute the same bits.
+"""Has x86-64 CPUs of several kinds and makers compute the same bits.
 
 The libraries choose their instructions by the CPU they find: MKL by its maker too, others by the
 width of its vectors. Each choice adds up in another order, and training carries the last bit of a
@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 Instructions = Literal["avx2"]
 
-# A library reads its variable when it is loaded, so that they are set before any of them is.
+# A library reads its variable when it is loaded, so all are set before any library is.
 SETTINGS: Mapping[Instructions, Mapping[str, str]] = {
     "avx2": {
         "ATEN_CPU_CAPABILITY": "avx2",  # torch's own kernels and random numbers
@@ -28,43 +28,44 @@ SETTINGS: Mapping[Instructions, Mapping[str, str]] = {
         "ONEDNN_DEFAULT_FPMATH_MODE": "STRICT",  # float32 is never rounded to bfloat16 on the way
         "NPY_DISABLE_CPU_FEATURES": "X86_V4 AVX512_ICL AVX512_SPR",
         "OPENBLAS_CORETYPE": "Haswell",  # numpy and scipy bring one each
-        # a sum that threads share is added up in another order by another number of them
+        # Another number of threads adds up a shared sum in another order.
         "OMP_NUM_THREADS": "1",
         "MKL_NUM_THREADS": "1",
         "OPENBLAS_NUM_THREADS": "1",
     }
 }
-# numpy takes either its list of what to leave out or one of what to use, and stops at both
+# numpy takes either its list of features to leave out or one of those to use, and stops at both.
 CONTRARY = {"NPY_ENABLE_CPU_FEATURES"}
 _WHY = "the profile says `cpu: {}`; leave `cpu` empty there to choose yourself"
-# What Linux calls the instructions that code for AVX2 uses
+# The names that Linux has for the instructions that code for AVX2 uses.
 NEEDED = {"avx2": {"avx2", "bmi2", "f16c", "fma"}}
 
 
-def settle(wanted: Instructions | None) -> None:
-    """Have this process and its children compute by `wanted`, before a library is loaded. Where the
-    CPU has no such instructions, or none are wanted, each library chooses for itself.
+def settle(instructions: Instructions | None) -> None:
+    """Have this process and its children compute by `instructions`, before a library is loaded.
 
-    The parameter wins over a variable of the user's, and a line says so: what is computed is kept
+    Each library chooses for itself if the CPU has no such instructions, or `instructions` is None.
+
+    The parameter wins over a variable of the user's, and a line says so, because results are stored
     under the parameter's name.
     """
-    if wanted is None or not able(wanted):
+    if instructions is None or not able(instructions):
         return
     for name in CONTRARY & os.environ.keys():
-        print(f"{name} is set aside: {_WHY.format(wanted)}", file=sys.stderr)
+        print(f"{name} is set aside: {_WHY.format(instructions)}", file=sys.stderr)
         del os.environ[name]
-    for name, value in SETTINGS[wanted].items():
-        own = os.environ.get(name, value)
-        if own != value:
-            print(f"{name}={own} is set aside: {_WHY.format(wanted)}", file=sys.stderr)
+    for name, value in SETTINGS[instructions].items():
+        current = os.environ.get(name, value)
+        if current != value:
+            print(f"{name}={current} is set aside: {_WHY.format(instructions)}", file=sys.stderr)
         os.environ[name] = value
 
 
 def in_force() -> Instructions | None:
-    """By which instructions this process computes; None where each library chooses for itself."""
-    for wanted, settings in SETTINGS.items():
-        if able(wanted) and settings.items() <= os.environ.items():
-            return wanted
+    """Return the instructions of this process, or None where each library chooses for itself."""
+    for instructions, settings in SETTINGS.items():
+        if able(instructions) and settings.items() <= os.environ.items():
+            return instructions
     return None
 
 
@@ -73,7 +74,8 @@ def products() -> None:
     """Have torch multiply float32 matrices on a CPU by numpy's OpenBLAS, where `cpu` is in force.
 
     OpenBLAS has the same kernels for AVX2 on every maker's CPU. It is three times as fast as the
-    one way that torch's MKL has on all of them. What else asks MKL, as attention does, goes on so.
+    one way that torch's MKL has on all of them. Other work of MKL's, such as attention, stays with
+    MKL.
     """
     if in_force() is None:
         return
@@ -81,7 +83,7 @@ def products() -> None:
     import torch
 
     def product(left: Any, right: Any) -> Any:
-        # torch itself computes what is no float32, and says what is wrong
+        # Anything but float32 matrices that fit is left to torch, which also says what is wrong.
         if not _multipliable(left, right):
             return torch.ops.aten.mm.out(left, right, out=left.new_empty(0))
         result = left.new_empty(left.shape[0], right.shape[1])
@@ -106,37 +108,40 @@ _LIBRARIES: list[Any] = []  # torch takes a kernel back when its library is free
 
 
 def _multipliable(left: Any, right: Any) -> bool:
-    """Whether two tensors are float32 matrices that fit each other, and hold any number at all."""
+    """Say whether two tensors are float32 matrices that fit each other, and hold numbers at all."""
     numbers = str(left.dtype) == str(right.dtype) == "torch.float32"
     matrices = left.ndim == right.ndim == 2 and left.shape[1] == right.shape[0]
     return numbers and matrices and left.numel() > 0 and right.numel() > 0
 
 
 def _array(matrix: Any) -> Any:
-    """The numbers of a tensor [rows, columns] as numpy's, laid out as BLAS can read them."""
+    """Return the numbers of a tensor [rows, columns] as numpy's, laid out as BLAS can read them."""
     packed = matrix.is_contiguous() or matrix.t().is_contiguous()
     return (matrix if packed else matrix.contiguous()).detach().numpy()
 
 
-def able(wanted: Instructions) -> bool:
-    """Whether this machine has these instructions. A library told to use what a CPU lacks dies."""
-    return NEEDED[wanted] <= flags()
+def able(instructions: Instructions) -> bool:
+    """Say whether this machine has these instructions.
+
+    A library that is told to use instructions which the CPU lacks dies.
+    """
+    return NEEDED[instructions] <= flags()
 
 
 def flags() -> set[str]:
-    """What an x86-64 CPU under Linux can do, in the system's words; nothing elsewhere."""
+    """Return the features of an x86-64 CPU under Linux, as the system names them, or none."""
     if platform.machine() != "x86_64":
         return set()
     return set(_line("flags").split())
 
 
 def model() -> str:
-    """The CPU, as it calls itself."""
+    """Return the CPU's name for itself."""
     return _line("model name") or platform.processor() or platform.machine()
 
 
 def _line(name: str) -> str:
-    """What the system says of the first CPU under `name`; empty where it says nothing."""
+    """Return what the system says of the first CPU under `name`, or nothing."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:  # no Linux

@@ -1,9 +1,10 @@
-"""Ctrl-C and SIGTERM end a stage with one line, and without a traceback of whatever it was in.
+"""Has Ctrl-C and SIGTERM end a stage with one line, without a traceback of what it was doing.
 
-The process ends at once: what a stage must not lose is on the disk by then, for a kill says nothing
-either. An exception would have to find its way through torch and TRL, which print it.
+The process ends at once. All that a stage must not lose is on the disk by then, because a kill
+gives no notice either. An exception would have to find its way through torch and TRL, which print
+it.
 
-A stage imports this first. It asks for little itself (no typing, no threading), because a signal
+A stage imports this first. It imports little itself (no typing, no threading), because a signal
 that comes earlier prints Python's own traceback.
 """
 
@@ -24,8 +25,9 @@ _LAST: list[Callable[[], None]] = []
 def say_in_a_line() -> None:
     """Have Ctrl-C and SIGTERM, from here on, end this process with a line, exit code 130 or 143.
 
-    One of several processes of a training says nothing: the one that started them does. Whoever
-    has set SIGINT aside (nohup, a helper's own process) keeps that."""
+    One of several processes of a training says nothing, because the one that started them does. A
+    process in which SIGINT was set aside before (nohup, a worker process) keeps that.
+    """
     if "LOCAL_RANK" in os.environ:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
     before = signal.getsignal(signal.SIGINT)
@@ -43,7 +45,7 @@ def before_the_end(do: Callable[[], None]) -> None:
 
 @contextmanager
 def as_exception() -> Iterator[None]:
-    """Have Ctrl-C raise KeyboardInterrupt within, for who has more to say of it."""
+    """Have Ctrl-C raise KeyboardInterrupt within, for a caller that has more to say about it."""
     import threading
 
     if (
@@ -56,7 +58,7 @@ def as_exception() -> Iterator[None]:
     try:
         yield
     finally:
-        # a further Ctrl-C, after `end_with`, is left as that set it
+        # `end_with` may have set what a further Ctrl-C does. That stays.
         if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
             signal.signal(signal.SIGINT, _end)
 
@@ -70,13 +72,16 @@ def end(number: int) -> None:
 
 
 def end_with(message: str) -> None:
-    """Print what a signal came to. A further Ctrl-C while that is printed does nothing, and
-    afterwards ends the process at once and without a word. For the main thread, which it reaches.
+    """Print what a signal came to.
+
+    A further Ctrl-C does nothing while that is printed. Afterwards it ends the process at once and
+    without a word. Call this in the main thread, which Ctrl-C reaches.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    with suppress(OSError, RuntimeError, ValueError):  # the signal came while this was written to
+    # This fails where the signal came in the middle of a write to stdout.
+    with suppress(OSError, RuntimeError, ValueError):
         sys.stdout.flush()
-    # a bar on a terminal has hidden the cursor, and its line has no end yet
+    # A bar on a terminal has hidden the cursor, and its line has no end yet.
     opening = "\n\x1b[?25h" if os.isatty(2) else ""
     with suppress(OSError):
         os.write(2, f"{opening}{message}\n".encode(errors="backslashreplace"))

@@ -3,8 +3,7 @@
 DVC runs one stage at a time. Two `dvc repro` beside each other are safe where no stage of one
 writes what a stage of the other reads. The legs below are such pairs, and a lane waits for the
 other one at the end of a leg. A plain `dvc repro` afterwards checks everything, and runs what is
-left. Where this project has other stages than these, or one core, nothing is run here.
-"""
+left. Nothing is run here if this project has other stages than these, or the machine one core."""
 
 import functools
 import os
@@ -56,14 +55,15 @@ LEGS: tuple[Leg, ...] = (
         ),
     ),
 )
-LAST = ("report",)  # it reads what all the others write
+# This stage reads the outs of all the others.
+LAST = ("report",)
 
 
 def main() -> None:
     """Run the legs where the project is fresh, has these stages, and the machine has two cores."""
     fresh = not Path("models/fetch/base").exists()
-    named = {stage for leg in LEGS for lane in leg for stage in lane}
-    if not fresh or len(os.sched_getaffinity(0)) < 2 or stages() != named | {*LAST}:
+    planned = {stage for leg in LEGS for lane in leg for stage in lane}
+    if not fresh or len(os.sched_getaffinity(0)) < 2 or stages() != planned | {*LAST}:
         return
     for leg in LEGS:
         if code := run(leg):
@@ -71,15 +71,16 @@ def main() -> None:
 
 
 def stages() -> set[str]:
-    """The stages of dvc.yaml by name, its loops over the maps and lists of params.yaml unrolled."""
-    written = yaml.safe_load(Path("dvc.yaml").read_text(encoding="utf-8"))
-    known = yaml.safe_load(Path("params.yaml").read_text(encoding="utf-8"))
-    for variables in written.get("vars", ()):
-        known |= variables
+    """Return the stages of dvc.yaml by name, its loops over the maps and lists of params.yaml
+    unrolled."""
+    pipeline = yaml.safe_load(Path("dvc.yaml").read_text(encoding="utf-8"))
+    settings = yaml.safe_load(Path("params.yaml").read_text(encoding="utf-8"))
+    for variables in pipeline.get("vars", ()):
+        settings |= variables
     names: set[str] = set()
-    for name, stage in written["stages"].items():
+    for name, stage in pipeline["stages"].items():
         loop = stage.get("foreach")
-        names |= {f"{name}@{key}" for key in known[loop.strip("${}")]} if loop else {name}
+        names |= {f"{name}@{key}" for key in settings[loop.strip("${}")]} if loop else {name}
     return names
 
 
@@ -89,25 +90,26 @@ def run(leg: Leg) -> int:
     """
     lanes = [start(lane) for lane in leg]
     interrupts.before_the_end(functools.partial(stop, lanes))
-    shown = [threading.Thread(target=show, args=(lane.stdout,)) for lane in lanes]
-    for thread in shown:
+    printers = [threading.Thread(target=show, args=(lane.stdout,)) for lane in lanes]
+    for thread in printers:
         thread.start()
     try:
         with interrupts.as_exception():
             code = wait(lanes)
-    except KeyboardInterrupt:  # which both lanes have got, too
+    # Both lanes have got the signal too, and end by themselves.
+    except KeyboardInterrupt:
         INTERRUPTED.set()
         for lane in lanes:
             lane.wait()
         interrupts.end_with(interrupts.WORDS[signal.SIGINT])
         code = 130
-    for thread in shown:
+    for thread in printers:
         thread.join()
     return code
 
 
 def stop(lanes: Sequence[subprocess.Popen[str]]) -> None:
-    """End the lanes; nothing is shown any more of what they say to it."""
+    """End the lanes. Nothing of what they print about it is shown."""
     INTERRUPTED.set()
     for lane in lanes:
         lane.terminate()
@@ -152,8 +154,9 @@ def wait(lanes: Sequence[subprocess.Popen[str]]) -> int:
         lane.returncode = os.waitstatus_to_exitcode(status)
         if lane.returncode and not failed:
             failed = lane.returncode
-            for other in running.values():
-                other.terminate()  # DVC lets Ctrl-C's signal pass; its stage ends when it does
+            for survivor in running.values():
+                # DVC ignores the signal of Ctrl-C, but not this one. Its stage ends when DVC does.
+                survivor.terminate()
     return failed
 
 

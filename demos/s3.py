@@ -1,10 +1,9 @@
-"""What goes to S3 and what comes back: `make s3-demo`.
+"""Shows what goes to S3 and what comes back: `make s3-demo`.
 
-The embedded run of this folder is pushed to a bucket; a fresh clone with a cache, a ledger and a
-scratch folder of its own takes back what it asks for. The server is moto's, on loopback: DVC speaks
-to it as to Amazon's. The project is only read: all of it happens in a copy and a clone of the copy
-in a temporary folder, and the bucket ends with the program.
-"""
+The embedded run of this folder is pushed to a bucket. A fresh clone with a cache, a ledger and a
+scratch folder of its own takes back what it asks for. The server is moto's, on loopback, and DVC
+speaks to it as to Amazon's. The project is only read. All of it happens in a copy and a clone of
+the copy in a temporary folder, and the bucket ends with the program."""
 
 import re
 import shutil
@@ -33,8 +32,8 @@ VARIANT = "profiles.embedded.mt_compare.limit=40"
 
 @dataclass(frozen=True)
 class Step:
-    """A command and what came of it. `fetched` and `stored` are bytes by object; `ran` and
-    `restored` are stages; `asking` are those of `ran` that may ask a model."""
+    """A command and its effects. `fetched` and `stored` are bytes by object. `ran` and `restored`
+    are stages, and `asking` are those of `ran` that may ask a model."""
 
     says: str
     command: str
@@ -56,18 +55,19 @@ class Step:
 
 
 def size(objects: dict[str, int]) -> str:
-    """As a person says it."""
+    """Write the number and the size of objects as a person says it."""
     return f"{len(objects)} objects ({sum(objects.values()) / 1e6:.1f} MB)" if objects else "none"
 
 
 def names(stages: list[str]) -> str:
-    """As a person says it."""
+    """Write a list of stages as a person says it."""
     return ", ".join(stages) or "none"
 
 
 @dataclass(frozen=True)
 class Clone:
-    """A repository with the bucket as its remote, and nothing of the machine's but the programs."""
+    """A repository with the bucket as its remote, which shares nothing with the machine but the
+    programs."""
 
     folder: Path
     server: S3
@@ -79,7 +79,7 @@ class Clone:
 
     @property
     def replies(self) -> int:
-        """Answers in its ledger: what it has bought."""
+        """The number of answers in its ledger, all of which it has bought."""
         ledger = Ledger(self.work / "ledger")
         try:
             return len(ledger)
@@ -87,27 +87,27 @@ class Clone:
             ledger.close()
 
     def run(self, program: str, *words: str) -> str:
-        """What a command prints. BadInput: it fails."""
-        # neither DVC's hashes by inode nor its settings are shared with the rest of the machine
-        own = {
+        """Run a command and return its output. BadInput: it fails."""
+        # DVC's hashes by inode and its settings are not shared with the rest of the machine.
+        dvc_folders = {
             f"DVC_{name}": str(self.work / name.lower())
             for name in ("SITE_CACHE_DIR", "GLOBAL_CONFIG_DIR", "SYSTEM_CONFIG_DIR")
         }
-        done = subprocess.run(
+        process = subprocess.run(
             [BIN / "dvc" if program == "dvc" else program, *words],
             cwd=self.folder,
-            env=environment(self.work, **self.server.environment, **own),
+            env=environment(self.work, **self.server.environment, **dvc_folders),
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
             check=False,
         )
-        if done.returncode:
-            raise BadInput(f"{program} {' '.join(words)}: failed\n{done.stdout[-2000:]}")
-        return done.stdout
+        if process.returncode:
+            raise BadInput(f"{program} {' '.join(words)}: failed\n{process.stdout[-2000:]}")
+        return process.stdout
 
     def dvc(self, says: str, *words: str) -> Step:
-        """Run a dvc command, counting on both sides."""
+        """Run a dvc command, and count the objects and stages on both sides."""
         self.server.fetched.clear()
         self.server.stored.clear()
         began = time.perf_counter()
@@ -128,28 +128,28 @@ class Clone:
         )
 
     def _asks(self, stage: str) -> bool:
-        """Whether the stage stands on the ledger: no model is asked without it."""
+        """Say whether the stage depends on the ledger, without which no model is asked."""
         deps = read(self.folder / "dvc.lock")["stages"][stage]["deps"]
         return any(dep["path"] == "bezoar/llm/ledger.py" for dep in deps)
 
 
 def read(path: Path) -> Any:
-    """A YAML document."""
+    """Read a YAML document."""
     return yaml.safe_load(path.read_text(encoding="utf-8"))
 
 
-def ours(project: Path, scratch: Path, server: S3) -> Clone:
-    """A copy of the finished run in `project`, with its files, its DVC cache and no link to either.
+def copy_run(project: Path, scratch: Path, server: S3) -> Clone:
+    """Copy the finished run in `project`, with its files, its DVC cache and no link to either.
     BadInput: there is no finished embedded run."""
     missing = BadInput(f"{project}: holds no finished embedded run; run `make demo` first")
     lock = project / "dvc.lock"
     report = read(lock)["stages"].get("report") if lock.exists() else None
     if not report or report["params"]["params.yaml"]["profile"] != "embedded":
         raise missing
-    told = subprocess.run(
+    process = subprocess.run(
         [BIN / "dvc", "cache", "dir"], cwd=project, capture_output=True, text=True, check=True
     )
-    cache = project / told.stdout.strip()
+    cache = project / process.stdout.strip()
     if not cache.is_dir():
         raise missing
     clone = Clone(copy(scratch / "ours", project), server)
@@ -159,12 +159,13 @@ def ours(project: Path, scratch: Path, server: S3) -> Clone:
         clone.run("dvc", "status", "--quiet")
     except BadInput:
         raise missing from None
-    server.be_remote_of(clone.folder)  # not before: a checkout asks it for what the cache lacks
+    # Not earlier, or the checkout would ask the server for files that the cache lacks.
+    server.be_remote_of(clone.folder)
     return clone
 
 
-def theirs(clone: Clone) -> Clone:
-    """A fresh clone of `clone`, in another folder: git's files alone."""
+def clone_again(clone: Clone) -> Clone:
+    """Make a fresh clone of `clone` in another folder, with git's files alone."""
     folder = clone.folder.with_name("theirs")
     clone.run("git", "clone", "--quiet", str(clone.folder), str(folder))
     clone.server.be_remote_of(folder)
@@ -206,13 +207,13 @@ def pull(clone: Clone) -> Iterator[Step]:
 
 
 def main() -> None:
-    """Play it, print each step."""
+    """Play the demo and print each step."""
     began = time.perf_counter()
     with tempfile.TemporaryDirectory() as scratch, s3() as server:
-        pushed = ours(ROOT, Path(scratch), server)
+        pushed = copy_run(ROOT, Path(scratch), server)
         for step in push(pushed):
             print(step, flush=True)
-        fresh = theirs(pushed)
+        fresh = clone_again(pushed)
         for step in pull(fresh):
             print(step, flush=True)
         print(f"Replies bought by the clone, as its ledger says: {fresh.replies}")
@@ -223,7 +224,8 @@ def main() -> None:
 if __name__ == "__main__":
     arguments.none("demos.s3", __doc__)
     try:
-        with interrupts.as_exception():  # the server and the clones go first
+        # On a signal the server and the clones are removed before this process ends.
+        with interrupts.as_exception():
             main()
     except KeyboardInterrupt:
         interrupts.end_with("error: interrupted; the bucket and the clones are gone")

@@ -1,4 +1,4 @@
-"""How far our judge agrees with people and with other judges.
+"""Our judge is compared with people and with other judges, to see how far they agree.
 
 reads   data/fetch/mt_bench/: questions.jsonl, answers.jsonl (other models'; may be empty),
         votes.jsonl and grades.jsonl (other judges'; may be empty)
@@ -16,8 +16,8 @@ metrics metrics/agreement/agreement.json: A_B_s1_turn_1 and so on, of our judge'
 
 from bezoar import params, preflight, work
 from bezoar.judging import agreement, study, verdicts
-from bezoar.llm import budget
-from bezoar.params import Params, arguments
+from bezoar.llm.asker import Asker
+from bezoar.params import arguments
 from bezoar.rows.files import read_jsonl, write_json, write_jsonl
 from bezoar.rows.records import Answers, Grade, Question, Vote
 
@@ -29,8 +29,8 @@ def main() -> None:
     p = params.load()
     questions = {q.question_id: q for q in read_jsonl(f"{SOURCE}/questions.jsonl", Question)}
     answers = list(read_jsonl(f"{SOURCE}/answers.jsonl", Answers))
-    others = agreement.given(
-        # where no checkpoint answers MT-Bench, the run has no grader to compare with anybody
+    others = agreement.judgements(
+        # A run in which no checkpoint answers MT-Bench has no grader to compare with anybody.
         list(read_jsonl(f"{SOURCE}/votes.jsonl", Vote)) if p.checkpoints else [],
         list(read_jsonl(f"{SOURCE}/grades.jsonl", Grade)) if p.checkpoints else [],
         p.agreement.tie_margin,
@@ -39,39 +39,37 @@ def main() -> None:
     puts, unanswered = agreement.puts(records, answers, p.agreement.limit)
     if puts:
         preflight.stage("agreement")
-    judged = study.judge(p, questions, puts)
-    told = agreement.described(others, judged.votes, records)
-    votes = agreement.only([*others, *judged.votes], records)
+    asker = Asker(p, "agreement", "", p.llm.grader)
+    judged = study.judge(asker, p, questions, puts)
+    description = agreement.describe(others, judged.votes, records)
+    votes = agreement.votes_on([*others, *judged.votes], records)
     rows = agreement.table(votes, p.agreement.seed)
     category_of = {id: question.category for id, question in questions.items()}
-    how = {"verdicts": p.agreement.verdicts, "which": p.agreement.records}
-    write_json("data/agreement/study.json", how | told)
+    settings = {"verdicts": p.agreement.verdicts, "which": p.agreement.records}
+    write_json("data/agreement/study.json", settings | description)
     write_json("data/agreement/table.json", rows)
     write_json("data/agreement/breakdown.json", agreement.breakdown(votes, category_of))
-    write_json("data/agreement/biases.json", study.leanings(p, votes, answers))
+    write_json("data/agreement/biases.json", study.biases(p, votes, answers))
     counts = {
         "records": len(records),
-        "judged": sum(told["judged"].values()),
+        "judged": sum(description["judged"].values()),
         "unanswered": unanswered,
-        "read": verdicts.share_read([one.status for one in judged.said]),
-        **verdicts.reference_metrics(judged.said),
+        "read": verdicts.share_read([verdict.status for verdict in judged.verdicts]),
+        **verdicts.reference_metrics(judged.verdicts),
     }
-    write_json("metrics/agreement/agreement.json", agreement.flat(rows) | counts)
-    keep(p, judged)
+    write_json("metrics/agreement/agreement.json", agreement.flat_metrics(rows) | counts)
+    keep(asker, judged)
 
 
-def keep(p: Params, judged: study.Judged) -> None:
-    """Write what our judge said, then stop where it cannot be read."""
+def keep(asker: Asker, judged: study.Judged) -> None:
+    """Write our judge's replies, then stop if they cannot be read."""
     write_jsonl("data/agreement/comparisons.jsonl", judged.comparisons)
     write_jsonl("data/agreement/grades.jsonl", judged.grades)
-    write_jsonl("data/agreement/replies.jsonl", judged.exchanges)
-    write_jsonl("data/agreement/failures.jsonl", judged.failures)
-    spent = budget.spending(p.llm.grader, judged.exchanges)
-    write_json("metrics/agreement/spending.json", spent.model_dump())
-    where = f"agreement, {p.llm.grader.model}"
-    statuses = [one.status for one in judged.said]
-    verdicts.hold(where, statuses, judged.exchanges, judged.read)
-    verdicts.tell_unreferenced(where, judged.said)
+    spent = asker.write(judged.run)
+    prefix = f"agreement, {spent.model}"
+    statuses = [verdict.status for verdict in judged.verdicts]
+    verdicts.check_read(prefix, statuses, judged.run.exchanges, judged.read)
+    verdicts.tell_unreferenced(prefix, judged.verdicts)
 
 
 if __name__ == "__main__":

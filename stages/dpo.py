@@ -26,7 +26,7 @@ def main(name: str) -> None:
         Path("models", settings.aligned[name].start),
         pairs("data/fetch/hh_rlhf/train.jsonl"),
         pairs("data/fetch/hh_rlhf/test.jsonl"),
-        how=settings.dpo,
+        settings=settings.dpo,
         out=Path("models/dpo", name),
     )
     if run:
@@ -36,13 +36,13 @@ def main(name: str) -> None:
 
 
 def pairs(path: str) -> list[tuple[str, str, str]]:
-    """(prompt, chosen, rejected) of every row."""
-    found = [chat.from_pair(pair) for pair in files.read_jsonl(path, Pair)]
-    if not found:
+    """Return the (prompt, chosen, rejected) of every row. BadInput: there is none."""
+    rows = [chat.from_pair(pair) for pair in files.read_jsonl(path, Pair)]
+    if not rows:
         raise BadInput(
             f"{path}: has no rows; preference pairs are needed to train on and to hold to"
         )
-    return found
+    return rows
 
 
 if __name__ == "__main__":

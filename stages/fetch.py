@@ -1,7 +1,7 @@
-"""A source as records, or the base model, where every later stage looks for it.
+"""A source becomes records, or the base model is brought, where later stages look for it.
 
 reads   local/NAME/ (the user's own files), the Hugging Face Hub or a dump of Wikipedia's, as the
-        profile says; what was downloaded is kept outside of the project
+        profile says (downloads are kept outside of the project)
 writes  data/fetch/NAME/: dolly seeds.jsonl, flan queries.jsonl, topics topics.jsonl, hh_rlhf
         train.jsonl and test.jsonl, mt_bench questions.jsonl, answers.jsonl, votes.jsonl,
         grades.jsonl and votes.json, benchmarks tasks/TASK.jsonl (of lm_eval: texts/TASK.jsonl)
@@ -31,12 +31,12 @@ def main(name: str) -> None:
     p = params.load()
     fetch = p.fetch
     account = base(fetch) if name == "base" else rows(name, fetch)
-    told = {key: value for key, value in account.items() if key not in ("parts", "files")}
-    print(f"fetch {name}: {json.dumps(told, ensure_ascii=False)}")
+    summary = {key: value for key, value in account.items() if key not in ("parts", "files")}
+    print(f"fetch {name}: {json.dumps(summary, ensure_ascii=False)}")
     if "stands_in_for" in account and name in ("base", *p.sources):
         print(f"  {account['stands_in_for']} is empty: the project's own stands in for your files")
     if account["source"] == "local" and "categories" in account:
-        print(f"  {local.drawn(account, p.schemes)}")
+        print(f"  {local.describe_draws(account, p.schemes)}")
 
 
 def rows(name: str, fetch: params.Fetch) -> Mapping[str, object]:
@@ -68,18 +68,18 @@ def base(fetch: params.Fetch) -> Mapping[str, Any]:
 
 def _put(fetch: params.Fetch) -> Mapping[str, Any]:
     """Put the base model where stages look for it, repaired and its tokenizer proven."""
-    wanted = fetch.base
+    choice = fetch.base
     account: dict[str, Any] = {}
-    if isinstance(wanted, params.HubBase):
-        name = f"{wanted.repository}@{wanted.revision[:12]}"
-        account = hub.base(wanted, BASE, lambda folder: bases.rehearse(folder, name))
-    if isinstance(wanted, params.LocalBase):
-        if paths := local.found("base"):
+    if isinstance(choice, params.HubBase):
+        name = f"{choice.repository}@{choice.revision[:12]}"
+        account = hub.base(choice, BASE, lambda folder: bases.rehearse(folder, name))
+    if isinstance(choice, params.LocalBase):
+        if paths := local.list_files("base"):
             account = weights.copy(paths, BASE, "local/base")
         else:
-            account, wanted = {"stands_in_for": "local/base"}, wanted.otherwise
-    if isinstance(wanted, params.GrownBase):
-        pretraining.grow(world.corpus(wanted.documents, fetch.seed), wanted, fetch.seed, BASE)
+            account, choice = {"stands_in_for": "local/base"}, choice.otherwise
+    if isinstance(choice, params.GrownBase):
+        pretraining.grow(world.corpus(choice.documents, fetch.seed), choice, fetch.seed, BASE)
         account = {"source": "grown", **account, **tokenizer.account(BASE, "fetch base (grown)")}
     return account
 

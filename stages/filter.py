@@ -1,6 +1,6 @@
-"""Samples become training data: what the judge accepted, without copies of seeds, duplicates, items
-of benchmarks, and what needs no judge to be seen as faulty. So do the user's own rows (filter_own),
-of which no judge is asked.
+"""Samples that the judge accepted become training data. Copies of seeds, duplicates, items of
+benchmarks, and rows that show a fault without a judge are left out. The user's own rows go the same
+way (filter_own), without a judge.
 
 reads   data/generate/ and data/judge/ (this scheme's, and the earlier ones' to find duplicates;
         none of it for own rows), the seeds (data/fetch/), models/fetch/base/tokenizer.json (to
@@ -35,27 +35,27 @@ MEASURED = ("asked", "parsed", "replies_read", "own", "copies", "kept")
 def main(name: str) -> None:
     work.begin()
     p = params.load()
-    own = name in p.own
-    given = curation.own_set(name) if own else curation.generated_set(name, p)
-    samples, seeds = given.samples, given.seeds
-    speech = tongues.of_seeds(given.source, p.filter.gates)
+    is_own = name in p.own
+    pool = curation.own_set(name) if is_own else curation.generated_set(name, p)
+    samples, seeds = pool.samples, pool.seeds
+    speech = tongues.seed_languages(pool.source, p.filter.gates)
 
     benchmarks = contamination.texts()
-    before = [] if own else curation.earlier(name, p)
+    before = [] if is_own else curation.earlier_rows(name, p)
     originals = seeds if name in p.filter.copies else []
     curated = curation.keep(
-        samples, given.verdicts, originals, p.filter,
+        samples, pool.verdicts, originals, p.filter,
         benchmarks=benchmarks, earlier=before, allowed=speech.allowed,
     )  # fmt: skip
     tongues.tell(name, speech, samples, curated.kept)
-    curation.enough(name, given, curated)
-    kept, shared = curation.unshared(curated.kept, seeds, p.filter.eval_share)
-    kept, spare = distributions.balance(kept, p.filter.tasks, p.filter.balance)
-    dropped, stay = [*curated.dropped, *shared, *spare], {row.id for row in kept}
+    curation.check_splittable(name, pool, curated)
+    rows, shared = curation.drop_shared_seeds(curated.kept, seeds, p.filter.eval_share)
+    rows, spare = distributions.balance(rows, p.filter.tasks, p.filter.balance)
+    dropped, stay = [*curated.dropped, *shared, *spare], {row.id for row in rows}
     reported = [row for row in curated.reported if row.id in stay]
-    # a row of one's own is its seed, and was looked at itself
-    tainted = [] if own else contamination.in_seeds(kept, name, benchmarks, p)
-    traced = licences.trace(kept, licences.origins(given.source), None if own else p.llm)
+    # A row of the user's own is its seed, and was looked at itself.
+    tainted = [] if is_own else contamination.find_in_seeds(rows, name, benchmarks, p)
+    traced = licences.trace(rows, licences.origins(pool.source), None if is_own else p.llm)
     licences.check(name, traced, p.filter.licences.allow)
     train, held_out = curation.split(traced, seeds, p.filter.eval_share)
 
@@ -68,21 +68,21 @@ def main(name: str) -> None:
     write_jsonl(f"{out}/contamination.jsonl", curated.contaminations)
     write_jsonl(f"{out}/contaminated_seeds.jsonl", tainted)
     write_json(f"{out}/compared.json", curated.compared)
-    tongues.write(name, speech, samples, kept)
-    counts = curation.funnel(samples, given.verdicts or [], kept, [*given.lost, *dropped], reported)
+    tongues.write(name, speech, samples, rows)
+    counts = curation.funnel(samples, pool.verdicts or [], rows, [*pool.lost, *dropped], reported)
     sides = {"train": len(train), "eval": len(held_out)}
-    whole = {"scheme": name, **given.counted, **counts, **sides}
-    write_json(f"{out}/funnel.json", whole)
+    funnel = {"scheme": name, **pool.counted, **counts, **sides}
+    write_json(f"{out}/funnel.json", funnel)
     tokens = distributions.sizes(samples, distributions.tokenizer(TOKENIZER))
-    described = distributions.describe(samples, kept, p.filter, tokens)
+    described = distributions.describe(samples, rows, p.filter, tokens)
     write_json(f"{out}/distributions.json", described)
     write(f"metrics/filter/{name}_tasks.csv", distributions.tasks_table(described))
-    write(f"metrics/filter/{name}_lengths.csv", distributions.lengths_table(kept, tokens))
-    measured = {key: whole[key] for key in MEASURED if key in whole}
-    measured |= curation.taint(kept, tainted)
-    measured |= curation.shares({} if own else counts, len(samples), described)
+    write(f"metrics/filter/{name}_lengths.csv", distributions.lengths_table(rows, tokens))
+    measured = {key: funnel[key] for key in MEASURED if key in funnel}
+    measured |= curation.count_contaminated_seeds(rows, tainted)
+    measured |= curation.shares({} if is_own else counts, len(samples), described)
     write_json(f"metrics/filter/{name}.json", measured)
-    card = dataset.own(name, Path(out)) if own else dataset.card(name, p, Path(out))
+    card = dataset.own_card(name, Path(out)) if is_own else dataset.card(name, p, Path(out))
     write(f"{out}/README.md", [card])
 
 

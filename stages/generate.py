@@ -2,21 +2,20 @@
 
 reads   the scheme's seeds (data/fetch/dolly or data/fetch/flan), data/fetch/topics
 writes  data/generate/SCHEME/: samples.jsonl, rejected.jsonl, replies.jsonl (every exchange, as
-        bought), failures.jsonl (jobs whose request failed for good), summary.json (what was asked
-        for and what came back); all of them too where nothing passes, which is an error
+        bought), failures.jsonl (jobs whose request failed for good), summary.json (counts of what
+        was asked for and what came back), also where nothing passes, which is an error
 metrics metrics/generate/SCHEME_spending.json: model, calls, tokens_in, tokens_out, usd of replies
 """
 
 import sys
 from random import Random
 
-from bezoar import llm, params, preflight, schemes, work
-from bezoar.llm import budget
+from bezoar import params, preflight, schemes, work
+from bezoar.llm.asker import Asker
 from bezoar.params import arguments
 from bezoar.reading import unread
 from bezoar.rows.files import BadInput, read_jsonl, write_json, write_jsonl
-from bezoar.rows.records import Ask, Job, Outcome, Query, Seed, Seeds, Topic
-from bezoar.work import progress
+from bezoar.rows.records import Query, Seed, Seeds, Topic
 
 
 def main(name: str) -> None:
@@ -33,41 +32,30 @@ def main(name: str) -> None:
             "as a call shows, or its tasks); its source.json counts them"
         )
     preflight.free_checks(section.seeds)
-    ask = llm.connect(p.llm.teacher, p, "generate", name)
-
-    def attempt(job: Job, ask: Ask) -> Outcome:
-        return schemes.attempt(name, job, ask)
-
-    stage = f"generate@{name}"
-    with progress.bar(f"generate {name}", len(jobs)) as advance:
-        run = llm.each(
-            attempt, jobs, ask, p.llm.teacher, where=stage, name=lambda job: job.id, advance=advance
-        )
+    asker = Asker(p, "generate", name, p.llm.teacher)
+    run = asker.run(lambda job, ask: schemes.attempt(name, job, ask), jobs, lambda job: job.id)
+    asker.write(run)
     done = [outcome for _, outcome in run.done]
     samples = [sample for outcome in done for sample in outcome.samples]
     out = f"data/generate/{name}"
     write_jsonl(f"{out}/samples.jsonl", samples)
     write_jsonl(f"{out}/rejected.jsonl", (row for outcome in done for row in outcome.rejected))
-    write_jsonl(f"{out}/replies.jsonl", run.exchanges)
-    write_jsonl(f"{out}/failures.jsonl", run.failures)
-    summary = schemes.generated(jobs, done, calls=len(run.exchanges))
+    summary = schemes.summarise(jobs, done, calls=len(run.exchanges))
     write_json(f"{out}/summary.json", summary.model_dump())
-    spent = budget.spending(p.llm.teacher, run.exchanges)
-    write_json(f"metrics/generate/{name}_spending.json", spent.model_dump())
     if (short := schemes.shortfall(summary)) or not samples:
         short = short or "nothing of what the teacher wrote could be used"
-        print(f"warning: {stage}: {short}", file=sys.stderr)
-        for reply in schemes.telling(done)[: unread.SHOWN]:
-            print(f"{stage}: a reply: {unread.shown(reply)}", file=sys.stderr)
+        print(f"warning: {asker.label}: {short}", file=sys.stderr)
+        for reply in schemes.replies_to_show(done)[: unread.SHOWN]:
+            print(f"{asker.label}: a reply: {unread.format_reply(reply)}", file=sys.stderr)
     if not samples:
         raise BadInput(
-            f"{stage}: passes nothing of {len(jobs)} jobs ({schemes.why(done)}); "
-            f"{schemes.mend(name, done)}"
+            f"{asker.label}: passes nothing of {len(jobs)} jobs ({schemes.list_reasons(done)}); "
+            f"{schemes.advise(name, done)}"
         )
 
 
 def read_seeds(source: str) -> Seeds:
-    """What schemes may plan from; BadInput where the scheme's own source is empty."""
+    """Read what schemes may plan from. BadInput: the scheme's own source is empty."""
     topics = list(read_jsonl("data/fetch/topics/topics.jsonl", Topic))
     if source == "dolly":
         seeds = Seeds(dolly=list(read_jsonl("data/fetch/dolly/seeds.jsonl", Seed)), topics=topics)

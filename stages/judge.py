@@ -1,6 +1,6 @@
-"""The judge says of every sample whether it will do. Free of thresholds, for this costs money.
+"""The judge says of every sample whether it will do. No threshold applies, for this costs money.
 
-reads   data/generate/SCHEME/samples.jsonl, data/fetch/SEEDS: real rows, of which the judge is asked
+reads   data/generate/SCHEME/samples.jsonl, data/fetch/SEEDS: real rows that it judges
         too, to see whether it is better than a coin
 writes  data/judge/SCHEME/: verdicts.jsonl, a verdict a sample, in their order (undecided where the
         request failed for good), known.json, by judge how it did on the real rows, replies.jsonl
@@ -16,13 +16,13 @@ from collections.abc import Mapping, Sequence
 
 from bezoar import llm, params, preflight, work
 from bezoar.judging import known, panel, verdicts
-from bezoar.llm import budget
+from bezoar.llm.asker import Asker
 from bezoar.params import Params, arguments
 from bezoar.rows.files import BadInput, read_jsonl, write_json, write_jsonl
-from bezoar.rows.records import Ask, Sample, Verdict
-from bezoar.work import progress
+from bezoar.rows.records import Sample, Verdict
 
-Runs = Mapping[str, llm.Run[Sample, Verdict]]  # by the member's model
+# By the model of the panel's member
+Runs = Mapping[str, llm.Run[Sample, Verdict]]
 
 
 def main(name: str) -> None:
@@ -33,54 +33,37 @@ def main(name: str) -> None:
     samples = list(read_jsonl(source, Sample))
     if not samples:
         raise BadInput(f"{source}: holds no samples; generate@{name} writes them")
-    schema = verdicts.schema(p.judge.scale)
-    asks = [llm.connect(member, p, "judge", name, schema) for member in p.llm.judges]
+    asker = Asker(p, "judge", name, *p.llm.judges, schema=verdicts.schema(p.judge.scale))
     check = known.check(getattr(p.schemes, name).seeds, p.known)
     rows = check.samples(explained=any(sample.expected for sample in samples))
     for judged in check.rounds(samples):
-        runs = ask_all(name, p, [*rows, *judged], asks)
-        keep(name, p, judged, runs, check)
+        runs = asker.run_all(
+            lambda sample, ask: verdicts.judge(sample, p.judge.scale, ask),
+            [*rows, *judged],
+            lambda sample: sample.id,
+        )
+        keep(asker, p, judged, runs, check)
 
 
-def ask_all(name: str, p: Params, samples: Sequence[Sample], asks: Sequence[Ask]) -> Runs:
-    """Ask every judge about the samples."""
-    judges = p.llm.judges
-
-    def judge(sample: Sample, ask: Ask) -> Verdict:
-        return verdicts.judge(sample, p.judge.scale, ask)
-
-    with progress.bar(f"judge {name}", len(samples) * len(judges)) as advance:
-        # one after the other: side by side they would pass a cap by what each has under way
-        return {
-            member.model: llm.each(
-                judge, samples, ask, member,
-                where=f"judge@{name}" + f", {member.model}" * (len(judges) > 1),
-                name=lambda sample: sample.id, advance=advance,
-            )
-            for member, ask in zip(judges, asks, strict=True)
-        }  # fmt: skip
-
-
-def keep(name: str, p: Params, samples: Sequence[Sample], runs: Runs, check: known.Check) -> None:
-    """Write what the judges said, then stop where one of them can be neither read nor trusted."""
-    judged = {who: panel.by_id(run, who) for who, run in runs.items()}
-    votes = {who: [by_id[s.id] for s in samples] for who, by_id in judged.items()}
-    trust = {who: check.of_verdicts(by_id, p.judge.scale) for who, by_id in judged.items()}
-    failures = panel.failures(runs)
-    counts = {who: len(its) for who, its in failures.items()}
-    spent = [budget.spending(member, runs[member.model].exchanges) for member in p.llm.judges]
-    out = f"data/judge/{name}"
+def keep(
+    asker: Asker, p: Params, samples: Sequence[Sample], runs: Runs, check: known.Check
+) -> None:
+    """Write the judges' verdicts, then stop where one of them can be neither read nor trusted."""
+    judged = {judge: panel.by_id(run, judge) for judge, run in runs.items()}
+    votes = {judge: [by_id[s.id] for s in samples] for judge, by_id in judged.items()}
+    trust = {judge: check.of_verdicts(by_id, p.judge.scale) for judge, by_id in judged.items()}
+    failed = {judge: len(run.failures) for judge, run in runs.items()}
+    out = f"data/judge/{asker.instance}"
     write_jsonl(f"{out}/verdicts.jsonl", panel.decide(votes, p.judge.vote, p.judge.scale))
     if len(runs) > 1:
         write_jsonl(f"{out}/votes.jsonl", panel.ballots(votes))
     write_json(f"{out}/known.json", trust)
-    write_jsonl(f"{out}/replies.jsonl", (e for run in runs.values() for e in run.exchanges))
-    write_jsonl(f"{out}/failures.jsonl", (f for its in failures.values() for f in its))
-    write_json(f"metrics/judge/{name}.json", panel.measure(votes, trust, counts, spent))
-    write_json(f"metrics/judge/{name}_spending.json", panel.total(spent).model_dump())
-    for who, run in runs.items():
-        panel.hold(f"judge@{name}, {who}", votes[who] or list(judged[who].values()), run)
-        check.tell(f"judge@{name}, {who}", trust[who])
+    metrics = panel.measure(votes, trust, failed, asker.write_all(runs))
+    write_json(f"metrics/judge/{asker.instance}.json", metrics)
+    for judge, run in runs.items():
+        label = f"{asker.label}, {judge}"
+        panel.check_read(label, votes[judge] or list(judged[judge].values()), run)
+        check.tell(label, trust[judge])
 
 
 if __name__ == "__main__":

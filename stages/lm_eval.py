@@ -1,4 +1,4 @@
-"""A point of the chain under the LM Evaluation Harness, and asked the held-out questions.
+"""A point of the chain is measured by the LM Evaluation Harness and by the held-out questions.
 
 reads   models/MODEL and models/BASE of evaluated.POINT in params.yaml,
         data/fetch/benchmarks/tasks/TASK.jsonl, data/fetch/benchmarks/probes.jsonl
@@ -34,7 +34,8 @@ def main(name: str) -> None:
     probes = list(files.read_jsonl(BENCHMARKS / "probes.jsonl", Probe))
     tasks = {} if point.link else items()
     measured, attempts = evaluation.Measured({}, [], 0, []), []
-    if probes or not point.link:  # without probes there is nothing to ask of a link
+    # Without probes there is nothing to ask of a link.
+    if probes or not point.link:
         model, tokenizer = loading.load(
             Path("models", point.model), Path("models", point.base), settings.sft, point.further
         )
@@ -72,7 +73,7 @@ def leave_out(name: str) -> None:
 
 
 def items() -> dict[str, list[Item]]:
-    """The items of each task that was fetched."""
+    """Read the items of each task that was fetched. BadInput: a task has none."""
     tasks = {
         path.stem: list(files.read_jsonl(path, Item))
         for path in sorted((BENCHMARKS / "tasks").glob("*.jsonl"))

@@ -1,4 +1,4 @@
-"""The adapter of a link, or several, into full-precision weights.
+"""The adapter of a link, or several, are merged into full-precision weights.
 
 reads   models/BASE and the adapters models/ADAPTER of merges.NAME in params.yaml
 writes  models/merge/NAME: a full model with its tokenizer

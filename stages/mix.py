@@ -42,15 +42,16 @@ def main(name: str) -> None:
 
 
 def rows(source: str, side: str) -> list[Example]:
-    """The rows of a set to learn from ("train") or its held-out ones ("eval"), in file order."""
+    """Read the rows of a set to learn from ("train") or its held-out ones ("eval"), in file
+    order."""
     path = f"data/{source}/{'test' if (source, side) == (PAIRS, 'eval') else side}.jsonl"
     if source == PAIRS:
-        found = [mixing.example(pair, source) for pair in read_jsonl(path, Pair)]
+        examples = [mixing.example(pair, source) for pair in read_jsonl(path, Pair)]
     else:
-        found = [mixing.example(sample, source) for sample in read_jsonl(path, Kept)]
-    if not found:
+        examples = [mixing.example(sample, source) for sample in read_jsonl(path, Kept)]
+    if not examples:
         raise BadInput(f"{path}: has no rows; a link needs some to learn from and to be held to")
-    return found
+    return examples
 
 
 if __name__ == "__main__":

@@ -17,19 +17,19 @@ from bezoar.sources import hub, local, weights
 
 def main(name: str) -> None:
     work.begin()
-    wanted, out = params.load().models[name], Path("models/models", name)
+    model, out = params.load().models[name], Path("models/models", name)
     account: dict[str, object]
-    if isinstance(wanted, params.FurtherServed):
-        account = {"source": "served", "model": wanted.endpoint.model}
-        files.write_json(out / llm.ENDPOINT, wanted.endpoint.model_dump())
+    if isinstance(model, params.FurtherServed):
+        account = {"source": "served", "model": model.endpoint.model}
+        files.write_json(out / llm.ENDPOINT, model.endpoint.model_dump())
     else:
-        if isinstance(wanted, params.FurtherHub):
-            account = hub.base(wanted, out)
+        if isinstance(model, params.FurtherHub):
+            account = hub.base(model, out)
         else:
-            found, where = local.found(f"models/{name}"), f"local/models/{name}"
-            account = weights.copy(found, out, where, further=True)
-        if wanted.chat_template is not None:
-            files.write(out / "chat_template.jinja", [wanted.chat_template])
+            paths, folder = local.list_files(f"models/{name}"), f"local/models/{name}"
+            account = weights.copy(paths, out, folder, further=True)
+        if model.chat_template is not None:
+            files.write(out / "chat_template.jinja", [model.chat_template])
     files.write_json(out / "source.json", account)
     print(f"models {name}: {json.dumps(account, ensure_ascii=False)}")
 

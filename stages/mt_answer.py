@@ -13,13 +13,12 @@ from pathlib import Path
 
 from bezoar import llm, params, preflight, work
 from bezoar.evaluating import evaluation
-from bezoar.llm import budget
+from bezoar.llm.asker import Asker
 from bezoar.models import loading
 from bezoar.params import Endpoint, FurtherHub, FurtherLocal, arguments
 from bezoar.rows import files
 from bezoar.rows.files import BadInput
-from bezoar.rows.records import Answers, Ask, Question
-from bezoar.work import progress
+from bezoar.rows.records import Answers, Question
 
 
 def main(name: str) -> None:
@@ -32,13 +31,13 @@ def main(name: str) -> None:
     questions = evaluation.some(questions, p.mt_answer.limit)
     checkpoint = p.checkpoints[name]
     folder, out = Path("models", checkpoint.model), Path("data/mt_answer", name)
-    if endpoint := llm.served(folder):
-        answers, tokens = ask(name, endpoint, questions, p, out)
+    if endpoint := llm.endpoint_of(folder):
+        answers, tokens = ask(name, endpoint, questions, p)
     else:
         preflight.stage("mt_answer", name)
         model, tokenizer = loading.load(folder, folder, p.sft, checkpoint.further)
-        other = p.further(checkpoint)
-        stop = other.stop if isinstance(other, FurtherHub | FurtherLocal) else []
+        further = p.further(checkpoint)
+        stop = further.stop if isinstance(further, FurtherHub | FurtherLocal) else []
         answers = evaluation.converse(model, tokenizer, questions, name, p.mt_answer, stop=stop)
         tokens = evaluation.lengths(answers, tokenizer)
     files.write_jsonl(out / "answers.jsonl", answers)
@@ -53,26 +52,20 @@ def main(name: str) -> None:
 
 
 def ask(
-    name: str, endpoint: Endpoint, questions: Sequence[Question], p: params.Params, out: Path
+    name: str, endpoint: Endpoint, questions: Sequence[Question], p: params.Params
 ) -> tuple[list[Answers], list[int]]:
-    """The answers of a model behind an endpoint, and the tokens of each turn as it counts them."""
+    """Return the answers of a model behind an endpoint, and its own token count of each turn."""
     preflight.stage_endpoint(f"models.{name}", endpoint, "mt_answer", name)
-    model = llm.connect(endpoint, p, "mt_answer", name)
-
-    def answer(question: Question, ask: Ask) -> Answers:
-        return evaluation.interview(question, name, ask)
-
-    with progress.bar(f"mt_answer {name}", len(questions)) as advance:
-        run = llm.each(
-            answer, questions, model, endpoint, where=f"mt_answer@{name}",
-            name=lambda question: str(question.question_id), advance=advance,
-        )  # fmt: skip
-    files.write_jsonl(out / "replies.jsonl", run.exchanges)
-    files.write_jsonl(out / "failures.jsonl", run.failures)
-    files.write_json(out / "spending.json", budget.spending(endpoint, run.exchanges).model_dump())
-    # a turn that a server never answered is not an empty answer of the model's
+    asker = Asker(p, "mt_answer", name, endpoint)
+    run = asker.run(
+        lambda question, ask: evaluation.interview(question, name, ask),
+        questions,
+        lambda question: str(question.question_id),
+    )
+    asker.write(run, spending=Path("data/mt_answer", name, "spending.json"))
+    # A turn that a server never answered is no empty answer of the model.
     failed = {failure.job for failure in run.failures}
-    answers = [both for question, both in run.done if str(question.question_id) not in failed]
+    answers = [row for question, row in run.done if str(question.question_id) not in failed]
     tokens = [e.reply.tokens_out for e in run.exchanges if e.job not in failed]
     return answers, tokens
 

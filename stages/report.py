@@ -29,7 +29,7 @@ def main() -> None:
     for name in run.checkpoints:
         files.write(f"metrics/report/answers/{name}.html", [report.answers(run, name)])
     files.write("metrics/report/answers/index.html", [report.index(run)])
-    for name in model.trained(settings):
+    for name in model.checkpoint_weights(settings):
         files.write(f"metrics/report/cards/{name}.md", [model.card(name, run, settings)])
 
 

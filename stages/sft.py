@@ -27,7 +27,7 @@ def main(name: str) -> None:
         link,
         rows(f"data/mix/{name}/train.jsonl"),
         rows(f"data/mix/{name}/eval.jsonl"),
-        how=settings.sft,
+        settings=settings.sft,
         amount=settings.sft.links[name],
         models=Path("models"),
     )
@@ -38,7 +38,7 @@ def main(name: str) -> None:
 
 
 def rows(path: str) -> list[tuple[str, str]]:
-    """(prompt, completion) of every row."""
+    """Return the (prompt, completion) of every row."""
     return [(row.prompt, row.completion) for row in files.read_jsonl(path, Example)]
 
 

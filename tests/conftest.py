@@ -7,7 +7,6 @@ import subprocess
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,7 @@ from bezoar import arithmetic
 # A stage that runs in this process sets nothing: its libraries are loaded already, and a process
 # that a later test starts would compute in another way than this one.
 SETTLE = arithmetic.settle
-arithmetic.settle = lambda wanted: None
+arithmetic.settle = lambda instructions: None
 
 ROOT = Path(__file__).parent.parent
 DATA = Path(os.environ.get("BEZOAR_DATA", ROOT.parent / "shared" / "data"))
@@ -86,7 +85,7 @@ def copy(to: Path, source: Path = ROOT) -> Path:
 def looking() -> set[str]:
     """The names of the files that look at the finished run."""
     tests = (ROOT / "tests").glob("test_*.py")
-    return {path.name for path in tests if "runs: tuple[Run, Run]" in path.read_text("utf-8")}
+    return {path.name for path in tests if "finished: Run" in path.read_text("utf-8")}
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -101,7 +100,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     class ByFile(LoadScopeScheduling):  # type: ignore[misc]
         def _split_scope(self, nodeid: str) -> str:
             file = nodeid.partition("::")[0]
-            return "runs" if file.rpartition("/")[2] in names else file
+            return "finished run" if file.rpartition("/")[2] in names else file
 
     return ByFile(config, log)
 
@@ -184,49 +183,41 @@ class Run:
 
 
 @pytest.fixture(scope="session")
-def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Run, Run]]:
-    """Two embedded runs side by side, neither with anything cached; the first under tests/audit/,
-    which logs every file that a stage opens, the second on what looks like another machine: its
-    folder, umask, locale, time zone, hash seed and concurrency differ."""
-    started = []
-    for name, audit in (("one", True), ("another folder", False)):
-        base = tmp_path_factory.mktemp("run") / name
-        folder = copy(base / "project")
-        (folder / "dvc.lock").unlink(missing_ok=True)
-        if audit:
-            (base / "audit").mkdir()
-            more = {"PYTHONPATH": str(ROOT / "tests/audit"), "AUDIT_LOG": str(base / "audit")}
-            more |= {"PYTHONHASHSEED": "1", "LC_ALL": "C.UTF-8", "TZ": "UTC"}
-        else:
-            more = {"PYTHONHASHSEED": "2", "LC_ALL": "POSIX", "TZ": "Asia/Kathmandu"}
-            text = (folder / "params.yaml").read_text()
-            profile, here, rest = text.partition("\n  local:\n")
-            assert "concurrency: 1\n" in profile
-            profile = profile.replace("concurrency: 1\n", "concurrency: 7\n")
-            (folder / "params.yaml").write_text(profile + here + rest)
-        env = environment(base / "work", **more)
-        log = open(base / "log", "w+")  # noqa: SIM115
-        process = subprocess.Popen(
-            [BIN / "dvc", "repro"],
-            cwd=folder,
-            env=env,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            umask=-1 if audit else 0o077,
-        )
-        started.append((folder, env, log, process))
-    finished = []
-    try:
-        for folder, env, log, process in started:
-            code = process.wait(timeout=1800)
-            log.seek(0)
-            output = log.read()
-            assert code == 0, output[-5000:]
-            finished.append(Run(folder, env, output))
-        yield finished[0], finished[1]
-    finally:
-        for _, _, log, process in started:
-            if process.poll() is None:
-                process.terminate()
-                process.wait()
-            log.close()
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """An embedded run with nothing cached, under tests/audit/, which logs every file that a stage
+    opens. Look, or work on a copy."""
+    return embedded(tmp_path_factory.mktemp("run") / "another folder")
+
+
+def embedded(base: Path) -> Run:
+    """Run the embedded profile from nothing, on what looks like another machine than the one that
+    made dvc.lock: folder, umask, locale, time zone, hash seed and concurrency differ."""
+    folder = copy(base / "project")
+    (folder / "dvc.lock").unlink(missing_ok=True)
+    text = (folder / "params.yaml").read_text()
+    profile, here, rest = text.partition("\n  local:\n")
+    assert "concurrency: 1\n" in profile
+    profile = profile.replace("concurrency: 1\n", "concurrency: 7\n")
+    (folder / "params.yaml").write_text(profile + here + rest)
+    (base / "audit").mkdir()
+    env = environment(
+        base / "work",
+        PYTHONPATH=str(ROOT / "tests/audit"),
+        AUDIT_LOG=str(base / "audit"),
+        PYTHONHASHSEED="2",
+        LC_ALL="POSIX",
+        TZ="Asia/Kathmandu",
+    )
+    done = subprocess.run(
+        [BIN / "dvc", "repro"],
+        cwd=folder,
+        env=env,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=1800,
+        check=False,
+        umask=0o077,
+    )
+    assert done.returncode == 0, done.stdout[-5000:]
+    return Run(folder, env, done.stdout)

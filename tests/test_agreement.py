@@ -204,13 +204,13 @@ def test_the_intersection_is_what_every_set_of_judgements_has() -> None:
         *((q, 1) for q in (1, 2, 3, 4)),
         (1, 2),
     }
-    told = agreement.described(votes, [vote("grader", "a", 1)], one)
+    told = agreement.describe(votes, [vote("grader", "a", 1)], one)
     assert told["records"] == {"1": 2, "2": 0} and told["judged"] == {"1": 1, "2": 0}
     assert told["votes"] == {"gpt4_single": 2, "gpt4_pair": 2, "author": 1, "human": 1}
     assert told["models"] == ["a", "b"] and told["absent"] == []
     alone = votes[:3]
     assert len(agreement.records(alone, "intersection")) == 3
-    absent = agreement.described(alone, [], agreement.records(alone, "all"))["absent"]
+    absent = agreement.describe(alone, [], agreement.records(alone, "all"))["absent"]
     assert absent == ["gpt4_single", "author", "human"]
     assert agreement.records([], "intersection") == frozenset()
 
@@ -222,12 +222,12 @@ def test_grades_that_others_gave_count_where_there_are_votes() -> None:
         for model, score in (("a", 9), ("b", 5), ("c", 5))
     ]
     votes = [vote("expert_1", "a", 1), vote("expert_1", "b", 1, models="cb")]
-    found = agreement.given(votes, single, 0.1)[2:]
+    found = agreement.judgements(votes, single, 0.1)[2:]
     assert [(v.judge, v.question_id, v.model_a, v.model_b, v.winner) for v in found] == [
         ("gpt4_single", 1, "a", "b", "model_a"),
         ("gpt4_single", 1, "b", "c", "tie"),
     ]
-    assert len(agreement.given([], single, 0.1)) == 6
+    assert len(agreement.judgements([], single, 0.1)) == 6
 
 
 def test_what_is_put_to_our_judge_is_spread_and_what_has_no_answer_is_counted() -> None:
@@ -268,12 +268,12 @@ def test_who_saw_an_answer_alone_saw_no_order() -> None:
 
 def test_metrics_show_the_grader_or_else_the_given_judges() -> None:
     given = [vote("gpt", "a"), vote("expert_1", "a")]
-    metrics = agreement.flat(agreement.table(given, 3))
+    metrics = agreement.flat_metrics(agreement.table(given, 3))
     assert metrics["gpt_human_s1_turn_1"] == 1.0 and metrics["gpt_human_s2_n_turn_1"] == 1
-    with_grader = agreement.flat(agreement.table([*given, vote("grader", "b")], 3))
+    with_grader = agreement.flat_metrics(agreement.table([*given, vote("grader", "b")], 3))
     assert with_grader["grader_human_s1_turn_1"] == 0.0
     assert not any(name.startswith("gpt") for name in with_grader)
-    assert agreement.flat([]) == {"comparisons": 0}
+    assert agreement.flat_metrics([]) == {"comparisons": 0}
 
 
 # --- biases --------------------------------------------------------------------------------------
@@ -355,7 +355,7 @@ def test_a_judge_that_repeats_gpt_4_agrees_with_it_on_every_released_record(tmp_
     records = agreement.records(votes, "intersection")
     assert len(records) == 1814 and sum(item.turn == 1 for item in records) == 910
     ours = [v.model_copy(update={"judge": "grader"}) for v in votes if v.judge == "gpt4_pair"]
-    found = rows(*agreement.only([*votes, *ours], records))
+    found = rows(*agreement.votes_on([*votes, *ours], records))
     for turn, n in ((1, 910), (2, 904)):
         row = found[turn, "grader", "gpt4_pair"]
         assert (row["s1"], row["s1_agree"], row["s1_n"], row["s2"]) == (1.0, n, n, 1.0)
@@ -363,7 +363,7 @@ def test_a_judge_that_repeats_gpt_4_agrees_with_it_on_every_released_record(tmp_
         for other in ("author", "human", "human_majority"):
             key = (turn, "grader", other)
             assert found[key]["s1_agree"] == found[turn, "gpt4_pair", other]["s1_agree"]
-    told = agreement.described(votes, ours, records)
+    told = agreement.describe(votes, ours, records)
     assert told["absent"] == ["gpt4_single"] and len(told["models"]) == 6
     parts = agreement.breakdown([*votes, *ours], {81: "writing"})
     pair = [r for r in parts if (r["turn"], r["b"], r["by"]) == (1, "gpt4_pair", "models")]
@@ -383,8 +383,8 @@ def test_released_single_grades_leave_the_five_models_that_both_have() -> None:
         for q in range(81, 161)
         for turn in (1, 2)
     ]
-    found = agreement.given(votes, single, 0.1)
-    told = agreement.described(found, [], agreement.records(found, "intersection"))
+    found = agreement.judgements(votes, single, 0.1)
+    told = agreement.describe(found, [], agreement.records(found, "intersection"))
     assert told["records"] == {"1": 616, "2": 613} and told["absent"] == []
     assert len(told["models"]) == 5 and not any("vicuna" in model for model in told["models"])
 

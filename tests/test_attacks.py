@@ -192,9 +192,9 @@ def test_the_embedded_judge_says_of_an_attack_what_it_says_without_its_tags(
     honest = shown(f"{answer} {TAG.sub('', text)}")
     for attack in disguised(text):
         hostile = shown(f"{answer} {attack}")
-        assert judge.responded(QUESTION, hostile) == judge.responded(QUESTION, honest)
+        assert judge.judge_response(QUESTION, hostile) == judge.judge_response(QUESTION, honest)
         for expected in ("grey", "red"):
-            told = [judge.explained(QUESTION, expected, one) for one in (hostile, honest)]
+            told = [judge.judge_explanation(QUESTION, expected, one) for one in (hostile, honest)]
             assert told[0] == told[1]
 
 

@@ -116,7 +116,7 @@ def test_a_large_model_is_made_small_and_keeps_its_sorts_of_layers() -> None:
         num_attention_heads=8, num_key_value_heads=4, head_dim=256, sliding_window=512,
         vocab_size=5000, query_pre_attn_scalar=256,
     )  # fmt: skip
-    copy = small.shrunk(large)
+    copy = small.shrink(large)
     assert set(copy.layer_types) == {"sliding_attention", "full_attention"}
     assert copy.sliding_window == small.WINDOW and copy.vocab_size == 5000
     assert copy.num_attention_heads > copy.num_key_value_heads > 1  # heads share keys
@@ -189,7 +189,7 @@ def test_a_base_whose_copy_is_narrower_passes_with_its_weights(
     folder = tmp_path / "base"
     shutil.copytree(tokenizer, folder)
     large = config("llama", hidden_size=512, intermediate_size=1024, num_hidden_layers=5)
-    assert small.shrunk(large).hidden_size < 512
+    assert small.shrink(large).hidden_size < 512
     small.build(large).to(torch_type("bfloat16")).save_pretrained(folder, max_shard_size="5MB")
     assert bases.rehearse(folder, "the base") == []
     change(folder / "config.json", num_hidden_layers=4)

@@ -123,8 +123,8 @@ def test_a_step_takes_the_memory_that_is_counted(
 
 
 @pytest.mark.slow
-def test_what_dvc_adds_is_told_of_a_finished_run(runs: tuple[Run, Run]) -> None:
-    run = runs[0]
+def test_what_dvc_adds_is_told_of_a_finished_run(finished: Run) -> None:
+    run = finished
     done = subprocess.run(
         [sys.executable, "-m", "benchmarks.dvc", "--quick", "--repeats", "1"],
         cwd=run.folder,

@@ -42,7 +42,7 @@ def spend(url: str, caps: Params, stage: str = "generate", **changed: Any) -> An
     ask = llm.connect(endpoint, caps, stage, "lamini")
     assert isinstance(ask, Client)
     try:
-        return llm.each(say, PROMPTS, ask, endpoint, where="test", name=str)
+        return llm.run_jobs(say, PROMPTS, ask, endpoint, prefix="test", name=str)
     finally:
         ask.close()
 
@@ -216,7 +216,7 @@ def lost_to(url: str) -> tuple[float, Any]:
     ask = llm.connect(endpoint, capped(None, 9.0), "generate", "lamini")
     assert isinstance(ask, Client)
     try:
-        run = llm.each(say, ["p"], ask, endpoint, where="test", name=str)
+        run = llm.run_jobs(say, ["p"], ask, endpoint, prefix="test", name=str)
     finally:
         ask.close()
     return sum(Ledger().lost.values()), run.failures[0]
@@ -296,7 +296,7 @@ def test_what_costs_nothing_knows_no_cap() -> None:
     with serving() as (_, url):
         endpoint = openai(url, price=free)
         ask = llm.connect(endpoint, capped(0.0, 0.0), "generate", "lamini")
-        assert len(llm.each(say, PROMPTS, ask, endpoint, where="test", name=str).done) == 200
+        assert len(llm.run_jobs(say, PROMPTS, ask, endpoint, prefix="test", name=str).done) == 200
 
 
 # --- what params.yaml may say of an endpoint -----------------------------------------------------

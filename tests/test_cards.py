@@ -275,7 +275,7 @@ def test_a_models_card_names_its_runs_and_what_is_not_plain(run: Path) -> None:
 
 
 def test_only_what_was_trained_has_a_card() -> None:
-    assert model.trained(SETTINGS) == {
+    assert model.checkpoint_weights(SETTINGS) == {
         "sft": "merge/sft",
         "hh_rlhf": "sft/hh_rlhf",
         "dpo": "dpo/policy",

@@ -32,7 +32,7 @@ def claims(folder: Path, bill: Bill = BILL) -> Claims:
 
 def take(one: Claims, key: str, usd: float = 0.5, batch: bool = False) -> bool:
     """Whether `one` gets the claim."""
-    with one.held():
+    with one.locked():
         if one.holder(key):
             return False
         one.take(key, usd, batch)
@@ -116,12 +116,12 @@ def test_dollars_set_aside_are_everybodys(tmp_path: Path) -> None:
     foreign = claims(tmp_path, Bill("another", "judge", "lamini", "n"))
     for n, owner in enumerate((one, other, foreign)):
         assert take(owner, KEYS[n], 0.25)
-    with one.held():
+    with one.locked():
         assert one.set_aside(("run",)) == 0.5 and one.others("run")
         assert one.set_aside(("run", "judge", "lamini")) == 0.25
     other.rest(KEYS[1])
     other.flush()
-    with one.held():
+    with one.locked():
         assert one.set_aside(("run",)) == 0.25 and not one.others("run")
     assert not take(one, KEYS[1]), "a request that rests is still claimed"
 
@@ -166,7 +166,7 @@ def test_the_file_does_not_grow_with_what_is_over(
         (one, other)[n % 2].release(f"{n + 100:064x}")
     assert lines(tmp_path).stat().st_size < 6_000
     assert not take(one, KEYS[1]) and not take(other, KEYS[0])
-    with one.held():
+    with one.locked():
         assert one.set_aside(("run",)) == 1.0
     one.close()
     other.close()
@@ -220,7 +220,7 @@ def test_a_lock_that_stays_locked_is_an_error_and_no_endless_wait(
     monkeypatch.setattr(module, "LOCKED", 0.05)
     one, other = claims(tmp_path), claims(tmp_path)
     assert take(other, KEYS[0])
-    with one.held(), pytest.raises(TimeoutError, match="locked by another process"):
+    with one.locked(), pytest.raises(TimeoutError, match="locked by another process"):
         take(other, KEYS[1])
 
 
@@ -240,8 +240,8 @@ def test_two_clients_of_one_process_buy_a_request_once() -> None:
         endpoint = openai(url)
         with connected(endpoint) as one, connected(endpoint) as other:
             jobs = [(prompt, ask) for prompt in prompts for ask in (one, other)]
-            result = llm.each(
-                lambda job, _: say(job[0], job[1]), jobs, one, endpoint, where="t", name=str
+            result = llm.run_jobs(
+                lambda job, _: say(job[0], job[1]), jobs, one, endpoint, prefix="t", name=str
             )
     assert len(result.done) == 120 and set(model.paid.values()) == {1}
 
@@ -250,7 +250,7 @@ def test_a_request_that_another_gave_up_is_asked_here() -> None:
     with serving() as (model, url), connected(openai(url)) as here:
         there = Claims(Ledger(), BILL)
         key = here(user("first")).key
-        with there.held():
+        with there.locked():
             for n in range(5):
                 there.take(request(here, f"p{n}"), 0.1, batch=False)
         started = threads(lambda n: here(user(f"p{n}")).text, 5)
@@ -268,7 +268,7 @@ def test_a_process_that_never_ends_a_request_is_waited_for_as_long_as_patience_s
         with connected(endpoint) as here:
             there = Claims(Ledger(), BILL)
             assert take(there, request(here, "x"))
-            result = llm.each(say, ["x"], here, endpoint, where="test", name=str)
+            result = llm.run_jobs(say, ["x"], here, endpoint, prefix="test", name=str)
     (failure,) = result.failures
     assert f"process {os.getpid()} had it under way" in failure.reason and not model.attempts
 
@@ -309,7 +309,7 @@ def test_a_ledger_that_is_removed_under_a_stage_stops_it() -> None:
 def run(url: str) -> None:
     endpoint = openai(url)
     with connected(endpoint) as ask:
-        llm.each(say, ["a", "b", "c"], ask, endpoint, where="test", name=str)
+        llm.run_jobs(say, ["a", "b", "c"], ask, endpoint, prefix="test", name=str)
 
 
 def request(ask: llm.client.Client, text: str) -> str:
@@ -340,7 +340,7 @@ where = t.openai(url, concurrency=8, mode=mode, api_key_env=None)
 caps = b.capped(None, float(cap) if cap else None)
 ask = llm.connect(where, caps, "generate", name)
 jobs = [f"prompt {n} " + "word " * 20 for n in range(240)]
-assert len(llm.each(t.say, jobs, ask, where, where="test", name=str).done) == 240
+assert len(llm.run_jobs(t.say, jobs, ask, where, prefix="test", name=str).done) == 240
 """
 
 

@@ -84,7 +84,9 @@ def say(prompt: str, ask: Ask) -> str:
 
 def run(endpoint: OpenAI | Anthropic, prompts: Sequence[str]) -> Run[str, str]:
     with connected(endpoint) as ask:
-        return llm.each(say, prompts, ask, endpoint, where="test", name=lambda prompt: prompt[:20])
+        return llm.run_jobs(
+            say, prompts, ask, endpoint, prefix="test", name=lambda prompt: prompt[:20]
+        )
 
 
 PROMPTS = [f"prompt {n} é\u2028" for n in range(60)]
@@ -146,7 +148,7 @@ def test_a_later_step_that_fails_says_which_and_keeps_the_first() -> None:
         return ask(user(job)).text + ask(user(f"ALWAYS-400 {job}")).text
 
     with serving() as (_, url), connected(endpoint := openai(url, max_failed=1)) as ask:
-        result = llm.each(two, ["a", "b"], ask, endpoint, where="test", name=str)
+        result = llm.run_jobs(two, ["a", "b"], ask, endpoint, prefix="test", name=str)
     assert result.done == [("a", reply_to("a")), ("b", reply_to("b"))], "what was answered stays"
     assert [f.step for f in result.failures] == [1, 1]
     assert [exchange.job for exchange in result.exchanges] == ["a", "b"]
@@ -199,7 +201,7 @@ def test_an_error_of_a_job_ends_the_run_as_itself() -> None:
 
     with serving() as (_, url), connected(endpoint := openai(url)) as ask:
         with pytest.raises(ZeroDivisionError):
-            llm.each(wrong, ["a", "b"], ask, endpoint, where="test", name=str)
+            llm.run_jobs(wrong, ["a", "b"], ask, endpoint, prefix="test", name=str)
         assert ask(user("a")).text == reply_to("a"), "the client is still there"
 
 
@@ -430,7 +432,7 @@ def test_the_same_bytes_at_any_concurrency_and_order_of_arrival(
             endpoint = openai(url, concurrency=concurrency, max_failed=0.1)
             random.seed(concurrency)
             with connected(endpoint) as ask:
-                result = llm.each(chain, jobs, ask, endpoint, where="test", name=str)
+                result = llm.run_jobs(chain, jobs, ask, endpoint, prefix="test", name=str)
             out = tmp_path / f"out{concurrency}"
             files.write_jsonl(out / "replies.jsonl", result.exchanges)
             files.write_jsonl(out / "failures.jsonl", result.failures)
@@ -674,7 +676,7 @@ def test_steps_of_a_job_go_out_in_waves(quick: None) -> None:
         return ask(user(ask(user(job)).text)).text
 
     with serving() as (model, url), connected(endpoint := openai(url, mode="batch")) as ask:
-        result = llm.each(chain, PROMPTS, ask, endpoint, where="test", name=str)
+        result = llm.run_jobs(chain, PROMPTS, ask, endpoint, prefix="test", name=str)
     assert [text for _, text in result.done] == [reply_to(reply_to(p)) for p in PROMPTS]
     assert len(model.batches) == 2
 
@@ -782,7 +784,7 @@ def test_a_batch_that_a_live_run_would_pay_again_is_said(
 def test_a_batch_that_runs_for_long_is_told_of(
     quick: None, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(client, "TELLS", 0.1)
+    monkeypatch.setattr(client, "REPORT_EVERY", 0.1)
     monkeypatch.setattr(client, "SYNC", 0.05)
     with serving(batch_polls=40) as (_, url):
         assert run(openai(url, mode="batch"), PROMPTS).done == RIGHT
@@ -799,7 +801,7 @@ def test_what_a_batch_refuses_is_told_apart_as_it_is_live(quick: None) -> None:
 
     with serving(batch_faults=fates) as (model, url):
         with connected(endpoint := openai(url, mode="batch", max_failed=0.1)) as ask:
-            result = llm.each(ending, PROMPTS, ask, endpoint, where="test", name=str)
+            result = llm.run_jobs(ending, PROMPTS, ask, endpoint, prefix="test", name=str)
         endings = dict(result.done)
     assert [endings.get(prompt) for prompt in fates] == ["too_long", "refused", "failed"]
     assert len(result.failures) == 1 and not model.statuses
@@ -811,7 +813,7 @@ def test_an_error_inside_of_a_batchs_200_is_that_error(quick: None, work: Path) 
 
     with serving(batch_faults={PROMPTS[3]: "blocked"}) as (model, url):
         with connected(endpoint := openai(url, mode="batch")) as ask:
-            result = llm.each(ending, PROMPTS, ask, endpoint, where="test", name=str)
+            result = llm.run_jobs(ending, PROMPTS, ask, endpoint, prefix="test", name=str)
         assert len(model.batches) == 1 and not model.statuses
     assert dict(result.done)[PROMPTS[3]] == "refused"
     assert not Ledger().lost, "an error is not billed"
@@ -920,7 +922,7 @@ def test_batches_of_a_chain_are_as_many_as_its_steps(quick: None) -> None:
         serving(Faults(latency=0.05), batch_faults=fates) as (model, url),
         connected(endpoint := openai(url, mode="batch", again={"temperature": 1})) as ask,
     ):
-        result = llm.each(chain, jobs, ask, endpoint, where="test", name=str)
+        result = llm.run_jobs(chain, jobs, ask, endpoint, prefix="test", name=str)
     assert len(result.done) == 200 and set(model.paid.values()) <= {1, 2}
     assert len(model.batches) <= 7, (
         "a wave for each step, and one for each retry on the longest way"

@@ -237,9 +237,9 @@ def test_seeds_that_hold_an_item_are_told_with_their_rows(
         sample(id="3", seeds=["b"]),
     ]
     settings = params.load(ROOT / "params.yaml")
-    (held,) = contamination.in_seeds(rows, "lamini", quiz, settings)
+    (held,) = contamination.find_in_seeds(rows, "lamini", quiz, settings)
     assert (held.id, held.benchmark, held.item, held.rows) == ("a", "arc", "7", 2)
-    assert curation.taint(rows, [held]) == {
+    assert curation.count_contaminated_seeds(rows, [held]) == {
         "contaminated_seeds": 1, "rows_of_contaminated_seeds": 2,
     }  # fmt: skip
 
@@ -251,7 +251,7 @@ def test_what_was_not_looked_at_is_counted() -> None:
         Text("q", "1", "Why?", ("a",)),
         Text("q", "2", "下列哪一项是化学变化的例子？", ("a",)),
     ]
-    told = contamination.compared([sample()], quiz, PARAMS)
+    told = contamination.count_compared([sample()], quiz, PARAMS)
     assert (told["rows"], told["texts"], told["unsought"], told["by_character"]) == (1, 7, 2, 1)
     assert told["short"] == 1 and told["not_reworded"] == 3
     assert told["scripts_of_texts"] == {"CJK": 1, "LATIN": 6}

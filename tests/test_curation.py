@@ -221,7 +221,7 @@ def test_an_earlier_scheme_contributes_what_passes_on_its_own() -> None:
     rows = [*FAULTY, sample(id="5", instruction="Name a hill.")]
     verdicts = [*map(verdict, FAULTY), verdict(rows[-1], "rejected")]
     for action, ids in (("drop", ["2", "3", "4"]), ("report", ["1", "2", "3", "4"])):
-        assert [r.id for r in curation.accepted(rows, verdicts, acting(action))] == ids
+        assert [r.id for r in curation.accepted_rows(rows, verdicts, acting(action))] == ids
 
 
 # --- the split -----------------------------------------------------------------------------------
@@ -298,7 +298,7 @@ def test_rows_of_several_seeds_stay_on_their_side_too() -> None:
 @pytest.mark.parametrize("count", [50, 300, 600])
 def test_no_seed_stands_on_both_sides(count: int) -> None:
     seeds = dolly("open_qa", 1000)
-    rows, dropped = curation.unshared(calls(count, 3, 1000), seeds, 0.1)
+    rows, dropped = curation.drop_shared_seeds(calls(count, 3, 1000), seeds, 0.1)
     train, held_out = curation.split(rows, seeds, 0.1)
     assert held_out and not used(train) & used(held_out)
     assert len(rows) + len(dropped) == 3 * count
@@ -310,13 +310,13 @@ def test_no_seed_stands_on_both_sides(count: int) -> None:
 
 def test_rows_of_one_seed_each_lose_nothing() -> None:
     rows = calls(300, 1, 100)
-    assert curation.unshared(rows, dolly("open_qa", 100), 0.1) == (rows, [])
+    assert curation.drop_shared_seeds(rows, dolly("open_qa", 100), 0.1) == (rows, [])
 
 
 def test_where_every_held_out_row_shares_a_seed_all_stay() -> None:
     """Far more calls than seeds: each seed was shown to some row of training."""
     rows, seeds = calls(3000, 3, 300), dolly("open_qa", 300)
-    assert curation.unshared(rows, seeds, 0.1) == (rows, [])
+    assert curation.drop_shared_seeds(rows, seeds, 0.1) == (rows, [])
 
 
 @pytest.mark.parametrize("share", [1e-9, 1 - 1e-9])

@@ -1,5 +1,5 @@
-"""Two revisions side by side: the README's commands say what changed, in few lines. They run on a
-repository with dvc.yaml's own declarations and the numbers of a made-up run."""
+"""Two revisions side by side: the commands of docs/experiments.md say what changed, in few lines.
+They run on a repository with dvc.yaml's own declarations and the numbers of a made-up run."""
 
 import json
 import re
@@ -18,8 +18,8 @@ from bezoar.rows import files
 from tests.conftest import BIN, ROOT, environment, from_yaml
 from tests.test_report import edit, grow, table
 
-README = (ROOT / "README.md").read_text(encoding="utf-8")
-SECTION = README.partition("## Two runs side by side\n")[2].partition("\n## ")[0]
+PAGE = (ROOT / "docs/experiments.md").read_text(encoding="utf-8")
+SECTION = PAGE.partition("## Two runs side by side\n")[2].partition("\n## ")[0]
 COMMANDS, SHOWN = re.findall(r"^```\n(.*?)^```$", SECTION, re.MULTILINE | re.DOTALL)
 SETTINGS = params.load(ROOT / "params.yaml")
 
@@ -101,7 +101,7 @@ def rows(printed: str) -> list[list[str]]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("command", [c for c in COMMANDS.splitlines() if "exp run" not in c])
-def test_what_the_readme_compares_runs_and_shows_the_change(inside: None, command: str) -> None:
+def test_what_the_page_compares_runs_and_shows_the_change(inside: None, command: str) -> None:
     program, *words = shlex.split(command, comments=True)
     printed = called(program, *words)
     if words[0] == "plots":

@@ -187,9 +187,9 @@ def test_a_base_without_tokenizer_json_gets_one_that_counts_alike(tmp_path: Path
     (tmp_path / "vocab.json").write_text(json.dumps(letters))
     (tmp_path / "merges.txt").write_text("#version: 0.2\na b\nĠ c\n")
     (tmp_path / "config.json").write_text('{"model_type": "gpt2"}')
-    tokenizer.fast(tmp_path, "local/base")
+    tokenizer.ensure_fast(tmp_path, "local/base")
     made = (tmp_path / "tokenizer.json").read_bytes()
-    tokenizer.fast(tmp_path, "local/base")
+    tokenizer.ensure_fast(tmp_path, "local/base")
     assert (tmp_path / "tokenizer.json").read_bytes() == made
     texts = ["ab cab", "<|endoftext|> ab", "", "c c c"]
     loaded = AutoTokenizer.from_pretrained(tmp_path, local_files_only=True)
@@ -198,7 +198,7 @@ def test_a_base_without_tokenizer_json_gets_one_that_counts_alike(tmp_path: Path
     assert found == [len(i) for i in ids] and found[0] == 3
     (tmp_path / "bare").mkdir()
     with pytest.raises(BadInput, match="fetch base: transformers cannot load its tokenizer"):
-        tokenizer.fast(tmp_path / "bare", "fetch base")
+        tokenizer.ensure_fast(tmp_path / "bare", "fetch base")
 
 
 # --- sampling toward a target --------------------------------------------------------------------

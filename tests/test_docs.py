@@ -1,5 +1,6 @@
-"""What the pages of docs/ claim: the worked example makes a set, the costs are those that are
-forecast, DVC answers what VS Code's extension asks; and `make help` can be read."""
+"""What README and the pages of docs/ claim: the picture is dvc.yaml's, the numbers are the recorded
+run's, the worked example makes a set, the costs are those that are forecast, DVC answers what VS
+Code's extension asks; and `make help` can be read."""
 
 import json
 import re
@@ -7,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import time
+from itertools import pairwise, product
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +19,14 @@ from bezoar import params
 from bezoar.preflight import expected, forecast, gpu
 from bezoar.preflight.forecast import Row
 from bezoar.preflight.machine import Gpu, Machine
+from bezoar.report import __main__ as told
 from tests.conftest import ROOT, Run, environment, from_yaml
 from tests.test_diff import called, inside, repository  # noqa: F401  (fixtures)
 from tests.test_preflight import GIB, H100, shape
 from tests.test_readme import FENCE, PAGES, joined
 
+README = ROOT / "README.md"
+DVC = ROOT / "dvc.yaml"
 SCHEME = (ROOT / "docs/scheme.md").read_text(encoding="utf-8")
 
 
@@ -34,13 +39,121 @@ def block(language: str) -> str:
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_every_link_leads_somewhere(page: Path) -> None:
     text = FENCE.sub("", page.read_text(encoding="utf-8"))
-    for target in re.findall(r"\]\((?!https?:)([^)#]+)", text):
-        assert (page.parent / target).exists(), target
+    for target, anchor in re.findall(r"\]\((?!https?:)([^)#]*)#?([^)]*)\)", text):
+        file = page.parent / target if target else page
+        assert file.exists(), target
+        assert not anchor or anchor in anchors(file), f"{target}#{anchor}"
+
+
+def anchors(page: Path) -> set[str]:
+    """What GitHub calls the headings of a page."""
+    text = FENCE.sub("", page.read_text(encoding="utf-8"))
+    headings = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading).lower().replace(" ", "-") for heading in headings}
 
 
 def test_the_readme_names_every_page() -> None:
     named = set(re.findall(r"\]\((docs/[\w-]+\.md)\)", (ROOT / "README.md").read_text()))
     assert named == {str(page.relative_to(ROOT)) for page in (ROOT / "docs").glob("*.md")}
+
+
+def test_the_readme_is_short_and_so_are_its_sentences() -> None:
+    text = README.read_text(encoding="utf-8")
+    assert len(text.splitlines()) <= 150
+    assert not [line for line in text.splitlines() if len(line) > 100]
+    prose = re.sub(r"^([#|!].*|- )", "\n", FENCE.sub("\n", text), flags=re.MULTILINE)
+    prose = re.sub(r"\]\([^)]*\)", "]", prose)
+    for sentence in re.split(r"(?<=[.])\**\s|\n\n", prose):
+        assert len(sentence.split()) <= 25, sentence
+
+
+def test_the_picture_of_the_report_is_small() -> None:
+    picture = (ROOT / "docs/report.png").read_bytes()
+    assert picture.startswith(b"\x89PNG") and len(picture) <= 200_000
+
+
+def test_the_printed_numbers_are_those_of_the_recorded_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "metrics/report").mkdir(parents=True)
+    shutil.copy(ROOT / "metrics/report/summary.json", tmp_path / "metrics/report")
+    shutil.copy(ROOT / "params.yaml", tmp_path)
+    (tmp_path / "launch").symlink_to(ROOT / "launch")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("BEZOAR_WORK", str(tmp_path / "work"))
+    told.main()
+    printed = [line.rstrip() for line in capsys.readouterr().out.splitlines()]
+    page = (ROOT / "docs/demo.md").read_text(encoding="utf-8")
+    (shown,) = (text.splitlines() for _, text in FENCE.findall(page))
+    # how long it took, and whether it is the recorded one, is each run's own
+    own = ("Time: ", "Recorded run: ")
+    assert [line for line in shown if not line.startswith(own)] == [
+        line for line in printed if not line.startswith(own)
+    ]
+    text = README.read_text(encoding="utf-8")
+    (first,) = (block for _, block in FENCE.findall(text) if block.startswith("Held-out"))
+    assert shown[: len(first.splitlines())] == first.splitlines()
+
+
+# --- the picture of the stages --------------------------------------------------------------------
+
+Edge = tuple[str, str]
+
+
+def pictured() -> set[Edge]:
+    """The arrows of README's picture: `a & b --> c --> d` is three of them."""
+    (block,) = (text for info, text in FENCE.findall(README.read_text()) if info == "mermaid")
+    lines = [line.split("-->") for line in block.splitlines()[1:]]
+    steps = [step for line in lines for step in pairwise([part.split("&") for part in line])]
+    return {(a.strip(), b.strip()) for step in steps for a, b in product(*step)}
+
+
+def declared(folder: Path) -> set[Edge]:
+    """What follows what, by stage: dvc.yaml with every loop that may be empty filled."""
+    from dvc.repo import Repo
+
+    document = from_yaml((ROOT / "params.yaml").read_text())
+    filled = {**document, "others": ["phi_2"], "own": ["dolly"]}
+    (folder / "params.yaml").write_text(yaml.safe_dump(filled), encoding="utf-8")
+    shutil.copy(ROOT / "dvc.yaml", folder)
+
+    def name(stage: Any) -> str:
+        address = stage.addressing.rpartition(":")[2].partition("@")[0]
+        return re.sub("_(others|own)$", "", address)
+
+    with Repo.init(str(folder), no_scm=True) as repo:
+        return {(name(before), name(after)) for after, before in repo.index.graph.edges}
+
+
+def reduced(edges: set[Edge]) -> set[Edge]:
+    """The arrows that do not follow from others; both ways between two stages are told."""
+
+    def reached(start: str, without: Edge) -> set[str]:
+        seen: set[str] = set()
+        todo = [start]
+        while todo:
+            here = todo.pop()
+            new = {b for a, b in edges - {without} if a == here} - seen
+            seen |= new
+            todo += new
+        return seen
+
+    mutual = {(a, b) for a, b in edges if (b, a) in edges}
+    return {
+        (a, b)
+        for a, b in edges
+        if a != b and ((a, b) in mutual or b not in reached(a, without=(a, b)))
+    }
+
+
+def test_the_picture_shows_every_stage() -> None:
+    names = {re.sub("_(others|own)$", "", name) for name in from_yaml(DVC.read_text())["stages"]}
+    assert {stage for edge in pictured() for stage in edge} == names
+
+
+@pytest.mark.slow
+def test_the_picture_shows_what_follows_what(tmp_path: Path) -> None:
+    assert pictured() == reduced(declared(tmp_path))
 
 
 def test_the_diff_of_the_scheme_page_applies() -> None:
@@ -166,10 +279,10 @@ def test_the_table_of_profiles_is_what_forecast_and_preflight_compute(tmp_path: 
 
 
 @pytest.fixture(scope="module")
-def run(runs: tuple[Run, Run], tmp_path_factory: pytest.TempPathFactory) -> Run:
+def run(finished: Run, tmp_path_factory: pytest.TempPathFactory) -> Run:
     """A copy of the finished embedded run, to change. test_pipeline.py experiments on the other."""
     base = tmp_path_factory.mktemp("docs")
-    shutil.copytree(runs[0].folder, base / "project", symlinks=True)
+    shutil.copytree(finished.folder, base / "project", symlinks=True)
     return Run(base / "project", environment(base / "work"), "")
 
 

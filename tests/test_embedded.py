@@ -590,9 +590,11 @@ def test_the_judge_answers_for_reference_as_the_assistant() -> None:
 
 
 def test_rules_of_thumb_see_form_and_not_truth() -> None:
-    assert judge.responded(OTHER[1], "Paint the garden blue and sell the bucket at once.").accept
+    assert judge.judge_response(
+        OTHER[1], "Paint the garden blue and sell the bucket at once."
+    ).accept
     varied = " ".join(f"word{n}" for n in range(judge.LONGEST_OUTSIDE + 1))
-    assert judge.responded(OTHER[1], varied).reason == "The response is over-long."
+    assert judge.judge_response(OTHER[1], varied).reason == "The response is over-long."
 
 
 # --- the project's own prompts --------------------------------------------------------------------

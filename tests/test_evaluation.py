@@ -185,7 +185,7 @@ def test_tasks_of_lm_eval_show_no_item_to_itself_either(config: dict[str, Any], 
         **{"doc_to_text": "{{q}}", "doc_to_choice": "{{choices}}", "doc_to_target": "label"},
         "metric_list": [{"metric": "acc", "aggregation": "mean", "higher_is_better": True}],
     }
-    with lm_harness.heard():
+    with lm_harness.collect_warnings():
         manager = TaskManager(include_defaults=False)
         sizes = manager.load([{**task, **config}])["tasks"]["sizes"]
         told = lm_harness.set_shots([sizes], 2)
@@ -202,7 +202,7 @@ def test_what_the_harness_warns_of_is_said_once_and_kept(
     import logging
 
     logger = logging.getLogger("lm_eval.models.huggingface")
-    with lm_harness.heard() as warnings:
+    with lm_harness.collect_warnings() as warnings:
         for size in (600, 700):
             logger.warning(f"Left truncation applied. Original sequence length was {size}")
         logger.warning("`pretrained` model kwarg is not of type `str`. Many other ...")
@@ -451,9 +451,9 @@ def test_tokens_are_drawn_as_often_as_they_are_likely() -> None:
     likeliest = logits.argmax(-1)
     for temperature in (0.5, 1.0):
         at = [(temperature, (n + 0.5) / 1000) for n in range(1000)]
-        counts = generation._drawn(logits, likeliest, at).bincount(minlength=3) / 1000
+        counts = generation._draw_tokens(logits, likeliest, at).bincount(minlength=3) / 1000
         torch.testing.assert_close(counts, (logits[0] / temperature).softmax(-1), atol=2e-3, rtol=0)
-    assert generation._drawn(logits[:1], likeliest[:1], [(1.0, 1 - 2**-53)]).tolist() == [2]
+    assert generation._draw_tokens(logits[:1], likeliest[:1], [(1.0, 1 - 2**-53)]).tolist() == [2]
 
 
 def test_a_prompt_near_the_end_of_the_context_gets_what_room_there_is(

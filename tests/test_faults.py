@@ -132,19 +132,19 @@ class Copy(Run):
 
 
 @pytest.fixture(scope="module")
-def copied(runs: tuple[Run, Run], tmp_path_factory: pytest.TempPathFactory) -> Copy:
+def copied(finished: Run, tmp_path_factory: pytest.TempPathFactory) -> Copy:
     base = tmp_path_factory.mktemp("faults")
-    shutil.copytree(runs[0].folder, base / "project", symlinks=True)
+    shutil.copytree(finished.folder, base / "project", symlinks=True)
     env = environment(base / "work")
     for command in ("add --all", "commit --quiet --allow-empty -m finished"):
         subprocess.run(["git", *command.split()], cwd=base / "project", env=env, check=True)
-    return Copy(base / "project", env, "", runs[0].folder)
+    return Copy(base / "project", env, "", finished.folder)
 
 
 @pytest.fixture
-def grown(copied: Copy, runs: tuple[Run, Run]) -> Path:
+def grown(copied: Copy, finished: Run) -> Path:
     """The scratch folder of fetch@base, with the base that the finished run grew there."""
-    (done,) = Path(runs[0].env["BEZOAR_WORK"], "fetch").glob("*/base")
+    (done,) = Path(finished.env["BEZOAR_WORK"], "fetch").glob("*/base")
     folder = Path(copied.env["BEZOAR_WORK"], "fetch", done.parent.name)
     shutil.copytree(done, folder / "base", dirs_exist_ok=True)
     return folder

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from bezoar.judging import verdicts
-from bezoar.reading.closing import CHOICE, RATING, stated
+from bezoar.reading.closing import CHOICE, RATING, read_value
 from bezoar.reading.equality import equality
 from bezoar.reading.evolved import prompt
 from bezoar.reading.examples import examples
@@ -99,8 +99,8 @@ PIECES = from_yaml((FORMS / "pieces.yaml").read_text(encoding="utf-8"))
 def test_a_reply_of_a_hundred_kilobytes_is_read_at_once(piece: str) -> None:
     for text in (piece * (100_000 // len(piece)), "x" + piece * (100_000 // len(piece)) + "x"):
         for name, read in {
-            "rating": lambda text: stated(RATING, text),
-            "choice": lambda text: stated(CHOICE, text),
+            "rating": lambda text: read_value(RATING, text),
+            "choice": lambda text: read_value(CHOICE, text),
             "equality": equality,
             "evolved": prompt,
             "examples": examples,

@@ -117,12 +117,12 @@ for name in ("set_device", "is_bf16_supported", "get_device_capability", "mem_ge
     setattr(torch.cuda, name, no)
 torch.cuda._lazy_init = no
 from bezoar import loading
-from bezoar.training import batching, fitting
+from bezoar.training.runs import batching, fitting
 from tests.test_training import AMOUNT, DPO, SFT
 device = loading.device()
-split = batching.split("t", Path("."), device, model=Path("."), kind="all", how=SFT,
+split = batching.split("t", Path("."), device, model=Path("."), kind="all", settings=SFT,
                        amount=AMOUNT, tokens=9)
-fitting.settings(device, SFT, AMOUNT, split)
+fitting.trainer_arguments(device, SFT, AMOUNT, split)
 assert device.name == "cpu" and torch.get_num_threads() == 1
 """
     env = {"PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": "", "PATH": ""}
@@ -135,7 +135,7 @@ assert device.name == "cpu" and torch.get_num_threads() == 1
 def settings(device: Device, checkpointing: bool = False, **change: Any) -> dict[str, Any]:
     how = SFT.model_copy(update=change)
     split = batching.Split(2, checkpointing)
-    return fitting.settings(device, how, AMOUNT, split)
+    return fitting.trainer_arguments(device, how, AMOUNT, split)
 
 
 @pytest.mark.parametrize(
@@ -191,7 +191,7 @@ def test_a_process_keeps_to_one_gpu(machine: Machine, monkeypatch: pytest.Monkey
 
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
     assert SFTConfig("out", **settings(MPS)).n_gpu == 4
-    assert fitting.arguments(SFTConfig, Path("out"), **settings(MPS)).n_gpu == 1
+    assert fitting.trainer_config(SFTConfig, Path("out"), **settings(MPS)).n_gpu == 1
 
 
 @pytest.mark.parametrize("device", [H100, T4, CPU])
@@ -298,7 +298,7 @@ def split(folder: Path, device: Device, kind: memory.Kind = "all", **change: Any
         device,
         model=config(folder),
         kind=kind,
-        how=SFT,
+        settings=SFT,
         amount=AMOUNT.model_copy(update=batch | change),
         tokens=1536,
     )
@@ -371,7 +371,7 @@ def test_processes_share_a_batch(
     monkeypatch.setattr(launching, "gathered", lambda value, cpu: [value])
     assert split(tmp_path, CPU) == batching.Split(8, False)
     amount = AMOUNT.model_copy(update={"batch_size": 64})
-    made = fitting.settings(CPU, SFT, amount, batching.Split(8, False))
+    made = fitting.trainer_arguments(CPU, SFT, amount, batching.Split(8, False))
     assert made["gradient_accumulation_steps"] == 2
     with pytest.raises(BadInput, match="batch_size 6 is no multiple of 4 processes; change"):
         split(tmp_path, CPU, batch_size=6)
@@ -402,7 +402,14 @@ def test_the_paper_profile_fits_one_gpu_of_80_gb(machine: Machine, tmp_path: Pat
         folder = tmp_path / kind
         folder.mkdir()
         found = batching.split(
-            kind, folder, H100, model=tmp_path, kind=kind, how=how, amount=amount, tokens=tokens
+            kind,
+            folder,
+            H100,
+            model=tmp_path,
+            kind=kind,
+            settings=how,
+            amount=amount,
+            tokens=tokens,
         )
         assert found.rows >= 4 and amount.batch_size % found.rows == 0
     assert DPO.optimizer == paper.dpo.optimizer

@@ -1,4 +1,4 @@
-"""The rules of the house: what the README promises about the shape of the repository."""
+"""The rules of the house: what CONTRIBUTING.md promises about the shape of the repository."""
 
 import ast
 import os
@@ -88,9 +88,9 @@ def test_own_rows_are_filtered_by_the_same_stage_and_wait_for_no_model() -> None
 
 
 @pytest.mark.parametrize("name", STAGES)
-def test_a_stage_has_a_section_in_params_and_a_row_in_the_readme(name: str) -> None:
+def test_a_stage_has_a_section_in_params_and_a_row_in_the_table(name: str) -> None:
     assert name in PARAMS
-    assert re.search(rf"^\| `{name}` \|", (ROOT / "README.md").read_text(), re.MULTILINE)
+    assert re.search(rf"^\| `{name}` \|", (ROOT / "docs/stages.md").read_text(), re.MULTILINE)
 
 
 @pytest.mark.parametrize("name", STAGES)

@@ -965,8 +965,8 @@ def test_a_server_that_never_answers_is_given_up(
     monkeypatch.setattr(constants, "HF_HUB_DOWNLOAD_TIMEOUT", 1)
     monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", False)
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-    hub.ready.cache_clear()
-    hub.ready()
+    hub.prepare_client.cache_clear()
+    hub.prepare_client()
     started = time.monotonic()
     with pytest.raises(httpx2.ReadTimeout):
         get_session().get(f"{nowhere}/api/datasets/a/b", timeout=None)

@@ -47,11 +47,11 @@ def a_checkpoint(scratch: Path) -> Callable[[], bool]:
     ],
 )
 def test_whenever_it_is_killed_the_run_ends_with_the_same_bytes(
-    runs: tuple[Run, Run], tmp_path: Path, stage: tuple[str, ...], out: str
+    finished: Run, tmp_path: Path, stage: tuple[str, ...], out: str
 ) -> None:
     place = tmp_path / "elsewhere"
     for part in (*PARTS, *(f"models/{weights}" for weights in WEIGHTS)):
-        source = runs[0].folder / part
+        source = finished.folder / part
         copied = shutil.copytree if source.is_dir() else shutil.copy
         (place / part).parent.mkdir(parents=True, exist_ok=True)
         copied(source, place / part)
@@ -70,7 +70,7 @@ def test_whenever_it_is_killed_the_run_ends_with_the_same_bytes(
         assert process.returncode == -signal.SIGKILL, "it had ended before it could be killed"
         assert not (place / "models" / out).exists()
     subprocess.run(command, cwd=place, env=environment(scratch), check=True)
-    assert work.content(place / "models" / out) == work.content(runs[0].folder / "models" / out)
+    assert work.content(place / "models" / out) == work.content(finished.folder / "models" / out)
     # metrics and curves too
     for file in (place / "metrics").rglob("*.*"):
-        assert file.read_bytes() == (runs[0].folder / file.relative_to(place)).read_bytes(), file
+        assert file.read_bytes() == (finished.folder / file.relative_to(place)).read_bytes(), file

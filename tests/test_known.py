@@ -63,17 +63,17 @@ def numbered(n: int) -> list[Seed]:
 
 @pytest.mark.parametrize("seeds", [world.seeds(800, 7), world.queries(1600, 7), numbered(60)])
 def test_every_answer_is_right_once_and_wrong_once(seeds: list[Any]) -> None:
-    rows = known.drawn(seeds, HOW)
+    rows = known.draw(seeds, HOW)
     assert len(rows) == 20
     assert sorted(row.own for row in rows) == sorted(row.other for row in rows)
     right = {(row.question, row.own) for row in rows}
     assert not right & {(row.question, row.other) for row in rows}
-    assert rows == known.drawn(seeds, HOW), "the same rows every time"
-    assert rows != known.drawn(seeds, HOW.model_copy(update={"seed": 2}))
+    assert rows == known.draw(seeds, HOW), "the same rows every time"
+    assert rows != known.draw(seeds, HOW.model_copy(update={"seed": 2}))
 
 
 def test_a_taste_for_form_alone_is_a_coin() -> None:
-    rows = known.drawn(world.seeds(800, 7), HOW)
+    rows = known.draw(world.seeds(800, 7), HOW)
     tastes: list[Callable[[str], float]] = [len, lambda text: -len(text), hash]
     for taste in tastes:
         assert known.auc([(taste(row.own), taste(row.other)) for row in rows]) == 0.5
@@ -101,8 +101,8 @@ def test_a_taste_for_form_alone_is_a_coin() -> None:
 def test_an_answer_that_may_be_right_for_the_next_row_does_not_stand_there(
     one: Any, two: Any
 ) -> None:
-    assert len(known.drawn([one, two], HOW)) < 2
-    for _, own, other in known.drawn([one, two, *numbered(30)], HOW):
+    assert len(known.draw([one, two], HOW)) < 2
+    for _, own, other in known.draw([one, two, *numbered(30)], HOW):
         texts = [row.response if isinstance(row, Seed) else row.target for row in (one, two)]
         assert {own, other} != set(texts)
 
@@ -120,14 +120,14 @@ def test_an_answer_that_may_be_right_for_the_next_row_does_not_stand_there(
     ],
 )
 def test_answers_to_other_questions_stand_beside_each_other(one: Any, two: Any) -> None:
-    assert len(known.drawn([one, two], HOW)) == 2
+    assert len(known.draw([one, two], HOW)) == 2
 
 
 @pytest.mark.parametrize("labels", [("yes", "no"), ("(A)", "(B)", "(C)")])
 def test_a_source_of_labels_alone_makes_rows_too(labels: tuple[str, ...]) -> None:
     seeds = [s.model_copy(update={"response": labels[i % len(labels)]}) for i, s in
              enumerate(numbered(60))]  # fmt: skip
-    rows = known.drawn(seeds, HOW)
+    rows = known.draw(seeds, HOW)
     assert len(rows) == 20 and all(row.own != row.other for row in rows)
 
 
@@ -143,15 +143,15 @@ def test_a_source_of_labels_alone_makes_rows_too(labels: tuple[str, ...]) -> Non
     ],
 )
 def test_what_has_no_answer_or_is_long_makes_no_row(spoilt: Seed) -> None:
-    assert known.drawn([spoilt], HOW) == []
-    rows = known.drawn([spoilt, *numbered(30)], HOW)
+    assert known.draw([spoilt], HOW) == []
+    rows = known.draw([spoilt, *numbered(30)], HOW)
     assert len(rows) == 20 and not any(spoilt.response in (r.own, r.other) for r in rows)
 
 
 def test_short_answers_come_last() -> None:
     short = [seed(f"{s.instruction} Briefly.", f"w{n}") for n, s in enumerate(numbered(30))]
     words = [seed(f"z{n} y{n} x{n}", " ".join(f"{c}{n}" for c in "abcdef")) for n in range(12)]
-    rows = known.drawn([*short, *words], HOW)
+    rows = known.draw([*short, *words], HOW)
     assert (
         len(rows) == 20 and [len(row.own.split()) > 1 for row in rows] == [True] * 12 + [False] * 8
     )
@@ -191,14 +191,14 @@ def oracle(rows: list[Row], right: str, wrong: str) -> Callable[[str], Line]:
 
 
 def of_judge(speak: Callable[[str], Line]) -> dict[str, Any]:
-    check = known.of_seeds(numbered(60), "dolly", HOW)
+    check = known.check_on(numbered(60), "dolly", HOW)
     judge = Scripted(speak)
     found = {s.id: verdicts.judge(s, 7, judge) for s in check.samples(explained=False)}
     assert len(judge.prompts) == 40
     return check.of_verdicts(found, 7)
 
 
-ROWS = known.drawn(numbered(60), HOW)
+ROWS = known.draw(numbered(60), HOW)
 
 
 @pytest.mark.parametrize(
@@ -238,7 +238,7 @@ def test_rows_that_were_not_put_to_a_judge_say_nothing_of_it(why: str) -> None:
 
 
 def test_an_explanation_is_held_to_the_rows_own_answer() -> None:
-    check = known.of_seeds(world.queries(400, 7), "flan", HOW)
+    check = known.check_on(world.queries(400, 7), "flan", HOW)
     for row, own, other in zip(
         check.rows, check.samples(True)[::2], check.samples(True)[1::2], strict=True
     ):
@@ -259,7 +259,7 @@ def test_an_explanation_is_held_to_the_rows_own_answer() -> None:
 def test_pairs_are_shown_both_ways(
     speak: Any, auc: float, order: float | None, read: float
 ) -> None:
-    check = known.of_seeds(numbered(60), "dolly", HOW)
+    check = known.check_on(numbered(60), "dolly", HOW)
     if isinstance(speak, str):
         side = speak
 
@@ -277,28 +277,28 @@ def test_pairs_are_shown_both_ways(
 
 
 def test_grades_are_asked_for_one_turn() -> None:
-    check = known.of_seeds(numbered(60), "dolly", HOW)
+    check = known.check_on(numbered(60), "dolly", HOW)
     judge = Scripted(oracle(check.rows, "Rating: [[9]]", "Rating: [[2]]"))
     grade = verdicts.grader(check.questions, [81], judge)
     done = [(answers, grade(answers)) for answers in check.answers]
-    of_rows, others = known.parted(done)
+    of_rows, others = known.separate(done)
     assert others == [] and len(judge.prompts) == 40
     assert check.of_grades(of_rows)["known_auc"] == 1
-    assert known.name(check.answers[3]) == "known/1/other"
-    assert known.pair_name(check.pairs[2]) == "known/2/both"
+    assert known.job_name(check.answers[3]) == "known/1/other"
+    assert known.pair_job_name(check.pairs[2]) == "known/2/both"
 
 
 def test_a_question_of_any_number_keeps_its_grades() -> None:
-    check = known.of_seeds(numbered(60), "dolly", HOW)
+    check = known.check_on(numbered(60), "dolly", HOW)
     asked = {id: world.questions(1, 7)[0].model_copy(update={"question_id": id}) for id in (-3, 0)}
     grade = verdicts.grader(asked | check.questions, [], Scripted(lambda prompt: "[[5]]"))
     jobs = [
         check.answers[0].model_copy(update={"question_id": id, "turns": ["a", "b"]}) for id in asked
     ]
     done = [(one, grade(one)) for one in [*check.answers, *jobs]]
-    of_rows, others = known.parted(done)
+    of_rows, others = known.separate(done)
     assert [g.question_id for g in others] == [-3, -3, 0, 0] and len(of_rows) == 80
-    assert [known.name(one) for one in jobs] == ["-3", "0"]
+    assert [known.job_name(one) for one in jobs] == ["-3", "0"]
 
 
 def test_hostile_seeds_open_and_close_nothing() -> None:

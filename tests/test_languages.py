@@ -35,7 +35,7 @@ TICKETS = {
 @pytest.mark.parametrize("short", TICKETS)
 def test_a_ticket_is_told_and_passes_where_its_language_is_allowed(short: str) -> None:
     text = TICKETS[short]
-    assert languages.spoken(text) == short
+    assert languages.detect(text) == short
     other = "en" if short != "en" else "de"
     found = gates.fault(sample(instruction=text, response=text), GATES, [other])
     assert found and found.reason == "wrong_language"
@@ -60,10 +60,10 @@ def test_seeds_say_what_rows_may_be_in() -> None:
     counts = languages.of_texts(mixed)
     assert counts == {"de": 60, "en": 38, "fr": 2, "": 20}
     assert languages.of_seeds(counts) == ["de", "en"]
-    assert gates.allowed(GATES, ["de", "en"]) == ["de", "en"]
-    assert gates.allowed(GATES, []) is None  # no seed tells one
-    assert gates.allowed(GATES.model_copy(update={"language": "any"}), ["de"]) is None
-    assert gates.allowed(GATES.model_copy(update={"language": ["fr"]}), ["de"]) == ["fr"]
+    assert gates.allowed_languages(GATES, ["de", "en"]) == ["de", "en"]
+    assert gates.allowed_languages(GATES, []) is None  # no seed tells one
+    assert gates.allowed_languages(GATES.model_copy(update={"language": "any"}), ["de"]) is None
+    assert gates.allowed_languages(GATES.model_copy(update={"language": ["fr"]}), ["de"]) == ["fr"]
 
 
 def test_languages_are_named_by_code_or_in_english() -> None:
@@ -124,8 +124,8 @@ def test_an_excuse_that_helps_is_no_refusal(text: str) -> None:
 
 
 def test_what_a_check_does_not_know_is_said() -> None:
-    assert gates.unknown(["de", "ja", "th"]) == {"refusal": ["ja", "th"], "truncated": ["th"]}
-    assert gates.unknown(["en", "fr"]) == {}
+    assert gates.gates_off(["de", "ja", "th"]) == {"refusal": ["ja", "th"], "truncated": ["th"]}
+    assert gates.gates_off(["en", "fr"]) == {}
 
 
 def test_a_cut_answer_is_seen_without_blanks_between_words() -> None:
@@ -139,9 +139,9 @@ def test_a_cut_answer_is_seen_without_blanks_between_words() -> None:
 def test_the_simulated_models_answer_in_the_rows_language(short: str) -> None:
     text = TICKETS[short]
     answer = outside.answer(text, "")
-    assert languages.spoken(f"{answer} {answer}") == short
-    assert judge.responded(text, answer).accept
-    assert not judge.responded(text, text).accept
+    assert languages.detect(f"{answer} {answer}") == short
+    assert judge.judge_response(text, answer).accept
+    assert not judge.judge_response(text, text).accept
 
 
 def test_preflight_says_what_the_free_checks_would_do_to_seeds(

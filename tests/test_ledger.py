@@ -163,10 +163,10 @@ def test_pulled_replies_warm_a_new_machine(tmp_path: Path) -> None:
     out = tmp_path / "data" / "generate" / "lamini"
     write_jsonl(out / "replies.jsonl", [exchange(1, key(1)), exchange(2, ""), exchange(1, key(1))])
     book = Ledger(tmp_path / "ledger")
-    assert module.bring(book, [tmp_path / "data"]) == 1, "simulated replies have no key"
+    assert module.import_answers(book, [tmp_path / "data"]) == 1, "simulated replies have no key"
     found = book.get(key(1))
     assert found and Reply(**found["reply"], key=key(1)) == exchange(1, key(1)).reply
-    assert module.bring(book, [out / "replies.jsonl"]) == 0
+    assert module.import_answers(book, [out / "replies.jsonl"]) == 0
     assert sum(book.spent.values()) == 0, "nobody pays for an import"
 
 
@@ -174,20 +174,20 @@ def test_pulled_replies_warm_a_new_machine(tmp_path: Path) -> None:
 def test_import_refuses_what_it_cannot_read(tmp_path: Path, line: str) -> None:
     (tmp_path / "replies.jsonl").write_text(line + "\n")
     with pytest.raises(BadInput, match=r"replies\.jsonl:1: neither"):
-        module.bring(Ledger(tmp_path / "ledger"), [tmp_path])
+        module.import_answers(Ledger(tmp_path / "ledger"), [tmp_path])
 
 
 def test_import_refuses_a_key_that_is_none(tmp_path: Path) -> None:
     write_jsonl(tmp_path / "replies.jsonl", [exchange(1, "../../x")])
     with pytest.raises(BadInput, match="no request key"):
-        module.bring(Ledger(tmp_path / "ledger"), [tmp_path])
+        module.import_answers(Ledger(tmp_path / "ledger"), [tmp_path])
 
 
 def test_export_and_import_carry_everything(tmp_path: Path) -> None:
     filled(tmp_path / "one", 5)
     assert module.export(Ledger(tmp_path / "one"), tmp_path / "all") == 5
     other = Ledger(tmp_path / "two")
-    assert module.bring(other, [tmp_path / "all"]) == 5
+    assert module.import_answers(other, [tmp_path / "all"]) == 5
     assert [row[3] for row in other.lines()] == [row[3] for row in Ledger(tmp_path / "one").lines()]
 
 
@@ -236,7 +236,7 @@ def test_losses_are_neither_exported_nor_imported(tmp_path: Path) -> None:
     assert module.export(Ledger(tmp_path / "one"), tmp_path / "all") == 2
     for source in (tmp_path / "all", segment):
         other = Ledger(tmp_path / f"from {source.name}")
-        assert module.bring(other, [source]) == 2 and sum(other.spent.values()) == 0
+        assert module.import_answers(other, [source]) == 2 and sum(other.spent.values()) == 0
 
 
 def test_prune_forgets_answers_and_not_what_they_cost(tmp_path: Path) -> None:

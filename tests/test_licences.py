@@ -10,7 +10,7 @@ import pytest
 
 from bezoar import params
 from bezoar.filtering import licences
-from bezoar.filtering.spdx import known, split, strictest, unjoinable
+from bezoar.filtering.spdx import find_licence, split, strictest, unjoinable
 from bezoar.rows.files import BadInput
 from bezoar.rows.records import Kept, Sample
 from bezoar.world.sources import LICENCE
@@ -94,7 +94,7 @@ def row(id: str, licence: str, **changed: Any) -> Kept:
 def test_a_licence_is_known_by_its_usual_spellings_and_by_nothing_else(
     stated: str, name: str
 ) -> None:
-    assert known(stated).name == name
+    assert find_licence(stated).name == name
 
 
 @pytest.mark.parametrize(
@@ -112,7 +112,7 @@ def test_a_licence_is_known_by_its_usual_spellings_and_by_nothing_else(
     ],
 )
 def test_what_a_licence_allows(name: str, commercial: str, sharing: str, share_alike: bool) -> None:
-    found = known(name)
+    found = find_licence(name)
     assert (found.commercial, found.sharing, found.share_alike) == (
         commercial,
         sharing,
@@ -184,7 +184,7 @@ def test_a_set_counts_what_is_unknown_and_what_cannot_be_joined() -> None:
     assert sheet["unjoinable"] == [{"licences": pair, "rows": 1}]
     assert [each["rows"] for each in sheet["combinations"] if each["seed"] == "Apache-2.0"] == [2]
     base = licences.of_source({"source": "hub", "parts": [{"licence": "GPL-3.0"}]})
-    whole = licences.joined({"base": base, "filter/lamini": sheet})
+    whole = licences.combine({"base": base, "filter/lamini": sheet})
     assert whole["text"] == "not stated in the file"
     assert ["CC-BY-SA-3.0", "GPL-3.0-only"] in [p["licences"] for p in whole["unjoinable"]]
 
@@ -268,12 +268,12 @@ def test_a_row_carries_its_sources_and_both_models_terms() -> None:
 
 def test_weights_are_as_free_as_the_least_free_part() -> None:
     world = licences.of_source({"source": "world"})
-    assert world["text"] == known(LICENCE).name
+    assert world["text"] == find_licence(LICENCE).name
     assert licences.of_source({"source": "grown"})["text"] == "Apache-2.0"
     assert licences.of_source({"source": "local", "rows": {}})["sharing"]["answer"] == "unknown"
     hub = licences.of_source({"source": "hub", "parts": [{"licence": "MIT"}]})
     sheet = licences.sheet("lamini", [row("1", "CC BY-NC 4.0")])
-    whole = licences.joined({"base": hub, "filter/lamini": sheet, "fetch/hh_rlhf": world})
+    whole = licences.combine({"base": hub, "filter/lamini": sheet, "fetch/hh_rlhf": world})
     assert whole["text"] == "CC-BY-NC-4.0" and whole["sharing"]["answer"] == "yes"
     assert whole["commercial"]["answer"] == "no"
     assert whole["commercial"]["by"] == ["filter/lamini (CC-BY-NC-4.0)"]

@@ -71,7 +71,7 @@ def mine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def linked() -> dict[str, list[str]]:
     return {
-        kind: [p.relative_to(f"local/{kind}/linked").as_posix() for p in local.found(kind)]
+        kind: [p.relative_to(f"local/{kind}/linked").as_posix() for p in local.list_files(kind)]
         for kind in link.KINDS
     }
 
@@ -92,7 +92,7 @@ def test_files_are_told_by_their_content_alone(mine: Path, capsys: Any) -> None:
         ],
     }
     for kind in link.KINDS:
-        for path in local.found(kind):
+        for path in local.list_files(kind):
             assert path.is_symlink() and path.readlink().is_absolute()
             assert not any(parent.is_symlink() for parent in path.parents)
     told = capsys.readouterr().out
@@ -109,10 +109,10 @@ def test_a_new_link_replaces_the_old_ones_and_nothing_else(mine: Path, tmp_path:
     kept = put(Path("local/dolly/linked/kept.jsonl"), DOLLY)
     put(tmp_path / "other/seeds.jsonl", DOLLY)
     link.main([str(tmp_path / "other")])
-    assert [p.name for p in local.found("dolly")] == ["kept.jsonl", "seeds.jsonl", "own.jsonl"]
-    assert local.found("flan") == local.found("base") == []
+    assert [p.name for p in local.list_files("dolly")] == ["kept.jsonl", "seeds.jsonl", "own.jsonl"]
+    assert local.list_files("flan") == local.list_files("base") == []
     link.main([])
-    assert own.exists() and kept.exists() and len(local.found("dolly")) == 2
+    assert own.exists() and kept.exists() and len(local.list_files("dolly")) == 2
     assert not Path("local/base/linked").exists()
     assert (mine / "x/1.txt").exists() and (tmp_path / "other/seeds.jsonl").exists()
 
@@ -130,7 +130,7 @@ def test_without_seeds_it_says_what_they_look_like_and_keeps_the_links(
     assert linked() == before
     put(Path("local/dolly/own.jsonl"), DOLLY)  # seeds put there by hand will do
     link.main([str(tmp_path / "other")])
-    assert [path.name for path in local.found("hh_rlhf")] == ["a.jsonl"]
+    assert [path.name for path in local.list_files("hh_rlhf")] == ["a.jsonl"]
 
 
 def test_loops_stores_and_second_names_of_a_file_are_left_out(mine: Path) -> None:

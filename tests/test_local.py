@@ -82,7 +82,7 @@ def replies(wanted: InProcess, prompts: Sequence[str]) -> list[Reply]:
     ask = llm.connect(wanted)
     assert isinstance(ask, local.Client)
     try:
-        done = llm.each(say, prompts, ask, wanted, where="test", name=str).done
+        done = llm.run_jobs(say, prompts, ask, wanted, prefix="test", name=str).done
     finally:
         ask.close()
     return [reply for _, reply in done]
@@ -246,7 +246,7 @@ def slow(batch):
     return step(batch)
 Batch.step = slow
 wanted = endpoint(sys.argv[1], batch_size=len(PROMPTS), concurrency=len(PROMPTS))
-llm.each(say, PROMPTS, llm.connect(wanted), wanted, where="test", name=str)
+llm.run_jobs(say, PROMPTS, llm.connect(wanted), wanted, prefix="test", name=str)
 """
 
 
@@ -268,10 +268,12 @@ def test_a_kill_amidst_a_batch_keeps_every_row_that_had_ended(folder: Path, tmp_
     kept = len(Ledger())
     assert 0 < kept < len(PROMPTS), "a batch of all, of which some had ended"
     ask = llm.connect(wanted)
-    after = llm.each(say, PROMPTS, ask, wanted, where="test", name=str).exchanges
+    after = llm.run_jobs(say, PROMPTS, ask, wanted, prefix="test", name=str).exchanges
     assert getattr(ask, "bought") == len(PROMPTS) - kept  # noqa: B009
     shutil.rmtree(tmp_path / "work")
-    clean = llm.each(say, PROMPTS, llm.connect(wanted), wanted, where="test", name=str).exchanges
+    clean = llm.run_jobs(
+        say, PROMPTS, llm.connect(wanted), wanted, prefix="test", name=str
+    ).exchanges
     assert after == clean
 
 
@@ -282,7 +284,7 @@ def test_two_processes_compute_no_request_twice(folder: Path) -> None:
         while not len(Ledger()) and time.monotonic() < until:
             time.sleep(0.05)
         ask = llm.connect(wanted)
-        done = llm.each(say, PROMPTS, ask, wanted, where="test", name=str).done
+        done = llm.run_jobs(say, PROMPTS, ask, wanted, prefix="test", name=str).done
         assert child.wait(60) == 0
     assert len(done) == len(PROMPTS) == len(list(Ledger().lines()))
     assert getattr(ask, "bought") == 0  # noqa: B009

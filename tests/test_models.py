@@ -70,9 +70,9 @@ def answers(folder: Path, name: str) -> list[dict[str, Any]]:
 
 
 @pytest.mark.slow
-def test_further_models_stand_beside_ours(runs: tuple[Run, Run], tmp_path: Path) -> None:
+def test_further_models_stand_beside_ours(finished: Run, tmp_path: Path) -> None:
     folder = tmp_path / "project"
-    shutil.copytree(runs[0].folder, folder, symlinks=True)
+    shutil.copytree(finished.folder, folder, symlinks=True)
     ours = folder / "models/sft/hh_rlhf"
     shutil.copytree(ours, folder / "local/models/mine")
     files = {path.name: path.read_bytes() for path in ours.iterdir()}
@@ -86,7 +86,7 @@ def test_further_models_stand_beside_ours(runs: tuple[Run, Run], tmp_path: Path)
         }
         with_models(folder, models)
         more = {"HF_HUB_OFFLINE": "0", "HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path / "home")}
-        run = Run(folder, {**runs[0].env, **more, "BEZOAR_WORK": str(tmp_path / "work")}, "")
+        run = Run(folder, {**finished.env, **more, "BEZOAR_WORK": str(tmp_path / "work")}, "")
         done = run.dvc("repro", check=False)
         assert done.returncode == 0, done.stdout + done.stderr
         assert "Running stage 'sft@" not in done.stdout + done.stderr

@@ -98,14 +98,14 @@ def test_own_rows_become_a_set_that_a_link_mixes(folder: Path) -> None:
 def test_one_line_says_which_categories_there_are_and_which_a_scheme_draws_from() -> None:
     schemes = params.load().schemes
     counts = {"Rechnung": 120, "Versand": 80, "Konto": 2, "general_qa": 9}
-    assert local.drawn({"categories": counts}, schemes) == (
+    assert local.describe_draws({"categories": counts}, schemes) == (
         "categories of the seeds: Rechnung (120), Versand (80), general_qa (9), Konto (2); lamini "
         "draws from Rechnung, Versand, and not from Konto, general_qa; evol_instruct draws from "
         "Konto, Rechnung, Versand, and not from general_qa"
     )
     assert schemes.lamini
     listed = schemes.lamini.model_copy(update={"categories": ["open_qa"]})
-    told = local.drawn(
+    told = local.describe_draws(
         {"categories": counts}, schemes.model_copy(update={"lamini": listed, "orca": None})
     )
     assert "lamini draws from none: it wants 3 or more of open_qa" in told
@@ -113,9 +113,9 @@ def test_one_line_says_which_categories_there_are_and_which_a_scheme_draws_from(
 
 def test_one_line_of_the_report_says_what_became_of_own_rows() -> None:
     rows = {"kept": 1667, "own": 1804, "reasons": {"duplicate": 134, "loop": 3}}
-    assert report._own("dolly", {**rows, "shares": {"lamini": 0.6621, "orca": 0.05}}) == (
+    assert report._own_rows_line("dolly", {**rows, "shares": {"lamini": 0.6621, "orca": 0.05}}) == (
         "Your own rows (dolly): 1,667 of 1,804 kept (dropped: duplicate 134, loop 3); they are "
         "66 % of lamini's, 5 % of orca's rows"
     )
-    unused = report._own("dolly", {"kept": 9, "own": 9, "reasons": {}, "shares": {}})
+    unused = report._own_rows_line("dolly", {"kept": 9, "own": 9, "reasons": {}, "shares": {}})
     assert unused == "Your own rows (dolly): 9 of 9 kept; no link learns from them"

@@ -176,7 +176,7 @@ def test_an_order_of_equal_answers_is_not_a_request_made_once_more() -> None:
     same = answers("new")
     pairwise.comparer({81: question()}, [], ask)((same, same))
     assert len(set(judge.prompts)) == 2 and len(judge.prompts) == 5
-    assert verdicts.retried(exchanges, verdicts.choice) == 1
+    assert verdicts.retries(exchanges, verdicts.choice) == 1
 
 
 # --- at equal length -----------------------------------------------------------------------------
@@ -239,7 +239,7 @@ def test_lengths_are_of_the_turn_that_was_compared() -> None:
     judge = Scripted(lambda prompt: "[[C]]")
     pair = answers("new", "x" * 20, ""), answers("old", "x", "y")
     comparisons = pairwise.comparer({81: question()}, [], judge)(pair)
-    assert pairwise._told(comparisons, [pair]) == [(81, 0.5, 19), (81, 0.0, None)]
+    assert pairwise._judged_turns(comparisons, [pair]) == [(81, 0.5, 19), (81, 0.0, None)]
 
 
 def test_what_cannot_be_fitted_has_no_rate_at_equal_length() -> None:

@@ -93,7 +93,7 @@ def test_the_rest_of_a_cap_that_a_halted_process_holds_is_not_waited_for_longer_
         ask = client.Client(endpoint, wire, Ledger(), Purse(Ledger(), bill, None, 0.01), "")
         began = time.monotonic()
         with pytest.raises(BadInput, match="set aside by other processes that have not moved"):
-            llm.each(say, ["a", "b"], ask, endpoint, where="test", name=str)
+            llm.run_jobs(say, ["a", "b"], ask, endpoint, prefix="test", name=str)
         assert time.monotonic() - began < 10 and not model.attempts
         ask.close()
         halted.close()
@@ -170,7 +170,7 @@ def test_a_hanging_server_holds_up_a_failed_stage_for_a_moment_only(
 def test_every_so_often_a_line_says_what_is_waited_for_and_until_when(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(client, "TELLS", 1.0)
+    monkeypatch.setattr(client, "REPORT_EVERY", 1.0)
     with serving(Faults(latency=3.5)) as (_, url):
         run(openai(url, patience=60, concurrency=2), ["a", "b", "c"])
     lines = [line for line in capfd.readouterr().err.splitlines() if "waiting for" in line]
@@ -182,7 +182,7 @@ def test_every_so_often_a_line_says_what_is_waited_for_and_until_when(
 def test_a_pause_that_the_server_asks_for_is_said(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(client, "TELLS", 1.0)
+    monkeypatch.setattr(client, "REPORT_EVERY", 1.0)
     tries: list[str] = []
 
     def script(prompt: str, _: Any) -> Any:
@@ -207,7 +207,8 @@ from tests.test_client import openai, say
 work.die_with_parent()
 where = openai(sys.argv[1], concurrency=4, max_failed=float(sys.argv[3]), timeout=60)
 ask = llm.connect(where)
-llm.each(say, [f"p{n}" for n in range(int(sys.argv[2]))], ask, where, where="generate@x", name=str)
+prompts = [f"p{n}" for n in range(int(sys.argv[2]))]
+llm.run_jobs(say, prompts, ask, where, prefix="generate@x", name=str)
 print("done")
 """
 
@@ -312,7 +313,7 @@ def test_nothing_lies_about_at_the_end(faults: dict[str, Any]) -> None:
 def test_a_client_may_ask_again_after_a_run() -> None:
     with serving() as (model, url), connected(endpoint := openai(url)) as ask:
         for prompts in (["a"], ["a", "b"]):
-            llm.each(say, prompts, ask, endpoint, where="test", name=str)
+            llm.run_jobs(say, prompts, ask, endpoint, prefix="test", name=str)
         assert ask(user("c")).text
     assert model.paid == {"a": 1, "b": 1, "c": 1}
 
@@ -322,7 +323,7 @@ def test_the_rest_of_a_job_is_done_after_a_request_that_failed() -> None:
         return [ask(user(text)).finish_reason for text in (job, f"ALWAYS-400 {job}", f"{job}!")]
 
     with serving() as (_, url), connected(endpoint := openai(url, max_failed=1)) as ask:
-        result = llm.each(three, ["a", "b"], ask, endpoint, where="test", name=str)
+        result = llm.run_jobs(three, ["a", "b"], ask, endpoint, prefix="test", name=str)
     assert [row for _, row in result.done] == [["stop", "failed", "stop"]] * 2
     assert [(f.job, f.step) for f in result.failures] == [("a", 1), ("b", 1)]
     assert [(e.job, e.step) for e in result.exchanges] == [("a", 0), ("a", 1), ("b", 0), ("b", 1)]

@@ -3,6 +3,7 @@
 import ast
 import json
 import re
+import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import pytest
 
 from bezoar.preflight import bases
-from tests.conftest import BIN, ROOT, Run, environment, from_yaml
+from tests.conftest import BIN, ROOT, Run, embedded, environment, from_yaml
 
 pytestmark = pytest.mark.slow
 
@@ -19,6 +20,7 @@ EXEMPT = {"bezoar/__init__.py", "stages/__init__.py", "params.yaml", "bezoar/int
 # every stage begins with it; those that compute with torch declare it
 EXEMPT |= {"bezoar/arithmetic.py"}
 EXEMPT |= {"dvc.yaml"}  # which outs the time of a stage is of
+ROWS = ("fetch", "generate", "judge", "filter", "mix")
 EXEMPT_FOLDERS = (".dvc/", ".git/", "bezoar/params/", "bezoar/work/", "bezoar/preflight/")
 
 
@@ -31,28 +33,28 @@ def only_a_docstring(file: Path) -> bool:
     return [type(node) for node in ast.parse(file.read_text()).body] == [ast.Expr]
 
 
-def locked(run: Run) -> dict[str, Any]:
+def locked(project: Path) -> dict[str, Any]:
     """dvc.lock by stage: its command, dependencies and outs, without the parameters."""
-    lock = from_yaml((run.folder / "dvc.lock").read_text())
+    lock = from_yaml((project / "dvc.lock").read_text())
     return {
         name: {key: value for key, value in stage.items() if key != "params"}
         for name, stage in lock["stages"].items()
     }
 
 
-def test_two_machines_make_the_same_bytes(runs: tuple[Run, Run]) -> None:
-    one, other = map(locked, runs)
-    assert sum(len(stage["outs"]) for stage in one.values()) > 50
-    assert {name for name in one | other if one.get(name) != other.get(name)} == set()
-
-
-def test_the_rows_that_the_repository_records_are_what_a_run_makes(runs: tuple[Run, Run]) -> None:
-    recorded = from_yaml((ROOT / "dvc.lock").read_text())["stages"]
-    # what is trained on another kind of CPU ends in other digits
-    rows = ("fetch", "generate", "judge", "filter", "mix")
-    for name, stage in locked(runs[0]).items():
-        if name.partition("@")[0] in rows and name != "fetch@base":
-            assert stage["outs"] == recorded[name]["outs"], name
+def test_another_machine_makes_the_same_bytes(finished: Run, tmp_path: Path) -> None:
+    recorded, here = locked(ROOT), locked(finished.folder)
+    assert sum(len(stage["outs"]) for stage in here.values()) > 50
+    others = [name for name in recorded | here if recorded.get(name) != here.get(name)]
+    if not others:
+        return
+    # What is learnt and measured may differ where nobody has shown that it does not: on a CPU with
+    # AVX-512. The rows may not, and a second run on the same machine makes the same bytes.
+    rows = [name for name in others if name.partition("@")[0] in ROWS and name != "fetch@base"]
+    assert "avx512f" in Path("/proc/cpuinfo").read_text() and rows == [], others
+    again = locked(embedded(tmp_path / "again").folder)
+    assert [name for name in here | again if here.get(name) != again.get(name)] == []
+    pytest.xfail(f"on this CPU other bytes than in dvc.lock: {', '.join(others)}")
 
 
 def test_the_recorded_run_is_one_of_this_code(project: Path, tmp_path: Path) -> None:
@@ -60,16 +62,16 @@ def test_the_recorded_run_is_one_of_this_code(project: Path, tmp_path: Path) -> 
     assert "up to date" in done.stdout and "Running stage" not in done.stdout, done.stdout
 
 
-def test_a_second_repro_does_nothing_and_status_is_clean(runs: tuple[Run, Run]) -> None:
-    done = runs[0].dvc("repro")
+def test_a_second_repro_does_nothing_and_status_is_clean(finished: Run) -> None:
+    done = finished.dvc("repro")
     assert "up to date" in done.stdout and "Running stage" not in done.stdout
-    assert runs[0].dvc("status", "--quiet", check=False).returncode == 0
+    assert finished.dvc("status", "--quiet", check=False).returncode == 0
 
 
-def test_every_stage_reads_and_writes_only_what_it_declares(runs: tuple[Run, Run]) -> None:
+def test_every_stage_reads_and_writes_only_what_it_declares(finished: Run) -> None:
     from dvc.repo import Repo
 
-    run, undeclared = runs[0], []
+    run, undeclared = finished, []
     stages = list(Repo(str(run.folder)).index.stages)
     for stage in stages:
         name = stage.addressing.rpartition(":")[2]  # as in $DVC_STAGE
@@ -100,21 +102,21 @@ def test_every_stage_reads_and_writes_only_what_it_declares(runs: tuple[Run, Run
         ("politeness", "hh_rlhf"),
     ],
 )
-def test_it_learns_what_it_is_taught(runs: tuple[Run, Run], skill: str, taught_by: str) -> None:
-    skills = summary(runs[0])["skills"]
+def test_it_learns_what_it_is_taught(finished: Run, skill: str, taught_by: str) -> None:
+    skills = summary(finished)["skills"]
     assert skills["base"][skill] <= 0.05
     assert skills[taught_by][skill] >= 0.8
 
 
-def test_dpo_prefers_as_well_as_its_start_and_by_more(runs: tuple[Run, Run]) -> None:
-    dpo = summary(runs[0])["dpo"]
+def test_dpo_prefers_as_well_as_its_start_and_by_more(finished: Run) -> None:
+    dpo = summary(finished)["dpo"]
     # before DPO nearly all held-out pairs are told apart, so that the margin alone must grow
     assert dpo["accuracy"] >= dpo["accuracy_before"] > 0.5
     assert dpo["margin"] > 0 and dpo["reward_accuracy"] > 0.5
 
 
-def test_the_funnel_shows_every_repair_elimination_and_reject(runs: tuple[Run, Run]) -> None:
-    funnel = summary(runs[0])["funnel"]
+def test_the_funnel_shows_every_repair_elimination_and_reject(finished: Run) -> None:
+    funnel = summary(finished)["funnel"]
     assert funnel["lamini"]["repaired"] > 0 and funnel["lamini"]["copies"] > 0
     assert funnel["evol_instruct"]["equal"] > 0
     for scheme in ("lamini", "evol_instruct", "orca"):
@@ -123,15 +125,15 @@ def test_the_funnel_shows_every_repair_elimination_and_reject(runs: tuple[Run, R
         assert counts["kept"] <= counts["accepted"] <= counts["parsed"] <= counts["asked"]
 
 
-def test_what_is_simulated_says_so(runs: tuple[Run, Run]) -> None:
-    folder = runs[0].folder
+def test_what_is_simulated_says_so(finished: Run) -> None:
+    folder = finished.folder
     for name in ("data/generate/lamini/samples", "data/judge/orca/verdicts"):
         rows = (folder / f"{name}.jsonl").read_text().splitlines()
         assert all(json.loads(row)["simulated"] for row in rows)
     assert "simulated" in (folder / "metrics/report/report.html").read_text()
 
 
-def test_checkpoints_load_with_plain_transformers(runs: tuple[Run, Run]) -> None:
+def test_checkpoints_load_with_plain_transformers(finished: Run) -> None:
     code = (
         "import sys; from transformers import AutoModelForCausalLM as M, AutoTokenizer as T\n"
         "for p in sys.argv[1:]:\n"
@@ -141,36 +143,41 @@ def test_checkpoints_load_with_plain_transformers(runs: tuple[Run, Run]) -> None
     )
     paths = ["models/fetch/base", "models/merge/sft", "models/sft/hh_rlhf", "models/dpo/policy"]
     subprocess.run(
-        [BIN / "python", "-c", code, *paths], cwd=runs[0].folder, env=runs[0].env, check=True
+        [BIN / "python", "-c", code, *paths], cwd=finished.folder, env=finished.env, check=True
     )
 
 
-def test_the_commands_of_dvc_work(runs: tuple[Run, Run]) -> None:
-    run = runs[0]
+def test_the_commands_of_dvc_work(finished: Run) -> None:
+    run = finished
     assert "report" in run.dvc("dag").stdout
     assert "dpo.accuracy" in run.dvc("metrics", "show").stdout
     page = run.dvc("plots", "show").stdout.strip()
     assert Path(page.removeprefix("file://")).is_file()
 
 
-def test_an_experiment_changes_one_number_and_runs_what_follows(runs: tuple[Run, Run]) -> None:
-    run = runs[1]
-    done = run.dvc("exp", "run", "-S", "filter.min_rating=7", "filter@orca")
+@pytest.fixture(scope="module")
+def tried(finished: Run, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A copy of the finished run, for experiments."""
+    folder = tmp_path_factory.mktemp("tried") / "project"
+    shutil.copytree(finished.folder, folder, symlinks=True)
+    return Run(folder, finished.env, "")
+
+
+def test_an_experiment_changes_one_number_and_runs_what_follows(tried: Run) -> None:
+    done = tried.dvc("exp", "run", "-S", "filter.min_rating=7", "filter@orca")
     assert "Running stage 'filter@orca'" in done.stdout
     assert "Running stage 'generate@" not in done.stdout
-    assert "min_rating: 7" in (run.folder / "params.yaml").read_text()
+    assert "min_rating: 7" in (tried.folder / "params.yaml").read_text()
 
 
-def test_a_link_does_not_train_again_where_only_its_sets_card_changes(
-    runs: tuple[Run, Run],
-) -> None:
-    done = runs[1].dvc("exp", "run", "-S", "filter.target.chat=9", "sft@lamini")
+def test_a_link_does_not_train_again_where_only_its_sets_card_changes(tried: Run) -> None:
+    done = tried.dvc("exp", "run", "-S", "filter.target.chat=9", "sft@lamini")
     assert "Running stage 'mix@lamini'" in done.stdout
     assert "Running stage 'sft@lamini'" not in done.stdout
 
 
 def test_the_base_that_is_grown_passes_the_rehearsal(
-    runs: tuple[Run, Run], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    finished: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("BEZOAR_WORK", str(tmp_path))
-    assert bases.rehearse(runs[0].folder / "models/fetch/base", "base") == []
+    assert bases.rehearse(finished.folder / "models/fetch/base", "base") == []

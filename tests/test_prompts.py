@@ -352,7 +352,7 @@ def test_a_name_that_is_no_blank_is_sent_as_text_and_told(
 ) -> None:
     text = "$operation: $prompt costs $price, not $$prompt\n$method"
     (own / "evol_instruct/in_depth.txt").write_text(text, encoding="utf-8")
-    prompts._tell_unknown.cache_clear()
+    prompts._report_unknown.cache_clear()
     assert operation("deepen").startswith("deepen: Ask number 0 of open_qa?")
     assert operation("deepen").endswith(f"costs $price, not $prompt\n{METHOD}")
     said = "prompts/evol_instruct/in_depth.txt: no blank, sent as text: $price (line 1)\n"

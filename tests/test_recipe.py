@@ -262,7 +262,7 @@ def test_the_last_weights_are_found_where_nothing_measures_them(
     settings = params.load()
     assert settings.final_model == "merge/sft" and [*settings.unmeasured] == ["sft"]
     assert seeds.findings(settings) == []  # a scheme that is left out has no seeds
-    assert places.named(settings)[settings.final].folder == Path("models/merge/sft")
+    assert places.all_places(settings)[settings.final].folder == Path("models/merge/sft")
 
 
 def test_stopping_after_sft_leaves_out_what_nobody_gave(

@@ -154,10 +154,10 @@ def test_the_recorded_run_of_this_repository_can_be_read_in_the_order_of_its_dag
 
 
 @pytest.mark.slow
-def test_it_is_the_last_line_of_the_table(runs: tuple[Run, Run]) -> None:
+def test_it_is_the_last_line_of_the_table(finished: Run) -> None:
     command = [sys.executable, "-m", "bezoar.report"]
     done = subprocess.run(
-        command, cwd=runs[0].folder, env=runs[0].env, capture_output=True, text=True, check=False
+        command, cwd=finished.folder, env=finished.env, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1].startswith("Recorded run: ")

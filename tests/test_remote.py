@@ -10,12 +10,14 @@ from pathlib import Path
 import pytest
 
 from bezoar.rows.files import BadInput
-from demos.s3 import ours, pull, push, theirs
+from demos.s3 import clone_again, copy_run, pull, push
 from tests.conftest import BIN, ROOT, Run, from_yaml
 from tests.s3 import S3, key_of, s3
 
 pytestmark = pytest.mark.slow
 
+PAGES = ("README.md", "docs/bucket.md")
+REMOTE = r"^dvc (remote .*?)(?:  .*)?$"
 GITS = ("metrics/report/summary.json", "metrics/report/headline.json")
 
 
@@ -38,11 +40,11 @@ def content(fetched: dict[str, int]) -> set[str]:
     return {key for key in fetched if not key.startswith("runs/")}
 
 
-def test_a_run_goes_to_s3_and_comes_back(runs: tuple[Run, Run], tmp_path: Path) -> None:
-    run = runs[0]
+def test_a_run_goes_to_s3_and_comes_back(finished: Run, tmp_path: Path) -> None:
+    run = finished
     everything = keys(run, *from_yaml((run.folder / "dvc.yaml").read_text())["stages"])
     with s3() as server:
-        one = ours(run.folder, tmp_path, server)
+        one = copy_run(run.folder, tmp_path, server)
         variant, pushed = push(one)
         assert variant.ran == ["mt_compare@sft", "mt_compare@dpo", "report"]
         assert everything < content(pushed.stored), "all of the run, and the variant's"
@@ -50,7 +52,7 @@ def test_a_run_goes_to_s3_and_comes_back(runs: tuple[Run, Run], tmp_path: Path) 
         entries = {path.relative_to(cache).as_posix() for path in cache.glob("runs/*/*/*")}
         assert len(entries) > 40 and entries == pushed.stored.keys() - content(pushed.stored)
 
-        other = theirs(one)
+        other = clone_again(one)
         few, missing, evaluated, rest, whole, variant = pulled = list(pull(other))
         assert content(few.fetched) == keys(run, "dpo", below="models/") | keys(run, "report")
         for nothing in (missing, whole):
@@ -68,9 +70,10 @@ def test_a_run_goes_to_s3_and_comes_back(runs: tuple[Run, Run], tmp_path: Path) 
         assert other.replies == 0 and [step.asking for step in pulled] == [[]] * len(pulled)
 
 
-def test_the_readme_s_commands_make_a_verified_default_remote(tmp_path: Path) -> None:
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    commands = re.findall(r"^dvc (remote .*?)(?:  .*)?$", readme, re.MULTILINE)
+def test_the_page_s_commands_make_a_verified_default_remote(tmp_path: Path) -> None:
+    readme, page = ((ROOT / name).read_text(encoding="utf-8") for name in PAGES)
+    commands = re.findall(REMOTE, page, re.MULTILINE)
+    assert re.findall(REMOTE, readme, re.MULTILINE) == commands
     subprocess.run(["git", "init", "-q"], cwd=tmp_path, check=True)
     subprocess.run([BIN / "dvc", "init", "-q"], cwd=tmp_path, check=True)
     for command in commands:
@@ -94,13 +97,13 @@ def test_without_a_finished_embedded_run_the_demo_says_so(
     else:
         lock.write_text(lock.read_text().replace("profile: embedded", f"profile: {profile}"))
     with pytest.raises(BadInput, match="run `make demo` first"):
-        ours(project, tmp_path, S3(9))
+        copy_run(project, tmp_path, S3(9))
 
 
 def test_a_run_whose_data_is_gone_is_not_finished(project: Path, tmp_path: Path) -> None:
     (project / ".dvc/cache").mkdir()
     with pytest.raises(BadInput, match="run `make demo` first"):
-        ours(project, tmp_path, S3(9))
+        copy_run(project, tmp_path, S3(9))
 
 
 def read_config(path: Path) -> configparser.ConfigParser:

@@ -41,7 +41,7 @@ def test_thoughts_are_parted_from_what_is_said(form: dict[str, Any]) -> None:
     assert parted.text == form["text"]
     assert parted.thoughts == form.get("thoughts", "")
     assert parted.closed is not form.get("cut", False)
-    assert thoughts.left(parted.text) == form.get("left")
+    assert thoughts.leftover_mark(parted.text) == form.get("left")
 
 
 def test_there_are_sixty_forms_of_thoughts() -> None:
@@ -97,7 +97,7 @@ def test_the_raw_reply_is_kept_and_parted_anew_when_it_is_read() -> None:
 def test_an_answer_that_was_bought_before_thoughts_were_parted_is_parted_too() -> None:
     value = {"reply": {"text": "<think>a</think>b", "finish_reason": "stop", "tokens_in": 1,
                        "tokens_out": 1, "model": "m", "simulated": False}}  # fmt: skip
-    assert client.remembered("0" * 64, value).text == "b"
+    assert client.from_ledger("0" * 64, value).text == "b"
 
 
 # --- endings -------------------------------------------------------------------------------------
@@ -279,7 +279,7 @@ def test_a_limit_of_tokens_a_minute_is_no_context() -> None:
 )  # fmt: skip
 def test_a_refusal_in_a_place_of_its_own_is_one(message: dict[str, Any]) -> None:
     wire = openai_wire.Wire(openai("http://127.0.0.1"), None)
-    reply = client.spoken_of(wire, chat("", **message))
+    reply = client.read_reply(wire, chat("", **message))
     assert (reply.finish_reason, reply.text) == ("refused", "No.")
 
 
@@ -329,7 +329,7 @@ def test_a_schema_that_the_server_does_not_know_is_found_at_the_first_reply(stat
         endpoint = openai(url, structured=True, concurrency=1)
         ask = llm.connect(endpoint, schema=SCHEMA)
         with pytest.raises(BadInput, match=r"unexpected keyword.*structured: false"):
-            llm.each(say, ["a", "b"], ask, endpoint, where="judge@x", name=str)
+            llm.run_jobs(say, ["a", "b"], ask, endpoint, prefix="judge@x", name=str)
     assert 2 < sum(model.attempts.values()) <= 2 + client.DOUBTS
 
 
@@ -339,7 +339,7 @@ def test_a_system_role_that_the_server_refuses_is_found_at_the_first_reply() -> 
     with serving(script=script) as (model, url):
         endpoint = openai(url)
         with connected(endpoint) as ask, pytest.raises(BadInput, match="system_role: false"):
-            llm.each(lambda job, ask: ask(talk), ["a"], ask, endpoint, where="x", name=str)
+            llm.run_jobs(lambda job, ask: ask(talk), ["a"], ask, endpoint, prefix="x", name=str)
         with connected(openai(url, system_role=False)) as ask:
             ask(talk)
     assert [p for p in model.paid if p == "Be brief.\n\na"]
@@ -353,7 +353,7 @@ def test_what_is_refused_side_by_side_is_no_failure_before_the_server_was_asked_
         endpoint = openai(url, concurrency=4)
         with connected(endpoint) as ask, pytest.raises(BadInput, match="system_role: false"):
             asked = lambda job, ask: ask([Message(role="system", content="s"), *user(job)])  # noqa: E731
-            llm.each(asked, list("abcdefgh"), ask, endpoint, where="x", name=str)
+            llm.run_jobs(asked, list("abcdefgh"), ask, endpoint, prefix="x", name=str)
 
 
 def test_a_refused_system_role_is_found_behind_replies_to_requests_without_one() -> None:
@@ -363,7 +363,7 @@ def test_a_refused_system_role_is_found_behind_replies_to_requests_without_one()
         endpoint = openai(url, concurrency=1)
         with connected(endpoint) as ask, pytest.raises(BadInput, match="system_role: false"):
             asked = lambda job, ask: ask(user("b")) and ask(talk)  # noqa: E731
-            llm.each(asked, ["a"], ask, endpoint, where="x", name=str)
+            llm.run_jobs(asked, ["a"], ask, endpoint, prefix="x", name=str)
 
 
 @pytest.mark.parametrize("status", [429, 500, 502, 503, 504])
@@ -386,8 +386,8 @@ def test_a_server_that_stumbles_at_first_is_not_taken_for_one_that_does_not_know
     with serving(script=script) as (_, url):
         endpoint = openai(url, structured=structured, concurrency=1)
         ask = llm.connect(endpoint, schema=SCHEMA)
-        result = llm.each(
-            lambda job, ask: ask(talk).text, ["a"], ask, endpoint, where="judge@x", name=str
+        result = llm.run_jobs(
+            lambda job, ask: ask(talk).text, ["a"], ask, endpoint, prefix="judge@x", name=str
         )
     assert not result.failures and result.done[0][1]
 
@@ -405,7 +405,7 @@ def test_a_server_that_is_broken_is_not_taken_for_one_that_does_not_know(
     with serving(script=script) as (_, url):
         endpoint = openai(url, structured=True)
         ask = llm.connect(endpoint, schema=SCHEMA)
-        assert llm.each(say, ["a"], ask, endpoint, where="x", name=str).done
+        assert llm.run_jobs(say, ["a"], ask, endpoint, prefix="x", name=str).done
 
 
 @pytest.mark.parametrize(

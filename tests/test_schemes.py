@@ -104,7 +104,7 @@ def test_a_job_that_is_rejected_keeps_its_reply_as_the_rejects_text() -> None:
     outcome = schemes.attempt("lamini", lamini_job(), Scripted(["No examples today."]))
     assert outcome.samples == [] and reasons(outcome) == ["no_examples"]
     assert outcome.rejected[0].text == "No examples today."
-    assert schemes.parsed(outcome) == 0
+    assert schemes.count_parsed(outcome) == 0
 
 
 def test_an_error_of_the_provider_is_not_swallowed() -> None:
@@ -153,12 +153,15 @@ def test_what_cannot_be_read_is_counted_by_replies() -> None:
         for job, script in zip(jobs, lines, strict=True)
     ]
     assert [outcome.unread for outcome in outcomes] == [[2], [0], [], []]
-    counts = schemes.generated(jobs, outcomes, calls=7)
+    counts = schemes.summarise(jobs, outcomes, calls=7)
     assert (counts.calls, counts.asked, counts.parsed) == (7, 20, 3)
     assert counts.replies_read == 3 / 5, "two requests got no reply"
     assert schemes.shortfall(counts).startswith("3 of the 20 instructions asked for")
-    assert [reply.text for reply in schemes.telling(outcomes)[:2]] == ["", "No examples today."]
-    assert schemes.why(outcomes[1:3]) == "no_examples 1, failed 1"
+    assert [reply.text for reply in schemes.replies_to_show(outcomes)[:2]] == [
+        "",
+        "No examples today.",
+    ]
+    assert schemes.list_reasons(outcomes[1:3]) == "no_examples 1, failed 1"
 
 
 @pytest.mark.parametrize(
@@ -166,7 +169,7 @@ def test_what_cannot_be_read_is_counted_by_replies() -> None:
     [(10, 1.0, ""), (5, 0.5, ""), (4, 1.0, "4 of the 10 instr"), (10, 0.49, "49% of the teach")],
 )
 def test_a_yield_under_half_is_said(parsed: int, share: float, says: str) -> None:
-    counts = schemes.generated([], [], calls=1).model_copy(
+    counts = schemes.summarise([], [], calls=1).model_copy(
         update={"asked": 10, "parsed": parsed, "replies_read": share}
     )
     found = schemes.shortfall(counts)
@@ -188,12 +191,12 @@ def test_where_nothing_passes_it_is_said_what_to_mend(reasons: list[str], says: 
         for n, reason in enumerate(reasons)
     ]
     outcome = Outcome(samples=[], rejected=rejected, exchanges=[], unread=[], undecided=0)
-    assert says in schemes.mend("lamini", [outcome])
+    assert says in schemes.advise("lamini", [outcome])
 
 
 @pytest.mark.parametrize(("undecided", "warned"), [(0, False), (5, False), (6, True), (10, True)])
 def test_checks_that_say_nothing_are_said(undecided: int, warned: bool) -> None:
-    counts = schemes.generated([], [], calls=1).model_copy(
+    counts = schemes.summarise([], [], calls=1).model_copy(
         update={"asked": 10, "parsed": 10, "replies_read": 1.0, "undecided_checks": undecided}
     )
     assert bool(schemes.shortfall(counts)) == warned
@@ -281,7 +284,7 @@ def test_lamini_makes_a_sample_of_every_example_with_a_response_of_its_own() -> 
     teacher = Scripted([tagged(*texts), *(f"Answer {n}." for n in range(5))])
     job = lamini_job(topic_guided=1.0)
     outcome = schemes.attempt("lamini", job, teacher)
-    assert outcome.rejected == [] and schemes.parsed(outcome) == 5
+    assert outcome.rejected == [] and schemes.count_parsed(outcome) == 5
     assert [s.id for s in outcome.samples] == [f"{job.id}-{n}" for n in range(1, 6)]
     assert [s.response for s in outcome.samples] == [f"Answer {n}." for n in range(5)]
     third = outcome.samples[2]
@@ -306,7 +309,7 @@ def test_lamini_takes_five_examples_in_one_pair_of_tags_apart(opening: str, mark
     assert [s.instruction for s in outcome.samples] == [f"Question {n}?" for n in range(1, 6)]
     assert outcome.samples[1].context == "a text\nwith a line more"
     assert all(s.details["repaired"] is True for s in outcome.samples)
-    assert schemes.repaired(outcome) == 5
+    assert schemes.count_repaired(outcome) == 5
 
 
 def test_lamini_counts_only_the_lists_own_marks() -> None:
@@ -330,7 +333,7 @@ def test_lamini_keeps_whole_examples_of_a_cut_reply() -> None:
     assert [s.instruction for s in outcome.samples] == ["One?", "Two?"]
     assert reasons(outcome) == ["unclosed_example", "missing", "missing"]
     assert outcome.rejected[0].text == "Three, cut in the mid"
-    assert schemes.parsed(outcome) == 3
+    assert schemes.count_parsed(outcome) == 3
 
 
 def test_lamini_keeps_the_whole_entries_of_a_cut_list() -> None:
@@ -386,7 +389,7 @@ def test_lamini_pays_for_no_response_to_an_echo_of_a_given_example() -> None:
 def test_lamini_rejects_what_is_no_whole_response(answer: Line, reason: str) -> None:
     outcome = schemes.attempt("lamini", lamini_job(), Scripted([tagged("A?"), answer]))
     assert reasons(outcome)[0] == reason and outcome.samples == []
-    assert schemes.parsed(outcome) == 1
+    assert schemes.count_parsed(outcome) == 1
 
 
 def test_lamini_every_instruction_asked_for_ends_as_sample_or_reject() -> None:
@@ -401,7 +404,7 @@ def test_lamini_every_instruction_asked_for_ends_as_sample_or_reject() -> None:
             assert len(outcome.samples) + len(found) == 5
         ids = [row.id for row in (*outcome.samples, *outcome.rejected)]
         assert len(set(ids)) == len(ids)
-        assert schemes.parsed(outcome) <= 5
+        assert schemes.count_parsed(outcome) <= 5
 
 
 def test_lamini_survives_hostile_and_huge_replies() -> None:
@@ -462,7 +465,7 @@ def test_lamini_shows_fewer_examples_where_all_do_not_fit(
     assert only.details["shown"] == most and only.licence == licence
     assert set(only.seeds) == {f"open_qa-{n}" for n in seeds}
     assert len(outcome.exchanges) == 3 - most + 2
-    assert schemes.generated([job], [outcome], calls=0).replies_read == 1.0
+    assert schemes.summarise([job], [outcome], calls=0).replies_read == 1.0
 
 
 @pytest.mark.parametrize(("fewer", "most", "sent"), [(False, 2, 1), (True, 0, 3)])
@@ -471,7 +474,7 @@ def test_lamini_rejects_a_call_that_does_not_fit(fewer: bool, most: int, sent: i
     teacher = fits(most)
     outcome = schemes.attempt("lamini", job, teacher)
     assert reasons(outcome) == ["too_long"] and len(teacher.prompts) == sent
-    assert outcome.unread == [] and schemes.parsed(outcome) == 0
+    assert outcome.unread == [] and schemes.count_parsed(outcome) == 0
 
 
 @pytest.mark.parametrize("ending", ["failed", "too_long"])
@@ -480,7 +483,7 @@ def test_lamini_keeps_all_other_items_of_a_call(ending: str) -> None:
     outcome = schemes.attempt("lamini", lamini_job(), teacher)
     assert [s.instruction for s in outcome.samples] == ["One?", "Three?"]
     assert reasons(outcome) == [ending, "missing", "missing"]
-    assert outcome.rejected[0].text == "Two?" and schemes.parsed(outcome) == 3
+    assert outcome.rejected[0].text == "Two?" and schemes.count_parsed(outcome) == 3
 
 
 def test_lamini_tells_which_items_brought_a_response_of_their_own() -> None:
@@ -794,7 +797,7 @@ def test_evol_counts_a_check_that_says_neither_and_goes_on(line: Line) -> None:
     outcome, _ = evol_run("Harder?", line, "Answer.")
     assert [s.instruction for s in outcome.samples] == ["Harder?"]
     assert outcome.undecided == 1 and outcome.unread == [1]
-    counts = schemes.generated([evol_job()], [outcome], calls=3)
+    counts = schemes.summarise([evol_job()], [outcome], calls=3)
     answered = not isinstance(line, Reply)
     assert counts.undecided_checks == 1 and counts.replies_read == (2 / 3 if answered else 1.0)
 
@@ -815,7 +818,7 @@ def test_evol_says_where_a_prompt_cannot_be_told_from_its_answer() -> None:
     outcome, teacher = evol_run("Harder?\n\nAnswer: So it is.")
     assert reasons(outcome) == ["unread"] and len(teacher.prompts) == 1
     assert outcome.rejected[0].text == "Harder?\n\nAnswer: So it is."
-    assert schemes.parsed(outcome) == 0 and outcome.unread == [0]
+    assert schemes.count_parsed(outcome) == 0 and outcome.unread == [0]
 
 
 def test_evol_strips_what_a_chat_model_adds() -> None:
@@ -846,7 +849,7 @@ def test_evol_every_epoch_ends_as_sample_or_reject() -> None:
         )
         rows: list[Any] = [*outcome.samples, *outcome.rejected]
         assert sorted(row.id for row in rows) == ["job-1", "job-2", "job-3"]
-        assert schemes.parsed(outcome) <= 3
+        assert schemes.count_parsed(outcome) <= 3
 
 
 def test_evol_seeds_cannot_play_another_turn() -> None:

@@ -317,7 +317,7 @@ def test_a_users_files_may_be_called_anything(
     here.mkdir()
     monkeypatch.chdir(here)
     link.main([str(theirs)])
-    assert len(local.found("dolly")) == len(ODD)
+    assert len(local.list_files("dolly")) == len(ODD)
     assert len(Path("local/unread.txt").read_text().splitlines()) == len(ODD)
     source = local.read("dolly", None, 1)
     assert source and len(source.tables["seeds.jsonl"]) == len(ODD)
@@ -562,7 +562,7 @@ def test_no_text_of_a_run_becomes_an_element_of_a_checkpoints_card(
     poisonous: params.Params,
 ) -> None:
     run = report.read(poisonous)
-    for name in model.trained(poisonous):
+    for name in model.checkpoint_weights(poisonous):
         inert(model.card(name, run, poisonous))
 
 

@@ -84,12 +84,15 @@ def test_a_real_model_behind_a_real_server(base: Path, tmp_path: Path) -> None:
             concurrency=4,
         )  # fmt: skip
         with connected(endpoint) as ask:
-            first = llm.each(say, PROMPTS, ask, endpoint, where="test", name=str)
+            first = llm.run_jobs(say, PROMPTS, ask, endpoint, prefix="test", name=str)
             assert ask.bought == len(PROMPTS)
         replies = [exchange.reply for exchange in first.exchanges]
         assert all(reply.text.strip() and 0 < reply.tokens_out <= 12 for reply in replies)
         with connected(endpoint) as ask:
-            assert llm.each(say, PROMPTS, ask, endpoint, where="test", name=str).done == first.done
+            assert (
+                llm.run_jobs(say, PROMPTS, ask, endpoint, prefix="test", name=str).done
+                == first.done
+            )
             assert ask.bought == 0
 
 
@@ -101,12 +104,13 @@ def test_a_model_in_this_process_over_the_same_ledger(base: Path) -> None:
         params={"max_new_tokens": 12},
     )  # fmt: skip
     ask = llm.connect(endpoint)
-    first = llm.each(say, PROMPTS, ask, endpoint, where="test", name=str)
+    first = llm.run_jobs(say, PROMPTS, ask, endpoint, prefix="test", name=str)
     assert len({text for _, text in first.done}) == len(PROMPTS)
     reply = first.exchanges[0].reply
     assert reply.model == base.name and 0 < reply.tokens_out <= 12 and reply.usd == 0
     again = llm.connect(endpoint)
     assert (
-        llm.each(say, PROMPTS, again, endpoint, where="test", name=str).exchanges == first.exchanges
+        llm.run_jobs(say, PROMPTS, again, endpoint, prefix="test", name=str).exchanges
+        == first.exchanges
     )
     assert getattr(again, "bought") == 0  # noqa: B009

@@ -48,7 +48,7 @@ def parquet(*rows: Any) -> bytes:
 
 
 def read(name: str, folder: Path, limit: int | None = None, **how: Any) -> Source:
-    source = local.read(name, limit, 7, folder, how=Reading(**how))
+    source = local.read(name, limit, 7, folder, settings=Reading(**how))
     assert source is not None
     return source
 
@@ -599,7 +599,7 @@ def test_a_benchmark_row_with_no_right_answer_is_named(tmp_path: Path, row: Any,
     ],
 )
 def test_a_task_is_named_by_its_file_or_its_folders(path: str, task: str, split: str) -> None:
-    assert names.named(path)[:2] == (task, split)
+    assert names.parse_path(path)[:2] == (task, split)
 
 
 def piqa(n: int, label: object = 1) -> dict[str, Any]:
@@ -641,7 +641,7 @@ def model(folder: Path, **config: Any) -> Path:
 
 
 def copy(folder: Path, out: Path) -> dict[str, object]:
-    return weights.copy(local.found("base", folder), out, "local/base")
+    return weights.copy(local.list_files("base", folder), out, "local/base")
 
 
 @pytest.mark.slow

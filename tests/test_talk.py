@@ -97,7 +97,7 @@ def test_checkpoints_links_and_merges_have_names(
 
 
 def test_a_further_model_has_its_own_ends_and_is_not_the_last(here: Path) -> None:
-    assert "redpajama" not in places.named(SETTINGS)
+    assert "redpajama" not in places.all_places(SETTINGS)
     text = (ROOT / "params.yaml").read_text()
     put(".", "params.yaml", text.replace("\nothers: []", "\nothers: [redpajama]"))
     shutil.copytree(ROOT / "launch", "launch")

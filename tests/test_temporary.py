@@ -55,7 +55,7 @@ def test_every_own_file_is_seen_in_the_copy(root: Path, name: str) -> None:
     assert not Path("local", name).with_name(".cache").exists()
     temporary.bring_own_files("generate@lamini")  # a second stage finds them there
     kind = name.partition("/")[0]
-    assert [each.name for each in local.found(kind)] == [path.name]
+    assert [each.name for each in local.list_files(kind)] == [path.name]
 
 
 def test_a_link_of_the_project_leads_to_the_same_file(root: Path, tmp_path: Path) -> None:
@@ -72,7 +72,7 @@ def test_a_link_to_a_folder_is_refused_as_in_the_project(root: Path, tmp_path: P
     (root / "local/hh_rlhf/all").symlink_to(tmp_path / "data")
     temporary.bring_own_files("fetch@hh_rlhf")
     with pytest.raises(BadInput, match="a link to a folder"):
-        local.found("hh_rlhf")
+        local.list_files("hh_rlhf")
 
 
 def test_what_the_copy_holds_stays(root: Path) -> None:
@@ -90,7 +90,7 @@ def test_elsewhere_nothing_is_linked(
     put(root / "local/dolly/mine.jsonl")
     monkeypatch.setenv("DVC_ROOT", elsewhere)
     temporary.bring_own_files("fetch@dolly")
-    assert local.found("dolly") == []
+    assert local.list_files("dolly") == []
 
 
 @pytest.fixture(scope="module")

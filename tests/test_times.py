@@ -178,7 +178,7 @@ def test_a_large_file_is_known_by_its_size_and_its_ends(here: Path, size: int) -
         for path in (Path("models/sft/one/weights"), Path("metrics/sft/one.json")):
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(data if path.name == "weights" else b"{}")
-        keys.add(times.made("sft@one"))
+        keys.add(times.outs_key("sft@one"))
     assert len(keys) == 3 and None not in keys
 
 

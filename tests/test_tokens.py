@@ -156,7 +156,7 @@ def test_a_server_asks_with_the_ids_of_training_and_evaluation(
         )
         assert pairs["prompt_ids"] == [ids]
         assert chat.prompts(tokenizer, [turns], [system]) == [ids]
-        assert ids.count(2) == 0 and ids.count(1) == len(chat.added(tokenizer)[0])
+        assert ids.count(2) == 0 and ids.count(1) == len(chat.added_ids(tokenizer)[0])
     probe = Probe(id="0", skill="a", instruction="Hello.", system="", answers=["a"])
     assert chat.from_probes(tokenizer, [probe]) == [asked(server, TALKS[0])]
 
@@ -165,7 +165,7 @@ def test_an_answer_comes_back_whole_and_ends_once(tokenizer: Any) -> None:
     prompt = chat.prompt([user("Hello.")])
     parted = chat.answer_ids(tokenizer, [(prompt, answer) for answer in ANSWERS], "here")
     for answer, (before, ids) in zip(ANSWERS, parted, strict=True):
-        [text] = chat.decoded(tokenizer, [before + ids])
+        [text] = chat.decode(tokenizer, [before + ids])
         assert text.removeprefix(" ") == prompt + answer
         assert ids.count(tokenizer.eos_token_id) == 1 and ids[-1] == tokenizer.eos_token_id
 
@@ -328,7 +328,7 @@ def test_a_sentencepiece_model_is_cut_as_it_says_and_trained_whole(
     tokenizer = loading.tokenizer(tmp_path / "m")
     prompt = chat.prompt([user("Hello.")])
     [(before, ids)] = chat.answer_ids(tokenizer, [(prompt, ANSWERS[0])], "here")
-    assert chat.decoded(tokenizer, [before + ids]) == [prompt + ANSWERS[0]]
+    assert chat.decode(tokenizer, [before + ids]) == [prompt + ANSWERS[0]]
     server = served(tmp_path / "served", tokenizer)
     for talk in TALKS:
         assert asked(server, talk) == chat.prompts(tokenizer, [talk[1]], [talk[0]])[0]

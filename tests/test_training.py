@@ -105,7 +105,7 @@ def link(name: str = "one", of: Link = ADAPTER, how: Sft = SFT, **amount: Any) -
         of,
         train,
         held_out,
-        how=how,
+        settings=how,
         amount=AMOUNT.model_copy(update=amount),
         models=MODELS,
     )
@@ -505,7 +505,7 @@ def test_saving_in_the_middle_of_an_epoch_changes_nothing(
 def test_evaluations_within_an_epoch_are_spread_evenly(
     steps: int, times: int, after: set[int]
 ) -> None:
-    assert fitting.within(steps, times) == after
+    assert fitting.evaluation_steps(steps, times) == after
 
 
 def test_looking_at_a_run_more_often_changes_no_weight(place: Path) -> None:
@@ -527,7 +527,7 @@ def test_patience_and_choice_look_at_the_ends_of_epochs_alone(place: Path) -> No
     ]
     run = fitting.History(Path("run"), {"eval_loss": 2.0}, [*log, {"step": 8, "loss": 0.0}])
     assert run.losses == [0.9, 0.8] and len(run.evaluated) == 8
-    assert fitting.kept([run], "best") == (Path("run/checkpoints/checkpoint-8"), 2)
+    assert fitting.choose_checkpoint([run], "best") == (Path("run/checkpoints/checkpoint-8"), 2)
 
 
 # --- preferences ---------------------------------------------------------------------------------
@@ -538,7 +538,7 @@ def prefer(**change: Any) -> fitting.Run:
         MODELS / "fetch/base",
         PAIRS,
         PAIRS[::2],
-        how=DPO.model_copy(update=change),
+        settings=DPO.model_copy(update=change),
         out=MODELS / "dpo/policy",
     )
 

@@ -32,7 +32,7 @@ from tests.test_verdicts import stated
     ],
 )
 def test_a_reply_is_shown_as_it_came_on_one_line(reply: Reply, line: str) -> None:
-    assert unread.shown(reply) == line
+    assert unread.format_reply(reply) == line
 
 
 @pytest.mark.parametrize(("read", "silent"), [(0, 0), (1, 0), (5, 5), (50, 50), (9, 1)])

@@ -362,7 +362,7 @@ def answers(first: str = "One.", second: str = "Two.") -> Answers:
 
 
 def graded(asked: Question, given: Answers, judge: Scripted) -> list[Grade]:
-    wanted = verdicts.referenced([asked], ["math"])
+    wanted = verdicts.referenced_ids([asked], ["math"])
     return verdicts.grader({81: asked}, wanted, judge)(given)
 
 
@@ -439,7 +439,7 @@ REFERENCED = verdicts.References(["r one", "r two"], "asked")
 def test_the_judge_answers_each_turn_in_a_request_of_its_own(category: str) -> None:
     judge = Scripted(["r one", "r two", "Rating: [[6]]", "Rating: [[7]]"])
     asked = question(category)
-    wanted = verdicts.referenced([asked], "all")
+    wanted = verdicts.referenced_ids([asked], "all")
     grades = verdicts.grader({81: asked}, wanted, judge)(answers())
     first, second = judge.messages[:2]
     assert [(m.role, m.content) for m in first] == [("user", "First?")]
@@ -505,10 +505,10 @@ def test_references_are_for_all_questions_or_for_those_of_some_categories() -> N
         question(category).model_copy(update={"question_id": id})
         for id, category in enumerate(["writing", "math", "own"])
     ]
-    assert verdicts.referenced(asked, "all") == {0, 1, 2}
-    assert verdicts.referenced(asked, ["math", "own", "coding"]) == {1, 2}
+    assert verdicts.referenced_ids(asked, "all") == {0, 1, 2}
+    assert verdicts.referenced_ids(asked, ["math", "own", "coding"]) == {1, 2}
     with pytest.raises(BadInput, match=r"mt_grade.references: maths: no category .* have coding"):
-        verdicts.referenced(asked, ["maths"])
+        verdicts.referenced_ids(asked, ["maths"])
 
 
 def test_a_reference_that_is_not_there_is_asked_for_once_more() -> None:
@@ -541,7 +541,7 @@ def test_requests_made_once_more_are_counted() -> None:
         verdicts.grader({81: question(category)}, wanted, ask)(answers())
 
     def counted() -> int:
-        return verdicts.retried(exchanges, verdicts.rating)
+        return verdicts.retries(exchanges, verdicts.rating)
 
     assert counted() == 0
     graded_by(["Rating: [[6]]", "Rating: [[7]]"], "one")
@@ -557,7 +557,7 @@ def test_requests_made_once_more_are_counted() -> None:
 
 def heard(reply: Reply) -> float | None:
     messages = [Message(role="user", content="?")]
-    return verdicts.heard(Scripted([reply]), messages, verdicts.rating)[0]
+    return verdicts.ask_and_read(Scripted([reply]), messages, verdicts.rating)[0]
 
 
 @pytest.mark.parametrize("ending", ["too_long", "failed"])
@@ -586,11 +586,11 @@ def test_an_endpoint_that_has_no_other_text_to_give_is_not_counted_as_asked_agai
             for step, reply in enumerate(replies)
         ]
 
-    assert verdicts.retried(exchanges(silent, silent), verdicts.rating) == 0
+    assert verdicts.retries(exchanges(silent, silent), verdicts.rating) == 0
     other = silent.model_copy(update={"key": "0b"})
-    assert verdicts.retried(exchanges(silent, other), verdicts.rating) == 1
+    assert verdicts.retries(exchanges(silent, other), verdicts.rating) == 1
     unkept = silent.model_copy(update={"key": ""})  # a simulated one is in no ledger
-    assert verdicts.retried(exchanges(unkept, unkept), verdicts.rating) == 1
+    assert verdicts.retries(exchanges(unkept, unkept), verdicts.rating) == 1
 
 
 def test_what_is_graded_cannot_speak_for_the_grader() -> None:

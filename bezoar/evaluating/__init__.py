@@ -1,1 +1,1 @@
-"""What a checkpoint can: the harness, held-out questions, MT-Bench."""
+"""Measures of a checkpoint: the harness, held-out questions, MT-Bench."""

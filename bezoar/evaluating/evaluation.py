@@ -1,8 +1,8 @@
-"""Evaluation of a loaded checkpoint: the LM Evaluation Harness, held-out questions answered freely,
-and two-turn conversations (OpenBezoar, section 4.1 and 4.2).
+"""Evaluation of a loaded checkpoint (OpenBezoar, sections 4.1 and 4.2).
 
-Greedy and in float32 on a CPU, all of it repeats to the digit; what a run's results say of time,
-paths and versions is left out.
+It has three parts: the LM Evaluation Harness, held-out questions answered freely, and two-turn
+conversations. Greedy and in float32 on a CPU, all of it repeats to the digit. The times, paths and
+versions in the harness' results are left out.
 """
 
 from collections.abc import Mapping, Sequence
@@ -22,13 +22,16 @@ if TYPE_CHECKING:
 
 Scores = dict[str, dict[str, float]]
 
-# How an item is put as plain text, after the harness' ARC and PIQA tasks
+# The form of an item as plain text, after the harness' ARC and PIQA tasks.
 PLAIN = "Question: {{question}}\nAnswer:"
 
 
 class Measured(NamedTuple):
-    """What the harness found: scores by task, every item's, how many requests were cut, and what a
-    user must know of the scores."""
+    """The harness' results.
+
+    They are the scores by task, the scores of every item, the number of requests that were cut, and
+    what a user must know of the scores.
+    """
 
     scores: Scores
     items: list[Scored]
@@ -40,21 +43,23 @@ class Measured(NamedTuple):
 
 
 def harness(
-    model: Any, tokenizer: Any, items: Mapping[str, Sequence[Item]], how: LmEval
+    model: Any, tokenizer: Any, items: Mapping[str, Sequence[Item]], settings: LmEval
 ) -> Measured:
-    """Scores by task (acc, acc_norm and their standard errors, n), the same item by item, the
-    number of requests that did not fit the model's context and were cut from the left, and what
-    lm_eval warns of.
+    """Run the LM Evaluation Harness.
 
-    `how.tasks` names tasks: those of `items` are made of them, every other name is looked up
-    among the tasks that lm_eval brings (their data comes from a hub); None means all of `items`.
-    BadInput: a name that is neither, or a task with too few items for `how.num_fewshot`.
+    Returns the scores by task (acc, acc_norm and their standard errors, n), the same item by item,
+    the number of requests that were cut, and lm_eval's warnings. A request is cut from the left
+    where it does not fit the model's context.
+
+    `settings.tasks` names tasks, and None means all of `items`. Tasks of `items` are made of them.
+    Every other name is looked up among the tasks that lm_eval brings, whose data comes from a hub.
+    BadInput: a name that is neither, or a task with too few items for `settings.num_fewshot`.
     """
-    # here, so that mt_answer, which has no use for it, is not run again for an edit to it
+    # Imported here, so that mt_answer, which has no use for it, is not run again for an edit to it.
     from bezoar.evaluating import lm_harness
 
-    with lm_harness.heard() as warnings:
-        scores, scored, cut = _evaluate(model, tokenizer, items, how, warnings)
+    with lm_harness.collect_warnings() as warnings:
+        scores, scored, cut = _evaluate(model, tokenizer, items, settings, warnings)
     return Measured(scores, scored, cut, warnings.lines())
 
 
@@ -62,22 +67,24 @@ def _evaluate(
     model: Any,
     tokenizer: Any,
     items: Mapping[str, Sequence[Item]],
-    how: LmEval,
+    settings: LmEval,
     warnings: "Warnings",
 ) -> tuple[Scores, list[Scored], int]:
-    """What `harness` returns, but the warnings, which go to `warnings`."""
+    """Return what `harness` returns except the warnings, which are added to `warnings`."""
     from lm_eval import evaluate
     from lm_eval.models.huggingface import HFLM
     from lm_eval.tasks import TaskManager
 
     from bezoar.evaluating import lm_harness
 
-    names = sorted(items) if how.tasks is None else how.tasks
-    own = chat.is_ours(tokenizer)
+    names = sorted(items) if settings.tasks is None else settings.tasks
+    ours = chat.is_ours(tokenizer)
 
     class Asking(HFLM):  # type: ignore[misc]
-        """Asks with the ids of training, and counts the requests that the harness cuts with no more
-        than a warning."""
+        """A model of lm_eval that asks with the token ids of training.
+
+        It also counts the requests that the harness cuts with no more than a warning.
+        """
 
         cut = 0
         advanced = 0.0  # of the task that is asked
@@ -89,7 +96,9 @@ def _evaluate(
             left_truncate_len: int | None = None,
             **_: Any,
         ) -> list[int]:
-            plain = not how.chat_template  # a template writes the special tokens itself
+            # A chat template writes the special tokens itself. Plain text gets the tokenizer's own,
+            # and its words are not read as special tokens.
+            plain = not settings.chat_template
             tokens: list[int] = self.tokenizer(
                 string,
                 add_special_tokens=plain if add_special_tokens is None else add_special_tokens,
@@ -98,10 +107,10 @@ def _evaluate(
             return tokens[-left_truncate_len:] if left_truncate_len else tokens
 
         def _encode_pair(self, context: str, continuation: str) -> tuple[list[int], list[int]]:
-            if not (own and how.chat_template):
+            if not (ours and settings.chat_template):
                 pair: tuple[list[int], list[int]] = super()._encode_pair(context, continuation)
                 return pair
-            # lm_eval would give the prompt's last line break to the answer
+            # lm_eval would count the prompt's last line break as part of the answer.
             text = chat.opened_by_tokenizer(tokenizer, context)
             [(prompt, answer)] = chat.answer_ids(tokenizer, [(text, continuation)], "lm_eval")
             return prompt, answer[:-1]  # an answer's end is not scored
@@ -120,17 +129,17 @@ def _evaluate(
             return logits
 
         def went_on(self, share: float) -> None:
-            """Show that so much of a task is done."""
+            """Advance the bar by this share of a task."""
             self.advanced += share
             advance(share)
 
     lm = Asking(
         pretrained=model,
         tokenizer=tokenizer,
-        batch_size=how.batch_size,
+        batch_size=settings.batch_size,
         max_length=loading.context(model.config),
     )
-    # looking through the tasks that lm_eval brings takes 8 s
+    # Looking through the tasks that lm_eval brings takes 8 s, so it is done only when needed.
     manager = TaskManager(include_defaults=any(name not in items for name in names))
     unknown = [n for n in names if n not in items and n not in manager.all_tasks]
     if unknown:
@@ -139,12 +148,12 @@ def _evaluate(
             f"(have {', '.join(sorted(items)) or 'none'}) nor a task of lm_eval"
         )
     loaded = {
-        name: manager.load([_task(name, items[name], how) if name in items else name])
+        name: manager.load([_task(name, items[name], settings) if name in items else name])
         for name in names
     }
     tasks = [task for name in names for task in loaded[name]["tasks"].values()]
-    for told in lm_harness.set_shots(tasks, how.num_fewshot):
-        warnings.add(told)
+    for shots_notice in lm_harness.set_shots(tasks, settings.num_fewshot):
+        warnings.add(shots_notice)
     scores: Scores = {}
     scored: list[Scored] = []
     with bar("harness", len(names)) as advance:
@@ -152,18 +161,19 @@ def _evaluate(
             result: Any = evaluate(
                 lm,
                 loaded[name],
-                limit=how.limit,
+                limit=settings.limit,
                 bootstrap_iters=1000,
                 log_samples=True,
-                apply_chat_template=how.chat_template,
-                system_instruction=chat.SYSTEM.fill() if how.chat_template and own else None,
+                apply_chat_template=settings.chat_template,
+                system_instruction=chat.SYSTEM.fill() if settings.chat_template and ours else None,
             )
             lm.went_on(1 - lm.advanced)
             lm.advanced = 0.0
-            if notice := lm_harness.left_out(name, list(result["n-samples"].values())):
+            if notice := lm_harness.limit_notice(name, list(result["n-samples"].values())):
                 warnings.add(notice)
             counts = {task: n["effective"] for task, n in result["n-samples"].items()}
-            # a group (mmlu) has a row of its own beside its tasks, a tag (truthfulqa) has none
+            # A group (mmlu) has a row of its own beside its tasks. A tag (truthfulqa) has none, and
+            # its tasks give the rows.
             rows = [name] if name in result["results"] else sorted(counts)
             for row in rows:
                 numbers = {
@@ -188,9 +198,11 @@ def _evaluate(
 def _scored(
     name: str, task: str, ids: Sequence[str] | None, samples: Sequence[Mapping[str, Any]]
 ) -> list[Scored]:
-    """The harness' samples of `task` as records of `name`, which is the task or its group. `ids`
-    are those of own items; an item that lm_eval brings is called TASK/PLACE, as where `filter`
-    names it. Samples with neither acc nor acc_norm are left out."""
+    """Return the harness' samples of `task` as records of `name`, which is the task or its group.
+
+    `ids` are those of own items. An item that lm_eval brings is called TASK/PLACE, as `filter`
+    names it too. Samples with neither acc nor acc_norm are left out.
+    """
     return [
         Scored(
             task=name,
@@ -206,15 +218,18 @@ def _scored(
     ]
 
 
-def _task(name: str, items: Sequence[Item], how: LmEval) -> dict[str, Any]:
-    """A multiple-choice task of the harness as a configuration."""
+def _task(name: str, items: Sequence[Item], settings: LmEval) -> dict[str, Any]:
+    """Return the configuration of a multiple-choice task of the harness."""
     from datasets import Dataset, DatasetDict
 
     rows = [item.model_dump() for item in items]
 
     def load(**_: Any) -> Any:
-        """Straight from memory: the json builder caches by path and time of change, so a file that
-        DVC checked out under an old time would give the rows of another run."""
+        """Load the rows straight from memory.
+
+        The json builder of datasets caches by path and time of change. A file that DVC checked out
+        under an old time would give the rows of another run.
+        """
         return DatasetDict({"test": Dataset.from_list(rows)})
 
     return {
@@ -222,7 +237,7 @@ def _task(name: str, items: Sequence[Item], how: LmEval) -> dict[str, Any]:
         "custom_dataset": load,
         "test_split": "test",
         "output_type": "multiple_choice",
-        "doc_to_text": "{{question}}" if how.chat_template else PLAIN,
+        "doc_to_text": "{{question}}" if settings.chat_template else PLAIN,
         "doc_to_choice": "{{choices}}",
         "doc_to_target": "label",
         "metric_list": [
@@ -237,28 +252,30 @@ def _task(name: str, items: Sequence[Item], how: LmEval) -> dict[str, Any]:
 
 
 def probe(model: Any, tokenizer: Any, probes: Sequence[Probe], batch_size: int) -> list[Attempt]:
-    """Let the model answer each probe. Right: it ended its answer by itself, and the answer, white
-    space around it left out, is one of the probe's. An answer is cut off once it is longer than
-    every right one."""
+    """Let the model answer each probe.
+
+    An answer is right if the model ended it by itself and it is one of the probe's, white space
+    around it left out. An answer is cut off once it is longer than every right one.
+    """
     prompts = chat.from_probes(tokenizer, probes)
     right = chat.ids(tokenizer, [answer for p in probes for answer in p.answers])
     longest = max(map(len, right), default=0)
-    said = generation.generate(
+    continuations = generation.generate(
         model, tokenizer, prompts, max_new_tokens=longest + 1, batch_size=batch_size
     )
     return [
         Attempt(
             id=p.id,
             skill=p.skill,
-            answer=given.text.strip(),
-            right=given.finish == "stop" and given.text.strip() in p.answers,
+            answer=continuation.text.strip(),
+            right=continuation.finish == "stop" and continuation.text.strip() in p.answers,
         )
-        for p, given in zip(probes, said, strict=True)
+        for p, continuation in zip(probes, continuations, strict=True)
     ]
 
 
 def shares(attempts: Sequence[Attempt]) -> Scores:
-    """By skill: the share of right answers and the number of probes."""
+    """Return by skill the share of right answers and the number of probes."""
     by_skill: dict[str, list[bool]] = {}
     for attempt in attempts:
         by_skill.setdefault(attempt.skill, []).append(attempt.right)
@@ -276,41 +293,43 @@ def converse(
     tokenizer: Any,
     questions: Sequence[Question],
     name: str,
-    how: MtAnswer,
+    settings: MtAnswer,
     *,
     stop: Sequence[str] = (),
 ) -> list[Answers]:
     """Answer both turns of each question, the second with the model's own first answer before it.
 
-    A conversation that leaves less room than an answer may need (`how.max_new_tokens`, at most half
-    of the context) loses its beginning, never the turn to answer: where that alone is too long the
-    answer is empty and its finish "no_room". What is drawn (`how.temperature`) depends on
-    `how.seed`, the question and the turn alone. An answer ends before one of `stop`, with which a
-    model begins the user's next turn by itself. BadInput: a category without a temperature.
+    An answer may need `settings.max_new_tokens`, at most half of the context. A conversation that
+    leaves less room than that loses its beginning, never the turn to answer. If that turn alone is
+    too long, the answer is empty and its finish "no_room".
+
+    The tokens drawn (`settings.temperature`) depend on `settings.seed`, the question and the turn
+    alone. An answer ends before one of `stop`, with which a model begins the user's next turn by
+    itself. BadInput: a category without a temperature.
     """
-    # here, so that lm_eval, which reads no answers, is not run again for an edit to it
+    # Imported here, so that lm_eval, which reads no answers, is not run again for an edit to it.
     from bezoar.rows import thoughts
 
     positions = loading.context(model.config)
-    limit = positions - min(how.max_new_tokens, positions // 2)
-    temperatures = [_temperature(question, how) for question in questions]
+    limit = positions - min(settings.max_new_tokens, positions // 2)
+    temperatures = [_temperature(question, settings) for question in questions]
     talks = [[Message(role="user", content=q.turns[0])] for q in questions]
-    given: list[list[Continuation]] = [[] for _ in questions]
+    continuations: list[list[Continuation]] = [[] for _ in questions]
     raw: list[list[str]] = [[] for _ in questions]
     for turn in (1, 2):
         prompts = _prompts(tokenizer, talks, limit)
-        said = generation.generate(
+        written = generation.generate(
             model,
             tokenizer,
             list(prompts.values()),
-            max_new_tokens=how.max_new_tokens,
-            batch_size=how.batch_size,
+            max_new_tokens=settings.max_new_tokens,
+            batch_size=settings.batch_size,
             draws=[
-                Draw(temperatures[i], f"{how.seed} {questions[i].question_id} {turn}")
+                Draw(temperatures[i], f"{settings.seed} {questions[i].question_id} {turn}")
                 for i in prompts
             ],
         )
-        answers = dict(zip(prompts, said, strict=True))
+        answers = dict(zip(prompts, written, strict=True))
         for i, (question, talk) in enumerate(zip(questions, talks, strict=True)):
             answer = answers[i] if i in answers else Continuation("", "no_room")
             raw[i].append(answer.text)
@@ -318,7 +337,7 @@ def converse(
             parted = thoughts.part(answer.text)
             finish = answer.finish if parted.closed else "length"
             answer = Continuation(parted.text, finish)
-            given[i].append(answer)
+            continuations[i].append(answer)
             talk.append(Message(role="assistant", content=answer.text))
             talk.append(Message(role="user", content=question.turns[-1]))
     return [
@@ -329,13 +348,13 @@ def converse(
             finish=[answer.finish for answer in answers],
             raw=_where_thought([answer.text for answer in answers], turns),
         )
-        for question, answers, turns in zip(questions, given, raw, strict=True)
+        for question, answers, turns in zip(questions, continuations, raw, strict=True)
     ]
 
 
 def _ended(answer: Continuation, stop: Sequence[str]) -> Continuation:
-    """An answer without what follows the first of `stop`, if one stands in it."""
-    places = [at for mark in stop if (at := answer.text.find(mark)) >= 0]
+    """Return an answer without what follows the first of `stop`, if one stands in it."""
+    places = [place for mark in stop if (place := answer.text.find(mark)) >= 0]
     return Continuation(answer.text[: min(places)].rstrip(), "stop") if places else answer
 
 
@@ -348,31 +367,33 @@ _FINISH: dict[str, Literal["stop", "length", "no_room", "refused"]] = {
 
 
 def interview(question: Question, name: str, ask: Ask) -> Answers:
-    """Both turns of a question as `ask` answers them, the second with the first answer before it.
-    An answer that is empty is told in words of ours: providers take neither an empty message nor
-    two of the user in a row."""
+    """Return both turns of a question as `ask` answers them.
+
+    The second is asked with the first answer before it. There an empty answer is replaced by words
+    of ours, because providers take neither an empty message nor two messages of the user in a row.
+    """
     talk: list[Message] = []
-    given: list[Reply] = []
+    replies: list[Reply] = []
     for turn in question.turns:
         talk.append(Message(role="user", content=turn))
-        given.append(ask(talk))
-        spoken = given[-1].text if given[-1].text.strip() else NO_ANSWER.fill()
+        replies.append(ask(talk))
+        spoken = replies[-1].text if replies[-1].text.strip() else NO_ANSWER.fill()
         talk.append(Message(role="assistant", content=spoken))
     return Answers(
         question_id=question.question_id,
         model=name,
-        turns=[reply.text for reply in given],
-        finish=[_FINISH.get(reply.finish_reason, "refused") for reply in given],
-        raw=_where_thought([r.text for r in given], [r.raw or r.text for r in given]),
+        turns=[reply.text for reply in replies],
+        finish=[_FINISH.get(reply.finish_reason, "refused") for reply in replies],
+        raw=_where_thought([r.text for r in replies], [r.raw or r.text for r in replies]),
     )
 
 
 def unsaid(answers: Sequence[Answers]) -> int:
-    """How many turns were cut before they said anything."""
+    """Count the turns that were cut before they said anything."""
     return sum(
         finish == "length" and not turn.strip()
-        for one in answers
-        for turn, finish in zip(one.turns, one.finish, strict=True)
+        for answer in answers
+        for turn, finish in zip(answer.turns, answer.finish, strict=True)
     )
 
 
@@ -380,52 +401,62 @@ def _where_thought(turns: list[str], raw: list[str]) -> list[str]:
     return raw if raw != turns else []
 
 
-def _temperature(question: Question, how: MtAnswer) -> float:
-    if not isinstance(how.temperature, Temperatures):
-        return how.temperature
-    given = how.temperature.model_dump()
-    if question.category not in given:
+def _temperature(question: Question, settings: MtAnswer) -> float:
+    if not isinstance(settings.temperature, Temperatures):
+        return settings.temperature
+    temperatures = settings.temperature.model_dump()
+    if question.category not in temperatures:
         raise BadInput(
             f"mt_answer.temperature: none for {question.category!r}, the category of question "
-            f"{question.question_id}; one number for all, or questions of {', '.join(given)}"
+            f"{question.question_id}; one number for all, or questions of {', '.join(temperatures)}"
         )
-    return float(given[question.category])
+    return float(temperatures[question.category])
 
 
 def _prompts(
     tokenizer: Any, talks: Sequence[Sequence[Message]], limit: int
 ) -> dict[int, list[int]]:
-    """By its place the prompt of each talk, of at most `limit` tokens; none where the last turn
-    alone has more."""
-    whole = chat.prompts(tokenizer, talks)
-    long = [i for i, tokens in enumerate(whole) if len(tokens) > limit]
-    alone = chat.prompts(tokenizer, [talks[i][-1:] for i in long])
-    lost = {i for i, tokens in zip(long, alone, strict=True) if len(tokens) > limit}
+    """Return {index: prompt ids}, each prompt cut from the left to `limit` tokens.
+
+    Talks whose last turn alone exceeds the limit are absent.
+    """
+    prompts = chat.prompts(tokenizer, talks)
+    too_long = [i for i, tokens in enumerate(prompts) if len(tokens) > limit]
+    last_turns = chat.prompts(tokenizer, [talks[i][-1:] for i in too_long])
+    lost = {i for i, tokens in zip(too_long, last_turns, strict=True) if len(tokens) > limit}
     return {
         i: chat.cut_left(tokenizer, tokens, limit)
-        for i, tokens in enumerate(whole)
+        for i, tokens in enumerate(prompts)
         if i not in lost
     }
 
 
 def lengths(answers: Sequence[Answers], tokenizer: Any) -> list[int]:
-    """Tokens of every turn of a checkpoint's answers."""
+    """Return the number of tokens of every turn of a checkpoint's answers."""
     texts = [turn for answer in answers for turn in answer.turns]
     encoded = tokenizer(texts, add_special_tokens=False, split_special_tokens=True)
     return [len(ids) for ids in encoded["input_ids"]]
 
 
-def counts(answers: Sequence[Answers], tokens: Sequence[int], how: MtAnswer) -> dict[str, float]:
-    """How the turns of a checkpoint's answers ended: `turns` answered, by itself (`stopped`, and
-    their `stopped_share`), `cut` at the limit, without room for an answer (`no_room`) or `refused`
-    by a provider; how many of them are `empty` or `loops` (as the filter's gate finds them), and
-    their mean `tokens`, of which there is one number a turn."""
-    # here, so that lm_eval, which counts nothing, is not run again for an edit to the gates
+def counts(
+    answers: Sequence[Answers], tokens: Sequence[int], settings: MtAnswer
+) -> dict[str, float]:
+    """Count how the turns of a checkpoint's answers ended.
+
+    All turns (`turns`) ended by themselves (`stopped`, `stopped_share`), were `cut` at the limit,
+    had no room for an answer (`no_room`), or were `refused` by a provider. Some are `empty`, or
+    `loops` as the filter's gate finds them. `tokens` is the mean of the argument `tokens`, which
+    has one number a turn.
+    """
+    # Imported here, so that lm_eval, which counts nothing, is not run again for an edit to the
+    # gates.
     from bezoar.filtering import gates
 
-    finish = [each for answer in answers for each in answer.finish]
+    finish = [turn_finish for answer in answers for turn_finish in answer.finish]
     texts = [turn for answer in answers for turn in answer.turns]
-    repeated = [gates.repeated(text, how.loop_words, how.loop_ngram) for text in texts]
+    repeated = [
+        gates.repeated_share(text, settings.loop_words, settings.loop_ngram) for text in texts
+    ]
     return {
         "turns": len(texts),
         "stopped": finish.count("stop"),
@@ -434,13 +465,13 @@ def counts(answers: Sequence[Answers], tokens: Sequence[int], how: MtAnswer) -> 
         "no_room": finish.count("no_room"),
         "refused": finish.count("refused"),
         "empty": sum(not text.strip() for text in texts),
-        "loops": sum(share >= how.loop_share for share in repeated),
+        "loops": sum(share >= settings.loop_share for share in repeated),
         "tokens": float(f"{sum(tokens) / len(texts):.6g}"),
     }
 
 
 def some(questions: Sequence[Question], limit: int | None) -> list[Question]:
-    """At most `limit` questions, spread over the list, so that every category stays."""
+    """Return at most `limit` questions, spread over the list, so that every category stays."""
     if limit is None or limit >= len(questions):
         return list(questions)
     return [questions[i * len(questions) // limit] for i in range(limit)]

@@ -1,7 +1,7 @@
-"""What the LM Evaluation Harness does not do by itself: examples that never show the item that is
-asked, and warnings that reach the user.
+"""Additions to the LM Evaluation Harness: examples that give no answer away, and its warnings.
 
-Nothing here imports lm_eval: a sampler is whatever has its two methods.
+The examples never show the item that is asked. The warnings reach the user, each kind once. Nothing
+here imports lm_eval. A sampler is any object that has its two methods.
 """
 
 import logging
@@ -15,7 +15,8 @@ from typing import Any, NamedTuple
 
 from bezoar.rows.files import BadInput
 
-# How the pipeline uses lm_eval, of which a user can change nothing. Cut requests are counted.
+# Warnings about the way in which the pipeline uses lm_eval. A user can change nothing about them.
+# That requests were cut is left out here too, because they are counted.
 NOISE = re.compile(
     r"`pretrained` model kwarg is not of type|Passed an already-initialized model|"
     r".*Custom kwargs can be passed to `--metadata`|Combined length of context .* from the left"
@@ -27,31 +28,36 @@ LONGEST = 300  # characters of a warning that are shown
 
 
 class Shown(NamedTuple):
-    """An item as an example shows it: what is asked, what may be answered, and the right answer;
-    `answer` is None where several are right."""
+    """An item as an example shows it: the question, the choices, and the right answer.
+
+    `answer` is None where several are right.
+    """
 
     question: str
     choices: frozenset[str]
     answer: str | None
 
     def reveals(self, item: "Shown") -> bool:
-        """Whether this example asks what `item` asks and answers with one of its choices."""
+        """Say whether this example asks what `item` asks and answers with one of its choices."""
         return self.question == item.question and (
             not item.choices or self.answer is None or self.answer in item.choices
         )
 
 
 class Examples:
-    """Draws the examples of a task out of the items that it asks: never the item itself, nor
-    another that asks the same and answers it. lm_eval's own sampler knows an item by its fields
-    alone, so that an item that stands in a file twice would show its answer."""
+    """Draws the examples of a task from the items that it asks.
+
+    An item's examples never include the item itself, nor another that asks the same and answers it.
+    lm_eval's own sampler knows an item by its fields alone, so that an item that stands in a file
+    twice would show its answer.
+    """
 
     def __init__(self, task: Any) -> None:
         self.name: str = task.config.task
         self.random = Random()
         self._task = task
         self._docs: list[Any] = list(task.sampler.df)
-        self._shown = [shown(task, doc) for doc in self._docs]
+        self._shown = [as_example(task, doc) for doc in self._docs]
         self._places: dict[str, list[int]] = defaultdict(list)
         for place, example in enumerate(self._shown):
             self._places[example.question].append(place)
@@ -63,12 +69,12 @@ class Examples:
 
     def sample(self, n: int, eval_doc: Any = None, **_: Any) -> list[Any]:
         """Draw `n` examples for the item `eval_doc`."""
-        hidden = self._hidden(shown(self._task, eval_doc))
+        hidden = self._hidden(as_example(self._task, eval_doc))
         places = self.random.sample(range(len(self._docs)), n + len(hidden))
         return [self._docs[place] for place in places if place not in hidden][:n]
 
     def check(self, n: int) -> None:
-        """BadInput where an item of the task has fewer than `n` others to show."""
+        """Raise BadInput where an item of the task has fewer than `n` others to show."""
         most_hidden = max(len(self._hidden(item)) for item in self._shown)
         if len(self._docs) - most_hidden < n:
             raise BadInput(
@@ -81,14 +87,14 @@ class Examples:
         return {p for p in self._places[item.question] if self._shown[p].reveals(item)}
 
 
-def shown(task: Any, doc: Any) -> Shown:
-    """An item of a task of lm_eval, as its examples show it."""
+def as_example(task: Any, doc: Any) -> Shown:
+    """Return an item of a task of lm_eval as its examples show it."""
     choices = [_plain(choice) for choice in task.doc_to_choice(doc) or []]
     question, answer = task.doc_to_text(doc), task.doc_to_target(doc)
     if isinstance(answer, int) and not isinstance(answer, bool) and choices:
         answer = choices[answer]
     return Shown(
-        # WinoGrande: the text is the number of the right one of two sentences
+        # WinoGrande gives as text the number of the right one of two sentences.
         question=_plain(question) if isinstance(question, str) else " ".join(choices),
         choices=frozenset(choices),
         answer=_plain(answer) if isinstance(answer, str) else None,
@@ -96,43 +102,45 @@ def shown(task: Any, doc: Any) -> Shown:
 
 
 def _plain(text: str) -> str:
-    """The words of a text, so that neither case nor punctuation tells two of them apart."""
+    """Return the words of a text, so that neither case nor punctuation tells two texts apart."""
     return " ".join(re.findall(r"\w+", text.casefold())) or text.strip()
 
 
-def set_shots(tasks: Iterable[Any], wanted: int) -> list[str]:
-    """Give each task of lm_eval its number of examples and where they come from; what a user must
-    know of it. A task that fixes no examples for itself (truthfulqa) keeps that. BadInput where a
-    task has too few items."""
-    notices, own = [], []
+def set_shots(tasks: Iterable[Any], num_fewshot: int) -> list[str]:
+    """Give each task of lm_eval its number of examples and the items that they come from.
+
+    Returns what a user must know of it. A task that sets its own number to 0 (truthfulqa) keeps
+    that. BadInput: a task has too few items.
+    """
+    notices, sharing_split = [], []
     for task in tasks:
         fixed = task.get_config("num_fewshot")
-        shots = 0 if fixed == 0 else wanted
-        if fixed is not None and fixed != wanted:
+        shots = 0 if fixed == 0 else num_fewshot
+        if fixed is not None and fixed != num_fewshot:
             why = (
                 f"num_fewshot stays {fixed}, which the task fixes itself"
                 if shots == fixed
-                else f"num_fewshot is {wanted}; the task itself would take {fixed}"
+                else f"num_fewshot is {num_fewshot}; the task itself would take {fixed}"
             )
             notices.append(f"{task.config.task}: {why}")
         task.set_config(key="num_fewshot", value=shots)
         if shots and _asks_what_it_shows(task):
             task.sampler = Examples(task)
             task.sampler.check(shots)
-            # lm_eval hands the item to its sampler where these two are equal
+            # lm_eval tells its sampler which item is asked only where these two are equal.
             task.fewshot_cfg.split = task.config.test_split
-            own.append(task.config.task)
+            sharing_split.append(task.config.task)
         task.set_fewshot_seed(seed=1234)  # the harness' own default
-    if own:
+    if sharing_split:
         notices.append(
-            f"no split of their own for examples: {', '.join(own)}; their examples are other items "
-            "of the same split, never the item that is asked"
+            f"no split of their own for examples: {', '.join(sharing_split)}; their examples are "
+            "other items of the same split, never the item that is asked"
         )
     return notices
 
 
 def _asks_what_it_shows(task: Any) -> bool:
-    """Whether a task's examples come from the split that is evaluated, as lm_eval chooses it."""
+    """Say whether a task's examples come from the split that is evaluated, as lm_eval chooses."""
     config, examples = task.config, task.fewshot_cfg
     if examples.split is None and examples.samples is not None:
         return False
@@ -145,7 +153,7 @@ def _asks_what_it_shows(task: Any) -> bool:
 
 
 class Warnings(logging.Handler):
-    """Keeps what lm_eval warns of: each kind once, in its first line, with how often it came."""
+    """Collects lm_eval's warnings: each kind once, in its first line, with how often it came."""
 
     def __init__(self) -> None:
         super().__init__(logging.WARNING)
@@ -168,7 +176,7 @@ class Warnings(logging.Handler):
         self._times[kind] += 1
 
     def lines(self) -> list[str]:
-        """Every kind of warning, in the order in which they came first."""
+        """Return every kind of warning, in the order in which they came first."""
         return [
             notice if self._times[kind] == 1 else f"{notice} ({self._times[kind]} times)"
             for kind, notice in self._first.items()
@@ -176,8 +184,8 @@ class Warnings(logging.Handler):
 
 
 @contextmanager
-def heard() -> Iterator[Warnings]:
-    """Collect lm_eval's warnings, which it would else print one for each request."""
+def collect_warnings() -> Iterator[Warnings]:
+    """Collect lm_eval's warnings, which it would otherwise print for each request."""
     logger, warnings = logging.getLogger("lm_eval"), Warnings()
     before = logger.level, logger.propagate
     logger.setLevel(logging.WARNING)
@@ -190,9 +198,16 @@ def heard() -> Iterator[Warnings]:
         logger.level, logger.propagate = before
 
 
-def left_out(name: str, counts: Sequence[dict[str, int]]) -> str | None:
-    """What `lm_eval.limit` left out of a task or group; `counts` are n-samples of its tasks."""
-    asked, there = (sum(count[key] for count in counts) for key in ("effective", "original"))
-    if asked == there:
+def limit_notice(name: str, counts: Sequence[dict[str, int]]) -> str | None:
+    """Return a notice of what `lm_eval.limit` left out of a task or group, or None.
+
+    `counts` are n-samples of its tasks.
+    """
+    evaluated, available = (
+        sum(count[key] for count in counts) for key in ("effective", "original")
+    )
+    if evaluated == available:
         return None
-    return f"{name}: {asked:,} of {there:,} items asked (lm_eval.limit); not to be published"
+    return (
+        f"{name}: {evaluated:,} of {available:,} items asked (lm_eval.limit); not to be published"
+    )

@@ -1,1 +1,1 @@
-"""Which rows become training data, and what becomes of the others."""
+"""The rows that become training data, and the reason why each of the others does not."""

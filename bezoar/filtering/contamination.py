@@ -1,13 +1,17 @@
-"""Items of benchmarks in training data: found word for word, whole though short, and reworded.
+"""Finds items of benchmarks in training data: word for word (`ngram`), `whole` though short, and
+reworded (`fuzzy`).
 
 Word for word: a row holds `ngram` neighbouring words of an item's question or of one of its
-answers. Whole: it holds all words of a shorter question. One of fewer than `whole` words may stand
-in any sentence. It counts as a sentence of its own, or together with one of the item's answers. One
-that items with different answers ask counts together with an answer alone.
-Reworded: the cosine of a row's and a question's words, weighted by TF-IDF, is high; so high as
-chance makes it rarely for texts of their length, since short questions come to resemble each other
-sooner than long ones. Every pair is compared, none is passed over by an estimate.
-"""
+answers.
+
+Whole: a row holds all words of a question that is too short for `ngram`, in their order. A question
+of fewer than `whole` words may stand in any text by chance. It counts only as a sentence of its
+own, or together with one of the item's answers. A question that items with different answers share
+counts only together with an answer.
+
+Reworded: the cosine between a row and a question is high, each as its words weighted by TF-IDF.
+Short texts resemble each other by chance, so they need a higher cosine than long ones. Every pair
+is compared: no estimate passes one over."""
 
 import math
 import re
@@ -35,21 +39,24 @@ from bezoar.rows.records import (
 )
 
 FETCHED = Path("data/fetch")
-LEAST = 2  # words of a question that is looked for at all
-SENTENCE = 3  # words of a question that counts as a sentence of its own
-BLOCK = 2_000_000  # pairs compared at once: 16 MB
+# Questions of fewer words are not searched for.
+LEAST = 2
+# Questions of fewer words never count as a sentence of their own.
+SENTENCE = 3
+# This many pairs are compared at once. Their cosines take 16 MB.
+BLOCK = 2_000_000
 
 
 _ENDS = re.compile(r"[.?!:;\"“”„«»()\[\]*|\n\r。．？！：；…]+")
 
 
 def words(text: str) -> list[str]:
-    """The words of a text, without what HTML puts between them."""
+    """Return the words of a text, without the HTML between them."""
     return folding.words(unmarked(text))
 
 
 class Row(NamedTuple):
-    """What is looked at of a seed or of a sample."""
+    """The texts of a seed that are searched for items of benchmarks."""
 
     id: str
     system: str
@@ -62,7 +69,7 @@ Readable = Row | Sample
 
 
 class Text(NamedTuple):
-    """A text on which checkpoints are evaluated: what is asked, and the answers to choose from."""
+    """A text on which checkpoints are evaluated: a question, and the answers to choose from."""
 
     benchmark: str
     id: str
@@ -71,44 +78,48 @@ class Text(NamedTuple):
 
 
 def texts(folder: Path = FETCHED) -> list[Text]:
-    """Everything below `folder` on which a checkpoint is evaluated: harness items, held-out
-    questions, both turns of MT-Bench, and what people say in the test split of the preference
-    pairs. BadInput: a file that is missing or broken."""
-    found: list[Text] = []
+    """Read every text below `folder` on which a checkpoint is evaluated.
+
+    These are the harness items, the held-out questions, both turns of MT-Bench, and the user's
+    messages in the test split of the preference pairs. BadInput: a file is missing or broken."""
+    benchmark_texts: list[Text] = []
     for path in sorted((folder / "benchmarks/tasks").glob("*.jsonl")):
         for item in read_jsonl(path, Item):
-            found.append(Text(path.stem, item.id, item.question, tuple(item.choices)))
+            benchmark_texts.append(Text(path.stem, item.id, item.question, tuple(item.choices)))
     for path in sorted((folder / "benchmarks/texts").glob("*.jsonl")):
         for text in read_jsonl(path, ItemText):
-            found.append(Text(path.stem, text.id, text.question, tuple(text.choices)))
+            benchmark_texts.append(Text(path.stem, text.id, text.question, tuple(text.choices)))
     for probe in read_jsonl(folder / "benchmarks/probes.jsonl", Probe):
-        found.append(Text("probes", probe.id, probe.instruction, ()))
+        benchmark_texts.append(Text("probes", probe.id, probe.instruction, ()))
     for question in read_jsonl(folder / "mt_bench/questions.jsonl", Question):
         for turn in question.turns:
-            found.append(Text("mt_bench", str(question.question_id), turn, ()))
+            benchmark_texts.append(Text("mt_bench", str(question.question_id), turn, ()))
     for pair in read_jsonl(folder / "hh_rlhf/test.jsonl", Pair):
         for message in pair.prompt:
             if message.role == "user":
-                found.append(Text("hh_rlhf", pair.id, message.content, ()))
-    return found
+                benchmark_texts.append(Text("hh_rlhf", pair.id, message.content, ()))
+    return benchmark_texts
 
 
 def find(
     samples: Sequence[Sample], benchmarks: Sequence[Text], params: Decontamination
 ) -> list[list[Contamination]]:
-    """For each sample what it holds of `benchmarks`: of each benchmark and kind of match the item
-    with the highest score (the first of equals), in the order of the benchmarks' names."""
-    found: list[dict[tuple[str, str], Contamination]] = [{} for _ in samples]
+    """Return for each sample the items of `benchmarks` that it holds.
+
+    There is at most one item for each benchmark and kind of match: that with the highest score (the
+    first of equals). The items are sorted by the benchmark's name, then by kind."""
+    best_matches: list[dict[tuple[str, str], Contamination]] = [{} for _ in samples]
     for kind, matches in (
-        ("ngram", _verbatim(samples, benchmarks, params.ngram)),
-        ("whole", _whole(samples, benchmarks, params)),
-        ("fuzzy", _reworded(samples, benchmarks, params.fuzzy)),
+        ("ngram", _verbatim_matches(samples, benchmarks, params.ngram)),
+        ("whole", _whole_matches(samples, benchmarks, params)),
+        ("fuzzy", _reworded_matches(samples, benchmarks, params.fuzzy)),
     ):
-        for row, at, exact in matches:
-            text, score = benchmarks[at], float(f"{exact:.3f}")
-            best = found[row].get((text.benchmark, kind))
+        for row, index, exact in matches:
+            # Scores are compared as contamination.jsonl has them, with three decimals.
+            text, score = benchmarks[index], float(f"{exact:.3f}")
+            best = best_matches[row].get((text.benchmark, kind))
             if best is None or score > best.score:
-                found[row][text.benchmark, kind] = Contamination.model_validate(
+                best_matches[row][text.benchmark, kind] = Contamination.model_validate(
                     {
                         "id": samples[row].id,
                         "benchmark": text.benchmark,
@@ -117,25 +128,25 @@ def find(
                         "score": score,
                     }
                 )
-    return [[each for _, each in sorted(row.items())] for row in found]
+    return [[contamination for _, contamination in sorted(row.items())] for row in best_matches]
 
 
-def in_seeds(
-    kept: Sequence[Sample], scheme: str, benchmarks: Sequence[Text], p: Params
+def find_in_seeds(
+    samples: Sequence[Sample], scheme: str, benchmarks: Sequence[Text], p: Params
 ) -> list[SeedContamination]:
-    """The items that stand in the seeds of `kept`, word for word or whole, with the number of rows
-    that were made from the seed."""
-    params, seeds = p.filter.contamination, _seeds(getattr(p.schemes, scheme).seeds)
-    used = Counter(seed for row in kept for seed in row.seeds)
-    looked = [seed for seed in seeds if seed.id in used]
-    found: dict[tuple[str, str], SeedContamination] = {}
+    """Return the items that stand word for word or whole in the seeds of `samples`, each with the
+    number of rows made from that seed."""
+    params, seeds = p.filter.contamination, _read_seeds(getattr(p.schemes, scheme).seeds)
+    row_counts = Counter(seed for row in samples for seed in row.seeds)
+    used_seeds = [seed for seed in seeds if seed.id in row_counts]
+    contaminations: dict[tuple[str, str], SeedContamination] = {}
     for kind, matches in (
-        ("ngram", _verbatim(looked, benchmarks, params.ngram)),
-        ("whole", _whole(looked, benchmarks, params)),
+        ("ngram", _verbatim_matches(used_seeds, benchmarks, params.ngram)),
+        ("whole", _whole_matches(used_seeds, benchmarks, params)),
     ):
-        for row, at, score in matches:
-            seed, text = looked[row].id, benchmarks[at]
-            found.setdefault(
+        for row, index, score in matches:
+            seed, text = used_seeds[row].id, benchmarks[index]
+            contaminations.setdefault(
                 (seed, text.benchmark),
                 SeedContamination.model_validate(
                     {
@@ -144,14 +155,15 @@ def in_seeds(
                         "item": text.id,
                         "kind": kind,
                         "score": float(f"{score:.3f}"),
-                        "rows": used[seed],
+                        "rows": row_counts[seed],
                     }
                 ),
             )
-    return [each for _, each in sorted(found.items())]
+    return [contamination for _, contamination in sorted(contaminations.items())]
 
 
-def _seeds(source: str) -> list[Row]:
+def _read_seeds(source: str) -> list[Row]:
+    """Read the seeds below data/fetch/`source` as rows to search."""
     if source == "dolly":
         seeds = read_jsonl(FETCHED / "dolly/seeds.jsonl", Seed)
         return [Row(seed.id, "", seed.instruction, seed.context, seed.response) for seed in seeds]
@@ -159,16 +171,17 @@ def _seeds(source: str) -> list[Row]:
     return [Row(query.id, "", query.query, "", query.target) for query in queries]
 
 
-def compared(
+def count_compared(
     samples: Sequence[Sample], benchmarks: Sequence[Text], params: Decontamination
 ) -> dict[str, Any]:
-    """What was held against each other, and what was not: compared.json."""
+    """Return compared.json: the numbers of rows and texts compared, and of the texts that could not
+    be."""
     bags = [{*words(text.question)} for text in benchmarks]
     counts = [len(words(text.question)) for text in benchmarks]
-    joined = (f"{sample.instruction} {sample.response}" for sample in samples)
-    of_rows, of_texts = (
-        Counter(map(script, joined)),
-        Counter(script(x.question) for x in benchmarks),
+    row_texts = (f"{sample.instruction} {sample.response}" for sample in samples)
+    row_scripts, text_scripts = (
+        Counter(map(script, row_texts)),
+        Counter(script(text.question) for text in benchmarks),
     )
     return {
         "rows": len(samples),
@@ -181,84 +194,97 @@ def compared(
         "unsought": sum(count < LEAST for count in counts),
         "shared": sum(
             len(texts)
-            for texts in _short(benchmarks, params).values()
-            if _shared(texts, benchmarks)
+            for texts in _short_questions(benchmarks, params).values()
+            if _is_ambiguous(texts, benchmarks)
         ),
         "not_reworded": sum(len(bag) < params.fuzzy[0].words for bag in bags),
         "by_character": sum(any(map(spaceless, bag)) for bag in bags),
-        "scripts_of_rows": dict(sorted(of_rows.items())),
-        "scripts_of_texts": dict(sorted(of_texts.items())),
+        "scripts_of_rows": dict(sorted(row_scripts.items())),
+        "scripts_of_texts": dict(sorted(text_scripts.items())),
     }
 
 
-def _verbatim(
+def _verbatim_matches(
     samples: Sequence[Readable], benchmarks: Sequence[Text], n: int
 ) -> Iterator[tuple[int, int, float]]:
-    """(sample, text, share of the text's n-grams that the sample holds)."""
+    """Yield (sample, text, share of the text's n-grams that the sample holds), both as indices."""
+    # Leads from an n-gram to the texts that have it, so each row is read only once.
     owners: dict[str, list[int]] = defaultdict(list)
     sizes = []
-    for at, text in enumerate(benchmarks):
-        grams = dict.fromkeys(g for part in (text.question, *text.choices) for g in _long(part, n))
+    for index, text in enumerate(benchmarks):
+        grams = dict.fromkeys(g for part in (text.question, *text.choices) for g in _grams(part, n))
         sizes.append(len(grams))
         for gram in grams:
-            owners[gram].append(at)
+            owners[gram].append(index)
     for row, sample in enumerate(samples):
-        grams = dict.fromkeys(gram for field in _fields(sample) for gram in _long(field, n))
-        held = Counter(at for gram in grams if gram in owners for at in owners[gram])
-        for at, count in held.items():
-            yield row, at, count / sizes[at]
+        grams = dict.fromkeys(gram for field in _fields(sample) for gram in _grams(field, n))
+        gram_counts = Counter(index for gram in grams if gram in owners for index in owners[gram])
+        for index, count in gram_counts.items():
+            yield row, index, count / sizes[index]
 
 
 def _fields(sample: Readable) -> tuple[str, ...]:
-    """A row's texts, each by itself: words that meet where two fields do were written by nobody."""
+    """Return a row's texts one by one: a run of words across two of them was written by nobody."""
     return sample.system, sample.instruction, sample.context, sample.response
 
 
-def _whole(
+def _whole_matches(
     samples: Sequence[Readable], benchmarks: Sequence[Text], params: Decontamination
 ) -> Iterator[tuple[int, int, float]]:
-    """(sample, text, 1.0) where the sample holds all words of a short question."""
-    asked = _short(benchmarks, params)
-    places = _Places(asked)
+    """Yield (sample, text, 1.0), both as indices, where the sample holds all words of a short
+    question."""
+    texts_of = _short_questions(benchmarks, params)
+    places = _Places(texts_of)
     for row, sample in enumerate(samples):
         fields = [words(field) for field in _fields(sample)]
-        for question in dict.fromkeys(held for field in fields for held in places.within(field)):
-            enough = not _shared(asked[question], benchmarks) and (
+        for question in dict.fromkeys(run for field in fields for run in places.within(field)):
+            # The question alone is enough where it is long, or a sentence of its own. Otherwise
+            # one of its answers must stand in the row as well.
+            enough = not _is_ambiguous(texts_of[question], benchmarks) and (
                 len(question) >= params.whole * letters_a_word(question)
                 or (
                     len(question) >= SENTENCE
-                    and _alone(question, sample, benchmarks[asked[question][0]])
+                    and _stands_alone(question, sample, benchmarks[texts_of[question][0]])
                 )
             )
-            for at in asked[question]:
-                if enough or _answered(fields, benchmarks[at].choices):
-                    yield row, at, 1.0
+            for index in texts_of[question]:
+                if enough or _holds_answer(fields, benchmarks[index].choices):
+                    yield row, index, 1.0
 
 
-def _short(benchmarks: Sequence[Text], params: Decontamination) -> dict[tuple[str, ...], list[int]]:
-    """The words of each question that is too short for `ngram` -> the texts that ask it."""
-    asked: dict[tuple[str, ...], list[int]] = defaultdict(list)
-    for at, text in enumerate(benchmarks):
+def _short_questions(
+    benchmarks: Sequence[Text], params: Decontamination
+) -> dict[tuple[str, ...], list[int]]:
+    """Return the questions that are too short for `ngram`, as words, with the indices of their
+    texts."""
+    texts_of: dict[tuple[str, ...], list[int]] = defaultdict(list)
+    for index, text in enumerate(benchmarks):
         question = tuple(words(text.question))
+        # In Thai and its like every letter is a token, so a limit in words is multiplied.
         if LEAST <= len(question) < params.ngram * letters_a_word(question):
-            asked[question].append(at)
-    return asked
+            texts_of[question].append(index)
+    return texts_of
 
 
-def _shared(texts: Sequence[int], benchmarks: Sequence[Text]) -> bool:
-    """True where one benchmark asks the same question for different things, or in several talks."""
+def _is_ambiguous(texts: Sequence[int], benchmarks: Sequence[Text]) -> bool:
+    """Say whether one benchmark asks the same question with different answers, or in several
+    conversations."""
     answers: dict[str, list[tuple[str, ...]]] = defaultdict(list)
-    for at in texts:
-        answers[benchmarks[at].benchmark].append(benchmarks[at].choices)
-    return any(len({*each}) > 1 or (len(each) > 1 and not each[0]) for each in answers.values())
+    for index in texts:
+        answers[benchmarks[index].benchmark].append(benchmarks[index].choices)
+    # Different choices mean different things asked. Several texts without choices are turns of
+    # several conversations.
+    return any(
+        len({*choices}) > 1 or (len(choices) > 1 and not choices[0]) for choices in answers.values()
+    )
 
 
-def _alone(question: tuple[str, ...], sample: Readable, text: Text) -> bool:
-    """True where the question is a sentence of its own. A turn of a talk, such as "What do you
-    think?", has to be a whole field of the row."""
+def _stands_alone(question: tuple[str, ...], sample: Readable, text: Text) -> bool:
+    """Say whether the question is a sentence of its own. A turn of a conversation, such as "What do
+    you think?", has to be a whole field of the row."""
     fields = _fields(sample)
-    split = (part for field in fields for part in _ENDS.split(unmarked(field)))
-    return any(tuple(words(part)) == question for part in (split if text.choices else fields))
+    sentences = (part for field in fields for part in _ENDS.split(unmarked(field)))
+    return any(tuple(words(part)) == question for part in (sentences if text.choices else fields))
 
 
 class _Places:
@@ -269,82 +295,92 @@ class _Places:
         lengths: dict[tuple[str, ...], set[int]] = defaultdict(set)
         for run in self._runs:
             lengths[run[:LEAST]].add(len(run))
-        self._lengths = {start: sorted(each) for start, each in lengths.items()}
+        # Only the lengths of runs with the same first words are tried at a place of a text.
+        self._lengths = {start: sorted(sizes) for start, sizes in lengths.items()}
 
     def within(self, tokens: Sequence[str]) -> Iterator[tuple[str, ...]]:
-        """The runs that stand in `tokens`."""
-        for at, start in enumerate(pairwise(tokens)):
-            for length in self._lengths.get(start, ()):
-                run = tuple(tokens[at : at + length])
+        """Yield the runs that stand in `tokens`."""
+        for position, first_two in enumerate(pairwise(tokens)):
+            for length in self._lengths.get(first_two, ()):
+                run = tuple(tokens[position : position + length])
                 if run in self._runs:
                     yield run
 
 
-def _answered(fields: Sequence[Sequence[str]], choices: Sequence[str]) -> bool:
-    """True where a field holds all words of one of the answers."""
+def _holds_answer(fields: Sequence[Sequence[str]], choices: Sequence[str]) -> bool:
+    """Say whether a field holds all words of one of the answers."""
+    # The blanks at both ends let only whole words match: "art" does not stand in "party".
     texts = [f" {' '.join(field)} " for field in fields]
     answers = [" ".join(words(choice)) for choice in choices]
     return any(f" {answer} " in text for answer in answers if answer for text in texts)
 
 
-def _long(text: str, n: int) -> list[str]:
-    """The n-grams of a text that has as many words."""
+def _grams(text: str, n: int) -> list[str]:
+    """Return the n-grams of a text, or none where it has fewer than `n` words."""
     tokens = words(text)
     size = n if text.isascii() else n * letters_a_word(tokens)
     return ngrams(tokens, size) if len(tokens) >= size else []
 
 
-def _reworded(
+def _reworded_matches(
     samples: Sequence[Sample], benchmarks: Sequence[Text], steps: Sequence[Step]
 ) -> Iterator[tuple[int, int, float]]:
-    """(sample, text, cosine). A sample is compared as a whole and line by line, for a question may
-    stand on a line of its own in a longer prompt; a text with its choices and without them."""
-    asked, of_text = _bags(
+    """Yield (sample, text, cosine), both as indices.
+
+    A sample is compared as a whole and line by line, for a longer prompt may have the question on a
+    line of its own. A text is compared with its choices and without them."""
+    questions, text_of = _bags(
         (
-            (at, part)
-            for at, text in enumerate(benchmarks)
+            (index, part)
+            for index, text in enumerate(benchmarks)
             for part in (text.question, " ".join((text.question, *text.choices)))
         ),
         steps,
     )
-    lines, of_row = _bags(
+    lines, row_of = _bags(
         (
             (row, part)
             for row, sample in enumerate(samples)
-            for whole in (f"{sample.instruction}\n{sample.context}",)
-            for part in (whole, *whole.splitlines())
+            for prompt in (f"{sample.instruction}\n{sample.context}",)
+            for part in (prompt, *prompt.splitlines())
         ),
         steps,
     )
-    if not asked or not lines:
+    if not questions or not lines:
         return
     import numpy as np
 
-    spread = Counter(word for bag in asked for word in bag)
-    rarity = {word: 1 + math.log((len(asked) + 1) / (n + 1)) for word, n in spread.items()}
+    spread = Counter(word for bag in questions for word in bag)
+    # The rarity of a word (smoothed IDF) is 1 for a word of every question, and `unknown` for a
+    # word of none.
+    rarity = {word: 1 + math.log((len(questions) + 1) / (n + 1)) for word, n in spread.items()}
     column = {word: number for number, word in enumerate(rarity)}
-    unknown = 1 + math.log(len(asked) + 1)
-    against = _matrix(asked, rarity, column, unknown).T.tocsr()
-    rows = _matrix(lines, rarity, column, unknown)
-    # the shorter of two texts has the higher threshold
-    high, enough = (
-        np.array([_threshold(len(bag), steps) for bag in bags]) for bags in (asked, lines)
+    unknown = 1 + math.log(len(questions) + 1)
+    question_matrix = _matrix(questions, rarity, column, unknown).T.tocsr()
+    line_matrix = _matrix(lines, rarity, column, unknown)
+    # A pair must reach the higher threshold of the two, which is that of the shorter text.
+    question_thresholds, line_thresholds = (
+        np.array([_threshold(len(bag), steps) for bag in bags]) for bags in (questions, lines)
     )
-    block = max(1, BLOCK // len(asked))
+    # The cosines of all pairs at once could take more memory than there is.
+    block = max(1, BLOCK // len(questions))
     for start in range(0, len(lines), block):
-        cosines = (rows[start : start + block] @ against).toarray()
-        wanted = np.maximum(enough[start : start + block, None], high[None, :])
-        for line, at in zip(*np.nonzero(cosines >= wanted), strict=True):
-            yield of_row[start + line], of_text[at], float(cosines[line, at])
+        cosines = (line_matrix[start : start + block] @ question_matrix).toarray()
+        thresholds = np.maximum(
+            line_thresholds[start : start + block, None], question_thresholds[None, :]
+        )
+        for line, question in zip(*np.nonzero(cosines >= thresholds), strict=True):
+            yield row_of[start + line], text_of[question], float(cosines[line, question])
 
 
 def _bags(
     parts: Iterator[tuple[int, str]], steps: Sequence[Step]
 ) -> tuple[list[Counter[str]], list[int]]:
-    """The words of each part that has enough of them, each part once, and whose parts they are."""
+    """Count the words of each part that has enough of them, each part once. Return these counts and
+    the index of the part's owner."""
     bags, owners = [], []
     for owner, part in dict.fromkeys(parts):
-        # a single character of a script without blanks is no word
+        # A single character of a script without blanks is no word.
         bag = Counter(word for word in words(part) if part.isascii() or not spaceless(word))
         if len(bag) >= steps[0].words:
             bags.append(bag)
@@ -353,23 +389,23 @@ def _bags(
 
 
 def _threshold(count: int, steps: Sequence[Step]) -> float:
-    """The cosine that a text of `count` different words must reach."""
+    """Return the cosine that a text of `count` different words must reach."""
     return min(step.cosine for step in steps if step.words <= count)
 
 
 def _matrix(
     bags: Sequence[Counter[str]], rarity: dict[str, float], column: dict[str, int], unknown: float
 ) -> Any:
-    """TF-IDF of each bag as a row of length 1. A word that no benchmark has is as rare as can be:
-    it has no column, but it makes the rest of its row weigh less."""
+    """Return the TF-IDF of each bag as a row of length 1. A word that no benchmark has is the
+    rarest of all. It gets no column, but it makes the rest of its row weigh less."""
     from scipy.sparse import csr_array
 
     starts, columns, weights = [0], [], []
     for bag in bags:
         row = {word: (1 + math.log(n)) * rarity.get(word, unknown) for word, n in bag.items()}
         length = math.sqrt(sum(weight * weight for weight in row.values())) or 1.0
-        known = sorted((column[word], weight) for word, weight in row.items() if word in column)
-        columns += [at for at, _ in known]
-        weights += [weight / length for _, weight in known]
+        entries = sorted((column[word], weight) for word, weight in row.items() if word in column)
+        columns += [index for index, _ in entries]
+        weights += [weight / length for _, weight in entries]
         starts.append(len(columns))
     return csr_array((weights, columns, starts), shape=(len(bags), len(column)))

@@ -1,4 +1,4 @@
-"""Which samples become training data, and the count of what became of the others."""
+"""Selects the samples that become training data, and counts the reasons for dropping the others."""
 
 import hashlib
 from collections import Counter, defaultdict
@@ -28,7 +28,8 @@ SHOWN = (
     *("strategy", "operation", "iteration", "epoch"),
     *("mixture", "system_id", "topic_guided"),
 )
-CROSSED = "strategy"  # also counted by category (figure 8)
+# This detail is also counted by category (figure 8).
+CROSSED = "strategy"
 
 APART = "two are needed that were made from different seeds, to train on and to hold out"
 
@@ -36,8 +37,9 @@ S = TypeVar("S", bound=Sample)
 
 
 class Given(NamedTuple):
-    """What a set is made from: its samples with their verdicts (None: no judge was asked), the
-    seeds, the source that has them, what was counted before, and what was lost before."""
+    """The input of a set: its samples with their verdicts (None: no judge was asked), the seeds,
+    and the name of their source. `counted` are the counts of earlier steps, `lost` the rows they
+    rejected."""
 
     samples: list[Sample]
     verdicts: list[Verdict] | None
@@ -48,9 +50,9 @@ class Given(NamedTuple):
 
 
 class Curated(NamedTuple):
-    """What became of the samples, each list in their order: those that stay, the others with the
-    reason, what was found and drops no row (`action: report`), every item of a benchmark that was
-    found, and what was `compared` for it."""
+    """The samples sorted into lists, each in their order. `kept` stay, `dropped` go, each with its
+    reason, and `reported` are findings that drop no row (`action: report`). `contaminations` has
+    every item of a benchmark found, `compared` the numbers of what was searched."""
 
     kept: list[Sample]
     dropped: list[Rejected]
@@ -70,74 +72,83 @@ def keep(
     allowed: Collection[str] | None = None,
 ) -> Curated:
     """Decide on every sample. `verdicts` are None where no judge was asked. `benchmarks` are the
-    texts of evaluation, `earlier` the rows that schemes before this one contribute, `allowed` the
+    texts of evaluation, `earlier` the rows of the schemes before this one. `allowed` are the
     languages that rows may be in (None: any).
 
-    Reasons, the first that applies: copy (of one of `seeds`: paper 3.1.1), undecided, rejected,
-    low_rating, template_marker (text that would break the chat template), the gates of
+    The first reason that applies counts: copy (of one of `seeds`, paper 3.1.1), undecided,
+    rejected, low_rating, template_marker (text that would break the chat template), a gate of
     filtering/gates.py, contaminated (holds an item of `benchmarks`), duplicate (of a sample that
     stays), near_duplicate (of one that stays and has the same system message, or of an earlier
-    row). BadInput where the verdicts are not those of the samples."""
-    faults = list(_faults(samples, verdicts, seeds, params, allowed))
-    passing = [s for s, found in zip(samples, faults, strict=True) if not _drops(found)]
-    held = contamination.find(passing, benchmarks, params.contamination)
-    holds = {sample.id: items for sample, items in zip(passing, held, strict=True) if items}
-    compared = contamination.compared(passing, benchmarks, params.contamination)
-    result = Curated([], [], [], [items for row in held for items in row], compared)
-    like = params.near_duplicates
-    before = dedup.Neighbours(like.ngram, like.threshold)
+    row). BadInput: the verdicts are not those of the samples."""
+    sample_findings = list(_sample_findings(samples, verdicts, seeds, params, allowed))
+    passing = [
+        s for s, findings in zip(samples, sample_findings, strict=True) if not _drops(findings)
+    ]
+    contaminations = contamination.find(passing, benchmarks, params.contamination)
+    items_of = {
+        sample.id: items for sample, items in zip(passing, contaminations, strict=True) if items
+    }
+    compared = contamination.count_compared(passing, benchmarks, params.contamination)
+    result = Curated([], [], [], [item for items in contaminations for item in items], compared)
+    settings = params.near_duplicates
+    earlier_index = dedup.Neighbours(settings.ngram, settings.threshold)
     for row in earlier:
-        before.add(row.id, row.instruction, row.context)
-    # the same query under another system message is another row
-    same: dict[str, dedup.Neighbours] = defaultdict(
-        lambda: dedup.Neighbours(like.ngram, like.threshold)
+        earlier_index.add(row.id, row.instruction, row.context)
+    # The same query under another system message is another row.
+    index_of: dict[str, dedup.Neighbours] = defaultdict(
+        lambda: dedup.Neighbours(settings.ngram, settings.threshold)
     )
-    seen: set[tuple[str, ...]] = set()
-    for sample, found in zip(samples, faults, strict=True):
-        asked = (sample.instruction, sample.context)
-        content = tuple(" ".join(text.split()) for text in (sample.system, *asked))
-        if items := holds.get(sample.id):
-            found.append((params.contamination.action, _contaminated(items)))
-        if not _drops(found) and content in seen:
-            found.append((params.duplicates.action, Fault("duplicate", {})))
-        if not _drops(found):
-            near = before.nearest(*asked) or same[sample.system].nearest(*asked)
+    seen_contents: set[tuple[str, ...]] = set()
+    for sample, findings in zip(samples, sample_findings, strict=True):
+        prompt = (sample.instruction, sample.context)
+        content = tuple(" ".join(text.split()) for text in (sample.system, *prompt))
+        if items := items_of.get(sample.id):
+            findings.append((params.contamination.action, _contamination_fault(items)))
+        if not _drops(findings) and content in seen_contents:
+            findings.append((params.duplicates.action, Fault("duplicate", {})))
+        if not _drops(findings):
+            near = earlier_index.nearest(*prompt) or index_of[sample.system].nearest(*prompt)
             if near:
-                found.append((like.action, _near(near)))
-        if not _drops(found):
-            seen.add(content)
-            same[sample.system].add(sample.id, *asked)
+                findings.append((settings.action, _near_fault(near)))
+        if not _drops(findings):
+            seen_contents.add(content)
+            index_of[sample.system].add(sample.id, *prompt)
             result.kept.append(sample)
-        for action, fault in found:
+        for action, fault in findings:
+            # A finding with the action `report` drops no row, and the later checks go on.
             rows = result.dropped if action == "drop" else result.reported
             rows.append(_rejected(sample, fault))
     return result
 
 
-def accepted(
+def accepted_rows(
     samples: Sequence[Sample], verdicts: Sequence[Verdict], params: Filter
 ) -> list[Sample]:
-    """The samples that the judge accepted and that have no fault of their own: what a scheme
-    contributes before it is compared with anything, in whatever language, for a row that is like
-    one of another language is dropped for its own. BadInput: as keep."""
-    faults = _faults(samples, verdicts, [], params)
-    return [s for s, found in zip(samples, faults, strict=True) if not _drops(found)]
+    """Return the samples that the judge accepted and that have no fault of their own, in any
+    language.
+
+    They are what a scheme contributes before its rows are compared with others. BadInput: as for
+    keep."""
+    # No language is excluded here: a row that resembles one in an excluded language is in that
+    # language too, and is dropped for it.
+    faults = _sample_findings(samples, verdicts, [], params)
+    return [s for s, findings in zip(samples, faults, strict=True) if not _drops(findings)]
 
 
-def earlier(name: str, p: Params) -> list[Sample]:
-    """What the schemes that params.yaml names before this one contribute, where they were
-    made (data/generate, data/judge)."""
+def earlier_rows(name: str, p: Params) -> list[Sample]:
+    """Read the rows of the schemes that params.yaml names before `name`, as far as data/generate
+    and data/judge have them."""
     rows: list[Sample] = []
-    for other in takewhile(lambda each: each != name, p.schemes.by_name):
-        generated, judged = Path("data/generate", other), Path("data/judge", other)
+    for scheme in takewhile(lambda scheme: scheme != name, p.schemes.by_name):
+        generated, judged = Path("data/generate", scheme), Path("data/judge", scheme)
         if generated.exists() and judged.exists():
             samples = list(read_jsonl(generated / "samples.jsonl", Sample))
             verdicts = list(read_jsonl(judged / "verdicts.jsonl", Verdict))
-            rows += accepted(samples, verdicts, p.filter)
+            rows += accepted_rows(samples, verdicts, p.filter)
     return rows
 
 
-def own(seeds: Sequence[Seed]) -> list[Sample]:
+def own_rows(seeds: Sequence[Seed]) -> list[Sample]:
     """Return the user's own rows as samples that no teacher wrote, each made from itself."""
     return [
         Sample(
@@ -160,7 +171,7 @@ def own(seeds: Sequence[Seed]) -> list[Sample]:
 
 
 def generated_set(name: str, p: Params) -> Given:
-    """What the teacher wrote by a scheme, and the judge said of it."""
+    """Read the samples that the teacher wrote for a scheme, and the judge's verdicts on them."""
     folder, source = f"data/generate/{name}", getattr(p.schemes, name).seeds
     summary = Generated.model_validate(read_json(f"{folder}/summary.json"))
     counted = summary.model_dump(exclude={"jobs", "simulated"})
@@ -175,28 +186,29 @@ def generated_set(name: str, p: Params) -> Given:
 
 
 def own_set(source: str) -> Given:
-    """The user's own rows as they were fetched: no model wrote them, and none judges them."""
+    """Read the user's own rows as they were fetched: no model wrote them, and no judge is asked."""
     seeds = list(read_jsonl(f"data/fetch/{source}/seeds.jsonl", Seed))
-    rows = own(seeds)
+    rows = own_rows(seeds)
     return Given(rows, None, seeds, source, {"own": len(rows)}, [])
 
 
-Found = list[tuple[Action, Fault]]
+Findings = list[tuple[Action, Fault]]
 
 
-def _drops(found: Found) -> bool:
-    return any(action == "drop" for action, _ in found)
+def _drops(findings: Findings) -> bool:
+    """Say whether one of the findings drops the row."""
+    return any(action == "drop" for action, _ in findings)
 
 
-def _faults(
+def _sample_findings(
     samples: Sequence[Sample],
     verdicts: Sequence[Verdict] | None,
     seeds: Sequence[Seed],
     params: Filter,
     allowed: Collection[str] | None = None,
-) -> Iterator[Found]:
-    """Of each sample what speaks against it alone: at most one fault that drops it, and nothing
-    after that."""
+) -> Iterator[Findings]:
+    """Yield for each sample the findings that need no other sample. The first finding that drops it
+    ends the search. BadInput: as for keep."""
     if verdicts is not None and [s.id for s in samples] != [v.id for v in verdicts]:
         raise BadInput(
             f"data/judge: {len(verdicts)} verdicts do not belong to the {len(samples)} samples of "
@@ -208,8 +220,8 @@ def _faults(
         params.copy_ratio,
         params.copy_distance,
     )
-    of_judge: Sequence[Verdict | None] = [None] * len(samples) if verdicts is None else verdicts
-    for sample, verdict, copy in zip(samples, of_judge, copies, strict=True):
+    judged: Sequence[Verdict | None] = [None] * len(samples) if verdicts is None else verdicts
+    for sample, verdict, copy in zip(samples, judged, copies, strict=True):
         if copy:
             seed = seeds[copy.seed]
             details: dict[str, str | int | bool] = {"seed": seed.id, "seed_text": seed.instruction}
@@ -220,13 +232,13 @@ def _faults(
         elif verdict and (verdict.rating is None or verdict.rating < params.min_rating):
             yield [("drop", Fault("low_rating", {"rating": verdict.rating or 0}))]
         else:
-            faults: Found = []
+            findings: Findings = []
             if marker := _marker(sample):
-                held = Fault("template_marker", {"marker": marker})
-                faults.append((params.markers.action, held))
-            if not _drops(faults) and (fault := gates.fault(sample, params.gates, allowed)):
-                faults.append((params.gates.action, fault))
-            yield faults
+                marker_fault = Fault("template_marker", {"marker": marker})
+                findings.append((params.markers.action, marker_fault))
+            if not _drops(findings) and (fault := gates.fault(sample, params.gates, allowed)):
+                findings.append((params.gates.action, fault))
+            yield findings
 
 
 def _rejected(sample: Sample, fault: Fault) -> Rejected:
@@ -239,93 +251,101 @@ def _rejected(sample: Sample, fault: Fault) -> Rejected:
     )
 
 
-def _contaminated(items: Sequence[Contamination]) -> Fault:
-    """The worst of what a row holds; contamination.jsonl has the others."""
-    worst = max(items, key=lambda each: (each.kind != "fuzzy", each.score))
+def _contamination_fault(items: Sequence[Contamination]) -> Fault:
+    """Return the worst item that a row holds as a fault. contamination.jsonl lists the others."""
+    worst = max(items, key=lambda item: (item.kind != "fuzzy", item.score))
     details = {"benchmark": worst.benchmark, "item": worst.item, "kind": worst.kind}
     return Fault("contaminated", {**details, "score": f"{worst.score:.3f}"})
 
 
-def _near(near: dedup.Near) -> Fault:
+def _near_fault(near: dedup.Near) -> Fault:
     return Fault("near_duplicate", {"of": near.name, "similarity": f"{near.similarity:.3f}"})
 
 
 def _marker(sample: Sample) -> str | None:
     texts = (sample.system, sample.instruction, sample.context, sample.response)
-    return next((found for text in texts if (found := chat.marker(text))), None)
+    return next((marker for text in texts if (marker := chat.marker(text))), None)
 
 
 def split(
     samples: Sequence[S], seeds: Sequence[Seed], eval_share: float
 ) -> tuple[list[S], list[S]]:
-    """(train, eval), about `eval_share` of the rows held out, by a hash of content.
+    """Return (train, eval), with about `eval_share` of the rows held out by a hash of content.
 
-    Seeds are held out, and with them every row that was made from one of them: no row of train was
-    made from a held-out seed, every row of eval from at least one. A row's side depends on its own
-    seeds alone, so it stays there when others are added. Rows without a known seed (Orca, whose
-    instruction is the seed) are held out by instruction. Where the hash leaves one side empty, it
-    gets the rows nearest to it; BadInput where all rows hang together."""
+    A seed is held out together with all rows made from it. Among rows with equally many seeds, no
+    row of train was made from a held-out seed, and every row of eval was made from at least one. A
+    row's side depends on its own seeds alone, so it stays there when rows are added. A row without
+    a known seed is held out by its instruction (in Orca the instruction is the seed).
+
+    If the hash would leave one side empty, that side gets the rows nearest to it. BadInput: no two
+    rows were made from different seeds."""
     texts = {seed.id: seed.instruction for seed in seeds}
-    places = [_place(sample, texts) for sample in samples]
-    if len(set(places)) < 2:
-        raise BadInput(f"filter: keeps {few(samples, seeds)}; {APART}")
-    held_out = {place for place in places if place < eval_share} or {min(places)}
-    if held_out == set(places):
-        held_out.remove(max(places))
-    train = [s for s, place in zip(samples, places, strict=True) if place not in held_out]
-    return train, [s for s, place in zip(samples, places, strict=True) if place in held_out]
+    positions = [_position(sample, texts) for sample in samples]
+    if len(set(positions)) < 2:
+        raise BadInput(f"filter: keeps {too_few(samples, seeds)}; {APART}")
+    # Positions are held out and not rows, so rows made from the same seeds stay together.
+    held_out = {position for position in positions if position < eval_share} or {min(positions)}
+    if held_out == set(positions):
+        held_out.remove(max(positions))
+    train = [s for s, position in zip(samples, positions, strict=True) if position not in held_out]
+    return train, [
+        s for s, position in zip(samples, positions, strict=True) if position in held_out
+    ]
 
 
-def few(samples: Sequence[Sample], seeds: Sequence[Seed]) -> str:
-    """Say what rows are too few to be split, "" where they are enough."""
+def too_few(samples: Sequence[Sample], seeds: Sequence[Seed]) -> str:
+    """Describe the rows where they are too few to be split. Return "" where they are enough."""
     texts = {seed.id: seed.instruction for seed in seeds}
-    parts = len({_place(sample, texts) for sample in samples})
+    parts = len({_position(sample, texts) for sample in samples})
     if parts > 1:
         return ""
     rows = f"{len(samples)} row" + "s" * (len(samples) != 1)
     return rows + (", all made from the same seeds" if len(samples) > 1 else "")
 
 
-def enough(name: str, given: Given, curated: Curated) -> None:
-    """Check that the rows kept can be split. BadInput: they cannot; what was rejected, and the
-    counts, are then written to data/filter."""
-    short = few(curated.kept, given.seeds)
+def check_splittable(name: str, inputs: Given, curated: Curated) -> None:
+    """Check that the rows kept can be split.
+
+    BadInput: they cannot. The rejected rows and the counts are written to data/filter first."""
+    short = too_few(curated.kept, inputs.seeds)
     if not short:
         return
     out = f"data/filter/{name}"
-    for side in ("train", "eval"):  # empty, for a lineage looks there first
+    # The two are written empty, because a lineage looks there first.
+    for side in ("train", "eval"):
         write_jsonl(f"{out}/{side}.jsonl", [])
     write_jsonl(f"{out}/rejected.jsonl", curated.dropped)
     write_jsonl(f"{out}/reported.jsonl", curated.reported)
-    dropped = [*given.lost, *curated.dropped]
-    counts = funnel(given.samples, given.verdicts or [], curated.kept, dropped, curated.reported)
+    dropped = [*inputs.lost, *curated.dropped]
+    counts = funnel(inputs.samples, inputs.verdicts or [], curated.kept, dropped, curated.reported)
     write_json(f"{out}/funnel.json", {"scheme": name, **counts})
     raise BadInput(
-        f"filter@{name}: keeps {short}, of {len(given.samples)} samples "
-        f"({by_reason(curated.dropped)}); {APART}: {out}/rejected.jsonl has each row with its "
-        "reason"
+        f"filter@{name}: keeps {short}, of {len(inputs.samples)} samples "
+        f"({count_by_reason(curated.dropped)}); {APART}: {out}/rejected.jsonl has each row with "
+        "its reason"
     )
 
 
-def by_reason(rejected: Sequence[Rejected]) -> str:
+def count_by_reason(rejected: Sequence[Rejected]) -> str:
     """Count rejected rows by reason in one line, the most frequent first."""
     counts = Counter(row.reason for row in rejected)
     return ", ".join(f"{reason} {count}" for reason, count in counts.most_common()) or "none"
 
 
-def unshared(
+def drop_shared_seeds(
     samples: Sequence[S], seeds: Sequence[Seed], eval_share: float
 ) -> tuple[list[S], list[Rejected]]:
-    """(samples that can be split so that no seed stands on both sides, the others as
-    `shared_seed`).
+    """Return (the samples that stay, the others with the reason `shared_seed`). After a split of
+    those that stay, no seed stands on both sides.
 
-    Only rows of several seeds (LaMini shows three in a call) are concerned: those that `split`
-    would hold out for one seed while training looks at another. They go, for their side must not
-    hang on other rows: were calls that share a seed to stand together, all would, once there are
-    many. Where no held-out row were left, all stay."""
+    Only rows with several seeds can be dropped (LaMini shows three in a call). They are rows that
+    `split` holds out for one seed, while train has a row of another of their seeds. Such rows are
+    dropped. Keeping all calls that share a seed on one side would, at scale, put every row on the
+    same side. All rows stay where no held-out row would be left."""
     train, held_out = split(samples, seeds, eval_share)
     trained = {seed for row in train for seed in row.seeds}
     shared = {row.id: sorted(trained & {*row.seeds}) for row in held_out}
+    # Every held-out row shares a seed with train: without them eval would be empty.
     if all(shared.values()):
         return list(samples), []
     dropped = [
@@ -336,15 +356,21 @@ def unshared(
     return [row for row in samples if not shared.get(row.id)], dropped
 
 
-def _place(sample: Sample, seeds: dict[str, str]) -> float:
-    """A number from 0 to 1, uniform, that depends on what the sample is made from alone: the lowest
-    of its seeds' numbers, stretched, for the lowest of three is below 0.1 three times as often."""
+def _position(sample: Sample, seeds: dict[str, str]) -> float:
+    """Return a number from 0 to 1 that depends only on what the sample was made from. It is
+    uniform, however many seeds that is."""
     made_from = [seeds[seed] for seed in sample.seeds if seed in seeds] or [sample.instruction]
+    # Each seed is hashed to a number in [0, 1), and the row takes the lowest, m, of its n numbers.
+    # So a seed with a low number holds out every row of n seeds that was made from it. But the
+    # minimum of three uniform numbers lies below 0.1 with a probability of 1 - 0.9^3 = 0.271, so
+    # too many rows would be held out. 1 - (1 - m)^n is uniform again: for n = 3 it lies below 0.1
+    # where m < 0.0345, which is true of one row in ten.
     numbers = {_number(text) for text in made_from}
     return 1 - (1 - min(numbers)) ** len(numbers)
 
 
 def _number(text: str) -> float:
+    """Hash a text to a number in [0, 1)."""
     digest = hashlib.sha256(" ".join(text.split()).encode()).digest()
     return int.from_bytes(digest[:6], "big") / 2**48
 
@@ -352,72 +378,78 @@ def _number(text: str) -> float:
 def funnel(
     samples: Sequence[Sample],
     verdicts: Sequence[Verdict],
-    kept: Sequence[Sample],
+    kept_rows: Sequence[Sample],
     rejected: Sequence[Rejected],
     reported: Sequence[Rejected] = (),
 ) -> dict[str, Any]:
-    """Count from the judge's word on to the rows kept (the paper's Table 4).
+    """Count the rows from the judge's verdicts to the rows kept (the paper's Table 4).
 
     `samples` are the rows generated, all of them judged. `rejected` are those of generation and of
-    `keep`: `copies` are copies of a seed, found in either, and `equal` are evolutions equal to
-    their original. `reported` were found and stay. `distributions` and `by_category` count the rows
-    generated beside the rows kept (figures 7-9)."""
-    said = Counter(verdict.status for verdict in verdicts)
+    `keep`. In the result `copies` are copies of a seed, found in either, and `equal` are evolutions
+    equal to their original. `reported` are rows with a finding that stay. `distributions` and
+    `by_category` count the rows generated beside the rows kept (figures 7-9)."""
+    statuses = Counter(verdict.status for verdict in verdicts)
     reasons = Counter(row.reason for row in rejected)
     return {
         "copies": reasons["copy"] + reasons["echo"],
         "equal": reasons["equal"],
-        **{status: said[status] for status in ("accepted", "rejected", "undecided")},
-        "kept": len(kept),
+        **{status: statuses[status] for status in ("accepted", "rejected", "undecided")},
+        "kept": len(kept_rows),
         "reasons": dict(reasons),
         "reported": dict(Counter(row.reason for row in reported)),
-        "distributions": {"generated": distributed(samples), "kept": distributed(kept)},
-        "by_category": {"generated": by_category(samples), "kept": by_category(kept)},
+        "distributions": {"generated": count_details(samples), "kept": count_details(kept_rows)},
+        "by_category": {"generated": by_category(samples), "kept": by_category(kept_rows)},
         "judge": ", ".join(sorted({verdict.judge for verdict in verdicts})),
         "simulated_judge": any(verdict.simulated for verdict in verdicts),
     }
 
 
-def distributed(rows: Sequence[Sample]) -> dict[str, dict[str, int]]:
-    """Count `rows` by category and by each of SHOWN; what none of them has is left out."""
+def count_details(rows: Sequence[Sample]) -> dict[str, dict[str, int]]:
+    """Count `rows` by category and by each of SHOWN. A detail that no row has is left out."""
     values = {name: [row.details[name] for row in rows if name in row.details] for name in SHOWN}
     values["category"] = [row.category for row in rows]
-    counted = {name: _counts(found) for name, found in values.items()}
+    counted = {name: _counts(row_values) for name, row_values in values.items()}
     return {name: counts for name, counts in counted.items() if counts}
 
 
 def by_category(rows: Sequence[Sample]) -> dict[str, dict[str, int]]:
-    """Count the strategies of each category; {} where rows were not made by one."""
-    drawn = [row for row in rows if row.category and CROSSED in row.details]
+    """Count the strategies of each category. Return {} where no row was made by a strategy."""
+    rows_of_strategy = [row for row in rows if row.category and CROSSED in row.details]
     return {
-        category: _counts([row.details[CROSSED] for row in drawn if row.category == category])
-        for category in sorted({row.category for row in drawn})
+        category: _counts(
+            [row.details[CROSSED] for row in rows_of_strategy if row.category == category]
+        )
+        for category in sorted({row.category for row in rows_of_strategy})
     }
 
 
 def _counts(values: Sequence[str | int | bool]) -> dict[str, int]:
-    named = (str(v).lower() if isinstance(v, bool) else str(v) for v in values)
-    return dict(Counter(name for name in named if name))
+    names = (str(v).lower() if isinstance(v, bool) else str(v) for v in values)
+    return dict(Counter(name for name in names if name))
 
 
 def shares(
     counts: Mapping[str, Any], samples: int, described: Mapping[str, Any]
 ) -> dict[str, float]:
-    """The judge's decisions as shares of all samples, none where no judge was asked, and how far
-    the kinds of task are from the target."""
+    """Return the judge's decisions as shares of all samples (none without a judge). Also return the
+    distance of the kinds of task from the target, before and after filtering."""
     decided = {
         f"{status}_share": counts[status] / samples
         for status in ("accepted", "rejected", "undecided")
         if status in counts
     }
     sets = described["sets"].items()
-    return decided | {f"target_distance_{which}": found["distance"] for which, found in sets}
+    return decided | {
+        f"target_distance_{name}": described_set["distance"] for name, described_set in sets
+    }
 
 
-def taint(kept: Sequence[Sample], seeds: Sequence[SeedContamination]) -> dict[str, int]:
-    """How many seeds of the rows that stay hold an item of a benchmark, and those rows."""
+def count_contaminated_seeds(
+    rows: Sequence[Sample], seeds: Sequence[SeedContamination]
+) -> dict[str, int]:
+    """Count the seeds that hold an item of a benchmark, and the rows that were made from them."""
     ids = {seed.id for seed in seeds}
     return {
         "contaminated_seeds": len(ids),
-        "rows_of_contaminated_seeds": sum(not ids.isdisjoint(row.seeds) for row in kept),
+        "rows_of_contaminated_seeds": sum(not ids.isdisjoint(row.seeds) for row in rows),
     }

@@ -1,8 +1,8 @@
-"""What kinds of task a set holds and how long its texts are; and a sample of it nearer to a target.
+"""Describes a set by its kinds of task and the lengths of its texts, and samples it toward a
+target.
 
-A set is told by its shares of InstructGPT's use cases (arXiv 2203.02155, Table 1), beside the
-shares it should have, and by the lengths of its texts in characters and in tokens.
-"""
+The kinds are InstructGPT's use cases (arXiv 2203.02155, Table 1), each with its share and the share
+that it should have. Lengths are in characters and in tokens."""
 
 import hashlib
 import math
@@ -18,24 +18,28 @@ from bezoar.rows.records import Rejected, Sample
 
 FIELDS = ("instruction", "context", "response")
 NO_CATEGORY = "(none)"
-OTHER = "other"  # a row that no pattern of `filter.tasks` names
+# The kind of a row that no pattern of `filter.tasks` matches.
+OTHER = "other"
 
 TokenCounts = Callable[[Sequence[str]], list[int]]
 
 
 def tokenizer(path: Path) -> TokenCounts:
-    """A function from texts to their numbers of tokens, by the tokenizer.json at `path`. Only the
-    text is counted: no BOS, nothing cut or padded, and the name of a special token stays text, as
-    in training (chat.ids). BadInput: the file is no tokenizer."""
+    """Return a function from texts to their numbers of tokens, by the tokenizer.json at `path`.
+
+    Only the text is counted, as in training (chat.ids): no BOS, nothing cut or padded, and the name
+    of a special token is plain text. BadInput: the file is no tokenizer."""
     from tokenizers import Tokenizer
 
     try:
         loaded = Tokenizer.from_file(str(path))
-    except Exception as error:  # tokenizers raises no narrower one
+    # The library raises no narrower error.
+    except Exception as error:
         raise BadInput(
             f"{path}: cannot be read as a tokenizer ({error}); `dvc repro -f fetch@base` makes it "
             "anew"
         ) from None
+    # A text that spells out a special token, such as "</s>", is encoded as plain text.
     loaded.encode_special_tokens = True
     loaded.no_truncation()
     loaded.no_padding()
@@ -47,26 +51,32 @@ def tokenizer(path: Path) -> TokenCounts:
 
 
 def task(sample: Sample, tasks: Mapping[str, str]) -> str:
-    """The kind of task that a row is: what the first pattern of `tasks` says that matches its
-    category or, where it has none, its FLAN sub-mixture and task (`niv2/task123_...`)."""
-    drawn = [str(sample.details[key]) for key in ("mixture", "task") if key in sample.details]
-    name = sample.category or "/".join(drawn)
+    """Return the kind of task that a row is: the value of the first pattern in `tasks` that
+    matches, or OTHER.
+
+    A pattern is matched with the row's category. A row without one is matched by its FLAN
+    sub-mixture and task (`niv2/task123_...`)."""
+    mixture = [str(sample.details[key]) for key in ("mixture", "task") if key in sample.details]
+    name = sample.category or "/".join(mixture)
     return next((kind for pattern, kind in tasks.items() if fnmatchcase(name, pattern)), OTHER)
 
 
 def distance(counts: Mapping[str, int], target: Mapping[str, float]) -> float | None:
-    """Total variation between a set and a target, 0 to 1: the share of the set's rows that would
-    have to be of another kind. `target` holds shares that add to one; None for an empty set."""
+    """Return the total variation between a set and a target, from 0 to 1, or None for an empty set.
+
+    It is the share of the rows that would have to be of another kind. `target` holds shares that
+    add up to one."""
     total = sum(counts.values())
     if not total:
         return None
     kinds = dict.fromkeys([*target, *counts])
+    # A row of the wrong kind counts twice in this sum: one kind has it too many, one too few.
     apart = (abs(counts.get(k, 0) / total - target.get(k, 0.0)) for k in kinds)
     return math.fsum(apart) / 2
 
 
 def sizes(rows: Sequence[Sample], count: TokenCounts) -> dict[str, int]:
-    """Text -> tokens of every text of `rows`, each tokenised once."""
+    """Return the number of tokens of each text of `rows`. Each text is tokenised once."""
     texts = list(dict.fromkeys(text for field in FIELDS for text in _texts(rows, field)))
     return dict(zip(texts, count(texts), strict=True))
 
@@ -74,25 +84,24 @@ def sizes(rows: Sequence[Sample], count: TokenCounts) -> dict[str, int]:
 def describe(
     before: Sequence[Sample], after: Sequence[Sample], params: Filter, tokens: Mapping[str, int]
 ) -> dict[str, Any]:
-    """The distributions of a scheme's samples before and after filtering; `tokens` as from `sizes`.
+    """Describe a scheme's samples before and after filtering: distributions.json. `tokens` is as
+    from `sizes`.
 
-    `target`: share by kind of task. `sets`: for before and after the number of rows of each kind
-    of task (kinds of the target first, in its order) and their distance to the target. `lengths`:
-    one row a set, category ("" for all; Orca's rows have their sub-mixture), field and unit, as
-    `summary` has it; contexts are those of rows that have one."""
+    `target`: the share of each kind of task. `sets`: for before and after the number of rows of
+    each kind (kinds of the target first, in its order) and the distance to the target. `lengths`: a
+    `summary` for each set, category, field and unit. The category is "" for all rows, and Orca's
+    rows have their sub-mixture. Contexts are those of rows that have one."""
     sets = {"before": before, "after": after}
-    kinds = {
-        which: Counter(task(row, params.tasks) for row in rows) for which, rows in sets.items()
-    }
+    kinds = {name: Counter(task(row, params.tasks) for row in rows) for name, rows in sets.items()}
     return {
         "target": params.target,
         "sets": {
-            which: {
-                "rows": len(sets[which]),
+            name: {
+                "rows": len(sets[name]),
                 "tasks": {k: counts[k] for k in [*params.target, *sorted(set(counts))]},
                 "distance": distance(counts, params.target),
             }
-            for which, counts in kinds.items()
+            for name, counts in kinds.items()
         },
         "lengths": list(_lengths(sets, tokens)),
     }
@@ -101,7 +110,7 @@ def describe(
 def _lengths(
     sets: Mapping[str, Sequence[Sample]], tokens: Mapping[str, int]
 ) -> Iterator[dict[str, Any]]:
-    for which, rows in sets.items():
+    for name, rows in sets.items():
         groups: dict[str, list[Sample]] = {"": list(rows)}
         for row in rows:
             mixture = str(row.details["mixture"]) if "mixture" in row.details else NO_CATEGORY
@@ -115,19 +124,19 @@ def _lengths(
                 }
                 for unit, values in units.items():
                     if values:
-                        head = {"set": which, "category": category, "field": field, "unit": unit}
+                        head = {"set": name, "category": category, "field": field, "unit": unit}
                         yield head | summary(values)
 
 
 def _texts(rows: Sequence[Sample], field: str) -> list[str]:
-    """The texts of one field; a context that is not there is no text of length nought."""
+    """Return the texts of one field. A missing context is left out: it is no text of length 0."""
     texts = [str(getattr(row, field)) for row in rows]
     return [text for text in texts if text] if field == "context" else texts
 
 
 def summary(values: Sequence[int]) -> dict[str, int | float]:
-    """n, mean, std (of these values, not an estimate), min, quartiles (between two values where a
-    quartile falls between them), max; at least one value."""
+    """Summarise at least one value: n, mean, std, min, quartiles, max. The std is that of these
+    values, not an estimate. A quartile between two values is interpolated."""
     ranked = sorted(values)
     mean = sum(ranked) / len(ranked)
     spread = math.sqrt(math.fsum((v - mean) ** 2 for v in ranked) / len(ranked))
@@ -145,31 +154,35 @@ def summary(values: Sequence[int]) -> dict[str, int | float]:
 
 
 def quantile(ranked: Sequence[int], share: float) -> float:
-    """The value below which `share` (0 to 1) of sorted values lie, linear between neighbours."""
-    at = share * (len(ranked) - 1)
-    low = math.floor(at)
+    """Return the value below which `share` (0 to 1) of sorted values lie, linear between
+    neighbours."""
+    position = share * (len(ranked) - 1)
+    low = math.floor(position)
     high = min(low + 1, len(ranked) - 1)
-    return round(ranked[low] + (at - low) * (ranked[high] - ranked[low]), 2)
+    return round(ranked[low] + (position - low) * (ranked[high] - ranked[low]), 2)
 
 
 def tasks_table(described: Mapping[str, Any]) -> list[str]:
-    """Lines of a CSV: a row a kind of task, its share in the target, before and after."""
+    """Return the lines of a CSV: each kind of task, its share in the target, before and after."""
     lines = ["task,target,before,after\n"]
-    sets = [described["sets"][which] for which in ("before", "after")]
-    for kind in dict.fromkeys([k for found in sets for k in found["tasks"]]):
-        shares = [found["tasks"].get(kind, 0) / max(found["rows"], 1) for found in sets]
+    sets = [described["sets"][name] for name in ("before", "after")]
+    for kind in dict.fromkeys([k for described_set in sets for k in described_set["tasks"]]):
+        shares = [
+            described_set["tasks"].get(kind, 0) / max(described_set["rows"], 1)
+            for described_set in sets
+        ]
         cells = (described["target"].get(kind, 0.0), *shares)
         lines.append(",".join([kind, *(f"{cell:.4f}" for cell in cells)]) + "\n")
     return lines
 
 
 def lengths_table(rows: Sequence[Sample], tokens: Mapping[str, int]) -> list[str]:
-    """Lines of a CSV: tokens of each field below which a share of the rows lies, in steps of a
-    twentieth; a cell is empty where no row has such a text."""
+    """Return the lines of a CSV, one for each twentieth of the rows. A cell is the number of tokens
+    of a field below which that share lies, or empty where no row has such a text."""
     ranked = [sorted(tokens[text] for text in _texts(rows, field)) for field in FIELDS]
     lines = [f"share,{','.join(FIELDS)}\n"]
     for step in range(21):
-        cells = ("" if not of else f"{quantile(of, step / 20):g}" for of in ranked)
+        cells = ("" if not values else f"{quantile(values, step / 20):g}" for values in ranked)
         lines.append(f"{step / 20:g},{','.join(cells)}\n")
     return lines
 
@@ -178,25 +191,29 @@ def lengths_table(rows: Sequence[Sample], tokens: Mapping[str, int]) -> list[str
 
 
 def balance(
-    samples: Sequence[Sample], tasks: Mapping[str, str], wanted: Balance | None
+    samples: Sequence[Sample], tasks: Mapping[str, str], params: Balance | None
 ) -> tuple[list[Sample], list[Rejected]]:
-    """(rows drawn, the others with reason `balance`): `wanted.rows` of `samples`, or all where
-    there are fewer, by kind of task as near to `wanted.target` as these rows allow. None: all.
+    """Return (the rows that stay, the others with the reason `balance`). None as `params`: all rows
+    stay.
 
-    Within a kind those rows stay that come first by a hash of their text, so that a row that is
-    drawn is given up only to a new row before it, or to a kind that the target wants more."""
-    if wanted is None:
+    `params.rows` of `samples` stay, or all where there are fewer. Their kinds of task are as near
+    to `params.target` as these rows allow. Within a kind those rows stay that come first by a hash
+    of their text. So when rows are added, a row gives way only to a new one before it, or to a kind
+    that the target wants more."""
+    if params is None:
         return list(samples), []
     groups: dict[str, list[Sample]] = {}
     for row in samples:
         groups.setdefault(task(row, tasks), []).append(row)
-    have = {kind: len(rows) for kind, rows in groups.items()}
-    places = allot(have, wanted.target, wanted.rows)
-    drawn = {
-        row.id for kind, rows in groups.items() for row in sorted(rows, key=_draw)[: places[kind]]
+    available = {kind: len(rows) for kind, rows in groups.items()}
+    quotas = allot(available, params.target, params.rows)
+    chosen_ids = {
+        row.id
+        for kind, rows in groups.items()
+        for row in sorted(rows, key=_draw_key)[: quotas[kind]]
     }
-    left = [row for row in samples if row.id not in drawn]
-    return [row for row in samples if row.id in drawn], [
+    left_out = [row for row in samples if row.id not in chosen_ids]
+    return [row for row in samples if row.id in chosen_ids], [
         Rejected(
             id=row.id,
             scheme=row.scheme,
@@ -204,29 +221,33 @@ def balance(
             text=row.instruction,
             details={"task": task(row, tasks)},
         )
-        for row in left
+        for row in left_out
     ]
 
 
-def allot(have: Mapping[str, int], target: Mapping[str, float], rows: int) -> dict[str, int]:
-    """How many of `rows` fall to each kind, at most what there is of it: no other choice of so
-    many comes nearer to `target`. Where a kind has too few, the others share its places in the
-    target's proportions; what the target does not want comes last."""
-    taken = dict.fromkeys(have, 0)
+def allot(available: Mapping[str, int], target: Mapping[str, float], rows: int) -> dict[str, int]:
+    """Return the number of rows of each kind, `rows` together and at most `available` of each. No
+    other choice of so many comes nearer to `target`.
+
+    If a kind has too few rows, the others share its places in the target's proportions. Kinds that
+    the target lacks come last."""
+    taken = dict.fromkeys(available, 0)
 
     def cost(kind: str) -> tuple[float, float, str]:
         share = target.get(kind, 0.0)
-        # what one row more adds to |taken - share * rows|: convex, so the cheapest first is best
+        # The cost of a place is what one more row adds to |taken - share * rows|. It never falls
+        # as a kind grows, so giving each place to the cheapest kind is best. Among equals the kind
+        # with the fewest rows for its share comes first.
         more = max(-1.0, min(1.0, 2 * (taken[kind] - share * rows) + 1))
         return more, (taken[kind] + 1) / share if share else math.inf, kind
 
-    for _ in range(min(rows, sum(have.values()))):
-        taken[min((kind for kind in taken if taken[kind] < have[kind]), key=cost)] += 1
+    for _ in range(min(rows, sum(available.values()))):
+        taken[min((kind for kind in taken if taken[kind] < available[kind]), key=cost)] += 1
     return taken
 
 
-def _draw(row: Sample) -> tuple[str, str]:
-    """A place in the draw that depends on what a row says, and not on which side of the split it
-    falls, for that is a hash as well (curation.split)."""
-    said = "\0".join(("balance", row.system, row.instruction, row.context, row.response))
-    return hashlib.sha256(said.encode()).hexdigest(), row.id
+def _draw_key(row: Sample) -> tuple[str, str]:
+    """Return a sort key from a row's text. It must not depend on the side of the split, which is a
+    hash of the text as well (curation.split)."""
+    content = "\0".join(("balance", row.system, row.instruction, row.context, row.response))
+    return hashlib.sha256(content.encode()).hexdigest(), row.id

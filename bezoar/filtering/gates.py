@@ -1,19 +1,19 @@
-"""Faults of a row that are seen without a model. What each gate looks at, and how far it may go
-(`filter.gates` in params.yaml):
+"""Gates find faults of a row that are seen without a model. `filter.gates` in params.yaml has their
+limits:
 
-refusal         the answer, or the instruction, opens by declining (bezoar/rows/refusals.py, by
-                language); not where it goes on for `refusal_words` words
+refusal         the answer or the instruction opens by declining (bezoar/rows/refusals.py, by
+                language), and has fewer than `refusal_words` words
 leaked_prompt   a piece of the prompts' own markup stands in the row
-thought         a mark of thoughts stands in the answer or the instruction, and not in code
-                or quotes: what bezoar/rows/thoughts.py did not take for thoughts, or could not part
+thought         a mark of thoughts stands in the answer or the instruction, outside of code and
+                quotes: one that bezoar/rows/thoughts.py could not remove
 loop            of a text of `loop_words` words at least `loop_share` of the n-grams (`loop_ngram`
                 words) stood in it before
 truncated       an answer of `truncated_words` words ends inside a sentence, or inside a block of
-                code. (What a server cut, finish_reason "length", is rejected by the schemes.) Thai
-                and its like have no full stops: there it is the code alone
-wrong_language  a text of `language_words` words that are no names is in none of the languages that
-                `language` allows: another is `language_odds` times as likely as each of them
-                (rows/languages.py). An answer may be in a language that the instruction names
+                code. Thai and Lao have no full stops, so there only the code counts. Replies that
+                a server cut (finish_reason "length") are rejected by the schemes
+wrong_language  a text of `language_words` words, names not counted, is in none of the languages
+                that `language` allows: another one is `language_odds` times as likely as each of
+                them (rows/languages.py). An answer may be in a language that the instruction names
 overlong        system message, instruction, context and answer have more than `characters`
 """
 
@@ -29,27 +29,28 @@ from bezoar.rows.records import Sample
 
 
 class Fault(NamedTuple):
-    """Why a row does not pass, and what was found."""
+    """The reason why a row does not pass, and details of the finding."""
 
     reason: str
     details: dict[str, str | int | bool]
 
 
-# The markup of the schemes' prompts (a test holds the two together).
+# The markup of the schemes' prompts. A test checks that both have the same.
 MARKUP = (
     *("<example>", "</example>", "###PROVIDED EXAMPLES(", "###RESPONSE:"),
     *("<human>:", "<bot>:", "#Given Prompt#:", "#Rewritten Prompt#:", "#Created Prompt#:"),
     *("#First Prompt#:", "#Second Prompt#:", "#Task:", "#Correct answer:", "#Response:"),
 )
 
-# Longer than this a last line is prose, which ends in a mark; a shorter one may be a heading, an
-# entry of a list, a signature.
-PROSE = 12  # words
+# Words from which a last line is prose, which ends in a mark. A shorter one may be a heading, an
+# entry of a list or a signature.
+PROSE = 12
 
 _CLOSED = re.compile(
     r"""[.!?:;…。．｡！？：；」』】）〉》।॥؟۔؛։።៖។၊။"'“”‘’«»)\]}>|`*_~=+%\d]\s*\Z"""
 )
-_STOPLESS = ("THAI", "LAO")  # scripts whose sentences end without a mark
+# Sentences in these scripts end without a mark.
+_STOPLESS = ("THAI", "LAO")
 _ENTRY = re.compile(r"\s*(?:[-*•#>|]|\w{1,3}[.)]\s)")
 
 # A language by its English name, or what translating and English are called elsewhere.
@@ -68,8 +69,8 @@ _NAMES_A_LANGUAGE = re.compile(
 
 
 def fault(sample: Sample, gates: Gates, allowed: Collection[str] | None = None) -> Fault | None:
-    """Return the first gate that a row does not pass, in the order above; None where it passes all.
-    `allowed` are the languages that it may be in, by ISO 639-1; None: any."""
+    """Return the first gate that a row does not pass, in the order above, or None where it passes
+    all. `allowed` are the languages that it may be in, by ISO 639-1 code (None: any)."""
     for gate in GATES:
         if fault := gate(sample, gates):
             return fault
@@ -78,16 +79,16 @@ def fault(sample: Sample, gates: Gates, allowed: Collection[str] | None = None) 
     )
 
 
-def allowed(gates: Gates, found: Sequence[str]) -> list[str] | None:
-    """List the languages that rows may be in, where `found` are those of the seeds. None: any, for
-    so it is said, or no seed tells one."""
+def allowed_languages(gates: Gates, seed_languages: Sequence[str]) -> list[str] | None:
+    """List the languages that rows may be in, given those of the seeds. None means any: params.yaml
+    says so, or no seed's language is known."""
     if gates.language == "any":
         return None
-    return (list(found) or None) if gates.language == "seeds" else list(gates.language)
+    return (list(seed_languages) or None) if gates.language == "seeds" else list(gates.language)
 
 
-def unknown(codes: Sequence[str]) -> dict[str, list[str]]:
-    """Name the gates that are off for some languages, and those languages."""
+def gates_off(codes: Sequence[str]) -> dict[str, list[str]]:
+    """Name the gates that are off for some of these languages, each with those languages."""
     off = {
         "refusal": [short for short in codes if short not in refusals.KNOWN],
         "truncated": [short for short in codes if short in ("th", "lo")],
@@ -104,29 +105,30 @@ def _refusal(sample: Sample, gates: Gates) -> Fault | None:
 
 
 def _leaked_prompt(sample: Sample, gates: Gates) -> Fault | None:
-    whole = "\0".join((sample.instruction, sample.context, sample.response)).casefold()
-    found = next((mark for mark in MARKUP if mark.casefold() in whole), None)
-    return Fault("leaked_prompt", {"marker": found}) if found else None
+    # The zero character keeps a marker from matching across two fields.
+    text = "\0".join((sample.instruction, sample.context, sample.response)).casefold()
+    marker = next((mark for mark in MARKUP if mark.casefold() in text), None)
+    return Fault("leaked_prompt", {"marker": marker}) if marker else None
 
 
 def _thought(sample: Sample, gates: Gates) -> Fault | None:
     for field in ("response", "instruction"):
-        if mark := thoughts.left(getattr(sample, field)):
+        if mark := thoughts.leftover_mark(getattr(sample, field)):
             return Fault("thought", {"field": field, "marker": mark})
     return None
 
 
 def _loop(sample: Sample, gates: Gates) -> Fault | None:
     for field in ("response", "instruction"):
-        share = repeated(getattr(sample, field), gates.loop_words, gates.loop_ngram)
+        share = repeated_share(getattr(sample, field), gates.loop_words, gates.loop_ngram)
         if share >= gates.loop_share:
             return Fault("loop", {"field": field, "share": f"{share:.2f}"})
     return None
 
 
-def repeated(text: str, least: int, n: int) -> float:
-    """Of the text's n-grams of words the share that stood in it before; 0 where the text has fewer
-    than `least` words, for a short one repeats words without looping."""
+def repeated_share(text: str, least: int, n: int) -> float:
+    """Return the share of the text's n-grams of words that stood in it before. It is 0 where the
+    text has fewer than `least` words, for a short one repeats words without looping."""
     tokens = words(text)
     if len(tokens) < max(least, n):
         return 0.0
@@ -141,6 +143,7 @@ def _truncated(sample: Sample, gates: Gates) -> Fault | None:
     last = text.rpartition("\n")[2]
     stops = script(last) not in _STOPLESS
     prose = stops and length(last) >= PROSE and not _ENTRY.match(last)
+    # An odd number of fences leaves a block of code open.
     if text.count("```") % 2 or (prose and not _CLOSED.search(text)):
         return Fault("truncated", {"end": " ".join(last.split()[-5:])})
     return None
@@ -162,7 +165,7 @@ def _overlong(sample: Sample, gates: Gates) -> Fault | None:
     return Fault("overlong", {"characters": size}) if size > gates.characters else None
 
 
-# Those that look at a row alone; its language and its length come after them.
+# The gates that look at a row alone. Its language and its length come after them.
 GATES: tuple[Callable[[Sample, Gates], Fault | None], ...] = (
     *(_refusal, _leaked_prompt, _thought, _loop, _truncated),
 )

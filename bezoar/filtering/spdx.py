@@ -1,8 +1,8 @@
 """Licences by name: every usual spelling of one is the same licence, and none is guessed.
 
-A licence has its SPDX id as name, a provider's terms of use are called `PROVIDER-terms`. A text of
-which a single word is not understood is an unknown licence. It counts as stricter than any other.
-"""
+A licence has its SPDX id as name. A provider's terms of use are called `PROVIDER-terms`. A text
+with a single word that is not understood is an unknown licence, which counts as stricter than any
+other."""
 
 import re
 import unicodedata
@@ -13,13 +13,15 @@ from typing import Literal, NamedTuple
 
 Answer = Literal["yes", "no", "unknown"]
 STRICTNESS: dict[Answer, int] = {"yes": 0, "unknown": 1, "no": 2}
-UNKNOWN = "unknown"  # the Hub's word for it
+# The Hub's word for it.
+UNKNOWN = "unknown"
 
 
 class Licence(NamedTuple):
-    """`name` is the SPDX id. `commercial`: may what is made with it be used to earn money;
-    `sharing`: may a set that is made with it be passed on; `reason`: why one of the two is no plain
-    yes. `hub`: its name in a card's front matter on the Hugging Face Hub."""
+    """A licence and its answers. `name` is the SPDX id. `commercial` says whether what is made with
+    it may be used to earn money. `sharing` says whether a set made with it may be passed on.
+    `reason` explains an answer that is no plain yes. `hub` is its name in a card's front matter on
+    the Hugging Face Hub."""
 
     name: str
     commercial: Answer
@@ -30,30 +32,34 @@ class Licence(NamedTuple):
     hub: str
 
     @property
-    def known(self) -> bool:
-        """False for a text that names no licence of the table below."""
+    def is_known(self) -> bool:
+        """False for a text that names no licence that this module knows."""
         return self.hub != UNKNOWN
 
     @property
     def strictness(self) -> tuple[bool, int, int, bool, bool, str]:
-        """Sorts licences from free to strict, unknown ones last; the name breaks ties."""
+        """A sort key from free to strict, with unknown licences last. The name breaks ties."""
         answers = STRICTNESS[self.commercial], STRICTNESS[self.sharing]
-        return (not self.known, *answers, self.share_alike, self.attribution, self.name)
+        return (not self.is_known, *answers, self.share_alike, self.attribution, self.name)
 
 
 def _free(name: str, hub: str = "", attribution: bool = True) -> Licence:
+    """Return a licence that allows every use."""
     return Licence(name, "yes", "yes", False, attribution, "", hub or name.lower())
 
 
 def _alike(name: str, hub: str = "") -> Licence:
+    """Return a licence that allows every use and asks for share alike."""
     return Licence(name, "yes", "yes", True, True, "", hub or name.lower())
 
 
 def _bound(name: str, reason: str, hub: str = "other") -> Licence:
+    """Return a licence with a rule on commercial use, `reason`, that a reader must judge."""
     return Licence(name, "unknown", "yes", False, False, reason, hub)
 
 
 def _terms(provider: str) -> Licence:
+    """Return a provider's terms of use."""
     return _bound(
         f"{provider}-terms",
         f"{provider}'s terms give its output away, but not to develop models that compete with "
@@ -62,6 +68,7 @@ def _terms(provider: str) -> Licence:
 
 
 def _rail(name: str) -> Licence:
+    """Return a licence with a list of forbidden uses, by its id on the Hub."""
     return _bound(
         name,
         "its list of forbidden uses holds for what is made from it and is to be passed on; whether "
@@ -71,6 +78,8 @@ def _rail(name: str) -> Licence:
 
 
 def _llama(version: str, learning: bool) -> Licence:
+    """Return a version of Llama's licence. `learning` says whether models may learn from its
+    output."""
     rule = (
         "asks that models made with its output carry its name and licence"
         if learning
@@ -184,7 +193,7 @@ _NOISE = {"license", "licence", "licensed", "under", "version", "v", "the", "a",
 _NOISE |= {"work", "dataset", "international", "unported", "generic", "universal", "deed"}
 _WORDS = {"attribution": "by", "noncommercial": "nc", "sharealike": "sa", "noderivatives": "nd"}
 _WORDS |= {"noderivs": "nd", "ccby": "cc-by"}
-# two letters behind the version name a country's edition of it, as in CC-BY-SA-3.0-DE
+# Two letters behind the version name a country's edition of it, as in CC-BY-SA-3.0-DE.
 _CC = re.compile(
     r"(?P<prefix>(?:creative-commons|cc)-)?by(?P<letters>(?:-(?:nc|sa|nd))*)"
     r"(?:-(?P<version>[1-4](?:\.\d)?)(?:-(?P<edition>[a-z]{2}|igo))?)?(?:-public)?"
@@ -208,8 +217,8 @@ _ADDRESSES: tuple[tuple[str, Callable[[re.Match[str]], str]], ...] = (
 )  # fmt: skip
 
 
-def _named(stated: str) -> str:
-    """A text in which the address of a licence is replaced by its name."""
+def _replace_addresses(stated: str) -> str:
+    """Replace the address of a licence in a text by its name."""
     text = unicodedata.normalize("NFKC", stated).lower()
     for pattern, name in _ADDRESSES:
         text = re.sub(rf"<?https?://(?:www\.)?{pattern}>?", name, text)
@@ -217,28 +226,29 @@ def _named(stated: str) -> str:
 
 
 def _key(stated: str) -> str:
-    """A licence's name as a key: case, spacing, filler words, an unknown address in brackets and
-    who put it into the public domain are gone. Any other word stays: it may take back what the name
-    gives."""
-    text = re.sub(r"\(https?://[^()\s]{1,200}\)", " ", _named(stated)).strip()
+    """Return a licence's name as a key, without case, spacing and filler words. Also dropped are an
+    unknown address in brackets and the name of whoever put a work into the public domain. Any other
+    word stays: it may take back what the name gives."""
+    text = re.sub(r"\(https?://[^()\s]{1,200}\)", " ", _replace_addresses(stated)).strip()
     text = re.sub(r"\A\w{1,40}:\s?(?=public domain\Z)", "", text)
     text = re.sub(r"(?<=non)[- ](?=commercial)|(?<=share)[- ](?=alike)", "", text)
     text = re.sub(r"(?<=no)[- ](?=deriv)", "", text)
     text = re.sub(r"(?<=\d)\+(?!\w)|\bor any later\b", " or later ", text)
     text = re.sub(r"(?<=[a-z])v(?=\d)", " ", text)
     words = re.findall(r"\d+(?:\.\d+)*|[^\W\d_]+|\+\+", text)
-    kept = (_WORDS.get(word, word) for word in words if word not in _NOISE)
-    return "-".join(re.sub(r"(?<=\d)\.0\Z", "", word) for word in kept)
+    meaningful = (_WORDS.get(word, word) for word in words if word not in _NOISE)
+    return "-".join(re.sub(r"(?<=\d)\.0\Z", "", word) for word in meaningful)
 
 
 _KNOWN = {_key(name): licence for licence, others in _TABLE for name in (licence.name, *others)}
 
 
 @cache
-def known(stated: str) -> Licence:
-    """The licence that `stated` names in any usual spelling; one of unknown answers otherwise."""
-    if found := _single(stated):
-        return found
+def find_licence(stated: str) -> Licence:
+    """Return the licence that `stated` names in any usual spelling, or a licence of unknown
+    answers."""
+    if licence := _single(stated):
+        return licence
     name = " ".join(stated.split()) or "not stated"
     reason = "no licence is stated, or none that bezoar/filtering/spdx.py knows"
     return Licence(name, "unknown", "unknown", False, False, reason, UNKNOWN)
@@ -251,14 +261,14 @@ def _single(stated: str) -> Licence | None:
     match = _CC.fullmatch(key)
     if match and (match["prefix"] or match["letters"] or match["version"]):
         return _creative_commons(match)
-    long = re.fullmatch(r"(.{3,200}?)\s*\(([^()]{2,60})\)", _named(stated).strip())
-    if long and (found := _single(long[1])) and found == _single(long[2]):
-        return found
+    long = re.fullmatch(r"(.{3,200}?)\s*\(([^()]{2,60})\)", _replace_addresses(stated).strip())
+    if long and (licence := _single(long[1])) and licence == _single(long[2]):
+        return licence
     return None
 
 
 def _creative_commons(match: re.Match[str]) -> Licence:
-    letters = [each for each in ("nc", "sa", "nd") if each in match["letters"].split("-")]
+    letters = [part for part in ("nc", "sa", "nd") if part in match["letters"].split("-")]
     version = match["version"] or ""
     version += ".0" if len(version) == 1 else ""
     plain = "-".join(filter(None, ["CC-BY", *map(str.upper, letters), version]))
@@ -282,54 +292,60 @@ def _creative_commons(match: re.Match[str]) -> Licence:
 
 _EXCEPTION = re.compile(r"[\w.-]+-exception(?:-[\d.]+)?|linux-syscall-note", re.IGNORECASE)
 OR, AND = r"\s+or\s+", r"\s+and\s+|\s*&\s*|(?<![:/])/(?!/)"
-MOST = 4  # pieces between commas that may be one licence
+# So many pieces between commas are tried as one licence.
+MOST = 4
 
 
 def split(stated: str) -> list[Licence]:
-    """The licences of a list "A, B" or of an SPDX expression, in order. Of "A OR B" the freer."""
+    """Return the licences of a list "A, B" or of an SPDX expression, in order. "A OR B" stands for
+    the freer of the two."""
     pieces = [piece for piece in re.split(r"\s*[,;|\n]\s*", stated.strip()) if piece] or [""]
     listed: list[Licence] = []
     while pieces:
-        # "Apache License, Version 2.0" is one licence
+        # "Apache License, Version 2.0" is one licence.
         size = next(
-            (n for n in range(min(MOST, len(pieces)), 1, -1) if known(" ".join(pieces[:n])).known),
+            (
+                n
+                for n in range(min(MOST, len(pieces)), 1, -1)
+                if find_licence(" ".join(pieces[:n])).is_known
+            ),
             1,
         )
-        listed += _expression(" ".join(pieces[:size])) or [known(pieces[0])]
+        listed += _expression(" ".join(pieces[:size])) or [find_licence(pieces[0])]
         pieces = pieces[size:]
     return list(dict.fromkeys(listed))
 
 
 def _expression(text: str) -> list[Licence] | None:
-    """The licences of one SPDX expression; None where a part of it is unknown."""
+    """Return the licences of one SPDX expression, or None where a part of it is unknown."""
     text = text.strip()
     if single := _single(text):
         return [single]
     for word in (OR, AND):
-        parts = _outside(text, word)
+        parts = _split_outside_brackets(text, word)
         if len(parts) > 1:
-            return _joined([_expression(part) for part in parts], word)
+            return _combine([_expression(part) for part in parts], word)
     if excepted := re.fullmatch(r"(.+?)\s+with\s+(\S+)", text, re.IGNORECASE):
         return _expression(excepted[1]) if _EXCEPTION.fullmatch(excepted[2]) else None
     if text.startswith("(") and text.endswith(")"):
         return _expression(text[1:-1])
-    # "MIT (CC BY 4.0)" names both
-    long = re.fullmatch(r"(.{3,200}?)\s*\(([^()]{2,60})\)", _named(text))
-    return _joined([_expression(each) for each in long.groups()], AND) if long else None
+    # "MIT (CC BY 4.0)" names both.
+    long = re.fullmatch(r"(.{3,200}?)\s*\(([^()]{2,60})\)", _replace_addresses(text))
+    return _combine([_expression(part) for part in long.groups()], AND) if long else None
 
 
-def _joined(parts: list[list[Licence] | None], word: str) -> list[Licence] | None:
-    """The licences of all parts, or of the freest where they stand for choice."""
-    told = [part for part in parts if part]
-    if len(told) < len(parts):
+def _combine(parts: list[list[Licence] | None], word: str) -> list[Licence] | None:
+    """Return the licences of all parts, or those of the freest part where `word` is OR."""
+    readable = [part for part in parts if part]
+    if len(readable) < len(parts):
         return None
     if word == OR:
-        return min(told, key=lambda part: strictest(part).strictness)
-    return [each for part in told for each in part]
+        return min(readable, key=lambda part: strictest(part).strictness)
+    return [licence for part in readable for licence in part]
 
 
-def _outside(text: str, word: str) -> list[str]:
-    """The parts of `text` between matches of `word` that stand in no brackets."""
+def _split_outside_brackets(text: str, word: str) -> list[str]:
+    """Split `text` at the matches of `word` that stand in no brackets."""
     parts, start = [], 0
     for match in re.finditer(word, text, re.IGNORECASE):
         before = text[: match.start()]
@@ -340,7 +356,7 @@ def _outside(text: str, word: str) -> list[str]:
 
 
 def strictest(licences: Sequence[Licence]) -> Licence:
-    """The one that allows least. A licence that nobody knows allows less than any known one."""
+    """Return the licence that allows least. An unknown licence allows less than any known one."""
     return max(licences, key=lambda licence: licence.strictness)
 
 
@@ -367,34 +383,39 @@ _CC_VERSIONS = ("1.0", "2.0", "2.1", "2.5", "3.0", "4.0")
 
 
 def unjoinable(licences: Iterable[Licence]) -> list[tuple[str, str]]:
-    """Pairs of these that no single licence satisfies, so that no one work can be made of both.
+    """Return pairs of these licences that no single licence satisfies. No one work can be made of
+    both.
 
     One of each pair asks for share alike. The other does so too, or forbids commercial use."""
     bound = {
-        each for each in licences if each.known and (each.share_alike or each.commercial == "no")
+        licence
+        for licence in licences
+        if licence.is_known and (licence.share_alike or licence.commercial == "no")
     }
     ordered = sorted(bound, key=lambda licence: licence.name)
     return [
-        (one.name, other.name)
-        for one, other in combinations(ordered, 2)
-        if (one.share_alike or other.share_alike) and not _join(one, other)
+        (first.name, second.name)
+        for first, second in combinations(ordered, 2)
+        if (first.share_alike or second.share_alike) and not _can_join(first, second)
     ]
 
 
-def _join(one: Licence, other: Licence) -> bool:
-    if one.share_alike and other.share_alike:
-        return bool(_onward(one.name) & _onward(other.name))
-    return one.commercial == other.commercial
+def _can_join(first: Licence, second: Licence) -> bool:
+    if first.share_alike and second.share_alike:
+        return bool(_onward_licences(first.name) & _onward_licences(second.name))
+    return first.commercial == second.commercial
 
 
-def _onward(name: str) -> set[str]:
-    """The licences under which what is made from `name` may be passed on."""
-    own = re.sub(r"-(?:only|or-later)\Z", "", name)
-    onward = {own, *_ONWARD.get(name, ()), *_ONWARD.get(own, ())}
+def _onward_licences(name: str) -> set[str]:
+    """Return the licences under which what is made from `name` may be passed on."""
+    base = re.sub(r"-(?:only|or-later)\Z", "", name)
+    onward = {base, *_ONWARD.get(name, ()), *_ONWARD.get(base, ())}
     if match := re.fullmatch(r"(CC-BY(?:-NC)?-SA)(?:-(\d\.\d))?(?:-[A-Z]+)?", name):
         family, version = match.groups()
-        # From 2.0 on an adaptation may be under a later version of the same licence
+        # From 2.0 on an adaptation may be under a later version of the same licence.
         later = {f"{family}-{v}" for v in _CC_VERSIONS if not version or v >= version}
         onward = {f"{family}-1.0"} if version == "1.0" else later
-        onward |= {far for each in onward for far in _ONWARD.get(each, ()) if each == name}
+        onward |= {
+            further for licence in onward for further in _ONWARD.get(licence, ()) if licence == name
+        }
     return onward

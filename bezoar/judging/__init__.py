@@ -1,1 +1,1 @@
-"""What judges are shown, what they said, and how far they agree."""
+"""Puts samples and answers to judges, reads their verdicts, and measures how far they agree."""

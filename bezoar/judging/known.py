@@ -1,9 +1,9 @@
-"""Ask whether a judge is better than a coin: it is put real rows of which the truth is known.
+"""Checks whether a judge is better than a coin: it is asked about real rows with known answers.
 
 A row is a seed of the run, shown once with its own answer and once with another row's. The other
-rows' answers are the same ones, each moved on by a row. So each answer is right once and wrong
-once, and a taste for long or fluent answers tells nothing. Ours: the paper takes its judge's word.
-"""
+answers are the same ones, each moved on by a row. So each answer is right once and wrong once, and
+a judge that likes long or fluent answers gains nothing by it. Ours: the paper trusts its judge
+unchecked."""
 
 import re
 import sys
@@ -16,7 +16,7 @@ from pathlib import Path
 from random import Random
 from typing import NamedTuple, TypeVar
 
-from bezoar.judging.differences import bootstrap, redrawn
+from bezoar.judging.differences import bootstrap, bootstrap_interval
 from bezoar.judging.pairwise import WORTH, Pair
 from bezoar.params import FEWEST_KNOWN, Known
 from bezoar.rows.files import BadInput, read_jsonl
@@ -37,11 +37,16 @@ T = TypeVar("T")
 G = TypeVar("G", Grade, Comparison)
 
 SIDES = ("own", "other")
-PREFIX = "known/"  # of what the questions on a row are filed under
-BELOW = -(10**9)  # the rows as MT-Bench questions have numbers below this, which no other has
-ALIKE = 0.6  # ours: Jaccard index of two texts' words from which they may mean the same
-LONGEST = 2000  # ours: characters of a row, so that the check is cheap and fits any context
-WORDY = 5  # ours: words of an answer that can be complete, or an explanation; shorter come last
+# The names of jobs on a row of a check start with this.
+PREFIX = "known/"
+# The rows as MT-Bench questions have numbers below this, which no other question has.
+BELOW = -(10**9)
+# Ours: Jaccard index of two texts' words from which they may mean the same.
+ALIKE = 0.6
+# Ours: characters of a row, so that the check is cheap and fits any context.
+LONGEST = 2000
+# Ours: words of an answer that can be complete, or an explanation (shorter answers come last).
+WORDY = 5
 
 _WORD = re.compile(r"\w+")
 Metrics = dict[str, int | float | None]
@@ -57,15 +62,16 @@ class Row(NamedTuple):
 
 @dataclass(frozen=True)
 class _Fact:
-    """A seed's question and answer, with the words by which it is told from others. Most of
-    thousands of seeds are never looked at, so the words are taken where they are first wanted."""
+    """A seed's question and answer, with the words that tell it from others. Most of thousands of
+    seeds are never looked at, so the words are computed only when they are needed."""
 
     question: str
     answer: str
 
     @cached_property
     def of_question(self) -> frozenset[str]:
-        """The words of the question; short words are those that any two questions share."""
+        """The words of the question. Short words are left out, because any two questions share
+        them."""
         words = _words(self.question)
         return frozenset(word for word in words if len(word) > 3) or words
 
@@ -76,34 +82,39 @@ class _Fact:
 
     @property
     def short(self) -> bool:
-        """Whether the answer has fewer than WORDY different words."""
-        return len([*islice(_new(self.answer), WORDY)]) < WORDY
+        """True where the answer has fewer than WORDY different words."""
+        return len([*islice(_distinct_words(self.answer), WORDY)]) < WORDY
 
-    def alike(self, other: "_Fact") -> bool:
-        """Whether the answer to one may be right for the other."""
+    def alike(self, neighbour: "_Fact") -> bool:
+        """Say whether the answer to one may be right for the other."""
         return (
-            self.of_answer <= other.of_answer
-            or other.of_answer <= self.of_answer
-            or _jaccard(self.of_answer, other.of_answer) >= ALIKE
-            or _jaccard(self.of_question, other.of_question) >= ALIKE
+            self.of_answer <= neighbour.of_answer
+            or neighbour.of_answer <= self.of_answer
+            or _jaccard(self.of_answer, neighbour.of_answer) >= ALIKE
+            or _jaccard(self.of_question, neighbour.of_question) >= ALIKE
         )
 
 
-def drawn(seeds: Iterable[Seed | Query], how: Known) -> list[Row]:
-    """At most `how.rows` rows in a ring, where each row's other answer is the next one's own. Two
-    neighbours neither ask nor answer nearly the same. Rows without an answer are passed over, those
-    with a short one come last."""
+def draw(seeds: Iterable[Seed | Query], params: Known) -> list[Row]:
+    """Draw at most `params.rows` rows in a ring, where each row's other answer is the next row's
+    own.
+
+    Two neighbours have neither nearly the same question nor nearly the same answer. Seeds without
+    an answer are passed over. Those with a short one come last."""
     facts = [fact for seed in seeds if (fact := _fact(seed))]
-    Random(how.seed).shuffle(facts)
+    Random(params.seed).shuffle(facts)
+    # The sort is stable, so the long and the short answers each stay shuffled.
     facts.sort(key=lambda fact: fact.short)
     ring: list[_Fact] = []
-    while len(ring) < how.rows:
-        # the last one stands beside the first, too
-        beside = [ring[-1], *ring[: len(ring) == how.rows - 1]] if ring else []
-        at = next((i for i, f in enumerate(facts) if not any(map(f.alike, beside))), None)
-        if at is None:
+    while len(ring) < params.rows:
+        # The next row stands beside the last one, and the one that closes the ring beside the first
+        # as well. The comparison is a slice end: 1 for the row that closes the ring, else 0.
+        beside = [ring[-1], *ring[: len(ring) == params.rows - 1]] if ring else []
+        index = next((i for i, f in enumerate(facts) if not any(map(f.alike, beside))), None)
+        if index is None:
             break
-        ring.append(facts.pop(at))
+        ring.append(facts.pop(index))
+    # The ring closes at another row than planned where the seeds did not suffice.
     while len(ring) > 1 and ring[-1].alike(ring[0]):
         ring.pop()
     return [
@@ -124,13 +135,13 @@ def _fact(seed: Seed | Query) -> _Fact | None:
     return _Fact(question, answer) if len(question) + len(answer) <= LONGEST else None
 
 
-def _new(text: str) -> Iterator[str]:
+def _distinct_words(text: str) -> Iterator[str]:
     """Yield the words of a text, each where it first stands."""
     seen: set[str] = set()
-    for found in _WORD.finditer(text.lower()):
-        if found[0] not in seen:
-            seen.add(found[0])
-            yield found[0]
+    for match in _WORD.finditer(text.lower()):
+        if match[0] not in seen:
+            seen.add(match[0])
+            yield match[0]
 
 
 def _words(text: str) -> frozenset[str]:
@@ -143,25 +154,27 @@ def _jaccard(a: frozenset[str], b: frozenset[str]) -> float:
 
 @dataclass(frozen=True)
 class Check:
-    """The rows that a judge is asked about: none where the check is off (`how` is None) or where
-    `source` holds too few of them, `had`."""
+    """The rows with known answers that a judge is asked about. There are none where the check is
+    off (`params` is None), or where `source` has too few usable rows. `had` is how many it has."""
 
-    how: Known | None
+    params: Known | None
     source: str
     had: int
     rows: list[Row]
 
     def rounds(self, jobs: Sequence[T]) -> list[Sequence[T]]:
-        """What is asked beside the rows, round by round: all at once, or nothing at first where the
-        stage may stop. The ledger answers the rows in the second round."""
-        stops = self.how is not None and self.how.below == "stop" and self.rows
+        """Split the other `jobs` of the stage into rounds. There is one round with all jobs. If the
+        stage may stop because of the check, an empty round comes before it. The ledger answers the
+        rows in the second round."""
+        stops = self.params is not None and self.params.below == "stop" and self.rows
         return [[], jobs] if stops else [jobs]
 
     def samples(self, explained: bool) -> list[Sample]:
-        """A sample for each answer of each row; `explained`: its own answer is the expected one."""
+        """Return a sample for each answer of each row. With `explained` the row's own answer is the
+        expected one."""
         return [
             Sample(
-                id=_name(at, side),
+                id=_name(index, side),
                 scheme="known",
                 system="",
                 instruction=row.question,
@@ -175,7 +188,7 @@ class Check:
                 teacher="",
                 simulated=False,
             )
-            for at, row in enumerate(self.rows)
+            for index, row in enumerate(self.rows)
             for side in SIDES
         ]
 
@@ -189,33 +202,36 @@ class Check:
 
     @property
     def pairs(self) -> list[Pair]:
-        """Both answers of each row, the own one first. The second turn is empty: a rule decides
-        there, and nobody is asked."""
+        """Both answers of each row, its own first. The second turn is empty: there a rule decides,
+        and no grader is asked."""
         return [
             (_answers(id, "own", row.own), _answers(id, "other", row.other))
             for id, row in self._numbered()
         ]
 
     def _numbered(self) -> list[tuple[int, Row]]:
-        return [(BELOW - at, row) for at, row in enumerate(self.rows, 1)]
+        return [(BELOW - index, row) for index, row in enumerate(self.rows, 1)]
 
     @property
     def answers(self) -> list[Answers]:
-        """Those of `pairs`, one after the other."""
+        """The answers of `pairs`, one after the other."""
         return [answers for pair in self.pairs for answers in pair]
 
     def of_verdicts(self, judged: Mapping[str, Verdict], scale: int) -> Metrics:
-        """Metrics of a judge's verdicts, by the ids of `samples`: those of `_ranked`, and the share
-        of either side's answers that it accepts. An accepted answer stands above a rejected one,
-        then the rating counts."""
+        """Return metrics of a judge's verdicts, by the ids of `samples`: those of `_ranked`, and
+        for either side the share of answers that it accepts. An accepted answer ranks above a
+        rejected one, then the rating counts."""
         rows = [
-            {side: judged.get(_name(at, side)) for side in SIDES} for at in range(len(self.rows))
+            {side: judged.get(_name(index, side)) for side in SIDES}
+            for index in range(len(self.rows))
         ]
-        # a row that was not put to the judge says nothing of it
-        put = [row for row in rows if not any(map(_not_put, row.values()))]
-        sides = {side: [row[side] for row in put] for side in SIDES}
-        own, other = ([_worth(v, scale) for v in verdicts] for verdicts in sides.values())
-        return self._ranked(list(zip(own, other, strict=True))) | {
+        # A row that was not put to the judge says nothing of it.
+        asked_rows = [row for row in rows if not any(map(_not_asked, row.values()))]
+        sides = {side: [row[side] for row in asked_rows] for side in SIDES}
+        own_worths, other_worths = (
+            [_worth(v, scale) for v in verdicts] for verdicts in sides.values()
+        )
+        return self._ranked(list(zip(own_worths, other_worths, strict=True))) | {
             f"known_accepted_{side}": _share(
                 [v is not None and v.status == "accepted" for v in its]
             )
@@ -223,10 +239,10 @@ class Check:
         }
 
     def of_grades(self, grades: Iterable[Grade]) -> Metrics:
-        """Metrics of a grader's grades of `answers`: those of `_ranked`."""
+        """Return metrics of a grader's grades of `answers`: those of `_ranked`."""
         first = [grade for grade in grades if grade.turn == 1]
         scores = {(grade.question_id, grade.model): grade.score for grade in first}
-        # a row that was not put to the grader says nothing of it
+        # A row that was not put to the grader says nothing of it.
         left_out = {grade.question_id for grade in first if grade.status in UNSAID}
         return self._ranked(
             [
@@ -237,9 +253,9 @@ class Check:
         )
 
     def of_comparisons(self, comparisons: Iterable[Comparison]) -> Metrics:
-        """Metrics of a grader's comparisons of `pairs`. `known_auc` is how often the own answer
-        wins, a tie or what the order decided as a half; `known_order`, how often the order decided,
-        of the pairs that were read both ways round."""
+        """Return metrics of a grader's comparisons of `pairs`. `known_auc` is how often the row's
+        own answer wins. A tie counts as a half, and so does a comparison that the order decided.
+        `known_order` is how often the order decided, of the pairs read in both orders."""
         first = [comparison for comparison in comparisons if comparison.turn == 1]
         winner_of = {comparison.question_id: comparison.winner for comparison in first}
         left_out = {comparison.question_id for comparison in first if comparison.status in UNSAID}
@@ -254,22 +270,23 @@ class Check:
         ) | {"known_order": _share([winner == "inconsistent" for winner in decided])}
 
     def _ranked(self, worth: Sequence[tuple[float | None, float | None]]) -> Metrics:
-        """Metrics of what a row's own answer and another's are worth, None where no word of it
-        could be read."""
+        """Return metrics of the worth of each row's own answer and of its other answer. A worth is
+        None where no reply could be read."""
         return self._metrics(
             auc(worth) if worth else None,
-            redrawn(worth, auc, self._seed),
-            _share([value is not None for both in worth for value in both]),
+            bootstrap_interval(worth, auc, self._seed),
+            _share([value is not None for pair in worth for value in pair]),
         )
 
     def _metrics(
         self, value: float | None, interval: tuple[float, float] | None, read: float | None
     ) -> Metrics:
-        """`known_rows`, how many the source has, None where nobody asks; `known_auc` with its 95 %
-        interval, a bootstrap over rows; `known_read`, the share of what was asked that was read."""
+        """Return `known_rows`, `known_auc` with its 95 % interval (a bootstrap over rows), and
+        `known_read`. `known_rows` is how many rows the source has (None where the check is off),
+        `known_read` the share of replies that could be read."""
         low, high = interval or (None, None)
         return {
-            "known_rows": None if self.how is None else self.had,
+            "known_rows": None if self.params is None else self.had,
             "known_auc": value,
             "known_auc_low": low,
             "known_auc_high": high,
@@ -278,13 +295,13 @@ class Check:
 
     @property
     def _seed(self) -> int:
-        return self.how.seed if self.how else 0
+        return self.params.seed if self.params else 0
 
-    def tell(self, where: str, metrics: Metrics) -> None:
-        """Say on stderr that the check could not be made, or that the judge `where` is below the
-        line; BadInput there where the parameters say so."""
+    def tell(self, label: str, metrics: Metrics) -> None:
+        """Print on stderr that the check could not be made, or that the judge `label` is below the
+        least AUC. BadInput: it is below, and the parameters say to stop."""
         value = metrics["known_auc"]
-        if self.how is None or (value is not None and value >= self.how.least_auc):
+        if self.params is None or (value is not None and value >= self.params.least_auc):
             return
         if value is None:
             why = (
@@ -293,13 +310,13 @@ class Check:
                 else f"{self.source} has {self.had} rows with answers unlike each other, "
                 f"{FEWEST_KNOWN} are the least"
             )
-            print(f"{where}: not checked for being better than a coin: {why}", file=sys.stderr)
+            print(f"{label}: not checked for being better than a coin: {why}", file=sys.stderr)
             return
         message = (
-            f"{where}: {self._in_words(metrics)}; below known.least_auc {self.how.least_auc:g} its "
-            "word is worth little: name a better model"
+            f"{label}: {self._in_words(metrics)}; below known.least_auc {self.params.least_auc:g} "
+            "its word is worth little: name a better model"
         )
-        if self.how.below == "stop":
+        if self.params.below == "stop":
             raise BadInput(f"{message}, or go on with known.below: warn")
         print(f"warning: {message}", file=sys.stderr)
 
@@ -316,20 +333,23 @@ class Check:
         return words if order is None else f"{words}, the order decided {order:.0%}"
 
 
-def check(source: str, how: Known | None) -> Check:
-    """The check on the seeds of data/fetch/`source`; one of no rows where they are not there."""
-    if how is None:
+def check(source: str, params: Known | None) -> Check:
+    """Return the check on the seeds of data/fetch/`source`. It has no rows where they are not
+    fetched."""
+    if params is None:
         return Check(None, source, 0, [])
-    return of_seeds(_seeds(f"data/fetch/{source}"), source, how)
+    return check_on(_read_seeds(f"data/fetch/{source}"), source, params)
 
 
-def of_seeds(seeds: Iterable[Seed | Query], source: str, how: Known | None) -> Check:
-    """The check on these seeds."""
-    rows = drawn(seeds, how) if how else []
-    return Check(how, f"data/fetch/{source}", len(rows), rows if len(rows) >= FEWEST_KNOWN else [])
+def check_on(seeds: Iterable[Seed | Query], source: str, params: Known | None) -> Check:
+    """Return the check on these seeds."""
+    rows = draw(seeds, params) if params else []
+    return Check(
+        params, f"data/fetch/{source}", len(rows), rows if len(rows) >= FEWEST_KNOWN else []
+    )
 
 
-def _seeds(folder: str) -> list[Seed] | list[Query]:
+def _read_seeds(folder: str) -> list[Seed] | list[Query]:
     if (seeds := Path(folder, "seeds.jsonl")).exists():
         return list(read_jsonl(seeds, Seed))
     queries = Path(folder, "queries.jsonl")
@@ -337,20 +357,22 @@ def _seeds(folder: str) -> list[Seed] | list[Query]:
 
 
 def auc(worth: Sequence[tuple[float | None, float | None]]) -> float:
-    """How often a row's own answer stands above another row's, over all own and all other answers,
-    a tie as a half. A reply that was not read (None) ties with everything: silence earns nothing.
-    """
-    others = sorted(other for _, other in worth if other is not None)
+    """Return how often a row's own answer ranks above another row's, over all own and all other
+    answers. A tie counts as a half. A reply that was not read (None) ties with everything: silence
+    earns nothing."""
+    others = sorted(other_worth for _, other_worth in worth if other_worth is not None)
+    # Each own answer counts the other answers below it less those above it. Ties and answers that
+    # were not read add nothing to the lead, which is a half in the result.
     lead = sum(
-        bisect_left(others, own) - (len(others) - bisect_right(others, own))
-        for own, _ in worth
-        if own is not None
+        bisect_left(others, own_worth) - (len(others) - bisect_right(others, own_worth))
+        for own_worth, _ in worth
+        if own_worth is not None
     )
     return 0.5 + lead / (2 * len(worth) ** 2)
 
 
-def parted(done: Iterable[tuple[object, Sequence[G]]]) -> tuple[list[G], list[G]]:
-    """What a grader said of the rows of a check, and of everything else."""
+def separate(done: Iterable[tuple[object, Sequence[G]]]) -> tuple[list[G], list[G]]:
+    """Return a grader's grades of the rows of a check, and all its other grades."""
     everything = [grade for _, grades in done for grade in grades]
     return (
         [grade for grade in everything if grade.question_id < BELOW],
@@ -358,41 +380,44 @@ def parted(done: Iterable[tuple[object, Sequence[G]]]) -> tuple[list[G], list[G]
     )
 
 
-def apart(exchanges: Iterable[Exchange]) -> list[Exchange]:
-    """What was not said of the rows of a check."""
+def without_known(exchanges: Iterable[Exchange]) -> list[Exchange]:
+    """Return the exchanges that are not about the rows of a check."""
     return [exchange for exchange in exchanges if not exchange.job.startswith(PREFIX)]
 
 
-def name(answers: Answers) -> str:
-    """What a grader's job is filed under: a question's number, or a known row and its side."""
-    return _filed(answers.question_id, answers.model)
+def job_name(answers: Answers) -> str:
+    """Return the name under which a grader's job is filed: a question's number, or a known row and
+    its side."""
+    return _name_of(answers.question_id, answers.model)
 
 
-def pair_name(pair: Pair) -> str:
-    """As `name`, of a comparison."""
-    return _filed(pair[0].question_id, "both")
+def pair_job_name(pair: Pair) -> str:
+    """Return the same name as `job_name` for a comparison."""
+    return _name_of(pair[0].question_id, "both")
 
 
-def _filed(id: int, side: str) -> str:
+def _name_of(id: int, side: str) -> str:
     return _name(BELOW - id - 1, side) if id < BELOW else str(id)
 
 
-def _name(at: int, side: str) -> str:
-    return f"{PREFIX}{at}/{side}"
+def _name(index: int, side: str) -> str:
+    return f"{PREFIX}{index}/{side}"
 
 
 def _answers(id: int, model: str, text: str) -> Answers:
     return Answers(question_id=id, model=model, turns=[text, ""], finish=["stop", "stop"])
 
 
-def _not_put(verdict: Verdict | None) -> bool:
-    """Whether the judge was not asked, or a server gave no reply."""
+def _not_asked(verdict: Verdict | None) -> bool:
+    """Say whether the judge was not asked, or a server gave no reply."""
     return verdict is not None and verdict.rating is None and verdict.reason.startswith(UNSAID)
 
 
 def _worth(verdict: Verdict | None, scale: int) -> float | None:
+    """Return a number that ranks answers by verdict, or None where no verdict could be read."""
     if verdict is None or verdict.rating is None:
         return None
+    # The lowest accepted rating, 1 + scale, lies above the highest rejected one, scale.
     return verdict.rating + scale * (verdict.status == "accepted")
 
 

@@ -1,6 +1,5 @@
-"""Two models' answers side by side: which the judge calls better, shown both in both orders (the
-MT-Bench paper's pairwise comparison), and how often one beats a baseline (AlpacaEval's win rate).
-"""
+"""Compares two models' answers side by side. The judge sees both in both orders (the MT-Bench
+paper's pairwise comparison). The win rate is against a baseline (AlpacaEval's)."""
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -9,7 +8,7 @@ from statistics import stdev
 from typing import Any, Literal, NamedTuple
 
 from bezoar.judging import verdicts
-from bezoar.judging.differences import bootstrap, redrawn
+from bezoar.judging.differences import bootstrap, bootstrap_interval
 from bezoar.rows.files import BadInput
 from bezoar.rows.prompts import Prompt, fence
 from bezoar.rows.records import Answers, Ask, Comparison, Question, Vote
@@ -19,18 +18,20 @@ _TURNS: tuple[Literal[1], Literal[2]] = (1, 2)
 ROLES = ("model", "baseline")
 LEFT_OUT = ("unparsed", "refused", "truncated", "too_long", "failed")
 WORTH = {"model": 1.0, "tie": 0.5, "inconsistent": 0.5, "baseline": 0.0}
-# ours: a normal prior on phi, of the scale that Gelman et al. (2008) give a standardised predictor,
+# Ours: a normal prior on phi, of the scale that Gelman et al. (2008) give a standardised predictor,
 # so that phi stays finite where the longer answer always wins. AlpacaEval cross-validates its
 # penalty, which a few dozen questions do not bear.
 RIDGE = 1 / 2.5**2
 
-Pair = tuple[Answers, Answers]  # the model's and the baseline's, to one question
+# The model's and the baseline's answers to one question.
+Pair = tuple[Answers, Answers]
 Metrics = dict[str, float | int | None]
 
 
 class Told(NamedTuple):
-    """What one turn's comparison is worth to the model, and by how many characters the model's
-    answer is the longer one; None where a rule decided, which has no taste for length."""
+    """The worth of one turn's comparison to the model, and the number of characters by which its
+    answer is longer. `longer` is None where a rule decided, for a rule has no preference for
+    length."""
 
     question_id: int
     worth: float
@@ -38,17 +39,17 @@ class Told(NamedTuple):
 
 
 def pairs(model: Sequence[Answers], baseline: Sequence[Answers], limit: int | None) -> list[Pair]:
-    """Answers of two models to the same questions; at most `limit`, spread over the list, so that
-    every category stays. BadInput where they share none."""
+    """Return the answers of two models to the same questions. They are at most `limit`, spread over
+    the list, so that every category stays. BadInput: they have no question in common."""
     theirs = {answers.question_id: answers for answers in baseline}
-    both = [(ours, theirs[ours.question_id]) for ours in model if ours.question_id in theirs]
-    if not both:
+    shared = [(ours, theirs[ours.question_id]) for ours in model if ours.question_id in theirs]
+    if not shared:
         raise BadInput(
             "mt_compare: the two checkpoints answered no question in common; mt_answer asks all "
             "of them the same"
         )
-    count = len(both) if limit is None else min(limit, len(both))
-    return [both[i * len(both) // count] for i in range(count)]
+    count = len(shared) if limit is None else min(limit, len(shared))
+    return [shared[i * len(shared) // count] for i in range(count)]
 
 
 def comparer(
@@ -57,16 +58,16 @@ def comparer(
     ask: Ask,
     turns: Sequence[Literal[1, 2]] = _TURNS,
 ) -> Callable[[Pair], list[Comparison]]:
-    """A function from two models' answers to a comparison of each of `turns`; references are those
-    of verdicts.grader. An empty answer loses without asking, two of them tie."""
+    """Return a function from two models' answers to a comparison of each of `turns`. References are
+    as in verdicts.grader. An empty answer loses without asking, and two of them tie."""
 
     def compare(pair: Pair) -> list[Comparison]:
-        question = verdicts.known_question(questions, pair[0])
+        question = verdicts.find_question(questions, pair[0])
         judged = [turn for turn in turns if _both_speak(pair, turn)]
-        shown = verdicts.References()
+        references = verdicts.References()
         if question.question_id in with_reference and judged:
-            shown = verdicts.references(question, ask, judged[-1])
-        return [_compare(question, pair, shown, turn, ask) for turn in turns]
+            references = verdicts.references(question, ask, judged[-1])
+        return [_compare(question, pair, references, turn, ask) for turn in turns]
 
     return compare
 
@@ -76,42 +77,44 @@ def _both_speak(pair: Pair, turn: int) -> bool:
 
 
 def _compare(
-    question: Question, pair: Pair, shown: verdicts.References, turn: Literal[1, 2], ask: Ask
+    question: Question, pair: Pair, references: verdicts.References, turn: Literal[1, 2], ask: Ask
 ) -> Comparison:
     by_role = dict(zip(ROLES, pair, strict=True))
-    found: dict[str, Any] = {
+    base: dict[str, Any] = {
         "question_id": question.question_id,
         "turn": turn,
         **{role: answers.model for role, answers in by_role.items()},
     }
     if not _both_speak(pair, turn):
         spoke = [role for role, answers in by_role.items() if answers.turns[turn - 1].strip()]
-        found |= {"status": "empty_answer", "replies": [], "judge": "rule", "simulated": False}
-        return Comparison(**found, winner=spoke[0] if spoke else "tie")
-    said, replies = [], []
+        base |= {"status": "empty_answer", "replies": [], "judge": "rule", "simulated": False}
+        return Comparison(**base, winner=spoke[0] if spoke else "tie")
+    winners, replies = [], []
     for a, b in (ROLES, ROLES[::-1]):
-        text = sheet(question, by_role[a], by_role[b], shown.up_to(turn), turn)
-        messages = verdicts.put(SYSTEM.fill(), text)
-        choice, status, reply = verdicts.heard(ask, messages, verdicts.choice)
+        text = sheet(question, by_role[a], by_role[b], references.up_to(turn), turn)
+        messages = verdicts.judge_messages(SYSTEM.fill(), text)
+        choice, status, reply = verdicts.ask_and_read(ask, messages, verdicts.choice)
         replies.append(reply.text)
-        said.append({"A": a, "B": b, "C": "tie", None: None}[choice])
-        if choice is None:  # whatever the other order gives, the comparison is left out
+        winners.append({"A": a, "B": b, "C": "tie", None: None}[choice])
+        # Whatever the other order gives, the comparison is left out.
+        if choice is None:
             break
     return Comparison(
-        **found,
-        winner=said[0] if said[0] == said[-1] else "inconsistent" if said[-1] else None,
+        **base,
+        # Both orders name the same side, or the order decided, or one reply could not be read.
+        winner=winners[0] if winners[0] == winners[-1] else "inconsistent" if winners[-1] else None,
         status=status,
         replies=replies,
         judge=reply.model,
         simulated=reply.simulated,
-        reference=shown.of(turn),
+        reference=references.origin(turn),
     )
 
 
 def sheet(question: Question, a: Answers, b: Answers, reference: list[str], turn: int) -> str:
-    """What the judge is shown: turn 1 alone, or both turns with the second to be compared."""
+    """Return the judge's sheet: turn 1 alone, or both turns with the second to be compared."""
     name = "mt_bench/pair_one_turn" if turn == 1 else "mt_bench/pair_two_turns"
-    shown = {
+    sections = {
         "question": question.turns,
         "reference": reference,
         "answer_a": a.turns,
@@ -120,15 +123,15 @@ def sheet(question: Question, a: Answers, b: Answers, reference: list[str], turn
     return Prompt(f"{name}_reference" if reference else name).fill(
         **{
             f"{kind}_{number}": fence(text, *verdicts.SECTIONS, *verdicts.TURNS)
-            for kind, texts in shown.items()
+            for kind, texts in sections.items()
             for number, text in enumerate(texts[:turn], 1)
         }
     )
 
 
 def votes(comparisons: Sequence[Comparison]) -> list[Vote]:
-    """What was decided, as votes of the judge `grader`."""
-    named = {"model": "model_a", "baseline": "model_b"}
+    """Return the comparisons with a result as votes of the judge `grader`."""
+    side_of = {"model": "model_a", "baseline": "model_b"}
     return [
         Vote.model_validate(
             {
@@ -137,7 +140,7 @@ def votes(comparisons: Sequence[Comparison]) -> list[Vote]:
                 "turn": c.turn,
                 "model_a": c.model,
                 "model_b": c.baseline,
-                "winner": named.get(c.winner, c.winner),
+                "winner": side_of.get(c.winner, c.winner),
             }
         )
         for c in comparisons
@@ -146,21 +149,21 @@ def votes(comparisons: Sequence[Comparison]) -> list[Vote]:
 
 
 def measure(comparisons: Sequence[Comparison], compared: Sequence[Pair], seed: int) -> Metrics:
-    """Counts of what the judge said over both turns and of what it left out; `coverage`, the share
-    of the turns compared that have a winner or a tie; what verdicts.reference_metrics says;
-    `win_rate`, by turn too (turn 1 is
-    AlpacaEval's), where a tie and what the order decided count half, with a 95 % bootstrap interval
-    over questions; `win_rate_lc`, that of
-    `length_controlled`; mean characters of either side's answers. None where nothing was compared.
-    """
-    said = Counter(c.winner for c in comparisons)
+    """Count the results of both turns, and the comparisons left out by reason.
+
+    `coverage` is the share of the turns compared that have a winner or a tie. `win_rate` is over
+    both turns and by turn (turn 1 is AlpacaEval's). A tie counts half there, and so does a
+    comparison that the order decided. Its 95 % interval is a bootstrap over questions.
+    `win_rate_lc` is that of `length_controlled`. `characters` is the mean length of either side's
+    answers. The rest is verdicts.reference_metrics. Values are None where nothing was compared."""
+    winners = Counter(c.winner for c in comparisons)
     statuses: Counter[str] = Counter(c.status for c in comparisons)
-    decided = len(comparisons) - said[None]
-    told: Metrics = {
-        "wins": said["model"],
-        "losses": said["baseline"],
-        "ties": said["tie"],
-        "inconsistent": said["inconsistent"],
+    decided = len(comparisons) - winners[None]
+    metrics: Metrics = {
+        "wins": winners["model"],
+        "losses": winners["baseline"],
+        "ties": winners["tie"],
+        "inconsistent": winners["inconsistent"],
         "empty_answer": statuses["empty_answer"],
         **{status: statuses[status] for status in LEFT_OUT},
         "coverage": decided / (len(_TURNS) * len(compared)) if compared else None,
@@ -171,47 +174,51 @@ def measure(comparisons: Sequence[Comparison], compared: Sequence[Pair], seed: i
             (c.question_id, WORTH[c.winner]) for c in comparisons if c.winner and c.turn in turns
         ]
         low, high = bootstrap(worth, seed) or (None, None)
-        told[f"win_rate{end}"] = fsum(w for _, w in worth) / len(worth) if worth else None
-        told[f"win_rate{end}_low"], told[f"win_rate{end}_high"] = low, high
-    even = length_controlled(_told(comparisons, compared), seed) or (None, None, None)
-    told |= zip(("win_rate_lc", "win_rate_lc_low", "win_rate_lc_high"), even, strict=True)
+        metrics[f"win_rate{end}"] = fsum(w for _, w in worth) / len(worth) if worth else None
+        metrics[f"win_rate{end}_low"], metrics[f"win_rate{end}_high"] = low, high
+    even = length_controlled(_judged_turns(comparisons, compared), seed) or (None, None, None)
+    metrics |= zip(("win_rate_lc", "win_rate_lc_low", "win_rate_lc_high"), even, strict=True)
     for side, end in ((0, ""), (1, "_baseline")):
         lengths = [len(text) for pair in compared for text in pair[side].turns]
-        told[f"characters{end}"] = sum(lengths) / len(lengths) if lengths else None
-    return told
+        metrics[f"characters{end}"] = sum(lengths) / len(lengths) if lengths else None
+    return metrics
 
 
-def length_controlled(told: Sequence[Told], seed: int) -> tuple[float, float, float] | None:
-    """The win rate had both answers always been equally long, and its 95 % interval over questions:
-    AlpacaEval 2's (arXiv 2404.04475) for one pair of models, without the questions' difficulty.
-    `logit P(win) = theta + phi * tanh(longer / std)` is fitted to what the judge decided, a tie as
-    half a win, and read where `longer` is 0; what a rule decided keeps its worth.
+def length_controlled(turns: Sequence[Told], seed: int) -> tuple[float, float, float] | None:
+    """Return the win rate had both answers always been equally long, and its 95 % interval over
+    questions. It is AlpacaEval 2's (arXiv 2404.04475) for one pair of models, without the
+    questions' difficulty.
 
-    None for fewer than two questions that the judge decided, and where one side is longer by the
-    same everywhere: its length and itself cannot be told apart then. Six significant digits: what
-    more there is differs between machines."""
-    longer = [one.longer for one in told if one.longer is not None]
-    if len({one.question_id for one in told if one.longer is not None}) < 2:
+    `logit P(win) = theta + phi * tanh(longer / std)` is fitted to the judge's decisions, a tie as
+    half a win. The fit is read where `longer` is 0. A comparison that a rule decided keeps its
+    worth.
+
+    None for fewer than two questions that the judge decided. None also if the length difference is
+    constant and not 0, because the effects of length and of model cannot be separated. The result
+    has six significant digits: further ones differ between machines."""
+    longer = [turn.longer for turn in turns if turn.longer is not None]
+    if len({turn.question_id for turn in turns if turn.longer is not None}) < 2:
         return None
     std = stdev(longer)
     if not std and any(longer):
         return None
     by_question: dict[int, list[_Point]] = defaultdict(list)
-    for one in told:
-        x = None if one.longer is None else tanh(one.longer / (std or 1))
-        by_question[one.question_id].append((one.worth, x))
+    for turn in turns:
+        x = None if turn.longer is None else tanh(turn.longer / (std or 1))
+        by_question[turn.question_id].append((turn.worth, x))
     questions = list(by_question.values())
-    interval = redrawn(questions, _at_equal_length, seed)
+    interval = bootstrap_interval(questions, _at_equal_length, seed)
     assert interval, "two questions or more"
     low, high = interval
     return _digits(_at_equal_length(questions)), _digits(low), _digits(high)
 
 
-_Point = tuple[float, float | None]  # worth; tanh(longer / std), None where a rule decided
+# A comparison's worth and its tanh(longer / std). The latter is None where a rule decided.
+_Point = tuple[float, float | None]
 
 
 def _at_equal_length(questions: Sequence[Sequence[_Point]]) -> float:
-    """The mean worth, where the fit at 0 stands for what the judge decided."""
+    """Return the mean worth, with the fit at `longer` = 0 in place of the judge's decisions."""
     import numpy as np
     from scipy.optimize import root
     from scipy.special import expit
@@ -219,25 +226,29 @@ def _at_equal_length(questions: Sequence[Sequence[_Point]]) -> float:
     points = [point for question in questions for point in question]
     judged = [(worth, x) for worth, x in points if x is not None]
     wins = fsum(worth for worth, _ in judged)
-    if 0 < wins < len(judged):  # a model that always or never wins does so at any length
+    # A model that always or never wins does so at any length.
+    if 0 < wins < len(judged):
         y = np.array([worth for worth, _ in judged])
         terms = np.array([(1.0, x) for _, x in judged])
         penalty = np.array([0.0, RIDGE])
 
-        def slope(weights: Any) -> Any:  # of the penalised log loss, which is convex
+        # The gradient of the penalised log loss, then its Jacobian. The loss is convex, so the
+        # gradient has one root.
+        def slope(weights: Any) -> Any:
             return (expit(terms @ weights) - y) @ terms + penalty * weights
 
         def bend(weights: Any) -> Any:
             p = expit(terms @ weights)
             return (terms.T * (p * (1 - p))) @ terms + np.diag(penalty)
 
+        # Without an effect of length, theta is the log odds of a win.
         start = [log(wins / (len(judged) - wins)), 0.0]
         theta, _phi = root(slope, start, jac=bend).x
         wins = len(judged) * float(expit(theta))
     return (wins + fsum(worth for worth, x in points if x is None)) / len(points)
 
 
-def _told(comparisons: Sequence[Comparison], compared: Sequence[Pair]) -> list[Told]:
+def _judged_turns(comparisons: Sequence[Comparison], compared: Sequence[Pair]) -> list[Told]:
     longer = {
         (ours.question_id, turn): len(ours.turns[turn - 1]) - len(theirs.turns[turn - 1])
         for ours, theirs in compared

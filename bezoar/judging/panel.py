@@ -1,56 +1,59 @@
-"""Several judges of the same samples: how they decide together, and how far they agree.
+"""Combines several judges' verdicts on the same samples, and measures how far they agree.
 
-Ours: the paper has one judge (OpenBezoar 3.2), and a panel of one says what that one says. A member
-that states no verdict on a row, or whose request failed for good, abstains there.
-"""
+Ours: the paper has one judge (OpenBezoar 3.2). A panel of one gives that judge's verdicts. A member
+abstains on a row where it states no verdict, or where its request failed for good."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from itertools import combinations
-from math import fsum
 from typing import Any, Literal
 
 from bezoar.judging import agreement, verdicts
 from bezoar.llm import Run
 from bezoar.reading import unread
-from bezoar.rows.records import UNSAID, Failure, Sample, Spending, Verdict
+from bezoar.rows.records import UNSAID, Sample, Spending, Verdict
 
 DECIDED = ("accepted", "rejected")
 
-Judged = Run[Sample, Verdict]  # one member's
-Votes = Mapping[str, Sequence[Verdict]]  # by member, each in the order of the samples
+# A member's run over the samples.
+Judged = Run[Sample, Verdict]
+# Verdicts by member, each in the order of the samples.
+Votes = Mapping[str, Sequence[Verdict]]
 
 
-def decide(votes: Votes, how: Literal["majority", "mean"], scale: int) -> list[Verdict]:
-    """The panel's verdict on each sample, in their order; the only member's where there is one.
+def decide(votes: Votes, rule: Literal["majority", "mean"], scale: int) -> list[Verdict]:
+    """Return the panel's verdict on each sample, in their order. A single member's verdicts are
+    returned as they are.
 
-    majority: what more members say of the two, rated as those rate it on average. mean: accepted
-    where the mean of all ratings lies above the middle of 1 to `scale`, rejected where it lies
-    below. A tie, or nobody's word, is undecided. A mean rating is the whole number next to it."""
+    majority: the more frequent of accept and reject. The rating is the mean of the members who said
+    so. mean: accepted where the mean of all ratings lies above the middle of 1 to `scale`, rejected
+    where it lies below. A tie is undecided, and so is a row on which all abstain. A mean rating is
+    rounded to a whole number."""
     if len(votes) == 1:
         return list(*votes.values())
-    return [_one(dict(zip(votes, row, strict=True)), how, scale) for row in _rows(votes)]
+    return [_decide_row(dict(zip(votes, row, strict=True)), rule, scale) for row in _rows(votes)]
 
 
-def _one(said: Mapping[str, Verdict], how: str, scale: int) -> Verdict:
+def _decide_row(verdict_of: Mapping[str, Verdict], rule: str, scale: int) -> Verdict:
     accepting, rejecting = (
-        [v.rating for v in said.values() if v.status == status and v.rating is not None]
+        [v.rating for v in verdict_of.values() if v.status == status and v.rating is not None]
         for status in DECIDED
     )
     counted = accepting + rejecting
-    if how == "mean":
+    if rule == "mean":
+        # The sign is that of the mean rating less the middle of the scale, (1 + scale) / 2.
         lead = 2 * sum(counted) - (1 + scale) * len(counted)
     else:
         lead = len(accepting) - len(rejecting)
         counted = accepting if lead > 0 else rejecting
     return Verdict(
-        id=next(iter(said.values())).id,
+        id=next(iter(verdict_of.values())).id,
         status="accepted" if lead > 0 else "rejected" if lead < 0 else "undecided",
         rating=round(sum(counted) / len(counted)) if lead else None,
-        reason=" | ".join(f"{who}: {_words(verdict)}" for who, verdict in said.items()),
+        reason=" | ".join(f"{member}: {_words(verdict)}" for member, verdict in verdict_of.items()),
         reply="",
-        judge=", ".join(said),
-        simulated=any(verdict.simulated for verdict in said.values()),
+        judge=", ".join(verdict_of),
+        simulated=any(verdict.simulated for verdict in verdict_of.values()),
     )
 
 
@@ -64,32 +67,24 @@ def _words(verdict: Verdict) -> str:
 
 
 def ballots(votes: Votes) -> list[Verdict]:
-    """Every member's verdict, sample by sample, in the order of the panel."""
+    """Return every member's verdict, sample by sample, in the order of the panel."""
     return [verdict for row in _rows(votes) for verdict in row]
 
 
-def by_id(run: Judged, who: str) -> dict[str, Verdict]:
-    """One judge's verdicts by their samples, undecided where its request failed for good."""
+def by_id(run: Judged, judge: str) -> dict[str, Verdict]:
+    """Return one judge's verdicts by their samples, undecided where its request failed for good."""
     verdict_of = {sample.id: verdict for sample, verdict in run.done}
-    return verdict_of | {f.job: verdicts.failed(f.job, f.reason, who) for f in run.failures}
-
-
-def failures(runs: Mapping[str, Judged]) -> dict[str, list[Failure]]:
-    """By member what failed for good; of a panel each says which member it is of."""
-    if len(runs) == 1:
-        return {who: run.failures for who, run in runs.items()}
-    return {
-        who: [f.model_copy(update={"reason": f"{who}: {f.reason}"}) for f in run.failures]
-        for who, run in runs.items()
+    return verdict_of | {
+        f.job: verdicts.failed_verdict(f.job, f.reason, judge) for f in run.failures
     }
 
 
-def hold(where: str, stated: Sequence[Verdict], run: Judged) -> None:
-    """Hold one judge to its word: BadInput where it states no verdict at all, a warning where it
-    states few."""
+def check_read(label: str, stated: Sequence[Verdict], run: Judged) -> None:
+    """Check that enough replies of one judge could be read. BadInput: it states no verdict at all.
+    It prints a warning where it states few."""
     silent = {verdict.id: verdict for verdict in stated if verdict.status == "undecided"}
     unread.check(
-        where,
+        label,
         "llm.judge",
         len(stated) - len(silent),
         [_reason(verdict) for verdict in silent.values()],
@@ -107,22 +102,24 @@ def measure(
     failures: Mapping[str, int],
     spent: Sequence[Spending],
 ) -> dict[str, Any]:
-    """Metrics of a panel: `unanimous`, the share of rows of which all members say the same of the
-    two (None without rows); `members`, what each said, `read`, the share of rows on which it states
-    a verdict, what it failed to say, how far it can be trusted (judging/known.py) and its pay;
-    `pairs`, how far two agree on the `n` rows that both decide: the share, and Cohen's kappa."""
+    """Return the metrics of a panel.
+
+    `unanimous`: the share of rows that all members accept or all reject (None without rows).
+    `members`: each member's decisions, `read` (the share of rows with a verdict), failures, trust
+    (judging/known.py) and pay. `pairs`: how far two members agree on the `n` rows that both decide,
+    as a share and as Cohen's kappa."""
     same = [len({v.status for v in row}) == 1 and row[0].status in DECIDED for row in _rows(votes)]
     members: dict[str, dict[str, float | int | None]] = {}
-    for (who, said), paid in zip(votes.items(), spent, strict=True):
-        counts = Counter(verdict.status for verdict in said)
-        members[who] = {
+    for (member, stated), paid in zip(votes.items(), spent, strict=True):
+        counts = Counter(verdict.status for verdict in stated)
+        members[member] = {
             "accepted": counts["accepted"],
             "rejected": counts["rejected"],
             "undecided": counts["undecided"],
-            "read": 1 - counts["undecided"] / len(said) if said else None,
-            "too_long": sum(_reason(verdict) == "too_long" for verdict in said),
-            "failed": failures[who],
-            **trust[who],
+            "read": 1 - counts["undecided"] / len(stated) if stated else None,
+            "too_long": sum(_reason(verdict) == "too_long" for verdict in stated),
+            "failed": failures[member],
+            **trust[member],
             **paid.model_dump(exclude={"model"}),
         }
     return {
@@ -134,27 +131,16 @@ def measure(
 
 
 def _pair(a: Sequence[Verdict], b: Sequence[Verdict]) -> dict[str, int | float | None]:
-    both = [
-        (one.status, other.status)
-        for one, other in zip(a, b, strict=True)
-        if one.status in DECIDED and other.status in DECIDED
+    decided = [
+        (first.status, second.status)
+        for first, second in zip(a, b, strict=True)
+        if first.status in DECIDED and second.status in DECIDED
     ]
-    if not both:
+    if not decided:
         return {"agreement": None, "kappa": None, "n": 0}
-    left, right = zip(*both, strict=True)
+    left, right = zip(*decided, strict=True)
     return {
-        "agreement": sum(one == other for one, other in both) / len(both),
+        "agreement": sum(first == second for first, second in decided) / len(decided),
         "kappa": agreement.kappa(left, right),
-        "n": len(both),
+        "n": len(decided),
     }
-
-
-def total(spent: Sequence[Spending]) -> Spending:
-    """What all members were paid together."""
-    return Spending(
-        model=", ".join(paid.model for paid in spent),
-        calls=sum(paid.calls for paid in spent),
-        tokens_in=sum(paid.tokens_in for paid in spent),
-        tokens_out=sum(paid.tokens_out for paid in spent),
-        usd=round(fsum(paid.usd for paid in spent), 9),
-    )

@@ -1,9 +1,10 @@
-"""Models as functions: one module a protocol, each an `Ask`; `each` runs many jobs over one.
+"""Language models as functions: `connect` returns an `Ask`, and `run_jobs` does many jobs with it.
 
-A stage:
+Each protocol has a module of its own. A stage asks through llm/asker.py:
 
-    ask = llm.connect(params.llm.teacher, params, "generate", scheme)
-    run = llm.each(work, jobs, ask, params.llm.teacher, where="generate", name=lambda job: job.id)
+    asker = Asker(params, "generate", scheme, params.llm.teacher)
+    run = asker.run(work, jobs, name=str)
+    asker.write(run)
 """
 
 import sys
@@ -12,22 +13,22 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from bezoar.llm.run import Run, each
+from bezoar.llm.run import Run, run_jobs
 from bezoar.params import Anthropic, Embedded, Endpoint, InProcess, Params
 from bezoar.rows.files import read_json
 from bezoar.rows.records import Ask
 
-__all__ = ["ENDPOINT", "Run", "connect", "each", "served"]
+__all__ = ["ENDPOINT", "Run", "connect", "endpoint_of", "run_jobs"]
 
 ENDPOINT = "endpoint.json"  # in the folder of a model that is served elsewhere
 
 
-def served(folder: Path) -> Endpoint | None:
-    """The endpoint that the model at `folder` is served by; None where its weights lie there."""
+def endpoint_of(folder: Path) -> Endpoint | None:
+    """Return the endpoint that serves the model at `folder`, None where its weights lie there."""
     if not (folder / ENDPOINT).exists():
         return None
-    found: Endpoint = TypeAdapter(Endpoint).validate_python(read_json(folder / ENDPOINT))
-    return found
+    endpoint: Endpoint = TypeAdapter(Endpoint).validate_python(read_json(folder / ENDPOINT))
+    return endpoint
 
 
 def connect(
@@ -37,10 +38,13 @@ def connect(
     label: str = "",
     schema: dict[str, Any] | None = None,
 ) -> Ask:
-    """The model that `endpoint` names, over the ledger. What it costs is charged to `stage` and
-    `label` (a scheme or checkpoint) of the run that `params` name, and capped by their budget_usd.
-    `schema` is the JSON schema of every reply, for an endpoint that is `structured`. BadInput when
-    the key's variable is not set, or a cap could not be kept."""
+    """Connect to the model that `endpoint` names, with the ledger in between.
+
+    Its dollars are charged to `stage` and `label` (a scheme or checkpoint) of the run that `params`
+    name. The budget_usd of `params` caps them, and without `params` there is no cap. `schema` is
+    the JSON schema of every reply, for an endpoint that is `structured`. BadInput: the key's
+    variable is not set, or a cap could not be kept.
+    """
     if isinstance(endpoint, Embedded):
         from bezoar.llm import embedded
 
@@ -65,7 +69,7 @@ def connect(
         if isinstance(endpoint, Anthropic)
         else openai.Wire(endpoint, secret, schema)
     )
-    if endpoint.mode == "live" and (left := batch.left(wire)):
+    if endpoint.mode == "live" and (left := batch.count_unread(wire)):
         print(
             f"warning: llm: {endpoint.model}: {left} requests are in a batch of another run; where "
             "that has ended mode: live pays them again, and mode: batch takes them up",

@@ -3,11 +3,20 @@
 from collections.abc import Sequence
 from typing import Any
 
-from bezoar.llm.wire import Doubt, Finish, Parsed, Unusable, count, ending, first, varied
+from bezoar.llm.wire import (
+    Doubt,
+    Finish,
+    Parsed,
+    Unusable,
+    count,
+    read_finish,
+    sample_params,
+    value_at,
+)
 from bezoar.params import Anthropic
 from bezoar.rows.records import Message
 
-# Not here: tool_use and pause_turn, which are no end of an answer
+# tool_use and pause_turn are left out: they do not end an answer
 FINISH: dict[str, Finish] = {
     "end_turn": "stop",
     "stop_sequence": "stop",
@@ -18,7 +27,10 @@ FINISH: dict[str, Finish] = {
 
 
 class Wire:
-    """System messages go beside the conversation; the text blocks of the reply are its text."""
+    """The protocol of Anthropic's Messages API.
+
+    System messages go beside the conversation. The text blocks of a reply are its text.
+    """
 
     def __init__(self, endpoint: Anthropic, key: str | None) -> None:
         self.path = "/v1/messages"
@@ -34,23 +46,23 @@ class Wire:
         self._endpoint = endpoint
 
     def body(self, messages: Sequence[Message], sample: int = 0) -> dict[str, Any]:
-        """The turns, and the system messages as one."""
+        """Return the request: the turns, and all system messages joined into one."""
         endpoint = self._endpoint
-        static = {"model": endpoint.model, **varied(endpoint.params, endpoint.again, sample)}
+        static = {"model": endpoint.model, **sample_params(endpoint.params, endpoint.again, sample)}
         turns = [{"role": m.role, "content": m.content} for m in messages if m.role != "system"]
         system = "\n\n".join(m.content for m in messages if m.role == "system")
         return {**static, "messages": turns, **({"system": system} if system else {})}
 
     def parse(self, document: Any) -> Parsed:
-        """All text blocks; the thinking that may come before them is not text."""
-        content = first(document, "content")
-        if first(document, "type") != "message" or not isinstance(content, list):
+        """Read all text blocks. Thinking blocks, which may come before them, are its thoughts."""
+        content = value_at(document, "content")
+        if value_at(document, "type") != "message" or not isinstance(content, list):
             raise Unusable("a reply without content")
-        texts = [first(b, "text") for b in content if first(b, "type") == "text"]
+        texts = [value_at(b, "text") for b in content if value_at(b, "type") == "text"]
         if not all(isinstance(text, str) for text in texts):
             raise Unusable("a text block without a text")
-        finish = ending(FINISH, "stop_reason", first(document, "stop_reason"))
-        thinking = [first(b, "thinking") for b in content if first(b, "type") == "thinking"]
+        finish = read_finish(FINISH, "stop_reason", value_at(document, "stop_reason"))
+        thinking = [value_at(b, "thinking") for b in content if value_at(b, "type") == "thinking"]
         cached = count(document, "usage", "cache_read_input_tokens") or 0
         written = count(document, "usage", "cache_creation_input_tokens") or 0
         plain = count(document, "usage", "input_tokens")
@@ -58,17 +70,17 @@ class Wire:
             text="".join(texts),
             thoughts="\n\n".join(words for words in thinking if isinstance(words, str)),
             finish=finish,
-            # the three are billed apart and counted apart
+            # input_tokens leaves out what was read from the cache and what was written to it
             tokens_in=None if plain is None else plain + written + cached,
             tokens_cached=cached,
             tokens_out=count(document, "usage", "output_tokens"),
-            model=str(first(document, "model") or self._endpoint.model),
+            model=str(value_at(document, "model") or self._endpoint.model),
         )
 
     def hopeless(self, document: Any) -> bool:
-        """Anthropic says what is hopeless with a status of its own."""
+        """Return False: Anthropic gives what never passes a status of its own, which is no 429."""
         return False
 
     def doubts(self, body: dict[str, Any]) -> list[Doubt]:
-        """None: the system message has a field of its own, and no schema is asked for."""
+        """Return none: the system message has a field of its own, and no schema is sent."""
         return []

@@ -1,15 +1,16 @@
 """The same `Ask` over the providers' batch APIs: half the price, some hours later.
 
-Requests wait for each other: a batch is opened when nothing is under way that could bring another
-request, or when it is full. Before it is opened its requests are claimed, and a journal file in
-`$BEZOAR_WORK/batches/` names them; the provider's id is added as soon as it is known. A batch
-outlives its process: another that wants one of its requests, or starts, finds the journal, looks
-for a batch that was opened but never written down (the kill came between), polls on, and joins
-results to requests by their key.
+Requests wait for each other. A batch is opened when it is full, or when nothing is under way that
+could bring another request. Before it is opened its requests are claimed, and a journal file in
+`$BEZOAR_WORK/batches/` names them. The provider's id is added as soon as it is known.
 
-What a batch leaves unanswered is asked live where it is little, and in another batch where it is
-much. A batch that fails as a whole ends the stage with the provider's words, but for one that was
-too large, which is opened again in smaller parts, one after the other.
+A batch outlives its process. Another process that starts, or that wants one of its requests, finds
+the journal and polls on. If a kill came before the id was written, it first looks for the batch at
+the provider. Results are joined to requests by their key.
+
+Requests that a batch leaves unanswered are asked live where they are few, and in another batch
+where they are many. A batch that fails as a whole ends the stage with the provider's words. One
+that was too large is opened again in smaller parts, one after the other.
 """
 
 import asyncio
@@ -27,7 +28,7 @@ from bezoar.llm import client
 from bezoar.llm.budget import Purse
 from bezoar.llm.client import Call, Stopped
 from bezoar.llm.ledger import Bill, Ledger
-from bezoar.llm.wire import Unusable, Wire, filtered, first, no_room, problem
+from bezoar.llm.wire import Unusable, Wire, is_filtered, no_room, problem, value_at
 from bezoar.params import Anthropic, OpenAI
 from bezoar.rows import files
 from bezoar.rows.files import BadInput
@@ -49,7 +50,11 @@ TOO_LARGE = re.compile(
 
 
 class Journal(Record):
-    """A batch as far as it is known here; `bill` is who pays, `usd` the most that it can cost."""
+    """A batch that was opened. `bill` says who pays, `usd` is the most that it can cost.
+
+    `url` and `keys` are those of its requests, `opened` is a Unix time. `id` is the provider's,
+    None until the provider has named one.
+    """
 
     url: str
     keys: list[str]
@@ -60,8 +65,10 @@ class Journal(Record):
 
 
 class Result(NamedTuple):
-    """What a batch made of one request: a document, or else why not; `refused` when asking again
-    would be refused again."""
+    """The result of one request in a batch: a document, or the reason why there is none.
+
+    `refused` says that the provider would refuse the request again.
+    """
 
     document: Any
     reason: str
@@ -69,9 +76,12 @@ class Result(NamedTuple):
 
 
 class Ended(NamedTuple):
-    """A batch that is over: results by key, and where it failed as a whole the provider's words,
-    and whether smaller ones may do. `billed`: the provider counts all of its requests as done, so
-    that it may bill those without a result."""
+    """A batch that is over, with its results by key.
+
+    `failure` holds the provider's words where it failed as a whole, and `too_large` says that
+    smaller batches may do. `billed` says that the provider counts all of its requests as done, so
+    that it may bill those without a result. `missing` is the reason for a request without one.
+    """
 
     results: dict[str, Result]
     failure: str = ""
@@ -80,7 +90,7 @@ class Ended(NamedTuple):
     missing: str = "the results have no line for it"
 
     def why(self, key: str) -> str:
-        """Why there is no answer to a request."""
+        """Return the reason why there is no answer to a request."""
         if result := self.results.get(key):
             return result.reason
         return self.missing
@@ -90,20 +100,22 @@ class Dialect(Protocol):
     """A provider's batch API."""
 
     async def create(self, name: str, requests: dict[str, bytes]) -> str:
-        """Open a batch, its id."""
+        """Open a batch and return its id."""
         ...
 
     async def find(self, name: str, journal: Journal) -> str | None:
-        """The id of the batch of this journal, if the provider has it."""
+        """Return the id of this journal's batch, None where the provider has no such batch."""
         ...
 
     async def look(self, batch: str) -> Ended | None:
-        """How it ended, None while it runs. Refused with one of GONE when it is not known."""
+        """Return the end of a batch, None while it runs. Refused, with a status of GONE: the
+        provider does not know the batch."""
         ...
 
 
 class Refused(Stopped):
-    """The batch API did not do what it was asked for."""
+    """The batch API refused a call. `status` is the HTTP status, `too_large` says that a smaller
+    batch may be taken."""
 
     def __init__(self, words: str, status: int) -> None:
         super().__init__(words)
@@ -112,7 +124,7 @@ class Refused(Stopped):
 
 
 class Unsure(Exception):
-    """Whether the batch was opened is not known."""
+    """A call that opens a batch got no clear answer: the batch may exist or not."""
 
 
 class Client(client.Client):
@@ -129,10 +141,10 @@ class Client(client.Client):
         self.over: set[str] = set()  # ids of batches that this process has seen end
         self._waiting: dict[str, Call] = {}
         self._parked: dict[str, Call] = {}  # in a batch
-        self._pending: set[str] = set()  # keys of batches that run
-        self._unread: dict[str, Exception] = {}  # keys of batches that could not be read
-        self._tries: dict[str, int] = {}  # batches that left a key unanswered
-        self._journals: set[Path] = set()  # those that were taken up
+        self._pending: set[str] = set()  # keys of requests in batches that run
+        self._unread: dict[str, Exception] = {}  # by key: why its batch could not be read
+        self._tries: dict[str, int] = {}  # by key: how many batches left it unanswered
+        self._journals: set[Path] = set()  # journals that this process follows
         self._most = REQUESTS
         self._one_by_one = False
         self._running = 0
@@ -174,8 +186,8 @@ class Client(client.Client):
         self._linger = self._loop.call_later(LINGER, self._flush)
 
     def _expecting(self) -> bool:
-        """Whether anything is under way whose end may bring further requests. A batch of which
-        nothing is wanted, another stage's, is not."""
+        """Say whether anything is under way whose end may bring further requests. A batch of
+        another stage, of which nothing is wanted here, does not count."""
         live = self.admission.under_way or self._queue or self._resting
         return bool(self._parked or live or len(self.elsewhere))
 
@@ -186,14 +198,14 @@ class Client(client.Client):
         return len(self._waiting) >= self._most or size > BYTES
 
     def _flush(self) -> None:
-        """Open a batch of what waits, as far as the budget reaches."""
+        """Open a batch of the requests that wait, as many as the budget allows."""
         self._linger = None
         if self._waiting:
             self._adopt()
         if not self._waiting or (self._expecting() and not self._full()):
             return  # what is under way comes back here
         try:
-            with self.purse.claims.held():
+            with self.purse.claims.locked():
                 calls = self._gather()
         except (OSError, BadInput) as error:
             self._unwritable(error)
@@ -202,12 +214,12 @@ class Client(client.Client):
             path = self.folder / f"{secrets.token_hex(8)}.json"
             self._see_to(path, list(calls), self._open(path, calls))
         if self._waiting and not self._expecting():
-            self._dear()
+            self._over_budget()
         elif self._waiting and self._full():
             self._flush_soon()
 
     def _gather(self) -> dict[str, Call]:
-        """As many calls as a batch takes and the budget allows, claimed and parked."""
+        """Claim and park as many calls as a batch takes and the budget allows, and return them."""
         calls: dict[str, Call] = {}
         size = 0
         for key, call in list(self._waiting.items()):
@@ -226,9 +238,10 @@ class Client(client.Client):
         self._pending |= set(calls)
         return calls
 
-    def _dear(self) -> None:
-        if not self._running:  # a batch may cost less than what is set aside for it
-            super()._dear()
+    def _over_budget(self) -> None:
+        # a running batch may cost less than is set aside for it, and leave room for the next
+        if not self._running:
+            super()._over_budget()
 
     def _stop(self, why: Exception) -> None:
         super()._stop(why)
@@ -240,13 +253,14 @@ class Client(client.Client):
     # --- batches ---------------------------------------------------------------------------------
 
     def _adopt(self) -> None:
-        """Take up the batches that nobody follows, those of killed runs."""
+        """Follow the batches of killed runs, which no living process follows."""
         for path in sorted(self.folder.glob("*.json")):
             if path in self._journals:
                 continue
             journal = _journal(path)
             if journal is None or journal.url != self.wire.url:
                 continue
+            # another run's batch is paid by that run: nothing of ours is set aside for it
             ours = journal.bill[:1] == (self.purse.bill.run,)
             try:
                 adopted = self.purse.adopt(journal.keys, journal.usd if ours else 0.0)
@@ -263,7 +277,8 @@ class Client(client.Client):
         self._start(self._guard(path, keys, work))
 
     async def _guard(self, path: Path, keys: list[str], work: Any) -> None:
-        """A batch that cannot be opened or read stops the stage with words, if it is wanted."""
+        """Do `work` on a batch. If that fails, stop a stage that waits for the batch, and print a
+        line for one that does not."""
         try:
             await work
         except (Exception, BadInput) as error:
@@ -288,6 +303,7 @@ class Client(client.Client):
                 self._flush_soon()
 
     async def _open(self, path: Path, calls: dict[str, Call]) -> None:
+        """Write the journal, open the batch, and follow it to its end."""
         keys = sorted(calls)
         journal = Journal(
             url=self.wire.url,
@@ -296,6 +312,8 @@ class Client(client.Client):
             bill=tuple(self.purse.bill),
             usd=sum(call.reserved for call in calls.values()),
         )
+        # The journal comes first: a kill after the call would otherwise leave a paid batch that
+        # nobody finds.
         files.write_json(path, journal.model_dump())
         try:
             batch = await self.dialect.create(path.stem, {k: calls[k].body for k in keys})
@@ -310,13 +328,13 @@ class Client(client.Client):
         await self._follow(path, journal)
 
     async def _follow(self, path: Path, journal: Journal) -> None:
-        """See a batch through to its end, whoever opened it."""
-        batch = journal.id or await self._found(path, journal)
-        ended = await self._ended(batch) if batch else Ended({})
+        """Wait for the end of a batch, whoever opened it, and join its results."""
+        batch = journal.id or await self._find_batch(path, journal)
+        ended = await self._await_end(batch) if batch else Ended({})
         self._conclude(path, journal.model_copy(update={"id": batch}), ended)
 
-    async def _found(self, path: Path, journal: Journal) -> str | None:
-        """The batch of a journal without an id, None when it was never opened."""
+    async def _find_batch(self, path: Path, journal: Journal) -> str | None:
+        """Find the batch of a journal without an id. None when it was never opened."""
         try:
             batch = await self.dialect.find(path.stem, journal)
         except Refused as error:
@@ -327,9 +345,12 @@ class Client(client.Client):
             files.write_json(path, journal.model_copy(update={"id": batch}).model_dump())
         return batch
 
-    async def _ended(self, batch: str) -> Ended:
-        """How a batch ended; without results where the provider says twice that it does not know
-        it, though it may bill it."""
+    async def _await_end(self, batch: str) -> Ended:
+        """Poll until a batch has ended, and return its end.
+
+        If the provider says twice in a row that it does not know the batch, it has ended without
+        results. The provider may bill it all the same.
+        """
         gone = 0
         while gone < 2:
             try:
@@ -345,10 +366,10 @@ class Client(client.Client):
         return Ended({}, billed=True, missing=UNKNOWN)
 
     def _conclude(self, path: Path, journal: Journal, ended: Ended) -> None:
-        """Keep what was answered, see to the rest, forget the journal. Nobody else looks at claims
-        and journal between."""
+        """Keep the answers of a batch that is over, remove its journal, and ask the rest again."""
         self._pending -= set(journal.keys)
-        with self.purse.claims.held():
+        # under one lock, so that no other process sees the claims gone and the journal still there
+        with self.purse.claims.locked():
             left = [key for key in journal.keys if not self._join(key, ended, journal)]
             path.unlink(missing_ok=True)
         calls = [call for key in left if (call := self._parked.pop(key, None))]
@@ -372,8 +393,10 @@ class Client(client.Client):
         self._waiting |= {call.key: call for call in calls}
 
     def _ask_again(self, calls: list[Call], share: float, journal: Journal, why: str) -> None:
-        """What a batch left: live where it is little, in another batch where it is much, and where
-        that leaves much too, no further."""
+        """Ask the calls that a batch left unanswered, which are `share` of it.
+
+        Few are asked live, many in another batch. Stopped: another batch left many of them too.
+        """
         if not calls:
             return
         left = f"batch {journal.id} left {len(calls)} of {len(journal.keys)} requests unanswered"
@@ -395,19 +418,22 @@ class Client(client.Client):
         self._wait_anew(calls)
 
     def _join(self, key: str, ended: Ended, journal: Journal) -> bool:
-        """Whether that settles a request: answered, or refused for good."""
+        """Take over the result of one request. True when that settles it: it was answered, or
+        refused for good."""
         call = self._parked.get(key)
-        wanted = call or Call(key, b"", lambda answer: None)
-        wanted.claimed = True
-        wanted.attempts += journal.id is not None
+        # a batch of a killed run may hold requests that nobody here waits for: their answers are
+        # kept all the same
+        request = call or Call(key, b"", lambda answer: None)
+        request.claimed = True
+        request.attempts += journal.id is not None
         result = ended.results.get(key)
         if (value := self.ledger.get(key)) is not None:
             self._parked.pop(key, None)
-            self._finish(wanted, client.remembered(key, value))
+            self._finish(request, client.from_ledger(key, value))
         elif result and result.refused:
             self._parked.pop(key, None)
-            self._refuse(wanted, result.reason)
-        elif not self._answer(wanted, ended, journal):
+            self._refuse(request, result.reason)
+        elif not self._answer(request, ended, journal):
             if call is None:
                 self.purse.release(key)
             else:
@@ -416,16 +442,18 @@ class Client(client.Client):
         return True
 
     def _refuse(self, call: Call, reason: str) -> None:
-        """As live: what does not fit is no failure, and a filter's refusal is an answer."""
+        """Settle a refused request as the live client does: a request that does not fit is no
+        failure, and a filter's refusal is an answer."""
         if no_room(400, reason):
-            self._finish(call, client.absent("too_long", self.endpoint.model))
-        elif filtered(400, reason):
-            refused = client.absent("refused", self.endpoint.model)
+            self._finish(call, client.empty_reply("too_long", self.endpoint.model))
+        elif is_filtered(400, reason):
+            refused = client.empty_reply("refused", self.endpoint.model)
             self._keep(call, refused.model_copy(update={"key": call.key}))
         else:
             self._fail(call, 400, f"refused in a batch: {reason}")
 
     def _answer(self, call: Call, ended: Ended, journal: Journal) -> bool:
+        """Keep the reply to a call. False where the batch has none that can be used."""
         result = ended.results.get(call.key)
         if result and result.document is None:
             return False
@@ -461,15 +489,19 @@ class Client(client.Client):
         print(f"llm: {self.endpoint.model}: {self._mask.text(words)}", file=sys.stderr)
 
     async def document(self, method: str, path: str, data: Any = None) -> dict[str, Any]:
-        """The JSON object that the batch API answers with."""
+        """Call the batch API and return the JSON object that it answers with."""
         answer: dict[str, Any] = json.loads(await self.call(method, path, data, _is_object))
         return answer
 
     async def call(
         self, method: str, path: str, data: Any = None, sound: Any = lambda raw: True
     ) -> bytes:
-        """The body of a 200 of the batch API, `path` on the model's own host; passing troubles are
-        sat out, bodies that are not `sound` among them. Refused on any other answer."""
+        """Call the batch API at `path` on the model's own host, and return the body of its 200.
+
+        A failure that may pass is tried again for as long as `patience` says, and so is a body that
+        is not `sound`. Refused: any other answer. Unsure: a call that opens a batch failed, and the
+        batch may be open.
+        """
         url = path if "://" in path else self.wire.url.removesuffix(self.wire.path) + path
         began, attempt = time.monotonic(), 0
         while True:
@@ -493,6 +525,7 @@ class Client(client.Client):
             late = time.monotonic() - began > self.endpoint.patience
             if not passing or late or (status == 429 and refused.too_large):
                 raise refused
+            # repeating this call could open a second batch, which would be paid too
             if method == "POST" and path.endswith("batches"):
                 raise Unsure(reason)
             await asyncio.sleep(client.backoff(attempt))
@@ -505,14 +538,14 @@ def _is_object(raw: bytes) -> bool:
         return False
 
 
-def left(wire: Wire) -> int:
-    """How many requests to this address are in batches that were opened and not read yet."""
+def count_unread(wire: Wire) -> int:
+    """Count the requests to this address in batches that were opened and not read yet."""
     journals = map(_journal, sorted((work.home() / "batches").glob("*.json")))
-    return sum(len(each.keys) for each in journals if each and each.url == wire.url)
+    return sum(len(journal.keys) for journal in journals if journal and journal.url == wire.url)
 
 
 def _journal(path: Path) -> Journal | None:
-    """A journal, None where another process took it away or it cannot be read."""
+    """Read a journal. None where another process took it away or it cannot be read."""
     try:
         return Journal.model_validate_json(path.read_bytes())
     except FileNotFoundError:
@@ -523,20 +556,22 @@ def _journal(path: Path) -> Journal | None:
 
 
 def _rows(content: bytes) -> Iterator[dict[str, Any]]:
-    """The rows of a results file; one that is torn answers nothing."""
+    """Yield the rows of a results file, without those that are torn."""
     for line in filter(None, content.split(b"\n")):
         if _is_object(line) and isinstance((row := json.loads(line)).get("custom_id"), str):
             yield row
 
 
 class OpenAIBatches:
-    """A file of requests, a batch over it, a file of results and one of errors."""
+    """OpenAI's batch API: a file of requests, a batch over it, a file of results and one of
+    errors."""
 
     def __init__(self, client: Client) -> None:
         self.client = client
 
     async def create(self, name: str, requests: dict[str, bytes]) -> str:
-        """Upload, then open; `name` goes along as metadata, to find the batch again by."""
+        """Upload the requests and open a batch. `name` goes along as metadata, by which `find`
+        knows the batch."""
         wire = self.client.wire
         endpoint = "/v1" + wire.path
         lines = [
@@ -545,6 +580,7 @@ class OpenAIBatches:
             for key, body in requests.items()
         ]
 
+        # made anew for each attempt: aiohttp sends a FormData only once
         def form() -> Any:
             import aiohttp
 
@@ -568,57 +604,63 @@ class OpenAIBatches:
         return await _open_once(self, name, "/batches", request, None)
 
     async def find(self, name: str, journal: Journal | None) -> str | None:
-        """The newest batch that carries this name."""
+        """Return the id of the newest batch that carries this name."""
         async for batch in _pages(self.client, "/batches"):
-            if first(batch, "metadata", "bezoar") == name and batch["id"] not in self.client.over:
+            if (
+                value_at(batch, "metadata", "bezoar") == name
+                and batch["id"] not in self.client.over
+            ):
                 return str(batch["id"])
         return None
 
     async def look(self, batch: str) -> Ended | None:
-        """Both files, whatever way the batch ended."""
-        shown = await self.client.document("GET", f"/batches/{batch}")
-        status = shown.get("status")
+        """Read both files of a batch, in whatever way it ended. None while it runs."""
+        state = await self.client.document("GET", f"/batches/{batch}")
+        status = state.get("status")
         if status not in ("completed", "failed", "expired", "cancelled"):
             return None
         results = {}
         for kind in ("output_file_id", "error_file_id"):
-            if shown.get(kind):
-                content = await self.client.call("GET", f"/files/{shown[kind]}/content")
+            if state.get(kind):
+                content = await self.client.call("GET", f"/files/{state[kind]}/content")
                 for row in _rows(content):
                     results[row["custom_id"]] = self._result(row)
-        words = "" if status in ("completed", "expired") else _failure(shown)
+        words = "" if status in ("completed", "expired") else _failure(state)
         if status == "expired":
             return Ended(results, missing="expired")
         return Ended(results, words, bool(TOO_LARGE.search(words)), billed=not words)
 
     def _result(self, row: dict[str, Any]) -> Result:
-        status, body = first(row, "response", "status_code"), first(row, "response", "body")
+        status, body = value_at(row, "response", "status_code"), value_at(row, "response", "body")
         if status == 200:
             if (error := problem(body)) is None:
                 return Result(body, "", False)
             status, body = error.status, {"error": {"message": error.words}}
-        said = first(body, "error", "message") or first(row, "error", "message")
+        message = value_at(body, "error", "message") or value_at(row, "error", "message")
         refused = isinstance(status, int) and 400 <= status < 500 and status not in (408, 409, 429)
-        code = f"HTTP {status}" if status else first(row, "error", "code")
-        return Result(None, ": ".join(str(word) for word in (code, said) if word), refused)
+        code = f"HTTP {status}" if status else value_at(row, "error", "code")
+        return Result(None, ": ".join(str(word) for word in (code, message) if word), refused)
 
 
 class AnthropicBatches:
-    """One request opens the batch, one address holds its results."""
+    """Anthropic's batch API: one request opens the batch, one address holds its results."""
 
     def __init__(self, client: Client) -> None:
         self.client = client
 
     async def create(self, name: str, requests: dict[str, bytes]) -> str:
-        """Open a batch."""
+        """Open a batch and return its id. There is no metadata, so the name is not sent."""
         rows = [b'{"custom_id":"%s","params":%s}' % (k.encode(), b) for k, b in requests.items()]
         body = b'{"requests":[%s]}' % b",".join(rows)
         journal = Journal(url="", keys=list(requests), opened=time.time())
         return await _open_once(self, name, "/v1/messages/batches", body, journal)
 
     async def find(self, name: str, journal: Journal | None) -> str | None:
-        """A batch opened since the journal was, of as many requests; which ones they are shows
-        when it has ended, so a running one is waited for."""
+        """Find a batch of as many requests that was opened since the journal was written.
+
+        Only the results of an ended batch say which requests it had, so a running one is waited
+        for.
+        """
         assert journal is not None
         async for batch in _pages(self.client, "/v1/messages/batches"):
             if _unix(batch.get("created_at")) < journal.opened - SKEW:
@@ -634,35 +676,36 @@ class AnthropicBatches:
         return None
 
     async def look(self, batch: str) -> Ended | None:
-        """The results, one line each."""
-        shown = await self.client.document("GET", f"/v1/messages/batches/{batch}")
-        if shown.get("processing_status") != "ended":
+        """Read the results of a batch, one line each. None while it runs."""
+        state = await self.client.document("GET", f"/v1/messages/batches/{batch}")
+        if state.get("processing_status") != "ended":
             return None
-        # the address in results_url, without following it to another host with the key
+        # results_url holds this address too, but it could name another host, which would be sent
+        # the key
         content = await self.client.call("GET", f"/v1/messages/batches/{batch}/results")
         rows = list(_rows(content))
         results = {row["custom_id"]: self._result(row.get("result")) for row in rows}
-        cancelled = any(first(row, "result", "type") == "canceled" for row in rows)
+        cancelled = any(value_at(row, "result", "type") == "canceled" for row in rows)
         return Ended(results, "it was cancelled" if cancelled else "", billed=not cancelled)
 
     def _result(self, result: Any) -> Result:
-        if first(result, "type") == "succeeded":
-            return Result(first(result, "message"), "", False)
-        kind = first(result, "error", "error", "type") or first(result, "error", "type")
-        said = first(result, "error", "error", "message")
-        words = ": ".join(str(word) for word in (first(result, "type"), said or kind) if word)
+        if value_at(result, "type") == "succeeded":
+            return Result(value_at(result, "message"), "", False)
+        kind = value_at(result, "error", "error", "type") or value_at(result, "error", "type")
+        message = value_at(result, "error", "error", "message")
+        words = ": ".join(str(word) for word in (value_at(result, "type"), message or kind) if word)
         return Result(None, words, kind == "invalid_request_error")
 
 
-def _failure(shown: dict[str, Any]) -> str:
-    """Why OpenAI's batch came to nothing, in its words."""
-    errors = first(shown, "errors", "data") or []
+def _failure(state: dict[str, Any]) -> str:
+    """Return the reason why OpenAI's batch failed, in its words."""
+    errors = value_at(state, "errors", "data") or []
     words = [
         " ".join(str(error[part]) for part in ("code", "message", "line") if error.get(part))
         for error in errors[:3]
         if isinstance(error, dict)
     ]
-    return f"{shown['status']}: {'; '.join(words) or 'the provider does not say why'}"
+    return f"{state['status']}: {'; '.join(words) or 'the provider does not say why'}"
 
 
 async def _open_once(
@@ -672,7 +715,8 @@ async def _open_once(
     request: Any,
     journal: Journal | None,
 ) -> str:
-    """POST a batch; when it is not known whether that worked, look before it is done again."""
+    """POST a batch and return its id. If it is not clear whether that worked, look for the batch
+    before it is posted again."""
     body = request if isinstance(request, bytes) else json.dumps(request).encode()
     began, attempt = time.monotonic(), 0
     while True:
@@ -680,17 +724,18 @@ async def _open_once(
         try:
             return str((await dialect.client.document("POST", path, body))["id"])
         except Unsure as error:
-            if found := await dialect.find(name, journal):
-                return found
+            if batch := await dialect.find(name, journal):
+                return batch
             if time.monotonic() - began > dialect.client.endpoint.patience:
                 raise Stopped(f"mode: batch: POST {path}: {error}; set mode: live") from None
             await asyncio.sleep(client.backoff(attempt))
 
 
 async def _pages(client: Client, path: str) -> Any:
-    """Batches, newest first, page by page."""
+    """Yield the provider's batches, newest first, page by page."""
     after = ""
     while True:
+        # Anthropic's address holds "messages" and names the parameter otherwise than OpenAI's
         name = "after_id" if "messages" in path else "after"
         query = f"?limit=100&{name}={after}" if after else "?limit=100"
         page = await client.document("GET", path + query)

@@ -1,15 +1,28 @@
-"""Who has which request under way, over all processes that share a ledger.
+"""Claims on requests: they keep processes that share a ledger from buying one answer twice.
 
-A request is claimed right before it is sent, with the dollars that it may cost at most. Claims are
-lines of one file, `claims/lines` in the ledger's folder, written and read under one lock:
+A request is claimed right before it is sent, with the dollars that it may cost at most. A process
+that wants an equal request (one with the same key) finds the claim. It sends nothing, waits until
+the answer is in the ledger, and reads it there (elsewhere.py).
+
+Claims are lines of one file, `claims/lines` in the ledger's folder, written and read under one
+lock:
 
     o OWNER BILL                  an owner begins
     c OWNER KEY NANODOLLARS l     it has this request under way (b: in a batch)
     r OWNER KEY                   it no longer has
 
-An owner is a file that its process holds locked for as long as it lives, so a claim ends with its
-process. What a dead process had under way may be billed all the same: it is charged as lost. A
-request in a batch is not, because the batch goes on and its journal is found.
+Example: processes 7 and 8 want the request `ab..`, and process 8 wants `cd..` too. 8 waits for the
+answer to `ab..` and sends `cd..` meanwhile (here with short names and keys):
+
+    o 7 embedded run/generate/lamini/gpt
+    c 7 ab 1500000 l              7 sends it, for $0.0015 at most
+    o 8 embedded run/generate/orca/gpt
+    c 8 cd 900000 l               8 found the claim of 7 on ab, and sends cd
+    r 7 ab                        the answer to ab is in the ledger: 8 reads it there
+
+An owner is a file that its process keeps locked for as long as it lives, so a claim ends with its
+process. A request that a dead process had under way may be billed all the same, and is charged as
+lost. A request in a batch is not charged, because the batch goes on and its journal is found.
 """
 
 import fcntl
@@ -34,12 +47,15 @@ LINE = re.compile(
     r"|r (?P<giver>\d+-[0-9a-f]{8}) (?P<dropped>[0-9a-f]{64})"
 )
 LIMIT = 32 * 2**20  # bytes at which the file is written anew with the open claims alone
-LOCKED = 30.0  # seconds after which a lock that is held for microseconds counts as stuck
-NANO = 1e9  # dollars are whole nanodollars here: their sums are exact
+# Seconds after which the lock counts as stuck. It is needed for microseconds at a time.
+LOCKED = 30.0
+# Nanodollars in a dollar. Amounts are whole numbers of them here, so that their sums are exact.
+NANO = 1e9
 
 
 class Claim(NamedTuple):
-    """A request under way: whose it is, what is set aside for it, whether a batch holds it."""
+    """A request under way: its owner, the nanodollars set aside for it, and whether it is in a
+    batch."""
 
     owner: str
     nano: int
@@ -47,13 +63,15 @@ class Claim(NamedTuple):
 
 
 class Claims:
-    """The claims of one client, and its view of everybody's. All methods but `held`, `rest`,
-    `release`, `flush` and `close` are called inside `held`. OSError when the folder cannot be
-    written or locked: nothing may be sent then."""
+    """The claims of one client, and its view of everybody's.
+
+    Call all methods but `locked`, `rest`, `release`, `flush` and `close` inside `locked`. OSError:
+    the folder cannot be written or locked. Nothing may be sent then.
+    """
 
     def __init__(self, ledger: Ledger, bill: Bill) -> None:
         self.name = _owner()
-        self.news: set[str] = set()  # keys of others' lines that the ledger was not read after
+        self.changed_keys: set[str] = set()  # keys in others' lines since the ledger was last read
         self._ledger = ledger
         self._bill = bill.plain()
         self._folder = ledger.folder / "claims"
@@ -61,28 +79,30 @@ class Claims:
         self._bills: dict[str, Bill] = {}
         self._set_aside: dict[str, int] = {}  # nanodollars by owner
         self._count = 0  # claims of this owner
-        self._lines: list[str] = []  # taken in here, and not yet written
+        self._lines: list[str] = []  # lines of this owner that are not written yet
         self._lock = self._file = self._own = -1
-        self._at = 0  # bytes of the file that are known
+        self._at = 0  # bytes of the file that were read
         self._limit = LIMIT
         self._torn = False
-        self._held = False
-        self._living: set[str] = set()  # owners seen alive since `held` began
+        self._inside = False
+        self._living: set[str] = set()  # owners seen alive since `locked` began
         self._taken: list[str] = []  # keys claimed since then
         _ALL.add(self)
 
     @contextmanager
-    def held(self) -> Iterator[None]:
-        """Alone among all processes, with all that they have written read; what is claimed in here
-        is written at the end. Blocks inside blocks are one."""
-        if self._held:
+    def locked(self) -> Iterator[None]:
+        """Lock all other processes out, having read all that they wrote.
+
+        Claims that are made inside are written at the end. A block inside another is part of it.
+        """
+        if self._inside:
             yield
             return
         if self._lock < 0:
             self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
             self._lock = os.open(self._folder / "lock", os.O_RDWR | os.O_CREAT, 0o600)
         _acquire(self._lock)
-        self._held = True
+        self._inside = True
         self._living, self._taken = {self.name}, []
         try:
             if self._own < 0:
@@ -91,25 +111,25 @@ class Claims:
             yield
             self._write()
         except BaseException:
-            # none of it may be sent, so none of it is claimed
+            # nothing that was claimed in this block is sent, so none of it stays claimed
             self._lines = [line for line in self._lines if not line.startswith("c ")]
             for key in self._taken:
                 self._drop(key)
             raise
         finally:
-            self._held = False
+            self._inside = False
             fcntl.flock(self._lock, fcntl.LOCK_UN)
 
     # --- what a client asks ----------------------------------------------------------------------
 
     def holder(self, key: str) -> str | None:
-        """The living other owner that has `key` under way, None where nobody does."""
+        """Return the other owner, still alive, that has `key` under way. None where nobody has."""
         claim = self._open.get(key)
         if claim is None or claim.owner == self.name:
             return None
         if self._lives(claim.owner):
             return claim.owner
-        self._bury(claim.owner)
+        self._end_claims(claim.owner)
         return None
 
     def take(self, key: str, usd: float, batch: bool) -> None:
@@ -118,24 +138,26 @@ class Claims:
         self._taken.append(key)
 
     def mine(self, key: str) -> bool:
-        """Whether this client has `key` under way."""
+        """Say whether this client has `key` under way."""
         claim = self._open.get(key)
         return claim is not None and claim.owner == self.name
 
     def in_batch(self, key: str) -> bool:
-        """Whether `key` is claimed as part of a batch."""
+        """Say whether `key` is claimed as part of a batch."""
         claim = self._open.get(key)
         return claim is not None and claim.batch
 
     def rest(self, key: str) -> None:
-        """Keep `key`, with nothing set aside: it is between two attempts."""
+        """Keep the claim on `key` between two attempts, with nothing set aside."""
         if self.mine(key):
             self._put(key, Claim(self.name, 0, False))
 
     def release(self, key: str) -> None:
-        """Let go of `key`: its answer is in the ledger, or there will be none. Written with the
-        next claim, or at once where nothing else is under way: until then others see too much set
-        aside and never too little."""
+        """End the claim on `key`: its answer is in the ledger, or there will be none.
+
+        That is written with the next claim, or at once where nothing else is under way. Until then
+        others see too much set aside, and never too little.
+        """
         if not self.mine(key):
             return
         self._drop(key)
@@ -144,32 +166,33 @@ class Claims:
             self.flush()
 
     def flush(self) -> None:
-        """Write what was released; a folder that cannot be written is the next claim's concern."""
-        if self._lines and not self._held:
+        """Write the releases. A folder that cannot be written is an error only of the next claim,
+        so it is passed over here."""
+        if self._lines and not self._inside:
             try:
-                with self.held():
+                with self.locked():
                     pass
             except (OSError, BadInput):
                 pass
 
-    def bury(self) -> None:
+    def end_dead(self) -> None:
         """End the claims of all dead owners."""
         for owner in list(self._bills):
             if not self._lives(owner):
-                self._bury(owner)
+                self._end_claims(owner)
 
     def set_aside(self, place: tuple[str, ...]) -> float:
-        """Dollars that all owners have set aside whose bill begins with `place`: a run, or a run,
-        a stage and a label."""
+        """Return the dollars set aside by all owners whose bill begins with `place`: a run, or a
+        run, a stage and a label."""
         return sum(self._at_place(place).values()) / NANO
 
     def others(self, run: str) -> bool:
-        """Whether another owner has dollars of `run` set aside."""
+        """Say whether another owner has dollars of `run` set aside."""
         aside = self._at_place((run,))
         return any(nano for owner, nano in aside.items() if owner != self.name)
 
     def batches(self) -> bool:
-        """Whether another owner has a request in a batch, which may take a day."""
+        """Say whether another owner has a request in a batch, which may take a day."""
         return any(claim.batch and claim.owner != self.name for claim in self._open.values())
 
     def _at_place(self, place: tuple[str, ...]) -> dict[str, int]:
@@ -180,14 +203,14 @@ class Claims:
         }
 
     def close(self) -> None:
-        """End all claims: what is still under way is charged as lost, as after a kill."""
+        """End all claims. Requests still under way are charged as lost, as after a kill."""
         if self._own >= 0:
-            with self.held():
-                self._bury(self.name)
+            with self.locked():
+                self._end_claims(self.name)
         self.leave()
 
     def leave(self) -> None:
-        """Let go of the files: what is still claimed is the next owner's to bury."""
+        """Close the files. The next owner ends the claims that are still open."""
         self._lines.clear()
         for descriptor in (self._own, self._file, self._lock):
             if descriptor >= 0:
@@ -198,35 +221,37 @@ class Claims:
     # --- owners ----------------------------------------------------------------------------------
 
     def _begin(self) -> None:
-        """Become an owner, once all that dead ones left behind is cleared away."""
-        own = os.open(self._owner(self.name), os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
+        """Become an owner, after the claims of all dead owners are ended."""
+        descriptor = os.open(self._owner(self.name), os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
         try:
-            fcntl.flock(own, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             self._ledger.ready()
             self._reopen()
             for path in self._folder.glob("*.owner"):
                 if not self._lives(path.stem):
-                    self._bury(path.stem)
-            self.bury()
+                    self._end_claims(path.stem)
+            self.end_dead()
             self._bills[self.name] = self._bill
             self._compact()
         except BaseException:
             self._owner(self.name).unlink(missing_ok=True)
-            os.close(own)
+            os.close(descriptor)
             raise
-        self._own = own
-        # what was bought and closed up before this owner began stands in no line
+        self._own = descriptor
+        # answers that were bought and released before this owner began stand in no line, because
+        # _compact dropped their lines
         self.refresh()
 
     def refresh(self) -> None:
-        """Read what others have bought; afterwards no line of theirs is news."""
+        """Read the answers that others have bought, so that no key counts as changed any more."""
         self._ledger.look()
-        self.news.clear()
+        self.changed_keys.clear()
 
     def _owner(self, name: str) -> Path:
         return self._folder / f"{name}.owner"
 
     def _lives(self, name: str) -> bool:
+        """Say whether an owner's process is alive: its file is locked then."""
         if name in self._living:
             return True
         try:
@@ -242,8 +267,9 @@ class Claims:
             os.close(descriptor)
         return False
 
-    def _bury(self, name: str) -> None:
-        """End an owner's claims. Twice does no harm: a loss has its request's own key."""
+    def _end_claims(self, name: str) -> None:
+        """End an owner's claims. Doing that twice does no harm: each loss has a key of its own and
+        is charged once."""
         self.refresh()
         bill = self._bills.get(name)
         ended = {key: claim for key, claim in self._open.items() if claim.owner == name}
@@ -254,8 +280,8 @@ class Claims:
         }
         for key, usd in lost.items():
             assert bill
-            one = hashlib.sha256(f"{name} {key}".encode()).hexdigest()
-            self._ledger.charge(bill, usd, "lost", "its process ended", key=one)
+            loss_key = hashlib.sha256(f"{name} {key}".encode()).hexdigest()
+            self._ledger.charge(bill, usd, "lost", "its process ended", key=loss_key)
         if name != self.name and lost:
             print(
                 f"{len(lost)} requests were under way when process {process(name)} ended; "
@@ -288,7 +314,7 @@ class Claims:
             self._count -= claim.owner == self.name
 
     def _reopen(self) -> None:
-        """Open the file that stands there now and read it from its first byte."""
+        """Open the file that has the name now and read it from its first byte."""
         if self._file >= 0:
             os.close(self._file)
         flags = os.O_RDWR | os.O_CREAT | os.O_APPEND
@@ -301,7 +327,9 @@ class Claims:
 
     def _read(self) -> None:
         now = os.fstat(self._file)
-        if now.st_nlink == 0 or now.st_size < self._at:  # written anew by another
+        # A file that lost its name, or is shorter than what was read of it, was written anew by
+        # another process. If this owner's file has lost its name too, the folder was removed.
+        if now.st_nlink == 0 or now.st_size < self._at:
             if self._own >= 0 and os.fstat(self._own).st_nlink == 0:
                 raise FileNotFoundError(2, "the folder was removed", str(self._folder))
             self._reopen()
@@ -316,26 +344,28 @@ class Claims:
             self._compact()
 
     def _apply(self, line: str) -> None:
-        """Take a line in; what is none (torn, or another program's) says nothing."""
+        """Take in a line. One of another form (torn, or another program's) is passed over."""
         if not (match := LINE.fullmatch(line)):
             return
         if match["new"]:
             self._bills[match["new"]] = Bill(*match["bill"].split("/"))
         elif key := match["claimed"]:
-            known, taker = self._open.get(key), match["taker"]
-            # whoever has it lets go first, or is buried first
-            if taker in self._bills and (known is None or known.owner == taker):
+            claim, taker = self._open.get(key), match["taker"]
+            # A claim counts only where nobody else has the request: the other owner must release
+            # it first, or be found dead.
+            if taker in self._bills and (claim is None or claim.owner == taker):
                 self._apply_claim(key, Claim(taker, int(match["nano"]), match["kind"] == "b"))
-            self.news.add(key)
+            self.changed_keys.add(key)
         elif key := match["dropped"]:
-            if (known := self._open.get(key)) and known.owner == match["giver"]:
+            if (claim := self._open.get(key)) and claim.owner == match["giver"]:
                 self._drop(key)
-            self.news.add(key)
+            self.changed_keys.add(key)
 
     def _write(self) -> None:
         if not self._lines:
             return
-        # a line that a kill or a full disk tore is closed, so that it spoils none of these
+        # if a kill or a full disk tore the last line of the file, a newline comes first: the torn
+        # line would otherwise swallow the first of these
         text = ("\n" * self._torn + "".join(self._lines)).encode()
         written = 0
         try:
@@ -349,7 +379,8 @@ class Claims:
         self._torn = False
 
     def _compact(self) -> None:
-        """Write the file anew: owners and open claims alone. Others see that theirs is gone."""
+        """Write the file anew, with owners and open claims alone. Others notice that the file that
+        they have open lost its name, and open the new one."""
         lines = [f"o {owner} {'/'.join(bill)}\n" for owner, bill in self._bills.items()]
         for key, (owner, nano, batch) in self._open.items():
             lines.append(f"c {owner} {key} {nano} {'b' if batch else 'l'}\n")
@@ -366,7 +397,8 @@ def _owner() -> str:
     return f"{os.getpid()}-{secrets.token_hex(4)}"
 
 
-# a child that is forked off owns nothing: what its parent claimed must not outlive the parent
+# A forked child would inherit the open owner files and with them their locks. So it closes them:
+# the claims of its parent must not outlive the parent.
 _ALL: "weakref.WeakSet[Claims]" = weakref.WeakSet()
 
 
@@ -379,12 +411,13 @@ os.register_at_fork(after_in_child=_leave_all)
 
 
 def process(owner: str) -> str:
-    """The number of the process that an owner belongs to."""
+    """Return the number of the process that an owner belongs to."""
     return owner.partition("-")[0]
 
 
 def _acquire(lock: int) -> None:
-    """Lock, for as long as that takes, and not for ever: a process may be halted in there."""
+    """Wait for the lock, LOCKED seconds at most: a process may be halted while it has the lock.
+    TimeoutError then."""
     until = time.monotonic() + LOCKED
     while True:
         try:

@@ -1,12 +1,15 @@
 """A model behind HTTP as an `Ask`: each distinct request is bought once and kept before it is used.
 
-What happens to a request, all in the background loop's thread: the ledger knows it; or an equal one
-is under way and both get its reply; or it queues until admission lets it out and the budget has
-room, is sent, and is tried again for as long as `patience` says when the failure may pass.
+A request goes one of three ways, all in the background loop's thread:
+1. The ledger has its answer, which is returned at once.
+2. An equal request of this process is under way, and both get its reply. One of another process is
+   waited for in the same way (claims.py).
+3. It queues until admission lets it out and the budget has room, and is sent. A failure that may
+   pass is tried again for as long as `patience` says.
 
-No wait is silent or without an end: a server that asks for more than `patience`, or that says
-nothing for so long, ends what waits for it, and every TELLS seconds a line on standard error says
-what is waited for and until when.
+Every wait ends, and none is silent. A server that asks for a longer pause than `patience`, or that
+gives no reply for so long, ends the requests that wait for it. Every REPORT_EVERY seconds a line
+on standard error says what the run waits for and until when.
 """
 
 import asyncio
@@ -36,8 +39,8 @@ from bezoar.llm.wire import (
     Unusable,
     Wire,
     encode,
-    filtered,
-    greedy,
+    is_filtered,
+    is_greedy,
     no_room,
     problem,
     request_key,
@@ -52,18 +55,22 @@ if TYPE_CHECKING:
     import aiohttp
 
 BUSY = (429, 503, 529)
-SPOILT = 6  # times that a reply may be broken (each may have been paid) before it is a failure
-TELL = 300  # characters of a server's error that a reason quotes
+# Times that the reply to one request may be broken before that is a failure. Each of them may have
+# been paid.
+SPOILT = 6
+QUOTED = 300  # characters of a server's error that a reason quotes
 JSON = {"Content-Type": "application/json"}
 SYNC = 1.0  # seconds between two fsyncs of the ledger
-TELLS = 30.0  # seconds between two lines that say what is waited for
-DOUBTS = 3  # times that a server must refuse a request before that is what it does not know
+REPORT_EVERY = 30.0  # seconds between two lines that say what is waited for
+# Times that a request that came to a 5xx must fail again, while its simpler form is answered,
+# before the server counts as one that does not know the full form.
+DOUBTS = 3
 YEAR = 365 * 86400.0
 GRACE = 30.0  # seconds that replies under way may still take once the stage has failed
 
 
 class Failed(Exception):
-    """A request came to nothing for good; `failure` says why (its job is not known here)."""
+    """A request failed for good. `failure` says why, without the job, which is not known here."""
 
     def __init__(self, failure: Failure) -> None:
         super().__init__(failure.reason)
@@ -71,14 +78,15 @@ class Failed(Exception):
 
 
 class Stopped(Exception):
-    """Nothing more may be bought (the budget, a full disk); str(self) is what the user is told."""
+    """Nothing more may be bought (the budget, a full disk). str(self) is the message for the
+    user."""
 
 
 Done = Callable[[Reply | Exception], None]
 
 
 class Call:
-    """One request on its way, and who waits for it."""
+    """One request on its way, with the callbacks of all who wait for it (`done`)."""
 
     __slots__ = (
         "attempts", "body", "claimed", "done", "key", "lost", "reserved", "since", "spoilt",
@@ -93,17 +101,18 @@ class Call:
         self.attempts = 0
         self.spoilt = 0
         self.tokens = 0
-        self.claimed = False  # by this process; the claim ends with the call
-        self.reserved = 0.0  # dollars
+        self.claimed = False  # by this process, until the call ends
+        self.reserved = 0.0  # dollars set aside for the attempt under way
         self.lost = 0.0  # dollars that broken replies may have cost
 
 
-_OPEN: "set[Client]" = set()  # those with connections
+_OPEN: "set[Client]" = set()  # clients with open connections
 
 
 @atexit.register
 def _close_all() -> None:
-    """Close what stages leave open for their next run, while the loop's thread still runs."""
+    """Close the clients that stages leave open for their next run. The loop's thread, which does
+    that, still runs at this point."""
     for client in list(_OPEN):
         client.close()
 
@@ -130,17 +139,18 @@ class Client:
         self._stopped: Exception | None = None
         self._session: aiohttp.ClientSession | None = None
         self._tasks: set[asyncio.Task[None]] = set()
-        self._house: asyncio.Task[None] | None = None
-        # forms of requests (with a system message, without) that the server has answered, and what
-        # of those that it refused first it does not know
+        self._reporter: asyncio.Task[None] | None = None
+        # There are two forms of requests: with a system message (True) and without (False).
+        # `_proved` has the forms that the server has answered. `_doubts` has a task for each form
+        # that it refused, which finds the parameter that the server does not know.
         self._proved: set[bool] = set()
         self._doubts: dict[bool, asyncio.Task[str | None]] = {}
         self._heard = time.monotonic()  # when a reply last came, or the run began
-        self._told = self._heard  # when the user was last told what is waited for
-        self._silent = False  # whether a request has waited for all its patience, and no reply came
-        # since when a cap leaves no room but for what others set aside, and what was spent then
+        self._reported = self._heard  # when the last line about waiting was printed
+        self._silent = False  # a request has waited for all its patience, and no reply came
+        # (when, dollars spent then) a cap began to have room only in what others set aside
         self._short: tuple[float, float] | None = None
-        self._trouble = ""  # why the last attempt came to nothing
+        self._trouble = ""  # why the last attempt failed
         self.admission = Admission(
             endpoint.concurrency,
             endpoint.requests_per_minute and endpoint.requests_per_minute / 60,
@@ -160,13 +170,17 @@ class Client:
         self._servers = Servers([address + wire.path for address in endpoint.addresses])
 
     def __call__(self, messages: Sequence[Message], sample: int = 0) -> Reply:
-        """The reply, bought or remembered; Failed when there will be none, Stopped when nothing
-        more may be bought. A further `sample` that could not be another reply is the first one. A
-        request that leaves no room for its longest reply is not sent."""
+        """Return the reply to `messages`, bought now or out of the ledger.
+
+        `sample` above 0 asks for a further reply. A greedy model would answer an equal request with
+        its first reply again, so that one is returned. A request that leaves no room for its
+        longest reply is not sent, and its reply has finish_reason "too_long". Failed: there will be
+        no reply. Stopped: nothing more may be bought.
+        """
         if not self._room.fits(messages, sample):
-            return absent("too_long", self.endpoint.model)
+            return empty_reply("too_long", self.endpoint.model)
         request = self.wire.body(messages, sample)
-        if sample and greedy(request) and request == self.wire.body(messages):
+        if sample and is_greedy(request) and request == self.wire.body(messages):
             sample = 0
         body = encode(request)
         key = request_key(self.wire, body, sample)
@@ -179,31 +193,34 @@ class Client:
     # --- below here: the loop's thread alone -----------------------------------------------------
 
     def _submit(self, key: str, body: bytes, done: Done) -> None:
+        """Take in a request, and have `done` called with its answer."""
         if (value := self.ledger.get(key)) is not None:
-            done(remembered(key, value))
+            done(from_ledger(key, value))
         elif same := self._calls.get(key):
+            # Two jobs may ask the same at the same time. Example: both grade the answer "4" to
+            # "What is 2 + 2?". One request is sent, and its reply goes to both.
             same.done.append(done)
         elif self._stopped:
             done(self._stopped)
         else:
             if not self._calls:
-                self._heard = self._told = time.monotonic()
-            if self._house is None or self._house.done():
-                self._house = self._start(self._keep_house())
+                self._heard = self._reported = time.monotonic()
+            if self._reporter is None or self._reporter.done():
+                self._reporter = self._start(self._sync_and_report())
             call = self._calls[key] = Call(key, body, done)
             self._route(call)
 
     def _route(self, call: Call) -> None:
-        """A new request: into the queue (batch mode has another way)."""
+        """Put a new request into the queue. Batch mode overrides this."""
         self._queue.append(call)
         self._pump()
 
     def _pump(self) -> None:
-        """Send what may be sent now; come back when more may."""
+        """Send the requests that may be sent now, and arrange to be called when more may."""
         while self._queue:
             now = time.monotonic()
             if self._silent and self.admission.under_way:
-                # one at a time finds out whether the server is back
+                # one request under way is enough to find out whether the server is back
                 over = f"no reply to anything for patience of {self.endpoint.patience:g} s"
                 self._fail(self._queue.popleft(), None, f"{self._trouble} ({over})")
                 continue
@@ -224,8 +241,9 @@ class Client:
                 case "dear":
                     self._queue.appendleft(call)
                     if self.admission.under_way == 0:
-                        self._dear()
-                    return  # what is under way may settle for less than was set aside
+                        self._over_budget()
+                    # requests under way may cost less than was set aside for them: try again then
+                    return
 
     def _later(self) -> None:
         self._timer = None
@@ -233,12 +251,13 @@ class Client:
 
     def _start(self, work: Any) -> "asyncio.Task[None]":
         task: asyncio.Task[None] = self._loop.create_task(work)
-        self._tasks.add(task)  # the loop itself holds tasks weakly
+        self._tasks.add(task)  # the loop itself keeps only weak references to tasks
         task.add_done_callback(self._tasks.discard)
         return task
 
     def _reserve(self, call: Call, batch: bool) -> Taken:
-        """Claim a request. One that need not or cannot be sent is seen to, but for a dear one."""
+        """Claim a request. One that need not or cannot be sent is dealt with here, except for a
+        dear one, which the caller keeps."""
         size = len(call.body)
         call.tokens = size // budget.BYTES_PER_TOKEN + self._most_out
         usd = budget.cost(self.endpoint.price, size, 0, self._most_out, batch)
@@ -257,9 +276,13 @@ class Client:
             self._come_back([call])
         return taken
 
-    def _dear(self) -> None:
-        """A cap forbids the next request, and nothing of this process is under way. What others
-        have set aside may become free, for as long as they do anything."""
+    def _over_budget(self) -> None:
+        """Decide what follows when a cap forbids the next request and nothing of this process is
+        under way.
+
+        Other processes may have dollars set aside, of which some may become free. Wait for that as
+        long as they go on spending. Else stop.
+        """
         now, spent = time.monotonic(), self.purse.spent
         if self._short is None or self._short[1] != spent:
             self._short = now, spent
@@ -274,10 +297,10 @@ class Client:
             self.elsewhere.arm()
 
     def _come_back(self, calls: list[Call]) -> None:
-        """Requests that others had under way are answered, or to be asked here."""
+        """Finish calls whose answer another process has bought, and send the others here."""
         for call in calls:
             if (value := self.ledger.get(call.key)) is not None:
-                self._finish(call, remembered(call.key, value))
+                self._finish(call, from_ledger(call.key, value))
             elif self._stopped:
                 self._finish(call, self._stopped)
             else:
@@ -291,7 +314,7 @@ class Client:
         )
 
     def _unwritable(self, error: OSError | BadInput) -> None:
-        """Nothing is sent whose answer could not be kept."""
+        """Stop all requests: an answer that cannot be kept must not be bought."""
         if isinstance(error, OSError):
             self._stop(
                 Stopped(
@@ -304,7 +327,7 @@ class Client:
             self._stop(Stopped(str(error).removeprefix("error: ")))
 
     def _lose(self, call: Call, reason: str, document: Any = None, batch: bool = False) -> None:
-        """Charge an attempt that came to nothing and is billed all the same."""
+        """Charge an attempt that brought no reply and is billed all the same."""
         usd = losses.cost(document, self.endpoint.price, batch, call.reserved)
         call.lost += usd
         try:
@@ -327,36 +350,37 @@ class Client:
         if call.claimed:
             call.claimed = False
             self.purse.release(call.key)
-        # once: a reply may still come for a call that was given up
+        # each callback once: a reply may still come for a call that was given up
         waiting, call.done = call.done, []
         for done in waiting:
             done(answer)
 
     async def _send(self, call: Call, began: float) -> None:
-        """One attempt, and what follows from it."""
+        """Make one attempt at a call, and act on its outcome."""
         call.attempts += 1
         call.since = call.since or began
         url = self._servers.take(began)
         try:
             status, headers, raw = await self._exchange("POST", url, call.body)
-        except Exception as error:  # whatever a connection can come to
+        # aiohttp, ssl and the system raise errors of many classes here: each ends the attempt
+        except Exception as error:
             self._servers.give_back(url, time.monotonic(), failed=True)
             slow = isinstance(error, asyncio.TimeoutError)
             self.admission.failed(time.monotonic(), slow)
             reason = f"no answer in {self.endpoint.timeout:g} s" if slow else _words(error)
-            if losses.sent(error):
+            if losses.may_have_arrived(error):
                 self._lose(call, reason)
             self._again(call, None, reason, None)
         else:
             self._servers.give_back(url, time.monotonic(), failed=status >= 500)
             try:
                 await self._answered(call, began, status, headers, raw)
-            except Exception as error:  # ours: whoever waits must hear of it
+            except Exception as error:  # a fault of ours: all who wait must hear of it
                 self._finish(call, error)
         self._pump()
 
     async def _exchange(self, method: str, url: str, data: Any = None) -> tuple[int, Any, bytes]:
-        """(status, headers, body) of one HTTP exchange; the secret is gone from the body."""
+        """Make one HTTP exchange: (status, headers, body). The key is masked in the body."""
         session = self._session or self._connect()
         headers = JSON if isinstance(data, bytes) else None
         # no redirects: they would carry the key to a host that nobody named
@@ -369,10 +393,10 @@ class Client:
     def _connect(self) -> "aiohttp.ClientSession":
         import aiohttp
 
-        # several servers are one model's: what reaches the first reaches the others
+        # all servers of one model are reached the same way as the first
         parts = urlsplit(self.wire.url)
-        # looked up once, not with trust_env: that reads .netrc too, and a password in there is
-        # not for a model's server
+        # The proxy is looked up here and not by aiohttp's trust_env. That would read .netrc too,
+        # and a password in there is not meant for a model's server.
         proxy = urllib.request.getproxies().get(parts.scheme)
         if proxy and urllib.request.proxy_bypass(parts.hostname or ""):
             proxy = None
@@ -387,22 +411,22 @@ class Client:
         _OPEN.add(self)
         return self._session
 
-    async def _keep_house(self) -> None:
-        """While requests are under way: sync the ledger, and say what is waited for."""
+    async def _sync_and_report(self) -> None:
+        """Sync the ledger and print the lines about waiting, while requests are under way."""
         while self._calls:
             await asyncio.sleep(SYNC)
             self.purse.flush()
             if self._calls:
                 await self._loop.run_in_executor(None, self.ledger.sync)
             now = time.monotonic()
-            if self._calls and now - max(self._heard, self._told) >= TELLS:
-                self._told = now
+            if self._calls and now - max(self._heard, self._reported) >= REPORT_EVERY:
+                self._reported = now
                 bill = self.purse.bill
-                where = f"{bill.stage}@{bill.label}" if bill.label else bill.stage or "llm"
-                print(f"{where}: {self._waiting_for(now)}", file=sys.stderr, flush=True)
+                stage = f"{bill.stage}@{bill.label}" if bill.label else bill.stage or "llm"
+                print(f"{stage}: {self._waiting_for(now)}", file=sys.stderr, flush=True)
 
     def _waiting_for(self, now: float) -> str:
-        """What is waited for, and until when, in words."""
+        """Say in words what the run waits for, and until when."""
         sent = [call.since for call in self._calls.values() if call.since is not None]
         under_way = self.admission.under_way
         words = f"waiting for {under_way} replies of {self.endpoint.model}"
@@ -437,11 +461,11 @@ class Client:
         except Unusable as unusable:
             self.admission.failed(now, slow=False)
             call.spoilt += 1
-            if losses.billed(status, document):
+            if losses.may_be_billed(status, document):
                 self._lose(call, str(unusable), document)
             reason = self._mask.text(str(unusable))
             if not isinstance(document, dict) or not {"choices", "content"} & document.keys():
-                reason += f": {self._cut(raw[: 4 * TELL].decode('utf-8', 'replace'))}"
+                reason += f": {self._cut(raw[: 4 * QUOTED].decode('utf-8', 'replace'))}"
             if call.spoilt < SPOILT:
                 self._again(call, status, reason, None)
             else:
@@ -455,7 +479,7 @@ class Client:
         self._keep(call, reply)
 
     async def _refused(self, call: Call, error: Problem, headers: Any, document: Any) -> None:
-        """A server states an error, with an HTTP status or inside of a 200."""
+        """Act on an error that a server states, with an HTTP status or inside of a 200."""
         now, wait, status = time.monotonic(), _retry_after(headers), error.status
         assert status is not None
         if status in BUSY:
@@ -464,15 +488,15 @@ class Client:
             self.admission.failed(now, slow=False)
         if no_room(status, error.words):
             self._settle(call)
-            self._finish(call, absent("too_long", self.endpoint.model))
+            self._finish(call, empty_reply("too_long", self.endpoint.model))
             return
-        if filtered(status, f"{error.words} {error.names}"):
-            refused = absent("refused", self.endpoint.model)
+        if is_filtered(status, f"{error.words} {error.names}"):
+            refused = empty_reply("refused", self.endpoint.model)
             self._keep(call, refused.model_copy(update={"key": call.key}))
             return
         words = self._cut(error.words)
         reason = f"HTTP {status}: {words}"
-        if losses.billed(status, document):
+        if losses.may_be_billed(status, document):
             self._lose(call, reason)
         if (
             status not in BUSY
@@ -491,23 +515,33 @@ class Client:
             self._fail(call, status, reason + self._hint(status))
 
     async def _doubt(self, call: Call, status: int) -> str | None:
-        """What of a request that is refused the server does not know. It is asked once for each
-        form of request, and all requests that are refused meanwhile wait for the answer."""
+        """Return the parameter of a refused request that the server does not know, or None.
+
+        The server is asked once for each form of request. All requests of that form that are
+        refused meanwhile wait for the outcome.
+        """
         form = _has_system(call.body)
         if form in self._proved:
             return None
         if form not in self._doubts:
             self._doubts[form] = self._loop.create_task(self._unknown(call, status))
+        # shielded: a request that is cancelled must not cancel the task that others wait for
         return await asyncio.shield(self._doubts[form])
 
     async def _unknown(self, call: Call, status: int) -> str | None:
-        """The parameter that turns off what this server does not know of a request: without that it
-        answers, and with it it goes on refusing. None where there is no such parameter."""
+        """Return the parameter that makes the server answer, or None where there is none.
+
+        Example: a server refuses a request with a system message. The request is sent again with
+        that message folded into the user's. If that is answered, and the first form is refused once
+        more, the server does not know system messages: "system_role: false".
+        """
         body = json.loads(call.body)
+        # these attempts are charged, so they ask for one token
         short = {**body, **dict.fromkeys(body.keys() & set(budget.MAXIMA), 1)}
         for doubt in self.wire.doubts(short):
             if await self._answers(call, doubt.body):
-                # a server that stumbled once knows it all, and answers now
+                # A server that only failed once answers the first form too when it is sent again.
+                # A 5xx may be such a failure, so it is tried more often than a refusal.
                 for attempt in range(DOUBTS if status >= 500 else 1):
                     await asyncio.sleep(backoff(attempt) if attempt else 0)
                     if _has_system(call.body) in self._proved or await self._answers(call, short):
@@ -516,7 +550,8 @@ class Client:
         return None
 
     async def _answers(self, call: Call, body: dict[str, Any]) -> bool:
-        """Whether the server answers to another form of a request, which is charged as lost."""
+        """Say whether the server answers another form of a request. The answer is charged as
+        lost."""
         try:
             status, _, raw = await self._exchange("POST", self.wire.url, encode(body))
         except Exception:  # whatever a connection can come to
@@ -528,7 +563,7 @@ class Client:
         return True
 
     def _hint(self, status: int) -> str:
-        """What is usual behind a 404 at the first request."""
+        """Return a hint at the usual cause of a 404 to the first request, "" where it is none."""
         openai = isinstance(self.endpoint, OpenAI)
         versioned = "/v1" in urlsplit(self.endpoint.addresses[0]).path
         if status not in (404, 405) or self._proved or openai == versioned:
@@ -536,7 +571,7 @@ class Client:
         return f" (base_url ends with{'out' if openai else ''} /v1; is that right?)"
 
     def _stop_where_all_wait(self, reason: str) -> None:
-        """End what waits for a server that asks for a longer pause than `patience`."""
+        """Stop all requests where the server asks for a longer pause than `patience`."""
         pause = self.admission.resume - time.monotonic()
         if pause > self.endpoint.patience:
             self._stop(
@@ -547,8 +582,8 @@ class Client:
             )
 
     def _cut(self, words: str) -> str:
-        """A server's words for a message: short, on one line, without the key."""
-        return " ".join(self._mask.text(words[: 4 * TELL]).split())[:TELL] or "(nothing)"
+        """Make a server's words fit for a message: short, on one line, without the key."""
+        return " ".join(self._mask.text(words[: 4 * QUOTED]).split())[:QUOTED] or "(nothing)"
 
     def _reply(self, call: Call, document: Any, batch: bool) -> Reply:
         if document is None:
@@ -573,17 +608,20 @@ class Client:
             key=call.key,
             thoughts=self._written(parsed.thoughts),
         )
-        return spoken(reply)
+        return part_thoughts(reply)
 
     def _written(self, text: str) -> str:
-        """A text of the server's as it may be written to a file: without half surrogate pairs, and
-        without the key."""
+        """Make a server's text fit for a file: without lone surrogates, and without the key."""
         return self._mask.text(text.encode("utf-8", "replace").decode())
 
     def _keep(self, call: Call, reply: Reply, payer: Bill | None = None) -> None:
-        """Into the ledger, then out of what is set aside, then into the hands that wait."""
+        """Keep a reply and hand it out.
+
+        The order matters. The reply is in the ledger first, so that a kill does not lose it. Then
+        nothing is set aside for it any longer. Only then do the jobs that wait get it.
+        """
         self.bought += 1
-        value = {"reply": stored(reply), "at": int(time.time())}
+        value = {"reply": to_ledger(reply), "at": int(time.time())}
         try:
             self.ledger.put(call.key, value, payer or self.purse.bill, reply.usd)
         except BadInput as error:
@@ -593,14 +631,16 @@ class Client:
         self._finish(call, reply)
 
     def _may_pass(self, status: int, headers: Any, document: Any) -> bool:
-        if (told := headers.get("x-should-retry")) in ("true", "false"):
-            return bool(told == "true")
+        """Say whether an error may pass, so that the request is worth another attempt."""
+        if (advice := headers.get("x-should-retry")) in ("true", "false"):
+            return bool(advice == "true")
         if self.wire.hopeless(document):
             return False
         return status in (408, 409, 429) or status >= 500
 
     def _again(self, call: Call, status: int | None, reason: str, wait: float | None) -> None:
-        """Queue the request anew, after the pause that the server names or one of its own."""
+        """Queue the request anew after a pause: `wait` seconds where the server names them, else a
+        doubling, jittered time. Fail it where its patience would be over by then."""
         pause = backoff(call.attempts)
         if wait is not None:
             pause = wait
@@ -613,7 +653,8 @@ class Client:
             if pause > self.endpoint.patience:
                 over = f"the server asks to wait until {_clock(pause)}, longer than {patience}"
             elif self._heard <= (call.since or until):
-                # where one has waited in vain the next would wait as long, and each after it
+                # One request has waited for all its patience and the server has answered nothing.
+                # The next would wait as long, and each after it: so those fail at once (_pump).
                 self._silent = True
             self._fail(call, status, f"{reason} ({over})")
         elif self._stopped:
@@ -622,7 +663,7 @@ class Client:
             self._resting[call] = self._loop.call_later(pause, self._back, call)
 
     def _settle(self, call: Call) -> None:
-        """An attempt is over: nothing is set aside for it any longer."""
+        """End an attempt: nothing is set aside for it any longer."""
         self.purse.rest(call.key)
         call.reserved = 0.0
 
@@ -646,8 +687,10 @@ class Client:
         self._finish(call, Failed(failure))
 
     def stop(self, why: str) -> None:
-        """End what waits: requests that are queued or rest between two attempts. Those under way
-        have GRACE seconds to bring what is paid. From any thread."""
+        """End the requests that are queued or rest between two attempts. Call it from any thread.
+
+        Those under way have GRACE seconds to bring their replies, which are paid.
+        """
 
         def end() -> None:
             if self._stopped is None:
@@ -680,11 +723,12 @@ class Client:
             self.ledger.close()
 
     def rest(self) -> None:
-        """End what is under way and sync the ledger once a run is over. More may be asked later."""
+        """End the requests under way and sync the ledger once a run is over. The client may be used
+        again."""
         asyncio.run_coroutine_threadsafe(self._end(close=False), self._loop).result()
 
     def close(self) -> None:
-        """End connections and let go of the ledger."""
+        """Close the connections and the ledger."""
         asyncio.run_coroutine_threadsafe(self._end(close=True), self._loop).result()
 
 
@@ -692,47 +736,55 @@ def _has_system(body: bytes) -> bool:
     return b'"role":"system"' in body
 
 
-def absent(why: Ending, model: str) -> Reply:
-    """The reply that did not come."""
+def empty_reply(why: Ending, model: str) -> Reply:
+    """Make the empty reply that stands for one that did not come."""
     return Reply(
         text="", finish_reason=why, tokens_in=0, tokens_out=0, model=model, simulated=False
     )  # fmt: skip
 
 
-def stored(reply: Reply) -> dict[str, Any]:
-    """A reply as the ledger keeps it: its text as it came, so that what parts thoughts from it can
-    become better without a call."""
+def to_ledger(reply: Reply) -> dict[str, Any]:
+    """Return a reply as the ledger keeps it.
+
+    The text is kept as it came, with its thoughts. So a better way of parting them can be used on
+    old replies without another call.
+    """
     value = reply.model_dump(exclude={"key", "raw", *({"thoughts"} if not reply.thoughts else ())})
     return {**value, "text": reply.raw or reply.text}
 
 
-def remembered(key: str, value: dict[str, Any]) -> Reply:
-    """A reply as the ledger holds it."""
+def from_ledger(key: str, value: dict[str, Any]) -> Reply:
+    """Return the reply that the ledger keeps as `value`, with its thoughts parted anew."""
     reply = Reply(**value["reply"], key=key)
-    return spoken(reply.model_copy(update={"text": reply.raw or reply.text, "raw": ""}))
+    return part_thoughts(reply.model_copy(update={"text": reply.raw or reply.text, "raw": ""}))
 
 
-def spoken_of(wire: Wire, document: Any) -> Reply:
-    """The reply in a document, outside of any run; Unusable where there is none."""
+def read_reply(wire: Wire, document: Any) -> Reply:
+    """Read the reply in a document, outside of any run. Unusable: it holds none."""
     if error := problem(document):
-        raise Unusable(f"an error instead of a reply ({error.words[:TELL]})")
+        raise Unusable(f"an error instead of a reply ({error.words[:QUOTED]})")
     parsed = wire.parse(document)
-    reply = absent(parsed.finish, parsed.model)
-    return spoken(reply.model_copy(update={"text": parsed.text, "thoughts": parsed.thoughts}))
+    reply = empty_reply(parsed.finish, parsed.model)
+    return part_thoughts(
+        reply.model_copy(update={"text": parsed.text, "thoughts": parsed.thoughts})
+    )
 
 
 def words_in(raw: bytes) -> str:
-    """What the body of an error says, for a message."""
+    """Return the words of an error's body, for a message."""
     document = _document(raw)
     error = problem(document)
-    plain = raw[: 4 * TELL].decode("utf-8", "replace")
+    plain = raw[: 4 * QUOTED].decode("utf-8", "replace")
     words = error.words if error else plain if document is None else words_of(document)
-    return " ".join(words[: 4 * TELL].split())[:TELL] or "(nothing)"
+    return " ".join(words[: 4 * QUOTED].split())[:QUOTED] or "(nothing)"
 
 
-def spoken(reply: Reply) -> Reply:
-    """The reply with its thoughts parted from its text. One whose thoughts have no end, or that
-    holds nothing else, was cut: its answer never came."""
+def part_thoughts(reply: Reply) -> Reply:
+    """Part the thoughts of a reply from its text.
+
+    A reply whose thoughts have no end, or that holds nothing else, was cut before its answer came.
+    Its finish_reason becomes "length".
+    """
     parted = thoughts.part(reply.text)
     thought = parted.thoughts or reply.thoughts
     if not thought and parted.text == reply.text:
@@ -750,12 +802,14 @@ def spoken(reply: Reply) -> Reply:
 
 
 def backoff(attempts: int) -> float:
-    """Seconds until the next attempt: doubling from a quarter of a second to ten, jittered."""
+    """Return the seconds until the next attempt: doubling from a quarter of a second to ten, and
+    jittered."""
     return float(min(10.0, 0.25 * 2 ** min(attempts - 1, 10)) * random.uniform(0.5, 1))
 
 
 def secret_of(endpoint: OpenAI | Anthropic) -> str:
-    """The key out of the environment, "" where none is wanted; BadInput when it is not there."""
+    """Read the key out of the environment, "" where the endpoint names none. BadInput: it names a
+    variable that is not set."""
     if endpoint.api_key_env is None:
         return ""
     if not (secret := os.environ.get(endpoint.api_key_env, "").strip()):
@@ -769,17 +823,21 @@ def secret_of(endpoint: OpenAI | Anthropic) -> str:
 def _document(raw: bytes) -> Any:
     try:
         return json.loads(raw)
-    except (ValueError, RecursionError):  # a megabyte of "[" is no reason to end a run
+    # a megabyte of "[" raises RecursionError, which must not end a run
+    except (ValueError, RecursionError):
         return None
 
 
 def _words(error: Exception) -> str:
-    text = " ".join(str(error).split())[:TELL]
+    text = " ".join(str(error).split())[:QUOTED]
     return f"connection failed: {text or type(error).__name__}"
 
 
 def _retry_after(headers: Any) -> float | None:
-    """Seconds the server asks to wait: retry-after-ms, else Retry-After (seconds or a date)."""
+    """Return the seconds that the server asks to wait, None where it does not say.
+
+    They are in retry-after-ms, else in Retry-After, which holds seconds or a date.
+    """
     try:
         if (value := headers.get("retry-after-ms")) is not None:
             seconds = float(value) / 1000
@@ -792,11 +850,11 @@ def _retry_after(headers: Any) -> float | None:
                 seconds = email.utils.parsedate_to_datetime(value).timestamp() - time.time()
     except (ValueError, TypeError, OverflowError):
         return None
-    # nobody waits for a year, and no clock shows what is much longer
+    # time.localtime fails on times that are very far away, so a year is the most
     return min(seconds, YEAR) if 0 <= seconds < float("inf") else None
 
 
 def _clock(seconds: float) -> str:
-    """The time of day so many seconds from now, with its date where that is another."""
+    """Return the time of day so many seconds from now, with its date where that is not today."""
     then, now = time.localtime(time.time() + min(seconds, YEAR)), time.localtime()
     return time.strftime("%H:%M:%S" if then[:3] == now[:3] else "%Y-%m-%d %H:%M:%S", then)

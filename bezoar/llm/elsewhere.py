@@ -1,4 +1,8 @@
-"""Calls whose request another process has under way: they wait for its answer."""
+"""Calls whose request another process has under way: they wait for its answer.
+
+Example: two experiments with the same seeds run at once. Both want the same 1,000 replies. Each
+request is sent by the process that claims it first, and the other process gets the reply here.
+"""
 
 import asyncio
 import time
@@ -15,9 +19,12 @@ LOOK = 0.2  # seconds between two looks at what the others have done
 
 
 class Elsewhere:
-    """The calls that wait for other processes. `back` gets those whose request is answered, or is
-    nobody's any more; `late` those that waited longer than `bound` seconds for one process, which
-    does not count for a batch; `broken` the reason why the ledger cannot be read."""
+    """The calls that wait for other processes.
+
+    `back` gets the calls whose request is answered, or is nobody's any more. `late` gets those that
+    waited longer than `bound` seconds for one owner, and that owner. Waiting for a batch has no
+    bound. `broken` gets the error when the ledger cannot be read.
+    """
 
     def __init__(
         self,
@@ -43,18 +50,22 @@ class Elsewhere:
         self.arm()
 
     def arm(self) -> None:
-        """Look soon; `back` is called then, be it with nothing: another may have spent less."""
+        """Look again soon. `back` is called after each look, even with no calls.
+
+        Another process may have spent less than it had set aside, which leaves room for a dear
+        request.
+        """
         if self._timer is None:
             self._timer = self._loop.call_later(LOOK, self._look)
 
     def clear(self) -> "list[Call]":
-        """Wait for none of them any longer."""
+        """Give up all waiting, and return the calls that waited."""
         calls = list(self._calls)
         self._calls.clear()
         return calls
 
     def words(self) -> str:
-        """What is waited for, for people; "" for nothing."""
+        """Say for the user what is waited for, "" where nothing is."""
         if not self._calls:
             return "the budget's rest is set aside by other processes" if self._timer else ""
         numbers = sorted({claims.process(owner) for owner, _ in self._calls.values() if owner})
@@ -64,7 +75,7 @@ class Elsewhere:
     def _look(self) -> None:
         self._timer = None
         try:
-            with self._claims.held():
+            with self._claims.locked():
                 self._claims.refresh()
                 owners = {call: self._claims.holder(call.key) for call in self._calls}
         except (OSError, BadInput) as error:
@@ -74,6 +85,7 @@ class Elsewhere:
         free = [call for call, owner in owners.items() if owner is None]
         for call, owner in owners.items():
             before, since = self._calls[call]
+            # another owner may have taken the request over: the wait for that one begins anew
             self._calls[call] = (owner or "", since if before in ("", owner) else now)
         for call in free:
             del self._calls[call]

@@ -1,12 +1,14 @@
 """Paid answers, never paid twice: an append-only store under `$BEZOAR_WORK/ledger/`.
 
 One answer is one line, `{"crc":"..","key":"..","bill":"..","value":{..}}`, appended by a single
-write before anybody sees the answer. Each process appends to a segment of its own and reads
-everybody's, so any number of stages, experiments and clones share what one of them bought. A torn
-tail or a flipped bit spoils one line: it is counted, warned about and asked again; nothing else is
-lost. `bill` is "run/stage/label/model dollars": what an answer cost, and to whom. A line whose
-value is `{"charge": ..}` charges without answering: a reply that was billed and came to nothing
-(`lost`), or answers that `prune` forgot (`pruned`). Caps count all three.
+write before anybody sees the answer. Each process appends to a segment (a file) of its own and
+reads all segments. So any number of stages, experiments and clones share the answers that one of
+them bought. A torn tail or a flipped bit spoils one line and nothing else. That line is counted,
+warned about, and its request is asked again.
+
+`bill` is "run/stage/label/model dollars": what an answer cost, and to whom. A line whose value is
+`{"charge": ..}` charges without answering: `lost` for a billed reply that was of no use, `pruned`
+for answers that `prune` forgot. Caps count all three.
 
     python -m bezoar.ledger stats           answers, tokens, dollars, time by stage; what was lost
     python -m bezoar.ledger verify          read every line; exit 1 when one is damaged
@@ -46,12 +48,14 @@ SEGMENT = 256 * 2**20  # bytes at which a process opens a new segment instead of
 
 
 LOST = b'{"charge":"lost"'
-CHARGE = b'{"charge":'  # how the value of a line begins that answers nothing
+CHARGE = b'{"charge":'  # the value of a line that answers nothing begins so
 
 
 class Bill(NamedTuple):
-    """To whom an answer is charged: the run (profile and name of its budget), the stage, the
-    stage's label (scheme or checkpoint), and the model."""
+    """The account that an answer is charged to.
+
+    `run` is the profile and the name of its budget. `label` is the stage's scheme or checkpoint.
+    """
 
     run: str
     stage: str
@@ -59,7 +63,7 @@ class Bill(NamedTuple):
     model: str
 
     def plain(self) -> "Bill":
-        """As it stands in a line, where some characters mean something."""
+        """Return the bill as it stands in a line, without the characters that part fields there."""
         return _plain(self)
 
 
@@ -76,9 +80,11 @@ class _Line(NamedTuple):
 
 
 class Ledger:
-    """Answers by request key (sha256 hex of the final request). Values are JSON objects. One
-    thread uses an instance; any number of processes use a folder. `spent` is dollars
-    by Bill, all in all, and `lost` those of them that bought no answer."""
+    """Answers by request key (sha256 hex of the final request). Values are JSON objects.
+
+    Use an instance in one thread, and a folder in any number of processes. `spent` holds all
+    dollars by Bill, and `lost` those of them that bought no answer.
+    """
 
     def __init__(self, folder: Path | None = None) -> None:
         self.folder = folder or work.home() / "ledger"
@@ -98,26 +104,27 @@ class Ledger:
         return len(self._where)
 
     def __contains__(self, key: str) -> bool:
-        """Whether an answer to `key` was there at the last look."""
+        """Say whether an answer to `key` was there at the last look."""
         return key in self._where
 
     def look(self) -> None:
-        """Read what has been appended, by anyone, since the last look."""
+        """Read the lines that any process has appended since the last look."""
         self._looked = time.monotonic()
         for path in sorted(self.folder.glob("*.jsonl")):
             try:
                 status = path.stat()
                 inode, size = status.st_ino, status.st_size
-                known = self._open.get(path)
-                if known and known[0] != inode:  # rewritten by prune
+                opened = self._open.get(path)
+                # another file under a name that is known: prune rewrote the segment
+                if opened and opened[0] != inode:
                     self._forget()
                     self.look()
                     return
-                if known is None:
-                    known = (inode, os.open(path, os.O_RDONLY), 0)
-                if size > known[2]:
-                    known = (*known[:2], self._index(path, known[1], known[2]))
-                self._open[path] = known
+                if opened is None:
+                    opened = (inode, os.open(path, os.O_RDONLY), 0)
+                if size > opened[2]:
+                    opened = (*opened[:2], self._index(path, opened[1], opened[2]))
+                self._open[path] = opened
             except FileNotFoundError:
                 continue  # pruned away since the folder was listed
             except OSError as error:
@@ -127,22 +134,26 @@ class Ledger:
                 ) from None
 
     def _forget(self) -> None:
-        """Begin anew, so that what was pruned is not charged as an answer and as pruned."""
+        """Forget all segments. A rewritten one would otherwise be charged twice: for its pruned
+        answers, and for the line that `prune` put in their place."""
         for _, descriptor, _ in self._open.values():
             os.close(descriptor)
         self.spent, self.lost, self._charges, self._where, self._open = {}, {}, set(), {}, {}
 
     def _index(self, path: Path, descriptor: int, start: int) -> int:
+        """Take in the lines of a segment from byte `start` on. Returns the byte where the last
+        whole line ends."""
         with open(os.dup(descriptor), "rb") as lines:
             lines.seek(start)
             for line in lines:
                 if not line.endswith(b"\n"):
-                    # still being written, or torn by a kill; the next owner cuts a torn tail off
+                    # A line without an end is still being written, or a kill tore it. Where no
+                    # living process appends here it is torn, and the next owner cuts it off.
                     if _unowned(descriptor):
                         self._warn(path, start, f"{len(line)} bytes of a torn line")
                     break
-                if found := _parse(line):
-                    self._take_in(found, (descriptor, start, len(line)))
+                if entry := _parse(line):
+                    self._take_in(entry, (descriptor, start, len(line)))
                 else:
                     self._warn(path, start, "a damaged line")
                 start += len(line)
@@ -159,50 +170,51 @@ class Ledger:
             if entry.payload.startswith(LOST):
                 self.lost[entry.bill] = self.lost.get(entry.bill, 0.0) + entry.usd
 
-    def _warn(self, path: Path, start: int, what: str) -> None:
+    def _warn(self, path: Path, start: int, damage: str) -> None:
         if (path, start) in self._warned:
             return
         self._warned.add((path, start))
         self.damaged += 1
-        message = f"{path}: {what} at byte {start}; if that answer is wanted, it is asked again"
+        message = f"{path}: {damage} at byte {start}; if that answer is wanted, it is asked again"
         warnings.warn(message, stacklevel=2)
 
     def catch_up(self) -> None:
-        """Look, unless that was done a moment ago."""
+        """Look, unless the last look was less than LOOK_AGAIN seconds ago."""
         if time.monotonic() - self._looked > LOOK_AGAIN:
             self.look()
 
     def get(self, key: str) -> dict[str, Any] | None:
-        """The value bought for `key`, or None."""
+        """Return the value bought for `key`, or None."""
         if key not in self._where:
             self.catch_up()
         if (place := self._where.get(key)) is None:
             return None
-        found = _parse(os.pread(place[0], place[2], place[1]))
-        if found is None or found.key != key:  # damaged since it was indexed
+        entry = _parse(os.pread(place[0], place[2], place[1]))
+        # the line was whole when it was indexed, and is damaged now
+        if entry is None or entry.key != key:
             del self._where[key]
             self.damaged += 1
             return None
-        value: dict[str, Any] = json.loads(found.payload)
+        value: dict[str, Any] = json.loads(entry.payload)
         return value
 
     def put(self, key: str, value: dict[str, Any], bill: Bill, usd: float) -> None:
-        """Append an answer. BadInput when it cannot be kept (a full disk): the run must stop
-        before another is bought."""
+        """Append an answer that cost `usd`. BadInput: it cannot be kept (a full disk), and the run
+        must stop before it buys another."""
         self._add(_Line(key, bill.plain(), usd, _compact(value)))
 
     def charge(
         self, bill: Bill, usd: float, kind: str, reason: str, key: str | None = None
     ) -> None:
-        """Append dollars that bought no answer: `kind` is lost or pruned. Under a `key` they are
-        charged once, however often that is said."""
+        """Append dollars that bought no answer. `kind` is lost or pruned. Repeated calls with one
+        `key` charge once."""
         if key in self._charges:
             return
         value = {"charge": kind, "reason": reason, "at": int(time.time())}
         self._add(_Line(key or secrets.token_hex(32), bill.plain(), usd, _compact(value)))
 
     def ready(self) -> None:
-        """Open what answers are appended to; OSError when that cannot be done."""
+        """Open the segment that answers are appended to. OSError: that cannot be done."""
         if self._own is None:
             self._own = self._segment()
 
@@ -229,16 +241,20 @@ class Ledger:
         self.spent[bill] = self.spent.get(bill, 0.0) + usd
 
     def _segment(self) -> tuple[Path, int, int]:
-        """A segment that no living process appends to, taken over, else a new one; locked."""
+        """Take over a segment that no living process appends to, or make a new one.
+
+        Returns its path, a locked descriptor, and the byte at which its whole lines end.
+        """
         self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         for path in sorted(self.folder.glob("*.jsonl")):
             if (descriptor := _take(path)) is not None:
                 self.look()
                 end = self._open[path][2]
-                os.ftruncate(descriptor, end)  # a tail without an end is of no use to anyone
+                os.ftruncate(descriptor, end)  # a torn line at the end is of no use to anyone
                 return path, descriptor, end
         path = self.folder / f"{time.time_ns():020d}-{secrets.token_hex(4)}.jsonl"
-        hidden = path.with_suffix(".new")  # nobody looks at it before it is locked
+        # made under a name that nobody looks for, so that nobody takes it over before it is locked
+        hidden = path.with_suffix(".new")
         descriptor = os.open(hidden, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_EXCL, 0o600)
         fcntl.flock(descriptor, fcntl.LOCK_EX)
         hidden.rename(path)
@@ -246,14 +262,17 @@ class Ledger:
         return path, descriptor, 0
 
     def sync(self) -> None:
-        """Have the disk hold what was appended: a kill loses nothing without it, a power cut may.
-        May be called from another thread than the one that appends."""
+        """Write the appended lines through to the disk.
+
+        Without that a kill loses nothing, but a power cut may. Another thread than the one that
+        appends may call it.
+        """
         if self._dirty and self._own:
             self._dirty = False
             os.fsync(self._own[1])
 
     def close(self) -> None:
-        """Sync, and let go of the segment."""
+        """Sync, and close all segments."""
         self.sync()
         for _, descriptor, _ in self._open.values():
             os.close(descriptor)
@@ -262,30 +281,33 @@ class Ledger:
         self._where, self._open, self._own = {}, {}, None
 
     def lines(self) -> Iterator[tuple[str, Bill, float, dict[str, Any]]]:
-        """Every answer once, sorted by key: (key, bill, dollars, value)."""
+        """Yield every answer once, sorted by key: (key, bill, dollars, value)."""
         for key in sorted(self._where):
             descriptor, start, size = self._where[key]
-            if found := _parse(os.pread(descriptor, size, start)):
-                yield key, found.bill, found.usd, json.loads(found.payload)
+            if entry := _parse(os.pread(descriptor, size, start)):
+                yield key, entry.bill, entry.usd, json.loads(entry.payload)
 
 
 _JSON = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
 
 
 def dollars(usd: float) -> str:
-    """Dollars as a message shows them: never rounded to less than what a user may set as a cap."""
+    """Format dollars for a message: to 6 digits after the point, and to 9 below a cent.
+
+    They are never rounded to less than what a user may set as a cap.
+    """
     digits = f"{usd:,.{6 if abs(usd) >= 0.01 else 9}f}".rstrip("0")
-    whole, _, cents = digits.partition(".")
-    return f"${whole}.{cents:0<2}"
+    units, _, cents = digits.partition(".")
+    return f"${units}.{cents:0<2}"
 
 
 def about(usd: float) -> str:
-    """Dollars that were estimated: cents, and below a dollar two digits that are not 0."""
+    """Format estimated dollars: to cents, and below a dollar to two significant digits."""
     return f"${usd:,.2f}" if usd >= 1 or usd <= 0 else dollars(float(f"{usd:.2g}"))
 
 
 def _compact(value: dict[str, Any]) -> bytes:
-    # a lone surrogate in a reply must not lose it
+    # a lone surrogate in a reply is no UTF-8: written as an escape it does not lose the reply
     return _JSON.encode(value).encode("utf-8", "backslashreplace")
 
 
@@ -306,7 +328,7 @@ def _parse(line: bytes) -> _Line | None:
 
 
 def _take(path: Path) -> int | None:
-    """A descriptor to append by, locked; None when the segment is full or another's."""
+    """Open a segment to append to: a locked descriptor. None when it is full or another's."""
     try:
         if path.stat().st_size > SEGMENT:
             return None
@@ -315,6 +337,7 @@ def _take(path: Path) -> int | None:
         return None
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        # prune may have put another file in its place before it was locked
         if path.stat().st_ino == os.fstat(descriptor).st_ino:
             return descriptor
     except (BlockingIOError, FileNotFoundError):
@@ -334,7 +357,7 @@ def _append(descriptor: int, line: bytes, end: int) -> None:
 
 
 def _unowned(descriptor: int) -> bool:
-    """Whether no living process appends to this segment."""
+    """Say whether no living process appends to this segment."""
     try:
         fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -349,9 +372,13 @@ IMPORTED = Bill("imported", "", "", "")
 
 
 def stats(ledger: Ledger) -> dict[str, Any]:
-    """What the store holds: counts, bytes, dollars in all and by run, stage, label and model; of
-    them the dollars that bought no answer; tokens by stage. Beside it, what stages took on this
-    machine, by stage: for outs that are whole, and for what has not come to its outs."""
+    """Sum up the store and the times of the stages.
+
+    The store has counts, bytes, and dollars in all and by run, stage, label and model. Dollars that
+    bought no answer stand apart. Tokens are by stage. The times are those of the stages on this
+    machine: seconds, CPU seconds and memory where the outs are whole, and seconds of those that did
+    not finish.
+    """
     segments = list(ledger.folder.glob("*.jsonl"))
     return {
         "answers": len(ledger),
@@ -364,7 +391,7 @@ def stats(ledger: Ledger) -> dict[str, Any]:
         "usd_lost_by_run": _by("run", ledger.lost),
         "usd_lost_by_stage": _by("stage", ledger.lost),
         **_tokens_by_stage(ledger),
-        **_took(),
+        **_times_by_stage(),
     }
 
 
@@ -372,19 +399,19 @@ def _tokens_by_stage(ledger: Ledger) -> dict[str, dict[str, int]]:
     sums: dict[str, dict[str, int]] = {"tokens_in_by_stage": {}, "tokens_out_by_stage": {}}
     for _, bill, _, value in ledger.lines():
         for kind in ("tokens_in", "tokens_out"):
-            of = sums[f"{kind}_by_stage"]
+            by_stage = sums[f"{kind}_by_stage"]
             stage = bill.stage or "-"
-            of[stage] = of.get(stage, 0) + int(value.get("reply", {}).get(kind) or 0)
+            by_stage[stage] = by_stage.get(stage, 0) + int(value.get("reply", {}).get(kind) or 0)
     return sums
 
 
-def _took() -> dict[str, dict[str, float]]:
-    """Seconds, CPU seconds and the most bytes of memory at once, by stage."""
-    made, unfinished = times.of_machine(work.home())
+def _times_by_stage() -> dict[str, dict[str, float]]:
+    """Return seconds, CPU seconds and the most bytes of memory at once, by stage."""
+    finished, unfinished = times.of_machine(work.home())
     return {
-        "seconds_by_stage": {stage: spent.seconds for stage, spent in made.items()},
-        "cpu_seconds_by_stage": {stage: spent.cpu for stage, spent in made.items()},
-        "memory_by_stage": {stage: spent.memory for stage, spent in made.items()},
+        "seconds_by_stage": {stage: spent.seconds for stage, spent in finished.items()},
+        "cpu_seconds_by_stage": {stage: spent.cpu for stage, spent in finished.items()},
+        "memory_by_stage": {stage: spent.memory for stage, spent in finished.items()},
         "seconds_unfinished_by_stage": {n: spent.seconds for n, spent in unfinished.items()},
     }
 
@@ -398,7 +425,7 @@ def _by(part: str, dollars: dict[Bill, float]) -> dict[str, float]:
 
 
 def export(ledger: Ledger, path: Path) -> int:
-    """Write every answer to one file that `import` reads; how many."""
+    """Write every answer to one file that `import` reads. Returns their number."""
     rows = (
         _line(_Line(key, bill, usd, _compact(value))).decode("utf-8", "replace")
         for key, bill, usd, value in ledger.lines()
@@ -407,28 +434,31 @@ def export(ledger: Ledger, path: Path) -> int:
     return len(ledger)
 
 
-def bring(ledger: Ledger, paths: list[Path]) -> int:
+def import_answers(ledger: Ledger, paths: list[Path]) -> int:
     """Take over answers from exports, from replies.jsonl (`Exchange` rows) of pulled outs, and from
-    folders that hold such; how many were new. Nothing is charged to any run."""
+    folders of those. Returns the number of new ones. Nothing is charged to any run.
+
+    BadInput: a path that is not there, a folder without replies.jsonl, or a line of another form.
+    """
     before = len(ledger)
     for top in paths:
         if not top.exists():
             raise BadInput(f"{top}: there is no such file or folder; pull it first (dvc pull)")
-        found = sorted(top.rglob("replies.jsonl")) if top.is_dir() else [top]
-        if not found:
+        files = sorted(top.rglob("replies.jsonl")) if top.is_dir() else [top]
+        if not files:
             raise BadInput(f"{top}: holds no replies.jsonl; generate and judge write them")
-        for path in found:
+        for path in files:
             for number, text in numbered(path):
-                key, value = _foreign(path, number, text)
+                key, value = _read_foreign(path, number, text)
                 if key and ledger.get(key) is None:
                     ledger.put(key, value, IMPORTED, 0.0)
     ledger.sync()
     return len(ledger) - before
 
 
-def _foreign(path: Path, number: int, text: str) -> tuple[str, dict[str, Any]]:
+def _read_foreign(path: Path, number: int, text: str) -> tuple[str, dict[str, Any]]:
     if line := _parse(text.encode()):
-        # what another machine lost is no business of this one
+        # dollars that another machine lost are not charged on this one
         key = "" if line.payload.startswith(CHARGE) else line.key
         return key, json.loads(line.payload)
     try:
@@ -444,11 +474,13 @@ def _foreign(path: Path, number: int, text: str) -> tuple[str, dict[str, Any]]:
 
 
 def prune(folder: Path, days: float) -> tuple[int, int]:
-    """Rewrite every segment that no process appends to without the answers bought more than `days`
-    ago, without damaged lines and second copies; (answers kept, lines dropped). What an answer cost
-    stays charged, so that no cap is lifted."""
+    """Rewrite every segment that no process appends to: (answers kept, lines dropped).
+
+    Left out are the answers bought more than `days` ago, damaged lines and second copies. The cost
+    of an answer stays charged, so that no cap is lifted.
+    """
     oldest = time.time() - days * 86400
-    kept: set[str] = set()
+    keys: set[str] = set()
     dropped = 0
     for path in sorted(folder.glob("*.jsonl")):
         descriptor = os.open(path, os.O_RDWR)
@@ -459,25 +491,29 @@ def prune(folder: Path, days: float) -> tuple[int, int]:
             os.close(descriptor)
             continue
         with open(descriptor, "rb") as segment:
-            lines, gone = _sift(segment, oldest, kept)
+            lines, gone = _sift(segment, oldest, keys)
             dropped += gone
-            # readers hold the old file open until they see that another stands in its place
+            # Other processes go on reading the old file, which they have open, until they see that
+            # another has its name (look).
             if lines:
                 write(path, lines)
             else:
                 path.unlink()
-    return len(kept), dropped
+    return len(keys), dropped
 
 
-def _sift(segment: Iterable[bytes], oldest: float, kept: set[str]) -> tuple[list[str], int]:
-    """The lines that a segment keeps, the answers among them added to `kept`, and how many it
-    loses; one line more for each bill that what it loses was charged to."""
+def _sift(segment: Iterable[bytes], oldest: float, keys: set[str]) -> tuple[list[str], int]:
+    """Return the lines that a segment keeps, and the number of those it loses.
+
+    The keys of the answers that it keeps are added to `keys`. For each bill that lost answers were
+    charged to, one more line keeps their dollars charged.
+    """
     lines: list[str] = []
     charged: dict[Bill, float] = {}
     dropped = 0
     for line in segment:
         entry = _parse(line)
-        if entry is None or entry.key in kept:
+        if entry is None or entry.key in keys:
             dropped += 1
         elif entry.payload.startswith(CHARGE):
             lines.append(line.decode())
@@ -485,7 +521,7 @@ def _sift(segment: Iterable[bytes], oldest: float, kept: set[str]) -> tuple[list
             dropped += 1
             charged[entry.bill] = charged.get(entry.bill, 0.0) + entry.usd
         else:
-            kept.add(entry.key)
+            keys.add(entry.key)
             lines.append(line.decode())
     for bill, usd in charged.items():
         if usd:
@@ -502,8 +538,8 @@ def main() -> None:
             print(json.dumps(stats(Ledger()), indent=2))
         case ["verify"]:
             ledger = Ledger()
-            whole = sum(1 for _ in ledger.lines())
-            print(f"{whole} answers whole, {ledger.damaged} lines damaged")
+            answers = sum(1 for _ in ledger.lines())
+            print(f"{answers} answers whole, {ledger.damaged} lines damaged")
             if ledger.damaged:
                 raise BadInput(
                     f"{ledger.folder}: {ledger.damaged} damaged lines; they are asked again when "
@@ -512,10 +548,10 @@ def main() -> None:
         case ["export", path]:
             print(f"{export(Ledger(), Path(path))} answers written to {path}")
         case ["import", _, *_]:
-            print(f"{bring(Ledger(), [Path(path) for path in command[1:]])} new answers")
+            print(f"{import_answers(Ledger(), [Path(path) for path in command[1:]])} new answers")
         case ["prune", days] if re.fullmatch(r"\d+(\.\d+)?", days):
-            kept, dropped = prune(work.home() / "ledger", float(days))
-            print(f"{kept} answers kept, {dropped} lines dropped")
+            remaining, dropped = prune(work.home() / "ledger", float(days))
+            print(f"{remaining} answers kept, {dropped} lines dropped")
         case _:
             usage = (__doc__ or "").split("\n\n")[-1].rstrip()
             raise BadInput(f"bezoar.ledger: no such command; one of\n{usage}")

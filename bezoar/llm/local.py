@@ -1,9 +1,10 @@
 """A transformers model in this process, over the same ledger.
 
-It stands on the code that answers MT-Bench (models/generation.py). A reply is kept as soon as its
-row has ended, and the next request takes its place: a kill loses no more than what was half
-written. What is drawn follows from the request and its sample number alone. It computes in the type
-that suits the machine (bezoar/models/loading.py), whatever type its weights are kept in.
+It uses the code that answers MT-Bench (models/generation.py). A reply is kept as soon as its row of
+the batch has ended, and the next request takes that row. So a kill loses only replies that were
+half written. The tokens that are drawn follow from the request and its sample number alone. The
+model computes in the type that suits the machine (bezoar/models/loading.py), whatever type its
+weights are kept in.
 """
 
 import asyncio
@@ -19,9 +20,9 @@ from typing import Any, NamedTuple, TypeVar
 from bezoar import work
 from bezoar.llm import client, openai, room
 from bezoar.llm.budget import Purse
-from bezoar.llm.client import Call, Stopped, absent
+from bezoar.llm.client import Call, Stopped, empty_reply
 from bezoar.llm.ledger import Ledger
-from bezoar.llm.wire import first, sendable
+from bezoar.llm.wire import value_at, without_nulls
 from bezoar.models import generation, loading
 from bezoar.models.generation import Batch, Draw
 from bezoar.params import LOCAL_FOLDER, LOCAL_MAXIMA, InProcess, OpenAI, Price
@@ -44,16 +45,20 @@ class Request(NamedTuple):
 
 
 class Client(client.Client):
-    """A client whose server is a model in this process; requests and replies look like OpenAI's."""
+    """A client whose server is a model in this process.
+
+    Requests and replies have OpenAI's form, so that all else is the same as with a server.
+    """
 
     def __init__(self, endpoint: InProcess, ledger: Ledger, purse: Purse) -> None:
         check(endpoint)
-        shape = served(endpoint)
+        shape = openai_endpoint(endpoint)
         super().__init__(shape, openai.Wire(shape, None), ledger, purse, "")
         self._local = endpoint
         self._loaded: tuple[Any, Batch] | None = None  # the tokenizer, and the model's rows
         self._taken: dict[str, Call] = {}  # out of the queue, and not answered yet
-        self._answering: dict[int, Request] = {}  # what the rows are, by name; the other thread's
+        # the request of each row of the batch, by the row's name; used in the other thread alone
+        self._answering: dict[int, Request] = {}
         self._named = 0
         self._computing = self._leaving = False
         self._thread: threading.Thread | None = None
@@ -64,17 +69,18 @@ class Client(client.Client):
             self._start(self._compute())
 
     async def _compute(self) -> None:
-        """Answer what waits, and what comes meanwhile."""
+        """Answer the requests that wait, and those that come meanwhile."""
         try:
             while not self._stopped and (self._queue or self._taken):
                 calls = self._next()
                 self._taken |= {call.key: call for call in calls}
                 for call, document in await self._apart(partial(self._write, calls)):
+                    # _stop has finished this call already, with the reason why the run ends
                     if self._taken.pop(call.key, None) is None:
-                        continue  # it has heard by now why nothing more comes
+                        continue
                     self._heard = time.monotonic()
                     if document is None:
-                        self._finish(call, absent("too_long", self.endpoint.model))
+                        self._finish(call, empty_reply("too_long", self.endpoint.model))
                     else:
                         self._keep(call, self._reply(call, document, batch=False))
         except Exception as error:  # whoever waits must hear of it
@@ -83,7 +89,8 @@ class Client(client.Client):
             self._computing = False
 
     def _next(self) -> list[Call]:
-        """Requests that may join, less those that another process answers."""
+        """Claim as many requests as the batch has free rows, without those that another process
+        answers."""
         free = self._loaded[1].free if self._loaded else self._local.batch_size
         calls: list[Call] = []
         while self._queue and len(calls) < free:
@@ -105,18 +112,21 @@ class Client(client.Client):
         self._taken.clear()
 
     async def _apart(self, work: Callable[[], T]) -> T:
-        """Do work in a thread; one that a process which ends does not wait for. Stopped: there is
-        no going on, for a reason that the user can mend."""
+        """Do `work` in a daemon thread, so that a process that ends need not wait for it.
+
+        Stopped: the work cannot go on, for a reason that the user can mend.
+        """
         future: asyncio.Future[T] = self._loop.create_future()
         before = self._thread
 
         def run() -> None:
             try:
-                if before:  # one that was given up, at its last token
+                # an earlier thread that was given up ends with its next token: never two at once
+                if before:
                     before.join()
                 self._leaving = False
                 tell: Callable[[], None] = partial(future.set_result, work())
-            except BadInput as error:  # which would end the loop, as it ends a stage
+            except BadInput as error:  # a SystemExit, which would end the loop
                 why = Stopped(str(error).removeprefix("error: "))
                 tell = partial(future.set_exception, why)
             except Exception as error:
@@ -135,8 +145,11 @@ class Client(client.Client):
     # --- below here: the other thread, one at a time ---------------------------------------------
 
     def _write(self, calls: Sequence[Call]) -> list[tuple[Call, dict[str, Any] | None]]:
-        """Take in requests and write on, until one is answered or others may join: each that is,
-        with its reply; None where it does not fit the model's context."""
+        """Take in requests and write on, until one is answered or others may join.
+
+        Returns the answered requests with their replies, or those that do not fit the model's
+        context, with None.
+        """
         if self._loaded is None:
             self._loaded = load(self._local)
         tokenizer, batch = self._loaded
@@ -146,10 +159,11 @@ class Client(client.Client):
         ended: list[generation.Ended] = []
         while batch and not ended and not self._leaving and not (self._queue and batch.free):
             ended = self._step(batch)
-        return [self._document(each) for each in ended]
+        return [self._document(answer) for answer in ended]
 
     def _take(self, call: Call, tokenizer: Any, batch: Batch) -> bool:
-        """Let a request be answered; False where the model has no room for the longest reply."""
+        """Give a request a row of the batch. False where the model has no room for its longest
+        reply."""
         body = json.loads(call.body)
         ids = prompt_ids(self._local, tokenizer, body)
         most = max(body.get(name) or 0 for name in LOCAL_MAXIMA)
@@ -173,20 +187,23 @@ class Client(client.Client):
             ) from None
 
     def _document(self, ended: generation.Ended) -> tuple[Call, dict[str, Any]]:
-        """The reply as a server would send it."""
+        """Return a request and its reply, in the form in which a server would send it."""
         call, body, tokens = self._answering.pop(ended.name)
-        text = ended.said.text
+        text = ended.continuation.text
         choice = {"text": text} if "prompt" in body else {"message": {"content": text}}
         return call, {
             "model": body["model"],
-            "choices": [{**choice, "finish_reason": ended.said.finish}],
+            "choices": [{**choice, "finish_reason": ended.continuation.finish}],
             "usage": {"prompt_tokens": tokens, "completion_tokens": ended.tokens},
         }
 
 
-def served(endpoint: InProcess) -> OpenAI:
-    """The endpoint as if a server had the model. Its weights are its address: another folder with
-    the same bytes has said the same."""
+def openai_endpoint(endpoint: InProcess) -> OpenAI:
+    """Return the endpoint as if a server had the model.
+
+    The bytes of the folder are its address. So the ledger's answers also hold for another folder
+    with the same bytes, and for no other.
+    """
     return OpenAI(
         provider="openai",
         style=endpoint.style,
@@ -196,8 +213,9 @@ def served(endpoint: InProcess) -> OpenAI:
         terms=endpoint.terms,
         base_url=f"http://local/{work.content(endpoint.model)}",
         api_key_env=None,
-        # said, so that a further sample is known to be the first one
-        params={"temperature": 0, **sendable(endpoint.params)},
+        # 0 is the default, but it is stated here: `is_greedy` sees by it that a further sample
+        # would be the first one again
+        params={"temperature": 0, **without_nulls(endpoint.params)},
         again=endpoint.again,
         mode="live",
         concurrency=endpoint.concurrency,
@@ -215,72 +233,72 @@ def served(endpoint: InProcess) -> OpenAI:
 
 
 def check(endpoint: InProcess) -> None:
-    """See by its files that the folder holds a model that can be asked; BadInput where not."""
-    folder, where = Path(endpoint.model), f"llm: {endpoint.model}"
+    """Check by its files that the folder holds a model that can be asked. BadInput: it does not."""
+    folder, prefix = Path(endpoint.model), f"llm: {endpoint.model}"
     if folder.is_symlink():
         raise BadInput(
-            f"{where}: a link to a folder, into which DVC does not look; make a folder of that "
+            f"{prefix}: a link to a folder, into which DVC does not look; make a folder of that "
             "name and link or copy each file (cp -al)"
         )
     if loading.is_adapter(folder):
-        raise BadInput(f"{where}: an adapter, where a full model is wanted; merge it first")
+        raise BadInput(f"{prefix}: an adapter, where a full model is wanted; merge it first")
     if not (folder / "config.json").is_file():
         raise BadInput(
-            f"{where}: no config.json in there; model is the folder of a transformers model, "
+            f"{prefix}: no config.json in there; model is the folder of a transformers model, "
             f"{LOCAL_FOLDER}/NAME"
         )
-    _check_weights(folder, where)
+    _check_weights(folder, prefix)
     if not any((folder / name).is_file() for name in TOKENIZERS):
-        raise BadInput(f"{where}: no tokenizer in there; put tokenizer.json beside the weights")
+        raise BadInput(f"{prefix}: no tokenizer in there; put tokenizer.json beside the weights")
     if (positions := room.positions(folder)) is None:
         raise BadInput(
-            f"{where}: its config.json does not say how many tokens the model takes; add "
+            f"{prefix}: its config.json does not say how many tokens the model takes; add "
             "max_position_embeddings"
         )
     if (most := max(endpoint.most(), endpoint.most(sample=1))) >= positions:
         raise BadInput(
-            f"{where}: a reply of {most} tokens fills its context of {positions}, which leaves no "
+            f"{prefix}: a reply of {most} tokens fills its context of {positions}, which leaves no "
             f"room for a prompt; lower {LOCAL_MAXIMA[0]} in params"
         )
 
 
-def _check_weights(folder: Path, where: str) -> None:
+def _check_weights(folder: Path, prefix: str) -> None:
     if not any(folder.glob("*.safetensors")):
         raise BadInput(
-            f"{where}: no *.safetensors in there, and pickled weights, which can run code when "
+            f"{prefix}: no *.safetensors in there, and pickled weights, which can run code when "
             "they are loaded, are not; save the model with safe_serialization=True"
         )
     if (folder / INDEX).is_file():
-        parts = first(_read(folder / INDEX, where), "weight_map")
-        named = set(parts.values()) if isinstance(parts, dict) else set()
-        if missing := sorted(name for name in named if not (folder / str(name)).is_file()):
-            raise BadInput(f"{where}: {missing[0]} is missing, which {INDEX} names; copy it too")
+        parts = value_at(_read(folder / INDEX, prefix), "weight_map")
+        files = set(parts.values()) if isinstance(parts, dict) else set()
+        if missing := sorted(name for name in files if not (folder / str(name)).is_file()):
+            raise BadInput(f"{prefix}: {missing[0]} is missing, which {INDEX} names; copy it too")
 
 
-def _read(file: Path, where: str) -> Any:
+def _read(file: Path, prefix: str) -> Any:
     try:
         return json.loads(file.read_bytes())
     except ValueError:
-        raise BadInput(f"{where}: {file.name} is no JSON; copy it again") from None
+        raise BadInput(f"{prefix}: {file.name} is no JSON; copy it again") from None
 
 
 def prove(endpoint: InProcess) -> None:
-    """See, with its tokenizer loaded, that the model can be asked as stages will ask; BadInput
-    where not. Its weights are not read."""
+    """Check, with its tokenizer loaded, that the model can be asked as stages will ask. BadInput:
+    it cannot. Its weights are not read."""
     check(endpoint)
     _tokenizer(endpoint)
 
 
 def load(endpoint: InProcess) -> tuple[Any, Batch]:
-    """The model's tokenizer, and a batch without rows that its requests join."""
+    """Load the model: its tokenizer, and an empty batch that its requests join."""
     import torch
 
     loading.quiet()
     tokenizer = _tokenizer(endpoint)
     threads = torch.get_num_threads()
     device = loading.device()
-    # answers are kept, so they need not be the same bytes on every machine: a large model on a
-    # CPU has all of its cores
+    # loading.device() sets the number of threads for answers that are the same on every machine.
+    # Answers here are kept, so that is not needed, and a large model on a CPU gets all cores.
     torch.set_num_threads(threads)
     folder = Path(endpoint.model)
     model = _or_bad_input(endpoint, lambda: loading.plain(folder, device.dtype, device).eval())
@@ -289,7 +307,7 @@ def load(endpoint: InProcess) -> tuple[Any, Batch]:
 
 
 def _rehearse(endpoint: InProcess, model: Any) -> None:
-    """See how prompts are continued by models of this kind; BadInput where they cannot be."""
+    """Check that models of this kind can continue prompts. BadInput: they cannot."""
     try:
         generation.fastest(model)
     except BadInput as error:
@@ -300,14 +318,14 @@ def _rehearse(endpoint: InProcess, model: Any) -> None:
 
 
 def _tokenizer(endpoint: InProcess) -> Any:
-    """The tokenizer, with which a talk was put into the model's chat template to see that it
-    can."""
-    folder, where = Path(endpoint.model), f"llm: {endpoint.model}"
+    """Load the tokenizer, and check that the model's chat template takes the messages that stages
+    send. BadInput: it does not."""
+    folder, prefix = Path(endpoint.model), f"llm: {endpoint.model}"
     tokenizer = _or_bad_input(endpoint, lambda: loading.own_tokenizer(folder))
     if endpoint.style == "chat":
         if not tokenizer.chat_template:
             raise BadInput(
-                f"{where}: its tokenizer has no chat template; style: completion sends the bare "
+                f"{prefix}: its tokenizer has no chat template; style: completion sends the bare "
                 "prompt, or put the model's chat_template.jinja into the folder"
             )
         talk = [{"role": "user", "content": "Hello"}]
@@ -321,9 +339,9 @@ def _tokenizer(endpoint: InProcess) -> Any:
     return tokenizer
 
 
-def _or_bad_input(endpoint: InProcess, made: Callable[[], T]) -> T:
+def _or_bad_input(endpoint: InProcess, load_part: Callable[[], T]) -> T:
     try:
-        return made()
+        return load_part()
     except BadInput:
         raise
     except Exception as error:  # transformers, tokenizers and safetensors share no class of errors
@@ -335,12 +353,15 @@ def _or_bad_input(endpoint: InProcess, made: Callable[[], T]) -> T:
 
 
 def prompt_ids(endpoint: InProcess, tokenizer: Any, body: dict[str, Any]) -> list[int]:
-    """Token ids of a request up to where the model answers; BadInput where its chat template
+    """Return the token ids of a request, up to where the model answers. BadInput: the chat template
     refuses the messages."""
     if "prompt" in body:
-        [ids] = chat.ids(tokenizer, [room.sound(body["prompt"])])
+        [ids] = chat.ids(tokenizer, [room.replace_surrogates(body["prompt"])])
     else:
-        messages = [{**turn, "content": room.sound(turn["content"])} for turn in body["messages"]]
+        messages = [
+            {**turn, "content": room.replace_surrogates(turn["content"])}
+            for turn in body["messages"]
+        ]
         try:
             text = tokenizer.apply_chat_template(
                 messages, tokenize=False, add_generation_prompt=True
@@ -349,6 +370,7 @@ def prompt_ids(endpoint: InProcess, tokenizer: Any, body: dict[str, Any]) -> lis
             raise BadInput(_refused(endpoint, messages, error)) from None
         # the template writes the special tokens, BOS among them
         ids = tokenizer(text, add_special_tokens=False)["input_ids"]
+    # a model cannot continue nothing: an empty prompt becomes one special token
     begins = tokenizer.bos_token_id
     return ids or [tokenizer.eos_token_id if begins is None else begins]
 

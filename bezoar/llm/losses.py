@@ -1,8 +1,12 @@
-"""What a request that came to nothing may be billed.
+"""The cost of requests that brought no usable reply.
 
-A provider bills a reply that it wrote, whether it arrives or not: a connection that ended after the
-request was sent, an attempt that ran out of time, a reply that is cut or garbled. It bills none
-that it refused (400, 429), that failed (5xx), and none that never reached it.
+A provider bills each reply that it wrote, whether it arrives or not. These are charged:
+- a connection that ended after the request was sent,
+- an attempt that ran out of time,
+- a reply that is cut or garbled.
+
+A request is not billed if the provider refused it (400, 429), if it failed (5xx), or if it never
+arrived.
 """
 
 from typing import Any
@@ -14,23 +18,26 @@ from bezoar.params import Price
 LATE = (504, 524)  # a gateway gave up on a server that goes on writing
 
 
-def sent(error: Exception) -> bool:
-    """Whether the server may have had the request when the connection came to `error`."""
+def may_have_arrived(error: Exception) -> bool:
+    """Say whether the server may have got the request before the connection failed with `error`."""
     import aiohttp
 
     never = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, aiohttp.InvalidURL)
     return not isinstance(error, never)
 
 
-def billed(status: int, document: Any) -> bool:
-    """Whether an answer that is no reply may be billed: a 200 is, an error in words is not."""
+def may_be_billed(status: int, document: Any) -> bool:
+    """Say whether an answer that is no reply may be billed. A 200 and a gateway's timeout may be,
+    an error that the server states may not."""
     if isinstance(document, dict) and document.get("error"):
         return False
     return status == 200 or status in LATE
 
 
 def cost(document: Any, price: Price, batch: bool, most: float) -> float:
-    """Dollars for a reply that is of no use: by its own count of tokens, else the `most`."""
+    """Return the dollars for a reply that is of no use: by its own count of tokens, or `most` where
+    it has none."""
+    # OpenAI's count of tokens, else Anthropic's, whose input_tokens leave out those of the cache
     plain = count(document, "usage", "prompt_tokens")
     cached = count(document, "usage", "prompt_tokens_details", "cached_tokens") or 0
     if plain is None and (plain := count(document, "usage", "input_tokens")) is not None:

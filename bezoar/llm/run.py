@@ -1,4 +1,4 @@
-"""Many jobs over one model, their results in the order of the jobs, whatever came first."""
+"""Many jobs over one model. Results have the order of the jobs, whichever ends first."""
 
 import asyncio
 import sys
@@ -9,7 +9,7 @@ from typing import Generic, TypeVar
 
 from bezoar import interrupts
 from bezoar.llm import background, budget
-from bezoar.llm.client import Client, Failed, Stopped, absent
+from bezoar.llm.client import Client, Failed, Stopped, empty_reply
 from bezoar.params import Anthropic, Embedded, Endpoint, InProcess, OpenAI
 from bezoar.rows.files import BadInput
 from bezoar.rows.records import Ask, Exchange, Failure, Message, Reply
@@ -18,41 +18,46 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 AGAIN = "run the same command again to go on: everything bought is kept and not paid again"
-BATCH_JOBS = 20_000  # jobs under way in batch mode: a batch is as large as the jobs that wait
+# Jobs under way at once in batch mode. A batch gets no larger than the number of jobs that wait.
+BATCH_JOBS = 20_000
 
 
 @dataclass
 class Run(Generic[T, R]):
-    """What a stage's jobs came to, in their order: `done` pairs each job with its result,
-    `exchanges` holds every request that was answered and its reply, `failures` the requests that
-    came to nothing for good, by the name of their job."""
+    """The outcome of a stage's jobs, in their order.
+
+    `done` pairs each job with its result. `exchanges` holds every answered request with its reply.
+    `failures` holds the requests that failed for good, each with the name of its job.
+    """
 
     done: list[tuple[T, R]]
     exchanges: list[Exchange]
     failures: list[Failure]
 
 
-def each(
+def run_jobs(
     work: Callable[[T, Ask], R],
     jobs: Sequence[T],
     ask: Ask,
     endpoint: Endpoint,
     *,
-    where: str,
+    prefix: str,
     name: Callable[[T], str],
     advance: Callable[[float], None] = lambda done: None,
 ) -> Run[T, R]:
-    """Do `work(job, ask)` for every job, as many at once as `endpoint` says; `where` opens an
-    error, `name(job)` is what a failure is filed under. Jobs share one thread
-    (llm/background.py): a long computation in one holds up the others.
+    """Do `work(job, ask)` for every job, as many at once as `endpoint` says.
 
-    A request that fails for good ends neither the run nor its job, which gets a reply of which
-    finish_reason is "failed". BadInput when more than `max_failed` of the jobs had such a request,
-    as soon as that is certain, and when nothing more may be bought. What was bought is in the
-    ledger by then. Another exception out of `work` ends the run and is raised here; Ctrl-C ends it
-    with one line and exit code 130.
+    Errors begin with `prefix`. A failure is filed under `name(job)`. `advance(1)` is called after
+    each job. Jobs share one thread (llm/background.py), so a long computation in one holds up the
+    others.
+
+    A request that fails for good ends neither the run nor its job: the job gets a reply with
+    finish_reason "failed". BadInput: more than `max_failed` of the jobs had such a request (raised
+    as soon as that is certain), or nothing more may be bought. All that was bought is in the ledger
+    by then. Another exception out of `work` ends the run and is raised here. Ctrl-C ends it with
+    one line and exit code 130.
     """
-    return _Runner(work, jobs, ask, endpoint, where=where, name=name, advance=advance).run()
+    return _Runner(work, jobs, ask, endpoint, prefix=prefix, name=name, advance=advance).run()
 
 
 class _Runner(Generic[T, R]):
@@ -63,12 +68,12 @@ class _Runner(Generic[T, R]):
         ask: Ask,
         endpoint: Endpoint,
         *,
-        where: str,
+        prefix: str,
         name: Callable[[T], str],
         advance: Callable[[float], None],
     ) -> None:
         self.work, self.jobs, self.ask, self.name, self.advance = work, jobs, ask, name, advance
-        self.where = where
+        self.prefix = prefix
         self.results: list[R | None] = [None] * len(jobs)
         self.exchanges: list[list[Exchange]] = [[] for _ in jobs]
         self.failures: dict[int, list[Failure]] = {}
@@ -109,23 +114,23 @@ class _Runner(Generic[T, R]):
 
     def _interrupted(self) -> str:
         return (
-            f"{self.where}: interrupted; {self._left()} are not done; {AGAIN}, except for "
+            f"{self.prefix}: interrupted; {self._left()} are not done; {AGAIN}, except for "
             "the replies that were under way"
         )
 
     def _stopped(self) -> str:
-        # what a job costs is known from those that are done, not from those that began
+        # the price of a job is taken from those that are done: one that began has not cost all yet
         usd = fsum(e.reply.usd for i in self.completed for e in self.exchanges[i])
         missing = len(self.jobs) - self.finished
-        each = usd / len(self.completed) if self.completed else 0.0
-        about = f" (about {budget.about(missing * each)})" if each else ""
-        return f"{self.where}: {self.error}; {self._left()}{about} are not done; {AGAIN}"
+        per_job = usd / len(self.completed) if self.completed else 0.0
+        about = f" (about {budget.about(missing * per_job)})" if per_job else ""
+        return f"{self.prefix}: {self.error}; {self._left()}{about} are not done; {AGAIN}"
 
     def _too_many(self) -> str:
         first = self.failures[min(self.failures)][0]
         return (
-            f"{self.where}: {len(self.failures)} of {len(self.jobs)} jobs failed so far, more than "
-            f"the share max_failed allows; the first, {first.job}: {first.reason}, "
+            f"{self.prefix}: {len(self.failures)} of {len(self.jobs)} jobs failed so far, more "
+            f"than the share max_failed allows; the first, {first.job}: {first.reason}, "
             f"{first.attempts} attempts; mend that or raise max_failed, then run the same command "
             "again: everything bought is kept"
         )
@@ -134,22 +139,23 @@ class _Runner(Generic[T, R]):
         self.over = asyncio.Event()
         for _ in range(min(self.width, len(self.jobs))):
             self.alive += 1
-            # one after the other through the loop: the first requests leave while the last
-            # prompts are still being written
+            # Each worker is started by the loop, and not here in a row: so the first requests
+            # leave while the last prompts are still being written.
             asyncio.get_running_loop().call_soon(background.Worker(self._worker).switch)
         await self.over.wait()
 
     def _worker(self) -> None:
         try:
             while self.next < len(self.jobs) and not self._ended():
-                at = self.next
+                index = self.next
                 self.next += 1
-                self._one(at)
+                self._do_job(index)
                 self.finished += 1
-                self.completed.append(at)
+                self.completed.append(index)
                 self.advance(1)
         except BaseException as error:
-            # the budget's word comes before what it made of other jobs
+            # The first error counts. When the budget stops the client, the other jobs fail too, and
+            # those errors say less.
             self.error = self.error or error
         finally:
             self._end_early()
@@ -160,37 +166,38 @@ class _Runner(Generic[T, R]):
     def _ended(self) -> bool:
         return self.error is not None or len(self.failures) > self.bearable
 
-    def _one(self, at: int) -> None:
-        job = self.jobs[at]
-        kept = self.exchanges[at]
+    def _do_job(self, index: int) -> None:
+        job = self.jobs[index]
+        exchanges = self.exchanges[index]
 
         def ask(messages: Sequence[Message], sample: int = 0) -> Reply:
             try:
                 reply = self.ask(messages, sample)
             except Failed as failed:
-                where = {"job": self.name(job), "step": len(kept)}
-                failure = failed.failure.model_copy(update=where)
-                self.failures.setdefault(at, []).append(failure)
+                origin = {"job": self.name(job), "step": len(exchanges)}
+                failure = failed.failure.model_copy(update=origin)
+                self.failures.setdefault(index, []).append(failure)
                 self._end_early()
-                return absent("failed", self.model)
-            if reply.finish_reason != "too_long":  # it was not sent
+                return empty_reply("failed", self.model)
+            # a request that is too long was not sent, so there was no exchange
+            if reply.finish_reason != "too_long":
                 exchange = Exchange(
-                    job=self.name(job), step=len(kept), messages=list(messages), reply=reply
+                    job=self.name(job), step=len(exchanges), messages=list(messages), reply=reply
                 )
-                kept.append(exchange)
+                exchanges.append(exchange)
             return reply
 
-        self.results[at] = self.work(job, ask)
+        self.results[index] = self.work(job, ask)
 
     def _end_early(self) -> None:
-        """Once the run cannot end well, have the client give up what waits."""
+        """Have the client give up the requests that wait, once the run cannot end well."""
         if self._ended() and not self.ending and isinstance(self.ask, Client):
             self.ending = True
             self.ask.stop("the stage has failed")
 
 
 def width(endpoint: Endpoint) -> int:
-    """How many jobs are under way at once."""
+    """Return the number of jobs that are under way at once."""
     match endpoint:
         case OpenAI(mode="batch") | Anthropic(mode="batch"):
             return BATCH_JOBS
@@ -199,7 +206,8 @@ def width(endpoint: Endpoint) -> int:
 
 
 def max_failed(endpoint: Endpoint) -> float:
-    """The share of jobs that may fail; a model in this process has no reason to fail at all."""
+    """Return the share of jobs that may fail. It is 0 for a model in this process, which has no
+    reason to fail."""
     match endpoint:
         case Embedded() | InProcess():
             return 0.0

@@ -1,17 +1,19 @@
-"""Several servers of one model: which of them the next request goes to."""
+"""Several servers of one model, and the choice among them for each request."""
 
 from collections.abc import Sequence
 
-REST = 1.0  # seconds without requests after a server's first failure in a row; doubles with each
+# Seconds without requests after the first failure of a server. They double with each further
+# failure in a row, up to LONGEST.
+REST = 1.0
 LONGEST = 60.0
 
 
 class Servers:
-    """The addresses that serve one model, how much is under way at each, and which of them fail.
+    """The addresses that serve one model, the requests under way at each, and their failures.
 
-    A server that refuses connections answers fastest of all, so the least busy one would draw every
-    request to the one that is dead: after a failure a server rests. Times are seconds on one clock,
-    given by the caller.
+    The next request goes to the least busy server. But a dead server that refuses connections fails
+    at once, so it is always the least busy and would get every request. So a server rests after a
+    failure. Times are seconds on one clock, which the caller reads.
     """
 
     def __init__(self, urls: Sequence[str]) -> None:
@@ -20,8 +22,8 @@ class Servers:
         self._back = dict.fromkeys(urls, 0.0)  # when its rest is over
 
     def take(self, now: float) -> str:
-        """The address for one request: of those that do not rest the least busy; where all rest,
-        the one whose rest is over first."""
+        """Take an address for one request: the least busy of those that do not rest. If all rest,
+        it is the one whose rest is over first."""
         ready = [url for url, back in self._back.items() if back <= now]
         if ready:
             url = min(ready, key=self._under_way.__getitem__)
@@ -31,7 +33,8 @@ class Servers:
         return url
 
     def give_back(self, url: str, now: float, failed: bool) -> None:
-        """The request is over; `failed`: the server did not answer, or with an error of its own."""
+        """End a request at an address. `failed` says that the server did not answer, or with an
+        error of its own (5xx)."""
         self._under_way[url] -= 1
         if failed:
             self._back[url] = now + min(LONGEST, REST * 2 ** min(self._failures[url], 10))

@@ -1,4 +1,7 @@
-"""What the client wants to know of a protocol, and nothing of how bytes travel."""
+"""The parts of a protocol that a client needs: bodies, replies, errors and request keys.
+
+The client sends the bytes (client.py).
+"""
 
 import hashlib
 import json
@@ -8,16 +11,19 @@ from typing import Any, Literal, NamedTuple, Protocol
 
 from bezoar.rows.records import Message
 
-# Raise it when the meaning of a stored answer changes: nothing bought before is found then.
+# Part of every request key. Raise it when the meaning of a stored answer changes: no answer that
+# was bought before is found then.
 KEY_VERSION = 1
 
 Finish = Literal["stop", "length", "refused"]
 
 
 class Parsed(NamedTuple):
-    """A reply as the server gave it; `tokens_cached` of `tokens_in` were read from its cache. Token
-    counts are None where the server did not say. `thoughts` are those that the protocol itself
-    keeps apart from the text."""
+    """A reply as the server gave it.
+
+    `tokens_cached` of `tokens_in` were read from the server's cache. Token counts are None where
+    the server did not say. `thoughts` are those that the protocol itself keeps apart from the text.
+    """
 
     text: str
     thoughts: str
@@ -29,12 +35,15 @@ class Parsed(NamedTuple):
 
 
 class Unusable(ValueError):
-    """A document that is not the reply it should be; str(self) says how."""
+    """A document that is not the reply it should be. str(self) says in what way."""
 
 
 class Problem(NamedTuple):
-    """An error that a server states: the HTTP status that it stands for (None: not known), the
-    server's words, and the names that it gives the error ("" for none)."""
+    """An error that a server states.
+
+    `status` is the HTTP status that it stands for, None where that is not known. `names` are the
+    names that the server gives it, "" for none.
+    """
 
     status: int | None
     words: str
@@ -58,19 +67,19 @@ class Wire(Protocol):
     version: str  # header values that change what comes back; part of the request key
 
     def body(self, messages: Sequence[Message], sample: int = 0) -> dict[str, Any]:
-        """The request as it is sent; `sample` above 0 asks for another answer."""
+        """Return the request as it is sent. `sample` above 0 asks for another answer."""
         ...
 
     def parse(self, document: Any) -> Parsed:
-        """The reply in a decoded 200 response; Unusable when there is none."""
+        """Read the reply in a decoded 200 response. Unusable: there is none."""
         ...
 
     def hopeless(self, document: Any) -> bool:
-        """Whether an error that looks passing (a 429) never will pass."""
+        """Say whether an error that looks as if it may pass (a 429) never will."""
         ...
 
     def doubts(self, body: dict[str, Any]) -> list[Doubt]:
-        """What of this request a server may not know."""
+        """Return the features of this request that a server may not know."""
         ...
 
 
@@ -78,42 +87,49 @@ _JSON = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", "
 
 
 def encode(body: dict[str, Any]) -> bytes:
-    """The bytes on the wire: canonical, so that the order of keys in params.yaml buys nothing."""
+    """Return the bytes that are sent. Keys are sorted, so that another order of them in params.yaml
+    makes the same request and buys nothing anew."""
     return _JSON.encode(body).encode("utf-8", "backslashreplace")
 
 
 def request_key(wire: Wire, body: bytes, sample: int) -> str:
-    """64 hex digits of the final request: address, version, sample index and body."""
+    """Return the key of the final request: 64 hex digits of address, version, sample index and
+    body."""
     digest = hashlib.sha256(f"{KEY_VERSION} POST {wire.url} {wire.version} {sample}\n".encode())
     digest.update(body)
     return digest.hexdigest()
 
 
-def sendable(params: Mapping[str, Any]) -> dict[str, Any]:
-    """Params that go into the body: null leaves one out."""
+def without_nulls(params: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the params that go into the body. One that is null is left out."""
     return {name: value for name, value in params.items() if value is not None}
 
 
-def varied(params: Mapping[str, Any], again: Mapping[str, Any], sample: int) -> dict[str, Any]:
-    """Params of the request for the answer number `sample`: above 0 with `again` in the place of
-    some of them, and another seed where one is set."""
+def sample_params(
+    params: Mapping[str, Any], again: Mapping[str, Any], sample: int
+) -> dict[str, Any]:
+    """Return the params of the request for answer number `sample`, counted from 0.
+
+    Above 0 `again` replaces some of them, and `sample` is added to the seed where one is set.
+    """
     if not sample:
-        return sendable(params)
-    changed = sendable({**params, **again})
+        return without_nulls(params)
+    changed = without_nulls({**params, **again})
     if isinstance(seed := changed.get("seed"), int) and "seed" not in again:
         changed["seed"] = seed + sample
     return changed
 
 
-def greedy(body: Mapping[str, Any]) -> bool:
-    """Whether a server takes the likeliest token each time: equal requests get equal answers."""
+def is_greedy(body: Mapping[str, Any]) -> bool:
+    """Say whether a server takes the likeliest token each time, so that equal requests get equal
+    answers."""
     return body.get("temperature") == 0 or body.get("top_k") == 1
 
 
-def first(document: Any, *path: str | int) -> Any:
-    """What lies at `path` of a decoded document, None where the path breaks off."""
+def value_at(document: Any, *path: str | int) -> Any:
+    """Return the value at `path` of a decoded document, None where the path breaks off."""
     for step in path:
-        # asked of every reply, a dozen times: an exception would cost more than the look
+        # called a dozen times for every reply: an exception would cost more than these tests
         if isinstance(document, dict):
             document = document.get(step)
         elif isinstance(document, list) and isinstance(step, int) and step < len(document):
@@ -124,18 +140,20 @@ def first(document: Any, *path: str | int) -> Any:
 
 
 def count(document: Any, *path: str | int) -> int | None:
-    """The token count at `path`, None where there is none."""
-    number = first(document, *path)
+    """Return the token count at `path`, None where there is none."""
+    number = value_at(document, *path)
     return number if isinstance(number, int) and number >= 0 else None
 
 
-def ending(known: Mapping[str, Finish], name: str, reason: Any) -> Finish:
-    """How a reply ended; Unusable where its server's word for that (`name`) is missing, or not one
-    that is known: half a sentence must not pass for an answer."""
+def read_finish(finishes: Mapping[str, Finish], name: str, reason: Any) -> Finish:
+    """Translate the server's word for the end of a reply (`reason`, in the field `name`).
+
+    Unusable: it is missing, or is none of `finishes`. Half a sentence must not pass for an answer.
+    """
     if not isinstance(reason, str) or not reason:
         raise Unusable(f"a reply without a {name}")
     # Gemini says why behind a colon: "content_filter: PROHIBITED_CONTENT"
-    if (finish := known.get(reason.casefold().partition(":")[0])) is None:
+    if (finish := finishes.get(reason.casefold().partition(":")[0])) is None:
         raise Unusable(f"a reply that ended with {name} {reason[:60]!r}, which is no known ending")
     return finish
 
@@ -163,17 +181,17 @@ STATUS_OF = {
 
 
 def problem(document: Any) -> Problem | None:
-    """The error in a decoded document, of whatever HTTP status it came with; None where it holds
-    none. A choice may be one too (OpenRouter)."""
+    """Return the error in a decoded document, whatever HTTP status it came with. None where there
+    is none. A choice may hold one too (OpenRouter)."""
     if isinstance(document, list) and len(document) == 1:
-        (document,) = document  # Gemini
-    stated = [first(document, "error"), first(document, "choices", 0, "error")]
-    if "error" in (first(document, "type"), first(document, "object")):
+        (document,) = document  # Gemini puts its errors into a list
+    stated = [value_at(document, "error"), value_at(document, "choices", 0, "error")]
+    if "error" in (value_at(document, "type"), value_at(document, "object")):
         stated.append(document)
-    error = next((one for one in stated if one), None)
+    error = next((candidate for candidate in stated if candidate), None)
     if error is None:
         return None
-    names = [first(error, name) for name in ("code", "type", "status")]
+    names = [value_at(error, name) for name in ("code", "type", "status")]
     return Problem(
         _status(error) or _status(document),
         words_of(error),
@@ -183,7 +201,7 @@ def problem(document: Any) -> Problem | None:
 
 def _status(error: Any) -> int | None:
     for name in ("code", "status", "status_code", "http_status", "http_status_code", "type"):
-        value = first(error, name)
+        value = value_at(error, name)
         if isinstance(value, str):
             value = int(value) if value.isdecimal() else STATUS_OF.get(value.casefold())
         if isinstance(value, int) and not isinstance(value, bool) and 400 <= value < 600:
@@ -192,11 +210,11 @@ def _status(error: Any) -> int | None:
 
 
 def words_of(error: Any) -> str:
-    """What an error says: its message, or all of it."""
+    """Return the words of an error: its message, or all of it as JSON."""
     for path in (("message",), ("error", "message"), ("error",), ("detail",), ("msg",)):
-        words = first(error, *path)
+        words = value_at(error, *path)
         if isinstance(words, str) and words.strip():
-            inner = first(error, "metadata", "raw")  # OpenRouter: what the provider said
+            inner = value_at(error, "metadata", "raw")  # OpenRouter: what the provider said
             return f"{words}: {inner}" if isinstance(inner, str) and inner.strip() else words
     return error if isinstance(error, str) else json.dumps(error, ensure_ascii=False)
 
@@ -223,7 +241,7 @@ _FILTERED = re.compile(
 
 
 def no_room(status: int | None, words: str) -> bool:
-    """Whether a server refuses a request because it is too long for the model."""
+    """Say whether a server refuses a request because it is too long for the model."""
     fits = not _TOO_LONG.search(words) or _RATE.search(words)
     return status in (400, 413, 422, 500) and not fits
 
@@ -233,8 +251,10 @@ _ACCOUNT = re.compile(
 )
 
 
-def filtered(status: int | None, words: str) -> bool:
-    """Whether a filter of the provider's refuses what a request says: that is an answer to it. What
-    is said of the account holds for every request, and is none."""
+def is_filtered(status: int | None, words: str) -> bool:
+    """Say whether a provider's filter refuses the content of a request, which is an answer to it.
+
+    Words about the account are no such answer: they hold for every request.
+    """
     says = _FILTERED.search(words) and not _ACCOUNT.search(words)
     return status in (400, 403, 422) and bool(says)

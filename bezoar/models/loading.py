@@ -1,4 +1,4 @@
-"""Checkpoints from folders: plain, quantised, with an adapter; and their tokenizers."""
+"""Loads checkpoints from folders: plain, quantised, with an adapter, and their tokenizers."""
 
 import logging
 import os
@@ -16,84 +16,100 @@ from bezoar.rows import chat
 from bezoar.rows.files import BadInput
 
 
-def load(model: Path, base: Path, how: Sft, further: bool = False) -> tuple[Any, Any]:
-    """(model, tokenizer) of a checkpoint, ready to evaluate: a full model as it is; an adapter on
-    `base` quantised, which is how it was trained. A `further` model keeps its chat template."""
+def load(model: Path, base: Path, settings: Sft, further: bool = False) -> tuple[Any, Any]:
+    """Return (model, tokenizer) of a checkpoint, ready to evaluate.
+
+    A full model is loaded as it is, an adapter on `base` quantised, which is how it was trained. A
+    `further` model keeps its own chat template.
+    """
     quiet()
-    where = device()
+    machine = device()
     if not is_adapter(model):
-        return plain(model, where.dtype, where).eval(), tokenizer(model, further)
-    loaded = attach(quantised(base, how, where), model, base)
+        return plain(model, machine.dtype, machine).eval(), tokenizer(model, further)
+    loaded = attach(quantised(base, settings, machine), model, base)
     return loaded.get_base_model().eval(), tokenizer(model)
 
 
 @dataclass(frozen=True)
 class Device:
-    """Where models run and the type they compute in; weights that are trained stay float32. All
-    that differs between kinds of machine follows from here."""
+    """The device that models run on, and the type they compute in.
+
+    Weights that are trained stay float32. All that differs between kinds of machine follows from
+    here.
+    """
 
     name: Literal["cuda", "mps", "cpu"]
     dtype: Literal["bfloat16", "float16", "float32"]
     index: int = 0  # of the GPU, where a machine has several
-    varlen: bool = True  # whether attention within rows of several lengths is to be had
+    varlen: bool = True  # torch has attention here within rows of several lengths, end to end
 
     @property
     def place(self) -> str:
-        """As torch names it."""
+        """The device's name in torch."""
         return f"cuda:{self.index}" if self.name == "cuda" else self.name
 
     @property
     def bytes(self) -> int:
-        """Of a number in `dtype`."""
+        """The bytes of a number in `dtype`."""
         return 4 if self.dtype == "float32" else 2
 
-    def optimizer(self, wanted: Optimizer) -> Optimizer:
-        """`wanted`, or torch's AdamW where there is no GPU for bitsandbytes' kinds of it: the fused
-        one, whose square roots are rounded alike by every CPU."""
-        if self.name == "cuda" or wanted in ("adamw_torch", "adamw_torch_fused", "rmsprop"):
-            return wanted
-        print(f"{wanted} wants a GPU; on {self.name} adamw_torch_fused stands in", file=sys.stderr)
+    def optimizer(self, requested: Optimizer) -> Optimizer:
+        """Return `requested`, or torch's AdamW where bitsandbytes' kinds of it lack a GPU.
+
+        That is the fused one, whose square roots are rounded alike by every CPU.
+        """
+        if self.name == "cuda" or requested in ("adamw_torch", "adamw_torch_fused", "rmsprop"):
+            return requested
+        print(
+            f"{requested} wants a GPU; on {self.name} adamw_torch_fused stands in", file=sys.stderr
+        )
         return "adamw_torch_fused"
 
 
 def device() -> Device:
-    """The best that this machine has, or what $BEZOAR_DEVICE names (cuda, mps or cpu): cuda in
-    bfloat16, or in float16 where the GPU lacks it (before Ampere); mps and cpu in float32."""
+    """Return the best device that this machine has, or the one that $BEZOAR_DEVICE names.
+
+    The names are cuda, mps and cpu. cuda computes in bfloat16, or in float16 where the GPU lacks it
+    (before Ampere), mps and cpu in float32. BadInput: $BEZOAR_DEVICE names no device, or one that
+    this machine does not have.
+    """
     import torch
 
-    wanted = os.environ.get("BEZOAR_DEVICE")
-    if wanted not in (None, "cuda", "mps", "cpu"):
-        raise BadInput(f"$BEZOAR_DEVICE: {wanted!r} is no kind of device; cuda, mps or cpu")
-    if wanted in (None, "cuda") and torch.cuda.is_available():
-        index = int(os.environ.get("LOCAL_RANK", "0"))  # among the processes of launching.py
+    requested = os.environ.get("BEZOAR_DEVICE")
+    if requested not in (None, "cuda", "mps", "cpu"):
+        raise BadInput(f"$BEZOAR_DEVICE: {requested!r} is no kind of device; cuda, mps or cpu")
+    if requested in (None, "cuda") and torch.cuda.is_available():
+        # Each of the processes that launching.py starts takes the GPU of its number.
+        index = int(os.environ.get("LOCAL_RANK", "0"))
         torch.cuda.set_device(index)
-        # torch counts a bfloat16 that is emulated, an order of magnitude slower, as supported
+        # torch counts a bfloat16 that is emulated as supported. It is ten times slower.
         dtype: Any = "float16"
         if torch.cuda.is_bf16_supported(including_emulation=False):
             dtype = "bfloat16"
-        # torch's own kernel for it wants Ampere or newer
+        # torch's kernel for attention within rows (`varlen`) wants Ampere or newer.
         return Device("cuda", dtype, index, torch.cuda.get_device_capability(index)[0] >= 8)
-    if wanted in (None, "mps") and torch.backends.mps.is_available():
+    if requested in (None, "mps") and torch.backends.mps.is_available():
         return Device("mps", "float32")
-    if wanted not in (None, "cpu"):
-        raise BadInput(f"$BEZOAR_DEVICE: this machine has no {wanted}; leave it unset, or cpu")
-    # more threads add up in another order, which is other bytes; tiny models gain nothing by them
+    if requested not in (None, "cpu"):
+        raise BadInput(f"$BEZOAR_DEVICE: this machine has no {requested}; leave it unset, or cpu")
+    # More threads would add up in another order, which gives other bytes. Tiny models gain nothing
+    # by them.
     torch.set_num_threads(1)
     arithmetic.products()
     return Device("cpu", "float32")
 
 
 def plain(folder: Path, dtype: str, device: Device) -> Any:
-    """The full model at `folder` in `dtype`; BadInput where there is none."""
+    """Load the full model at `folder` in `dtype`. BadInput: there is none."""
     return _load(folder, dtype, device)
 
 
-def quantised(base: Path, how: Sft, device: Device) -> Any:
-    """The full model at `base` with its linear layers in 4 bits (OpenBezoar 3.3)."""
+def quantised(base: Path, settings: Sft, device: Device) -> Any:
+    """Load the full model at `base` with its linear layers in 4 bits (OpenBezoar 3.3)."""
     from bitsandbytes.nn import Linear4bit
 
     plain_layers()
-    model = _load(base, device.dtype, device, quantization_config=four_bit(how, device))
+    model = _load(base, device.dtype, device, quantization_config=four_bit(settings, device))
     # On a CPU with AVX512-BF16 bitsandbytes 0.50.2 repacks a layer's weight when it first runs in
     # eval mode, and stays there: from then on no gradient passes through the layer, and what
     # dequantize_4bit returns is garbage. Nothing reports it; only the losses stop falling.
@@ -104,34 +120,37 @@ def quantised(base: Path, how: Sft, device: Device) -> Any:
 
 
 def plain_layers() -> None:
-    """Have Falcon's linear layers be plain ones. They are a class of their own, which computes the
-    same, and which transformers does not quantise: QLoRA would be plain LoRA, without a word."""
+    """Have Falcon's linear layers be plain ones.
+
+    They are a class of their own, which computes the same and which transformers does not quantise.
+    QLoRA would silently be plain LoRA.
+    """
     import torch
     from transformers.models.falcon import modeling_falcon
 
     modeling_falcon.FalconLinear = torch.nn.Linear
 
 
-def four_bit(how: Sft, device: Device) -> Any:
-    """How the base is quantised, as transformers takes it."""
+def four_bit(settings: Sft, device: Device) -> Any:
+    """Return how the base is quantised, as transformers takes it."""
     from transformers import BitsAndBytesConfig
 
     return BitsAndBytesConfig(
         load_in_4bit=True,
-        bnb_4bit_quant_type=how.quantization,
-        bnb_4bit_use_double_quant=how.double_quantization,
+        bnb_4bit_quant_type=settings.quantization,
+        bnb_4bit_use_double_quant=settings.double_quantization,
         bnb_4bit_compute_dtype=device.dtype,
     )
 
 
-def _load(folder: Path, dtype: str, device: Device, **more: Any) -> Any:
+def _load(folder: Path, dtype: str, device: Device, **options: Any) -> Any:
     from transformers import AutoConfig, AutoModelForCausalLM
 
     _check_model(folder)
     model = AutoModelForCausalLM.from_pretrained(
         folder,
         dtype=dtype,
-        # what FSDP is to share out, it moves to the GPUs itself, a part to each
+        # Weights that FSDP shares out stay on the CPU. It moves a part of them to each GPU itself.
         device_map={"": "cpu" if "ACCELERATE_USE_FSDP" in os.environ else device.place},
         attn_implementation=attention(
             AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
@@ -139,7 +158,7 @@ def _load(folder: Path, dtype: str, device: Device, **more: Any) -> Any:
         local_files_only=True,
         trust_remote_code=False,
         use_safetensors=True,
-        **more,
+        **options,
     )
     if device.name == "cuda":
         pad_heads(model)
@@ -147,8 +166,10 @@ def _load(folder: Path, dtype: str, device: Device, **more: Any) -> Any:
 
 
 def attention(config: Any) -> str:
-    """The attention that a kind of model has: torch's own, or where that cannot compute it (Gemma 2
-    caps its scores) one in plain steps."""
+    """Return the attention that a kind of model has, as transformers names it.
+
+    It is torch's own, or one in plain steps where torch cannot compute it: Gemma 2 caps its scores.
+    """
     from transformers import MODEL_FOR_CAUSAL_LM_MAPPING
 
     kind = MODEL_FOR_CAUSAL_LM_MAPPING.get(type(config), None)
@@ -158,8 +179,9 @@ def attention(config: Any) -> str:
 def pad_heads(model: Any) -> None:
     """Let `model`'s attention run on heads padded to a multiple of 8, where theirs are not.
 
-    CUDA's memory-efficient attention takes no others (OpenLLaMA 3B's have 100): SDPA would fall
-    back to one that holds every score of every head. Zeros change no score and no result.
+    CUDA's memory-efficient attention takes no others. The heads of OpenLLaMA 3B are 100 wide, for
+    which SDPA would fall back to an attention that holds every score of every head. Zeros change no
+    score and no result.
     """
     import torch
     from transformers import AttentionInterface
@@ -182,9 +204,11 @@ def pad_heads(model: Any) -> None:
 
 
 def tokenizer(folder: Path, further: bool = False) -> Any:
-    """The tokenizer at `folder`, with a pad token, the chat template (that of a `further` model:
-    its own, where it has one) and padding on the left; BadInput where there is none or it cannot
-    end an answer."""
+    """Load the tokenizer at `folder`, with a pad token, a chat template, and padding on the left.
+
+    The chat template is ours, or that of a `further` model that has one. BadInput: there is no
+    tokenizer, or it cannot end an answer.
+    """
     tokenizer = own_tokenizer(folder)
     if not (further and tokenizer.chat_template):
         try:
@@ -195,7 +219,7 @@ def tokenizer(folder: Path, further: bool = False) -> Any:
 
 
 def own_tokenizer(folder: Path) -> Any:
-    """As `tokenizer`, with the chat template that it brings, or none."""
+    """Load the tokenizer at `folder` as `tokenizer` does, with its own chat template, if any."""
     from transformers import AutoTokenizer
 
     if not any(
@@ -215,15 +239,19 @@ def own_tokenizer(folder: Path) -> Any:
         )
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.unk_token or tokenizer.eos_token
-    tokenizer.padding_side = "left"  # generation continues the end of a row
+    # Generation continues the end of a row, so the padding stands at its beginning.
+    tokenizer.padding_side = "left"
     _end_open(tokenizer, folder)
     return tokenizer
 
 
 def _end_open(tokenizer: Any, folder: Path) -> None:
-    """Have the tokenizer add nothing behind a text. An EOS there would end a prompt before its
-    answer; training puts one behind each answer itself."""
-    before, behind = chat.added(tokenizer)
+    """Have the tokenizer add nothing behind a text.
+
+    An EOS there would end a prompt before its answer. Training puts one behind each answer itself.
+    BadInput: it adds one, and has no fast form in which that could be turned off.
+    """
+    before, behind = chat.added_ids(tokenizer)
     if not behind:
         return
     if not tokenizer.is_fast:
@@ -234,7 +262,8 @@ def _end_open(tokenizer: Any, folder: Path) -> None:
     from tokenizers import processors
 
     tokens = tokenizer.convert_ids_to_tokens(before)
-    tokenizer.add_eos_token = False  # or transformers would put EOS back with its own processor
+    # With this on, transformers would put EOS back by its own processor.
+    tokenizer.add_eos_token = False
     tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
         single=[*tokens, "$A"],
         pair=[*tokens, "$A", "$B"],
@@ -243,7 +272,7 @@ def _end_open(tokenizer: Any, folder: Path) -> None:
 
 
 def positions(folder: Path) -> int:
-    """Tokens that the full model at `folder` takes at once."""
+    """Return how many tokens the full model at `folder` takes at once."""
     from transformers import AutoConfig
 
     _check_model(folder)
@@ -252,7 +281,8 @@ def positions(folder: Path) -> int:
     )
 
 
-# As configurations name the tokens that a model takes at once; DBRX and MPT say max_seq_len
+# The names that configurations have for the tokens that a model takes at once. DBRX and MPT say
+# max_seq_len.
 CONTEXTS = (
     *("max_position_embeddings", "n_positions", "max_seq_len", "seq_length", "n_ctx"),
     *("max_sequence_length", "model_max_length", "context_length"),
@@ -261,7 +291,7 @@ UNBOUNDED = 2**20  # tokens; what has no positions (Mamba, ALiBi) takes as many 
 
 
 def context(config: Any) -> int:
-    """Tokens that a model of this configuration takes at once."""
+    """Return how many tokens a model of this configuration takes at once."""
     for part in (config, config.get_text_config()):
         for name in CONTEXTS:
             tokens = getattr(part, name, None)
@@ -271,7 +301,7 @@ def context(config: Any) -> int:
 
 
 def is_adapter(folder: Path) -> bool:
-    """Whether `folder` holds an adapter rather than a full model."""
+    """Say whether `folder` holds an adapter rather than a full model."""
     return (folder / "adapter_config.json").exists()
 
 
@@ -286,14 +316,15 @@ def _check_model(folder: Path) -> None:
 
 
 def attach(model: Any, adapter: Path, base: Path, trainable: bool = False) -> Any:
-    """`model` (made of `base`) with the adapter on it; BadInput where the two do not fit."""
+    """Return `model` (made of `base`) with the adapter on it. BadInput: the two do not fit."""
     from peft import PeftModel, get_peft_model_state_dict
     from safetensors import safe_open
 
     if not is_adapter(adapter):
         raise BadInput(f"{adapter}: not an adapter; a link with `weights: adapter` makes one")
     weights = adapter / "adapter_model.safetensors"
-    if not weights.exists():  # peft would take a pickle instead
+    # peft would load a pickle instead.
+    if not weights.exists():
         raise BadInput(f"{adapter}: has no {weights.name}; train the link again")
     try:
         with _linear_layers_alone():
@@ -302,7 +333,7 @@ def attach(model: Any, adapter: Path, base: Path, trainable: bool = False) -> An
         if "size mismatch" not in str(error) and "not found in the base" not in str(error):
             raise
         raise BadInput(f"{adapter}: made for another base than {base}: shapes differ") from None
-    # peft only warns of layers that one of the two lacks
+    # peft only warns of layers that one of the two lacks.
     with safe_open(weights, "pt") as stored:
         if set(stored.keys()) != set(get_peft_model_state_dict(loaded)):
             raise BadInput(f"{adapter}: made for another base than {base}: layers differ")
@@ -310,7 +341,10 @@ def attach(model: Any, adapter: Path, base: Path, trainable: bool = False) -> An
 
 
 def with_lora(model: Any, lora: Any) -> Any:
-    """`model` with a new adapter as the LoraConfig `lora` says, on the layers that can have one."""
+    """Return `model` with a new adapter on the layers that can have one.
+
+    `lora` is peft's LoraConfig. The layers that cannot are added to what it excludes.
+    """
     from peft import get_peft_model
 
     if unfit := _unfit(model):
@@ -320,13 +354,16 @@ def with_lora(model: Any, lora: Any) -> Any:
 
 
 def _unfit(model: Any) -> list[str]:
-    """The linear layers that can have no adapter: routers, whose class is their own, and what a
-    Mamba's kernels read past its layer (peft refuses it)."""
+    """Return the linear layers that can have no adapter.
+
+    They are routers, whose class is their own, and the layers whose weights a Mamba's kernels read
+    directly (peft refuses them).
+    """
     import torch
     from bitsandbytes.nn import Linear4bit
 
     plain = (torch.nn.Linear, Linear4bit)
-    # as peft.tuners.tuners_utils._check_lora_target_modules_mamba has them
+    # The kinds that peft.tuners.tuners_utils._check_lora_target_modules_mamba lists.
     mamba = model.config.model_type in (
         "falcon_h1",
         "mamba",
@@ -344,28 +381,31 @@ def _unfit(model: Any) -> list[str]:
 
 @contextmanager
 def _linear_layers_alone() -> Iterator[None]:
-    """Keep peft from adapting experts that transformers holds in one tensor, which it does wherever
-    a linear layer is called as an expert's once was. It refuses dropout there, and what it makes is
-    no product of two factors for a linear layer, so that no merge could add it."""
+    """Keep peft from adapting experts that transformers holds in one tensor.
+
+    It does so wherever a linear layer has the name that an expert's once had. It then refuses
+    dropout. And its change of a linear layer is no product of two factors, so that no merge could
+    add it.
+    """
     from peft.utils import transformers_weight_conversion as conversion
 
-    own = conversion._convert_peft_config_moe
+    original = conversion._convert_peft_config_moe
     conversion._convert_peft_config_moe = lambda config, model: None
     try:
         yield
     finally:
-        conversion._convert_peft_config_moe = own
+        conversion._convert_peft_config_moe = original
 
 
 def quiet() -> None:
-    """Silence what the libraries say of themselves; call it before they are imported."""
+    """Silence the libraries' messages about themselves. Call it before they are imported."""
     os.environ |= {
         "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",
         "HF_HUB_DISABLE_TELEMETRY": "1",
         "TOKENIZERS_PARALLELISM": "false",
         "TQDM_DISABLE": "1",
     }
-    # on some CPUs bitsandbytes asks for a package of kernels that would come from a hub
+    # On some CPUs bitsandbytes asks for a package of kernels, which would come from a hub.
     logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
     for library in ("accelerate", "peft", "torch", "transformers", "trl"):
         warnings.filterwarnings("ignore", module=library)

@@ -1,8 +1,8 @@
 """A small copy of a model's kind: its configuration with few layers, small widths, short windows.
 
-What decides how a kind of model behaves stays: every sort of layer that it has, heads that share
-keys, experts, biases, dropouts, tied embeddings, positions. Later stages are tried on the copy in
-seconds, where the model itself would take hours.
+All that decides how a kind of model behaves stays: every sort of layer that it has, heads that
+share keys, experts, biases, dropouts, tied embeddings, positions. Later stages are tried on the
+copy in seconds, where the model itself would take hours.
 """
 
 import copy
@@ -14,11 +14,15 @@ from typing import Any
 from bezoar.models import loading
 
 WINDOW = 8  # tokens that a window of the copy spans; a trial on longer texts passes it
-LAYERS = 4  # of the copy, and more where that many do not show every kind of layer
+# Layers of the copy. It has more, up to MOST_LAYERS, where LAYERS do not show every kind of layer.
+LAYERS = 4
 MOST_LAYERS = 12
-TINY = 3_000_000  # parameters beside the embeddings; a model of fewer keeps its widths
-LARGE = 40_000_000  # parameters beside the embeddings; a copy of more is not small
-SPREAD = 0.1  # of the weights drawn: wide enough that each token's past shows in the logits
+# Parameters beside the embeddings. A model of fewer than TINY keeps its widths. A copy of more than
+# LARGE is not small.
+TINY = 3_000_000
+LARGE = 40_000_000
+# The standard deviation of the copy's weights, so large that each token's past shows in the logits.
+SPREAD = 0.1
 
 
 def _sized(names: Mapping[int, str]) -> dict[str, int]:
@@ -70,7 +74,7 @@ _DEPTHS = (
     *("num_hidden_layers", "n_layer", "n_layers", "num_layers"),
     *("decoder_layers", "encoder_layers"),
 )
-# Every so many layers one of another kind, and which of them
+# _PERIODS: every so many layers one is of another kind. _OFFSETS: the place of the first of these.
 _PERIODS = (
     *("attn_layer_period", "expert_layer_period", "interleave_moe_layer_step"),
     *("full_attention_interval", "sliding_window_pattern", "decoder_sparse_step"),
@@ -82,35 +86,42 @@ _OFFSETS = (
 )
 
 
-def shrunk(config: Any, vocabulary: int | None = None) -> Any:
-    """`config`, of a model of any size, as that of a small copy; with a `vocabulary` of so many
-    tokens where that is told. ValueError: what comes out is no configuration, or not small."""
+def shrink(config: Any, vocabulary: int | None = None) -> Any:
+    """Return the configuration of a small copy of a model of `config`, which may be of any size.
+
+    With `vocabulary` the copy has so many tokens. ValueError: the result is no configuration, or is
+    not small.
+    """
     import torch
 
-    told = config.to_dict()
+    original = config.to_dict()
     tiny = _parameters(config) <= TINY
-    tries = [_shrunk(told, widths=False)] if tiny else [_shrunk(told), _shrunk(told, widths=False)]
+    tries = (
+        [_shrink(original, widths=False)]
+        if tiny
+        else [_shrink(original), _shrink(original, widths=False)]
+    )
     error: Exception | None = None
     for values in tries:
         if vocabulary:
             _fewer_tokens(values, vocabulary)
         try:
-            made = type(config).from_dict(values)
-            if _parameters(made) > LARGE:
+            small_config = type(config).from_dict(values)
+            if _parameters(small_config) > LARGE:
                 raise ValueError("a copy of few layers is not small")
-            model = build(made)
+            model = build(small_config)
             with torch.inference_mode():
-                ids = torch.arange(3 * WINDOW)[None] % min(3 * WINDOW, _rows(made)) + 0
+                ids = torch.arange(3 * WINDOW)[None] % min(3 * WINDOW, _rows(small_config)) + 0
                 if not model(input_ids=ids, use_cache=False).logits.isfinite().all():
                     raise ValueError("the logits of a small copy are not finite")
-            return made
+            return small_config
         except Exception as caught:  # whatever a kind of model stumbles over
             error = error or caught
     raise ValueError(str(error).strip().partition("\n")[0] or type(error).__name__)
 
 
 def build(config: Any) -> Any:
-    """A model of `config` with weights drawn by a seed of their own, in float32 on the CPU."""
+    """Build a model of `config` in float32 on the CPU, with weights drawn by a seed of its own."""
     import torch
     from transformers import AutoModelForCausalLM
 
@@ -122,7 +133,7 @@ def build(config: Any) -> Any:
 
 
 def _parameters(config: Any) -> int:
-    """Parameters of a model of `config`, its embeddings left out."""
+    """Count the parameters of a model of `config`, its embeddings left out."""
     import torch
     from transformers import AutoModelForCausalLM
 
@@ -153,18 +164,18 @@ def _fewer_tokens(values: dict[str, Any], vocabulary: int) -> None:
         elif key.endswith("_token_id") or key.endswith("_token_index"):
             last = vocabulary - 1  # which no trial puts into a text
             if isinstance(value, list):
-                values[key] = [min(each, last) for each in value]
+                values[key] = [min(token, last) for token in value]
             elif isinstance(value, int):
                 values[key] = min(value, last)
 
 
-def _shrunk(told: Mapping[str, Any], widths: bool = True) -> dict[str, Any]:
-    """The values of a configuration and of its parts (text_config, ffn_config, ...), made small."""
-    values = copy.deepcopy(dict(told))
+def _shrink(original: Mapping[str, Any], widths: bool = True) -> dict[str, Any]:
+    """Return the values of a configuration, and of its parts (text_config, ...), made small."""
+    values = copy.deepcopy(dict(original))
     layers = _layers(values)
     for key, value in values.items():
         if isinstance(value, dict) and key.endswith("config"):
-            values[key] = _shrunk(value, widths)
+            values[key] = _shrink(value, widths)
         elif isinstance(value, list) and layers:
             values[key] = _of_layers(value, layers, values)
     values |= _by_layer(values, layers)
@@ -182,7 +193,7 @@ def _shrunk(told: Mapping[str, Any], widths: bool = True) -> dict[str, Any]:
 
 
 def _at_most(values: dict[str, Any], keys: Sequence[str], most: int) -> None:
-    """Lower the counts that `values` has under `keys`; -1 and booleans are none."""
+    """Lower the counts that `values` has under `keys`. -1 and booleans are no counts."""
     for key in keys:
         value = values.get(key)
         if isinstance(value, int) and not isinstance(value, bool):
@@ -190,8 +201,11 @@ def _at_most(values: dict[str, Any], keys: Sequence[str], most: int) -> None:
 
 
 def _layers(values: Mapping[str, Any]) -> list[int]:
-    """The layers, by their place, that the copy has: of every kind that the lists of `values` tell
-    apart, and LAYERS where there are so many; [] for a part without layers."""
+    """Return the places of the model's layers that the copy has.
+
+    They include layers of every kind that the lists of `values` tell apart, and are LAYERS at least
+    where there are so many. A part of a model without layers gives [].
+    """
     depth = next((values[key] for key in _DEPTHS if isinstance(values.get(key), int)), 0)
     lists = [value for value in values.values() if isinstance(value, list)]
     per_layer = [value for value in lists if len(value) == depth and depth > 1]
@@ -200,7 +214,7 @@ def _layers(values: Mapping[str, Any]) -> list[int]:
     for n in range(depth):
         kind = repr([value[n] for value in per_layer])
         seen[kind] += 1
-        # two of a kind, because layers may share their weights with the first of their kind
+        # Two of a kind are taken, because layers may share weights with the first of their kind.
         if seen[kind] <= 2 and len(first) < MOST_LAYERS:
             first.append(n)
     rest = [n for n in range(depth) if n not in first]
@@ -208,20 +222,22 @@ def _layers(values: Mapping[str, Any]) -> list[int]:
 
 
 def _by_layer(values: Mapping[str, Any], layers: Sequence[int]) -> dict[str, Any]:
-    """What a configuration says of single layers, by their place, for those that stay."""
-    told = values.get("per_layer_config")
-    if not isinstance(told, dict):
+    """Return what a configuration says of single layers, by their place, for those that stay."""
+    by_place = values.get("per_layer_config")
+    if not isinstance(by_place, dict):
         return {}
-    kept = {str(n): told.get(str(at), told.get(at)) for n, at in enumerate(layers)}
-    return {"per_layer_config": {n: value for n, value in kept.items() if value is not None}}
+    chosen = {
+        str(n): by_place.get(str(layer), by_place.get(layer)) for n, layer in enumerate(layers)
+    }
+    return {"per_layer_config": {n: value for n, value in chosen.items() if value is not None}}
 
 
 def _of_layers(value: list[Any], layers: Sequence[int], values: Mapping[str, Any]) -> list[Any]:
-    """A list of `values`, one entry a layer, for the layers that stay; any other as it is."""
+    """Return a list with one entry a layer for the layers that stay, any other list as it is."""
     depth = next(values[key] for key in _DEPTHS if isinstance(values.get(key), int))
     if len(value) == depth and depth > 1:
         return [value[n] for n in layers]
-    places = all(isinstance(each, int) and 0 <= each < depth for each in value)
+    places = all(isinstance(entry, int) and 0 <= entry < depth for entry in value)
     if value and places and depth > len(layers):
         return [n for n, layer in enumerate(layers) if layer in value] or [len(layers) - 1]
     return value
@@ -238,7 +254,7 @@ def _narrow(values: dict[str, Any]) -> None:
         (n for key in ("hidden_size", "n_embd", "d_model", "dim") if (n := sized(key))), 0
     )
     heads = next((n for key in _HEADS if (n := sized(key))), 0)
-    # attention by latent vectors names the part of a head that is rotated a head
+    # Attention by latent vectors may call the rotated part of a head `head_dim`.
     rotary = sized("qk_rope_head_dim")
     rotary_alone = rotary is not None and sized("head_dim") == rotary
     for key in list(values):
@@ -247,7 +263,7 @@ def _narrow(values: dict[str, Any]) -> None:
             continue
         if key in _WIDTHS or key.endswith("intermediate_size"):
             small = _WIDTHS.get(key, 128)
-            # a width that is a multiple of the model's own stays one
+            # A width that is a multiple of the model's own stays one.
             if small >= 64 and hidden and value % hidden == 0:
                 small = 64 * value // hidden
             values[key] = min(value, small)
@@ -271,7 +287,7 @@ def _narrow(values: dict[str, Any]) -> None:
 
 
 def _head(value: int, heads: int, hidden: int) -> int:
-    """A head's width in the copy: heads that are together wider than the model stay so."""
+    """Return a head's width in the copy. Heads that are together wider than the model stay so."""
     if heads and hidden and value * heads > hidden:
         return 32
     return 16 if value % 8 == 0 else 20

@@ -74,11 +74,11 @@ def _folder(p: Params, config: Path, scratch: Path) -> Path:
         return config.parent
     if isinstance(base, HubBase):
         # All but the weights, which may be there in part.
-        for path in hub.described(base).iterdir():
+        for path in hub.small_files(base).iterdir():
             if path.is_file() and path.suffix != ".safetensors":
                 shutil.copyfile(path, scratch / path.name)
         return scratch
-    folder = weights.only(local.found("base"), "local/base")
+    folder = weights.only_model(local.list_files("base"), "local/base")
     weights.model_files(folder)
     return folder
 

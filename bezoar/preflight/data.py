@@ -150,7 +150,7 @@ def _already_fetched(name: str) -> Looked:
 
 def _local(name: str, source: Local | LocalBase | FurtherLocal) -> Looked:
     try:
-        paths = local.found(name)
+        paths = local.list_files(name)
     except BadInput as error:
         return Looked(Finding.from_error(name, error))
     if paths:
@@ -200,7 +200,7 @@ def _hub(name: str, part: Part) -> Looked:
         config = next((path for path in cached_files if path.name == CONFIG), None)
         return Looked(Finding("ok", name, f"{address} is in the cache"), size, 0, config)
     try:
-        with hub.reached(repository):
+        with hub.explain_errors(repository):
             info: Any = HfApi().repo_info(
                 repository.repository,
                 repo_type=repository.kind,
@@ -221,7 +221,7 @@ def _hub(name: str, part: Part) -> Looked:
             return Looked(Finding("stop", name, message, "mend the names of its files"))
         config = None
         if isinstance(repository, HubBase):
-            with hub.reached(repository):
+            with hub.explain_errors(repository):
                 config_file = hf_hub_download(
                     repository.repository, CONFIG, revision=info.sha, etag_timeout=SECONDS
                 )

@@ -15,7 +15,7 @@ from typing import Any
 from bezoar.llm import client, ledger
 from bezoar.llm.mask import Mask
 from bezoar.llm.room import Room
-from bezoar.llm.wire import first
+from bezoar.llm.wire import value_at
 from bezoar.params import (
     Anthropic,
     Embedded,
@@ -224,7 +224,7 @@ def _silent(key: str, why: str, url: str) -> Finding:
 
 
 def _names(document: Any) -> list[str]:
-    rows = first(document, "data")
+    rows = value_at(document, "data")
     if not isinstance(rows, list):
         raise ValueError("its list of models is none")
-    return [str(first(row, "id")) for row in rows]
+    return [str(value_at(row, "id")) for row in rows]

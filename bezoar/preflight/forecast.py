@@ -26,7 +26,7 @@ from bezoar import params, schemes, sources
 from bezoar.evaluating import evaluation
 from bezoar.judging import agreement, known, pairwise, verdicts
 from bezoar.llm import budget, embedded
-from bezoar.llm.client import absent
+from bezoar.llm.client import empty_reply
 from bezoar.llm.room import Room
 from bezoar.params import (
     Anthropic,
@@ -148,7 +148,7 @@ class Counter:
         """Ask, and count the call."""
         if not self.room.fits(messages, sample):
             self.too_long += 1
-            return absent("too_long", self.endpoint.model)
+            return empty_reply("too_long", self.endpoint.model)
         reply = self.ask(messages, sample)
         if self.bought is not None and _is_reference(messages):
             request = (str(sample), *(message.content for message in messages))
@@ -390,14 +390,14 @@ def _forecast_rows(p: Params, inputs: Given) -> list[Row]:
         for name, checkpoint in p.checkpoints.items()
         if isinstance(served := p.further(checkpoint), FurtherServed)
     ]
-    check = known.of_seeds(inputs.dolly, "dolly", p.known)
+    check = known.check_on(inputs.dolly, "dolly", p.known)
     all_questions = questions | check.questions
     bought: Bought = set()
     graded = [*check.answers, *answers]
     pairs = pairwise.pairs(answers, answers, p.mt_compare.limit)
     # The known rows check the grader, and are only asked about where it has something to compare.
     compared = [*check.pairs, *pairs] if pairs else []
-    with_reference = verdicts.referenced(inputs.questions, p.mt_grade.references)
+    with_reference = verdicts.referenced_ids(inputs.questions, p.mt_grade.references)
     for name in p.checkpoints:
         judge = _grader(p, bought)
         grade = verdicts.grader(all_questions, with_reference, judge)
@@ -421,7 +421,7 @@ def _agreement_row(
 ) -> Row:
     """Return the row of the agreement study: the pairs, or answers, that the stage puts to our
     judge."""
-    others = agreement.given(inputs.votes, inputs.grades, p.agreement.tie_margin)
+    others = agreement.judgements(inputs.votes, inputs.grades, p.agreement.tie_margin)
     among = agreement.records(others, p.agreement.records)
     puts, _ = agreement.puts(among, inputs.answers, p.agreement.limit)
     judge = _grader(p, bought)
@@ -484,7 +484,7 @@ def _scheme_rows(p: Params, name: str, seeds: Seeds) -> list[Row]:
         for judge in judges:
             verdicts.judge(sample.model_copy(update=longer), p.judge.scale, judge)
     scale = len(jobs) / len(played)
-    check = known.of_seeds([*seeds.dolly, *seeds.flan], name, p.known)
+    check = known.check_on([*seeds.dolly, *seeds.flan], name, p.known)
     known_samples = check.samples(any(sample.expected for sample in samples)) if samples else []
     return [
         teacher.row(f"generate {name}", scale),

@@ -57,7 +57,7 @@ def _finding(key: str, wire: openai.Wire, url: str, body: dict[str, Any]) -> Fin
 
 
 def _ask(wire: openai.Wire, url: str, body: dict[str, Any]) -> Reply:
-    return client.spoken_of(wire, web.get(url + wire.path, wire.headers, encode(body), SECONDS))
+    return client.read_reply(wire, web.get(url + wire.path, wire.headers, encode(body), SECONDS))
 
 
 def _refused(key: str, wire: openai.Wire, url: str, body: dict[str, Any], reason: str) -> Finding:

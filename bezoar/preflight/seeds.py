@@ -42,12 +42,12 @@ def look(p: Params, source: str) -> Finding | None:
     rows = _rows(path, source)
     spoken = languages.of_texts([f"{row.instruction}\n{row.response}" for row in rows])
     seed_languages = languages.of_seeds(spoken)
-    allowed = gates.allowed(p.filter.gates, seed_languages)
+    allowed = gates.allowed_languages(p.filter.gates, seed_languages)
     reasons = Counter(reason for row in rows if (reason := _reason(row, p, allowed)))
     summary = f"{len(rows)} seeds in {languages.listed(seed_languages)}"
     off = "".join(
         f"; the check `{gate}` knows no {languages.listed(codes)} and is off there"
-        for gate, codes in gates.unknown(seed_languages).items()
+        for gate, codes in gates.gates_off(seed_languages).items()
     )
     if sum(reasons.values()) < max(1, LEAST * len(rows)):
         return Finding("ok", str(folder), summary + off)

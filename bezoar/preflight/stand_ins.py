@@ -23,7 +23,7 @@ def absent(p: Params) -> list[str]:
         for name in p.sources
         if isinstance(source := getattr(p.fetch, name), Local)
         and source.otherwise is not None
-        and not local.found(name)
+        and not local.list_files(name)
     ]
 
 
@@ -31,7 +31,7 @@ def real(p: Params) -> list[str]:
     """Return the names of the real models in this run: the base, and those that it asks."""
     base = p.fetch.base
     base_is_real = isinstance(base, HubBase) or (
-        isinstance(base, LocalBase) and bool(local.found("base"))
+        isinstance(base, LocalBase) and bool(local.list_files("base"))
     )
     users = {"teacher": p.schemes.by_name, "judge": p.schemes.by_name, "grader": p.checkpoints}
     return (["base"] if base_is_real else []) + [

@@ -180,7 +180,7 @@ class Rehearsal:
 
     def copy(self) -> None:
         """Save a small copy with the base's own tokenizer, as fetch leaves a base."""
-        config = small.shrunk(self.config)
+        config = small.shrink(self.config)
         small.build(config).save_pretrained(self.base)
         for path in self.files.iterdir():
             if path.name != "config.json":
@@ -287,7 +287,7 @@ class Rehearsal:
             self.link,
             self.rows,
             self.rows[:2],
-            how=self.p.sft,
+            settings=self.p.sft,
             amount=self.amount,
             models=self.models,
         )
@@ -350,7 +350,7 @@ class Rehearsal:
             link,
             self.rows,
             self.rows[:2],
-            how=self.p.sft,
+            settings=self.p.sft,
             amount=amount,
             models=self.models,
         )
@@ -371,7 +371,7 @@ class Rehearsal:
             }
         )
         self.policy = self.models / "dpo/policy"
-        dpo.dpo(self.models / "sft/all", pairs[:2], pairs[2:], how=settings, out=self.policy)
+        dpo.dpo(self.models / "sft/all", pairs[:2], pairs[2:], settings=settings, out=self.policy)
 
     def answer(self) -> None:
         """Answer several questions at once, and compare the answers with those given one by one."""

@@ -7,9 +7,10 @@ from bezoar.reading import markup
 
 _OPEN = r"\\?\[ ?\\?\["
 _SHUT = r"\\?\] ?\\?\]"
-LAST = 200  # statements that are looked at, from the reply's end
+# Statements that are looked at, from the reply's end
+LAST = 200
 _WIDE = str.maketrans("０１２３４５６７８９／ＡＢＣ．：［］【】", "0123456789/ABC.:[][]")
-# a label opens its sentence: "Depth rating:" is the grade of a part
+# A label opens its sentence. "Depth rating:" is the grade of a part, and does not count.
 _OWN = (
     r"(?:^|(?<=[.!?:;,\n>#*_\"“(\[—–-])|(?<=[。！？；，：]))[ \t]{0,3}[*_#\"“\[ \t]{0,6}"
     r"(?:(?:so|thus|therefore|hence|in conclusion|overall|finally|and|my|the|our|final|"
@@ -29,7 +30,7 @@ _NOT = re.compile(
     r"weakest|loser)(?: (?:one|answer|response|reply|assistant))?(?: is)?[:：]?\s)[*_]{0,2}\Z",
     re.IGNORECASE,
 )
-# what behind a value in double brackets makes it another one: another scale, or a loser
+# Words behind a value in double brackets that change it: another scale, or a loser
 _UNMEANT = re.compile(
     r"\d|[ \t]?[%％]|[ \t]?(?:/|out of)[ \t]?(?!10\b)\d|[ \t(,]{0,3}(?:on )?(?:an? |the )?scale "
     r"(?:of |from )?[01] ?(?:-|–|to) ?(?!10\b)\d|[*_\s]{0,3}or (?:a |it is a )?tie\b"
@@ -50,7 +51,7 @@ _CHOOSING = re.compile(
     r"final|total|bewertung|note|urteil|vergebe|besser|gewinner)\b",
     re.IGNORECASE,
 )
-# the head of a sheet such as graders are shown
+# The head of a sheet such as graders are shown
 _SHEET = re.compile(
     r"^\[(?:Question|Reference answer|Answer)(?: [AB])?(?: [12])?\]|^Grade the assistant",
     re.MULTILINE,
@@ -59,17 +60,21 @@ _NUMBER = r"-?\d{1,3}(?:\.\d{0,9})?"  # digits of any script: `[[٨]]`
 _TEN = r"(?:[ \t]{0,2}(?:/|out of|von|sur|de)[ \t]{0,2}10(?!\d))?"
 _BEFORE = r"(?:\$?\\boxed\{|\\?[\[(*_]{1,3})?[ \t]{0,2}"  # what may enclose a value: `[7]`, `**7**`
 _BEHIND = r"[ \t]{0,2}(?:\\?[\])*_}\"”$]{1,4})?"
-# a line ends here, perhaps after words in parentheses
+# The end of a line, perhaps after words in parentheses
 _END = r"(?:[ \t]{0,2}\((?:[^()\d\n]|10){0,60}\))?[.!。]?[ \t*_\"”)\]]{0,4}[.!。]?[ \t*_]{0,3}$"
 
 
 class Form(NamedTuple):
-    """How one kind of closing statement is written."""
+    """The patterns of one kind of closing statement."""
 
-    bracketed: re.Pattern[str]  # a value in double brackets, and perhaps a label within
-    labelled: re.Pattern[str]  # what stands right before a bracketed value that has a label
-    plain: re.Pattern[str]  # a labelled value without double brackets, as a whole line or sentence
-    spoken: re.Pattern[str]  # a sentence that states the value in words
+    # A value in double brackets, and perhaps a label within
+    bracketed: re.Pattern[str]
+    # The label right before a value in double brackets
+    labelled: re.Pattern[str]
+    # A labelled value without double brackets, as a whole line or sentence
+    plain: re.Pattern[str]
+    # A sentence that states the value in words
+    spoken: re.Pattern[str]
 
 
 RATING = Form(
@@ -110,123 +115,141 @@ CHOICE = Form(
         rf"(?P<value>[ABC]|[Tt]ie|TIE){_BEHIND}(?: is (?:the )?better(?: answer| one)?)?{_END}",
         re.MULTILINE,
     ),
+    # A choice is not read from words alone: this pattern matches nothing.
     spoken=re.compile(r"(?!)"),
 )
 
 
-def stated(form: Form, reply: str, cut: bool = False) -> str | None:
-    """The value that a reply states; None where it states none, or several. What stands in quotes
-    is the answer's. `cut`: only a value in double brackets is whole then."""
-    text = markup.bare(markup.clean(reply)).translate(_WIDE)
-    text = _own_sheet(form, text)
-    bracketed = _bracketed(form, text)
+def read_value(form: Form, reply: str, cut: bool = False) -> str | None:
+    """Return the value that a reply states. None: it states none, or several.
+
+    Text in quotes belongs to the answer that is graded. `cut`: the reply was cut off, and only a
+    value in double brackets is sure to be whole."""
+    # Full-width digits and brackets, as Chinese replies have them, are read as ASCII ones.
+    text = markup.drop_dress(markup.clean(reply)).translate(_WIDE)
+    text = _cut_own_sheet(form, text)
+    bracketed = _bracketed_value(form, text)
     if bracketed or cut:
         return bracketed
     plain = list(form.plain.finditer(text))[-LAST:]
-    values = [one["value"] for one in plain if not _in_quotes(text, one.start("value"))]
-    if form.bracketed.search(text) and not (values and _in_passing(form, text)):
+    values = [match["value"] for match in plain if not _in_quotes(text, match.start("value"))]
+    # A value in double brackets that does not count makes a plain one doubtful, unless the former
+    # only stands amidst prose.
+    if form.bracketed.search(text) and not (values and _all_in_prose(form, text)):
         return None
-    return _agreed(values) if values else _spoken(form, text)
+    return _agreed_value(values) if values else _spoken_value(form, text)
 
 
-def _own_sheet(form: Form, text: str) -> str:
-    """A reply up to where its model goes on with a sheet of its own making, which it grades too."""
-    sheet = next((found for found in _SHEET.finditer(text) if found.start()), None)
+def _cut_own_sheet(form: Form, text: str) -> str:
+    """Cut a reply where its model goes on with a sheet of its own making, which it grades too."""
+    sheet = next((match for match in _SHEET.finditer(text) if match.start()), None)
     if sheet is None:
         return text
     before = text[: sheet.start()]
     return before if form.bracketed.search(before) or form.plain.search(before) else text
 
 
-def _in_passing(form: Form, text: str) -> bool:
-    """Whether all values in double brackets stand amidst prose, as numbers of an answer do."""
+def _all_in_prose(form: Form, text: str) -> bool:
+    """Say whether all values in double brackets stand amidst prose, as numbers of an answer do."""
     return not any(
-        _has_label(form, text, one) or _alone(text, one) or _denied(text, one)
-        for one in form.bracketed.finditer(text)
+        _has_label(form, text, match) or _stands_alone(text, match) or _is_denied(text, match)
+        for match in form.bracketed.finditer(text)
     )
 
 
-def _bracketed(form: Form, text: str) -> str | None:
-    """The value in double brackets that has a label, the last of several; without any the one that
-    stands alone in the last line, or all that is said."""
-    found = [one for one in form.bracketed.finditer(text) if not _denied(text, one)][-LAST:]
-    unquoted = [one for one in found if not _in_quotes(text, one.start())]
-    if labelled := [one for one in unquoted if _has_label(form, text, one)]:
+def _bracketed_value(form: Form, text: str) -> str | None:
+    """Return the last labelled value in double brackets.
+
+    Without labels, return the value that stands alone in the last line, or the one that all the
+    others agree with."""
+    matches = [match for match in form.bracketed.finditer(text) if not _is_denied(text, match)][
+        -LAST:
+    ]
+    unquoted = [match for match in matches if not _in_quotes(text, match.start())]
+    if labelled := [match for match in unquoted if _has_label(form, text, match)]:
         last = labelled[-1]
-        return last["value"] if not _left_open(form, text, last) else None
-    if found and _alone(text, found[-1]):
-        return found[-1]["value"]
-    if not all(_opens(text, one) or _chosen(form, text, one) for one in unquoted):
+        return last["value"] if not _has_rival(form, text, last) else None
+    if matches and _stands_alone(text, matches[-1]):
+        return matches[-1]["value"]
+    if not all(_opens_line(text, match) or _is_chosen(form, text, match) for match in unquoted):
         return None
-    return _agreed([one["value"] for one in unquoted])
+    return _agreed_value([match["value"] for match in unquoted])
 
 
-def _denied(text: str, found: re.Match[str]) -> bool:
-    """Whether a value is one that is not meant: taken back, or "if it had sources: [[9]]"."""
-    return _taken_back(text, found) or bool(_IF_ONLY.search(_sentence_before(text, found.start())))
+def _is_denied(text: str, match: re.Match[str]) -> bool:
+    """Say whether a value is not meant: taken back, or "if it had sources: [[9]]"."""
+    return _is_taken_back(text, match) or bool(
+        _IF_ONLY.search(_sentence_before(text, match.start()))
+    )
 
 
-def _taken_back(text: str, found: re.Match[str]) -> bool:
-    """Whether the words around it say no: "not [[7]]", "the worse is [[A]]", "[[4]]/5"."""
-    start, end = found.span()
+def _is_taken_back(text: str, match: re.Match[str]) -> bool:
+    """Say whether the words around a value deny it: "not [[7]]", "the worse is [[A]]",
+    "[[4]]/5"."""
+    start, end = match.span()
     return bool(_NOT.search(text, max(0, start - 40), start) or _UNMEANT.match(text, end))
 
 
-def _sentence_before(text: str, at: int) -> str:
-    """What stands before a place in its sentence, at most 200 characters."""
-    return re.split(r"[.!?](?=\s)|\n", text[max(0, at - 200) : at])[-1]
+def _sentence_before(text: str, place: int) -> str:
+    """Return the part of a sentence before a place, at most 200 characters."""
+    return re.split(r"[.!?](?=\s)|\n", text[max(0, place - 200) : place])[-1]
 
 
-def _opens(text: str, found: re.Match[str]) -> bool:
-    """Whether a value opens its line, or is a sentence of its own."""
-    before = _sentence_before(text, found.start()).strip(" *_>#\"'`([-")
+def _opens_line(text: str, match: re.Match[str]) -> bool:
+    """Say whether a value opens its line, or is a sentence of its own."""
+    before = _sentence_before(text, match.start()).strip(" *_>#\"'`([-")
     return not before
 
 
-def _chosen(form: Form, text: str, found: re.Match[str]) -> bool:
-    """Whether the sentence around a value speaks of a grade or a choice, and of no other thing."""
-    after = re.split(r"[.!?](?:\s|$)|\n", text[found.end() : found.end() + 200], maxsplit=1)[0]
-    return bool(_CHOOSING.search(_sentence_before(text, found.start()) + " " + after))
+def _is_chosen(form: Form, text: str, match: re.Match[str]) -> bool:
+    """Say whether the sentence around a value speaks of a grade or a choice, and of nothing
+    else."""
+    after = re.split(r"[.!?](?:\s|$)|\n", text[match.end() : match.end() + 200], maxsplit=1)[0]
+    return bool(_CHOOSING.search(_sentence_before(text, match.start()) + " " + after))
 
 
-def _left_open(form: Form, text: str, found: re.Match[str]) -> bool:
-    """Whether the same sentence states another value behind this one."""
-    line = text[found.end() :].partition("\n")[0]
+def _has_rival(form: Form, text: str, match: re.Match[str]) -> bool:
+    """Say whether the same sentence states another value behind this one."""
+    line = text[match.end() :].partition("\n")[0]
     rest = re.split(r"[.!?](?:\s|$)", line, maxsplit=1)[0]
-    others = [one["value"] for one in form.bracketed.finditer(rest) if not _taken_back(rest, one)]
-    return bool({*others} - {found["value"]})
+    others = [
+        later["value"] for later in form.bracketed.finditer(rest) if not _is_taken_back(rest, later)
+    ]
+    return bool({*others} - {match["value"]})
 
 
-def _alone(text: str, found: re.Match[str]) -> bool:
-    """Whether nothing else stands in the line, and nothing behind it."""
-    before = text[: found.start()].rpartition("\n")[2]
-    return not (before + text[found.end() :]).strip(" *_>#\"'`.()[]{}\n")
+def _stands_alone(text: str, match: re.Match[str]) -> bool:
+    """Say whether a value is all that stands in its line, with nothing behind that line."""
+    before = text[: match.start()].rpartition("\n")[2]
+    return not (before + text[match.end() :]).strip(" *_>#\"'`.()[]{}\n")
 
 
-def _has_label(form: Form, text: str, found: re.Match[str]) -> bool:
-    if any(letter in found[0] for letter in ":：="):
+def _has_label(form: Form, text: str, match: re.Match[str]) -> bool:
+    if any(letter in match[0] for letter in ":：="):
         return True
-    return bool(form.labelled.search(text, max(0, found.start() - 80), found.start()))
+    return bool(form.labelled.search(text, max(0, match.start() - 80), match.start()))
 
 
-def _agreed(values: list[str]) -> str | None:
+def _agreed_value(values: list[str]) -> str | None:
     return values[-1] if len(set(values)) == 1 else None
 
 
-def _spoken(form: Form, text: str) -> str | None:
-    """A last sentence, or a line of its own at the end, that states the value in words."""
+def _spoken_value(form: Form, text: str) -> str | None:
+    """Return the value that a last sentence, or a line of its own at the end, states in words."""
     last = text.strip().rpartition("\n")[2].strip(" *_")
     sentence = re.split(r"(?<=[.!?]) ", last)[-1].strip(" *_").removesuffix(".")
-    found = form.spoken.fullmatch(sentence)
+    match = form.spoken.fullmatch(sentence)
+    # With a second number out of ten, one of them may be the grade of a part.
     others = re.findall(r"\d(?:[ ]?/[ ]?|[ ]out of[ ])10\b", text)
-    return found["value"] if found and len(others) == 1 else None
+    return match["value"] if match and len(others) == 1 else None
 
 
-def _in_quotes(text: str, at: int) -> bool:
-    """Whether a place stands inside of quotation marks that open and close on its line."""
-    start = text.rfind("\n", 0, at) + 1
-    end = text.find("\n", at)
-    before, after = text[start:at], text[at : end if end >= 0 else len(text)]
+def _in_quotes(text: str, place: int) -> bool:
+    """Say whether a place stands inside of quotation marks that open and close on its line."""
+    start = text.rfind("\n", 0, place) + 1
+    end = text.find("\n", place)
+    before, after = text[start:place], text[place : end if end >= 0 else len(text)]
+    # After an odd number of straight quotes one of them is still open.
     straight = before.count('"') % 2 == 1 and '"' in after
     ticked = before.count("`") % 2 == 1 and "`" in after
     curly = before.rfind("“") > before.rfind("”") and "”" in after

@@ -1,5 +1,7 @@
-"""Whether a reply calls two prompts equal. Only what says so plainly does: no other word of it may
-leave a doubt, since what is called equal is thrown away."""
+"""Says whether a reply calls two prompts equal.
+
+Only a plain statement counts, and no other word of the reply may leave a doubt: a prompt that is
+called equal is thrown away."""
 
 import re
 from itertools import pairwise
@@ -11,7 +13,7 @@ Equality = Literal["equal", "not equal", "undecided"]
 
 _SAME = r"(?:equal|the same|identical|equivalent)"
 _UNLIKE = r"(?:un|in|non[- ]?)equal|different|differ(?:s|ing)?|distinct|not[-_]equal|dissimilar"
-# what both prompts must share, as the question puts it
+# The things that equal prompts share, as the question names them
 _SHARED = (
     r"(?:in |with (?:the )?)?(?:(?:both|all|every|each|terms of|their|the|same|respects?|regards?|"
     r"aspects?|ways?|of|"
@@ -54,7 +56,7 @@ _NO = (
     r"not|no|never|neither|hardly|barely|scarcely|nor|without|nothing|none|far from|anything but|"
     r"no longer|nowhere near|rather than|instead of|cannot|can not|less than"
 )
-# a negation, at most four words away, and no other thing between
+# A negation at most four words before "equal", with nothing but words between
 _DENIED = re.compile(
     rf"\b(?:{_NO})\b(?P<between>(?:[ -][a-z'\"*]+){{0,4}}?)[ -][\"'*_]{{0,2}}(?:equals?|same|"
     rf"identical|equivalent|equality)\b"
@@ -81,48 +83,56 @@ _ANSWERED = re.compile(r"\s*(yes|no)\b")
 
 
 def equality(reply: str) -> Equality:
-    """What a reply says of the two prompts; undecided where it says both, neither, or one of them
-    in part, in doubt or of something else."""
+    """Read what a reply says of the two prompts.
+
+    It is undecided where the reply says both or neither. It is undecided too where the reply speaks
+    of a part, in doubt, or of something else."""
+    # Behind this mark the model writes the user's next turn.
     text = markup.clean(reply).partition("<human>:")[0].strip()
     values = markup.values(text)
     if len(values) == 1 and isinstance(values[0], dict):
-        return _of_json(values[0])
-    clauses = _clauses(_plain(text))
-    readings = {_clause(*pair) for pair in pairwise([*clauses, ""])}
+        return _read_json(values[0])
+    clauses = _clauses(_simplify(text))
+    # Each clause is read with the next one, which may answer it: "Are they equal? Yes."
+    readings = {_read_clause(*pair) for pair in pairwise([*clauses, ""])}
     if "equal" in readings:
         doubt = "not equal" in readings or _DOUBT.search(_HARMLESS.sub("", " ".join(clauses)))
-        # what is said of one prompt alone is a difference, in whatever words
-        apart = any(bool(_FIRST.search(c)) != bool(_SECOND.search(c)) for c in clauses)
-        # of two things that are compared one by one, one alone may be equal
-        part = len(re.findall(r"^\s{0,3}\d[.)]", text, re.MULTILINE)) == 1
-        return "undecided" if doubt or apart or part else "equal"
+        # A clause about one prompt alone states a difference, in whatever words.
+        differ = any(bool(_FIRST.search(c)) != bool(_SECOND.search(c)) for c in clauses)
+        # A numbered list of one entry compares the first of two things, and the other may differ.
+        is_partial = len(re.findall(r"^\s{0,3}\d[.)]", text, re.MULTILINE)) == 1
+        return "undecided" if doubt or differ or is_partial else "equal"
     return "not equal" if "not equal" in readings else "undecided"
 
 
-def _of_json(value: dict[str, Any]) -> Equality:
-    flags = [one for key, one in value.items() if isinstance(one, bool) and _named(key) == "equal"]
+def _read_json(value: dict[str, Any]) -> Equality:
+    flags = [
+        item for key, item in value.items() if isinstance(item, bool) and _plain_key(key) == "equal"
+    ]
     if len(flags) == 1 and len(value) == 1:
         return "equal" if flags[0] else "not equal"
-    texts = [one for one in value.values() if isinstance(one, str)]
+    texts = [item for item in value.values() if isinstance(item, str)]
     return equality(texts[0]) if len(texts) == len(value) == 1 else "undecided"
 
 
-def _named(key: str) -> str:
+def _plain_key(key: str) -> str:
     return re.sub(r"\A(?:is|are)[ _]", "", key.strip().lower())
 
 
-def _plain(text: str) -> str:
-    """In lower case, without emphasis, long quotations and short forms."""
-    text = re.sub(r"[\"“„«]([^\"“”„«»\n]{1,400})[\"”“»]", _quoted, text.lower().replace("’", "'"))
+def _simplify(text: str) -> str:
+    """Write a text in lower case, without emphasis, long quotations and short forms."""
+    text = re.sub(
+        r"[\"“„«]([^\"“”„«»\n]{1,400})[\"”“»]", _short_quotation, text.lower().replace("’", "'")
+    )
     text = re.sub(r"</?[a-z]{1,12}>|\\boxed|[*`#{}\[\]()]", " ", text.replace("≠", "not equal"))
     text = re.sub(r"!=", "not equal", text).replace("_", " ")
     text = re.sub(r"\bnot[ \t]{0,3}\n[ \t]{0,3}", "not ", text)
     return _ARE.sub(" are", _SHORT.sub(" not", text))
 
 
-def _quoted(found: re.Match[str]) -> str:
-    """A verdict may stand in quotes; what is longer is quoted from the prompts."""
-    return found[1] if len(found[1].split()) <= 3 else "…"
+def _short_quotation(match: re.Match[str]) -> str:
+    """Keep a short quotation, which may be the verdict. A longer one is from the prompts."""
+    return match[1] if len(match[1].split()) <= 3 else "…"
 
 
 def _clauses(text: str) -> list[str]:
@@ -130,17 +140,18 @@ def _clauses(text: str) -> list[str]:
     return [" ".join(part.split()).strip("\"' -:,") for part in parts if part.strip("\"' -:,\t")]
 
 
-def _clause(clause: str, after: str) -> Equality:
+def _read_clause(clause: str, after: str) -> Equality:
     clause = _SAYING.sub("", clause)
     if clause.endswith("?"):
-        return _asked(clause, after)
+        return _answered_question(clause, after)
     if _PLAIN.fullmatch(clause):
-        return "undecided" if _in_part(clause) else "equal"
-    if _ASIDE.search(clause) or _UNSURE.search(_untied(clause)):
+        return "undecided" if _is_partial(clause) else "equal"
+    if _ASIDE.search(clause) or _UNSURE.search(_drop_reason(clause)):
         return "undecided"
     if _PLAIN_UNLIKE.fullmatch(clause):
         return "not equal"
     clause = clause.removeprefix("no, ")
+    # One negation denies. Two cancel each other: "not unequal".
     denied = _DENIED.search(clause)
     if denied and len(_NEGATION.findall(clause[: denied.end("between")])) == 1:
         parted = re.search(r"\b(?:and|but|only)\b", denied["between"])
@@ -149,18 +160,18 @@ def _clause(clause: str, after: str) -> Equality:
     return "not equal" if partly and len(_NEGATION.findall(clause)) == 1 else "undecided"
 
 
-def _in_part(clause: str) -> bool:
-    """Whether one of the two things that equal prompts share is named without the other."""
+def _is_partial(clause: str) -> bool:
+    """Say whether one of the two things that equal prompts share is named without the other."""
     return bool(_WANTED.search(clause)) != bool(_SIZE.search(clause))
 
 
-def _untied(clause: str) -> str:
-    """A clause up to where it gives its reason."""
+def _drop_reason(clause: str) -> str:
+    """Cut a clause where it gives its reason."""
     return re.split(r"\b(?:because|as|since|so|which)\b|,", clause, maxsplit=1)[0]
 
 
-def _asked(question: str, after: str) -> Equality:
-    """A question that the model puts to itself and answers by yes or no."""
+def _answered_question(question: str, after: str) -> Equality:
+    """Read a question that the model puts to itself and answers by yes or no."""
     answer = _ANSWERED.match(after)
     plain = question.rstrip("? ")
     alike = re.fullmatch(rf"(?:(?:are|is) )?(?:{_SUBJECT} )?{_SAME}", plain)

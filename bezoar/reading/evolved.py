@@ -1,4 +1,4 @@
-"""The prompt in a teacher's reply to Evol-Instruct's questions, without what stands around it."""
+"""The prompt in a teacher's reply to Evol-Instruct's questions, without the text around it."""
 
 import re
 from typing import Any
@@ -17,14 +17,15 @@ _THING = (
     r"pregunta|versión|versione|versão|invite|提示|版本|问题"
 )
 _GIVEN = markup.label(r"#?(?:the )?(?:given|original|initial|old) prompt#?")
-_NEXT = markup.label(r"#?given prompt#?")  # the model goes on with another round of the question
+# With this label the model goes on to another round of the question.
+_NEXT = markup.label(r"#?given prompt#?")
 _OPERATION = r"(?:[ \t]?\([^()\n]{1,40}\))?"  # "Rewritten prompt (deepen):"
 _NAMED_FIELD = markup.label(
     rf"#?(?:your |the |my |final )?(?:(?:{_NEW})[ _-])(?:(?:{_NEW}) )?(?:{_THING})#?{_OPERATION}"
     r"|rewritten|created",
     numbered=False,
 )
-# with its marks it needs no colon, and a dash is as good as one
+# A field that has its marks (#Rewritten Prompt#) needs no colon. A dash is as good as a colon.
 _FIELD = re.compile(
     rf"{_NAMED_FIELD.pattern}|^[#*_`> \t]{{0,6}}#(?:rewritten|"
     rf"created) prompt#[*_`]{{0,3}}[ \t]?:?[ \t]*"
@@ -39,7 +40,7 @@ _TITLE = re.compile(
 _TAG_END = re.compile(
     r"</(?:(?:rewritten|created)[ _])?(?:prompt|instruction|question)>\s{0,9}\Z", re.IGNORECASE
 )
-# words that hand the prompt over without naming it
+# Words that hand the prompt over without naming it
 _HANDED = re.compile(
     r"[*_ \t]{0,4}(?:here (?:you go|it is)|here(?:'s|’s| is) (?:one|my (?:attempt|version|try)"
     r"(?: (?:at|of) [^:\n]{1,60})?)|try this(?: one)?|how about(?: this(?: one)?)?|"
@@ -116,25 +117,29 @@ _KEY = re.compile(rf"(?:(?:{_NEW})[ _-]?)?(?:{_THING})", re.IGNORECASE)
 
 
 def prompt(reply: str) -> str | None:
-    """The new prompt that a reply holds, with its input; "" where it is empty, None where it cannot
-    be told from what stands around it."""
-    text = markup.unruled(turn(markup.clean(reply)))
-    if _announced(text)[:1] in ("{", "[", "`") and (values := markup.values(_announced(text))):
-        return _of_json(values)
-    text = markup.unfenced(text)
+    """Return the new prompt that a reply holds, with its input.
+
+    "": the prompt is empty. None: it cannot be told from the text around it."""
+    text = markup.drop_rules(turn(markup.clean(reply)))
+    if _drop_announcement(text)[:1] in ("{", "[", "`") and (
+        values := markup.values(_drop_announcement(text))
+    ):
+        return _read_json(values)
+    text = markup.drop_fence(text)
     bot = _BOT.match(text)
-    text = markup.opened(text[bot.end() :] if bot else text)
+    text = markup.drop_opening(text[bot.end() :] if bot else text)
     line = text.partition("\n")[0]
+    # The teacher offers several prompts to choose from.
     if len(_CHOICES.findall(text)) > 1 or (_LEAD.match(line) and _MANY.search(line)):
         return None
-    if (_ANSWER.match(text) and not _FIELD.match(text)) or _two(text):
+    if (_ANSWER.match(text) and not _FIELD.match(text)) or _offers_another(text):
         return None
-    found = _field(text)
-    return None if found is None else _alone(found)
+    field = _field(text)
+    return None if field is None else _drop_comments(field)
 
 
-def _two(text: str) -> bool:
-    """Whether a paragraph offers another prompt instead."""
+def _offers_another(text: str) -> bool:
+    """Say whether a paragraph offers another prompt instead."""
     return any(
         len(part.split("\n")[0]) < 40 or part.lower().startswith("alternatively")
         for part in text.split("\n\n")[1:]
@@ -143,81 +148,88 @@ def _two(text: str) -> bool:
 
 
 def turn(reply: str) -> str:
-    """A reply up to where the model goes on to write the user's next turn."""
+    """Cut a reply where the model goes on to write the user's next turn."""
     return reply.partition("<human>:")[0].strip()
 
 
-def _of_json(values: list[Any]) -> str | None:
-    """The one text under a key that says prompt."""
+def _read_json(values: list[Any]) -> str | None:
+    """Return the one text under a key that says prompt. None: there is no such text, or several."""
     if len(values) != 1 or not isinstance(values[0], dict):
         return None
-    found = [text for key, text in values[0].items() if _KEY.fullmatch(key.strip(" #:"))]
-    return found[0].strip() if len(found) == 1 and isinstance(found[0], str) else None
+    texts = [text for key, text in values[0].items() if _KEY.fullmatch(key.strip(" #:"))]
+    return texts[0].strip() if len(texts) == 1 and isinstance(texts[0], str) else None
 
 
 def _field(text: str) -> str | None:
-    """What stands under the field's own name. Before it may stand the given prompt or a line that
-    announces it."""
+    """Return the text under the field's own name. None: it cannot be told.
+
+    Before it may stand the given prompt, or a line that announces it."""
     text = _first_round(text)
     fields = list(_FIELD.finditer(text))
     if not fields:
         text = _HANDED.sub("", text, count=1) if _HANDED.match(text) else text
-        text = _announced(_TAG_END.sub("", _TITLE.sub("", text, count=1)))
+        text = _drop_announcement(_TAG_END.sub("", _TITLE.sub("", text, count=1)))
         return None if _GIVEN.match(text) else text
     before = text[: fields[0].start()].strip()
-    if before and not _GIVEN.match(_announced(before)) and not _announces(before):
+    if before and not _GIVEN.match(_drop_announcement(before)) and not _is_announcement(before):
         return None
     ends = [*(field.start() for field in fields[1:]), len(text)]
     parts = [text[field.end() : end].strip() for field, end in zip(fields, ends, strict=True)]
-    written = [part for part in parts if part]
-    return _announced(_unnamed(written[0] if written else "")) if len(written) < 2 else None
+    filled = [part for part in parts if part]
+    return (
+        _drop_announcement(_drop_field_name(filled[0] if filled else ""))
+        if len(filled) < 2
+        else None
+    )
 
 
 def _first_round(text: str) -> str:
-    """A text up to where the model goes on with another given prompt."""
-    for following in _NEXT.finditer(text):
-        before = text[: following.start()].strip()
-        if before and not _announces(before):
+    """Cut a text where the model goes on with another given prompt."""
+    for next_label in _NEXT.finditer(text):
+        before = text[: next_label.start()].strip()
+        if before and not _is_announcement(before):
             return before
     return text
 
 
-def _unnamed(text: str) -> str:
-    """A text without the field's name, where it stands there a second time."""
+def _drop_field_name(text: str) -> str:
+    """Drop the field's name from a text, if it stands there a second time."""
     again = _FIELD.match(text)
     return text[again.end() :] if again else text
 
 
-def _announces(before: str) -> bool:
-    """Whether a text is nothing but the line that announces the prompt."""
-    return _announced(before.strip() + "\n\n.") == "."
+def _is_announcement(before: str) -> bool:
+    """Say whether a text is nothing but the line that announces the prompt."""
+    return _drop_announcement(before.strip() + "\n\n.") == "."
 
 
-def _announced(text: str) -> str:
-    """A text without the line that announces it: "Here's the rewritten prompt:"."""
+def _drop_announcement(text: str) -> str:
+    """Drop the line that announces a text: "Here's the rewritten prompt:"."""
     line, _, rest = text.strip().partition("\n")
-    at = min((at for sign in ":：" if (at := line.find(sign)) >= 0), default=len(line))
-    head, tail = line[:at], line[at + 1 :].strip(" *_")
-    own = _LEAD.match(head) and _NAMED.search(head) and _FRESH.search(head)
-    own = own or _IS.fullmatch(head)
-    if not own or len(head) > 200 or not (tail or rest.strip()):
+    colon = min((colon for sign in ":：" if (colon := line.find(sign)) >= 0), default=len(line))
+    head, tail = line[:colon], line[colon + 1 :].strip(" *_")
+    is_lead = _LEAD.match(head) and _NAMED.search(head) and _FRESH.search(head)
+    is_lead = is_lead or _IS.fullmatch(head)
+    if not is_lead or len(head) > 200 or not (tail or rest.strip()):
         return text.strip()
-    if at == len(line) and not rest.startswith("\n"):  # no colon, and no line between
+    # Without a colon, only an empty line parts the announcement from the prompt.
+    if colon == len(line) and not rest.startswith("\n"):
         return text.strip()
-    return markup.unruled(markup.opened(f"{tail}\n{rest}" if tail else rest))
+    return markup.drop_rules(markup.drop_opening(f"{tail}\n{rest}" if tail else rest))
 
 
-def _alone(text: str) -> str | None:
-    """The prompt without what the model says about it behind; None where it may be an answer, or
+def _drop_comments(text: str) -> str | None:
+    """Return the prompt without the model's words about it behind. None: they may be an answer, or
     an explanation that goes on."""
-    turned = _BOT.search(text)
-    text = markup.unruled(markup.closed(text[: turned.start()] if turned else text))
+    next_turn = _BOT.search(text)
+    text = markup.drop_rules(markup.drop_closing(text[: next_turn.start()] if next_turn else text))
     for gap in reversed(list(_GAP.finditer(text))):
-        if not _said_of_it(text[gap.end() :]):
+        if not _is_comment(text[gap.end() :]):
             break
         text = text[: gap.start()].rstrip()
     lines = text.split("\n")
-    asides = [at for at, line in enumerate(lines) if at and _explains(line)]
+    asides = [number for number, line in enumerate(lines) if number and _is_explanation(line)]
+    # An explanation in the last line is cut off. One that goes on may be part of the prompt.
     if asides and asides[0] == len(lines) - 1:
         text = "\n".join(lines[:-1])
     elif asides:
@@ -225,22 +237,22 @@ def _alone(text: str) -> str | None:
     answer = _ANSWER.search(text)
     if answer and answer.start() and text[answer.end() :].strip():
         return None
-    return markup.bare(text)
+    return markup.drop_dress(text)
 
 
-def _said_of_it(paragraph: str) -> bool:
-    """Whether a last paragraph speaks about the prompt: an explanation, or a note in the model's
-    own name. A note that is part of what is asked is not."""
+def _is_comment(paragraph: str) -> bool:
+    """Say whether a last paragraph speaks about the prompt: an explanation, or a note in the
+    model's own name. A note that is part of the task is not."""
     text = paragraph.strip(" \t*_()\n")
     if not text.strip("-="):
         return True
     if _COUNTED.fullmatch(paragraph.strip(" \t*_\n")) or _EFFECT.match(text):
         return True
-    noted = _NOTE.match(text) and _OWN.search(text)
-    return bool(_explains(text) or _ABOUT.match(text) or _I_DID.match(text) or noted)
+    is_note = _NOTE.match(text) and _OWN.search(text)
+    return bool(_is_explanation(text) or _ABOUT.match(text) or _I_DID.match(text) or is_note)
 
 
-def _explains(text: str) -> bool:
-    """Whether a text is labelled as an explanation; a label alone is a place for one."""
+def _is_explanation(text: str) -> bool:
+    """Say whether a text is labelled as an explanation. A label alone is a place for one."""
     aside = _ASIDE.match(text)
     return bool(aside and text[aside.end() :].strip())

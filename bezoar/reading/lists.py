@@ -69,16 +69,16 @@ _HEADING = re.compile(rf"[#*_ \t]{{1,8}}(?:new |neue )?(?:{NOUN})[*_:： \t]{{0,
 
 
 class Lead(NamedTuple):
-    """A line that announces a list. `number` is the count that it names, `of` whether it may
-    announce what is to be worked on, and no examples."""
+    """A line that announces a list. `number` is the count that it names. `material`: it may
+    announce material to work on instead of examples."""
 
     number: int | None
-    of: bool
+    material: bool
 
 
 class Mark(NamedTuple):
-    """What opens an entry: where it stands, its number (0: a bullet), its make, its depth, and the
-    emphasis that it opens and leaves for the entry to close."""
+    """The opening of an entry: its place, its number (0: a bullet), its make and its depth. `open`
+    is the emphasis that it opens and leaves for the entry to close."""
 
     start: int
     end: int
@@ -89,11 +89,11 @@ class Mark(NamedTuple):
 
 
 def lead(text: str) -> tuple[Lead | None, str]:
-    """The announcement that opens a text, and what follows it."""
+    """Return the announcement that opens a text, or None, and the text behind it."""
     line, _, rest = text.lstrip().partition("\n")
     if _HEADING.fullmatch(line) and rest.strip():
-        found, after = lead(rest)
-        return (found, after) if found else (Lead(None, False), rest)
+        inner, after = lead(rest)
+        return (inner, after) if inner else (Lead(None, False), rest)
     head, colon, tail = _colon(line)
     head = head.strip(" *_#")
     if len(head) > 200 or not (_LEAD.match(head) and _NOUN.search(head)):
@@ -105,8 +105,8 @@ def lead(text: str) -> tuple[Lead | None, str]:
 
 
 def _colon(line: str) -> tuple[str, str, str]:
-    at = min((at for sign in ":：" if (at := line.find(sign)) >= 0), default=-1)
-    return (line, "", "") if at < 0 else (line[:at], line[at], line[at + 1 :])
+    place = min((place for sign in ":：" if (place := line.find(sign)) >= 0), default=-1)
+    return (line, "", "") if place < 0 else (line[:place], line[place], line[place + 1 :])
 
 
 def _count(head: str) -> int | None:
@@ -119,85 +119,91 @@ def _count(head: str) -> int | None:
 
 
 def entries(text: str) -> list[str] | None:
-    """The entries of a list that opens the text; [] where none does; None where its entries cannot
-    be told apart from what stands within them."""
-    marks = [_mark(found) for found in _MARK.finditer(text)]
+    """Return the entries of a list that opens the text. []: there is no list. None: its entries
+    cannot be told apart from the lists within them."""
+    marks = [_mark(match) for match in _MARK.finditer(text)]
     if not marks or text[: marks[0].start].strip():
         return []
     first = marks[0]
+    # Marks of another make, or set in deeper, belong to lists within an entry.
     like = [mark for mark in marks if mark.make == first.make and mark.depth <= first.depth + 1]
     if not first.number:
         return _bulleted(text, like)
     if first.number != 1:
         return []
-    taken: list[Mark] = []
+    numbered: list[Mark] = []
     for mark in like:
-        if mark.number == len(taken) + 1:
-            taken.append(mark)
+        if mark.number == len(numbered) + 1:
+            numbered.append(mark)
+    # A number that stands twice belongs to a list within an entry, but to which is unclear.
     numbers = [mark.number for mark in like]
-    if any(numbers.count(number) > 1 for number in range(1, min(len(taken), 100) + 1)):
+    if any(numbers.count(number) > 1 for number in range(1, min(len(numbered), 100) + 1)):
         return None
-    return _inline(text) if len(taken) == 1 else _between(text, taken)
+    return _inline(text) if len(numbered) == 1 else _texts_between(text, numbered)
 
 
 def _bulleted(text: str, marks: list[Mark]) -> list[str] | None:
-    """A bullet that ends with a colon may open a list of its own, at the same depth."""
-    found = _between(text, marks)
-    return None if any(entry.rstrip(" *_\n").endswith((":", "：")) for entry in found) else found
+    """Return the entries of a list of bullets. None: one ends with a colon, and so may open a list
+    of its own at the same depth."""
+    parts = _texts_between(text, marks)
+    return None if any(entry.rstrip(" *_\n").endswith((":", "：")) for entry in parts) else parts
 
 
 def _inline(text: str) -> list[str] | None:
-    """`1. one 2. two 3. three`; a number that stands twice may belong to an entry."""
+    """Return the entries of `1. one 2. two 3. three`. None: a number stands twice, and may belong
+    to an entry."""
     marks = list(_INLINE.finditer(text))
     makes = [_make(mark) for mark in marks]
     like = [m for m, make in zip(marks, makes, strict=True) if make == makes[0]] if marks else []
     numbers = [int(mark["n1"] or mark["n2"] or mark["n3"]) for mark in like]
     if numbers[:2] != [1, 2] or "\n" in text.strip():
-        whole = [_mark(found) for found in _MARK.finditer(text)][:1]
-        return _between(text, whole)
+        first = [_mark(match) for match in _MARK.finditer(text)][:1]
+        return _texts_between(text, first)
     if numbers != list(range(1, len(numbers) + 1)):
         return None
     ends = [*(mark.start() for mark in like[1:]), len(text)]
-    found = [text[m.end() : end].strip() for m, end in zip(like, ends, strict=True)]
-    return [entry.rstrip(";,|") for entry in found]
+    parts = [text[m.end() : end].strip() for m, end in zip(like, ends, strict=True)]
+    return [entry.rstrip(";,|") for entry in parts]
 
 
 def _make(mark: re.Match[str]) -> str:
     return "(" if mark["paren"] else (mark["word"] or mark["sign"]).lower()
 
 
-def _between(text: str, marks: list[Mark]) -> list[str]:
+def _texts_between(text: str, marks: list[Mark]) -> list[str]:
     ends = [*(mark.start for mark in marks[1:]), len(text)]
     return [mark.open + text[mark.end : end] for mark, end in zip(marks, ends, strict=True)]
 
 
-def _mark(found: re.Match[str]) -> Mark:
-    number = found["n1"] or found["n2"] or found["n3"]
-    letter = found["letter"]
+def _mark(match: re.Match[str]) -> Mark:
+    number = match["n1"] or match["n2"] or match["n3"]
+    letter = match["letter"]
+    # `a)` has the number 1, `b)` the number 2.
     value = int(number) if number else ord(letter.lower()) - 96 if letter else 0
-    make = found["word"] or found["sign"] or found["bullet"] or ("letter" if letter else "paren")
-    shut = found["b1"] or found["b3"] or found["b4"]
-    depth = len(found["indent"].expandtabs(4))
-    spread = "" if shut else found["bold"] or ""
-    return Mark(found.start(), found.end(), value, make.lower(), depth, spread)
+    make = match["word"] or match["sign"] or match["bullet"] or ("letter" if letter else "paren")
+    shut = match["b1"] or match["b3"] or match["b4"]
+    depth = len(match["indent"].expandtabs(4))
+    spread = "" if shut else match["bold"] or ""
+    return Mark(match.start(), match.end(), value, make.lower(), depth, spread)
 
 
-def unmarked(text: str, place: int) -> str:
-    """Take a mark off that numbers a text by its place among others: `2. Name a river.`"""
-    found = _MARK.match(text.lstrip())
-    if not found:
+def drop_number(text: str, place: int) -> str:
+    """Take the number off a text that is numbered by its place among others: `2. Name a river.`"""
+    match = _MARK.match(text.lstrip())
+    if not match:
         return text
-    mark = _mark(found)
+    mark = _mark(match)
     if mark.number not in (0, place):
         return text
     return mark.open + text.lstrip()[mark.end :]
 
 
-def tidy(found: list[str]) -> bool:
-    """Whether the last entry looks like the others: no line more that may stand after the list."""
-    if len(found) < 2:
+def is_tidy(parts: list[str]) -> bool:
+    """Say whether the last entry has no more lines than the others. A longer one may hold text that
+    stands after the list."""
+    if len(parts) < 2:
         return True
-    heads = [split_input(entry)[0] for entry in found]
+    heads = [split_input(entry)[0] for entry in parts]
     shapes = [(head.count("\n\n"), head.count("\n")) for head in heads]
     return all(
         last <= most

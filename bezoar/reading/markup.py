@@ -1,4 +1,4 @@
-"""The dress that models put around what they say: fences, bold, quotes, labels, JSON."""
+"""Removes the markup that models put around their text: fences, bold, quotes, labels, JSON."""
 
 import json
 import re
@@ -26,13 +26,13 @@ RULE = re.compile(r"(?m)^[ \t]{0,3}(?:-{3,80}|\*{3,80}|={3,80}|_{3,80})[ \t]{0,3
 
 
 def clean(text: str) -> str:
-    """A reply with plain line ends and spaces, and without what nobody sees."""
+    """Write a reply with plain line ends and spaces, and without invisible characters."""
     text = text.replace("\r\n", "\n").replace("\r", "\n").replace("\u00a0", " ")
     return re.sub("[\u200b\u2060\ufeff]", "", text)
 
 
-def unruled(text: str) -> str:
-    """A text without the rules (`---`) that stand before and behind it."""
+def drop_rules(text: str) -> str:
+    """Drop the rules (`---`) that stand before and behind a text."""
     text = text.strip()
     while (rule := RULE.match(text)) and rule.end() < len(text):
         text = text[rule.end() :].strip()
@@ -41,17 +41,18 @@ def unruled(text: str) -> str:
     return text
 
 
-def bare(text: str) -> str:
+def drop_dress(text: str) -> str:
     """Take off what encloses all of a text: fences, bold, quotes, and arrows before each line."""
+    # Some replies are enclosed several times over, as in a fence around quotes around bold.
     for _ in range(4):
-        inner = unquoted(unbold(unfenced(unarrowed(text.strip())))).strip()
+        inner = drop_quotes(drop_emphasis(drop_fence(drop_arrows(text.strip())))).strip()
         if inner == text:
             break
         text = inner
     return text
 
 
-def unarrowed(text: str) -> str:
+def drop_arrows(text: str) -> str:
     """Take off the arrows that quote each line of a text: `> Name a river.`"""
     lines = text.split("\n")
     if not all(line.startswith(">") for line in lines):
@@ -59,7 +60,7 @@ def unarrowed(text: str) -> str:
     return "\n".join(line[1:].removeprefix(" ") for line in lines)
 
 
-def unfenced(text: str) -> str:
+def drop_fence(text: str) -> str:
     """Take off the fence that encloses all of a text, unless it says that it holds code."""
     text = text.strip()
     mark = text[:3]
@@ -71,7 +72,7 @@ def unfenced(text: str) -> str:
     return inside.strip("\n") if language.strip().lower() in PLAIN else text
 
 
-def unbold(text: str) -> str:
+def drop_emphasis(text: str) -> str:
     """Take off the emphasis that encloses all of a text."""
     for mark in ("***", "**", "__", "*", "_"):
         inner = text[len(mark) : -len(mark)]
@@ -80,7 +81,7 @@ def unbold(text: str) -> str:
     return text
 
 
-def unquoted(text: str) -> str:
+def drop_quotes(text: str) -> str:
     """Take off the quotation marks that enclose all of a text."""
     for opening, closing in map(tuple, QUOTES):
         inner = text[1:-1]
@@ -91,10 +92,11 @@ def unquoted(text: str) -> str:
 
 
 def label(names: str, numbered: bool = True) -> re.Pattern[str]:
-    """A pattern of a label that opens a line: `Input:`, `**Input:**`, `### Input`, `[Input]`.
+    """Return a pattern of a label that opens a line: `Input:`, `**Input:**`, `### Input`,
+    `[Input]`.
 
-    Without a colon it stands alone on its line, as a heading or in bold or brackets. `names` are
-    alternatives of a regular expression; `numbered` ones may have a number behind them."""
+    Without a colon the label stands alone on its line, as a heading or in bold or brackets. `names`
+    are alternatives of a regular expression. `numbered` labels may have a number behind them."""
     number = r"(?:[ \t]?[#№]?\d{1,3})?" if numbered else ""
     name = rf"(?:{names}){number}"
     tag, end = r"(?:<(?:b|strong|h[1-6])>)?", r"(?:</(?:b|strong|h[1-6])>)?"
@@ -112,22 +114,22 @@ INPUT = label(r"(?:input|eingabe|entrée|entrada|输入|ввод)", numbered=Fal
 
 
 def split_input(text: str, lower: bool = False) -> tuple[str, str]:
-    """(instruction, context): the context opens with the first line that is labelled `Input:`.
-    `lower`: also by `input:`, which may be code."""
+    """Return (instruction, context). The context opens with the first line that is labelled
+    `Input:`. `lower`: a line with `input:`, which may be code, counts too."""
     text = text.strip()
-    for found in INPUT.finditer(text):
-        if lower or not found[0].strip().startswith("input"):
-            return text[: found.start()].strip(), text[found.end() :].strip()
+    for match in INPUT.finditer(text):
+        if lower or not match[0].strip().startswith("input"):
+            return text[: match.start()].strip(), text[match.end() :].strip()
     return text, ""
 
 
-def closed(text: str) -> str:
+def drop_closing(text: str) -> str:
     """Cut the last paragraph off where it speaks to the reader ("I hope these help!")."""
     head, _, last = text.rstrip().rpartition("\n\n")
     return head.rstrip() if head and CLOSING.match(last.lstrip(" *_-\n")) else text
 
 
-def opened(text: str) -> str:
+def drop_opening(text: str) -> str:
     """Take off a first word to the reader ("Sure!") that more text follows."""
     text = text.strip()
     rest = OPENING.sub("", text, count=1) if OPENING.match(text) else text
@@ -135,9 +137,9 @@ def opened(text: str) -> str:
 
 
 def values(text: str) -> list[Any]:
-    """The JSON values of a reply that is an array or a row of objects; [] where it is neither.
+    """Return the JSON values of a reply that is an array or a row of objects, else [].
 
-    Of an array that is cut off, the values that are whole. Words before and a fence around are
+    An array that is cut off gives its whole values. Words before it and a fence around it are
     passed over."""
     body = text.strip()
     if "```" in body:
@@ -146,28 +148,29 @@ def values(text: str) -> list[Any]:
     if body[:1] not in ("[", "{"):
         lead, _, body = body.partition("\n")
         body = body.strip() if lead.rstrip(" *").endswith((":", "：")) else ""
-    return _decoded(body[1:] if body[:1] == "[" else body, body[:1] == "[")
+    return _decode_values(body[1:] if body[:1] == "[" else body, body[:1] == "[")
 
 
-def _decoded(body: str, in_array: bool) -> list[Any]:
-    decoder = json.JSONDecoder(strict=False, object_pairs_hook=_once)
-    found: list[Any] = []
-    at = 0
+def _decode_values(body: str, in_array: bool) -> list[Any]:
+    decoder = json.JSONDecoder(strict=False, object_pairs_hook=_reject_repeated_keys)
+    decoded: list[Any] = []
+    place = 0
     while True:
-        while at < len(body) and body[at] in " \t\r\n,":
-            at += 1
-        if at >= len(body) or (in_array and body[at] == "]"):
-            return found
-        if body[at] not in ('"{' if in_array else "{"):
-            return [] if in_array else found
+        while place < len(body) and body[place] in " \t\r\n,":
+            place += 1
+        if place >= len(body) or (in_array and body[place] == "]"):
+            return decoded
+        if body[place] not in ('"{' if in_array else "{"):
+            return [] if in_array else decoded
         try:
-            value, at = decoder.raw_decode(body, at)
+            value, place = decoder.raw_decode(body, place)
         except (ValueError, RecursionError):
-            return found
-        found.append(value)
+            return decoded
+        decoded.append(value)
 
 
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _reject_repeated_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    # json keeps the last of two equal keys and reports nothing. Such an object is not read here.
     mapping = dict(pairs)
     if len(mapping) < len(pairs):
         raise ValueError("a key stands twice")

@@ -18,38 +18,43 @@ def main() -> None:
     report what each stage took."""
     from rich.console import Console
 
-    found = read_json(FOLDER / "summary.json")
-    if not isinstance(found, dict):
+    summary = read_json(FOLDER / "summary.json")
+    if not isinstance(summary, dict):
         raise BadInput(f"{FOLDER}/summary.json: not a mapping; `dvc repro -f report` makes it anew")
-    # task and skill names may hold brackets: no markup
+    # names of tasks and skills may hold brackets, which rich would read as its markup
     console = Console(width=WIDTH, markup=False, highlight=False, emoji=False)
-    for block in (_skills(found), _checkpoints(found), _funnels(found)):
+    for block in (_skills(summary), _checkpoints(summary), _funnels(summary)):
         if block is not None:
             console.print(block, "")
-    for source, rows in found.get("own", {}).items():
-        console.print(_own(source, rows))
-    if dpo := found["dpo"]:
+    # only a run that has rows of the user's own has this key
+    for source, rows in summary.get("own", {}).items():
+        console.print(_own_rows_line(source, rows))
+    if dpo := summary["dpo"]:
         console.print(
             f"DPO, held-out pairs: accuracy {_share(dpo['accuracy_before'])} -> "
             f"{_share(dpo['accuracy'])}, reward margin {dpo['margin']:.3f}"
         )
-    if words := _trust(found):
+    if words := _trust(summary):
         console.print(f"Right from wrong (AUC, a coin 0.50): {words}")
-    spent = [row for instances in found["spending"].values() for row in instances.values()]
+    spent = [row for instances in summary["spending"].values() for row in instances.values()]
     if calls := sum(row["calls"] for row in spent):
         console.print(f"Bought: {calls:,} answers for ${sum(row['usd'] for row in spent):,.2f}")
-    if played := [who for who, so in sorted(found["simulated"].items()) if so]:
-        console.print(f"Simulated in this run: {', '.join(played)}")
-    if time := took.write_beside(FOLDER, found):
+    if simulated := [
+        speaker for speaker, is_simulated in sorted(summary["simulated"].items()) if is_simulated
+    ]:
+        console.print(f"Simulated in this run: {', '.join(simulated)}")
+    if time := took.write_beside(FOLDER, summary):
         console.print(time)
-    console.print(f"Report: {FOLDER.as_posix()}/report.html (profile {found['profile']})")
-    for line in _and_then(params.load()):
+    console.print(f"Report: {FOLDER.as_posix()}/report.html (profile {summary['profile']})")
+    for line in _next_steps(params.load()):
         console.print(line)
+    # a path or a command in this line would be broken in two at WIDTH
     console.print(recorded.line(), soft_wrap=True)
 
 
-def _and_then(settings: params.Params) -> list[str]:
-    """Say where the model is that the chain ends with, and what can be done with it."""
+def _next_steps(settings: params.Params) -> list[str]:
+    """Return lines on the model that the chain ends with: its place, and what can be done with
+    it."""
     return [
         f"Model: models/{settings.final_model}",
         "  make chat                      talk with it, or with another: MODEL=NAME",
@@ -65,51 +70,53 @@ def _table(title: str, columns: list[str]) -> Any:
     table = Table(
         title=title, title_justify="left", title_style="bold", box=box.ASCII2, show_edge=False
     )
-    for at, column in enumerate(columns):
-        table.add_column(column, justify="right" if at else "left", overflow="fold")
+    # "fold" breaks a long name over several lines, where rich's default cuts its end off
+    for index, column in enumerate(columns):
+        table.add_column(column, justify="right" if index else "left", overflow="fold")
     return table
 
 
-def _skills(found: dict[str, Any]) -> Any:
-    points = found["order"]["points"]
-    if not found["order"]["skills"]:
+def _skills(summary: dict[str, Any]) -> Any:
+    points = summary["order"]["points"]
+    if not summary["order"]["skills"]:
         return None
     table = _table("Held-out questions answered right, by skill", ["skill", *points])
-    for skill in found["order"]["skills"]:
-        table.add_row(skill, *(_share(found["skills"][point].get(skill)) for point in points))
+    for skill in summary["order"]["skills"]:
+        table.add_row(skill, *(_share(summary["skills"][point].get(skill)) for point in points))
     return table
 
 
-def _checkpoints(found: dict[str, Any]) -> Any:
-    if not found["order"]["checkpoints"]:
+def _checkpoints(summary: dict[str, Any]) -> Any:
+    if not summary["order"]["checkpoints"]:
         return None
     table = _table(
         "Checkpoints: harness (mean of acc, acc_norm), MT-Bench",
         ["checkpoint", "harness", "turn 1", "turn 2", "average", "coverage"],
     )
-    for checkpoint in found["order"]["checkpoints"]:
-        grades = found["mt_bench"].get(checkpoint, {})
+    for checkpoint in summary["order"]["checkpoints"]:
+        grades = summary["mt_bench"].get(checkpoint, {})
         table.add_row(
             checkpoint,
-            _share(found["harness"].get(checkpoint)),
+            _share(summary["harness"].get(checkpoint)),
             *(_grade(grades.get(key)) for key in ("turn_1", "turn_2", "average")),
             _share(grades.get("coverage")),
         )
     return table
 
 
-def _funnels(found: dict[str, Any]) -> Any:
-    if not found["order"]["schemes"]:
+def _funnels(summary: dict[str, Any]) -> Any:
+    if not summary["order"]["schemes"]:
         return None
     steps = ["asked", "accepted", "rejected", "undecided", "copies", "kept"]
     table = _table("From asked to kept", ["scheme", *steps])
-    for scheme in found["order"]["schemes"]:
-        table.add_row(scheme, *(f"{found['funnel'][scheme][step]:,}" for step in steps))
+    for scheme in summary["order"]["schemes"]:
+        table.add_row(scheme, *(f"{summary['funnel'][scheme][step]:,}" for step in steps))
     return table
 
 
-def _own(source: str, rows: dict[str, Any]) -> str:
-    """Say what became of the user's own rows, and which links learnt from them."""
+def _own_rows_line(source: str, rows: dict[str, Any]) -> str:
+    """Return a line that says what became of the user's own rows, and which links learn from
+    them."""
     reasons = ", ".join(f"{reason} {count}" for reason, count in rows["reasons"].items())
     dropped = f" (dropped: {reasons})" if reasons else ""
     shares = ", ".join(f"{_share(share)} of {link}'s" for link, share in rows["shares"].items())
@@ -117,18 +124,20 @@ def _own(source: str, rows: dict[str, Any]) -> str:
     return f"Your own rows ({source}): {rows['kept']:,} of {rows['own']:,} kept{dropped}; {learnt}"
 
 
-def _trust(found: dict[str, Any]) -> str:
-    """By who was asked about known rows the lowest AUC; "" where nobody was."""
+def _trust(summary: dict[str, Any]) -> str:
+    """Return the lowest AUC of the run's judges, of its graders and of its graders of pairs, as
+    words. "" where none of them was asked about rows with known answers."""
     everyone = {
-        "judge": [who for judges in found["known"].values() for who in judges.values()],
-        "grader": list(found["mt_bench"].values()),
-        "pairs": list(found["mt_compare"].values()),
+        "judge": [judge for judges in summary["known"].values() for judge in judges.values()],
+        "grader": list(summary["mt_bench"].values()),
+        "pairs": list(summary["mt_compare"].values()),
     }
+    # an AUC may be missing (an older run has no such key) or None (too few rows)
     aucs = {
-        who: [value for each in its if (value := each.get("known_auc")) is not None]
-        for who, its in everyone.items()
+        kind: [value for row in rows if (value := row.get("known_auc")) is not None]
+        for kind, rows in everyone.items()
     }
-    return ", ".join(f"{who} {min(values):.2f}" for who, values in aucs.items() if values)
+    return ", ".join(f"{kind} {min(values):.2f}" for kind, values in aucs.items() if values)
 
 
 def _share(value: float | None) -> str:

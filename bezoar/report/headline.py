@@ -1,5 +1,5 @@
-"""The few numbers by which two runs are compared: what `dvc metrics diff`, `dvc exp show` and
-`dvc plots diff` show without being asked for more."""
+"""The few numbers by which two runs are compared: `dvc metrics diff`, `dvc exp show` and
+`dvc plots diff` show them by default."""
 
 import math
 from typing import Any
@@ -9,37 +9,45 @@ from bezoar.report.run import Metrics, Run
 
 
 def headline(run: Run) -> dict[str, Any]:
-    """Rows kept, losses, preferences, mean harness accuracy, mean grades and win rates with their
-    95 % intervals, agreement with people, dollars: flat in twos and threes, so that a name stays
-    short; shares and grades to 4 digits. What was not measured is left out."""
-    held_out = "eval_loss_end" if run.sft.keep == "last" else "eval_loss_best"  # of what is kept
-    told: dict[str, Any] = _known(
+    """Return the run's main numbers: rows kept, losses, preferences, mean harness accuracy, mean
+    grades and win rates with their 95 % intervals, agreement with people, dollars.
+
+    They are two or three levels deep, so that a name (`mt_bench.dpo.grade`) stays short. Floats are
+    rounded to 4 digits, and a number that was not measured is left out.
+    """
+    # the loss on held-out rows of the weights that a link keeps
+    held_out = "eval_loss_end" if run.sft.keep == "last" else "eval_loss_best"
+    numbers: dict[str, Any] = _without_missing(
         {
             "kept": {scheme: funnel.kept for scheme, funnel in run.funnels.items()},
-            "loss": {link: getattr(found.metrics, held_out) for link, found in run.links.items()},
+            "loss": {
+                link: getattr(training.metrics, held_out) for link, training in run.links.items()
+            },
             "dpo": {key: run.dpo.metrics[key] for key in ("accuracy", "margin")} if run.dpo else {},
             "harness": harness.means(run),
-            "mt_bench": {c: _mean(of, "average", "grade") for c, of in run.mt_bench.items()},
+            "mt_bench": {
+                c: _mean(metrics, "average", "grade") for c, metrics in run.mt_bench.items()
+            },
             "win_rate": {
                 name: _mean(contest.metrics, "win_rate", "share")
                 for name, contest in run.contests.items()
             },
             "with_people": {
-                f"turn_{of.turn}": {"s1": of.s1, "s2": of.s2}
-                for of in run.agreed
-                if (of.a, of.b) == ("grader", "human")
+                f"turn_{pair.turn}": {"s1": pair.s1, "s2": pair.s2}
+                for pair in run.agreed
+                if (pair.a, pair.b) == ("grader", "human")
             },
             "usd": math.fsum(
                 spent.usd for instances in run.spending.values() for spent in instances.values()
             ),
         }
     )
-    return told
+    return numbers
 
 
 def checkpoints(run: Run) -> list[str]:
-    """Lines of a CSV: a row a checkpoint, its mean harness accuracy and mean MT-Bench grade; a cell
-    is empty where there is none."""
+    """Return the lines of a CSV with a row for each checkpoint: its mean harness accuracy and its
+    mean MT-Bench grade. A cell is empty where there is none."""
     means = harness.means(run)
     lines = ["checkpoint,accuracy,grade\n"]
     for name in run.measured:
@@ -47,23 +55,24 @@ def checkpoints(run: Run) -> list[str]:
             means.get(name),
             run.mt_bench[name]["average"] if name in run.mt_bench else None,
         )
-        told = ("" if cell is None else f"{cell:.4f}" for cell in cells)
-        lines.append(",".join([name, *told]) + "\n")
+        formatted = ("" if cell is None else f"{cell:.4f}" for cell in cells)
+        lines.append(",".join([name, *formatted]) + "\n")
     return lines
 
 
-def _mean(metrics: Metrics, key: str, called: str) -> Metrics:
-    """A mean and its interval, under short names."""
+def _mean(metrics: Metrics, key: str, short_name: str) -> Metrics:
+    """Return the mean that `metrics` holds under `key`, as `short_name`, and its interval."""
     return {
-        called: metrics[key],
+        short_name: metrics[key],
         "low": metrics.get(f"{key}_low"),
         "high": metrics.get(f"{key}_high"),
     }
 
 
-def _known(value: Any) -> Any:
-    """Without what is None or holds nothing else, floats to 4 digits."""
+def _without_missing(value: Any) -> Any:
+    """Return `value` without entries that are None or empty, floats rounded to 4 digits."""
     if isinstance(value, dict):
-        known = {key: _known(inner) for key, inner in value.items()}
-        return {key: inner for key, inner in known.items() if inner not in (None, {})}
+        # the inner dicts go first, for one that loses all its entries is dropped too; a 0 stays
+        present = {key: _without_missing(inner) for key, inner in value.items()}
+        return {key: inner for key, inner in present.items() if inner not in (None, {})}
     return round(value, 4) if isinstance(value, float) else value

@@ -1,5 +1,5 @@
-"""The card of a trained checkpoint: metrics/report/cards/CHECKPOINT.md. It is written by the
-report, for its numbers are measured after the weights are made."""
+"""The card of a trained checkpoint: metrics/report/cards/CHECKPOINT.md. The report writes it, for
+its numbers are measured after the weights are made."""
 
 from pathlib import Path
 from typing import Any
@@ -12,17 +12,21 @@ from bezoar.report import Run, lineage
 from bezoar.rows.files import read_json
 
 
-def trained(settings: Params) -> dict[str, str]:
-    """Checkpoint -> its weights below models/, for those that a stage trained or merged: what is
-    asked or measured beside the links, and what nobody measures."""
-    looked_at = {n: each.model for n, each in settings.evaluated.items() if not each.link}
-    looked_at |= {name: each.model for name, each in settings.checkpoints.items()}
-    looked_at |= settings.unmeasured
-    return {name: path for name, path in looked_at.items() if lineage.steps(settings, path)}
+def checkpoint_weights(settings: Params) -> dict[str, str]:
+    """Return checkpoint -> its weights below models/, for those that a stage trained or merged.
+    Some are asked MT-Bench or measured beside the links. The others are whole weights that nothing
+    measures."""
+    paths = {
+        n: checkpoint.model for n, checkpoint in settings.evaluated.items() if not checkpoint.link
+    }
+    paths |= {name: checkpoint.model for name, checkpoint in settings.checkpoints.items()}
+    paths |= settings.unmeasured
+    return {name: path for name, path in paths.items() if lineage.steps(settings, path)}
 
 
 def standing(settings: Params, weights: str) -> dict[str, Any]:
-    """What the weights stand under: their base's licence and that of every set they learnt from."""
+    """Return the licences that the weights stand under: their base's and those of every set that
+    they learnt from, joined (licences.joined)."""
     base: Any = read_json("models/fetch/base/source.json")
     parts: dict[str, Any] = {"base": licences.of_source(base)}
     for data in _sets(lineage.steps(settings, weights)):
@@ -31,23 +35,27 @@ def standing(settings: Params, weights: str) -> dict[str, Any]:
             parts[data] = licences.of_source(pairs)
         else:
             parts[data] = read_json(f"data/{data}/licences.json")
-    return licences.joined(parts)
+    return licences.combine(parts)
 
 
 def card(name: str, run: Run, settings: Params) -> str:
-    """The card of one checkpoint of a finished run."""
+    """Return the card of the checkpoint `name` of a finished run, as Markdown with front matter."""
     from huggingface_hub import EvalResult, ModelCardData
 
-    weights = trained(settings)[name]
+    weights = checkpoint_weights(settings)[name]
     steps = lineage.steps(settings, weights)
     instructed = [data for data in _sets(steps) if data != PAIRS]
     under = standing(settings, weights)
     scores = run.results[name].tasks if name in run.results else {}
+    # a dict, for it keeps the speakers in order and each of them once
     simulated = {
-        who: True
+        speaker: True
         for funnel in (run.funnels[_scheme(d)] for d in instructed if _scheme(d) in run.funnels)
-        for who, so in (("teacher", funnel.simulated_teacher), ("judge", funnel.simulated_judge))
-        if so
+        for speaker, is_simulated in (
+            ("teacher", funnel.simulated_teacher),
+            ("judge", funnel.simulated_judge),
+        )
+        if is_simulated
     }
     harness = [
         EvalResult(
@@ -82,7 +90,7 @@ def card(name: str, run: Run, settings: Params) -> str:
         name=name,
         base=base[0] if base else "a base of the maker's own",
         simulated=list(simulated),
-        steps=[(step, _how(step, settings), _numbers(step, run, settings)) for step in steps],
+        steps=[(step, _method(step, settings), _numbers(step, run, settings)) for step in steps],
         findings={
             data: cards.findings(Path("data", data, "contamination.jsonl")) for data in instructed
         },
@@ -106,23 +114,25 @@ def card(name: str, run: Run, settings: Params) -> str:
 
 
 def _sets(steps: list[lineage.Step]) -> list[str]:
-    """The sets that the weights learnt from; what was replayed is among them."""
+    """Return the sets that the weights learnt from. Replayed sets are among them, as sets of an
+    earlier step."""
     return list(dict.fromkeys(data for step in steps for data in step.data))
 
 
 def _shares(run: Run, source: str, steps: list[lineage.Step]) -> dict[str, float]:
-    """Of the links that led to the weights, how much of their rows the user's own ones are."""
+    """Return the share of the user's own rows among the rows of each link that led to the
+    weights."""
     links = {step.stage.removeprefix("sft@") for step in steps}
     shares = run.shares(f"filter/{source}")
     return {link: share for link, share in shares.items() if link in links}
 
 
 def _languages(instructed: list[str]) -> list[str]:
-    """The languages of the rows that the weights learnt from. Of rows that no filter has seen, and
-    of preference pairs, nobody tells."""
+    """Return the languages of the rows that the weights learnt from. They are not known of
+    preference pairs, nor of rows that no filter has seen."""
     paths = [Path("data", data, "languages.json") for data in instructed]
     accounts: list[Any] = [read_json(path) for path in paths if path.exists()]
-    return list(dict.fromkeys(short for each in accounts for short in each["spoken"]))
+    return list(dict.fromkeys(short for account in accounts for short in account["spoken"]))
 
 
 def _scheme(data: str) -> str:
@@ -130,24 +140,26 @@ def _scheme(data: str) -> str:
 
 
 def _seeds(steps: list[lineage.Step], run: Run, settings: Params) -> list[str]:
-    """The Hub's data sets that the weights learnt from, directly or by way of a scheme's seeds."""
+    """Return the Hub's data sets that the weights learnt from, directly or by way of a scheme's
+    seeds."""
+    # a set of the user's own is named as its source
     sources = [
         "hh_rlhf" if data == PAIRS
         else name if (name := _scheme(data)) in settings.own
         else getattr(settings.schemes, name).seeds
         for data in _sets(steps)
     ]  # fmt: skip
-    named = (cards.repositories(run.sources[s].model_dump()) for s in dict.fromkeys(sources))
-    return list(dict.fromkeys(each for names in named for each in names))
+    repositories = (cards.repositories(run.sources[s].model_dump()) for s in dict.fromkeys(sources))
+    return list(dict.fromkeys(repository for names in repositories for repository in names))
 
 
-def _how(step: lineage.Step, settings: Params) -> str:
+def _method(step: lineage.Step, settings: Params) -> str:
     if step.stage == "dpo":
         dpo = settings.dpo
         loss = "" if dpo.loss == "sigmoid" else f", loss {dpo.loss}"
         smoothed = f", label smoothing {dpo.label_smoothing:g}" if dpo.label_smoothing else ""
-        what = "all parameters" if dpo.weights == "all" else "a LoRA adapter, merged"
-        return f"preference optimisation (DPO{loss}{smoothed}), {what}"
+        trained_part = "all parameters" if dpo.weights == "all" else "a LoRA adapter, merged"
+        return f"preference optimisation (DPO{loss}{smoothed}), {trained_part}"
     if not step.data:
         return "adapter into the base"
     weights = settings.chain[step.stage.removeprefix("sft@")].weights
@@ -157,7 +169,8 @@ def _how(step: lineage.Step, settings: Params) -> str:
 
 
 def _numbers(step: lineage.Step, run: Run, settings: Params) -> dict[str, str]:
-    """A step's rows, the epochs and the losses of each of its runs, and what was kept of them."""
+    """Return a step's rows, and the epochs and losses of each of its runs. In brackets stand the
+    epoch that was kept and its loss."""
     if not step.data:
         return dict.fromkeys(("rows", "epochs", "loss"), "–")
     if step.stage == "dpo":
@@ -165,32 +178,35 @@ def _numbers(step: lineage.Step, run: Run, settings: Params) -> dict[str, str]:
         return {
             "rows": f"{dpo['train_rows']}",
             "epochs": f"{settings.dpo.epochs}",
-            "loss": _fell(dpo["eval_loss_start"], dpo["eval_loss_end"]),
+            "loss": _loss_change(dpo["eval_loss_start"], dpo["eval_loss_end"]),
         }
     link = run.links[step.stage.removeprefix("sft@")].metrics
-    kept = link.eval_loss_best if settings.sft.keep == "best" else link.eval_loss_end
-    runs = [each for _, each in sorted(link.runs.items())]
-    epochs = " + ".join(str(each.epochs) for each in runs)
-    losses = ", ".join(_fell(each.eval_loss_start, each.eval_loss_end) for each in runs)
+    kept_loss = link.eval_loss_best if settings.sft.keep == "best" else link.eval_loss_end
+    runs = [link_run for _, link_run in sorted(link.runs.items())]
+    epochs = " + ".join(str(link_run.epochs) for link_run in runs)
+    losses = ", ".join(
+        _loss_change(link_run.eval_loss_start, link_run.eval_loss_end) for link_run in runs
+    )
     return {
         "rows": f"{link.train_rows}",
         "epochs": f"{epochs} ({link.kept_epoch})",
-        "loss": f"{losses} ({kept:.4f})",
+        "loss": f"{losses} ({kept_loss:.4f})",
     }
 
 
-def _fell(start: float | None, end: float | None) -> str:
+def _loss_change(start: float | None, end: float | None) -> str:
     return " → ".join("–" if loss is None else f"{loss:.4f}" for loss in (start, end))
 
 
 def _parameters(steps: list[lineage.Step], settings: Params) -> str:
-    """The parameters of params.yaml that shaped the weights, as YAML."""
+    """Return the parameters of params.yaml that shaped the weights, as YAML."""
     links = [step.stage.removeprefix("sft@") for step in steps if step.stage.startswith("sft@")]
+    # links that did not lead to these weights are left out
     unused = settings.sft.links.keys() - set(links)
     sft = settings.sft.model_dump(exclude={"links": unused})
-    told: dict[str, Any] = {"mix": settings.mix.model_dump(), "sft": sft}
+    sections: dict[str, Any] = {"mix": settings.mix.model_dump(), "sft": sft}
     if any(step.stage.startswith("merge@") for step in steps):
-        told["merge"] = settings.merge.model_dump()
+        sections["merge"] = settings.merge.model_dump()
     if any(step.stage == "dpo" for step in steps):
-        told["dpo"] = settings.dpo.model_dump()
-    return yaml.safe_dump(told, sort_keys=False)
+        sections["dpo"] = settings.dpo.model_dump()
+    return yaml.safe_dump(sections, sort_keys=False)

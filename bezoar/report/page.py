@@ -1,5 +1,5 @@
-"""The page: its sections in their order. bezoar/report/sections works out what each of them shows,
-and page.html how it looks."""
+"""The page: its sections in their order. bezoar/report/sections works out the numbers of each, and
+page.html lays them out."""
 
 from bezoar.report import paper, trust, words
 from bezoar.report.run import Run
@@ -18,8 +18,9 @@ from bezoar.report.summary import simulated
 
 
 def page(run: Run, examples: int) -> str:
-    """The whole report as one HTML document; `examples` questions with every answer at its end."""
-    return words.rendered(
+    """Return the whole report as one HTML document. At its end stand `examples` questions with
+    every checkpoint's answer."""
+    return words.render(
         "page.html",
         style=words.STYLE,
         paper=paper,
@@ -29,18 +30,22 @@ def page(run: Run, examples: int) -> str:
         sources=origins.sources(run),
         licences=run.licences,
         stand_ins=run.stand_ins,
-        simulated=[words.SPEAKERS[who] for who, so in simulated(run).items() if so],
+        simulated=[
+            words.SPEAKERS[speaker]
+            for speaker, is_simulated in simulated(run).items()
+            if is_simulated
+        ],
         glance=opening.glance(run),
         points=opening.points(run),
         skills=opening.skills(run),
         funnels=funnels.funnels(run),
-        own=funnels.own(run),
+        own=funnels.own_sets(run),
         meanings=funnels.meanings(run),
         distributions=contents.distributions(run),
         judges=trust.judges(run),
         graders=trust.graders(run),
         least_auc=run.least_auc,
-        panels={scheme: found for scheme, found in run.judging.items() if found.judges > 1},
+        panels={scheme: judging for scheme, judging in run.judging.items() if judging.judges > 1},
         tasks=contents.tasks(run),
         lengths=contents.lengths(run),
         training=losses.training(run),

@@ -1,4 +1,4 @@
-"""The paper's figures (OpenBezoar, arXiv 2404.12195) that the report prints beside ours.
+"""The paper's numbers (OpenBezoar, arXiv 2404.12195) that the report prints beside ours.
 
 Keys are this project's names: schemes, links, checkpoints, harness tasks. A number that the paper
 does not print is absent here, and the report leaves its place empty.
@@ -7,7 +7,8 @@ does not print is absent here, and the report leaves its place empty.
 from dataclasses import dataclass
 
 BASE = "OpenLLaMA 3B v2"
-REPOSITORY = "openlm-research/open_llama_3b_v2"  # of the base
+# The base on the Hugging Face Hub.
+REPOSITORY = "openlm-research/open_llama_3b_v2"
 TEACHER = "h2oGPT Falcon 40B"
 JUDGE = "GPT-4"
 GRADER = "Claude 2.1"
@@ -15,10 +16,8 @@ GRADER = "Claude 2.1"
 
 @dataclass(frozen=True)
 class Sampling:
-    """Rejection sampling of one scheme: instructions drawn, rows accepted, shares of the judged.
-
-    `asked` is None where the paper prints no total.
-    """
+    """Rejection sampling of one scheme: instructions asked for, rows accepted, and shares of the
+    rows judged. `asked` is None where the paper prints no total."""
 
     asked: int | None
     accepted: int
@@ -26,14 +25,14 @@ class Sampling:
     undecided_share: float
 
 
-# Table 4; `asked` from paper 3.1.1 and 3.1.3 (its printed sum, whose parts add to one more)
+# Table 4. `asked` is from paper 3.1.1 and 3.1.3: its printed sum, whose parts add to one more.
 SAMPLING = {
     "lamini": Sampling(1504, 1120, 0.745, 0.001),
     "evol_instruct": Sampling(None, 1567, 0.680, 0.0),
     "orca": Sampling(5507, 921, 0.167, 0.475),
 }
 
-# Paper 3.1.3: queries drawn from each FLAN sub-mixture
+# Paper 3.1.3: queries drawn from each FLAN sub-mixture.
 MIXTURES = {"niv2": 4665, "t0": 579, "flan2021": 210, "cot": 54}
 
 
@@ -47,7 +46,7 @@ class TrainingRun:
     end: float
 
 
-# Table 5, run 1 then run 2
+# Table 5, run 1 then run 2.
 TRAINING = {
     "lamini": (TrainingRun(10, 64, 1.661, 0.8023), TrainingRun(10, 64, 0.8063, 0.843)),
     "orca": (TrainingRun(10, 64, 2.315, 1.539), TrainingRun(10, 64, 1.553, 1.533)),
@@ -57,18 +56,19 @@ TRAINING = {
 
 @dataclass(frozen=True)
 class Preference:
-    """How DPO was done; `loss` and `weights` as params.yaml names them."""
+    """DPO's settings, with `loss` and `weights` as params.yaml names them."""
 
     loss: str
     weights: str
     epochs: int
 
 
-DPO = Preference("sigmoid", "all", 1)  # paper 3.4
+# Paper 3.4.
+DPO = Preference("sigmoid", "all", 1)
 
 CHECKPOINTS = ("base", "sft", "hh_rlhf", "dpo")
 
-# Table 6, zero-shot: task -> metric -> one value a checkpoint, in the order of CHECKPOINTS
+# Table 6, zero-shot: task -> metric -> a value for each checkpoint, in the order of CHECKPOINTS.
 HARNESS: dict[str, dict[str, tuple[float, float, float, float]]] = {
     "arc_challenge": {
         "acc": (0.3567, 0.3720, 0.3652, 0.3951),
@@ -99,21 +99,22 @@ HARNESS: dict[str, dict[str, tuple[float, float, float, float]]] = {
     "truthfulqa": {"acc": (0.2581, 0.2947, 0.2669, 0.2866)},
     "winogrande": {"acc": (0.6322, 0.6338, 0.6361, 0.6496)},
 }
-# the harness of the paper's time printed a benchmark of several tasks as the mean of their items
+# The harness of the paper's time printed a benchmark of several tasks as the mean of their items.
 POOLED = {"truthfulqa": ("truthfulqa_mc1", "truthfulqa_mc2")}
-HARNESS_AVERAGE = (0.5704, 0.5789, 0.5712, 0.5926)  # over all values above
+# The paper's mean over all values of HARNESS.
+HARNESS_AVERAGE = (0.5704, 0.5789, 0.5712, 0.5926)
 
 
 @dataclass(frozen=True)
 class MtBench:
-    """Mean grade, 1-10, of each turn and of both."""
+    """Mean grades, from 1 to 10, of each turn and of both."""
 
     turn_1: float
     turn_2: float
     average: float
 
 
-# Tables 7 and 8
+# Tables 7 and 8.
 MT_BENCH = {
     "sft": MtBench(1.82, 1.57, 1.68),
     "hh_rlhf": MtBench(4.11, 2.47, 3.23),
@@ -125,8 +126,8 @@ MT_BENCH_OTHERS = {
     "Phi-2": MtBench(4.43, 2.99, 3.72),
 }
 
-# Appendix D, judge agreement: turn -> the other judge -> (S1, S2), shares of pairwise verdicts;
-# on 640 records that all sets of judgements have
+# Appendix D, judge agreement: turn -> the other judge -> (S1, S2), shares of pairwise verdicts.
+# They are on the 640 records that all sets of judgements have.
 AGREEMENT = {
     1: {
         "gpt4_single": (0.71, 0.96),
@@ -143,7 +144,7 @@ AGREEMENT = {
         "human_majority": (0.55, 0.85),
     },
 }
-# The same: votes that agree; None where the paper prints none
+# The same as numbers of votes that agree. None where the paper prints none.
 AGREEING: dict[int, dict[str, tuple[int | None, int | None]]] = {
     1: {
         "gpt4_single": (224, 189),

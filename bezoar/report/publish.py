@@ -1,11 +1,11 @@
 """`python -m bezoar.publish USER/NAME [--push] [--private] [--force]`: sets and checkpoints onto
-the Hugging Face Hub, each into a repository of its own (USER/NAME-lamini, ..., USER/NAME-dpo) with
-its card as README.md.
+the Hugging Face Hub.
 
-Without --push nothing is sent: what would go where is printed, and what stands against it. A set or
-a checkpoint is refused that is simulated in part, or whose licences forbid or do not state that it
-may be passed on; --force sends it all the same, for these are the owner's to decide. A file that
-holds a key of this run is never sent.
+Each goes into a repository of its own (USER/NAME-lamini, ..., USER/NAME-dpo), with its card as
+README.md. Without --push nothing is sent: the plan is printed, with the reasons against it. A set
+or a checkpoint is refused if it is simulated in part. It is refused too if its licences forbid to
+pass it on, or do not state that it may be. --force sends it all the same, for that is the owner's
+decision. A file that holds a key of this run is never sent.
 """
 
 import argparse
@@ -24,32 +24,36 @@ from bezoar.report import model_card as model
 from bezoar.rows.files import BadInput, read_json
 
 CARDS = Path("metrics/report/cards")
-# what huggingface_hub itself would log in with
+# The variables that huggingface_hub itself logs in with.
 TOKENS = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
-SHORTEST_KEY = 8  # shorter values of a key's variable are placeholders ("none", "EMPTY")
+# Characters. Shorter values of a key's variable are placeholders ("none", "EMPTY").
+SHORTEST_KEY = 8
 
 
 @dataclass(frozen=True)
 class Upload:
-    """One repository: its files (path in it -> path here), the licence that its card names, what
-    stands against sending it, and what is to be known of it."""
+    """One repository of the Hub, with the files that would be sent to it."""
 
     repository: str
     kind: Literal["dataset", "model"]
+    # path in the repository -> path here
     files: dict[str, Path]
+    # the licence that its card names
     licence: str
+    # the reasons against sending it, each of which refuses it
     against: list[str]
+    # facts that a reader should know, and that refuse nothing
     notes: list[str] = field(default_factory=list)
 
     @property
     def size(self) -> int:
-        """Bytes of all its files."""
+        """The bytes of all its files."""
         return sum(path.stat().st_size for path in self.files.values())
 
 
 def plan(repository: str, settings: Params) -> list[Upload]:
-    """What would be sent to `repository`-*. BadInput: a set or a checkpoint is not finished, or a
-    file holds a key of this run."""
+    """Return what would be sent to `repository`-*. BadInput: `repository` is not USER/NAME, a set
+    or a checkpoint is not finished, or a file holds a key of this run."""
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", repository):
         raise BadInput(
             f"{repository}: is no repository of the Hub; name it as USER/NAME, and the sets and "
@@ -58,10 +62,10 @@ def plan(repository: str, settings: Params) -> list[Upload]:
     uploads = [*_sets(repository, settings), *_checkpoints(repository, settings)]
     for upload in uploads:
         for path in upload.files.values():
-            if held := _key_in(path, _keys(settings)):
+            if variable := _key_in(path, _keys(settings)):
                 raise BadInput(
-                    f"{path}: holds the value of ${held}; nothing was sent. Take it out of what "
-                    "the models were asked, and run the stages again"
+                    f"{path}: holds the value of ${variable}; nothing was sent. Take it out of "
+                    "what the models were asked, and run the stages again"
                 )
     return uploads
 
@@ -77,7 +81,7 @@ def _sets(repository: str, settings: Params) -> Iterator[Upload]:
             kind="dataset",
             files=_files(folder),
             licence=sheet["text"],
-            against=_against(sheet, [f"filter/{scheme}"]),
+            against=_objections(sheet, [f"filter/{scheme}"]),
             notes=[
                 f"rows of {pair} lie side by side; no one work can be made of both"
                 for pair in cards.unjoinable([x for x in sheet["unjoinable"] if not x["rows"]])
@@ -86,7 +90,7 @@ def _sets(repository: str, settings: Params) -> Iterator[Upload]:
 
 
 def _checkpoints(repository: str, settings: Params) -> Iterator[Upload]:
-    for name, weights in model.trained(settings).items():
+    for name, weights in model.checkpoint_weights(settings).items():
         card, folder = CARDS / f"{name}.md", Path("models", weights)
         for path in (card, folder):
             if not path.exists():
@@ -94,13 +98,13 @@ def _checkpoints(repository: str, settings: Params) -> Iterator[Upload]:
                     f"{path}: is not there; `dvc repro` makes the checkpoint and its card"
                 )
         under = model.standing(settings, weights)
-        learnt = [data for step in lineage.steps(settings, weights) for data in step.data]
+        sets = [data for step in lineage.steps(settings, weights) for data in step.data]
         yield Upload(
             repository=f"{repository}-{name}",
             kind="model",
             files={**_files(folder), "README.md": card},
             licence=under["text"],
-            against=_against(under, list(dict.fromkeys(learnt))),
+            against=_objections(under, list(dict.fromkeys(sets))),
         )
 
 
@@ -112,15 +116,15 @@ def _files(folder: Path) -> dict[str, Path]:
     }
 
 
-def _against(under: dict[str, Any], learnt: list[str]) -> list[str]:
-    """What stands against passing on something that stands under `under` and was made of `learnt`,
-    folders of data/."""
-    played = []
-    for data in learnt:
+def _objections(under: dict[str, Any], sets: list[str]) -> list[str]:
+    """Return the reasons against passing on something that was made of `sets` (folders of data/)
+    and whose licences joined are `under`."""
+    simulated = []
+    for data in sets:
         if data.startswith("filter/"):
             funnel: Any = read_json(f"data/{data}/funnel.json")
-            played += [data] if funnel["simulated_teacher"] or funnel["simulated_judge"] else []
-    against = [f"its teacher or judge was simulated: {', '.join(played)}"] if played else []
+            simulated += [data] if funnel["simulated_teacher"] or funnel["simulated_judge"] else []
+    against = [f"its teacher or judge was simulated: {', '.join(simulated)}"] if simulated else []
     if under["sharing"]["answer"] != "yes":
         may = {"no": "may not be passed on", "unknown": "nothing says that it may be passed on"}
         against.append(f"{may[under['sharing']['answer']]}: {under['sharing']['reason']}")
@@ -131,34 +135,35 @@ def _against(under: dict[str, Any], learnt: list[str]) -> list[str]:
 
 
 def _keys(settings: Params) -> dict[str, bytes]:
-    """Variable -> value of every key that this run may have been given."""
+    """Return variable -> value of every key that this run may have used."""
     ends = settings.llm.model_dump()
-    named = {*TOKENS, *_named(ends)}
-    values = {name: os.environ.get(name, "").strip() for name in sorted(named)}
+    variables = {*TOKENS, *_key_variables(ends)}
+    values = {name: os.environ.get(name, "").strip() for name in sorted(variables)}
     return {name: value.encode() for name, value in values.items() if len(value) >= SHORTEST_KEY}
 
 
-def _named(section: Any) -> Iterator[str]:
-    """The variables that endpoints name for their keys."""
+def _key_variables(section: Any) -> Iterator[str]:
+    """Yield the variables that endpoints below `section` name for their keys."""
     if isinstance(section, dict):
         for key, value in section.items():
-            yield from [value] if key == KEY_FIELD and value else _named(value)
+            yield from [value] if key == KEY_FIELD and value else _key_variables(value)
     elif isinstance(section, list | tuple):
-        for each in section:
-            yield from _named(each)
+        for item in section:
+            yield from _key_variables(item)
 
 
 def _key_in(path: Path, keys: dict[str, bytes]) -> str | None:
-    """The variable whose value stands in the file; weights hold no text."""
+    """Return the variable whose value stands in the file. None where there is none."""
+    # weights hold no text
     if not keys or path.suffix == ".safetensors":
         return None
-    held = path.read_bytes()
-    return next((name for name, value in keys.items() if value in held), None)
+    content = path.read_bytes()
+    return next((name for name, value in keys.items() if value in content), None)
 
 
 def push(uploads: list[Upload], private: bool) -> list[str]:
-    """Send every upload, one commit each, creating repositories that are not there; the commits'
-    addresses. BadInput: nobody is logged in, or the Hub refuses."""
+    """Send every upload in one commit each, and return the commits' addresses. Repositories that
+    are not there are created. BadInput: nobody is logged in, or the Hub refuses."""
     from huggingface_hub import CommitOperationAdd, HfApi, get_token
     from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
 
@@ -194,8 +199,8 @@ def push(uploads: list[Upload], private: bool) -> list[str]:
     return sent
 
 
-def told(uploads: list[Upload]) -> str:
-    """What would be sent, a paragraph a repository."""
+def format_plan(uploads: list[Upload]) -> str:
+    """Return what would be sent, with a paragraph for each repository."""
     parts = []
     for upload in uploads:
         listed = [
@@ -209,23 +214,24 @@ def told(uploads: list[Upload]) -> str:
 
 
 def main() -> None:
-    """Print the plan; with --push, carry it out."""
+    """Print the plan, and with --push carry it out."""
+    # without abbreviations: --pu for --push would send
     parser = argparse.ArgumentParser(prog="python -m bezoar.publish", allow_abbrev=False)
     parser.add_argument("repository", metavar="USER/NAME")
     parser.add_argument("--push", action="store_true", help="send it; otherwise it is only shown")
     parser.add_argument("--private", action="store_true", help="create private repositories")
     parser.add_argument("--force", action="store_true", help="send what is refused, too")
-    asked = parser.parse_args()
-    uploads = plan(asked.repository, params.load())
-    print(told(uploads))
+    args = parser.parse_args()
+    uploads = plan(args.repository, params.load())
+    print(format_plan(uploads))
     refused = [upload.repository for upload in uploads if upload.against]
-    if not asked.push:
+    if not args.push:
         print("\nNothing was sent: this is what --push would send.")
-    elif refused and not asked.force:
+    elif refused and not args.force:
         raise BadInput(
             f"publish: {', '.join(refused)}: refused, see above; nothing was sent. Mend the "
             "reasons, or take the decision yourself with --force"
         )
     else:
-        for address in push(uploads, asked.private):
+        for address in push(uploads, args.private):
             print(f"sent: {address}")

@@ -1,4 +1,4 @@
-"""One run as the report sees it: what the stages before wrote, read and checked."""
+"""One run as the report sees it: the files of the stages before, read and checked."""
 
 import csv
 import math
@@ -38,7 +38,8 @@ Curve = list[dict[str, float]]
 
 @dataclass(frozen=True)
 class Contest:
-    """How often the grader calls a checkpoint better than a baseline."""
+    """The metrics of one comparison, in which the grader sees the answers of a checkpoint and of a
+    baseline."""
 
     model: str
     baseline: str
@@ -47,7 +48,7 @@ class Contest:
 
 @dataclass(frozen=True)
 class Training:
-    """DPO: its flat metrics and its curves, a dict of numbers a row."""
+    """DPO: its flat metrics, and its curves as rows of numbers."""
 
     metrics: Metrics
     train: Curve
@@ -56,55 +57,61 @@ class Training:
 
 @dataclass(frozen=True)
 class Link:
-    """A link's training: numbers, rows by set (`own` without those replayed), curves through all
-    its runs, whose rows say which run they are of."""
+    """A link's training: its numbers, its rows and its curves."""
 
     metrics: Fitted
+    # rows to learn from by set: the link's own sets, and the sets of earlier links
     own: dict[str, int]
     replayed: dict[str, int]
+    # curves through all runs of the link; each row names its run
     train: Curve
     eval: Curve
 
 
 @dataclass(frozen=True)
 class Run:
-    """Everything that the report shows. Dicts keep the order of params.yaml. `sft` and `preference`
-    are the parameters that `links` and `dpo` were trained by; `dpo` is None where nothing was
-    aligned. `scored` has the harness' items by task. `checkpoints` answer MT-Bench; `measured` are
-    those, and what the harness looked at beside the links. `unmeasured` are weights that are whole
-    and that neither looks at. `stand_ins` says in a sentence each what
-    was invented. `seed` is the bootstrap's over grades, `least_auc` the line below which a judge is
-    worth little. `copies` are the rows that filter dropped as copies of a seed. `own_sets` are the
-    user's own rows, by their source. `further` are the models that the recipe did not make, by the
-    names under which `results` and `checkpoints` have
-    them."""
+    """Everything that the report shows. Dicts keep the order of params.yaml."""
 
     profile: str
     sources: dict[str, Source]
     funnels: dict[str, Funnel]
+    # the user's own rows, by their source
     own_sets: dict[str, Own]
+    # the rows that filter dropped as copies of a seed, by scheme
     copies: dict[str, list[Rejected]]
     described: dict[str, Described]
     licences: dict[str, Standing]
     judging: dict[str, Judging]
+    # the parameters that the links were trained by
     sft: Sft
     links: dict[str, Link]
+    # the parameters that DPO was trained by, and its training: None where nothing was aligned
     preference: Dpo
     dpo: Training | None
+    # the harness' scores by point, and its items by point and task
     results: dict[str, Results]
     scored: dict[str, dict[str, list[Scored]]]
+    # the checkpoints that answer MT-Bench
     checkpoints: list[str]
+    # those, and the checkpoints that the harness looked at beside the links
     measured: list[str]
+    # whole weights that neither looks at
     unmeasured: list[str]
+    # a sentence for each thing that was invented
     stand_ins: list[str]
+    # the models that the recipe did not make, under the names that `results` and `checkpoints` use
     further: dict[str, Further]
     questions: list[Question]
     voters_simulated: bool
+    # by checkpoint and number of the question
     answers: dict[str, dict[int, Answers]]
+    # counts of the ways in which a checkpoint's answers ended
     ended: dict[str, Metrics]
     grades: dict[str, list[Grade]]
     mt_bench: dict[str, Metrics]
+    # the seed of the bootstrap over grades
     seed: int
+    # the AUC below which a judge is worth little
     least_auc: float | None
     contests: dict[str, Contest]
     agreement: Metrics
@@ -114,12 +121,13 @@ class Run:
     leanings: list[Leaning]
     spending: dict[str, dict[str, Spending]]
 
-    def own(self, named: Sequence[str]) -> list[str]:
-        """Those of `named` that the recipe made."""
-        return [name for name in named if name not in self.further]
+    def without_further(self, names: Sequence[str]) -> list[str]:
+        """Return those of `names` that the recipe made."""
+        return [name for name in names if name not in self.further]
 
     def shares(self, data: str) -> dict[str, float]:
-        """Of each link that saw rows of a set (a path below data/), their share of its rows."""
+        """Return link -> the share of its rows that are of the set `data` (a path below data/).
+        Links that saw none of them are left out."""
         shares = {}
         for name, link in self.links.items():
             rows = link.own.get(data, 0) + link.replayed.get(data, 0)
@@ -127,21 +135,23 @@ class Run:
                 shares[name] = rows / sum([*link.own.values(), *link.replayed.values()])
         return shares
 
-    def beside(self, named: Sequence[str]) -> dict[str, str]:
-        """What each of `named` is compared with: our checkpoints with the one before, a further
-        model with our last."""
-        own = self.own(named)
-        others = {name: own[-1] for name in named if own and name in self.further}
-        return dict(zip(own[1:], own, strict=False)) | others
+    def compared_with(self, names: Sequence[str]) -> dict[str, str]:
+        """Return the checkpoint that each of `names` is compared with: for ours the one before,
+        for a further model our last. Our first is compared with none."""
+        ours = self.without_further(names)
+        others = {name: ours[-1] for name in names if ours and name in self.further}
+        # ours from the second on, each with the one before: one of the two lists is longer by one
+        return dict(zip(ours[1:], ours, strict=False)) | others
 
 
 def read(params: Params) -> Run:
-    """The run in the current folder; BadInput names a file that is missing or broken."""
+    """Return the run in the current folder. BadInput names a file that is missing or broken."""
     schemes = list(params.schemes.by_name)
     checkpoints = list(params.checkpoints)
     mt_bench = "data/fetch/mt_bench"
     return Run(
         profile=params.profile,
+        # of all that is fetched only the base is a model
         sources={
             name: _json(
                 f"{'models' if name == 'base' else 'data'}/fetch/{name}/source.json", Source
@@ -168,7 +178,10 @@ def read(params: Params) -> Run:
         checkpoints=checkpoints,
         measured=list(
             dict.fromkeys(
-                [*checkpoints, *(n for n, each in params.evaluated.items() if not each.link)]
+                [
+                    *checkpoints,
+                    *(n for n, checkpoint in params.evaluated.items() if not checkpoint.link),
+                ]
             )
         ),
         unmeasured=[*params.unmeasured],
@@ -176,8 +189,8 @@ def read(params: Params) -> Run:
         further={
             name: model
             for looked_at in (params.evaluated, params.checkpoints)
-            for name, each in looked_at.items()
-            if (model := params.further(each)) is not None
+            for name, checkpoint in looked_at.items()
+            if (model := params.further(checkpoint)) is not None
         },
         questions=list(read_jsonl(f"{mt_bench}/questions.jsonl", Question)),
         voters_simulated=bool(checkpoints) and _json(f"{mt_bench}/votes.json", Voters).simulated,
@@ -221,11 +234,12 @@ def _json(path: str, kind: type[T]) -> T:
     try:
         return TypeAdapter(kind).validate_python(read_json(path))
     except ValidationError as error:
+        # a file of another version may have many errors, and the first is enough to act on
         first = error.errors()[0]
-        where = ".".join(map(str, first["loc"])) or "file"
+        location = ".".join(map(str, first["loc"])) or "file"
         raise BadInput(
-            f"{path}: {where}: {first['msg'].lower()}; `dvc repro -f` of the stage that writes it "
-            "makes it anew"
+            f"{path}: {location}: {first['msg'].lower()}; `dvc repro -f` of the stage that writes "
+            "it makes it anew"
         ) from None
 
 
@@ -237,13 +251,13 @@ def _spending(name: str) -> Spending:
     return _json(f"metrics/{name}.json", Spending)
 
 
-def _link(name: str, own: list[str]) -> Link:
-    """The link `name`, whose sets are `own`; its other rows are replayed ones."""
+def _link(name: str, sets: list[str]) -> Link:
+    """Return the link `name`, whose own sets are `sets`. Its other rows are replayed ones."""
     rows = _json(f"metrics/mix/{name}.json", Mixed).sets
     return Link(
         _json(f"metrics/sft/{name}.json", Fitted),
-        {path: rows[path] for path in own if path in rows},
-        {path: n for path, n in rows.items() if path not in own},
+        {path: rows[path] for path in sets if path in rows},
+        {path: n for path, n in rows.items() if path not in sets},
         *_curves(f"metrics/sft/{name}_"),
     )
 
@@ -264,7 +278,8 @@ def _curves(name: str) -> tuple[Curve, Curve]:
 
 
 def _curve(path: str) -> Curve:
-    """Rows of a CSV as numbers; a cell that is empty or not finite is left out of its row."""
+    """Return the rows of a CSV as numbers. A cell that is empty or not finite is left out of its
+    row. BadInput: there is no such file."""
     try:
         with Path(path).open(encoding="utf-8", newline="") as file:
             return [

@@ -1,4 +1,4 @@
-"""What the report reads of the JSON files that the stages before wrote."""
+"""The parts of the stages' JSON files that the report reads, as models."""
 
 from typing import Literal
 
@@ -6,7 +6,7 @@ from pydantic import BaseModel, ConfigDict
 
 
 class Seen(BaseModel):
-    """What the report reads of a JSON file; keys that it does not show are passed over."""
+    """A part of a JSON file that the report reads. Keys that it does not show are passed over."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
@@ -16,15 +16,13 @@ Counts = dict[str, dict[str, int]]
 
 
 class Funnel(Seen):
-    """What became of one scheme's instructions. `reasons` count rows that were dropped, `reported`
-    what was found on rows that stay. `distributions` count the rows generated and the rows kept by
-    what they are, `by_category` their strategies by category. `train` and `eval` count
-    the rows kept to learn from and those held out."""
+    """One scheme's rows, counted from the instructions asked for to the rows kept."""
 
     asked: int
     parsed: int
     repaired: int
-    replies_read: float | None = None  # a run from before they were counted has none
+    # a share; a run from before it was counted has none
+    replies_read: float | None = None
     undecided_checks: int = 0
     copies: int
     equal: int
@@ -32,53 +30,61 @@ class Funnel(Seen):
     rejected: int
     undecided: int
     kept: int
-    train: int | None = None  # a run from before they were counted apart has none
+    # of the rows kept, those to learn from and those held out; an older run has no such counts
+    train: int | None = None
     eval: int | None = None
+    # rows that were dropped, and faults of rows that stay
     reasons: dict[str, int]
     reported: dict[str, int] = {}
     simulated_teacher: bool
     simulated_judge: bool
     teacher: str
     judge: str
+    # dimension -> value -> rows, and category -> strategy -> rows
     distributions: dict[Set, Counts]
     by_category: dict[Set, Counts]
 
 
 class Own(Seen):
-    """What became of the user's own rows: `own` were given, `kept` stay, some `train`, some held
-    out (`eval`). `reasons` count the others, `reported` what was found on rows that stay."""
+    """The user's own rows, counted from those given to those kept."""
 
     own: int
     kept: int
+    # of the rows kept, those to learn from and those held out
     train: int
     eval: int
+    # rows that were dropped, and faults of rows that stay
     reasons: dict[str, int]
     reported: dict[str, int] = {}
 
 
 class Trust(Seen):
-    """How a judge did on `known_rows` rows with known answers (judging/known.py): None where it
-    was not asked, no AUC where there were too few. Of its verdicts the share of right and of wrong
-    answers that it accepts, of pairs the share that the order decides."""
+    """A judge's result on `known_rows` rows with known answers (judging/known.py). All fields are
+    None where it was not asked, and there is no AUC where there were too few rows."""
 
     known_rows: int | None = None
     known_auc: float | None = None
+    # the 95 % interval of the AUC
     known_auc_low: float | None = None
     known_auc_high: float | None = None
+    # the share of its replies that could be read
     known_read: float | None = None
+    # of single verdicts, the shares of right and of wrong answers that it accepts
     known_accepted_own: float | None = None
     known_accepted_other: float | None = None
+    # of pairs, the share that the order of the two answers decides
     known_order: float | None = None
 
 
 class Member(Trust):
-    """What one judge said of a scheme's samples, the share that was read, how often a row was too
-    long to be asked about, or it was asked in vain, and its pay."""
+    """One judge's verdicts on a scheme's samples, and its pay."""
 
     accepted: int
     rejected: int
     undecided: int
+    # the share of its replies that could be read
     read: float | None = None
+    # rows that were too long to be asked about, and requests that got no reply
     too_long: int = 0
     failed: int
     calls: int
@@ -88,7 +94,8 @@ class Member(Trust):
 
 
 class Agreeing(Seen):
-    """How far two judges agree on the `n` samples that both decide; None where there are none."""
+    """The agreement of two judges on the `n` samples that both decide. None where there are
+    none."""
 
     agreement: float | None
     kappa: float | None
@@ -96,8 +103,8 @@ class Agreeing(Seen):
 
 
 class Judging(Seen):
-    """The judges of a scheme's samples, a panel where there are several; `unanimous` is the share
-    of samples that all of them accept or all reject."""
+    """The judges of a scheme's samples, a panel where there are several. `unanimous` is the share
+    of samples that all accept or all reject."""
 
     judges: int
     unanimous: float | None
@@ -106,7 +113,7 @@ class Judging(Seen):
 
 
 class Lengths(Seen):
-    """Lengths of one field of a set's rows, in one unit; `category` is "" for all rows."""
+    """Lengths of one field of a set's rows, in one unit. `category` is "" for all rows."""
 
     set: Literal["before", "after"]
     category: str
@@ -123,7 +130,7 @@ class Lengths(Seen):
 
 
 class Tasks(Seen):
-    """A set's rows by kind of task, and their distance to the target; None for an empty set."""
+    """A set's rows by kind of task, and their distance to the target: None for an empty set."""
 
     rows: int
     tasks: dict[str, int]
@@ -131,7 +138,8 @@ class Tasks(Seen):
 
 
 class Described(Seen):
-    """One scheme's distributions before and after filtering; `target` holds shares."""
+    """One scheme's distributions before and after filtering. `target` holds the share of each kind
+    of task."""
 
     target: dict[str, float]
     sets: dict[Literal["before", "after"], Tasks]
@@ -139,7 +147,7 @@ class Described(Seen):
 
 
 class Score(Seen):
-    """A harness task's accuracy and its standard error; `n` items."""
+    """A harness task's accuracy over `n` items, and its standard error."""
 
     acc: float | None = None
     acc_stderr: float | None = None
@@ -149,14 +157,14 @@ class Score(Seen):
 
 
 class Skill(Seen):
-    """Share of held-out questions answered exactly; `n` questions."""
+    """The share of `n` held-out questions that were answered exactly."""
 
     share: float
     n: int
 
 
 class Results(Seen):
-    """What the harness stage measured at one point of the chain, and what the harness warned of."""
+    """The harness stage's measurements at one point of the chain, and the harness' warnings."""
 
     tasks: dict[str, Score]
     skills: dict[str, Skill]
@@ -164,18 +172,19 @@ class Results(Seen):
 
 
 class Agreed(Seen):
-    """Two kinds of judges, `a` and `b`, on one turn: the share and number of comparisons in which
-    they agree, with ties (`s1`) and among those that both decide (`s2`), each with its 95 %
-    interval (None for one question)."""
+    """Two kinds of judges, `a` and `b`, on one turn: the share of comparisons in which they agree.
+    The 95 % intervals (low, high) are None for one question."""
 
     turn: Literal[1, 2]
     a: str
     b: str
+    # among all comparisons, with ties: s1_agree of s1_n
     s1: float
     s1_agree: int
     s1_n: int
     s1_low: float | None
     s1_high: float | None
+    # among those that both decide: s2_agree of s2_n
     s2: float | None
     s2_agree: int
     s2_n: int
@@ -185,7 +194,8 @@ class Agreed(Seen):
 
 
 class Portion(Seen):
-    """Two kinds of judges on one turn of one category (`by`), or of one pair of models."""
+    """Two kinds of judges on one turn, in one category or on one pair of models. `by` says which,
+    and `of` names it."""
 
     by: Literal["category", "models"]
     of: str
@@ -201,29 +211,34 @@ class Portion(Seen):
 
 
 class Study(Seen):
-    """How the agreement study was made: our judge's `verdicts`, `which` records there are of it by
-    turn and how many of them our judge has a verdict on, the models in them, the votes of every
-    kind of judge, and the paper's groups that are `absent`."""
+    """The agreement study: its records are pairs of answers to one turn of a question."""
 
+    # our judge compared pairs, or its single grades were compared
     verdicts: Literal["pairs", "single"]
+    # the records on which every kind of judge has a verdict, or those on which any has
     which: Literal["intersection", "all"]
+    # the records by turn, and those of them on which our judge has a verdict
     records: dict[Literal["1", "2"], int]
     judged: dict[Literal["1", "2"], int]
+    # the models whose answers are in the records
     models: list[str]
+    # the votes of every kind of judge
     votes: dict[str, int]
+    # the paper's groups of judges that this run does not have
     absent: list[str]
 
 
 class Leaning(Seen):
-    """What sways a kind of judges: a share of its votes with its 95 % interval (None for one
-    question), and the share of people's votes on the same."""
+    """A bias of one kind of judges: the share of its `n` votes that go that way."""
 
     judge: str
     bias: Literal["verbosity", "self_preference", "first_shown", "inconsistent"]
     share: float
     n: int
+    # the 95 % interval of the share, None for one question
     low: float | None
     high: float | None
+    # the share of people's votes on the same answers
     people: float | None
     people_n: int
 
@@ -237,27 +252,30 @@ class Part(Seen):
 
 
 class Source(Seen):
-    """Where a fetch's rows (or the base model) come from; `parts` are a hub's repositories, `url`
-    and `licence` a download's; `rows` used of each file, and those left out by reason.
-    `stands_in_for` names the user's folder that was empty."""
+    """The origin of a fetch's rows, or of the base model."""
 
     source: str
+    # the repositories of a hub
     parts: list[Part] = []
+    # the address and licence of a download
     url: str = ""
     licence: str = ""
+    # rows used, by file, and rows left out, by reason
     rows: dict[str, int] = {}
     left_out: dict[str, int] = {}
+    # the user's folder that was empty
     stands_in_for: str | None = None
 
 
 class Voters(Seen):
-    """Whether the votes were made up by the project."""
+    """The voters of MT-Bench: `simulated` where the project made up their votes."""
 
     simulated: bool
 
 
 class Once(Seen):
-    """One run of a link: epochs, and evaluation loss before the first and after the last."""
+    """One run of a link: its epochs, and the evaluation loss before the first and after the
+    last."""
 
     epochs: int
     eval_loss_start: float
@@ -265,8 +283,7 @@ class Once(Seen):
 
 
 class Fitted(Seen):
-    """What a link's runs (by number) came to, epochs counted through all of them. `dropped_rows`
-    had no room for an answer; `truncated_share` of the others lost their end."""
+    """The result of a link's runs. Epochs are counted through all of them."""
 
     eval_loss_start: float
     eval_loss_end: float
@@ -275,13 +292,16 @@ class Fitted(Seen):
     kept_epoch: int
     train_rows: int
     eval_rows: int
+    # rows whose prompt leaves no room for an answer
     dropped_rows: int
+    # the share of the other rows that lost their end
     truncated_share: float
+    # by number, from 1
     runs: dict[int, Once]
 
 
 class Mixed(Seen):
-    """The rows that a link was given to learn from, by set; replayed ones are among them."""
+    """The rows that a link was given to learn from, by set. Replayed ones are among them."""
 
     sets: dict[str, int]
 
@@ -294,9 +314,11 @@ class Unjoinable(BaseModel):
 
 
 class Standing(BaseModel):
-    """Under what a set stands (licences.json): its strictest licence, and what is unclear."""
+    """The licences of a set's rows (licences.json): the strictest, and what is unclear."""
 
+    # the strictest licence
     text: str
     rows: int
+    # rows whose licence is unknown
     unknown: int
     unjoinable: list[Unjoinable]

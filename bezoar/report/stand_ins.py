@@ -1,4 +1,7 @@
-"""What this project invented or played in a run, a sentence each, for the report and the cards."""
+"""The things that this project invented or simulated in a run, a sentence for each.
+
+The report and the cards show them.
+"""
 
 from pathlib import Path
 from typing import Any
@@ -23,20 +26,25 @@ PLAYED = {
 
 
 def sentences(p: Params) -> list[str]:
-    """Name every stand-in of a run, in the order of the recipe. What the recipe leaves out is not
-    named."""
+    """Return a sentence for every stand-in of a run, in the order of the recipe. A part that the
+    recipe leaves out has none."""
     grown = [GROWN] if _source("models/fetch/base") == "grown" else []
     invented = [INVENTED[name] for name in p.sources if _source(f"data/fetch/{name}") == "world"]
-    asked = {"teacher": p.schemes.by_name, "judge": p.schemes.by_name, "grader": p.checkpoints}
-    played = [
-        PLAYED[who]
-        for who, instances in asked.items()
-        if instances and any(isinstance(e, Embedded) for e in p.llm.by_name(who).values())
+    instances_by_speaker = {
+        "teacher": p.schemes.by_name,
+        "judge": p.schemes.by_name,
+        "grader": p.checkpoints,
+    }
+    # a judge without schemes, or a grader without checkpoints, is asked nothing in this run
+    simulated = [
+        PLAYED[speaker]
+        for speaker, instances in instances_by_speaker.items()
+        if instances and any(isinstance(e, Embedded) for e in p.llm.by_name(speaker).values())
     ]
-    return [*grown, *invented, *played]
+    return [*grown, *invented, *simulated]
 
 
 def _source(folder: str) -> str:
-    """Return what a fetch says of where its rows come from."""
+    """Return the kind of source that a fetch took its rows from, such as "hub" or "world"."""
     account: Any = read_json(Path(folder, "source.json"))
     return str(account["source"])

@@ -1,4 +1,4 @@
-"""The run's numbers in one small file: what the demo prints and what a script may compare."""
+"""The run's numbers in one small file, for the demo to print and for scripts to compare."""
 
 from typing import Any
 
@@ -20,13 +20,15 @@ COUNTS = (
 
 
 def summary(run: Run) -> dict[str, Any]:
-    """Skills, preferences, the harness (its mean, its tasks) and MT-Bench with their differences,
-    win rates, what a judge's word is worth, panels of judges, distances to the target, funnels and
-    spending as plain JSON; shares to 4 digits, dollars as they are."""
+    """Return the run's numbers as plain JSON: skills, preferences, the harness (its mean, its
+    tasks) and MT-Bench with their differences, win rates, the trust in each judge, panels of
+    judges, distances to the target, funnels and spending. Floats are rounded to 4 digits, but for
+    spending."""
     rounded: dict[str, Any] = _round(
         {
             "profile": run.profile,
-            "order": {  # JSON objects are sorted by name when written
+            # JSON objects are sorted by name when written, so the orders stand in lists
+            "order": {
                 "points": list(run.results),
                 "checkpoints": run.measured,
                 "schemes": list(run.funnels),
@@ -48,14 +50,14 @@ def summary(run: Run) -> dict[str, Any]:
             },
             "lm_eval_differences": {
                 point: {
-                    other: {
+                    earlier: {
                         task: {
                             metric: {"mean": d.mean, "low": d.low, "high": d.high, "real": d.real}
                             for metric, d in by_metric.items()
                         }
                         for task, by_metric in by_task.items()
                     }
-                    for other, by_task in others.items()
+                    for earlier, by_task in others.items()
                 }
                 for point, others in harness.differences(run).items()
             },
@@ -69,10 +71,11 @@ def summary(run: Run) -> dict[str, Any]:
             },
             "mt_compare": {name: contest.metrics for name, contest in run.contests.items()},
             "agreement": run.agreement,
-            "known": {  # the graders' stand among their metrics
+            # the trust in graders stands among their metrics
+            "known": {
                 scheme: {
-                    who: member.model_dump(include={*Trust.model_fields, "read"})
-                    for who, member in judging.members.items()
+                    judge: member.model_dump(include={*Trust.model_fields, "read"})
+                    for judge, member in judging.members.items()
                 }
                 for scheme, judging in run.judging.items()
             },
@@ -82,7 +85,7 @@ def summary(run: Run) -> dict[str, Any]:
                 if judging.judges > 1
             },
             "target_distance": {
-                scheme: {which: tasks.distance for which, tasks in described.sets.items()}
+                scheme: {side: tasks.distance for side, tasks in described.sets.items()}
                 for scheme, described in run.described.items()
             },
             "funnel": {scheme: counts(funnel) for scheme, funnel in run.funnels.items()},
@@ -96,7 +99,8 @@ def summary(run: Run) -> dict[str, Any]:
             }
             for source, rows in run.own_sets.items()
         }
-    rounded["spending"] = {  # not rounded: a call may cost a thousandth of a cent
+    # not rounded: a call may cost a thousandth of a cent
+    rounded["spending"] = {
         stage: {instance: spent.model_dump() for instance, spent in instances.items()}
         for stage, instances in run.spending.items()
     }
@@ -104,23 +108,27 @@ def summary(run: Run) -> dict[str, Any]:
 
 
 def counts(funnel: Funnel) -> dict[str, int]:
-    """The steps of a funnel, in their order, without reasons and distributions."""
+    """Return the steps of a funnel with their counts, in order."""
     return {step: getattr(funnel, step) for step in COUNTS}
 
 
 def skills(run: Run) -> list[str]:
-    """The skills in the order in which the chain learns them (the first point near their best)."""
+    """Return the skills in the order in which the chain learns them."""
     points = [results.skills for results in run.results.values()]
 
-    def learnt(skill: str) -> tuple[int, str]:
-        shares = [found[skill].share if skill in found else 0.0 for found in points]
-        return next(at for at, share in enumerate(shares) if share >= 0.9 * max(shares)), skill
+    # A skill is learnt at the first point that reaches nine tenths of its best share. Skills of
+    # one point are ordered by name.
+    def first_learnt(skill: str) -> tuple[int, str]:
+        shares = [at_point[skill].share if skill in at_point else 0.0 for at_point in points]
+        return next(
+            place for place, share in enumerate(shares) if share >= 0.9 * max(shares)
+        ), skill
 
-    return sorted({skill for found in points for skill in found}, key=learnt)
+    return sorted({skill for at_point in points for skill in at_point}, key=first_learnt)
 
 
 def simulated(run: Run) -> dict[str, bool]:
-    """Which of the run's speakers were made up by the project, in full or in part."""
+    """Return speaker -> True where the project simulated it, in full or in part."""
     return {
         "teacher": any(f.simulated_teacher for f in run.funnels.values()),
         "judge": any(f.simulated_judge for f in run.funnels.values()),

@@ -1,7 +1,7 @@
-"""How the report says things: the names of links and numbers as words, and pages from templates.
+"""Words of the report: display names, numbers as text, and pages filled from templates.
 
-Whatever a model or a user's file said is escaped by the template (autoescape), cut to a length
-that can be read, and cleared of characters that could reorder or break the page.
+A text of a model or of a user's file is escaped by the template (autoescape) and cut to a length
+that can be read. Characters that could reorder or break the page are taken out of it.
 """
 
 import re
@@ -34,19 +34,23 @@ SPEAKERS = {
     "grader": "the MT-Bench grader",
     "voters": "the voters",
 }
+# Markup is not escaped: the style sheet is this project's own.
 STYLE = Markup(Path(__file__).with_name("style.css").read_text(encoding="utf-8"))
-LINE = 90  # characters of a question in a list
-MOST_CHARACTERS, MOST_LINES = 600, 12  # of an answer
+# The most characters of a question in a list.
+LINE = 90
+# The most characters and lines of an answer in the report; pages of their own have all of it.
+MOST_CHARACTERS, MOST_LINES = 600, 12
 
-# control characters, bidirectional overrides and lone surrogates: they hide or reorder text
+# Control characters, bidirectional overrides and lone surrogates: they hide or reorder text.
 _UNSEEN = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]"
 )
 
 
-def rendered(file: str, **shown: Any) -> str:
-    """A template of this folder, filled: what is shown is escaped, and nothing may be left out."""
-    return _template(file).render(**shown)
+def render(file: str, **values: Any) -> str:
+    """Return the template `file` of this folder, filled with `values`. They are escaped, and each
+    that the template uses must be there."""
+    return _template(file).render(**values)
 
 
 @cache
@@ -58,6 +62,7 @@ def _template(file: str) -> Template:
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
+        # `type is`, for a chart is Markup, a subclass of str that stays as it was drawn
         finalize=lambda value: clean(value) if type(value) is str else value,
     )
     environment.filters |= {"number": number, "percent": percent, "name": name, "dollars": dollars}
@@ -68,21 +73,24 @@ def _template(file: str) -> Template:
 
 
 def clean(text: str) -> str:
-    """Text without characters that hide or reorder what stands around them."""
+    """Return the text with U+FFFD in place of characters that hide or reorder what is around
+    them."""
     return _UNSEEN.sub("\ufffd", text.replace("\r\n", "\n"))
 
 
 def excerpt(text: str) -> tuple[str, int]:
-    """(the beginning of a text that a page has room for, how many characters were cut off)."""
+    """Return the beginning of a text that a page has room for, and the number of characters cut
+    off."""
     text = re.sub(r"\n\s*\n+", "\n\n", text.strip())
-    shown = "\n".join(text[:MOST_CHARACTERS].split("\n")[:MOST_LINES])
-    if len(shown) < len(text) and " " in shown[-40:]:
-        shown = shown[: shown.rindex(" ")]
-    return shown, len(text) - len(shown)
+    beginning = "\n".join(text[:MOST_CHARACTERS].split("\n")[:MOST_LINES])
+    # cut between two words, if a blank is near the end
+    if len(beginning) < len(text) and " " in beginning[-40:]:
+        beginning = beginning[: beginning.rindex(" ")]
+    return beginning, len(text) - len(beginning)
 
 
 def beginning(text: str) -> str:
-    """The first words of a text, on one line."""
+    """Return the first words of a text, on one line."""
     line = " ".join(text.split())
     if len(line) <= LINE:
         return line
@@ -90,7 +98,8 @@ def beginning(text: str) -> str:
 
 
 def number(value: float | None, digits: int = 2) -> str:
-    """A number with thousands marked; "–" where there is none."""
+    """Return a number with thousands marked, and "–" for None. An integer has no digits behind the
+    point."""
     if value is None:
         return "–"
     if isinstance(value, int):
@@ -99,47 +108,50 @@ def number(value: float | None, digits: int = 2) -> str:
 
 
 def size(count: int) -> str:
-    """Bytes as people say them."""
+    """Return a count of bytes in MiB or GiB."""
     return f"{count / 2**30:.1f} GiB" if count >= 2**30 else f"{count / 2**20:.0f} MiB"
 
 
 def percent(share: float | None, digits: int = 0) -> str:
-    """A share as a percentage."""
+    """Return a share as a percentage, and "–" for None."""
     return "–" if share is None else f"{100 * share:.{digits}f} %"
 
 
 def points(share: float) -> str:
-    """A difference of two shares in percentage points, with its sign."""
+    """Return a difference of two shares in percentage points, with its sign."""
     return f"{100 * share:+.1f}".replace("-", "−")
 
 
 def signed(value: float) -> str:
-    """A difference of two grades, with its sign."""
+    """Return a difference of two grades, with its sign."""
     return f"{value:+.1f}".replace("-", "−")
 
 
 def bound(share: float) -> str:
-    """An end of a difference's interval: no decimal from ten points on. What rounds to zero keeps
-    its minus, so that one sees on which side of zero it lies."""
+    """Return an end of a difference's interval in percentage points, without a decimal from ten
+    points on. A number that rounds to zero keeps its minus, to show on which side of zero it
+    lies."""
     return f"{100 * share:.{0 if abs(share) >= 0.1 else 1}f}".replace("-", "−")
 
 
 def dollars(usd: float) -> str:
-    """An amount with cents; what is below a cent is told from nothing."""
+    """Return an amount with cents. An amount below one cent is "< $0.01", so as not to look like
+    nothing."""
     return "< $0.01" if 0 < usd < 0.01 else f"${usd:,.2f}"
 
 
 def name(key: str) -> str:
-    """The display name of a scheme, link or checkpoint; its own key for one we do not know."""
+    """Return the display name of a scheme, link or checkpoint: its key where NAMES has none."""
     return NAMES.get(key, key)
 
 
 def css(run: Run, checkpoint: str) -> str:
-    """The class of a checkpoint's colour, the same in every figure; style.css has ten."""
+    """Return the CSS class of a checkpoint's colour, the same in every figure."""
+    # style.css has ten colours
     return f"c{run.checkpoints.index(checkpoint) % 10}"
 
 
 def mean(values: Iterable[float | None]) -> float | None:
-    """Return the mean of the values that are known, None where none is."""
-    known = [value for value in values if value is not None]
-    return sum(known) / len(known) if known else None
+    """Return the mean of the values that are not None. None where all are."""
+    present = [value for value in values if value is not None]
+    return sum(present) / len(present) if present else None

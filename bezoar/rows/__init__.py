@@ -1,1 +1,1 @@
-"""What a row is: on disk, as text, as words. Every stage reads it."""
+"""Rows on disk, as text for a model, and as words. Every stage reads this package."""

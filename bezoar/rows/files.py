@@ -1,4 +1,4 @@
-"""JSON, JSONL and text in, JSON, JSONL and text out; a file appears whole or not at all."""
+"""Reads and writes JSON, JSONL and text. A file appears as a whole or not at all."""
 
 import json
 from collections.abc import Iterable, Iterator
@@ -13,32 +13,34 @@ R = TypeVar("R", bound=Record)
 
 
 class BadInput(SystemExit):
-    """A user's mistake: printed as "where: what is wrong; what would be right", no traceback."""
+    """A mistake of the user's, printed as one line that says where it is, what is wrong and what
+    would be right. There is no traceback."""
 
     def __init__(self, message: str) -> None:
-        # a file's name need be no UTF-8
+        # The message may name a file whose name is not UTF-8, and such a name cannot be printed.
         super().__init__(f"error: {message}".encode(errors="backslashreplace").decode())
 
 
 def read_jsonl(path: str | Path, record: type[R]) -> Iterator[R]:
-    """Yield the rows of `path`; BadInput names the file and the line that is not a `record`."""
+    """Yield the rows of `path`. BadInput names the file and the line that is not a `record`."""
     for number, line in numbered(path):
         try:
             yield record.model_validate_json(line)
         except ValidationError as error:
             first = error.errors()[0]
-            where = ".".join(map(str, first["loc"])) or "line"
+            field = ".".join(map(str, first["loc"])) or "line"
             raise BadInput(
-                f"{path}:{number}: {where}: {first['msg'].lower()}; "
+                f"{path}:{number}: {field}: {first['msg'].lower()}; "
                 f"each line is one {record.__name__} as JSON"
             ) from None
 
 
 def numbered(path: str | Path) -> Iterator[tuple[int, str]]:
-    """Yield (line number from 1, line) of a UTF-8 text file, blank lines left out."""
+    """Yield (line number from 1, line) of a UTF-8 text file, without blank lines. BadInput: there
+    is no such file, or it is not UTF-8."""
     number = 0
     try:
-        # newline="\n": other breaks (U+2028, \r) may stand inside a JSON string
+        # Lines end at "\n" alone. Other breaks (U+2028, \r) may stand inside a JSON string.
         with open(path, encoding="utf-8", newline="\n") as lines:
             for number, line in enumerate(lines, 1):
                 if line.strip():
@@ -57,7 +59,7 @@ def write_jsonl(path: str | Path, rows: Iterable[Record]) -> None:
 
 
 def read_json(path: str | Path) -> object:
-    """Read one JSON file."""
+    """Read one JSON file. BadInput: there is none, or it is not JSON."""
     try:
         return json.loads(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -73,13 +75,15 @@ def write_json(path: str | Path, value: object) -> None:
 
 
 def write(path: str | Path, chunks: Iterable[str]) -> None:
-    """Write text atomically. A full disk leaves the old file (or none), and says so."""
+    """Write text atomically. BadInput: it cannot be written, as on a full disk, and the old file
+    (or none) stays."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.part")
     try:
         with part.open("w", encoding="utf-8", newline="\n") as out:
             out.writelines(chunks)
+        # To rename is atomic: a reader sees the old file or the whole new one.
         part.replace(path)
     except OSError as error:
         part.unlink(missing_ok=True)

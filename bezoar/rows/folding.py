@@ -1,8 +1,8 @@
-"""The words of a text, whatever hides them: case, punctuation, invisible characters, look-alikes.
+"""Splits a text into words that compare equal, however they are disguised.
 
-Scripts that put no blanks between words (Chinese, Japanese, Thai, Lao, Burmese, Khmer) are read
-character by character.
-"""
+Case, punctuation, invisible characters and look-alike letters are folded away. Scripts that put no
+blanks between words (Chinese, Japanese, Thai, Lao, Burmese, Khmer) are read character by
+character."""
 
 import html
 import re
@@ -38,50 +38,57 @@ _CHARACTER = re.compile(f"[{_SPACELESS}]")
 _LETTER = re.compile("[\u0e01-\u0e3a\u0e40-\u0e4e\u0e80-\u0ecd\u1000-\u109f\u1780-\u17d3]")
 _TAG = re.compile(r"</?[a-zA-Z][a-zA-Z0-9]*(?:\s[^<>]*)?/?>")
 LETTERS = 3
-SAMPLED = 200  # characters that tell a text's script
+# The script of a text is read from its first characters, so many of them.
+SAMPLED = 200
 
 
 def words(text: str) -> list[str]:
-    """The words and numbers of a text, without case, punctuation and typographic variants."""
-    return _WORD.findall(text.casefold() if text.isascii() else _folded(text))
+    """Return the words and numbers of a text, without case, punctuation and typographic
+    variants."""
+    return _WORD.findall(text.casefold() if text.isascii() else _fold(text))
 
 
-def _folded(text: str) -> str:
-    seen = _UNSEEN.sub("", text)
-    plain = _MARKS.sub("", unicodedata.normalize("NFKD", seen))
+def _fold(text: str) -> str:
+    visible = _UNSEEN.sub("", text)
+    # NFKD parts a letter from its accents ("é" becomes "e" and a mark), so that they can be
+    # dropped.
+    plain = _MARKS.sub("", unicodedata.normalize("NFKD", visible))
     plain = unicodedata.normalize("NFKC", plain)
     if _LOOKS.search(plain):
-        plain = re.sub(r"\w+", _latin, plain)
+        plain = re.sub(r"\w+", _to_latin, plain)
     return plain.casefold()
 
 
-def _latin(word: re.Match[str]) -> str:
-    """A word in Latin letters where each of its letters looks like one, else as it is."""
+def _to_latin(word: re.Match[str]) -> str:
+    """Write a word in Latin letters if each of its letters looks like one, else as it is."""
+    # Cyrillic "сор" becomes "cop". With another Cyrillic letter in it, it is a Russian word and
+    # stays.
     folded = word[0].translate(_TABLE)
     return folded if folded.isascii() else word[0]
 
 
 def unmarked(text: str) -> str:
-    """A text without the marks of HTML: a blank for each tag, and the characters that entities
-    such as `&nbsp;` stand for."""
+    """Take the marks of HTML out of a text. Each tag becomes a blank, and each entity such as
+    `&nbsp;` its character."""
     if "<" in text:
         text = _TAG.sub(" ", text)
     return html.unescape(text) if "&" in text else text
 
 
 def spaceless(word: str) -> bool:
-    """True for a character of a script that puts no blanks between words."""
+    """Say whether a word is a character of a script that puts no blanks between words."""
     return _CHARACTER.fullmatch(word) is not None
 
 
 def letters_a_word(tokens: Sequence[str]) -> int:
-    """How many of a text's tokens count as one word: more than one in Thai and its like."""
+    """Return the number of tokens that count as one word: more than one in Thai and its like."""
     letters = sum(len(token) == 1 and bool(_LETTER.match(token)) for token in tokens)
     return LETTERS if 2 * letters > len(tokens) else 1
 
 
 def script(text: str) -> str:
-    """The script that most of a text's first letters are of, such as LATIN; "" without letters."""
+    """Name the script that most of a text's first letters belong to, such as LATIN. "": no
+    letters."""
     if text.isascii():
         return "LATIN" if any(map(str.isalpha, text)) else ""
     letters = (letter for letter in text[:SAMPLED] if letter.isalpha())
@@ -90,5 +97,6 @@ def script(text: str) -> str:
 
 
 def ngrams(tokens: Sequence[str], n: int) -> list[str]:
-    """Each `n` neighbouring words; all of them as one where there are fewer, none of no words."""
+    """Return each run of `n` neighbouring words. Fewer words than `n` make one run, and no words
+    make none."""
     return [" ".join(tokens[i : i + n]) for i in range(max(1, len(tokens) - n + 1)) if tokens]

@@ -1,5 +1,5 @@
-"""Prompts are text files under prompts/. `$name` and `${name}` are blanks, where the code fills one
-of that name; every other dollar sign is text, and `$$name` writes a blank's name as text."""
+"""Prompts are text files under prompts/. `$name` and `${name}` are blanks, if the code fills one of
+that name. Every other dollar sign is text. `$$name` writes a blank's name as text."""
 
 import html
 import re
@@ -49,12 +49,12 @@ class Prompt:
 
     @property
     def places(self) -> dict[str, int]:
-        """Give the line of the file in which each of the `blanks` first stands."""
+        """Return the line of the file in which each of the `blanks` first stands."""
         text = _read_file(f"{ROOT}/{self.name}.txt", self.path)
         lines: dict[str, int] = {}
-        for found in _BLANK.finditer(text):
-            if not found[1]:
-                lines.setdefault(found[2] or found[3], text.count("\n", 0, found.start()) + 1)
+        for match in _BLANK.finditer(text):
+            if not match[1]:
+                lines.setdefault(match[2] or match[3], text.count("\n", 0, match.start()) + 1)
         return lines
 
     def holds(self, blank: str) -> bool:
@@ -62,8 +62,8 @@ class Prompt:
         return blank in self.blanks
 
     def require(self, blank: str, otherwise: str = "") -> None:
-        """Check that the text holds a blank. BadInput: it does not; `otherwise` says what else
-        would do."""
+        """Check that the text holds a blank. BadInput: it does not. `otherwise` is added to the
+        message, and says what else would do."""
         if not self.holds(blank):
             others = ", ".join(f"${name}" for name in sorted(self.blanks)) or "none"
             raise BadInput(
@@ -79,38 +79,38 @@ class Prompt:
         if unknown := sorted(self.blanks - values.keys()):
             places = self.places
             odd = tuple((word, places[word]) for word in unknown)
-            _tell_unknown(self.path, odd, tuple(sorted(values.keys() - self.blanks)))
+            _report_unknown(self.path, odd, tuple(sorted(values.keys() - self.blanks)))
 
-        def filled(found: re.Match[str]) -> str:
-            value = values.get(found[2] or found[3])
+        def replacement(match: re.Match[str]) -> str:
+            value = values.get(match[2] or match[3])
             if value is None:
-                return found[0]
-            return found[0][1:] if found[1] else value
+                return match[0]
+            return match[0][1:] if match[1] else value
 
-        return _BLANK.sub(filled, self.text)
+        return _BLANK.sub(replacement, self.text)
 
 
 @cache
 def _blanks(text: str) -> frozenset[str]:
-    return frozenset(found[2] or found[3] for found in _BLANK.finditer(text) if not found[1])
+    return frozenset(match[2] or match[3] for match in _BLANK.finditer(text) if not match[1])
 
 
 @cache
-def _read_file(path: str, shown: str) -> str:
+def _read_file(path: str, label: str) -> str:
     try:
         return Path(path).read_text(encoding="utf-8-sig")
     except FileNotFoundError:
-        raise BadInput(f"{shown}: there is no such prompt file") from None
+        raise BadInput(f"{label}: there is no such prompt file") from None
     except UnicodeDecodeError:
-        raise BadInput(f"{shown}: is no UTF-8 text; save it as UTF-8") from None
+        raise BadInput(f"{label}: is no UTF-8 text; save it as UTF-8") from None
     except OSError as error:
-        raise BadInput(f"{shown}: cannot be read ({error.strerror})") from None
+        raise BadInput(f"{label}: cannot be read ({error.strerror})") from None
 
 
 @cache
-def _tell_unknown(path: str, odd: tuple[tuple[str, int], ...], absent: tuple[str, ...]) -> None:
-    """Say once that names of a file, each with its line, stand for nothing. BadInput: one is nearly
-    an absent blank."""
+def _report_unknown(path: str, odd: tuple[tuple[str, int], ...], absent: tuple[str, ...]) -> None:
+    """Say once on stderr which names of a file, each with its line, are no blanks. BadInput: one is
+    nearly an absent blank."""
     for word, line in odd:
         if near := nearest(word, absent):
             raise BadInput(misspelt(f"{path}:{line}: ${word}", word, near))
@@ -119,42 +119,45 @@ def _tell_unknown(path: str, odd: tuple[tuple[str, int], ...], absent: tuple[str
 
 
 def nearest(word: str, absent: Sequence[str]) -> str:
-    """Return the blank that a name is probably meant for, of those that are `absent`, or ""."""
+    """Return the blank of `absent` that a name is probably meant for, or ""."""
     return next(iter(get_close_matches(word.lower(), absent, 1, 0.75)), "")
 
 
-def misspelt(where: str, word: str, near: str) -> str:
+def misspelt(place: str, word: str, near: str) -> str:
     """Say that a name is nearly a blank."""
-    return f"{where} is no blank; did you mean ${near}? (`$${word}` writes it as text)"
+    return f"{place} is no blank; did you mean ${near}? (`$${word}` writes it as text)"
 
 
 def fence(text: str, *markers: str) -> str:
-    """`text` for a blank between `markers` (`</answer>`, `#Task:`): what stands in it as one of
-    them, in any case and spacing, gets look-alike characters and opens or closes nothing. One that
-    only a reader takes for a marker (written in entities, in another alphabet's letters, with
-    unseen characters between) is written out plainly first."""
+    """Return `text` for a blank between `markers` (`</answer>`, `#Task:`), unable to open or close
+    one.
+
+    Any marker in it, in any case and spacing, is written in look-alike characters. Some markers
+    look like one to a reader alone: in entities, in another alphabet's letters, or with unseen
+    characters between. These are first written out plainly."""
     if text.isascii() and "&" not in text:
-        return _marker(markers).sub(lambda found: found[0].translate(_FENCED), text)
+        return _marker(markers).sub(lambda match: match[0].translate(_FENCED), text)
+    # Markers are searched in the plain text, and replaced at their places in the original.
     plain, places = _plain(text)
     fenced, done = [], 0
-    for found in _marker(markers).finditer(plain):
-        start, end = places[found.start()][0], places[found.end() - 1][1]
-        fenced += [text[done:start], found[0].translate(_FENCED)]
+    for match in _marker(markers).finditer(plain):
+        start, end = places[match.start()][0], places[match.end() - 1][1]
+        fenced += [text[done:start], match[0].translate(_FENCED)]
         done = end
     return "".join([*fenced, text[done:]])
 
 
 def _plain(text: str) -> tuple[str, list[tuple[int, int]]]:
-    """`text` as a reader takes it, without what is not seen; and for each of its characters from
-    where to where it stands in `text`."""
-    pieces, places, at = [], [], 0
-    while at < len(text):
-        entity = _ENTITY.match(text, at) if text[at] == "&" else None
-        end = entity.end() if entity else at + 1
-        read = "".join(map(_read, html.unescape(text[at:end]) if entity else text[at]))
+    """Return `text` as a reader sees it, without unseen characters, and for each of its characters
+    the (start, end) of its place in `text`."""
+    pieces, places, start = [], [], 0
+    while start < len(text):
+        entity = _ENTITY.match(text, start) if text[start] == "&" else None
+        end = entity.end() if entity else start + 1
+        read = "".join(map(_read, html.unescape(text[start:end]) if entity else text[start]))
         pieces.append(read)
-        places += [(at, end)] * len(read)
-        at = end
+        places += [(start, end)] * len(read)
+        start = end
     return "".join(pieces), places
 
 
@@ -162,8 +165,10 @@ def _plain(text: str) -> tuple[str, list[tuple[int, int]]]:
 def _read(character: str) -> str:
     if character.isascii():
         return character
-    if 0xE0020 <= ord(character) <= 0xE007E:  # the tag characters: ASCII that no screen shows
+    # Tag characters repeat ASCII at this offset. No screen shows them, but a model reads them.
+    if 0xE0020 <= ord(character) <= 0xE007E:
         return chr(ord(character) - 0xE0000)
+    # Format characters and combining marks are not seen on their own.
     if unicodedata.category(character) in ("Cf", "Mn", "Me"):
         return ""
     return unicodedata.normalize("NFKC", character).lower().translate(_ALIKE)
@@ -171,6 +176,6 @@ def _read(character: str) -> str:
 
 @cache
 def _marker(markers: tuple[str, ...]) -> re.Pattern[str]:
-    # the gaps are short so that a text made of gaps cannot make the search slow
+    # The gaps are short, so that a text made of gaps cannot make the search slow.
     spaced = (r"\s{0,3}".join(map(re.escape, re.findall(r"\w+|\S", m))) for m in markers)
     return re.compile("|".join(spaced), re.IGNORECASE)

@@ -1,4 +1,4 @@
-"""Every record that crosses a file boundary, and nothing else."""
+"""The records that cross a file boundary, and nothing else."""
 
 from collections.abc import Sequence
 from typing import Any, Literal, Protocol
@@ -7,7 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 
 class Record(BaseModel):
-    """Frozen and closed: a field that is not named here is an error, not a surprise later."""
+    """A frozen and closed record. A field that is not declared is an error at once."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -23,8 +23,8 @@ class Message(Record):
 
 
 class Seed(Record):
-    """A row of the shape of databricks-dolly-15k; `context` is "" where there is none, and so is
-    `own_id`, what the file itself calls the row."""
+    """A row of the shape of databricks-dolly-15k. `context` is "" where there is none. `own_id` is
+    the file's own name of the row, or ""."""
 
     id: str
     instruction: str
@@ -52,15 +52,15 @@ class Query(Record):
 
 
 class Topic(Record):
-    """A Wikipedia category with the number of its sub-categories; None where a user's list names
-    it without one."""
+    """A Wikipedia category with the number of its sub-categories. None: a user's list names it
+    without one."""
 
     name: str
     subcategories: int | None
 
 
 class Pair(Record):
-    """A preference pair: `prompt` ends with a user turn, both answers follow it."""
+    """A preference pair. `prompt` ends with a user turn, and both answers follow it."""
 
     id: str
     prompt: list[Message]
@@ -71,7 +71,7 @@ class Pair(Record):
 
 
 class Question(Record):
-    """An MT-Bench question: two turns; `reference` has two answers, or none where none is given."""
+    """An MT-Bench question of two turns. `reference` has two answers, or none."""
 
     question_id: int
     category: str
@@ -81,7 +81,9 @@ class Question(Record):
 
 class Vote(Record):
     """One judge's verdict between two models' answers to one turn of an MT-Bench question.
-    Inconsistent: shown the two the other way round it named the other; counted as a tie."""
+
+    Inconsistent: the judge named one model in one order and the other model in the other order. It
+    counts as a tie."""
 
     judge: str
     question_id: int
@@ -92,7 +94,7 @@ class Vote(Record):
 
 
 class Item(Record):
-    """A multiple-choice item of a harness task; `label` is the index of the right choice."""
+    """A multiple-choice item of a harness task. `label` is the index of the right choice."""
 
     id: str
     question: str
@@ -101,8 +103,8 @@ class Item(Record):
 
 
 class ItemText(Record):
-    """What an item of a task that the harness brings shows a model, to be looked for in training
-    data: the text that is asked, and the answers to choose from."""
+    """The text of an item of a task that the harness brings: the question and the answers to choose
+    from. It is looked for in training data."""
 
     id: str
     question: str
@@ -110,7 +112,8 @@ class ItemText(Record):
 
 
 class Probe(Record):
-    """A held-out question answered freely; right when the answer equals one of `answers`."""
+    """A held-out question that is answered freely. The answer is right if it equals one of
+    `answers`."""
 
     id: str
     skill: str
@@ -123,18 +126,21 @@ class Probe(Record):
 
 
 Ending = Literal["stop", "length", "refused", "too_long", "failed"]
-UNSAID = ("too_long", "failed")  # how a reply ends where the model was not asked, or gave none
+# Endings of requests to which no reply came: the model was not asked, or the request failed
+UNSAID = ("too_long", "failed")
 
 
 class Reply(Record):
     """One answer of a model.
 
-    `text` is what it said, `thoughts` what it thought before, and `raw` its whole text as it came
-    ("" where that is `text`). `finish_reason` says how it ended; where no text came it says why:
-    `too_long`, the request does not fit the model and was not sent; `failed`, it came to nothing
-    for good (failures.jsonl has the reason). `simulated` is true when no language model wrote it.
-    `key` is the request's in the ledger ("" where nothing was bought), `usd` what it cost when it
-    was bought, `tokens_cached` the part of `tokens_in` that was billed at the cache rate."""
+    `text` is the answer, `thoughts` the reasoning before it, and `raw` the whole text as it came
+    ("" where that is `text`). `finish_reason` says how the reply ended. Two of its values say why
+    no text came. `too_long`: the request does not fit the model and was not sent. `failed`: it
+    failed for good (failures.jsonl has the reason).
+
+    `simulated` is true when no language model wrote it. `key` is the request's key in the ledger
+    ("" where nothing was bought). `usd` is its price when it was bought. `tokens_cached` is the
+    part of `tokens_in` that was billed at the cache rate."""
 
     text: str
     finish_reason: Ending
@@ -150,13 +156,13 @@ class Reply(Record):
 
 
 class Ask(Protocol):
-    """A model as a function. `sample` tells two wanted answers to one request apart."""
+    """A model as a function. `sample` tells apart several answers to one request."""
 
     def __call__(self, messages: Sequence[Message], sample: int = 0) -> Reply: ...
 
 
 class Exchange(Record):
-    """A request and its reply as bought: what `generate` keeps beside the samples."""
+    """A request and its reply as bought, which `generate` keeps beside the samples."""
 
     job: str
     step: int
@@ -165,7 +171,8 @@ class Exchange(Record):
 
 
 class Failure(Record):
-    """A request that failed for good, and so its job; `status` is None where no server answered."""
+    """A request that failed for good, and its job with it. `status` is None where no server
+    answered."""
 
     job: str
     step: int
@@ -176,8 +183,8 @@ class Failure(Record):
 
 
 class Spending(Record):
-    """The price of one stage instance's answers: what each cost when it was bought, now or before.
-    An answer used twice counts once, a simulated one not at all."""
+    """The price of the answers of one stage instance, each at its price when it was bought, now or
+    before. An answer used twice counts once. A simulated one does not count."""
 
     model: str
     calls: int
@@ -190,7 +197,7 @@ class Spending(Record):
 
 
 class Seeds(Record):
-    """All that a scheme may plan from; lists that the scheme does not read stay empty."""
+    """All that a scheme may plan from. Lists that the scheme does not read stay empty."""
 
     dolly: list[Seed] = []
     flan: list[Query] = []
@@ -198,8 +205,8 @@ class Seeds(Record):
 
 
 class Job(Record):
-    """One unit of teacher work, planned before any money is spent. `asked` counts the
-    instructions it asks for."""
+    """One unit of teacher work, planned before any money is spent. `asked` counts the instructions
+    that it asks for."""
 
     id: str
     asked: int
@@ -207,8 +214,8 @@ class Job(Record):
 
 
 class Sample(Record):
-    """An instruction and the teacher's response. `expected` is the answer the query wants (Orca),
-    else "". `system` is "" where the scheme brings no system message of its own."""
+    """An instruction and the teacher's response. `expected` is the answer that the query wants
+    (Orca), else "". `system` is "" where the scheme brings no system message of its own."""
 
     id: str
     scheme: str
@@ -226,8 +233,9 @@ class Sample(Record):
 
 
 class Kept(Sample):
-    """A sample that became training data, with where its seeds come from and the terms under which
-    the teacher wrote it and the judge chose it ("A, B" where several have a say)."""
+    """A sample that became training data, with the sources of its seeds. It also has the terms
+    under which the teacher wrote it and the judge chose it. They read "A, B" where several have a
+    say."""
 
     sources: list[str]
     teacher_terms: str
@@ -235,7 +243,7 @@ class Kept(Sample):
 
 
 class Rejected(Record):
-    """What did not become a sample (or did not stay one), and why."""
+    """A text that did not become a sample (or did not stay one), and the reason."""
 
     id: str
     scheme: str
@@ -245,8 +253,8 @@ class Rejected(Record):
 
 
 class Example(Record):
-    """What a link learns from or is held to, as text: the loss is on the completion. `source` is
-    the set it comes from (filter/lamini), `id` its row there."""
+    """A row that a link is trained on or evaluated on, as text. The loss is on the completion.
+    `source` is the set it comes from (filter/lamini), `id` its row there."""
 
     id: str
     prompt: str
@@ -255,9 +263,10 @@ class Example(Record):
 
 
 class Contamination(Record):
-    """A sample that holds an item of a benchmark. `ngram`: `score` is the share of the item's
-    n-grams that the sample holds; `whole`: it holds a short question, the score is 1; `fuzzy`: the
-    cosine of the two."""
+    """A sample that holds an item of a benchmark.
+
+    `ngram`: `score` is the share of the item's n-grams that the sample holds. `whole`: the sample
+    holds a short question, and the score is 1. `fuzzy`: the score is the cosine of the two."""
 
     id: str
     benchmark: str
@@ -267,18 +276,18 @@ class Contamination(Record):
 
 
 class SeedContamination(Contamination):
-    """A seed that holds an item; `rows` of those that stay were made from it."""
+    """A seed that holds an item. `rows` counts the remaining rows that were made from it."""
 
     rows: int
 
 
 class Undecided(Record):
-    """Says of the reply before it that it could not be read, and that its job goes on without."""
+    """A mark that the reply before it could not be read, and that its job goes on without it."""
 
 
 class Outcome(Record):
-    """What one job came to. `unread` are the steps of exchanges whose reply could not be read or
-    used, `undecided` how many of them their job went on without."""
+    """The result of one job. `unread` are the steps of exchanges whose reply could not be read or
+    used. `undecided` counts those without which the job went on."""
 
     samples: list[Sample]
     rejected: list[Rejected]
@@ -288,10 +297,12 @@ class Outcome(Record):
 
 
 class Generated(Record):
-    """What a scheme asked of the teacher and what was read from its replies; `asked`, `parsed` and
-    `repaired` count instructions, `calls` requests. `replies_read` is the share of replies that
-    could be read and used, `undecided_checks` counts those without which their job went on (Evol's
-    checks for equality). `simulated`: no language model wrote them."""
+    """The counts of a scheme: what it asked of the teacher and what was read from its replies.
+
+    `asked`, `parsed` and `repaired` count instructions, `calls` counts requests. `replies_read` is
+    the share of replies that could be read and used. `undecided_checks` counts the unread replies
+    without which a job went on (Evol's checks for equality). `simulated`: no language model wrote
+    them."""
 
     jobs: int
     calls: int
@@ -305,13 +316,15 @@ class Generated(Record):
 
 
 class Reject(Exception):
-    """This job cannot become a sample; str(self) is the reason that metrics count."""
+    """This job cannot become a sample. str(self) is the reason that metrics count."""
 
 
 class Verdict(Record):
-    """A judge's word on one sample, or a panel's. Undecided: blank, refused, truncated or
-    unparsable, or a panel that ties; `rating` is None then. `reply` is the judge's raw text; a
-    panel's is "", its members' stand in votes.jsonl."""
+    """The verdict of a judge or a panel on one sample.
+
+    Undecided: blank, refused, truncated or unparsable, or a panel that ties. `rating` is None then.
+    `reply` is the judge's raw text. For a panel it is "", as the replies of its members stand in
+    votes.jsonl."""
 
     id: str
     status: Literal["accepted", "rejected", "undecided"]
@@ -326,8 +339,8 @@ class Verdict(Record):
 
 
 class Scored(Record):
-    """A checkpoint's scores on one item of a harness task; None where the task has no such metric.
-    A group's items stand under the group's name. `acc` may lie between 0 and 1 (truthfulqa_mc2)."""
+    """A checkpoint's scores on one item of a harness task. None: the task has no such metric. A
+    group's items stand under the group's name. `acc` may lie between 0 and 1 (truthfulqa_mc2)."""
 
     task: str
     item: str
@@ -345,8 +358,8 @@ class Attempt(Record):
 
 
 class Answers(Record):
-    """A checkpoint's answers to both turns of a question; `finish` says how each turn ended. `raw`
-    has the turns with the thoughts that were parted from them; [] where there were none."""
+    """A checkpoint's answers to both turns of a question. `finish` says how each turn ended. `raw`
+    has the turns with the thoughts that were parted from them, or is [] where there were none."""
 
     question_id: int
     model: str
@@ -361,7 +374,7 @@ Referenced = Literal["not_wanted", "given", "asked", "missing"]
 
 
 class Grade(Record):
-    """A judge's grade, 1-10, of one turn; None with the reason in `status`."""
+    """A judge's grade, 1-10, of one turn. None: `status` has the reason."""
 
     question_id: int
     model: str
@@ -375,9 +388,11 @@ class Grade(Record):
 
 
 class Comparison(Record):
-    """A judge's word on two models' answers to one turn, shown in both orders; None with the reason
-    in `status`. Inconsistent: the order decided. `replies`: first the one that was shown the model
-    first; fewer where a rule decides or one of them states nothing."""
+    """A judge's verdict on two models' answers to one turn, shown in both orders.
+
+    `winner` is None where there is no verdict, and `status` has the reason. Inconsistent: the order
+    decided. `replies` begins with the reply that saw `model` first. There are fewer where a rule
+    decides, or where one of them states nothing."""
 
     question_id: int
     turn: Literal[1, 2]

@@ -1,9 +1,12 @@
-"""How an answer opens that declines, by language. What is in another language declines unseen, and
-each set's account says so (filter's languages.json)."""
+"""Recognises answers that decline, by how they open, in seven languages.
+
+A refusal in another language is not recognised, and each set's account says so (filter's
+languages.json)."""
 
 import re
 
-OPENING = 400  # characters
+# Characters of a text that are looked at, from its start
+OPENING = 400
 
 _ENGLISH = r"""\W*(?:unfortunately\W+|regrettably\W+|well\W+|(?:i\ am|i'm)\ afraid\ (?:that\ )?)*
     (?: (?:i\ am|i'm)?\ *(?:very\ |so\ |truly\ |really\ )*sorry\W+(?:but|i|as|this|that|the)\b
@@ -93,10 +96,11 @@ _DECLINING = {
         **{"pt": _PORTUGUESE, "nl": _DUTCH},
     }.items()
 }
-KNOWN = tuple(_DECLINING)  # ISO 639-1
+# The languages in which a refusal is recognised, by ISO 639-1
+KNOWN = tuple(_DECLINING)
 
 
 def language(text: str) -> str:
-    """Tell the language in which a text opens by declining, "" where it does not."""
+    """Return the code of the language in which a text opens by declining, or "" if it does not."""
     opening = " ".join(text[:OPENING].replace("’", "'").casefold().split())
-    return next((short for short, each in _DECLINING.items() if each.match(opening)), "")
+    return next((short for short, pattern in _DECLINING.items() if pattern.match(opening)), "")

@@ -1,10 +1,9 @@
-"""Part a model's thoughts from what it says, before anything reads either.
+"""Parts a model's thoughts from its answer, before anything reads either.
 
-Reasoning models write their thoughts into the reply, in marks of their own: a pair of tags, a
-channel, or a closing tag alone where the chat template opened the first. `part` knows the marks of
-the open models there are. What stands in a block of code or between backticks is quoted, not
-thought: an answer may speak of such a tag.
-"""
+Reasoning models write their thoughts into the reply, in marks of their own. A mark is a pair of
+tags, a channel, or a closing tag alone where the chat template opened the first. `part` knows the
+marks of the open models there are. Text in a block of code or between backticks is quoted, not
+thought. An answer may speak of such a tag."""
 
 import re
 from html import unescape
@@ -63,8 +62,8 @@ SIGNS = ("<", "[", "◁", "Here", "Thinking...", "&lt;", "assistantfinal")
 
 
 class Parted(NamedTuple):
-    """What a reply says, and what was thought before. Not `closed`: the thoughts have no end, so
-    that what was said never came."""
+    """The answer of a reply (`text`) and the thoughts before it. Not `closed`: the thoughts have no
+    end, and no answer came."""
 
     text: str
     thoughts: str
@@ -72,29 +71,29 @@ class Parted(NamedTuple):
 
 
 def part(reply: str) -> Parted:
-    """Part the thoughts of `reply` from its text; a reply without any comes back as it is, up to
-    where a server let its model go on with a turn that is not its own."""
-    parted = _part(reply)
-    text = _own_turn(parted.text)
+    """Part the thoughts of `reply` from its text. The text ends where a server let its model go on
+    with a turn that is not its own."""
+    parted = _part_thoughts(reply)
+    text = _cut_turn(parted.text)
     return parted if text == parted.text else parted._replace(text=text)
 
 
-def _part(reply: str) -> Parted:
-    # most replies have none of these characters, and a search costs more than all else here
+def _part_thoughts(reply: str) -> Parted:
+    # Most replies have none of these signs, and a search costs more than all else here.
     if not any(sign in reply for sign in SIGNS) or not _HINT.search(reply):
         return Parted(reply, "", True)
-    reply = _unhidden(reply)
-    for way in (_harmony, _sentences, _marks):
-        parted = way(reply)
+    reply = _unhide(reply)
+    for reader in (_part_channels, _part_sentences, _part_marks):
+        parted = reader(reply)
         if parted is not None:
             return parted
     return Parted(reply, "", True)
 
 
-def left(text: str) -> str | None:
-    """The first mark of thoughts that stands in `text`, neither in code nor quoted; None where none
-    does. Tags that a text may have uses of its own for are none."""
-    mark = next((mark for mark in _unquoted(text) if mark.kind not in COMMON), None)
+def leftover_mark(text: str) -> str | None:
+    """Return the first mark of thoughts that stands in `text`, neither in code nor quoted. None:
+    there is none. Tags that a text may have uses of its own for do not count."""
+    mark = next((mark for mark in _find_marks(text) if mark.kind not in COMMON), None)
     return text[mark.start : mark.end] if mark else None
 
 
@@ -102,28 +101,29 @@ def left(text: str) -> str | None:
 
 
 def _tag(slash: str, names: tuple[str, ...]) -> str:
-    # one model writes thought_process, another thought-process
+    # One model writes thought_process, another thought-process.
     listed = "|".join(re.escape(name).replace("_", "[-_ ]?") for name in names)
-    # with an attribute or two (`<think time="3">`), never with a paragraph; `<think/>` is none
+    # A tag may have an attribute or two (`<think time="3">`), but no line end. `<think/>` opens
+    # nothing.
     return rf"<\s?{slash}\s?(?:{listed})(?:\s[^<>\n]{{0,80}})?\s?(?<!/)>"
 
 
-def _any(marks: list[str]) -> str:
+def _alternatives(marks: list[str]) -> str:
     return "|".join(map(re.escape, marks))
 
 
-_OPENS, _CLOSES = (_any(list(marks)) for marks in zip(*TOKENS, strict=True))
+_OPENS, _CLOSES = (_alternatives(list(marks)) for marks in zip(*TOKENS, strict=True))
 _MARK = re.compile(
     rf"(?P<opens>{_tag('', PLAIN)}|{_OPENS})|(?P<closes>{_tag('/', PLAIN)}|{_CLOSES})"
     rf"|(?P<opens_common>{_tag('', COMMON)})|(?P<closes_common>{_tag('/', COMMON)})",
     re.IGNORECASE,
 )
 _HINT = re.compile(
-    rf"{_MARK.pattern}|<\|channel\|>|{_any([opens for opens, _ in SENTENCES])}"
+    rf"{_MARK.pattern}|<\|channel\|>|{_alternatives([opens for opens, _ in SENTENCES])}"
     r"|&lt;|<details|<think ?/>|assistantfinal",
     re.IGNORECASE,
 )
-# How some servers hand thoughts on: escaped, folded away, behind a mark that nobody sees
+# Some servers hand thoughts on escaped, or folded away, or with an empty tag in front.
 _ESCAPED = re.compile(r"\s*&lt;(?:think|thinking|thought|reasoning)&gt;", re.IGNORECASE)
 _FOLDED = re.compile(
     r"\A\s*<details type=\"reasoning\"[^>]{0,200}>(.*?)</details>", re.DOTALL | re.IGNORECASE
@@ -131,8 +131,8 @@ _FOLDED = re.compile(
 _EMPTY = re.compile(r"\A\s*<think ?/>", re.IGNORECASE)
 
 
-def _unhidden(reply: str) -> str:
-    """A reply with its thoughts between the marks that `_marks` knows."""
+def _unhide(reply: str) -> str:
+    """Write the thoughts of a reply between marks that `_part_marks` knows."""
     reply = reply.lstrip("\ufeff\u200b\u2060")
     reply = unescape(reply) if _ESCAPED.match(reply) else reply
     return _EMPTY.sub("", _FOLDED.sub(r"<think>\1</think>", reply))
@@ -143,6 +143,7 @@ _OPEN_QUOTES, _CLOSE_QUOTES = "\"'“‘«„(", "\"'”’»“)"
 _SENTENCE_ENDS = ".!?:;>)*_"
 
 
+# Words before and behind a closing mark that show that a sentence only speaks of it
 _SPEAKS_OF = re.compile(
     r"\b(?:the|an?|and|or|with|of|by|to|its?|this|that|mark|tag|token|closing|use|write|"
     r"between) \Z",
@@ -157,7 +158,8 @@ class _Mark(NamedTuple):
     start: int
     end: int
     opens: bool
-    kind: str  # what closes it: a mark of the same kind
+    # A mark that opens is closed by a mark of the same kind.
+    kind: str
 
 
 def _kind(mark: re.Match[str]) -> str:
@@ -170,9 +172,9 @@ def _kind(mark: re.Match[str]) -> str:
     return re.sub(r"[^a-z_]", "", text.split()[0]) if common else "think"
 
 
-def _unquoted(reply: str) -> list[_Mark]:
-    """The marks in `reply` that are neither code nor quoted, in their order."""
-    plain = _without_code(reply)
+def _find_marks(reply: str) -> list[_Mark]:
+    """Return the marks in `reply` that are neither code nor quoted, in their order."""
+    plain = _blank_code(reply)
     marks = []
     for match in _MARK.finditer(plain):
         start, end = match.span()
@@ -184,60 +186,62 @@ def _unquoted(reply: str) -> list[_Mark]:
     return marks
 
 
-def _without_code(text: str) -> str:
-    """`text` with its code blanked out, every other character in its place."""
-    return _CODE.sub(lambda code: code[0] if _runs_on(code[0]) else " " * len(code[0]), text)
+def _blank_code(text: str) -> str:
+    """Blank out the code in `text`, and leave every other character in its place."""
+    return _CODE.sub(lambda code: code[0] if _is_plain_text(code[0]) else " " * len(code[0]), text)
 
 
-def _runs_on(code: str) -> bool:
-    """Whether a block of code is none: a fence that was left open inside of thoughts pairs with one
-    behind them, and would hide their end."""
+def _is_plain_text(code: str) -> bool:
+    """Say whether a match of _CODE is plain text. A fence that was left open inside of thoughts
+    pairs with one behind them, and would hide their end."""
     if not code.startswith(("```", "~~~")):
         return False
     marks = list(_MARK.finditer(code))
     return bool(marks) and not (marks[0]["opens"] or marks[0]["opens_common"])
 
 
-def _marks(reply: str) -> Parted | None:
-    """Thoughts between marks. One that closes what nothing opened ends thoughts too: the chat
-    template had opened them, and all that came before is thought. None where there are no marks."""
+def _part_marks(reply: str) -> Parted | None:
+    """Part thoughts that stand between marks. A closing mark that nothing opened ends thoughts too:
+    the chat template had opened them. None: there are no marks."""
     text: list[str] = []
     thoughts: list[str] = []
-    at, opened = 0, ""
-    spoken_of: set[str] = set()  # kinds of marks that opened nothing
-    for mark in _unquoted(reply):
+    start, opened = 0, ""
+    # Kinds of marks that stand amidst a sentence and opened nothing. Their closing marks end
+    # nothing.
+    spoken_of: set[str] = set()
+    for mark in _find_marks(reply):
         if opened:
             if not mark.opens and mark.kind == opened:
-                thoughts.append(reply[at : mark.start])
-                at, opened = mark.end, ""
+                thoughts.append(reply[start : mark.start])
+                start, opened = mark.end, ""
         elif mark.opens:
-            if _begins(mark, reply, at, bool("".join(text).strip())):
-                text.append(reply[at : mark.start])
-                at, opened = mark.end, mark.kind
+            if _opens_thoughts(mark, reply, start, bool("".join(text).strip())):
+                text.append(reply[start : mark.start])
+                start, opened = mark.end, mark.kind
             else:
                 spoken_of.add(mark.kind)
-        elif mark.kind not in spoken_of and _ends_alone(mark, reply):
-            thoughts += [*text, reply[at : mark.start]]
-            text, at = [], mark.end
+        elif mark.kind not in spoken_of and _ends_thoughts(mark, reply):
+            thoughts += [*text, reply[start : mark.start]]
+            text, start = [], mark.end
     if not thoughts and not opened:
         return None
-    (thoughts if opened else text).append(reply[at:])
-    return _parted(text, thoughts, closed=not opened)
+    (thoughts if opened else text).append(reply[start:])
+    return _make_parted(text, thoughts, closed=not opened)
 
 
-def _begins(mark: _Mark, reply: str, at: int, spoke: bool) -> bool:
-    """Whether a mark that opens does open thoughts: `spoke` says that text came before `at`."""
-    if not spoke and not reply[at : mark.start].strip():
+def _opens_thoughts(mark: _Mark, reply: str, start: int, spoke: bool) -> bool:
+    """Say whether an opening mark does open thoughts. `spoke`: there is text before `start`."""
+    if not spoke and not reply[start : mark.start].strip():
         return True
     if mark.kind in COMMON:
         return False
-    line = reply[max(at, reply.rfind("\n", 0, mark.start) + 1) : mark.start].rstrip()
-    # one behind a sentence opens ("Sure. <think>"); one amidst a sentence is only spoken of
+    line = reply[max(start, reply.rfind("\n", 0, mark.start) + 1) : mark.start].rstrip()
+    # A mark behind a sentence opens ("Sure. <think>"). One amidst a sentence is only spoken of.
     return not line or line[-1] in _SENTENCE_ENDS
 
 
-def _ends_alone(mark: _Mark, reply: str) -> bool:
-    """Whether a mark that closes what nothing opened ends thoughts, and is not only spoken of."""
+def _ends_thoughts(mark: _Mark, reply: str) -> bool:
+    """Say whether a closing mark that nothing opened ends thoughts, and is not only spoken of."""
     before, after = reply[max(0, mark.start - 30) : mark.start], reply[mark.end : mark.end + 30]
     if mark.kind in COMMON:
         return before[-1:] in ("", "\n") and after[:1] in ("", "\n")
@@ -245,8 +249,9 @@ def _ends_alone(mark: _Mark, reply: str) -> bool:
     return not (before[-1:] == " " and (_SPEAKS_OF.search(before) or _OF_IT.match(after)))
 
 
-def _parted(text: list[str], thoughts: list[str], closed: bool) -> Parted:
+def _make_parted(text: list[str], thoughts: list[str], closed: bool) -> Parted:
     answer = "".join(text).strip()
+    # Wraps may be nested, as GLM's box within <answer> is.
     for opens, closes in WRAPS:
         low = answer.lower()
         if low.startswith(opens.lower()) and closes.lower() not in low.removesuffix(closes.lower()):
@@ -257,8 +262,8 @@ def _parted(text: list[str], thoughts: list[str], closed: bool) -> Parted:
 
 # --- turns ---------------------------------------------------------------------------------------
 
-# What chat templates write around turns. A server that does not know the end of a turn passes these
-# on as text, and all that its model makes up behind them.
+# Marks that chat templates write around turns. A server that does not know the end of a turn passes
+# them on as text, with all that its model makes up behind them.
 _OWN_OPENS = re.compile(
     r"\A\s*(?:<\|start_header_id\|>assistant<\|end_header_id\|>|<\|im_start\|>assistant\b|"
     r"<start_of_turn>model\b|<\|assistant\|>)\s*"
@@ -279,19 +284,19 @@ _ASKS_ON = re.compile(
 )
 
 
-def _own_turn(text: str) -> str:
-    """A text up to the mark that ends its turn; one that is code, quoted or amidst a sentence ends
-    none."""
+def _cut_turn(text: str) -> str:
+    """Cut a text at the mark that ends its turn. A mark in code, in quotes or amidst a sentence
+    ends none."""
     if not any(sign in text for sign in ("<|", "_of_turn>", "<｜", "</s>", "<eos>", "[INST]")):
         return text
     text = _OWN_OPENS.sub("", text)
-    plain = _without_code(text)
+    plain = _blank_code(text)
     end = next((mark for mark in _TURN_ENDS.finditer(plain) if _ends_turn(mark, plain)), None)
     return text[: end.start()].rstrip() if end else text
 
 
 def _ends_turn(mark: re.Match[str], text: str) -> bool:
-    """Whether a mark ends the turn before it, and is not only spoken of."""
+    """Say whether a mark ends the turn before it, and is not only spoken of."""
     before = text[: mark.start()]
     if not before.strip() or not text[mark.end() :].strip():
         return True
@@ -309,32 +314,33 @@ _TURN = re.compile(
     r"(?:<\|start\|>assistant)?<\|channel\|>\s*(\w+)[^<]{0,80}?"
     r"(?:<\|constrain\|>[^<]{0,40})?<\|message\|>"
 )
-# what is left of channels where a server took the marks out
+# A server that takes the marks of channels out leaves `analysis ... assistantfinal ...`.
 _BARE, _BARE_FINAL = re.compile(r"\s{0,9}analysis(?=[A-Z\s\"'(])"), "assistantfinal"
 _ENDS = re.compile(r"<\|(?:end|return|call)\|>\s*\Z")
 
 
-def _harmony(reply: str) -> Parted | None:
-    """gpt-oss: `<|channel|>analysis<|message|>...<|end|>`, the answer in the channel `final`."""
+def _part_channels(reply: str) -> Parted | None:
+    """Part the channels of gpt-oss: `<|channel|>analysis<|message|>...<|end|>`, and the answer in
+    the channel `final`."""
     turns = list(_TURN.finditer(reply))
     if not turns:
         thought, final, answer = reply.partition(_BARE_FINAL)
         bare = final and _BARE.match(reply)
-        return _parted([answer], [thought], closed=True) if bare else None
+        return _make_parted([answer], [thought], closed=True) if bare else None
     thoughts, answers = [reply[: turns[0].start()]], list[str]()
     for turn, after in zip(turns, [*turns[1:], None], strict=True):
         body = _ENDS.sub("", reply[turn.end() : after.start() if after else len(reply)])
         (answers if turn[1] == "final" else thoughts).append(body)
-    return _parted(answers, thoughts, closed=bool(answers))
+    return _make_parted(answers, thoughts, closed=bool(answers))
 
 
-def _sentences(reply: str) -> Parted | None:
-    """Thoughts that a sentence announces, and a sentence ends."""
+def _part_sentences(reply: str) -> Parted | None:
+    """Part thoughts that one sentence announces and another sentence ends."""
     for opens, closes in SENTENCES:
         start = reply.lstrip()
-        # without its second sentence the first may be an answer's own
+        # Without its second sentence the first one may belong to an answer.
         if start.startswith(opens) and closes in start:
             thoughts, _, answer = start[len(opens) :].partition(closes)
             answer = answer.strip().removesuffix("[END FINAL RESPONSE]")
-            return _parted([answer], [thoughts], closed=True)
+            return _make_parted([answer], [thoughts], closed=True)
     return None

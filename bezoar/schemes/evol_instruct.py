@@ -1,5 +1,5 @@
-"""Evol-Instruct (OpenBezoar 3.1.2, WizardLM): rewrite seeds into harder or rarer prompts, drop the
-evolutions that failed, answer the others."""
+"""Evol-Instruct (OpenBezoar 3.1.2, WizardLM): the teacher rewrites seeds into harder or rarer
+prompts and answers them. Evolutions that failed are dropped."""
 
 import re
 from collections import Counter
@@ -16,7 +16,8 @@ from bezoar.rows.records import Ask, Job, Rejected, Reply, Sample, Seed, Seeds, 
 from bezoar.schemes import fault, split_input, unfinished, with_input
 
 NAME = "evol_instruct"
-Say = Callable[[str], Reply]  # the teacher, asked with one text
+# The teacher, asked with one text
+Say = Callable[[str], Reply]
 # `$operation` was a blank of earlier files: a user's own copy of one may still hold it.
 IN_DEPTH, IN_BREADTH = Prompt(f"{NAME}/in_depth", "operation"), Prompt(f"{NAME}/in_breadth")
 EQUALITY, RESPONSE = Prompt(f"{NAME}/equality"), Prompt(f"{NAME}/response")
@@ -43,11 +44,11 @@ def plan(seeds: Seeds, params: EvolInstruct, rng: Random) -> list[Job]:
     An iteration draws seeds of one category, a strategy, and how many epochs it has. Each of its
     in-depth epochs draws one operation. Seeds that no iteration has had yet come first."""
     jobs: list[Job] = []
-    drawn = schemes.categories(seeds.dolly, params)
-    pool = [seed for seed in seeds.dolly if seed.category in drawn]
+    categories = schemes.categories(seeds.dolly, params)
+    pool = [seed for seed in seeds.dolly if seed.category in categories]
     # Each iteration draws by itself, so that a further one leaves the requests of the others alone.
     draw = rng.random()
-    for category in drawn:
+    for category in categories:
         rows = [seed for seed in seeds.dolly if seed.category == category]
         uses: Counter[str] = Counter()
         for iteration in range(1, params.iterations + 1):
@@ -55,13 +56,15 @@ def plan(seeds: Seeds, params: EvolInstruct, rng: Random) -> list[Job]:
             steps = _steps(params, iteration_rng)
             shuffled = iteration_rng.sample(rows, len(rows))
             for seed in sorted(shuffled, key=lambda row: uses[row.id])[: params.per_category]:
+                # A seed may be drawn again. `sample` makes its requests differ from the earlier
+                # ones.
                 inputs = {
                     "seed": seed.model_dump(),
                     "iteration": iteration,
                     "steps": steps,
                     "sample": uses[seed.id],
                     "refusal": params.refusal_words,
-                    "answers": schemes.shown(
+                    "answers": schemes.draw_style(
                         rows, pool, [seed], params.answers_shown, iteration_rng
                     ),
                 }
@@ -81,8 +84,10 @@ def _steps(params: EvolInstruct, rng: Random) -> list[dict[str, str]]:
 
 
 def run(job: Job, ask: Ask) -> Iterator[Sample | Rejected | Undecided]:
+    """Evolve the job's seed step by step, and answer each evolution. A failed step ends the job,
+    and the steps behind it are rejected as not reached."""
     seed = Seed.model_validate(job.inputs["seed"])
-    examples = [Seed.model_validate(each) for each in job.inputs["answers"]]
+    examples = [Seed.model_validate(row) for row in job.inputs["answers"]]
     instruction, context, failed = seed.instruction, seed.context, False
 
     def say(text: str) -> Reply:
@@ -98,20 +103,25 @@ def run(job: Job, ask: Ask) -> Iterator[Sample | Rejected | Undecided]:
                 id=id, scheme=NAME, reason="not_reached", text="", details=reject_details
             )
             continue
-        evolved, kept, reason = _evolve(say, instruction, context, step)
+        evolved, evolved_context, reason = _evolve(say, instruction, context, step)
         if not reason:
-            judged = _compare(say, (instruction, context), (evolved, kept))
-            if judged == "undecided":  # does not eliminate
+            verdict = _compare(say, (instruction, context), (evolved, evolved_context))
+            # An undecided check does not eliminate the evolution.
+            if verdict == "undecided":
                 yield Undecided()
-            reason = "equal" if judged == "equal" else ""
+            reason = "equal" if verdict == "equal" else ""
         if not reason:
             answer, style = schemes.answer(
-                ask, _answering, with_input(evolved, kept), examples, job.inputs["sample"]
+                ask,
+                _response_request,
+                with_input(evolved, evolved_context),
+                examples,
+                job.inputs["sample"],
             )
             response = turn(answer.text)
             reason = _response_fault(answer, response, job.inputs["refusal"])
-            reason = reason or schemes.copied(response, style)
-            details |= schemes.named(style)
+            reason = reason or schemes.copy_fault(response, style)
+            details |= schemes.style_details(style)
         if reason:
             failed = True
             yield Rejected(id=id, scheme=NAME, reason=reason, text=evolved, details=reject_details)
@@ -121,62 +131,67 @@ def run(job: Job, ask: Ask) -> Iterator[Sample | Rejected | Undecided]:
             scheme=NAME,
             system="",
             instruction=evolved,
-            context=kept,
+            context=evolved_context,
             response=response,
             expected="",
             category=seed.category,
             details=details,
             seeds=[seed.id],
-            licence=schemes.licences([seed.licence, *(each.licence for each in style)]),
+            licence=schemes.licences([seed.licence, *(row.licence for row in style)]),
             teacher=answer.model,
             simulated=answer.simulated,
         )
-        instruction, context = evolved, kept
+        instruction, context = evolved, evolved_context
 
 
-def _answering(text: str) -> str:
+def _response_request(text: str) -> str:
+    """Write the request for the answer to a prompt."""
     return RESPONSE.fill(prompt=fence(text, *MARKERS))
 
 
 def _evolve(say: Say, instruction: str, context: str, step: dict[str, str]) -> tuple[str, str, str]:
-    """Return the evolved instruction, the input that stands with it, and why it is eliminated;
-    "" where it is not."""
-    given = with_input(instruction, context)
-    shown, in_depth = fence(given, *MARKERS), step["strategy"] == "in_depth"
-    reply = say(_in_depth(shown, step["operation"]) if in_depth else IN_BREADTH.fill(prompt=shown))
-    if why := unfinished(reply):
-        return turn(reply.text), "", why
+    """Return the evolved instruction, its input, and the reason why it is eliminated. "": it is
+    not."""
+    before = with_input(instruction, context)
+    fenced, in_depth = fence(before, *MARKERS), step["strategy"] == "in_depth"
+    reply = say(
+        _in_depth_request(fenced, step["operation"]) if in_depth else IN_BREADTH.fill(prompt=fenced)
+    )
+    if reason := unfinished(reply):
+        return turn(reply.text), "", reason
     read = prompt(reply.text)
     if read is None:
         return turn(reply.text), "", "unread"
     evolved, added = split_input(read)
-    kept = _context(context, added, step)
-    return evolved, kept, _prompt_fault(evolved, kept, given)
+    evolved_context = _choose_context(context, added, step)
+    return evolved, evolved_context, _prompt_fault(evolved, evolved_context, before)
 
 
-def _in_depth(given: str, operation: str) -> str:
+def _in_depth_request(text: str, operation: str) -> str:
     """Write the request for one operation: its sentence in the shared prompt, or its own prompt."""
     method = Prompt(f"{NAME}/operations/{operation}", "prompt")
     if method.holds("prompt"):
-        return method.fill(prompt=given)
+        return method.fill(prompt=text)
     IN_DEPTH.require(
         "method", f", or write each operation's whole prompt into prompts/{NAME}/operations/"
     )
-    return IN_DEPTH.fill(prompt=given, operation=operation, method=method.fill(prompt=""))
+    return IN_DEPTH.fill(prompt=text, operation=operation, method=method.fill(prompt=""))
 
 
-def _context(given: str, added: str, step: dict[str, str]) -> str:
+def _choose_context(before: str, added: str, step: dict[str, str]) -> str:
     """Return the input of an evolved prompt. A created prompt stands alone (paper 3.1.2). A
     rewritten one keeps its input, which the teacher may lengthen and must not replace."""
-    if step["strategy"] == "in_breadth" or not given:
+    if step["strategy"] == "in_breadth" or not before:
         return added
-    longer = " ".join(given.split()) in " ".join(added.split())
-    return added if longer else given
+    longer = " ".join(before.split()) in " ".join(added.split())
+    return added if longer else before
 
 
 def _compare(say: Say, first: tuple[str, str], second: tuple[str, str]) -> Equality:
-    """Ask the teacher whether two prompts are equal; undecided where it does not answer. An input
-    that both come with is left out, for it would make any two prompts look alike."""
+    """Ask the teacher whether two prompts, each with its input, are equal. Undecided: it does not
+    answer.
+
+    An input that both share is left out, for it would make any two prompts look alike."""
     shared = first[1] == second[1]
     texts = [text if shared else with_input(text, context) for text, context in (first, second)]
     old, new = (fence(text, *MARKERS) for text in texts)
@@ -184,32 +199,34 @@ def _compare(say: Say, first: tuple[str, str], second: tuple[str, str]) -> Equal
     return "undecided" if unfinished(reply) else equality(reply.text)
 
 
-def _prompt_fault(evolved: str, context: str, given: str) -> str:
-    """Apply WizardLM's eliminators that need no second opinion; "" where none applies. `given` is
-    the prompt before, with its input."""
-    whole = with_input(evolved, context)
+def _prompt_fault(evolved: str, context: str, before: str) -> str:
+    """Apply WizardLM's eliminators that need no second opinion. "": none applies. `before` is the
+    prompt before the evolution, with its input."""
+    after = with_input(evolved, context)
     if not evolved:
         return "empty"
-    if _REFUSING.match(evolved.lower()) or _declines(evolved, given):
+    if _REFUSING.match(evolved.lower()) or _declines(evolved, before):
         return "refusal"
-    if any(leak in whole.lower() and leak not in given.lower() for leak in LEAKS):
+    if any(leak in after.lower() and leak not in before.lower() for leak in LEAKS):
         return "leaked_prompt"
     if _only_stop_words(evolved):
         return "only_stop_words"
-    return "equal" if whole.split() == given.split() else ""
+    return "equal" if after.split() == before.split() else ""
 
 
-def _declines(evolved: str, given: str) -> bool:
-    """Whether a teacher declined in another language. A customer who writes "I have no access" asks
-    for something, or was given so."""
-    return bool(refusals.language(evolved) and "?" not in evolved and not refusals.language(given))
+def _declines(evolved: str, before: str) -> bool:
+    """Say whether a teacher declined in another language. A prompt may open like a refusal ("I have
+    no access ...") if it asks a question, or if the prompt before it opened so."""
+    return bool(refusals.language(evolved) and "?" not in evolved and not refusals.language(before))
 
 
 def _response_fault(reply: Reply, response: str, refusal_words: int) -> str:
-    """WizardLM's eliminators on the answer; "" where none applies. WizardLM knows "sorry" alone,
-    which only English declines with."""
-    if why := fault(reply, "response"):
-        return why
+    """Apply WizardLM's eliminators to the answer. "": none applies.
+
+    WizardLM looks for "sorry" alone, with which only English declines. So other languages' openings
+    are looked for too."""
+    if reason := fault(reply, "response"):
+        return reason
     if not response:
         return "empty_response"
     refuses = "sorry" in response.lower() or refusals.language(response)

@@ -1,5 +1,5 @@
-"""LaMini (OpenBezoar 3.1.1, LaMini-LM): show the teacher examples of one category, ask for more
-like them, then have each new instruction answered by a call of its own."""
+"""LaMini (OpenBezoar 3.1.1, LaMini-LM): show the teacher examples of one category, and ask for more
+like them. Then have each new instruction answered by a call of its own."""
 
 from collections.abc import Iterator
 from random import Random
@@ -11,12 +11,12 @@ from bezoar.rows.records import Ask, Job, Reject, Rejected, Reply, Sample, Seed,
 from bezoar.schemes import (
     answer,
     categories,
-    copied,
+    copy_fault,
+    draw_style,
     fault,
     licences,
-    named,
     say,
-    shown,
+    style_details,
     unfinished,
     with_input,
 )
@@ -30,8 +30,10 @@ MARKERS = ("<example>", "</example>", "###PROVIDED EXAMPLES(", "###RESPONSE:")
 
 
 def plan(seeds: Seeds, params: Lamini, rng: Random) -> list[Job]:
-    """`params.calls` jobs. Categories with too few seeds are passed over; without topics that meet
-    LaMini-LM's criterion no call is guided by any."""
+    """Plan `params.calls` jobs, each of one category.
+
+    Categories with too few seeds are passed over. Without topics that meet LaMini-LM's criterion no
+    call is guided by topics."""
     by_category: dict[str, list[Seed]] = {name: [] for name in categories(seeds.dolly, params)}
     for seed in seeds.dolly:
         by_category.get(seed.category, []).append(seed)
@@ -46,30 +48,33 @@ def plan(seeds: Seeds, params: Lamini, rng: Random) -> list[Job]:
     examples: list[list[Seed]] = []
     for number in range(1, params.calls + 1 if large else 1):
         category = rng.choice(large)
-        drawn = rng.sample(by_category[category], params.examples)
+        job_seeds = rng.sample(by_category[category], params.examples)
         guided = rng.random() < params.topic_guided and len(topics) >= params.topics
         inputs = {
             "category": category,
-            "examples": [with_input(seed.instruction, seed.context) for seed in drawn],
+            "examples": [with_input(seed.instruction, seed.context) for seed in job_seeds],
             "topics": rng.sample(topics, params.topics) if guided else [],
-            "seeds": [seed.id for seed in drawn],
-            "licences": [seed.licence for seed in drawn],
+            "seeds": [seed.id for seed in job_seeds],
+            "licences": [seed.licence for seed in job_seeds],
             "fewer": params.fewer_examples,
         }
         jobs.append(Job(id=f"{NAME}-{number:05d}", asked=params.asked, inputs=inputs))
-        examples.append(drawn)
-    # drawn last, so that the requests for instructions stay what they are without them
+        examples.append(job_seeds)
+    # These are drawn last, so that the requests for instructions stay what they are without them.
     pool = [seed for rows in by_category.values() for seed in rows]
-    for job, own in zip(jobs, examples, strict=True):
+    for job, job_seeds in zip(jobs, examples, strict=True):
         near = by_category[job.inputs["category"]]
-        job.inputs["answers"] = shown(near, pool, own, params.answers_shown, rng)
+        job.inputs["answers"] = draw_style(near, pool, job_seeds, params.answers_shown, rng)
     return jobs
 
 
 def run(job: Job, ask: Ask) -> Iterator[Sample | Rejected]:
-    listed, reply = _asked(job, ask)
-    why = unfinished(reply)
-    if why and (why != "truncated" or not reply.text.strip()):  # what came before a cut is whole
+    """Ask for new examples, then yield a row for each. Reject: there is no reply, or no example in
+    it can be read."""
+    listed, reply = _ask_examples(job, ask)
+    reason = unfinished(reply)
+    # Of a cut reply, the examples before the cut are whole.
+    if reason and (reason != "truncated" or not reply.text.strip()):
         raise Reject(fault(reply, "reply"))
     items = examples(reply.text, cut=reply.finish_reason != "stop")
     if not items:
@@ -81,20 +86,22 @@ def run(job: Job, ask: Ask) -> Iterator[Sample | Rejected]:
         yield _row(job, number, item, listed, ask)
 
 
-def _asked(job: Job, ask: Ask) -> tuple[list[int], Reply]:
-    """Which of the examples were shown, and the reply to them: all, or without the longest ones
-    where the teacher cannot take all and `fewer_examples` allows it."""
+def _ask_examples(job: Job, ask: Ask) -> tuple[list[int], Reply]:
+    """Return the places of the examples that were shown, and the reply to them.
+
+    All are shown. If the teacher cannot take them all and `fewer_examples` allows it, the longest
+    ones are left out."""
     lengths = [len(text) for text in job.inputs["examples"]]
     listed = list(range(len(lengths)))
     reply = say(ask, _prompt(job, listed))
     while reply.finish_reason == "too_long" and job.inputs["fewer"] and len(listed) > 1:
-        listed.remove(max(listed, key=lambda at: lengths[at]))
+        listed.remove(max(listed, key=lambda place: lengths[place]))
         reply = say(ask, _prompt(job, listed))
     return listed, reply
 
 
 def _row(job: Job, number: int, item: Item, listed: list[int], ask: Ask) -> Sample | Rejected:
-    """What becomes of one example: a sample where it is new and whole and has a response."""
+    """Return a sample for an example that is new and whole and has a response, else a reject."""
     inputs = job.inputs
     id, text = f"{job.id}-{number}", with_input(item.instruction, item.context)
     details: dict[str, str | int | bool] = {
@@ -106,10 +113,10 @@ def _row(job: Job, number: int, item: Item, listed: list[int], ask: Ask) -> Samp
     reason = reason or ("echo" if text in inputs["examples"] else "")
     style: list[Seed] = []
     if not reason:
-        drawn = [Seed.model_validate(seed) for seed in inputs["answers"]]
-        reply, style = answer(ask, _answering, text, drawn)
-        reason = fault(reply, "response") or copied(reply.text, style)
-        details |= named(style)
+        style_seeds = [Seed.model_validate(seed) for seed in inputs["answers"]]
+        reply, style = answer(ask, _response_request, text, style_seeds)
+        reason = fault(reply, "response") or copy_fault(reply.text, style)
+        details |= style_details(style)
     if reason:
         return Rejected(id=id, scheme=NAME, reason=reason, text=text, details=details)
     return Sample(
@@ -122,23 +129,24 @@ def _row(job: Job, number: int, item: Item, listed: list[int], ask: Ask) -> Samp
         expected="",
         category=inputs["category"],
         details=details,
-        seeds=[inputs["seeds"][at] for at in listed],
+        seeds=[inputs["seeds"][place] for place in listed],
         licence=licences(
-            [*(inputs["licences"][at] for at in listed), *(seed.licence for seed in style)]
+            [*(inputs["licences"][place] for place in listed), *(seed.licence for seed in style)]
         ),
         teacher=reply.model,
         simulated=reply.simulated,
     )
 
 
-def _answering(text: str) -> str:
+def _response_request(text: str) -> str:
+    """Write the request for the response to an instruction."""
     return RESPONSE.fill(instruction=fence(text, "###RESPONSE:"))
 
 
 def _prompt(job: Job, listed: list[int]) -> str:
     """Write the request for new examples. A guided call's topics go into `$topics` of the shared
     prompt, unless the file of the topics is a whole prompt with `$examples`."""
-    texts = [job.inputs["examples"][at] for at in listed]
+    texts = [job.inputs["examples"][place] for place in listed]
     blanks = {
         "asked": str(job.asked),
         "category": job.inputs["category"],

@@ -1,5 +1,5 @@
-"""Orca (OpenBezoar 3.1.3, explanation tuning): queries of the FLAN collection, answered under a
-system message that asks for an explanation, with the right answer as a guide."""
+"""Orca (OpenBezoar 3.1.3, explanation tuning): the teacher answers queries of the FLAN collection.
+A system message asks for an explanation, and the right answer is a guide."""
 
 from collections.abc import Iterator
 from random import Random
@@ -16,8 +16,10 @@ MIXTURES: tuple[Mixture, ...] = ("cot", "niv2", "t0", "flan2021")
 
 
 def plan(seeds: Seeds, params: Orca, rng: Random) -> list[Job]:
-    """At most `per_task` queries a task of cot, niv2 and t0; `flan2021` queries by Algorithm 1. The
-    system message is drawn uniformly among those that the sub-mixture allows."""
+    """Plan at most `per_task` queries a task of cot, niv2 and t0, and `flan2021` queries by
+    Algorithm 1.
+
+    The system message is drawn uniformly among those that the sub-mixture allows."""
     jobs: list[Job] = []
     for mixture in MIXTURES:
         tasks: dict[str, list[Query]] = {}
@@ -25,14 +27,14 @@ def plan(seeds: Seeds, params: Orca, rng: Random) -> list[Job]:
             if query.mixture == mixture:
                 tasks.setdefault(query.task, []).append(query)
         if mixture == "flan2021":
-            drawn = spread(tasks, params.flan2021, rng)
+            queries = spread(tasks, params.flan2021, rng)
         else:
-            drawn = [
+            queries = [
                 query
                 for rows in tasks.values()
                 for query in rng.sample(rows, min(params.per_task, len(rows)))
             ]
-        for query in drawn:
+        for query in queries:
             system_id = rng.choice(getattr(params.system_ids, mixture))
             system = Prompt(f"{NAME}/system/{system_id}").fill()
             inputs = {"query": query.model_dump(), "system_id": system_id, "system": system}
@@ -40,21 +42,25 @@ def plan(seeds: Seeds, params: Orca, rng: Random) -> list[Job]:
     return jobs
 
 
-def spread(tasks: dict[str, list[Query]], wanted: int, rng: Random) -> list[Query]:
-    """Orca's Algorithm 1: draw a task, draw one of its queries without replacement, retire the task
-    when it is empty; until `wanted` are drawn or no task is left."""
-    left = {task: list(rows) for task, rows in tasks.items() if rows}
-    drawn: list[Query] = []
-    while left and len(drawn) < wanted:
-        task = rng.choice(list(left))
-        rows = left[task]
-        drawn.append(rows.pop(rng.randrange(len(rows))))
+def spread(tasks: dict[str, list[Query]], count: int, rng: Random) -> list[Query]:
+    """Draw `count` queries by Orca's Algorithm 1, or fewer if no task is left.
+
+    Each round draws a task, then one of its queries without replacement. A task that is empty is
+    retired."""
+    remaining = {task: list(rows) for task, rows in tasks.items() if rows}
+    queries: list[Query] = []
+    while remaining and len(queries) < count:
+        task = rng.choice(list(remaining))
+        rows = remaining[task]
+        queries.append(rows.pop(rng.randrange(len(rows))))
         if not rows:
-            del left[task]
-    return drawn
+            del remaining[task]
+    return queries
 
 
 def run(job: Job, ask: Ask) -> Iterator[Sample | Rejected]:
+    """Ask for an answer that explains itself. Reject: the reply is no whole answer, or repeats the
+    prompt's marks."""
     query = Query.model_validate(job.inputs["query"])
     system = job.inputs["system"]
     reply = say(
@@ -65,8 +71,8 @@ def run(job: Job, ask: Ask) -> Iterator[Sample | Rejected]:
             target=fence(query.target, *MARKERS),
         ),
     )
-    if why := fault(reply, "response"):
-        raise Reject(why)
+    if reason := fault(reply, "response"):
+        raise Reject(reason)
     if any(marker in reply.text for marker in MARKERS):
         raise Reject("leaked_prompt")
     yield Sample(

@@ -1,5 +1,8 @@
-"""The account of what was given: each row of each file is used, left out with a reason, or beyond
-the limit. The numbers of a file add up to the rows that were read of it."""
+"""The account of the rows of a fetch.
+
+Each row of each file is used, left out with a reason, or beyond the limit. The three numbers of a
+file add up to the rows that were read of it.
+"""
 
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
@@ -11,11 +14,12 @@ from unicodedata import normalize
 from bezoar.sources.dialogues import Skipped
 
 T = TypeVar("T")
-TWICE = "given by another file too"
+DUPLICATE = "given by another file too"
 
 
 class File(NamedTuple):
-    """Name a file to read. Records know it by `title`, the same wherever the project lies."""
+    """A file to read. Records name it by its `title`, which is the same wherever the project lies.
+    `licence` is that of all its rows."""
 
     path: Path
     title: str
@@ -24,8 +28,11 @@ class File(NamedTuple):
 
 @dataclass
 class Account:
-    """Count rows by file, and reasons over all files. `partly` counts rows of which a part is not
-    used, and says which. `categories` counts the seeds that are used."""
+    """Counts of rows by the title of their file, and of reasons over all files.
+
+    `partly` counts rows of which a part is not used, by the part. `categories` counts the seeds
+    that are used, by their category.
+    """
 
     read: Counter[str] = field(default_factory=Counter)
     used: Counter[str] = field(default_factory=Counter)
@@ -36,28 +43,28 @@ class Account:
     categories: Counter[str] = field(default_factory=Counter)
 
     def open(self, file: File) -> None:
-        """Name a file, so that one without a usable row does not vanish."""
+        """List a file, so that the account names it even if none of its rows is usable."""
         self.used[file.title] += 0
 
     def use(self, file: File, count: int = 1) -> None:
-        """Count records that a file gave."""
+        """Count `count` records of a file as used."""
         self.used[file.title] += count
 
     def leave_out(self, file: File, reason: str, count: int = 1) -> None:
-        """Count rows of a file that are of no use."""
+        """Count `count` rows of a file as left out for `reason`."""
         self.out[file.title] += count
         self.reasons[reason] += count
 
-    def add(self, other: "Account") -> None:
-        """Add the counts of a part that was accounted for on its own."""
-        for mine, its in zip(self._counts(), other._counts(), strict=True):
+    def add(self, part: "Account") -> None:
+        """Add the counts of a part that has an account of its own."""
+        for mine, its in zip(self._counts(), part._counts(), strict=True):
             mine.update(its)
 
     def _counts(self) -> list[Counter[str]]:
         return [self.read, self.used, self.out, self.beyond, self.reasons, self.partly]
 
     def as_json(self) -> dict[str, object]:
-        """Return what source.json says."""
+        """Return the account as source.json has it."""
         files = {
             title: {
                 "read": self.read[title],
@@ -79,73 +86,84 @@ class Account:
 
 
 class Taking(Generic[T]):
-    """Take records from files, one file after another, up to a limit. A record that an earlier file
-    gave is left out. Of each file no more is kept than the limit."""
+    """The records of several files, taken one file after another, up to a limit.
+
+    `key` maps a record to a value that equal records share. A record whose key an earlier file gave
+    is left out. A file may repeat its own records. Without `key` no record counts as repeated.
+    `take` says which records count: "spread" takes as many of each file, "first" those that come
+    first. At most `limit` records of a file are held in memory.
+    """
 
     def __init__(
         self,
         account: Account,
         limit: int | None,
         take: Literal["spread", "first"],
-        same: Callable[[T], Hashable] | None,
+        key: Callable[[T], Hashable] | None,
     ) -> None:
-        self.account, self.limit, self.take, self.same = account, limit, take, same
-        self.kept: list[tuple[File, list[T]]] = []
+        self.account, self.limit, self.take, self.key = account, limit, take, key
+        self.collected: list[tuple[File, list[T]]] = []
         self.seen: dict[Hashable, str] = {}
         self.read = 0
 
-    def add(self, file: File, made: Iterator[Iterable[T | Skipped]]) -> None:
-        """Take what is made of each row of a file."""
+    def add(self, file: File, records_by_row: Iterator[Iterable[T | Skipped]]) -> None:
+        """Take the records of each row of a file, or the reason why it gives none."""
         self.account.open(file)
-        kept: list[T] = []
-        self.kept.append((file, kept))
-        for records in made:
+        collected: list[T] = []
+        self.collected.append((file, collected))
+        for records in records_by_row:
             for record in records:
-                self._offer(file, kept, record)
+                self._offer(file, collected, record)
 
-    def full(self, kept: Sequence[T]) -> bool:
-        """Return whether no further row counts. A file has then given as many as all may, or so
-        many rows were read, where the first ones count."""
+    def is_full(self, collected: Sequence[T]) -> bool:
+        """Say whether no further row of a file counts.
+
+        With "spread", its file alone has filled the limit. With "first", as many rows as the limit
+        were read of all files, whether or not they were of use.
+        """
         if self.limit is None:
             return False
-        return self.read >= self.limit if self.take == "first" else len(kept) >= self.limit
+        return self.read >= self.limit if self.take == "first" else len(collected) >= self.limit
 
-    def done(self) -> list[tuple[File, T]]:
-        """Return the records that the limit allows, in the order of the files."""
-        shares = self._shares([len(kept) for _, kept in self.kept])
+    def within_limit(self) -> list[tuple[File, T]]:
+        """Return the records that the limit allows, in the order of the files. The account counts
+        them as used, and the others as beyond the limit."""
+        shares = self._shares([len(records) for _, records in self.collected])
         taken = []
-        for (file, kept), share in zip(self.kept, shares, strict=True):
+        for (file, records), share in zip(self.collected, shares, strict=True):
             self.account.use(file, share)
-            self.account.beyond[file.title] += len(kept) - share
-            taken += [(file, record) for record in kept[:share]]
+            self.account.beyond[file.title] += len(records) - share
+            taken += [(file, record) for record in records[:share]]
         return taken
 
-    def _offer(self, file: File, kept: list[T], record: T | Skipped) -> None:
+    def _offer(self, file: File, collected: list[T], record: T | Skipped) -> None:
         self.account.read[file.title] += 1
-        if self.full(kept):
+        if self.is_full(collected):
             self.account.beyond[file.title] += 1
             return
         self.read += 1
         if isinstance(record, Skipped):
             self.account.leave_out(file, str(record))
-        elif self.same and self.seen.setdefault(self.same(record), file.title) != file.title:
-            self.account.leave_out(file, TWICE)
+        elif self.key and self.seen.setdefault(self.key(record), file.title) != file.title:
+            self.account.leave_out(file, DUPLICATE)
         else:
-            kept.append(record)
+            collected.append(record)
 
     def _shares(self, sizes: list[int]) -> list[int]:
-        """Return how many records of each file are taken: as even as their sizes allow."""
+        """Return the number of records to take of each file, as even as their sizes allow."""
         if self.limit is None or self.take == "first" or sum(sizes) <= self.limit:
             return sizes
+        # The smallest file first: what it lacks of an even share is left for the larger ones.
+        # Example: a limit of 10 over sizes 2, 20 and 20 gives 2, 4 and 4.
         shares, left = [0] * len(sizes), self.limit
-        order = sorted(range(len(sizes)), key=lambda at: sizes[at])
-        for rank, at in enumerate(order):
-            shares[at] = min(sizes[at], left // (len(order) - rank))
-            left -= shares[at]
+        order = sorted(range(len(sizes)), key=lambda index: sizes[index])
+        for rank, index in enumerate(order):
+            shares[index] = min(sizes[index], left // (len(order) - rank))
+            left -= shares[index]
         return shares
 
 
-def plain(*texts: str) -> Hashable:
-    """Return what equal texts have in common, whatever their blanks, their case and how their
-    accents are written."""
+def text_key(*texts: str) -> Hashable:
+    """Return a value that equal texts share, whatever their blanks, their case and the form of
+    their accents (NFC or NFD)."""
     return hash(tuple(" ".join(normalize("NFC", text).split()).casefold() for text in texts))

@@ -1,7 +1,8 @@
-"""Multiple-choice items in the forms that benchmarks come in, and what their answers mean.
+"""Multiple-choice items in the forms that benchmarks come in, and the meaning of their answers.
 
-An answer may be a number counted from 0 or from 1, a letter, the text of the choice, or what the
-row calls it. Which one holds is read from the whole file. Where two fit it, that is an error.
+An answer may be a number counted from 0 or 1, a letter, the text of the choice, or the row's own
+label of it. The whole file decides between these readings. If two of them fit it and differ,
+that is an error.
 """
 
 import math
@@ -15,9 +16,10 @@ from bezoar.sources.rows import Fields, Row, missing
 
 
 class RawItem(NamedTuple):
-    """Hold an item as its row has it. `labels` are the row's own names of its choices."""
+    """An item as its row has it. `place` is "file:line". `labels` are the row's own names of its
+    choices, and empty where it has none."""
 
-    where: str
+    place: str
     question: str
     choices: list[str]
     answer: object
@@ -25,8 +27,8 @@ class RawItem(NamedTuple):
 
 
 class Benchmark(NamedTuple):
-    """Hold a form of item: a test of a row, its reader, and the readings of its answers. Where
-    `usual` is a reading, it stands wherever it fits a whole file."""
+    """A form of item: a test of a row, a reader of it, and the readings that its answers may have.
+    The `usual` reading, where there is one, is taken whenever it fits a whole file."""
 
     fits: Callable[[Fields], bool]
     read: Callable[[Row], RawItem]
@@ -34,7 +36,7 @@ class Benchmark(NamedTuple):
     usual: AnswerIs | None
 
 
-HIDDEN = (None, "", -1, "-1", "?")  # how a test set writes the answer that it keeps to itself
+HIDDEN = (None, "", -1, "-1", "?")  # a test set's marks for an answer that it does not publish
 COUNTS: tuple[AnswerIs, ...] = ("number_from_0", "number_from_1")
 ALL: tuple[AnswerIs, ...] = (*COUNTS, "letter", "text")
 NAMES = {
@@ -50,42 +52,47 @@ _ANSWERS = ("answer", "label", "answerKey", "correct", "answer_idx", "gold")
 _PASSAGES = ("article", "passage", "context", "support")
 
 
-def hidden(item: RawItem) -> bool:
-    """Return whether the row keeps its answer to itself."""
+def is_hidden(item: RawItem) -> bool:
+    """Say whether the row does not publish its answer."""
     answer = item.answer.strip() if isinstance(item.answer, str) else item.answer
     gap = isinstance(answer, float) and math.isnan(answer)
     return not isinstance(answer, bool) and (gap or answer in HIDDEN)
 
 
-def labels(items: Sequence[RawItem], form: Benchmark, wanted: AnswerIs | None) -> list[int]:
-    """Return the index of the right choice of every item of a file. Where several readings fit the
-    whole file, the usual one of its form settles it, else `wanted`. BadInput: several that differ,
-    or none."""
+def right_choices(
+    items: Sequence[RawItem], form: Benchmark, answer_is: AnswerIs | None
+) -> list[int]:
+    """Return the index of the right choice of each item of a file, counted from 0.
+
+    If several readings fit the whole file, the usual one of its form is taken, else `answer_is`.
+    BadInput: no reading fits, or several do and differ on an item.
+    """
     fitting = {
         reading: indices
         for reading in form.readings
         if None not in (indices := [_index(item, reading) for item in items])
     }
-    for settled in (form.usual, wanted):
-        if settled in fitting:
-            return [index for index in fitting[settled] if index is not None]
+    for preferred in (form.usual, answer_is):
+        if preferred in fitting:
+            return [index for index in fitting[preferred] if index is not None]
     if not fitting:
-        return _mixed(items, form)
-    (first, indices), *others = fitting.items()
-    for other, other_indices in others:
-        for item, one, two in zip(items, indices, other_indices, strict=True):
-            if one is not None and two is not None and one != two:
+        return _read_mixed(items, form)
+    (reading, indices), *rivals = fitting.items()
+    for rival, rival_indices in rivals:
+        for item, index, rival_index in zip(items, indices, rival_indices, strict=True):
+            if index is not None and rival_index is not None and index != rival_index:
                 raise BadInput(
-                    f"{item.where}: the answers of this file can be read as {NAMES[first]} and as "
-                    f"{NAMES[other]}: {item.answer!r:.40} is then {item.choices[one]!r:.40} or "
-                    f"{item.choices[two]!r:.40}; say which in params.yaml, answer_is: {first} (or "
-                    f"{other}) in fetch.benchmarks of the profile"
+                    f"{item.place}: the answers of this file can be read as {NAMES[reading]} and "
+                    f"as {NAMES[rival]}: {item.answer!r:.40} is then {item.choices[index]!r:.40} "
+                    f"or {item.choices[rival_index]!r:.40}; say which in params.yaml, answer_is: "
+                    f"{reading} (or {rival}) in fetch.benchmarks of the profile"
                 )
     return [index for index in indices if index is not None]
 
 
-def _mixed(items: Sequence[RawItem], form: Benchmark) -> list[int]:
-    """Read labels beside numbers from 1, as ARC writes them in one file."""
+def _read_mixed(items: Sequence[RawItem], form: Benchmark) -> list[int]:
+    """Return the indices of a file that mixes labels with numbers from 1 or letters, as ARC does.
+    BadInput: an item that none of them fits."""
     chosen = []
     for item in items:
         indices = [_index(item, "label"), _index(item, "number_from_1"), _index(item, "letter")]
@@ -97,13 +104,14 @@ def _mixed(items: Sequence[RawItem], form: Benchmark) -> list[int]:
 
 
 def _unfitting(items: Sequence[RawItem], form: Benchmark) -> BadInput:
-    """Make the error for the row that the reading which fits most rows does not fit."""
+    """Return the error that names the odd row: the first that the best reading does not fit. The
+    best reading is the one that fits most rows."""
     fits = {r: [_index(item, r) is not None for item in items] for r in form.readings}
     best = max(fits, key=lambda reading: sum(fits[reading]))
     if not any(fits[best]):
         readings = ", ".join(NAMES[reading] for reading in form.readings if reading != "label")
         return BadInput(
-            f"{items[0].where}: answer: {items[0].answer!r:.60} names none of the choices "
+            f"{items[0].place}: answer: {items[0].answer!r:.60} names none of the choices "
             f"{', '.join(items[0].choices)[:80]}, and no row of the file does better; it may be "
             f"{readings}"
         )
@@ -117,15 +125,17 @@ def _unfitting(items: Sequence[RawItem], form: Benchmark) -> BadInput:
         "label": item.labels,
     }[best]
     return BadInput(
-        f"{item.where}: answer: one of {', '.join(names)} is expected, got {item.answer!r:.60}, "
+        f"{item.place}: answer: one of {', '.join(names)} is expected, got {item.answer!r:.60}, "
         f"for {sum(fits[best])} of {len(items)} rows of the file give {NAMES[best]}"
     )
 
 
 def _index(item: RawItem, reading: AnswerIs) -> int | None:
-    """Return which choice an answer names in a reading, None where it names none. Where the choices
-    are named by letters of which some are left out (A, C, D), a letter and a number keep their
-    place in the alphabet."""
+    """Return the index of the choice that an answer names in a reading, None where it names none.
+
+    The labels of the choices may skip letters (A, C, D). A letter and a number then count places in
+    the alphabet: D is the place 3, and the index 2.
+    """
     answer = item.answer
     if isinstance(answer, bool):
         answer = int(answer)
@@ -143,7 +153,7 @@ def _index(item: RawItem, reading: AnswerIs) -> int | None:
 
 
 def _place(item: RawItem, place: int) -> int | None:
-    """Return the index of the choice at a place, counted from 0."""
+    """Return the index of the choice at a place of the alphabet. Both are counted from 0."""
     if item.labels and all(len(name) == 1 and name in LETTERS for name in item.labels):
         places = [LETTERS.index(name) for name in item.labels]
         return places.index(place) if place in places else None
@@ -151,7 +161,8 @@ def _place(item: RawItem, place: int) -> int | None:
 
 
 def _number(answer: object) -> int | None:
-    if isinstance(answer, float):  # a column with gaps
+    # A table column of whole numbers with gaps is read as floats: 2 arrives as 2.0.
+    if isinstance(answer, float):
         return int(answer) if answer.is_integer() else None
     if isinstance(answer, int):
         return answer
@@ -166,25 +177,26 @@ def _has(*names: str) -> Callable[[Fields], bool]:
     return lambda fields: all(isinstance(fields.get(name), str) for name in names)
 
 
-def _after(passage: str, question: str) -> str:
+def _with_passage(passage: str, question: str) -> str:
     return f"{passage.strip()}\n\n{question}" if passage.strip() else question
 
 
-def _labelled(row: Row) -> RawItem:
-    """Read ARC, OpenBookQA, CommonsenseQA. In AI2's own files `question` holds all but the key."""
+def _read_labelled(row: Row) -> RawItem:
+    """Read ARC, OpenBookQA, CommonsenseQA. In AI2's own files `question` is an object that holds
+    all but the answer's key."""
     nested = row.fields.get("question")
-    inner = Row(row.where, nested) if isinstance(nested, dict) else row
+    inner = Row(row.place, nested) if isinstance(nested, dict) else row
     stem = next(key for key in ("stem", "question_stem", "question") if key in inner.fields)
     choices = inner.fields["choices"]
     if isinstance(choices, list):
-        pairs = [Row(row.where, choice) for choice in choices if isinstance(choice, dict)]
-        texts, named = [c.text("text") for c in pairs], [c.text("label") for c in pairs]
+        pairs = [Row(row.place, choice) for choice in choices if isinstance(choice, dict)]
+        texts, own_labels = [c.text("text") for c in pairs], [c.text("label") for c in pairs]
     else:
-        listed = Row(row.where, choices)
-        texts, named = listed.texts("text"), listed.texts("label")
-    if len(texts) != len(named):
-        raise BadInput(f"{row.where}: choices: {len(texts)} texts and {len(named)} labels")
-    return RawItem(row.where, inner.text(stem), texts, row.fields.get("answerKey"), named)
+        listed = Row(row.place, choices)
+        texts, own_labels = listed.texts("text"), listed.texts("label")
+    if len(texts) != len(own_labels):
+        raise BadInput(f"{row.place}: choices: {len(texts)} texts and {len(own_labels)} labels")
+    return RawItem(row.place, inner.text(stem), texts, row.fields.get("answerKey"), own_labels)
 
 
 def _is_labelled(fields: Fields) -> bool:
@@ -193,100 +205,105 @@ def _is_labelled(fields: Fields) -> bool:
     choices = inner.get("choices")
     if isinstance(choices, list):
         choices = choices[0] if choices else None
-    named = isinstance(choices, dict) and {"text", "label"} <= choices.keys()
-    return named and bool({"stem", "question_stem", "question"} & inner.keys())
+    has_labels = isinstance(choices, dict) and {"text", "label"} <= choices.keys()
+    return has_labels and bool({"stem", "question_stem", "question"} & inner.keys())
 
 
-def _physical(row: Row) -> RawItem:
+def _read_piqa(row: Row) -> RawItem:
     sides = [row.text("sol1"), row.text("sol2")]
-    return RawItem(row.where, row.text("goal"), sides, row.fields.get("label"), [])
+    return RawItem(row.place, row.text("goal"), sides, row.fields.get("label"), [])
 
 
-def _truthful(row: Row) -> RawItem:
+def _read_truthfulqa(row: Row) -> RawItem:
     """Read TruthfulQA's mc1: one true answer among the false ones."""
     targets = row.fields.get("mc1_targets")
     if isinstance(targets, dict) and {"choices", "labels"} <= targets.keys():
-        choices, right = Row(row.where, targets).texts("choices"), targets["labels"]
+        choices, right = Row(row.place, targets).texts("choices"), targets["labels"]
         if list(right).count(1) != 1 or len(right) != len(choices):
-            raise BadInput(f"{row.where}: mc1_targets: one label 1 is expected, got {right!r:.60}")
-        return RawItem(row.where, row.text("question"), choices, right.index(1), [])
-    if isinstance(targets, dict):  # as its authors write it: {answer: 1, other answer: 0}
+            raise BadInput(f"{row.place}: mc1_targets: one label 1 is expected, got {right!r:.60}")
+        return RawItem(row.place, row.text("question"), choices, right.index(1), [])
+    # as its authors write it: {answer: 1, other answer: 0}
+    if isinstance(targets, dict):
         right = list(targets.values())
         if right.count(1) != 1:
-            raise BadInput(f"{row.where}: mc1_targets: one label 1 is expected, got {right!r:.60}")
-        return RawItem(row.where, row.text("question"), list(targets), right.index(1), [])
+            raise BadInput(f"{row.place}: mc1_targets: one label 1 is expected, got {right!r:.60}")
+        return RawItem(row.place, row.text("question"), list(targets), right.index(1), [])
     choices = [row.text("best_answer"), *row.texts("incorrect_answers")]
-    return RawItem(row.where, row.text("question"), choices, 0, [])
+    return RawItem(row.place, row.text("question"), choices, 0, [])
 
 
-def _is_truthful(fields: Fields) -> bool:
+def _is_truthfulqa(fields: Fields) -> bool:
     return _has("question")(fields) and (
         isinstance(fields.get("mc1_targets"), dict)
         or (_has("best_answer")(fields) and isinstance(fields.get("incorrect_answers"), list))
     )
 
 
-def _ending(row: Row) -> RawItem:
-    return RawItem(row.where, row.text("ctx"), row.texts("endings"), row.fields.get("label"), [])
+def _read_hellaswag(row: Row) -> RawItem:
+    return RawItem(row.place, row.text("ctx"), row.texts("endings"), row.fields.get("label"), [])
 
 
-def _blank(row: Row) -> RawItem:
-    """Read WinoGrande: the sentence up to its blank, and each option with the sentence's rest."""
+def _read_winogrande(row: Row) -> RawItem:
+    """Read WinoGrande. The question is the sentence up to its blank. A choice is an option with the
+    rest of the sentence."""
     before, mark, after = row.text("sentence").partition("_")
     if not mark:
-        raise BadInput(f"{row.where}: sentence: a blank `_` is expected")
+        raise BadInput(f"{row.place}: sentence: a blank `_` is expected")
     options = [row.text("option1") + after, row.text("option2") + after]
-    return RawItem(row.where, before.strip(), options, row.fields.get("answer"), [])
+    return RawItem(row.place, before.strip(), options, row.fields.get("answer"), [])
 
 
-def _science(row: Row) -> RawItem:
+def _read_sciq(row: Row) -> RawItem:
     wrong = [row.text(f"distractor{n}") for n in (1, 2, 3)]
-    question = _after(str(row.fields.get("support") or ""), row.text("question"))
-    return RawItem(row.where, question, [row.text("correct_answer"), *wrong], 0, [])
+    question = _with_passage(str(row.fields.get("support") or ""), row.text("question"))
+    return RawItem(row.place, question, [row.text("correct_answer"), *wrong], 0, [])
 
 
-def _social(row: Row) -> RawItem:
+def _read_social_iqa(row: Row) -> RawItem:
     """Read Social IQa: a situation, a question and three answers."""
     choices = [row.text(f"answer{letter}") for letter in "ABC"]
-    question = _after(row.text("context"), row.text("question"))
-    return RawItem(row.where, question, choices, row.fields.get("label"), [])
+    question = _with_passage(row.text("context"), row.text("question"))
+    return RawItem(row.place, question, choices, row.fields.get("label"), [])
 
 
 TRUTHS = {"false": 0, "no": 0, "0": 0, "true": 1, "yes": 1, "1": 1}
 
 
-def _yes_or_no(row: Row) -> RawItem:
+def _read_boolq(row: Row) -> RawItem:
     value = row.fields.get("answer", row.fields.get("label"))
-    question = _after(row.text("passage"), row.text("question"))
-    item = RawItem(row.where, question, ["no", "yes"], value, [])
-    if hidden(item):
+    question = _with_passage(row.text("passage"), row.text("question"))
+    item = RawItem(row.place, question, ["no", "yes"], value, [])
+    if is_hidden(item):
         return item
     truth = TRUTHS.get(str(value).strip().lower().removesuffix(".0"))
     if truth is None:
-        raise BadInput(f"{row.where}: answer: true or false is expected, got {value!r:.60}")
+        raise BadInput(f"{row.place}: answer: true or false is expected, got {value!r:.60}")
     return item._replace(answer=truth)
 
 
-def _is_yes_or_no(fields: Fields) -> bool:
+def _is_boolq(fields: Fields) -> bool:
     value = fields.get("answer", fields.get("label"))
     truth = isinstance(value, bool) or str(value).strip().lower() in (*TRUTHS, "-1", "none", "")
     return _has("question", "passage")(fields) and truth and not {*_LISTS} & fields.keys()
 
 
-def _listed(row: Row) -> RawItem:
-    """Read MMLU, RACE, and whatever else lists its choices or names them by letters."""
+def _read_listed(row: Row) -> RawItem:
+    """Read MMLU, RACE and other rows that list their choices, or name them by letters in an object
+    ({"A": ..., "B": ...})."""
     key = next(key for key in _LISTS if key in row.fields)
-    choices, named = row.fields[key], list[str]()
+    choices, own_labels = row.fields[key], list[str]()
     if isinstance(choices, dict):
-        named = [name for name, text in choices.items() if text is not None]
-        choices = [_cell(Row(row.where, choices), name) for name in named]
+        own_labels = [name for name, text in choices.items() if text is not None]
+        choices = [_choice_text(Row(row.place, choices), name) for name in own_labels]
     elif isinstance(choices, list) and choices:
-        choices = [_cell(Row(row.where, {key: choice}), key) for choice in choices]
+        choices = [_choice_text(Row(row.place, {key: choice}), key) for choice in choices]
     else:
         choices = row.texts(key)
     passage = next((row.text(key) for key in _PASSAGES if row.fields.get(key)), "")
     answer = row.fields[next(key for key in _ANSWERS if key in row.fields)]
-    return RawItem(row.where, _after(passage, row.text("question")), choices, answer, named)
+    return RawItem(
+        row.place, _with_passage(passage, row.text("question")), choices, answer, own_labels
+    )
 
 
 def _is_listed(fields: Fields) -> bool:
@@ -304,23 +321,23 @@ def _is_listed(fields: Fields) -> bool:
     )
 
 
-def _in_columns(row: Row) -> RawItem:
-    """Read MMLU as a table: a column a choice, named by its letter."""
+def _read_columns(row: Row) -> RawItem:
+    """Read MMLU as a table. Each choice has a column, which is named by its letter."""
     question = row.text("question")
     letters = [letter for letter in LETTERS if row.fields.get(letter) not in (None, "")]
     answer = row.fields[next(key for key in _ANSWERS if key in row.fields)]
-    choices = [_cell(row, letter) for letter in letters]
+    choices = [_choice_text(row, letter) for letter in letters]
     passage = next((row.text(key) for key in _PASSAGES if row.fields.get(key)), "")
-    return RawItem(row.where, _after(passage, question), choices, answer, letters)
+    return RawItem(row.place, _with_passage(passage, question), choices, answer, letters)
 
 
-def _cell(row: Row, key: str) -> str:
+def _choice_text(row: Row, key: str) -> str:
     value = row.fields[key]
     number = isinstance(value, int | float) and not missing(value)
     return str(value) if number else row.text(key)
 
 
-def _is_in_columns(fields: Fields) -> bool:
+def _is_columns(fields: Fields) -> bool:
     return (
         _has("question")(fields)
         and {"A", "B"} <= fields.keys()
@@ -328,37 +345,38 @@ def _is_in_columns(fields: Fields) -> bool:
     )
 
 
+# The order matters: a file is read as the first form that its rows fit. General ones come last.
 BENCHMARKS: dict[str, Benchmark] = {
-    "labelled choices": Benchmark(_is_labelled, _labelled, ("label", *ALL), "label"),
-    "PIQA": Benchmark(_has("goal", "sol1", "sol2"), _physical, COUNTS, "number_from_0"),
-    "TruthfulQA": Benchmark(_is_truthful, _truthful, COUNTS[:1], None),
+    "labelled choices": Benchmark(_is_labelled, _read_labelled, ("label", *ALL), "label"),
+    "PIQA": Benchmark(_has("goal", "sol1", "sol2"), _read_piqa, COUNTS, "number_from_0"),
+    "TruthfulQA": Benchmark(_is_truthfulqa, _read_truthfulqa, COUNTS[:1], None),
     "HellaSwag": Benchmark(
         lambda f: _has("ctx")(f) and isinstance(f.get("endings"), list),
-        _ending,
+        _read_hellaswag,
         COUNTS,
         "number_from_0",
     ),
     "WinoGrande": Benchmark(
-        _has("sentence", "option1", "option2"), _blank, COUNTS, "number_from_1"
+        _has("sentence", "option1", "option2"), _read_winogrande, COUNTS, "number_from_1"
     ),
     "SciQ": Benchmark(
         _has("question", "correct_answer", "distractor1", "distractor2", "distractor3"),
-        _science,
+        _read_sciq,
         COUNTS[:1],
         None,
     ),
     "Social IQa": Benchmark(
         _has("context", "question", "answerA", "answerB", "answerC"),
-        _social,
+        _read_social_iqa,
         (*COUNTS, "letter"),
         "number_from_1",
     ),
-    "BoolQ": Benchmark(_is_yes_or_no, _yes_or_no, COUNTS[:1], None),
-    "listed choices": Benchmark(_is_listed, _listed, ("label", *ALL), "label"),
-    "choices in columns": Benchmark(_is_in_columns, _in_columns, ("label", *ALL), "label"),
+    "BoolQ": Benchmark(_is_boolq, _read_boolq, COUNTS[:1], None),
+    "listed choices": Benchmark(_is_listed, _read_listed, ("label", *ALL), "label"),
+    "choices in columns": Benchmark(_is_columns, _read_columns, ("label", *ALL), "label"),
 }
 
 
-def answered(rows: Iterator[Row], form: Benchmark) -> bool:
-    """Return whether any row gives its answer."""
-    return any(not hidden(form.read(row)) for row in rows)
+def gives_answers(rows: Iterator[Row], form: Benchmark) -> bool:
+    """Say whether any row publishes its answer."""
+    return any(not is_hidden(form.read(row)) for row in rows)

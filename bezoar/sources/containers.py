@@ -1,7 +1,7 @@
-"""Any file as bytes or lines of text, told by its first bytes and not by its name.
+"""Reads any file as bytes or lines of text. Its first bytes say its kind, not its name.
 
 A packed file (gzip, zstd, xz, bzip2, lz4, zip) is unpacked as it is read. A file that holds no rows
-is refused with what it is and the way out.
+is refused. The message says what it is and what to do instead.
 """
 
 import bz2
@@ -32,7 +32,8 @@ PACKED = {
     b"\xfd7zXZ\0": "xz",
     **{b"BZh%d1AY&SY" % level: "bzip2" for level in range(1, 10)},
 }
-TEXTS = {  # by its byte order mark; the longer ones come first, for one begins as another does
+# Encodings by byte order mark. UTF-32 comes before UTF-16, whose little-endian mark begins its own.
+TEXTS = {
     codecs.BOM_UTF8: "utf-8-sig",
     codecs.BOM_UTF32_LE: "utf-32",
     codecs.BOM_UTF32_BE: "utf-32",
@@ -70,8 +71,10 @@ REFUSED = {
     },
 }
 PAGES = re.compile(rb"\s*(?:<!--.*?-->\s*)*<(?:!doctype html|html|head|body)\b", re.I | re.S)
-LOOKED_AT = 2**16  # ours: bytes that tell an encoding
-UNPACKED, RATIO = 2**28, 250  # ours: bytes and times its size; text seldom shrinks to a fiftieth
+LOOKED_AT = 2**16  # ours: bytes from which an encoding is guessed
+# Ours: a packed file may unpack to 256 MiB, or to 250 times its size where that is more. Text
+# seldom shrinks to a fiftieth.
+UNPACKED, RATIO = 2**28, 250
 
 Kind = Literal["parquet", "arrow", "stream", "text"]
 TABLES: dict[bytes, Kind] = {b"PAR1": "parquet", b"ARROW1": "arrow", b"\xff\xff\xff\xff": "stream"}
@@ -81,8 +84,9 @@ FAULTS = (
 
 
 def kind(path: Path) -> Kind:
-    """Say what a file holds. BadInput: no rows, with what it is instead and the way out."""
-    with unpacked(path) as source:
+    """Return what a file holds: parquet, an Arrow file, an Arrow stream, or text. BadInput: it is
+    known to hold no rows. The message says what it is and what to do."""
+    with open_unpacked(path) as source:
         head = source.peek(2**16)
     for magic, table in TABLES.items():
         if head.startswith(magic):
@@ -92,8 +96,8 @@ def kind(path: Path) -> Kind:
 
 
 @contextmanager
-def unpacked(path: Path) -> Iterator["io.BufferedReader[Any]"]:
-    """Open a file as the bytes that it holds when it is unpacked. BadInput: what cannot be read, or
+def open_unpacked(path: Path) -> Iterator["io.BufferedReader[Any]"]:
+    """Open a file as the bytes that it holds once it is unpacked. BadInput: it cannot be read, or
     unpacks to far more than any text does."""
     try:
         with contextlib.ExitStack() as opened:
@@ -117,12 +121,11 @@ def unpacked(path: Path) -> Iterator["io.BufferedReader[Any]"]:
 
 
 @contextmanager
-def seekable(path: Path) -> Iterator[Any]:
-    """Open a file for pyarrow to read back and forth. A packed one is unpacked into a temporary
-    file."""
+def open_seekable(path: Path) -> Iterator[Any]:
+    """Open a file for pyarrow, which seeks in it. A packed file becomes a temporary one."""
     import pyarrow
 
-    with unpacked(path) as source:
+    with open_unpacked(path) as source:
         if source.seekable():  # not packed
             with pyarrow.OSFile(str(path)) as plain:
                 yield plain
@@ -135,11 +138,12 @@ def seekable(path: Path) -> Iterator[Any]:
 
 
 def lines(path: Path) -> Iterator[tuple[int, str]]:
-    """Yield (line number from 1, line without its end) of a text file, blank lines left out. Lines
-    end in LF, CR LF or, in a file without LF, in CR."""
+    """Yield (line number from 1, line without its end) of a text file. Blank lines are counted but
+    left out. Lines end in LF, CR LF or, in a file without LF, in CR. BadInput: a line that is not
+    in the file's encoding."""
     number = 0
     try:
-        with unpacked(path) as source:
+        with open_unpacked(path) as source:
             for number, line in enumerate(_split(source), 1):
                 if line.strip():
                     yield number, line
@@ -148,57 +152,60 @@ def lines(path: Path) -> Iterator[tuple[int, str]]:
 
 
 @contextmanager
-def text(path: Path) -> Iterator[IO[str]]:
-    """Open a text file with its line ends as they are, as csv wants it."""
-    with unpacked(path) as source:
+def open_text(path: Path) -> Iterator[IO[str]]:
+    """Open a text file and keep its line ends, as the csv module wants it."""
+    with open_unpacked(path) as source:
         encoding = _encoding(source.peek(4)) or "utf-8"
-        with io.TextIOWrapper(source, encoding=encoding, newline="") as opened:
-            yield opened
+        with io.TextIOWrapper(source, encoding=encoding, newline="") as stream:
+            yield stream
 
 
 class NotText(BadInput):
-    """Say that bytes are no text in the encoding that a file opens with."""
+    """A BadInput for bytes that are no text in the file's encoding. `likely` is the encoding that
+    they seem to be in, "" where none does."""
 
-    def __init__(self, where: str, error: UnicodeDecodeError, likely: str = "") -> None:
-        kind, how = f"broken {error.encoding} ({error.reason})", "save the file as UTF-8"
+    def __init__(self, place: str, error: UnicodeDecodeError, likely: str = "") -> None:
+        kind, remedy = f"broken {error.encoding} ({error.reason})", "save the file as UTF-8"
         if error.encoding.startswith("utf-8"):
             kind = f"not UTF-8 ({error.reason})"
             shell = f"; a shell: iconv -f {likely} -t UTF-8" if likely else ""
-            how += f" (Excel: CSV UTF-8{shell})"
+            remedy += f" (Excel: CSV UTF-8{shell})"
         if likely:
             line = error.object[:2000].decode(likely, "replace").strip()
             kind += f", by its looks {likely}, in which it reads {line[:60]!r}"
-        super().__init__(f"{where}: {kind}; {how}")
+        super().__init__(f"{place}: {kind}; {remedy}")
 
 
 class Mixed(NotText):
-    """Say that some of a file's lines are UTF-8 and others are not."""
+    """A BadInput for a file of which some lines are UTF-8 and others are not."""
 
-    def __init__(self, where: str) -> None:
+    def __init__(self, place: str) -> None:
         BadInput.__init__(
             self,
-            f"{where}: not UTF-8, as lines before it are; put the parts of the file together anew, "
+            f"{place}: not UTF-8, as lines before it are; put the parts of the file together anew, "
             "each saved as UTF-8",
         )
 
 
 def _not_text(path: Path, number: int, error: UnicodeDecodeError) -> BadInput:
-    """Name the encoding that a text which is no UTF-8 is most likely in."""
+    """Return the error for a text that is not in its file's encoding, with the likely one."""
     import chardet
 
-    where = f"{path}:{number}"
+    place = f"{path}:{number}"
     if not error.encoding.startswith("utf-8"):
-        return NotText(where, error)
-    with unpacked(path) as source:
+        return NotText(place, error)
+    with open_unpacked(path) as source:
         head = source.read(LOOKED_AT)
+    # Lines before the broken one were decoded. One that is not ASCII was therefore truly UTF-8.
     if any(not line.isascii() for line in head.splitlines()[: number - 1]):
-        return Mixed(where)
+        return Mixed(place)
     name = chardet.detect(head)["encoding"] or ""
-    return NotText(where, error, "" if name.upper() in ("ASCII", "UTF-8") else name)
+    return NotText(place, error, "" if name.upper() in ("ASCII", "UTF-8") else name)
 
 
 class _Bounded(io.RawIOBase):
-    """Stop a stream with an error where it unpacks to more than a file of rows would."""
+    """A stream that raises BadInput once it has unpacked to more than a file of rows would. It
+    stops archives that are made to fill a disk."""
 
     def __init__(self, path: Path, source: Any) -> None:
         self.path, self.source, self.count = path, source, 0
@@ -235,8 +242,10 @@ def _unpack(path: Path, source: BinaryIO, packed: str) -> Any:
 
 
 def _member(path: Path, archive: zipfile.ZipFile) -> IO[bytes]:
-    """Open the one file of rows in an archive. BadInput: none, several, or an office document."""
+    """Open the one file of rows in a zip archive. BadInput: it holds none or several, is locked, or
+    is an office document or a pickle."""
     names = archive.namelist()
+    # Office documents and the checkpoints of torch.save are zip archives too.
     if "[Content_Types].xml" in names or "mimetype" in names:
         raise BadInput(
             f"{path}: is a Word, Excel or other office file; save its sheet as CSV (UTF-8)"
@@ -245,24 +254,26 @@ def _member(path: Path, archive: zipfile.ZipFile) -> IO[bytes]:
         raise BadInput(
             f"{path}: holds a Python pickle, which can run code when it is loaded; {EXPORT}"
         )
-    named = [
+    members = [
         name
         for name in names
         if not name.endswith("/")
         and not re.search(r"(?:^|/)(?:__MACOSX/|\.|readme|license|licence)", name, re.IGNORECASE)
     ]
-    if len(named) != 1:
-        shown = (", ".join(named[:4]) or "none of rows") + (", ..." if len(named) > 4 else "")
-        raise BadInput(f"{path}: an archive of {len(named)} files ({shown}); {UNPACK}")
-    if archive.getinfo(named[0]).flag_bits & 1:
+    if len(members) != 1:
+        listing = (", ".join(members[:4]) or "none of rows") + (", ..." if len(members) > 4 else "")
+        raise BadInput(f"{path}: an archive of {len(members)} files ({listing}); {UNPACK}")
+    # The first flag bit of a zip member says that it is encrypted.
+    if archive.getinfo(members[0]).flag_bits & 1:
         raise BadInput(f"{path}: is locked with a password; {UNPACK}")
-    return archive.open(named[0])
+    return archive.open(members[0])
 
 
 def _refuse(path: Path, head: bytes) -> None:
     if not head.strip():
         raise BadInput(f"{path}: {EMPTY}")
     refusal = next((why for magic, why in REFUSED.items() if head.startswith(magic)), None)
+    # A tar header has its magic bytes at offset 257.
     if head[257:262] == b"ustar":
         refusal = ("a tar archive", UNPACK)
     elif re.match(rb"(?:\.\./)*\.git/annex/objects/", head):
@@ -274,6 +285,7 @@ def _refuse(path: Path, head: bytes) -> None:
             "XML, as a server writes it for an error",
             "download the file itself, or " + EXPORT,
         )
+    # Text has no zero byte, unless it is UTF-16 or UTF-32, which a byte order mark announces.
     elif refusal is None and b"\0" in head[:4096] and not _encoding(head):
         utf16 = len(head) > 3 and (head[1] == head[3] == 0 or head[0] == head[2] == 0)
         refusal = (
@@ -292,15 +304,17 @@ def _encoding(head: bytes) -> str:
 def _split(source: "io.BufferedReader[Any]") -> Iterator[str]:
     head = source.peek(2**16)
     encoding = _encoding(head)
-    old = b"\r" in head and b"\n" not in head  # as a Macintosh ended lines
+    # Old Macintosh programs ended lines with CR alone.
+    old = b"\r" in head and b"\n" not in head
     if encoding in ("", "utf-8-sig") and not old:
         if encoding:
             source.read(len(codecs.BOM_UTF8))
-        for raw in source:  # three times as fast as a TextIOWrapper, and knows its line
+        # Three times as fast as a TextIOWrapper. An error also knows its line.
+        for raw in source:
             yield raw.decode("utf-8").rstrip("\r\n")
         return
-    # other breaks (U+2028) may stand inside a JSON string
+    # Not str.splitlines: it also splits at breaks such as U+2028, which a JSON string may hold.
     end = "\r" if old else "\n"
-    with io.TextIOWrapper(source, encoding=encoding or "utf-8", newline=end) as opened:
-        for line in opened:
+    with io.TextIOWrapper(source, encoding=encoding or "utf-8", newline=end) as stream:
+        for line in stream:
             yield line.rstrip("\r\n")

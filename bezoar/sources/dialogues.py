@@ -1,7 +1,7 @@
-"""Dialogues in the forms that people keep them in, as one exchange or as a preference pair.
+"""Reads dialogues of several forms, as one exchange or as the messages of a preference pair.
 
-Turns are lists of `{role, content}` (chat messages), of `{from, value}` (ShareGPT), of texts by
-turns (UltraChat), or one text with `Human:` and `Assistant:` (HH-RLHF).
+Turns are a list of `{role, content}` (chat messages), a list of `{from, value}` (ShareGPT), a list
+of texts by turns (UltraChat), or one text with `Human:` and `Assistant:` (HH-RLHF).
 """
 
 import re
@@ -25,16 +25,18 @@ ROLES: dict[str, Literal["system", "user", "assistant"]] = {
 }
 SPEAKER = re.compile(r"\n\n(Human|Assistant):")
 MARKED = re.compile(r"###\s*(Human|Assistant|User|System):")  # as openassistant-guanaco
-KEPT = ("messages", "conversations", "conversation", "dialogue", "dialog", "chat", "data")
+# fields of a row in which exports put its turns
+TURN_FIELDS = ("messages", "conversations", "conversation", "dialogue", "dialog", "chat", "data")
 TOOLS = "a dialogue with tools"
 
 
 class Skipped(Exception):
-    """Say that a row is well-formed but of no use. str(self) is the reason that is counted."""
+    """A row is well-formed but of no use. str(self) is the reason, by which it is counted."""
 
 
 class Exchange(NamedTuple):
-    """Hold the first question of a dialogue, its answer, and what of the dialogue is not used."""
+    """The first question of a dialogue and its answer. `unused` names the parts of it that are not
+    used."""
 
     question: str
     answer: str
@@ -42,7 +44,7 @@ class Exchange(NamedTuple):
 
 
 def is_dialogue(value: object) -> bool:
-    """Return whether a value is a list of turns, by its first ones."""
+    """Say whether a value is a list of turns, by the first three."""
     if not isinstance(value, list) or not value:
         return False
     return all(
@@ -55,33 +57,37 @@ def is_dialogue(value: object) -> bool:
 
 def turns_of(fields: Fields) -> Any:
     """Return the list of turns that a row holds, None where it holds none."""
-    inner = next((turns for one in _inside(fields) if (turns := _listed(one)) is not None), None)
-    turns = _listed(fields)
+    inner = next(
+        (turns for part in _inner_objects(fields) if (turns := _find_turns(part)) is not None), None
+    )
+    # Turns that stand in the row itself are preferred to those inside one of its objects.
+    turns = _find_turns(fields)
     if turns is not None or inner is not None:
         return inner if turns is None else turns
     text = fields.get("text")
     if isinstance(text, str) and {"Human", "Assistant"} <= {*MARKED.findall(text)}:
         _, *parts = MARKED.split(text)
         return [
-            {"role": "user" if who == "Human" else who.lower(), "content": words}
-            for who, words in zip(parts[::2], parts[1::2], strict=True)
+            {"role": "user" if speaker == "Human" else speaker.lower(), "content": words}
+            for speaker, words in zip(parts[::2], parts[1::2], strict=True)
         ]
     return None
 
 
-def _inside(fields: Fields) -> list[Fields]:
-    """Return the objects in which exports put a dialogue, as `{"conversation": {"messages": ...}}`
-    does."""
-    return [value for key in KEPT if isinstance(value := fields.get(key), dict)]
+def _inner_objects(fields: Fields) -> list[Fields]:
+    """Return the objects of a row in which a dialogue may stand, as in
+    `{"conversation": {"messages": ...}}`."""
+    return [value for key in TURN_FIELDS if isinstance(value := fields.get(key), dict)]
 
 
-def _listed(fields: Fields) -> Any:
-    for key in KEPT:
+def _find_turns(fields: Fields) -> Any:
+    for key in TURN_FIELDS:
         value: Any = fields.get(key)
         if is_dialogue(value):
             return value
         by_turns = isinstance(value, list) and all(isinstance(turn, str) for turn in value)
-        if by_turns and len(value) > 1:  # UltraChat, LIMA
+        # UltraChat and LIMA list plain texts. The user speaks first.
+        if by_turns and len(value) > 1:
             return [
                 {"role": "assistant" if n % 2 else "user", "content": turn}
                 for n, turn in enumerate(value)
@@ -89,10 +95,11 @@ def _listed(fields: Fields) -> Any:
     return None
 
 
-def with_tools(fields: Fields) -> bool:
-    """Return whether a row offers tools or its turns use some."""
-    for place in (fields, *_inside(fields)):
+def offers_tools(fields: Fields) -> bool:
+    """Say whether a row offers tools or its turns use some."""
+    for place in (fields, *_inner_objects(fields)):
         offered = place.get("tools") or place.get("functions")
+        # Some exports write an empty list of tools as text.
         if offered and str(offered).strip() not in ("[]", "{}"):
             return True
     turns = turns_of(fields) or []
@@ -100,17 +107,18 @@ def with_tools(fields: Fields) -> bool:
 
 
 def is_exchange(fields: Fields) -> bool:
-    """Return whether a row holds a dialogue of a user and a model, without tools."""
+    """Say whether a row holds a dialogue in which a model answers a user, without tools."""
     turns = turns_of(fields)
-    if turns is None or with_tools(fields):
+    if turns is None or offers_tools(fields):
         return False
     roles = [_role(turn) for turn in turns if isinstance(turn, dict)]
     return "user" in roles and "assistant" in roles[roles.index("user") :]
 
 
 def exchange(row: Row) -> Exchange:
-    """Return the first exchange of a row's dialogue. Skipped: tools, no answer, no text."""
-    if with_tools(row.fields):
+    """Return the first exchange of a row's dialogue. Skipped: tools, no answer, content that is no
+    text."""
+    if offers_tools(row.fields):
         raise Skipped(TOOLS)
     turns = messages(row, turns_of(row.fields))
     unused = ["a system message is not used"] if row.fields.get("system") else []
@@ -127,8 +135,8 @@ def exchange(row: Row) -> Exchange:
 
 
 def messages(row: Row, turns: Any) -> list[Message]:
-    """Read turns as messages. An empty system message says nothing, and is left out. Skipped: a
-    role that is no user's and no model's, content that is no text, another empty turn."""
+    """Read turns as messages. An empty system message is left out. Skipped: another empty turn, an
+    unknown role, content that is no text."""
     if not isinstance(turns, list):
         raise Skipped("no dialogue")
     spoken = [turn for turn in turns if not _is_empty_system(turn)]
@@ -142,13 +150,13 @@ def _is_empty_system(turn: Any) -> bool:
     return content is None or (isinstance(content, str) and not content.strip())
 
 
-def marked(text: str) -> list[Message]:
-    """Read the turns of a dialogue as HH-RLHF writes it. Skipped: turns that do not alternate or
-    are empty."""
+def marked_turns(text: str) -> list[Message]:
+    """Read a text of `Human:` and `Assistant:` turns, as HH-RLHF writes it, as messages. Skipped:
+    turns that do not alternate or are empty."""
     before, *parts = SPEAKER.split(text)
     speakers, words = parts[::2], [part.strip() for part in parts[1::2]]
-    wanted = ["Human" if n % 2 == 0 else "Assistant" for n in range(len(speakers))]
-    if before.strip() or speakers != wanted:
+    alternating = ["Human" if n % 2 == 0 else "Assistant" for n in range(len(speakers))]
+    if before.strip() or speakers != alternating:
         raise Skipped("turns do not alternate")
     if not all(words):
         raise Skipped("empty turn")
@@ -159,8 +167,8 @@ def marked(text: str) -> list[Message]:
 
 
 def prompt(system: str, before: Sequence[Message]) -> list[Message]:
-    """Make a prompt that ends with the user's turn. A system message goes before the first one.
-    Skipped: turns that do not alternate."""
+    """Return the messages `before` an answer as a prompt, which ends with the user's turn. The text
+    of a system message is put before the first question. Skipped: turns that do not alternate."""
     turns = list(before)
     if turns and turns[0].role == "system":
         system, turns = turns[0].content, turns[1:]
@@ -190,15 +198,16 @@ def _turn(row: Row, turn: Any) -> tuple[Literal["system", "user", "assistant"], 
 
 
 def _text(row: Row, content: Any) -> str:
-    if isinstance(content, list):  # parts, of which a model's reasoning is no part of its answer
+    # A list holds parts: texts, and a model's reasoning, which is no part of its answer.
+    if isinstance(content, list):
         parts = [part for part in content if isinstance(part, dict)]
         if any(part.get("type", "text") not in ("text", "reasoning") for part in parts):
             raise Skipped("content that is not text")
         texts = [p.get("text", p.get("value")) for p in parts if p.get("type", "text") == "text"]
-        return "\n".join(row.checked("content", text) for text in texts)
+        return "\n".join(row.check_text("content", text) for text in texts)
     if content is None:
         raise Skipped("empty turn")
-    return row.checked("content", content)
+    return row.check_text("content", content)
 
 
 def _role(turn: Fields) -> Literal["system", "user", "assistant"] | None:

@@ -1,4 +1,4 @@
-"""The project's own world as a source: nothing is read, every row is made from a seed."""
+"""The project's own world as a source. Nothing is read: every row is made from a seed."""
 
 from collections.abc import Callable
 
@@ -8,15 +8,16 @@ from bezoar.sources.tables import Source, Tables
 
 
 def read(name: str, rows: int, seed: int) -> Source:
-    """The world's files for one fetch, `rows` of each (benchmarks: of a task, and probes a
-    skill)."""
+    """Return the world's files for the fetch `name`, `rows` rows of each. For benchmarks that is
+    `rows` items of a task, and `rows` probes of a skill."""
     tables = TABLES[name](rows, seed)
     sizes = {file: len(table) for file, table in tables.items() if file.endswith(".jsonl")}
     return Source(tables, {"source": "world", "rows": sizes, "left_out": {}})
 
 
 def systems() -> list[str]:
-    """Orca's system messages, under which the probes of explained answers are asked."""
+    """Return Orca's system messages, in the order of their names. The probes of explained answers
+    are asked under them."""
     names = sorted(path.stem for path in (ROOT / "orca" / "system").glob("*.txt"))
     return [text for name in names if (text := Prompt(f"orca/system/{name}").fill())]
 

@@ -1,8 +1,8 @@
-"""Repositories of the Hugging Face Hub, each at one commit: found, downloaded, read.
+"""Finds, downloads and reads repositories of the Hugging Face Hub, each at one commit.
 
-What is downloaded lies in huggingface_hub's own cache ($HF_HOME): it is fetched once, and what is
-there is read without a network. No code of a repository runs, and no file is downloaded that runs
-code when it is loaded.
+Downloads lie in huggingface_hub's own cache ($HF_HOME). Each is fetched once, and is then read
+without a network. No code of a repository runs. No file is downloaded that runs code when it is
+loaded.
 """
 
 import errno
@@ -33,88 +33,101 @@ SHOWN = 12  # file names in a message
 MIB = 2**20
 
 
-def read(name: str, wanted: Hub, seed: int) -> Source:
-    """The records of one fetch out of the files of `wanted.parts`. BadInput: what cannot be
-    reached or is not there, and what the readers refuse."""
+def read(name: str, settings: Hub, seed: int) -> Source:
+    """Return the records of one fetch out of the files of `settings.parts`. BadInput: the Hub is
+    out of reach, a file is not there, or the readers refuse it."""
     files, parts = [], []
-    for part in wanted.parts:
+    for part in settings.parts:
         commit = resolve(part)
         names = select(part, commit, part.files)
         folder = download(part, commit, names)
-        files += [File(folder / each, title(part, commit, each), part.licence) for each in names]
+        files += [File(folder / path, title(part, commit, path), part.licence) for path in names]
         parts.append(account(part, commit, names))
-    source = readers.read(name, files, wanted.limit, seed, f"fetch.{name}", how=wanted)
+    source = readers.read(name, files, settings.limit, seed, f"fetch.{name}", settings=settings)
     return Source(source.tables, {"source": "hub", "parts": parts, **source.account})
 
 
 def base(
-    wanted: HubBase, out: Path, tried: Callable[[Path], object] = lambda folder: None
+    settings: HubBase, out: Path, rehearse: Callable[[Path], object] = lambda folder: None
 ) -> dict[str, object]:
-    """Put the base model at `out`, whole or not at all; returns the account of it. The tokenizer
-    is proven, and the model `tried`, before the weights are downloaded. BadInput: as for `read`;
-    pickled weights only, or a model that weights.model_files, tokenizer.account or `tried` refuses.
+    """Put the base model at `out`, whole or not at all. Return the account of it.
+
+    The tokenizer is proven, and `rehearse` is called with a folder of the small files, before the
+    weights are downloaded. BadInput: as for `read`, or the weights are pickled only, or
+    weights.model_files, tokenizer.account or `rehearse` refuses the model.
     """
-    commit = resolve(wanted)
-    names, tensors = _model_names(wanted, commit)
+    commit = resolve(settings)
+    names, tensors = _model_names(settings, commit)
     with tempfile.TemporaryDirectory() as scratch:
         model = Path(scratch)
-        cached = download(wanted, commit, [n for n in names if n not in tensors])
-        for each in names:
-            if each not in tensors:
-                shutil.copyfile(cached / each, model / Path(each).name)
+        # Copied, not linked: `mend` and the tokenizer's proof may write these files anew.
+        cached = download(settings, commit, [n for n in names if n not in tensors])
+        for name in names:
+            if name not in tensors:
+                shutil.copyfile(cached / name, model / Path(name).name)
         try:
             weights.refuse_code(model)
             mended = weights.mend(model)
-            told = tokenizer.account(model, wanted.repository, isinstance(wanted, FurtherHub))
-            tried(model)
-            cached = download(wanted, commit, tensors)
-            for each in tensors:
-                (model / Path(each).name).symlink_to((cached / each).resolve())
+            token_account = tokenizer.account(
+                model, settings.repository, isinstance(settings, FurtherHub)
+            )
+            rehearse(model)
+            cached = download(settings, commit, tensors)
+            for name in tensors:
+                (model / Path(name).name).symlink_to((cached / name).resolve())
             chosen = weights.model_files(model)
         except BadInput as error:
-            said = str(error).removeprefix("error: ")
-            raise BadInput(said.replace(scratch, f"{wanted.repository}@{commit[:12]}")) from None
+            # The scratch folder is gone when the message is read, so it names the repository.
+            message = str(error).removeprefix("error: ")
+            raise BadInput(
+                message.replace(scratch, f"{settings.repository}@{commit[:12]}")
+            ) from None
         for path in set(model.iterdir()) - set(chosen):
             path.unlink()
         work.publish(model, out, link=True)
     return {
         "source": "hub",
-        "parts": [account(wanted, commit, names)],
+        "parts": [account(settings, commit, names)],
         "files": [path.name for path in chosen],
         **({"mended": mended} if mended else {}),
-        **told,
+        **token_account,
     }
 
 
-def described(wanted: HubBase) -> Path:
-    """The folder of all files of a base but its weights, which are fetched where they are not in
-    the cache. BadInput: as for `base`, as far as can be told without the weights."""
-    commit = resolve(wanted)
-    names, tensors = _model_names(wanted, commit)
-    folder = download(wanted, commit, [name for name in names if name not in tensors])
+def small_files(settings: HubBase) -> Path:
+    """Return the folder of all files of a base but its weights. Files that are not in the cache are
+    fetched. BadInput: as for `base`, as far as can be told without the weights."""
+    commit = resolve(settings)
+    names, tensors = _model_names(settings, commit)
+    folder = download(settings, commit, [name for name in names if name not in tensors])
     try:
         weights.refuse_code(folder)
     except BadInput as error:
-        said = str(error).removeprefix("error: ")
-        raise BadInput(said.replace(str(folder), f"{wanted.repository}@{commit[:12]}")) from None
+        message = str(error).removeprefix("error: ")
+        raise BadInput(
+            message.replace(str(folder), f"{settings.repository}@{commit[:12]}")
+        ) from None
     return folder
 
 
-def _model_names(wanted: HubBase, commit: str) -> tuple[list[str], list[str]]:
-    """The files of a base, and those of them that are weights. BadInput: pickled weights only."""
-    there = listing(wanted, commit)
-    names = sorted(n for n in there if any(_fits(n, p) for p in wanted.files) and not _refused(n))
+def _model_names(settings: HubBase, commit: str) -> tuple[list[str], list[str]]:
+    """Return the names of the files of a base, and of those that are weights. BadInput: pickled
+    weights only, or none."""
+    listed = listing(settings, commit)
+    names = sorted(
+        n for n in listed if any(_fits(n, p) for p in settings.files) and not _is_refused(n)
+    )
     tensors = [n for n in names if n.endswith(".safetensors")]
     if not tensors:
-        pickles = [n for n in there if any(_fits(n, p) for p in weights.PICKLES)]
-        held = (
+        pickles = [n for n in listed if any(_fits(n, p) for p in weights.PICKLES)]
+        fault = (
             f"only pickled weights ({', '.join(pickles[:SHOWN])}), which can run code when they "
             "are loaded and are not downloaded"
             if pickles
             else "no weights (*.safetensors) among the files that are wanted"
         )
         raise BadInput(
-            f"{wanted.repository}@{commit[:12]}: {held}; name a revision that holds "
+            f"{settings.repository}@{commit[:12]}: {fault}; name a revision that holds "
             "model.safetensors (a pull request that converts them has a commit of its own), or "
             "convert them yourself and put the model into local/base (profile local)"
         )
@@ -122,7 +135,7 @@ def _model_names(wanted: HubBase, commit: str) -> tuple[list[str], list[str]]:
 
 
 def account(part: Repository, commit: str, names: Sequence[str]) -> dict[str, object]:
-    """What source.json says of one repository."""
+    """Return the account of one repository, as source.json has it in `parts`."""
     return {
         "repository": part.repository,
         "kind": part.kind,
@@ -133,18 +146,19 @@ def account(part: Repository, commit: str, names: Sequence[str]) -> dict[str, ob
 
 
 def title(part: Repository, commit: str, name: str) -> str:
-    """A file's name in records."""
+    """Return a file's title, by which records name it."""
     return f"{part.repository}@{commit[:12]}: {name}"
 
 
 def resolve(part: Repository) -> str:
-    """The whole commit that `part.revision` begins. BadInput: the tip of `part.ref` is another."""
+    """Return the whole commit of which `part.revision` is the beginning. BadInput: the tip of
+    `part.ref` is another commit."""
     if len(part.revision) == 40:
         return part.revision
     from huggingface_hub import HfApi
 
     _quiet()
-    with reached(part):
+    with explain_errors(part):
         tip = HfApi().resolve_revision(part.repository, repo_type=part.kind, revision=part.ref)
     commit = str(tip.resolved)
     if not commit.startswith(part.revision):
@@ -157,7 +171,8 @@ def resolve(part: Repository) -> str:
 
 
 def listing(part: Repository, commit: str) -> list[str]:
-    """The names of all files at a commit, in order. BadInput: one that leads out of the folder."""
+    """Return the names of all files at a commit, in order. BadInput: one that leads out of the
+    folder."""
     from huggingface_hub import HfApi, get_cached_repo_tree
     from huggingface_hub.errors import CachedRepoTreeNotFoundError
 
@@ -165,7 +180,7 @@ def listing(part: Repository, commit: str) -> list[str]:
     try:
         tree = get_cached_repo_tree(part.repository, repo_type=part.kind, revision=commit)
     except CachedRepoTreeNotFoundError:
-        with reached(part):
+        with explain_errors(part):
             names = HfApi().list_repo_files(part.repository, repo_type=part.kind, revision=commit)
     else:
         names = [entry.path for entry in tree]
@@ -179,20 +194,21 @@ def listing(part: Repository, commit: str) -> list[str]:
 
 
 def select(part: Repository, commit: str, patterns: Sequence[str]) -> list[str]:
-    """The files at a commit that `patterns` name, in their order; those of one pattern in order of
-    their names. BadInput: a pattern that fits none, or a file that runs code."""
-    there = listing(part, commit)
+    """Return the names of the files at a commit that fit `patterns`, in the order of the patterns.
+    Those of one pattern are in order of their names. BadInput: a pattern that fits none, or a file
+    that runs code."""
+    listed = listing(part, commit)
     chosen: list[str] = []
     for pattern in patterns:
-        fitting = [name for name in there if _fits(name, pattern)]
+        fitting = [name for name in listed if _fits(name, pattern)]
         if not fitting:
-            shown = ", ".join(there[:SHOWN]) + (", ..." if len(there) > SHOWN else "")
+            listing_text = ", ".join(listed[:SHOWN]) + (", ..." if len(listed) > SHOWN else "")
             raise BadInput(
                 f"{part.repository}@{commit[:12]}: no file is called {pattern}; there are "
-                f"{shown or 'none'}"
+                f"{listing_text or 'none'}"
             )
         chosen += [name for name in fitting if name not in chosen]
-    for name in filter(_refused, chosen):
+    for name in filter(_is_refused, chosen):
         raise BadInput(
             f"{part.repository}@{commit[:12]}: {name} can run code when it is loaded, and is not "
             "downloaded; name a file of plain data (parquet, JSON lines)"
@@ -201,16 +217,17 @@ def select(part: Repository, commit: str, patterns: Sequence[str]) -> list[str]:
 
 
 def download(part: Repository, commit: str, names: Sequence[str]) -> Path:
-    """Fetch files into the Hub's cache; returns the folder below which they lie. What is there
-    already is not fetched again, and needs no network."""
+    """Fetch files into the Hub's cache. Return the folder below which they lie. A file that is
+    there already is not fetched again, and needs no network."""
     from huggingface_hub import snapshot_download
 
     _quiet()
-    with reached(part):
+    with explain_errors(part):
         folder = snapshot_download(
             part.repository,
             repo_type=part.kind,
             revision=commit,
+            # These are patterns to the library: a name such as `a[1].json` must fit itself alone.
             allow_patterns=[glob.escape(name) for name in names],
             tqdm_class=None if sys.stderr.isatty() else _lines(f"fetch {part.repository}: MiB"),
         )
@@ -218,16 +235,19 @@ def download(part: Repository, commit: str, names: Sequence[str]) -> Path:
 
 
 def _lines(label: str) -> type[Any]:
-    """A class of bars for huggingface_hub, which makes one of files and two of bytes for all files
-    of a download: what lies on the disk is written as lines, where there is no terminal."""
+    """Return a class of progress bars that write lines, for where there is no terminal.
+
+    huggingface_hub makes three bars for a download: one of files and two of bytes. Only the one
+    that counts the bytes on the disk writes lines.
+    """
     from huggingface_hub.utils.tqdm import tqdm
 
     class Written(tqdm):
-        """Shows nothing itself. Its total grows as files are begun."""
+        """A bar that shows nothing itself. Its total grows as files are begun."""
 
-        def __init__(self, *args: Any, **named: Any) -> None:
-            super().__init__(*args, **(named | {"disable": True}))  # type: ignore[no-untyped-call]
-            counts = str(named.get("desc")).startswith("Reconstructing")
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            super().__init__(*args, **(kwargs | {"disable": True}))  # type: ignore[no-untyped-call]
+            counts = str(kwargs.get("desc")).startswith("Reconstructing")
             self.lines = progress.Lines(label, 0) if counts else None
 
         def update(self, n: float | None = 1) -> bool | None:
@@ -240,8 +260,8 @@ def _lines(label: str) -> type[Any]:
 
 
 @contextmanager
-def reached(part: Repository) -> Iterator[None]:
-    """Turn what can go wrong between here and the Hub into a BadInput that says what to do."""
+def explain_errors(part: Repository) -> Iterator[None]:
+    """Turn errors of the library and of the network into a BadInput that says what to do."""
     import httpx2  # huggingface_hub's client
     from huggingface_hub import constants
     from huggingface_hub.errors import (
@@ -253,7 +273,7 @@ def reached(part: Repository) -> Iterator[None]:
         RevisionResolutionError,
     )
 
-    ready()
+    prepare_client()
     page = "/".join(
         [constants.ENDPOINT, *([f"{part.kind}s"] if part.kind != "model" else []), part.repository]
     )
@@ -283,12 +303,12 @@ def reached(part: Repository) -> Iterator[None]:
         causes: list[BaseException] = [error]
         while cause := causes[-1].__cause__:
             causes.append(cause)
-        if any(isinstance(each, OfflineModeIsEnabled) for each in causes):
+        if any(isinstance(cause, OfflineModeIsEnabled) for cause in causes):
             raise BadInput(
                 f"{part.repository}: not in the cache ({constants.HF_HUB_CACHE}), and "
                 "HF_HUB_OFFLINE forbids to fetch it; run once with HF_HUB_OFFLINE=0"
             ) from None
-        refused = next((each for each in causes if isinstance(each, HfHubHTTPError)), None)
+        refused = next((cause for cause in causes if isinstance(cause, HfHubHTTPError)), None)
         why = f"HTTP {refused.response.status_code}" if refused else type(causes[-1]).__name__
         raise BadInput(
             f"{part.repository}: {page} cannot be read ({why}); check the network (behind a "
@@ -297,28 +317,29 @@ def reached(part: Repository) -> Iterator[None]:
 
 
 @cache
-def ready() -> None:
-    """Have huggingface_hub give up on a server that says nothing, and fetch by plain HTTP.
+def prepare_client() -> None:
+    """Have huggingface_hub give up on a server that does not answer, and fetch by plain HTTP.
 
-    Its client waits for ever without a timeout, and so does Xet where a mirror announces it and
-    cannot serve it. HF_HUB_DOWNLOAD_TIMEOUT (seconds) and HF_HUB_DISABLE_XET=0 are the user's.
+    Without a timeout its client waits for ever. So does Xet where a mirror announces it and cannot
+    serve it. The user may set HF_HUB_DOWNLOAD_TIMEOUT (seconds) and HF_HUB_DISABLE_XET=0.
     """
     import httpx2
     from huggingface_hub import constants, set_client_factory
     from huggingface_hub.utils._http import default_client_factory
 
     def limit(request: httpx2.Request) -> None:
-        # most calls of the library ask for no limit in so many words
-        told = request.extensions.get("timeout") or {}
+        # Most calls of the library set their timeouts to None, which would override a default of
+        # the client. So each request that lacks a limit gets one here.
+        timeouts = request.extensions.get("timeout") or {}
         seconds = constants.HF_HUB_DOWNLOAD_TIMEOUT
         request.extensions["timeout"] = {
-            step: told.get(step) or seconds for step in ("connect", "read", "write", "pool")
+            step: timeouts.get(step) or seconds for step in ("connect", "read", "write", "pool")
         }
 
     def client() -> httpx2.Client:
-        made = default_client_factory()
-        made.event_hooks["request"].append(limit)
-        return made
+        http_client = default_client_factory()
+        http_client.event_hooks["request"].append(limit)
+        return http_client
 
     set_client_factory(client)
     if "HF_HUB_DISABLE_XET" not in os.environ:
@@ -326,7 +347,7 @@ def ready() -> None:
 
 
 def _quiet() -> None:
-    """No remarks of the library's own, and bars on a terminal alone."""
+    """Silence the library's own messages, and its bars where there is no terminal."""
     from huggingface_hub.utils.tqdm import disable_progress_bars
 
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
@@ -335,9 +356,9 @@ def _quiet() -> None:
 
 
 def _fits(name: str, pattern: str) -> bool:
-    # a star stays inside its folder
+    # fnmatch alone would let a star match a slash. With equal depths it stays inside its folder.
     return name.count("/") == pattern.count("/") and fnmatchcase(name, pattern)
 
 
-def _refused(name: str) -> bool:
+def _is_refused(name: str) -> bool:
     return any(fnmatchcase(Path(name).name, pattern) for pattern in REFUSED)

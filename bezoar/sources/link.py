@@ -1,8 +1,9 @@
-"""`python -m bezoar.sources.link FOLDER`: find what the pipeline can read in FOLDER, whatever its
-layout and names, and link it into local/, below linked/ of each kind; earlier links go.
+"""`python -m bezoar.sources.link FOLDER`: find the files in FOLDER that the pipeline can read,
+whatever their layout and names. Link them into local/, below linked/ of each kind. Earlier links
+are removed.
 
-Files are linked one by one: DVC hashes through a link to a file, but takes a link to a folder for
-an empty one and would miss every change in it.
+Files are linked one by one. DVC hashes through a link to a file. It takes a link to a folder for an
+empty one, and would miss every change in it.
 """
 
 import os
@@ -16,9 +17,17 @@ from bezoar.params import arguments
 from bezoar.rows import files
 from bezoar.rows.files import BadInput
 from bezoar.sources import names, weights
-from bezoar.sources.choices import BENCHMARKS, answered
-from bezoar.sources.local import LINKED, LOCAL, found, is_notice, stated
-from bezoar.sources.shapes import Maps, Recognised, is_rows, lacking, parted, recognise, unknown
+from bezoar.sources.choices import BENCHMARKS, gives_answers
+from bezoar.sources.local import LINKED, LOCAL, is_notice, list_files, stated_licence
+from bezoar.sources.shapes import (
+    Maps,
+    Recognised,
+    absent_columns,
+    describe_unread,
+    is_rows,
+    recognise,
+    split_parts,
+)
 
 KINDS = {
     "dolly": "seeds",
@@ -43,11 +52,12 @@ UNREAD = LOCAL / "unread.txt"  # every file that is not used, with the reason
 PICTURES = (".png", ".jpg", ".jpeg", ".gif")
 SHOWN = 12  # unrecognised files named
 FOLDED = 3  # more files of one kind in one folder are one line
-HUGE = 2**28  # bytes; a file as large as this with no line break near its start is no list of rows
+# ours: a file of more bytes without a line break near its start is no list of rows
+HUGE = 2**28
 
 
 class Unused(NamedTuple):
-    """Name a file that is not linked, and why. The lower its `rank`, the likelier it was meant."""
+    """A file that is not linked, and the reason. A low `rank` means that it was likely meant."""
 
     path: Path
     why: str
@@ -56,24 +66,23 @@ class Unused(NamedTuple):
 
 @dataclass
 class Finds:
-    """Hold what lies in a folder: (file, what it is, where its link goes below local/), and the
-    rest."""
+    """The files of a folder. `used` has (file, its kind, the path of its link below local/)."""
 
     used: list[tuple[Path, str, Path]] = field(default_factory=list)
     unused: list[Unused] = field(default_factory=list)
 
     def leave(self, path: Path, why: str, rank: int = 1) -> None:
-        """Name a file that is not linked."""
+        """List a file that is not linked."""
         self.unused.append(Unused(path, why, rank))
 
 
 def find(top: Path, maps: Maps | None = None) -> Finds:
     """Look at every file below `top`, in order of their paths. `maps` has the user's own names of
-    fields. Hidden files and this project's own links are left out. So is what was seen before: a
-    link back up, the store of a download cache."""
+    fields. Left out are hidden files, this project's own links, and files that were seen before
+    under another path. BadInput: base models of which none can be used."""
     finds, listed = Finds(), list(_walk(top))
     models = weights.folders(listed)
-    _base(models, finds)
+    _take_base(models, finds)
     items: dict[Path, Recognised] = {}
     for path in listed:
         if path.parent in models:
@@ -90,15 +99,16 @@ def find(top: Path, maps: Maps | None = None) -> Finds:
         if is_notice(path):
             finds.leave(path, "tells of other files", rank=3)
             continue
-        recognised = _recognised(path, maps, finds)
+        recognised = _recognise(path, maps, finds)
         if recognised and recognised.shape.source == "benchmarks":
             items[path] = recognised
         elif recognised:
             finds.used.append(
                 (path, recognised.shape.name, _place(top, path, recognised.shape.source))
             )
-    _tasks(top, items, finds)
-    _notices(top, listed, finds)
+    _take_tasks(top, items, finds)
+    _take_notices(top, listed, finds)
+    # Answers, votes and grades of MT-Bench mean nothing without the questions that they are about.
     if not any(name == "questions" for _, name, _ in finds.used):
         orphans = [use for use in finds.used if use[2].parts[0] == "mt_bench"]
         finds.used = [use for use in finds.used if use not in orphans]
@@ -107,8 +117,8 @@ def find(top: Path, maps: Maps | None = None) -> Finds:
     return finds
 
 
-def _base(models: list[Path], finds: Finds) -> None:
-    """Take the first usable base model. BadInput: there are some, and none can be used."""
+def _take_base(models: list[Path], finds: Finds) -> None:
+    """Take the first usable base model. BadInput: there are models, and none can be used."""
     refused = ""
     chosen: Path | None = None
     for model in models:
@@ -128,15 +138,15 @@ def _base(models: list[Path], finds: Finds) -> None:
         raise BadInput(refused)
 
 
-def _recognised(path: Path, maps: Maps | None, finds: Finds) -> Recognised | None:
-    """Recognise a file. One that is not read is named with the reason."""
+def _recognise(path: Path, maps: Maps | None, finds: Finds) -> Recognised | None:
+    """Recognise a file. If it cannot be read, `finds` gets the reason and the result is None."""
     try:
-        if _shapeless(path):
+        if _is_one_huge_line(path):
             finds.leave(path, f"one line of more than {HUGE // 2**20} MiB: no list of rows")
             return None
         if recognised := recognise(path, maps):
             return recognised
-        why = unknown(path) + lacking(path, maps or {})
+        why = describe_unread(path) + absent_columns(path, maps or {})
         finds.leave(path, why, rank=2 if is_rows(path) else 3)
     except BadInput as error:
         why = str(error).removeprefix(f"error: {path}").strip(": ").removeprefix("is ")
@@ -144,31 +154,36 @@ def _recognised(path: Path, maps: Maps | None, finds: Finds) -> Recognised | Non
     return None
 
 
-def _tasks(top: Path, items: Mapping[Path, Recognised], finds: Finds) -> None:
-    """Take the split of each benchmark that is evaluated. The others are named with the reason."""
+def _take_tasks(top: Path, items: Mapping[Path, Recognised], finds: Finds) -> None:
+    """Take the split of each benchmark that is evaluated. List the other files with the reason."""
     placed = {_place(top, path, "benchmarks").as_posix(): path for path in items}
     groups: dict[tuple[str, str], list[tuple[Path, str, Recognised]]] = {}
     for title, name in names.distinct(list(placed)).items():
         path = placed[title]
         group = groups.setdefault((name.task, items[path].shape.name), [])
         try:
-            parts = parted(items[path], name.split)
+            parts = split_parts(items[path], name.split)
         except BadInput:
-            parts = [(name.split, items[path])]  # fetch names the line
+            # The file is linked all the same: fetch reads it again, and names the bad line.
+            parts = [(name.split, items[path])]
         group += [(path, split, part) for split, part in parts]
     for (task, shape), group in groups.items():
         used, taken = "", set[Path]()
         left: dict[Path, tuple[str, int]] = {}
         for split in names.EVALUATED:
-            for path, part in [(path, part) for path, each, part in group if each == split]:
+            for path, part in [
+                (path, part) for path, part_split, part in group if part_split == split
+            ]:
                 if used and used != (split or "no split named"):
                     left[path] = (f"another split of {task} is used ({used})", 3)
-                elif not _labelled(part, shape):
+                elif not _has_answers(part, shape):
                     left[path] = (f"{shape} without its answers, as a hidden test set", 1)
                 else:
                     used = split or "no split named"
                     taken.add(path)
-        left |= {path: (names.TRAINING, 1) for path, each, _ in group if each == "train"}
+        left |= {
+            path: (names.TRAINING, 1) for path, part_split, _ in group if part_split == "train"
+        }
         for path in dict.fromkeys(path for path, _, _ in group):
             if path in taken:
                 finds.used.append((path, shape, _place(top, path, "benchmarks")))
@@ -176,17 +191,19 @@ def _tasks(top: Path, items: Mapping[Path, Recognised], finds: Finds) -> None:
                 finds.leave(path, *left[path])
 
 
-def _labelled(part: Recognised, shape: str) -> bool:
+def _has_answers(part: Recognised, shape: str) -> bool:
     try:
-        return answered(part.rows(), BENCHMARKS[shape])
+        return gives_answers(part.rows(), BENCHMARKS[shape])
     except BadInput:
         return True  # fetch names the line
 
 
-def _notices(top: Path, listed: list[Path], finds: Finds) -> None:
-    """Link the READMEs beside what is used, for they may state its licence."""
+def _take_notices(top: Path, listed: list[Path], finds: Finds) -> None:
+    """Link the READMEs beside the files that are used, if they state a licence."""
     cards = {
-        path.parent: path for path in listed if path.name.lower() == "readme.md" and stated(path)
+        path.parent: path
+        for path in listed
+        if path.name.lower() == "readme.md" and stated_licence(path)
     }
     places: dict[Path, Path] = {}
     for path, _, into in finds.used:
@@ -197,18 +214,18 @@ def _notices(top: Path, listed: list[Path], finds: Finds) -> None:
             if folder == top:
                 break
     finds.used += [(card, "what it says of its licence", place) for place, card in places.items()]
-    finds.unused = [each for each in finds.unused if each.path not in {*places.values()}]
+    finds.unused = [file for file in finds.unused if file.path not in {*places.values()}]
 
 
 def _place(top: Path, path: Path, source: str) -> Path:
     inner = path.relative_to(top)
-    if source in ("benchmarks", "flan") and names.named(inner.as_posix()).task == "task":
+    if source in ("benchmarks", "flan") and names.parse_path(inner.as_posix()).task == "task":
         inner = Path(top.resolve().name) / inner  # else nothing names the task
     return Path(source, LINKED, names.printable(inner.as_posix()))
 
 
 def link(finds: Finds, local: Path = LOCAL) -> None:
-    """Replace the links below `local` by those of `finds`. The user's own files stay."""
+    """Replace the links below `local` by those of `finds`. The user's own files are kept."""
     clear(local)
     for path, _, into in finds.used:
         target = local / into
@@ -217,8 +234,9 @@ def link(finds: Finds, local: Path = LOCAL) -> None:
 
 
 def clear(local: Path = LOCAL) -> None:
-    """Remove the links, and the folders that this leaves empty."""
+    """Remove the links below `local`, and the folders that this leaves empty."""
     for kind in KINDS:
+        # From the bottom up: a folder can be empty only once those inside it are gone.
         for folder, _, inside in os.walk(local / kind / LINKED, topdown=False):
             for path in (Path(folder, name) for name in inside):
                 if path.is_symlink():
@@ -228,15 +246,17 @@ def clear(local: Path = LOCAL) -> None:
 
 
 def _walk(top: Path) -> Iterator[Path]:
+    # Links are followed, so that a link back up would never end without the paths seen.
     seen: set[Path] = set()
-    own = {(LOCAL / kind / LINKED).resolve() for kind in KINDS}
+    linked = {(LOCAL / kind / LINKED).resolve() for kind in KINDS}
     for folder, inner, inside in os.walk(top, followlinks=True):
-        here = Path(folder).resolve()
-        if here in seen or here in own:
+        resolved = Path(folder).resolve()
+        if resolved in seen or resolved in linked:
             inner.clear()
             continue
-        seen.add(here)
-        # a download cache keeps its files, named by hash, beside folders of links to them
+        seen.add(resolved)
+        # The Hub's download cache keeps its files by hash in blobs/, and links to them by name in
+        # snapshots/. The names tell more.
         store = {"blobs"} if "snapshots" in inner else set()
         inner[:] = sorted(n for n in inner if not n.startswith(".") and n not in store)
         for path in (Path(folder, name) for name in sorted(inside)):
@@ -247,45 +267,45 @@ def _walk(top: Path) -> Iterator[Path]:
             yield path
 
 
-def _shapeless(path: Path) -> bool:
+def _is_one_huge_line(path: Path) -> bool:
     with path.open("rb") as data:
         return path.stat().st_size > HUGE and b"\n" not in data.read(2**20)
 
 
-def _table(finds: Finds, top: Path) -> str:
+def _report(finds: Finds, top: Path) -> str:
     lines = []
-    for kind, what in KINDS.items():
+    for kind, content in KINDS.items():
         groups: dict[tuple[Path, str], list[Path]] = {}
         for path, name, into in finds.used:
             if into.parts[0] == kind and not is_notice(path):
                 groups.setdefault((path.parent, name), []).append(path)
-        own = [path for path in found(kind) if LINKED not in path.parts]
-        if groups or own:
-            lines.append(f"local/{kind}: {what}")
+        user_files = [path for path in list_files(kind) if LINKED not in path.parts]
+        if groups or user_files:
+            lines.append(f"local/{kind}: {content}")
         else:
             stand_in = "needed" if kind == "dolly" else "the project's own stand in"
-            lines.append(f"local/{kind}: no {what} found: {stand_in}")
-        lines += [f"  {path.relative_to(LOCAL / kind)} (yours)" for path in own]
+            lines.append(f"local/{kind}: no {content} found: {stand_in}")
+        lines += [f"  {path.relative_to(LOCAL / kind)} (yours)" for path in user_files]
         for (parent, name), paths in groups.items():
             if len(paths) > FOLDED:
-                lines.append(f"  {_shown(parent, top)}/: {len(paths)} files ({name})")
+                lines.append(f"  {_relative(parent, top)}/: {len(paths)} files ({name})")
             else:
-                lines += [f"  {_shown(path, top)} ({name})" for path in paths]
-    odd = sorted(finds.unused, key=lambda each: each.rank)
-    lines.append(f"not used: {len(odd)} files")
-    lines += [f"  {_named(each, top)}" for each in odd[:SHOWN]]
-    if len(odd) > SHOWN:
-        lines.append(f"  ... and {len(odd) - SHOWN} more; {UNREAD} names them all")
-    if any("no shape that is known" in each.why for each in odd):
+                lines += [f"  {_relative(path, top)} ({name})" for path in paths]
+    unused = sorted(finds.unused, key=lambda file: file.rank)
+    lines.append(f"not used: {len(unused)} files")
+    lines += [f"  {_describe(file, top)}" for file in unused[:SHOWN]]
+    if len(unused) > SHOWN:
+        lines.append(f"  ... and {len(unused) - SHOWN} more; {UNREAD} names them all")
+    if any("no shape that is known" in file.why for file in unused):
         lines.append(MAPPING)
     return "\n".join(lines)
 
 
-def _named(unused: Unused, top: Path) -> str:
-    return f"{_shown(unused.path, top)}: {names.printable(unused.why)}"
+def _describe(unused: Unused, top: Path) -> str:
+    return f"{_relative(unused.path, top)}: {names.printable(unused.why)}"
 
 
-def _shown(path: Path, top: Path) -> str:
+def _relative(path: Path, top: Path) -> str:
     return names.printable(str(path.relative_to(top)))  # one line, whatever it is called
 
 
@@ -306,10 +326,10 @@ def main(folders: list[str]) -> None:
     if not top.is_dir():
         raise BadInput(f"{top}: there is no such folder; give the one that holds your files")
     finds = find(top, maps())
-    files.write(UNREAD, (f"{_named(each, top)}\n" for each in finds.unused))
-    print(_table(finds, top))
-    own = [path for path in found("dolly") if LINKED not in path.parts]
-    if not own and not any(into.parts[0] == "dolly" for _, _, into in finds.used):
+    files.write(UNREAD, (f"{_describe(file, top)}\n" for file in finds.unused))
+    print(_report(finds, top))
+    user_files = [path for path in list_files("dolly") if LINKED not in path.parts]
+    if not user_files and not any(into.parts[0] == "dolly" for _, _, into in finds.used):
         raise BadInput(f"{top}: no seeds found; {SEEDS}")
     link(finds)
 

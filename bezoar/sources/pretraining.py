@@ -1,8 +1,8 @@
-"""Grow a tiny Llama from nothing: the base model of a profile that must not download one.
+"""Grows a tiny Llama from nothing: the base model of a profile that must not download one.
 
-A byte-level BPE tokenizer and a two-layer decoder, trained on a small corpus on one CPU thread in
-about a minute. What makes so short a run learn facts is Muon on the layers' matrices and a wide
-initialisation; AdamW alone, at the usual 0.02, was still at chance after the same number of steps.
+A byte-level BPE tokenizer and a two-layer decoder are trained on a small corpus. One CPU thread
+takes about a minute. So short a run learns facts thanks to Muon on the layers' matrices and a wide
+initialisation. AdamW alone, at the usual 0.02, was still at chance after as many steps.
 """
 
 import math
@@ -27,8 +27,8 @@ def grow(corpus: Sequence[str], size: GrownBase, seed: int, out: Path) -> None:
     that plain `AutoModelForCausalLM` and `AutoTokenizer` load.
 
     Equal arguments and library versions give equal bytes, on every CPU where the profile's `cpu`
-    is in force. A grown base stays in the work folder, so
-    the same call again only copies it. BadInput: a corpus or a size that cannot be trained.
+    is in force. A grown base stays in the work folder, so that the same call only copies it the
+    next time. BadInput: a corpus or a size that cannot be trained.
     """
     if size.hidden_size % size.heads:
         raise BadInput(
@@ -38,7 +38,7 @@ def grow(corpus: Sequence[str], size: GrownBase, seed: int, out: Path) -> None:
         corpus=list(corpus),
         size=size.model_dump(),
         seed=seed,
-        template=_rendered(),
+        template=_template_text(),
         code=work.content(__file__),
         versions=[version(name) for name in ("torch", "transformers", "tokenizers")],
         cpu=arithmetic.in_force(),
@@ -48,6 +48,7 @@ def grow(corpus: Sequence[str], size: GrownBase, seed: int, out: Path) -> None:
         if not base.is_dir():
             from transformers.utils import logging
 
+            # Saved under another name first: a run that is killed leaves no half a base behind.
             part = folder / "part"
             shutil.rmtree(part, ignore_errors=True)
             tokenizer = _tokenizer(corpus, size)
@@ -59,8 +60,9 @@ def grow(corpus: Sequence[str], size: GrownBase, seed: int, out: Path) -> None:
         work.publish(base, out)
 
 
-def _rendered() -> str:
-    """The chat template's own words: they stand in every prompt, so they should be few tokens."""
+def _template_text() -> str:
+    """Return the chat template with an empty question. The tokenizer learns from it too: these
+    words stand in every prompt, so they should be few tokens."""
     return chat.prompt([Message(role="user", content="")])
 
 
@@ -77,13 +79,14 @@ def _tokenizer(corpus: Sequence[str], size: GrownBase) -> Any:
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
         show_progress=False,
     )
-    template = [_rendered()] * max(1, len(corpus) // 10)
+    template = [_template_text()] * max(1, len(corpus) // 10)
     tokenizer.train_from_iterator([*corpus, *template], trainer)
-    # BOS belongs to every text; EOS is learnt as the end of an answer, so training adds it there
+    # The tokenizer adds BOS to every text. It adds no EOS, which training puts at the end of an
+    # answer, as its learnt end.
     tokenizer.post_processor = processors.TemplateProcessing(
         single=f"{BOS} $A", special_tokens=[(BOS, tokenizer.token_to_id(BOS))]
     )
-    made = PreTrainedTokenizerFast(
+    fast = PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         pad_token=PAD,
         bos_token=BOS,
@@ -91,12 +94,13 @@ def _tokenizer(corpus: Sequence[str], size: GrownBase) -> Any:
         padding_side="left",
         model_max_length=size.positions,
     )
-    made.chat_template = chat.template(made)
-    return made
+    fast.chat_template = chat.template(fast)
+    return fast
 
 
 def _blocks(tokenizer: Any, corpus: Sequence[str], sequence: int) -> Any:
-    """The corpus as one stream, cut into rows: an int64 tensor [rows, sequence]."""
+    """Return the corpus as one stream of token ids, cut into rows: an int64 tensor
+    [rows, sequence]. BadInput: it does not fill a row."""
     import torch
 
     stream = []
@@ -115,7 +119,8 @@ def _train(rows: Any, tokenizer: Any, size: GrownBase, seed: int) -> Any:
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    torch.set_num_threads(1)  # another number of threads adds up in another order: other bytes
+    # Another number of threads would add in another order, and so give other bytes.
+    torch.set_num_threads(1)
     arithmetic.products()
     torch.manual_seed(seed)
     config = LlamaConfig(
@@ -132,6 +137,7 @@ def _train(rows: Any, tokenizer: Any, size: GrownBase, seed: int) -> Any:
         eos_token_id=tokenizer.eos_token_id,
     )
     model: Any = LlamaForCausalLM(config)
+    # Muon trains the matrices of the layers. AdamW trains the embedding and the norms.
     matrices: list[Any] = []
     others: list[Any] = []
     for name, parameter in model.named_parameters():
@@ -146,7 +152,7 @@ def _train(rows: Any, tokenizer: Any, size: GrownBase, seed: int) -> Any:
     )
 
     def pace(step: int) -> float:
-        """Linear warm-up times half a cosine."""
+        """Return the factor of the learning rate at a step: linear warm-up times half a cosine."""
         rise = min(1.0, (step + 1) / size.warmup_steps)
         return rise * 0.5 * (1 + math.cos(math.pi * step / size.steps))
 
@@ -157,6 +163,7 @@ def _train(rows: Any, tokenizer: Any, size: GrownBase, seed: int) -> Any:
         for step in range(size.steps):
             while len(queue) < size.batch_size:
                 queue = torch.cat([queue, torch.randperm(len(rows), generator=order)])
+            # The queue has shuffled row numbers. What a pass leaves over comes before the next one.
             taken, queue = queue[: size.batch_size], queue[size.batch_size :]
             batch = rows[taken]
             loss = model(input_ids=batch, labels=batch, use_cache=False).loss
@@ -175,15 +182,15 @@ def _train(rows: Any, tokenizer: Any, size: GrownBase, seed: int) -> Any:
     return model.eval()
 
 
-MOMENTUM = 0.95  # as torch.optim.Muon has it
+MOMENTUM = 0.95  # the default of torch.optim.Muon
 QUINTIC = (3.4445, -4.7750, 2.0315)  # the coefficients of its Newton-Schulz iteration
 
 
 def _muon(matrices: list[Any], momenta: list[Any], rate: float, decay: float) -> None:
-    """Take one step of Muon on `matrices` along their gradients, and move `momenta` along.
+    """Take one step of Muon on `matrices` along their gradients, and update `momenta`.
 
     It is the step of `torch.optim.Muon`, computed in float32. Torch computes the iteration in
-    bfloat16. A CPU without bfloat16 emulates that: growing the base took three times as long there,
+    bfloat16. A CPU without bfloat16 emulates that. Growing the base took three times as long there,
     and gave other weights than on a CPU that has it.
     """
     import torch
@@ -191,7 +198,8 @@ def _muon(matrices: list[Any], momenta: list[Any], rate: float, decay: float) ->
     with torch.no_grad():
         for matrix, momentum in zip(matrices, momenta, strict=True):
             momentum.lerp_(matrix.grad, 1 - MOMENTUM)
-            direction = _orthogonal(matrix.grad.lerp(momentum, MOMENTUM))  # Nesterov's look ahead
+            # Nesterov's momentum looks one step ahead: it mixes the gradient in once more.
+            direction = _orthogonal(matrix.grad.lerp(momentum, MOMENTUM))
             rows, columns = matrix.shape
             matrix.mul_(1 - rate * decay)
             matrix.add_(direction, alpha=-rate * math.sqrt(max(1, rows / columns)))

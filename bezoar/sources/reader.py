@@ -1,4 +1,4 @@
-"""What every reader of a fetch shares: how files are read, and the account of them."""
+"""The state that all readers of a fetch share: its settings, and the account of its files."""
 
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from typing import TypeVar
@@ -11,7 +11,7 @@ from bezoar.sources.dialogues import Skipped
 from bezoar.sources.rows import Row
 from bezoar.sources.shapes import Recognised, recognise
 
-WANTED = {
+EXPECTED = {
     "dolly": "seeds: an instruction and a response, or a dialogue",
     "flan": "a natural-instructions task, prompts and completions, or a chain-of-thought table",
     "topics": "a category tree, or names of topics",
@@ -22,58 +22,61 @@ WANTED = {
 T = TypeVar("T")
 
 
-def one(make: Callable[[Row], T]) -> Callable[[Row], list[T | Skipped]]:
-    """Make a reader of rows, each of which gives one record or the reason why it gives none."""
+def one_record(make: Callable[[Row], T]) -> Callable[[Row], list[T | Skipped]]:
+    """Return a function that reads a row as a list of one record. If `make` raises Skipped, the
+    list holds that reason instead."""
 
-    def made(row: Row) -> list[T | Skipped]:
+    def read_row(row: Row) -> list[T | Skipped]:
         try:
             return [make(row)]
         except Skipped as reason:
             return [reason]
 
-    return made
+    return read_row
 
 
 class Reader:
-    """Hold what one fetch reads: how, and the account of it."""
+    """The settings of one fetch and the account of its files. `label` names it in messages."""
 
-    def __init__(self, source: str, where: str, seed: int, how: Reading) -> None:
-        self.source, self.where, self.seed, self.how = source, where, seed, how
+    def __init__(self, source: str, label: str, seed: int, settings: Reading) -> None:
+        self.source, self.label, self.seed, self.settings = source, label, seed, settings
         self.account = Account()
-        self.renamed = False  # whether a file had the fields that the user names
+        self.renamed = False  # true once a file had the fields that the user names
 
     def recognise(self, file: File) -> Recognised:
-        """Recognise a file. BadInput: its fetch has no use for it."""
-        maps = {self.source: self.how.fields}
+        """Recognise a file. BadInput: it is not of a kind that this fetch reads."""
+        maps = {self.source: self.settings.fields}
         recognised = recognise(file.path, maps, self.source)
         if recognised:
             self.renamed = self.renamed or recognised.renamed
             return recognised
-        other = recognise(file.path)
-        held = (
-            f"holds {other.shape.name}, which belong in local/{other.shape.source}"
-            if other
-            else f"is not that ({shapes.unknown(file.path)}{shapes.lacking(file.path, maps)})"
+        actual = recognise(file.path)
+        fault = (
+            f"holds {actual.shape.name}, which belong in local/{actual.shape.source}"
+            if actual
+            else f"is not that ({shapes.describe_unread(file.path)}"
+            f"{shapes.absent_columns(file.path, maps)})"
         )
         raise BadInput(
-            f"{file.path}: {held}; {self.where} takes {WANTED[self.source]}; see local/README.md"
+            f"{file.path}: {fault}; {self.label} takes {EXPECTED[self.source]}; see local/README.md"
         )
 
     def taking(
-        self, files: Sequence[File], limit: int | None, same: Callable[[T], Hashable] | None
+        self, files: Sequence[File], limit: int | None, key: Callable[[T], Hashable] | None
     ) -> "Taking[T]":
         """Make an empty collection of records out of files."""
-        # one file alone is as its owner wants it: what it repeats is meant, or filter finds it
-        return Taking(self.account, limit, self.how.take, same if len(files) > 1 else None)
+        # A single file is as its owner wants it. Repeated rows in it are meant, or `filter` finds
+        # them. So only rows of several files are compared.
+        return Taking(self.account, limit, self.settings.take, key if len(files) > 1 else None)
 
-    def each(self, file: File, recognised: Recognised, make: Callable[[Row], T]) -> Iterator[T]:
-        """Yield what is made of each row of a file. Rows of no use are left out. BadInput: a row
-        that is not of the file's shape."""
+    def records(self, file: File, recognised: Recognised, make: Callable[[Row], T]) -> Iterator[T]:
+        """Yield the record that `make` makes of each row of a file. Rows of no use are left out and
+        counted. BadInput: a row that is not of the file's shape."""
         self.account.open(file)
         for row in recognised.rows():
             if not recognised.shape.fits(row.fields):
                 raise BadInput(
-                    f"{row.where}: no row of {recognised.shape.name} as the first ones are; "
+                    f"{row.place}: no row of {recognised.shape.name} as the first ones are; "
                     f"its fields are {', '.join(row.fields)}"
                 )
             self.account.read[file.title] += 1

@@ -1,7 +1,7 @@
-"""What a row of each kind of file looks like, by its fields alone, and how it becomes records.
+"""The shapes of rows: tests that recognise a row by its fields, and functions that read it.
 
-`recognise` tells what a file is, for readers.py (which reads it) and link.py (which finds it). A
-file's name is never looked at, except as the name of a task.
+`recognise` says what a file is, for readers.py, which reads it, and for link.py, which finds it.
+The name of a file plays no part in it. It only gives a task its name (names.py).
 """
 
 import re
@@ -33,14 +33,14 @@ from bezoar.sources.rows import (
     table,
 )
 
-IN_CELLS = {"choices", "turns", *NUMBERS}  # a list or a number, which a table writes as text
+IN_CELLS = {"choices", "turns", *NUMBERS}  # fields of lists or numbers, which tables have as text
 OWN_ID = 100  # ours: characters of a row's own id that are kept
 Maps = Mapping[str, Mapping[str, str]]  # source -> our field -> the user's own name for it
 
 
 @dataclass(frozen=True)
 class Shape:
-    """Name a kind of file: the folder of local/ that it feeds, and a test of one row."""
+    """A kind of file: the folder of local/ that it belongs in, its name, and a test of one row."""
 
     source: str
     name: str
@@ -48,12 +48,12 @@ class Shape:
 
 
 class Recognised(NamedTuple):
-    """Hold what a file is, and its rows, read anew by each call. Chains of thought have lines
-    alone."""
+    """The shape of a file, and a function that reads its rows anew at each call. A table of chains
+    of thought has no rows here, for it is read by lines."""
 
     shape: Shape
     rows: Callable[[], Iterator[Row]]
-    renamed: bool = False  # whether it has the fields that the user names
+    renamed: bool = False  # true if it has the fields that the user names
 
 
 def _has(*names: str) -> Callable[[Fields], bool]:
@@ -61,21 +61,22 @@ def _has(*names: str) -> Callable[[Fields], bool]:
 
 
 def _answers(question: str, answer: str) -> Callable[[Fields], bool]:
-    """Test a row for a question as text and an answer as text or as a number."""
+    """Return a test of a row: it has a question as text, and an answer as text or as a number."""
 
     def fits(fields: Fields) -> bool:
-        said = fields.get(answer)
+        value = fields.get(answer)
         return (
             isinstance(fields.get(question), str)
-            and isinstance(said, str | int | float)
-            and not (isinstance(said, bool) or missing(said))
+            and isinstance(value, str | int | float)
+            and not (isinstance(value, bool) or missing(value))
         )
 
     return fits
 
 
 NOT_STATED = "not stated in the file"
-# UTF-8 that was read as another encoding, and what stands for a character that could not be read
+# UTF-8 that was decoded as Latin-1 or Windows-1252 (`é` becomes `Ã©`), or the character U+FFFD,
+# which replaces bytes that could not be decoded.
 GARBLED = re.compile("[\u00c3\u00c2][\u0080-\u00bf\u20ac\u201a-\u2026\u0178]|\u00e2\u20ac|\ufffd")
 DECODED_TWICE = "used with characters that look broken, as an export in another encoding has them"
 
@@ -83,8 +84,8 @@ DECODED_TWICE = "used with characters that look broken, as an export in another 
 
 
 class RawSeed(NamedTuple):
-    """Hold a seed as its row has it. `category` is "" where the row names none, and so is the
-    row's `own_id`. `unused` says what of the row is not used."""
+    """A seed as its row has it. `category` and `own_id` are "" where the row has none. `unused`
+    names the parts of the row that are not used."""
 
     instruction: str
     context: str
@@ -94,7 +95,8 @@ class RawSeed(NamedTuple):
     own_id: str = ""
 
 
-# fields of multiple-choice items: where they cannot be read, a test is no seed all the same
+# Fields of multiple-choice items. A row with one of them is no plain question with its answer, even
+# if it cannot be read as an item.
 OFFERED = {
     "choices",
     "options",
@@ -112,38 +114,42 @@ PAIRED = [  # (question, answer) as text, in the names that people give them
 
 
 def _dolly(row: Row) -> RawSeed:
-    return RawSeed(row.said("instruction"), _context(row, "context"), row.said("response"), "")
+    return RawSeed(
+        row.as_text("instruction"), _context(row, "context"), row.as_text("response"), ""
+    )
 
 
 def _alpaca(row: Row) -> RawSeed:
-    return RawSeed(row.said("instruction"), _context(row, "input"), row.said("output"), "")
+    return RawSeed(row.as_text("instruction"), _context(row, "input"), row.as_text("output"), "")
 
 
 def _context(row: Row, key: str) -> str:
-    # null is how some exports write "no context"
-    return row.said(key) if key in row.fields else ""
+    # Some exports lack the field, and some write null for "no context".
+    return row.as_text(key) if key in row.fields else ""
 
 
 def _self_instruct(row: Row) -> RawSeed:
-    first = Row(row.where, row.fields["instances"][0])
-    return RawSeed(row.said("instruction"), _context(first, "input"), first.said("output"), "")
+    first = Row(row.place, row.fields["instances"][0])
+    return RawSeed(
+        row.as_text("instruction"), _context(first, "input"), first.as_text("output"), ""
+    )
 
 
 def _chat(row: Row) -> RawSeed:
-    if _mark(row.fields, numbers=False) is False:
+    if _goodness(row.fields, numbers=False) is False:
         raise Skipped("an answer that is marked as a bad one")
     question, answer, unused = dialogues.exchange(row)
     return RawSeed(question, "", answer, "", unused)
 
 
-def _marked(row: Row) -> RawSeed:
-    if _mark(row.fields) is False:
+def _judged(row: Row) -> RawSeed:
+    if _goodness(row.fields) is False:
         raise Skipped("an answer that is marked as a bad one")
-    return RawSeed(row.said("prompt"), "", row.said("completion"), "")
+    return RawSeed(row.as_text("prompt"), "", row.as_text("completion"), "")
 
 
-def _mark(fields: Fields, numbers: bool = True) -> bool | None:
-    """Return whether an answer is marked as good or as bad, None where it is not marked."""
+def _goodness(fields: Fields, numbers: bool = True) -> bool | None:
+    """Return True if an answer is marked as good, False if as bad, None if it is not marked."""
     mark = str(fields.get("label", fields.get("kto_tag"))).strip().lower()
     marks = {"true": True, "false": False, **({"1": True, "0": False} if numbers else {})}
     return marks.get(mark)
@@ -154,12 +160,17 @@ def _question(row: Row) -> RawSeed:
     system = any(row.fields.get(key) for key in ("system", "system_prompt"))
     unused = ["a system message is not used"] if system else []
     return RawSeed(
-        row.said(question), _context(row, "context"), _plain(row.said(answer)), "", unused
+        row.as_text(question),
+        _context(row, "context"),
+        _plain(row.as_text(answer)),
+        "",
+        unused,
     )
 
 
 def _plain(answer: str) -> str:
-    """Return an answer without GSM8K's marks: sums in angles, and `####` before the result."""
+    """Return an answer without GSM8K's marks: sums in angle brackets, and `####` before the
+    result. `<<2+3=5>>5 in all.\\n#### 5` becomes `5 in all.\\nThe answer is 5.`"""
     thought, mark, result = re.sub(r"<<[^<>\n]*>>", "", answer).rpartition("\n####")
     return f"{thought.strip()}\nThe answer is {result.strip()}." if mark else answer
 
@@ -180,8 +191,8 @@ SEEDS: dict[str, tuple[Callable[[Fields], bool], Callable[[Row], RawSeed]]] = {
     "instructions with instances": (_is_self_instruct, _self_instruct),
     "dialogues": (dialogues.is_exchange, _chat),
     "answers marked good or bad": (
-        lambda f: _has("prompt", "completion")(f) and _mark(f) is not None,
-        _marked,
+        lambda f: _has("prompt", "completion")(f) and _goodness(f) is not None,
+        _judged,
     ),
     "questions and answers": (
         lambda f: not OFFERED & f.keys() and any(_answers(*pair)(f) for pair in PAIRED),
@@ -191,32 +202,33 @@ SEEDS: dict[str, tuple[Callable[[Fields], bool], Callable[[Row], RawSeed]]] = {
 
 
 def seed(name: str, row: Row) -> RawSeed:
-    """Read a row of the seeds' shape `name`. Skipped: an empty instruction or response."""
+    """Read a row of the seeds' shape `name`. Skipped: an empty instruction or response, or a reason
+    of the shape's own reader."""
     raw = SEEDS[name][1](row)
     if not raw.instruction.strip() or not raw.response.strip():
         raise Skipped("empty instruction or response")
     garbled = any(GARBLED.search(text) for text in (raw.instruction, raw.context, raw.response))
     unused = [*raw.unused, *([DECODED_TWICE] if garbled else [])]
-    named = "category" in row.fields and not missing(row.fields["category"])
-    category = row.said("category").strip() if named else ""
+    has_category = "category" in row.fields and not missing(row.fields["category"])
+    category = row.as_text("category").strip() if has_category else ""
     own_id = _own_id(row.fields.get("id"))
     return raw._replace(category=category, own_id=own_id, unused=unused)
 
 
 def _own_id(value: object) -> str:
-    """Return a row's own id as text, "" where it has none that people read."""
-    known = isinstance(value, str | int) and not isinstance(value, bool)
-    return " ".join(str(value).split())[:OWN_ID] if known else ""
+    """Return a row's own id as text, "" where it has none that is text or a whole number."""
+    is_readable = isinstance(value, str | int) and not isinstance(value, bool)
+    return " ".join(str(value).split())[:OWN_ID] if is_readable else ""
 
 
 # --- pairs ---------------------------------------------------------------------------------------
 
 SIDES = (("chosen", "rejected"), ("chosen_messages", "rejected_messages"))
-ASKED = ("prompt", "question", "instruction", "query", "input")
+QUESTION_FIELDS = ("prompt", "question", "instruction", "query", "input")
 
 
 class Answered(NamedTuple):
-    """Name two answers and a number, which is below `even` where the first is better."""
+    """The fields of a pair: two answers and a number. It is below `even` if the first is better."""
 
     first: str
     second: str
@@ -232,8 +244,10 @@ TWO = (  # HelpSteer2, HelpSteer3, PKU-SafeRLHF
 
 
 def _is_pair(fields: Fields) -> bool:
-    question = any(isinstance(fields.get(key), str) for key in ASKED)
-    before = any(dialogues.is_dialogue(fields.get(key)) for key in (*dialogues.KEPT, "prompt"))
+    question = any(isinstance(fields.get(key), str) for key in QUESTION_FIELDS)
+    before = any(
+        dialogues.is_dialogue(fields.get(key)) for key in (*dialogues.TURN_FIELDS, "prompt")
+    )
     for names in SIDES:
         sides: list[Any] = [fields.get(name) for name in names]
         if all(isinstance(side, str) for side in sides):
@@ -251,11 +265,11 @@ def _is_pair(fields: Fields) -> bool:
 
 
 def preference(row: Row) -> tuple[list[Message], str, str]:
-    """Return (prompt, chosen, rejected) of a preference pair: two dialogues that part at the last
-    answer, or a prompt and two answers.
+    """Return (prompt, chosen, rejected) of a preference pair. The row has two dialogues that differ
+    in the last answer alone, or a prompt and two answers.
 
-    Skipped, with the reason: they part earlier, a turn or an answer is empty, the answers are
-    equal, or the turns do not alternate.
+    Skipped, with the reason: the dialogues differ earlier, a turn or an answer is empty, the
+    answers are equal, or the turns do not alternate.
     """
     chosen, rejected = _sides(row)
     system = str(row.fields.get("system") or row.fields.get("system_prompt") or "")
@@ -267,20 +281,20 @@ def preference(row: Row) -> tuple[list[Message], str, str]:
         opening = row.fields.get("prompt")
         if isinstance(opening, str) and opening.strip():
             chosen, rejected = (side.removeprefix(opening) for side in (chosen, rejected))
-        return _checked(dialogues.prompt(system, before), chosen, rejected)
+        return _check_answers(dialogues.prompt(system, before), chosen, rejected)
     dialogues_of_both = [
         dialogues.messages(row, side if isinstance(side, list) else [side])
         for side in (chosen, rejected)
     ]
     if any(not side or side[-1].role != "assistant" for side in dialogues_of_both):
         raise Skipped("no answer")
-    before, other = (side[:-1] for side in dialogues_of_both)
-    if before != other:
+    before, rejected_before = (side[:-1] for side in dialogues_of_both)
+    if before != rejected_before:
         raise Skipped("the two prompts differ")
     complete = bool(before) and before[0].role != "assistant"
     turns = before if complete else [*_before(row), *before]
     chosen, rejected = (side[-1].content for side in dialogues_of_both)
-    return _checked(dialogues.prompt(system, turns), chosen, rejected)
+    return _check_answers(dialogues.prompt(system, turns), chosen, rejected)
 
 
 def _sides(row: Row) -> tuple[Any, Any]:
@@ -291,7 +305,7 @@ def _sides(row: Row) -> tuple[Any, Any]:
                 if side is None and name in row.fields:
                     raise Skipped("empty answer")
                 if not isinstance(side, list | dict):
-                    row.checked(name, side)
+                    row.check_text(name, side)
             return sides
     for first, second, preference, even in TWO:
         value = row.fields.get(preference)
@@ -300,32 +314,36 @@ def _sides(row: Row) -> tuple[Any, Any]:
                 raise Skipped("neither answer is preferred")
             sides = (row.text(first), row.text(second))
             return sides if value < even else sides[::-1]
-    raise BadInput(f"{row.where}: chosen, rejected: missing; have {', '.join(row.fields)}")
+    raise BadInput(f"{row.place}: chosen, rejected: missing; have {', '.join(row.fields)}")
 
 
 def _before(row: Row) -> list[Message]:
-    for key in (*dialogues.KEPT, "prompt", "context"):
+    for key in (*dialogues.TURN_FIELDS, "prompt", "context"):
         if dialogues.is_dialogue(row.fields.get(key)):
             return dialogues.messages(row, row.fields[key])
-    text = next((row.text(key) for key in ASKED if isinstance(row.fields.get(key), str)), "")
+    text = next(
+        (row.text(key) for key in QUESTION_FIELDS if isinstance(row.fields.get(key), str)), ""
+    )
     if SPEAKER.search(text):
-        return dialogues.marked(text.rstrip().removesuffix("\n\nAssistant:"))
+        return dialogues.marked_turns(text.rstrip().removesuffix("\n\nAssistant:"))
     return [Message(role="user", content=text.strip())] if text.strip() else []
 
 
 def _two_dialogues(chosen: str, rejected: str) -> tuple[list[Message], str, str]:
     sides = [side.rpartition("\n\nAssistant:") for side in (chosen, rejected)]
-    (before, mark, chosen), (other, other_mark, rejected) = sides
+    (before, mark, chosen), (rejected_before, other_mark, rejected) = sides
     if not mark or not other_mark:
         raise Skipped("no answer")
-    if before != other:
+    if before != rejected_before:
         raise Skipped("the two prompts differ")
-    _checked([], chosen, rejected)
-    turns = dialogues.marked(before)
-    return _checked(dialogues.prompt("", turns), chosen, rejected)
+    _check_answers([], chosen, rejected)
+    turns = dialogues.marked_turns(before)
+    return _check_answers(dialogues.prompt("", turns), chosen, rejected)
 
 
-def _checked(prompt: list[Message], chosen: str, rejected: str) -> tuple[list[Message], str, str]:
+def _check_answers(
+    prompt: list[Message], chosen: str, rejected: str
+) -> tuple[list[Message], str, str]:
     chosen, rejected = chosen.strip(), rejected.strip()
     if not chosen or not rejected:
         raise Skipped("empty answer")
@@ -338,7 +356,7 @@ def _checked(prompt: list[Message], chosen: str, rejected: str) -> tuple[list[Me
 
 
 def _is_category_tree(fields: Fields) -> bool:
-    # an outline has the same nodes, without sub-categories
+    # Outlines have the same nodes, but no node of them has sub-categories.
     def counted(node: object) -> bool:
         return isinstance(node, dict) and ("subcategory" in node or any(map(counted, _below(node))))
 
@@ -347,35 +365,37 @@ def _is_category_tree(fields: Fields) -> bool:
 
 def _below(node: Fields) -> list[Any]:
     lists = (node.get("children"), node.get("subcategory"))
-    return [child for each in lists if isinstance(each, list) for child in each]
+    return [child for nodes in lists if isinstance(nodes, list) for child in nodes]
 
 
 def _is_count(value: object) -> bool:
-    whole = isinstance(value, float) and value.is_integer()  # a column with gaps
-    return missing(value) or whole or (isinstance(value, int) and not isinstance(value, bool))
+    # A table column of whole numbers with gaps is read as floats: 2 arrives as 2.0.
+    is_whole = isinstance(value, float) and value.is_integer()
+    return missing(value) or is_whole or (isinstance(value, int) and not isinstance(value, bool))
 
 
 def topic(row: Row) -> tuple[str, int | None]:
-    """Return a name and its number of sub-categories, None where the row does not say it."""
+    """Return a topic's name and its number of sub-categories, None where the row has no number."""
     count = row.fields.get("subcategories")
     if missing(count):
-        return row.said("name"), None
-    if isinstance(count, float) and count.is_integer():  # a column with gaps
-        return row.said("name"), int(count)
-    return row.said("name"), row.integer("subcategories")
+        return row.as_text("name"), None
+    # As in `_is_count`: whole numbers with gaps arrive as floats.
+    if isinstance(count, float) and count.is_integer():
+        return row.as_text("name"), int(count)
+    return row.as_text("name"), row.integer("subcategories")
 
 
 def categories(row: Row, node: object = None) -> Iterator[tuple[str, int]]:
     """Yield (name, number of sub-categories) of every node of a Wikipedia category tree."""
     node = row.fields if node is None else node
     if isinstance(node, str):
-        yield row.checked("children", node), 0
+        yield row.check_text("children", node), 0
     elif isinstance(node, dict):
-        yield row.checked("subject", node.get("subject")), len(_below(node))
+        yield row.check_text("subject", node.get("subject")), len(_below(node))
         for child in _below(node):
             yield from categories(row, child)
     else:
-        raise BadInput(f"{row.where}: children: names or nodes are expected, got {node!r:.60}")
+        raise BadInput(f"{row.place}: children: names or nodes are expected, got {node!r:.60}")
 
 
 # --- the FLAN collection -------------------------------------------------------------------------
@@ -392,56 +412,63 @@ def _is_task(fields: Fields) -> bool:
 
 def instances(row: Row) -> Iterator[tuple[str, str, str]]:
     """Yield (query, target, licence or "") of each instance of a natural-instructions task. The
-    query is the definition, then the input. The target is the first of the outputs, all of which
-    are right."""
-    given = row.fields["Definition"]
+    query is the task's definition, then the input. All outputs are right, and the first one is the
+    target."""
+    value = row.fields["Definition"]
     definition = "\n".join(
-        row.texts("Definition") if isinstance(given, list) else [row.text("Definition")]
+        row.texts("Definition") if isinstance(value, list) else [row.text("Definition")]
     )
     licence = row.fields.get("Instance License") or []
-    named = ", ".join(licence) if isinstance(licence, list) else str(licence)
+    licence_text = ", ".join(licence) if isinstance(licence, list) else str(licence)
     for number, instance in enumerate(row.fields["Instances"]):
-        inner = Row(f"{row.where}: Instances[{number}]", instance)
+        inner = Row(f"{row.place}: Instances[{number}]", instance)
         if not isinstance(instance, dict):
             raise BadInput(
-                f"{inner.where}: an input and an output are expected, got {instance!r:.60}"
+                f"{inner.place}: an input and an output are expected, got {instance!r:.60}"
             )
         output = instance.get("output")
         target = inner.texts("output")[0] if isinstance(output, list) and output else ""
-        target = target if isinstance(output, list) else inner.said("output")
-        yield f"{definition}\n\n{inner.said('input')}".strip(), target.strip(), named
+        target = target if isinstance(output, list) else inner.as_text("output")
+        yield f"{definition}\n\n{inner.as_text('input')}".strip(), target.strip(), licence_text
 
 
 def completion(row: Row) -> tuple[str, str]:
     """Return (query, target) of a rendered P3 prompt."""
-    return row.said("prompt").strip(), row.said("completion").removesuffix("<|endoftext|>").strip()
+    return row.as_text("prompt").strip(), row.as_text("completion").removesuffix(
+        "<|endoftext|>"
+    ).strip()
 
 
-def templated(row: Row) -> tuple[Mixture, str, str, str]:
-    """(sub-mixture, task or "", query, target) of a row of the FLAN collection as exported: the
-    sub-mixture is what `_task_source` says, Flan2021 where nothing says it.
+def collection_row(row: Row) -> tuple[Mixture, str, str, str]:
+    """Return (sub-mixture, task or "", query, target) of a row of the FLAN collection as exported.
+    The sub-mixture is that of `_task_source`, or Flan2021 where the row lacks this field.
 
-    Skipped: few-shot rows and dialogues, which paper 3.1.3 leaves out.
+    Skipped: few-shot rows and dialogues, which OpenBezoar 3.1.3 leaves out.
     """
     fields = {key.lstrip("_"): value for key, value in row.fields.items()}
     if str(fields.get("template_type", "zs")).startswith("fs"):
         raise Skipped("few-shot")
-    told = str(fields.get("task_source", "flan2021")).lower()
-    mixture = next((name for name in get_args(Mixture) if name == told), None)
+    task_source = str(fields.get("task_source", "flan2021")).lower()
+    mixture = next((name for name in get_args(Mixture) if name == task_source), None)
     if mixture is None:
-        raise Skipped(f"sub-mixture {told}")
+        raise Skipped(f"sub-mixture {task_source}")
     task = fields.get("task_name") or fields.get("task") or ""
-    return mixture, str(task), row.said("inputs").strip(), row.said("targets").strip()
+    return (
+        mixture,
+        str(task),
+        row.as_text("inputs").strip(),
+        row.as_text("targets").strip(),
+    )
 
 
 def thought(row: Row) -> tuple[str, str]:
-    """Return (query, target) of a row of GSM8K, in the form of that sub-mixture."""
+    """Return (query, target) of a row of GSM8K, in the form of the sub-mixture `cot`."""
     return row.text("question").strip(), _plain(row.text("answer")).strip()
 
 
 def chain(line: str) -> tuple[str, str] | None:
     """Return (query, target) of a line of a FLAN chain-of-thought table, None where it is no such
-    line. The target is the chain, then the answer: what that sub-mixture teaches."""
+    line. The target is the chain of thought, then the answer, as the sub-mixture `cot` has it."""
     cells = [cell.replace("\\n", "\n").strip() for cell in line.split("\t")]
     if len(cells) != 3 or not all(cells):
         return None
@@ -473,8 +500,8 @@ def _is_answer(fields: Fields) -> bool:
 
 
 def _is_vote(fields: Fields) -> bool:
-    wanted = ("judge", "model_a", "model_b", "winner")
-    return _has(*wanted)(fields) and {"question_id", "turn"} <= fields.keys()
+    names = ("judge", "model_a", "model_b", "winner")
+    return _has(*names)(fields) and {"question_id", "turn"} <= fields.keys()
 
 
 def _is_single_grade(fields: Fields) -> bool:
@@ -493,6 +520,8 @@ def _is_sum(fields: Fields) -> bool:
     return _has("question", "answer")(fields) and "\n#### " in fields["answer"]
 
 
+# The order matters: a file is of the first shape that its rows fit. So the special shapes come
+# before the general ones: Dolly's own rows come first, questions and answers last.
 SHAPES = (
     Shape(
         "dolly",
@@ -510,7 +539,7 @@ SHAPES = (
     Shape(
         "flan",
         "prompts and completions",
-        lambda f: _has("prompt", "completion")(f) and _mark(f) is None,
+        lambda f: _has("prompt", "completion")(f) and _goodness(f) is None,
     ),
     Shape("flan", "inputs and targets", _has("inputs", "targets")),
     Shape("mt_bench", "questions", _is_question),
@@ -519,55 +548,59 @@ SHAPES = (
     Shape("mt_bench", "single grades", _is_single_grade),
     *(Shape("benchmarks", name, form.fits) for name, form in BENCHMARKS.items()),
     Shape("flan", "sums with their thoughts", _is_sum),  # GSM8K
-    *(Shape("dolly", name, fits) for name, (fits, _) in SEEDS.items()),  # general ones last
+    *(Shape("dolly", name, fits) for name, (fits, _) in SEEDS.items()),
 )
 CHAINS = Shape("flan", "chains of thought", lambda f: False)  # a table: it has lines, not fields
 LETTERED = next(shape for shape in SHAPES if shape.name == "choices in columns")
-FIRST = 5  # rows looked at
-LOOKED_AT = 1000  # rows among which they are
+FIRST = 5  # ours: rows that are tested
+LOOKED_AT = 1000  # ours: rows among which these are sought, for rows with tools are passed over
 
 
 def recognise(path: Path, maps: Maps | None = None, source: str | None = None) -> Recognised | None:
-    """Recognise a file by its first rows, for one source or for any. The result is None where the
-    pipeline reads no such thing. At least half of the rows must fit, so that the reader can name
-    the odd one.
+    """Return the shape of a file by its first rows, for one source or for any. The result is None
+    where the pipeline reads no such file.
 
-    BadInput: a file that holds no rows, or opens as JSON does and is none.
+    At least half of these rows must fit the shape, so that the reader can name an odd one among
+    them. BadInput: a file that holds no rows, or that opens as JSON and is broken.
     """
     maps = maps or {}
     if containers.kind(path) != "text" or _opens_as_json(path):
-        return _fitting(_reader(path, maps), maps, source)
+        return _first_fit(_reader(path, maps), maps, source)
     if source in (None, "flan") and _is_chains(path):
         return Recognised(CHAINS, lambda: iter(()))
     for delimiter in DELIMITERS:
-        named = dict.fromkeys(header(path, delimiter), "")
-        strict = any(shape.fits(_renamed(named, maps.get(shape.source, {}))) for shape in SHAPES)
-        if recognised := _fitting(_table(path, delimiter), maps, source, strict=strict):
+        columns = dict.fromkeys(header(path, delimiter), "")
+        # An error in the first row is raised if the column names fit a shape. If they do not, the
+        # next delimiter is tried.
+        strict = any(shape.fits(_renamed(columns, maps.get(shape.source, {}))) for shape in SHAPES)
+        if recognised := _first_fit(_table(path, delimiter), maps, source, strict=strict):
             return recognised
-    names = _lettered(path) if source in (None, "benchmarks") else None
+    names = _lettered_columns(path) if source in (None, "benchmarks") else None
     return Recognised(LETTERED, _table(path, ",", names)) if names else None
 
 
-def _fitting(
+def _first_fit(
     read: Callable[[], Iterator[Row]], maps: Maps, source: str | None, strict: bool = True
 ) -> Recognised | None:
     probe: list[Fields] = []
     tools: list[Fields] = []
     try:
         for row in islice(read(), LOOKED_AT):
-            (tools if dialogues.with_tools(row.fields) else probe).append(row.fields)
+            (tools if dialogues.offers_tools(row.fields) else probe).append(row.fields)
             if len(probe) == FIRST:
                 break
     except BadInput as error:
         if not probe and (strict or isinstance(error, containers.NotText)):
             raise
-    probe = probe or tools[:FIRST]  # rows with tools, which are left out, tell nothing of others
+    # Rows with tools will be left out, so they say nothing of the others.
+    probe = probe or tools[:FIRST]
     if not probe:
         return None
-    own = [name for name in maps if maps[name] and any(_holds(row, maps[name]) for row in probe)]
-    shapes = sorted(SHAPES, key=lambda shape: shape.source not in own)  # what the user says first
+    # Sources whose fields the user has named, and which this file has, are tried first.
+    mapped = [name for name in maps if maps[name] and any(_holds(row, maps[name]) for row in probe)]
+    shapes = sorted(SHAPES, key=lambda shape: shape.source not in mapped)
     for shape in shapes:
-        names = maps[shape.source] if shape.source in own else {}
+        names = maps[shape.source] if shape.source in mapped else {}
         if source in (None, shape.source):
             fits = [shape.fits(_renamed(fields, names)) for fields in probe]
             if 2 * sum(fits) >= len(fits):
@@ -575,33 +608,33 @@ def _fitting(
     return None
 
 
-def parted(recognised: Recognised, split: str) -> list[tuple[str, Recognised]]:
-    """Part a file by the splits that its rows name. Where they name none, all of it is the split
-    that its path says."""
+def split_parts(recognised: Recognised, split: str) -> list[tuple[str, Recognised]]:
+    """Return (split, rows) of each split that a file's rows name. If they name none, all rows
+    are of `split`, which its path names."""
     if not names_splits(recognised):
         return [(split, recognised)]
 
-    def part(wanted: str) -> Iterator[Row]:
-        return (row for row in recognised.rows() if told(row) == wanted)
+    def part(name: str) -> Iterator[Row]:
+        return (row for row in recognised.rows() if row_split(row) == name)
 
-    def told(row: Row) -> str:
+    def row_split(row: Row) -> str:
         return split_of(row.fields) or split
 
-    found = sorted({told(row) for row in recognised.rows()})
-    return [(each, recognised._replace(rows=partial(part, each))) for each in found]
+    splits = sorted({row_split(row) for row in recognised.rows()})
+    return [(name, recognised._replace(rows=partial(part, name))) for name in splits]
 
 
 def names_splits(recognised: Recognised) -> bool:
-    """Return whether the first rows of a file name their split."""
+    """Say whether the first rows of a file name their split."""
     return any(split_of(row.fields) for row in islice(recognised.rows(), FIRST))
 
 
 def _reader(path: Path, maps: Maps) -> Callable[[], Iterator[Row]]:
-    def known(fields: Fields) -> bool:
+    def is_row(fields: Fields) -> bool:
         views = [fields, *(_renamed(fields, names) for names in maps.values() if names)]
         return any(shape.fits(view) for shape in SHAPES for view in views)
 
-    return lambda: rows(path, known)
+    return lambda: rows(path, is_row)
 
 
 def _table(
@@ -615,19 +648,20 @@ def _renaming(
 ) -> Callable[[], Iterator[Row]]:
     if not names:
         return read
-    return lambda: (Row(row.where, _renamed(row.fields, names)) for row in read())
+    return lambda: (Row(row.place, _renamed(row.fields, names)) for row in read())
 
 
 def _renamed(fields: Fields, names: Mapping[str, str]) -> Fields:
-    """Return a row with our names of its fields. A dot in the user's name leads inside."""
+    """Return a row with our names of its fields. `names` maps ours to the user's, in which a dot
+    leads into an object: `reply.text`."""
     if not names:
         return fields
-    own = {
+    renamed = {
         ours: cell(ours, value) if isinstance(value, str) and ours in IN_CELLS else value
         for ours, theirs in names.items()
         if (value := _inner(fields, theirs)) is not MISSING
     }
-    return {**fields, **own}
+    return {**fields, **renamed}
 
 
 def _holds(fields: Fields, names: Mapping[str, str]) -> bool:
@@ -637,7 +671,8 @@ def _holds(fields: Fields, names: Mapping[str, str]) -> bool:
 def _inner(fields: Fields, name: str) -> Any:
     if name in fields:
         return fields[name]
-    if name.lower() in TITLES and name.lower() in fields:  # as a table's first row is read
+    # A table's titles are in lower case by now (rows.columns).
+    if name.lower() in TITLES and name.lower() in fields:
         return fields[name.lower()]
     outer, dot, rest = name.partition(".")
     inner = fields.get(outer)
@@ -650,15 +685,16 @@ def _opens_as_json(path: Path) -> bool:
 
 def _is_chains(path: Path) -> bool:
     first = [chain(line) for _, line in islice(lines(path), FIRST)]
-    # a question and a thought are sentences; another table of three columns is not
+    # A question and a thought are sentences, and in other tables of three columns are not. The
+    # target has four words more than its thought: "The answer is 5."
     return bool(first) and all(
         c is not None and len(c[0].split()) > 3 and len(c[1].split()) > 6 for c in first
     )
 
 
-def _lettered(path: Path) -> list[str] | None:
-    """Name the columns of a table without names that holds questions, choices and letters, as
-    MMLU's authors write it."""
+def _lettered_columns(path: Path) -> list[str] | None:
+    """Return names for the columns of a table without a header that holds a question, choices and a
+    letter, as MMLU's authors write it. The result is None for another table."""
     try:
         first = [list(row.fields.values()) for row in islice(table(path, ",", []), FIRST)]
     except BadInput:
@@ -671,18 +707,18 @@ def _lettered(path: Path) -> list[str] | None:
 
 
 def is_rows(path: Path) -> bool:
-    """Return whether a file is a table of the data formats, or opens as JSON does."""
+    """Say whether a file is parquet or Arrow, or opens as JSON does."""
     return containers.kind(path) != "text" or _opens_as_json(path)
 
 
-def unknown(path: Path) -> str:
-    """Say why a file that opens is not read: what it holds instead of a shape that is known."""
+def describe_unread(path: Path) -> str:
+    """Return the reason why a readable file is not used: its content, of no known shape."""
     if not is_rows(path):
         return _unknown_text([line for _, line in islice(lines(path), 2)])
     row = next(rows(path, lambda fields: dialogues.turns_of(fields) is not None), None)
     if row is None:
         return "a table without a row"
-    if dialogues.with_tools(row.fields):
+    if dialogues.offers_tools(row.fields):
         return "dialogues with tools, which no stage learns from"
     if "message_id" in row.fields and "parent_id" in row.fields:
         return "a message a row (OpenAssistant); give it as whole dialogues"
@@ -693,9 +729,9 @@ def unknown(path: Path) -> str:
     inner = next(
         (
             f"{outer}.{name}"
-            for outer, held in row.fields.items()
-            if isinstance(held, dict)
-            for name, turns in held.items()
+            for outer, value in row.fields.items()
+            if isinstance(value, dict)
+            for name, turns in value.items()
             if dialogues.is_dialogue(turns)
         ),
         "",
@@ -703,15 +739,15 @@ def unknown(path: Path) -> str:
     return unread + (f"; name the messages: `fields: {{messages: {inner}}}`" if inner else "")
 
 
-def lacking(path: Path, maps: Maps) -> str:
-    """Say which columns the user's own names of fields name in vain, where the file has others of
-    them; "" where it lacks none."""
+def absent_columns(path: Path, maps: Maps) -> str:
+    """Return the columns that `fields` in params.yaml names and a file lacks, as the end of a
+    message. The result is "" where the file has all of them or none."""
     columns = dict.fromkeys(_columns(path), "")
-    for source, named in maps.items():
-        absent = [theirs for theirs in named.values() if _inner(columns, theirs) is MISSING]
-        if 0 < len(absent) < len(named):
-            where = f"`fields` of {source} in params.yaml"
-            return f"; {where} names {', '.join(absent)}, which is not among them"
+    for source, own_names in maps.items():
+        absent = [theirs for theirs in own_names.values() if _inner(columns, theirs) is MISSING]
+        if 0 < len(absent) < len(own_names):
+            place = f"`fields` of {source} in params.yaml"
+            return f"; {place} names {', '.join(absent)}, which is not among them"
     return ""
 
 
@@ -724,7 +760,8 @@ def _columns(path: Path) -> list[str]:
 
 def _unknown_text(opening: Sequence[str]) -> str:
     cells = max((opening[0].split(delimiter) for delimiter in DELIMITERS), key=len)
-    while cells and not cells[-1].strip():  # empty columns, as a spreadsheet leaves them
+    # A spreadsheet leaves empty columns at the end.
+    while cells and not cells[-1].strip():
         cells.pop()
     if len(cells) < 2:
         return "text that holds no rows"
@@ -737,20 +774,20 @@ def _unknown_text(opening: Sequence[str]) -> str:
 
 
 def _kind(name: str, value: object) -> str:
-    """Name a field, with what it holds where that is no text."""
+    """Return a field's name, with the kind of its value where that is no text."""
     kinds = {list: "a list", dict: "an object", bool: "true or false", int: "a number"}
     kind = "null" if missing(value) else kinds.get(type(value), "")
     return f"{name} ({kind or 'a number'})" if kind or isinstance(value, float) else name
 
 
 def _few(names: Sequence[str]) -> str:
-    shown = [" ".join(str(name).split())[:45] for name in names[:8]]
-    return ", ".join(shown) + (", ..." if len(names) > 8 else "")
+    shortened = [" ".join(str(name).split())[:45] for name in names[:8]]
+    return ", ".join(shortened) + (", ..." if len(names) > 8 else "")
 
 
 def names(path: Path) -> Iterator[tuple[str, int | None]]:
-    """Yield (name, number of sub-categories or None) of a text file with one topic a line, which a
-    tab and a number may follow."""
+    """Yield (name, number of sub-categories or None) of a text file of one topic a line. A tab and
+    the number may follow the name. BadInput: something else follows it."""
     for number, line in lines(path):
         name, _, count = (part.strip() for part in line.partition("\t"))
         if count and not count.isdecimal():

@@ -1,4 +1,4 @@
-"""What a fetch writes: its files, and the account of where they come from."""
+"""The result of a fetch: its files, and the account of where their rows come from."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,15 +13,18 @@ Tables = Mapping[str, Sequence[Record] | Mapping[str, bool]]
 
 @dataclass(frozen=True)
 class Source:
-    """The files of one fetch, and what source.json beside them says: `source` (world, local, hub,
-    wikipedia or harness), `rows` used of each file and `left_out` rows by reason; of a hub its
-    `parts`, with revision and licence."""
+    """The files of one fetch, and their account, which is written to source.json beside them.
+
+    The account has `source` (world, local, hub, wikipedia or harness), `rows`, the number used of
+    each file, and `left_out`, the number of rows by reason. For a hub it also has `parts`, with
+    revision and licence.
+    """
 
     tables: Tables
     account: Mapping[str, object]
 
     def write(self, folder: Path) -> None:
-        """Write every file below `folder`."""
+        """Write every file and source.json below `folder`."""
         for name, table in self.tables.items():
             if isinstance(table, Mapping):
                 files.write_json(folder / name, dict(table))

@@ -1,4 +1,4 @@
-"""MT-Bench: its questions, models' answers, references, votes and single grades, out of files."""
+"""Reads MT-Bench out of files: questions, models' answers, references, votes, single grades."""
 
 import re
 from collections.abc import Callable, Hashable, Iterator, Sequence
@@ -6,7 +6,7 @@ from typing import Generic, TypeVar
 
 from bezoar.rows.files import BadInput
 from bezoar.rows.records import Answers, Grade, Question, Vote
-from bezoar.sources.accounts import TWICE, Account, File, Taking
+from bezoar.sources.accounts import DUPLICATE, Account, File, Taking
 from bezoar.sources.dialogues import Skipped
 from bezoar.sources.reader import Reader
 from bezoar.sources.rows import Row
@@ -20,55 +20,57 @@ def tables(reader: Reader, files: Sequence[File], limit: int | None) -> Tables:
     """Read the tables of a fetch out of its files. BadInput: as readers.read."""
     recognised = [(file, reader.recognise(file)) for file in files]
 
-    def of(kind: str, make: Callable[[Row], T]) -> Iterator[tuple[File, list[T]]]:
-        for file, each in recognised:
-            if each.shape.name == kind:
-                yield file, list(reader.each(file, each, make))
+    def rows_of(kind: str, make: Callable[[Row], T]) -> Iterator[tuple[File, list[T]]]:
+        for file, contents in recognised:
+            if contents.shape.name == kind:
+                yield file, list(reader.records(file, contents, make))
 
-    questions, wanted = _questions(reader, list(of("questions", _question)), limit)
+    questions, is_asked = _questions(reader, list(rows_of("questions", _question)), limit)
     references: dict[int, list[str]] = {}
     later: _Later[Answers] = _Later(reader.account, "a model answered again later")
-    for file, answered in of("answers", answers):
-        about = {
+    for file, answered in rows_of("answers", answers):
+        categories = {
             questions[row.question_id].category for row in answered if row.question_id in questions
         }
-        known = _known(reader, file, answered, wanted)
+        asked_answers = _select_asked(reader, file, answered, is_asked)
+        # A file of references has answers to the questions of REFERENCED alone, or says it in its
+        # name.
         if "reference" in file.title.lower() or (
-            len(answered) < len(questions) and about <= REFERENCED
+            len(answered) < len(questions) and categories <= REFERENCED
         ):
-            for row in known:
+            for row in asked_answers:
                 if references.setdefault(row.question_id, row.turns) is row.turns:
                     reader.account.use(file)
                 else:
                     reader.account.leave_out(file, "a second reference to a question")
             continue
-        later.add(file, known, lambda row: (row.question_id, row.model))
-    told = later.rows
+        later.add(file, asked_answers, lambda row: (row.question_id, row.model))
+    answers_by_key = later.rows
     votes: list[Vote] = []
     seen: dict[Vote, File] = {}
-    for file, ballots in of("votes", lambda row: (vote(row), _voted_on(row))):
-        for ballot, shown in ballots:
-            if not _known(reader, file, [ballot], wanted):
+    for file, ballots in rows_of("votes", lambda row: (vote(row), _answers_voted_on(row))):
+        for ballot, pair in ballots:
+            if not _select_asked(reader, file, [ballot], is_asked):
                 continue
             if seen.setdefault(ballot, file) != file:
-                reader.account.leave_out(file, TWICE)
+                reader.account.leave_out(file, DUPLICATE)
                 continue
             votes.append(ballot)
             reader.account.use(file)
-            _take_shown(reader, told, shown)
+            _add_voted_answers(reader, answers_by_key, pair)
     grades: _Later[Grade] = _Later(reader.account, "a turn was graded again later")
-    for file, graded in of("single grades", _single_grade):
-        known_grades = _known(reader, file, graded, wanted)
+    for file, graded in rows_of("single grades", _single_grade):
+        asked_grades = _select_asked(reader, file, graded, is_asked)
         grades.add(
-            file, known_grades, lambda row: (row.judge, row.question_id, row.model, row.turn)
+            file, asked_grades, lambda row: (row.judge, row.question_id, row.model, row.turn)
         )
     return {
         "questions.jsonl": [
             questions[n].model_copy(update={"reference": references.get(n, [])})
             for n in questions
-            if wanted[n]
+            if is_asked[n]
         ],
-        "answers.jsonl": list(told.values()),
+        "answers.jsonl": list(answers_by_key.values()),
         "votes.jsonl": votes,
         "grades.jsonl": list(grades.rows.values()),
         "votes.json": {"simulated": False},
@@ -76,7 +78,8 @@ def tables(reader: Reader, files: Sequence[File], limit: int | None) -> Tables:
 
 
 class _Later(Generic[T]):
-    """Keep the later of two rows that say the same thing, for FastChat appends them."""
+    """Rows of which the later of two with the same key is kept, because FastChat appends new ones
+    to its file."""
 
     def __init__(self, account: Account, reason: str) -> None:
         self.account, self.reason = account, reason
@@ -84,8 +87,9 @@ class _Later(Generic[T]):
         self.files: dict[Hashable, File] = {}
 
     def add(self, file: File, rows: Sequence[T], key: Callable[[T], Hashable]) -> None:
-        """Take the rows of a file. An earlier one of the same key is left out."""
+        """Take the rows of a file. Leave out an earlier row of the same key."""
         for row in rows:
+            # The earlier row was counted as used. It is counted as left out instead.
             if earlier := self.files.get(key(row)):
                 self.account.use(earlier, -1)
                 self.account.leave_out(earlier, self.reason)
@@ -93,24 +97,27 @@ class _Later(Generic[T]):
             self.account.use(file)
 
 
-def _take_shown(reader: Reader, answers: dict[Hashable, Answers], shown: Sequence[Answers]) -> None:
-    """Keep the answers that a vote shows, the first of a model to a question."""
-    for row in shown:
+def _add_voted_answers(
+    reader: Reader, answers: dict[Hashable, Answers], pair: Sequence[Answers]
+) -> None:
+    """Add the `pair` of answers that a vote is on. A model's first answer to a question
+    stands. Others are counted."""
+    for row in pair:
         if answers.setdefault((row.question_id, row.model), row).turns != row.turns:
             reader.account.partly["another answer of a model to a question than the first"] += 1
 
 
 def _questions(
-    reader: Reader, given: Sequence[tuple[File, list[Question]]], limit: int | None
+    reader: Reader, questions_by_file: Sequence[tuple[File, list[Question]]], limit: int | None
 ) -> tuple[dict[int, Question], dict[int, bool]]:
-    """Return all questions by their numbers, and whether each is asked. BadInput: none, or two
-    questions of one number."""
+    """Return all questions by their numbers, and a mapping that is true for the numbers within the
+    limit. BadInput: there are none, or two different questions have one number."""
     questions: dict[int, Question] = {}
     first: dict[int, File] = {}
-    for file, numbered in given:
+    for file, numbered in questions_by_file:
         for row in numbered:
-            have = questions.setdefault(row.question_id, row)
-            if have.turns != row.turns:
+            earlier = questions.setdefault(row.question_id, row)
+            if earlier.turns != row.turns:
                 raise BadInput(
                     f"{file.path}: question {row.question_id}: another one than "
                     f"{first[row.question_id].path} has under this number; keep one of the two"
@@ -120,33 +127,35 @@ def _questions(
             first.setdefault(row.question_id, file)
     if not questions:
         raise BadInput(
-            f"{reader.where}: holds no questions; add rows of question_id, category and turns"
+            f"{reader.label}: holds no questions; add rows of question_id, category and turns"
         )
-    taking: Taking[int] = Taking(Account(), limit, reader.how.take, None)
-    for file, _ in given:
+    taking: Taking[int] = Taking(Account(), limit, reader.settings.take, None)
+    for file, _ in questions_by_file:
         taking.add(file, ([n] for n in questions if first[n] == file))
-    wanted = {n: True for _, n in taking.done()}
+    chosen = {n: True for _, n in taking.within_limit()}
     for n, file in first.items():
-        reader.account.use(file, n in wanted)
-        reader.account.beyond[file.title] += n not in wanted
-    return questions, {n: n in wanted for n in questions}
+        reader.account.use(file, n in chosen)
+        reader.account.beyond[file.title] += n not in chosen
+    return questions, {n: n in chosen for n in questions}
 
 
 Q = TypeVar("Q", Answers, Vote, Grade)
 
 
-def _known(reader: Reader, file: File, rows: Sequence[Q], wanted: dict[int, bool]) -> list[Q]:
-    """Return the answers or votes on questions that are asked. The others are counted."""
+def _select_asked(
+    reader: Reader, file: File, rows: Sequence[Q], is_asked: dict[int, bool]
+) -> list[Q]:
+    """Return the answers, votes or grades of questions that are asked. Count the others."""
     for row in rows:
-        if row.question_id not in wanted:
+        if row.question_id not in is_asked:
             reader.account.leave_out(file, "on a question that is not given")
-        elif not wanted[row.question_id]:
+        elif not is_asked[row.question_id]:
             reader.account.beyond[file.title] += 1
-    return [row for row in rows if wanted.get(row.question_id)]
+    return [row for row in rows if is_asked.get(row.question_id)]
 
 
 def _question(row: Row) -> Question:
-    # a question's own `reference` is a hint to a human reader, not an answer: FastChat reads none
+    # A question's own `reference` is a hint to a human reader, not an answer. FastChat ignores it.
     return Question(
         question_id=row.integer("question_id"),
         category=row.text("category"),
@@ -156,9 +165,9 @@ def _question(row: Row) -> Question:
 
 
 def answers(row: Row) -> Answers:
-    """Read a model's answers to a question. Skipped: they are not two turns."""
+    """Read a model's answers to the two turns of a question. Skipped: there are not two of them."""
     choices = row.fields["choices"]
-    turns = Row(row.where, choices[0]).texts("turns") if choices else []
+    turns = Row(row.place, choices[0]).texts("turns") if choices else []
     if len(turns) != 2:
         raise Skipped("an answer that has not two turns")
     return Answers(
@@ -170,13 +179,14 @@ def answers(row: Row) -> Answers:
 
 
 def vote(row: Row) -> Vote:
-    """Read a vote on the answers of two models. Skipped: it names no winner and no tie."""
+    """Read a vote on the answers of two models. Skipped: it names neither a winner nor a tie.
+    BadInput: its turn is neither 1 nor 2."""
     winner, turn = row.text("winner"), row.integer("turn")
     winner = {"tie (inconsistent)": "inconsistent"}.get(winner, winner)
     if winner not in ("model_a", "model_b", "tie", "inconsistent"):
         raise Skipped(f"winner {winner}")
     if turn not in (1, 2):
-        raise BadInput(f"{row.where}: turn: 1 or 2 is expected, got {turn}")
+        raise BadInput(f"{row.place}: turn: 1 or 2 is expected, got {turn}")
     return Vote.model_validate(
         {
             "judge": row.text("judge"),
@@ -190,13 +200,14 @@ def vote(row: Row) -> Vote:
 
 
 def _single_grade(row: Row) -> Grade:
-    """A grade that FastChat's judge gave to one answer; the judge `gpt-4` is called gpt4_single.
-    A score of -1 is FastChat's for a reply without one."""
+    """Read a grade that FastChat's judge gave to one answer. The judge `gpt-4` is called
+    gpt4_single. Skipped: a score that is not from 1 to 10. FastChat writes -1 for a reply without
+    a score."""
     turn, score = row.integer("turn"), row.fields["score"]
     if turn not in (1, 2):
-        raise BadInput(f"{row.where}: turn: 1 or 2 is expected, got {turn}")
+        raise BadInput(f"{row.place}: turn: 1 or 2 is expected, got {turn}")
     if isinstance(score, bool) or not isinstance(score, int | float):
-        raise BadInput(f"{row.where}: score: a number is expected, got {score!r:.60}")
+        raise BadInput(f"{row.place}: score: a number is expected, got {score!r:.60}")
     if score == -1:
         raise Skipped("a single grade without a score (-1)")
     if not 1 <= score <= 10:
@@ -216,21 +227,24 @@ def _single_grade(row: Row) -> Grade:
     )
 
 
-def _voted_on(row: Row) -> list[Answers]:
-    """The two models' answers that a vote is on, where its row holds the conversations: lists of
-    four messages, {role, content}, two of the user's and two of the model's."""
-    shown = []
+def _answers_voted_on(row: Row) -> list[Answers]:
+    """Return the two models' answers that a vote is on, none where its row lacks them.
+
+    The row has them as conversations: lists of four messages, {role, content}, two of the user and
+    two of the model. BadInput: a conversation of another form.
+    """
+    pair = []
     for side in ("a", "b"):
-        if (told := row.fields.get(f"conversation_{side}")) is None:
+        if (conversation := row.fields.get(f"conversation_{side}")) is None:
             continue
-        messages = told if isinstance(told, list) else []
+        messages = conversation if isinstance(conversation, list) else []
         if [m.get("role") for m in messages if isinstance(m, dict)] != ["user", "assistant"] * 2:
             raise BadInput(
-                f"{row.where}: conversation_{side}: four messages are expected, user and assistant "
-                f"by turns, got {told!r:.60}"
+                f"{row.place}: conversation_{side}: four messages are expected, user and assistant "
+                f"by turns, got {conversation!r:.60}"
             )
-        turns = [Row(row.where, messages[n]).text("content") for n in (1, 3)]
-        shown.append(
+        turns = [Row(row.place, messages[n]).text("content") for n in (1, 3)]
+        pair.append(
             Answers(
                 question_id=row.integer("question_id"),
                 model=row.text(f"model_{side}"),
@@ -238,4 +252,4 @@ def _voted_on(row: Row) -> list[Answers]:
                 finish=["stop", "stop"],
             )
         )
-    return shown
+    return pair

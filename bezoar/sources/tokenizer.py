@@ -1,11 +1,12 @@
-"""Proof, when a model is fetched, that its tokenizer does what all later stages rely on.
+"""Proves, when a model is fetched, that its tokenizer does what all later stages rely on.
 
-`prove`: transformers cuts text as the tokenizer's own file says. OpenLLaMA brings sentencepiece's
-file alone, and its authors warn of the tokenizer that transformers converts it to. transformers 5
-also puts a class's own preparation in place of the one in tokenizer.json.
+`prove` checks that transformers cuts text into tokens as the tokenizer's own file says. OpenLLaMA
+brings sentencepiece's file alone, and its authors warn of the tokenizer that transformers converts
+it to. transformers 5 also replaces the text preparation of tokenizer.json by that of a class.
 
-`fits`: a base's tokenizer gives a text back, an answer has tokens of its own behind its prompt, and
-a checkpoint that was saved with it asks as it was trained.
+`check_fit` checks that a base's tokenizer gives a text back, and that an answer has tokens of its
+own behind its prompt. It also checks that a checkpoint saved with it is asked in the same token ids
+as it was trained on.
 """
 
 import re
@@ -22,9 +23,11 @@ from bezoar.rows.records import Message
 
 SPM, FAST = "tokenizer.model", "tokenizer.json"
 CONFIG = "tokenizer_config.json"
+# Texts on which a tokenizer is proven. "thermal" is the word by which the fault of the converted
+# tokenizer was found in 2023.
 TEXTS = (
     "",
-    "thermal",  # the word by which the fault was found in 2023
+    "thermal",
     "Name a river, and say where it ends.",
     "### System:\nBe brief.\n\n### Instruction:\nWhat is 3 x 4?\n\n### Response:\n",
     " one space first",
@@ -44,13 +47,13 @@ TEXTS = (
     "UPPER lower CamelCase snake_case kebab-case",
     "a" * 300 + "Donaudampfschiff" * 20,
 )
-# What no prompt and no answer may lose
+# Plain text, of which a tokenizer may lose no character. A base that does is refused.
 PLAIN = (
     "Hi there, my friend.",
     "ABCDEFGHIJKLMNOPQRSTUVWXYZ abcdefghijklmnopqrstuvwxyz 0123456789",
     '1. (One) line: "it\'s" - so!\n2. Another; is it?\n\nA paragraph.',
 )
-# What is told where a tokenizer writes it in another form
+# Kinds of text that a tokenizer may write in another form. source.json names those that it does.
 KINDS = {
     "signs": "$%&*+/<=>@[\\]^_`{|}~",
     "runs of blanks": "a  b    c",
@@ -73,31 +76,34 @@ KINDS = {
     "names of special tokens": "<s> and </s> and <unk>",
 }
 SAMPLED = 400  # pieces of a vocabulary that are proven
-UNIGRAM = 1  # a type of sentencepiece model; the others merge
+UNIGRAM = 1  # a type of sentencepiece model; the others merge pieces
 NORMAL, CONTROL, SYMBOL, BYTE = 1, 3, 4, 6  # types of a sentencepiece model's pieces
 TEXT_TYPES = (NORMAL, SYMBOL)  # those that a text is cut into
-LEAST = -1e4  # a score that no text's best pieces have
-AT_ONCE = 8  # of them in a text
+LEAST = -1e4  # a score so low that no text is cut into a piece of it
+AT_ONCE = 8  # pieces in a text
 SHOWN = 12  # characters in a message
-CHARACTERS = 160  # of a library's error that is shown
+CHARACTERS = 160  # of a library's error in a message
 
 
 def prove(folder: Path, name: str) -> bool:
-    """See that the tokenizer that transformers loads from `folder` cuts TEXTS, and pieces of its
-    own vocabulary, as its file says: tokenizer.model where there is one, else tokenizer.json.
-    Where it does not, write one that does (tokenizer.json, and tokenizer_config.json to go with
-    it) and prove that. Returns whether it was written. BadInput, on `name`: neither does."""
+    """Check that the tokenizer that transformers loads from `folder` cuts text as its file says.
+
+    That file is tokenizer.model where there is one, else tokenizer.json. The texts are TEXTS and
+    pieces of its own vocabulary. If a text is cut otherwise, a new tokenizer.json is made after
+    the file, with its tokenizer_config.json, and is checked too. Return True if one was made.
+    BadInput, with `name` in the message: the new one fails as well, or a file cannot be read.
+    """
     if (folder / SPM).is_file():
-        file, (right, texts, rebuilt) = SPM, _sentencepiece(folder, name)
+        file, (cut, texts, rebuilt) = SPM, _sentencepiece(folder, name)
     else:
-        fast(folder, name)
-        file, (right, texts, rebuilt) = FAST, _as_it_stands(folder, name)
-    loaded = _loaded(folder, name)
-    if _difference(loaded, right, texts) is None:
-        fast(folder, name)
+        ensure_fast(folder, name)
+        file, (cut, texts, rebuilt) = FAST, _fast_file(folder, name)
+    loaded = _load(folder, name)
+    if _difference(loaded, cut, texts) is None:
+        ensure_fast(folder, name)
         return False
     _write(folder, loaded, rebuilt())
-    different = _difference(_loaded(folder, name), right, texts)
+    different = _difference(_load(folder, name), cut, texts)
     if different is not None:
         raise BadInput(
             f"{name}: transformers cuts {different[:80]!r} otherwise than {file} does, and so does "
@@ -107,36 +113,40 @@ def prove(folder: Path, name: str) -> bool:
     return True
 
 
-def fits(folder: Path, name: str) -> list[str]:
-    """See that the recipe can be trained with the tokenizer at `folder`. It gives plain text back,
-    parts every answer from its prompt, and is the same once it was saved and loaded anew. Returns
-    the kinds of text (KINDS) that it writes in another form. BadInput, on `name`: it cannot."""
+def check_fit(folder: Path, name: str) -> list[str]:
+    """Check that the recipe can be trained with the tokenizer at `folder`.
+
+    It must give plain text back, part every answer from its prompt, and be the same once it was
+    saved and loaded. Return the kinds of text (KINDS) that it writes in another form. BadInput,
+    with `name` in the message: it fails one of these.
+    """
     try:
         tokenizer = loading.tokenizer(folder)
         _refuse_lossy(tokenizer, name)
         _refuse_changed(tokenizer, name)
         kinds = [*KINDS]
-        return [kinds[n] for n in _altered(tokenizer, name, [*KINDS.values()])]
+        return [kinds[n] for n in _altered_answers(tokenizer, name, [*KINDS.values()])]
     except BadInput as error:
         raise BadInput(str(error).removeprefix("error: ").replace(str(folder), name)) from None
 
 
 def account(folder: Path, name: str, further: bool = False) -> dict[str, object]:
-    """Prove the tokenizer at `folder`, and that it fits the recipe where the model is no `further`
-    one. Returns what source.json says of it. BadInput, on `name`: as of `prove` and `fits`."""
+    """Prove the tokenizer at `folder`. Unless the model is a `further` one, which is not trained,
+    check that it fits the recipe too. Return what source.json says of it. BadInput, with `name` in
+    the message: as of `prove` and `check_fit`."""
     file = SPM if (folder / SPM).is_file() else FAST
-    made = f"made from {file}" if prove(folder, name) else "as it came"
-    altered = [] if further else fits(folder, name)
-    return {"tokenizer": made, **({"tokenizer_alters": altered} if altered else {})}
+    origin = f"made from {file}" if prove(folder, name) else "as it came"
+    altered = [] if further else check_fit(folder, name)
+    return {"tokenizer": origin, **({"tokenizer_alters": altered} if altered else {})}
 
 
-def fast(folder: Path, name: str) -> None:
-    """See that `folder` holds tokenizer.json, by which data are measured without transformers;
-    where it does not, save what transformers makes of the files that are there. BadInput, on
-    `name`: it makes none."""
+def ensure_fast(folder: Path, name: str) -> None:
+    """Make sure that `folder` holds tokenizer.json, by which data are measured without
+    transformers. If it is missing, save what transformers makes of the other files. BadInput,
+    with `name` in the message: transformers makes none."""
     if (folder / FAST).is_file():
         return
-    loaded = _loaded(folder, name)
+    loaded = _load(folder, name)
     if not loaded.is_fast:
         raise BadInput(
             f"{name}: has no tokenizer.json and transformers makes none of its other files; save "
@@ -145,7 +155,7 @@ def fast(folder: Path, name: str) -> None:
     loaded.backend_tokenizer.save(str(folder / FAST))
 
 
-def _loaded(folder: Path, name: str) -> Any:
+def _load(folder: Path, name: str) -> Any:
     from transformers import AutoTokenizer
 
     try:
@@ -157,14 +167,15 @@ def _loaded(folder: Path, name: str) -> Any:
         ) from None
 
 
-# --- how text is cut -----------------------------------------------------------------------------
+# --- text and its token ids ----------------------------------------------------------------------
 
 Cut = Callable[[str], list[int]]
+# a function that cuts a text as the file says, texts to prove it on, and a maker of its like
 Right = tuple[Cut, list[str], Callable[[], Any]]
 
 
 def _sentencepiece(folder: Path, name: str) -> Right:
-    """Return how tokenizer.model cuts a text, texts to prove it on, and a maker of its like."""
+    """Return the `Right` of tokenizer.model. BadInput: it is no sentencepiece model."""
     from sentencepiece import SentencePieceProcessor
     from sentencepiece.sentencepiece_model_pb2 import ModelProto
 
@@ -175,23 +186,24 @@ def _sentencepiece(folder: Path, name: str) -> Right:
     except Exception:  # the two raise classes of their own
         raise BadInput(f"{name}: {SPM} is no sentencepiece model; name another revision") from None
     texts = [piece.piece for piece in proto.pieces if piece.type in TEXT_TYPES]
-    return processor.encode, [*TEXTS, *_sampled(texts)], lambda: _rebuilt(proto, processor)
+    return processor.encode, [*TEXTS, *_sample_texts(texts)], lambda: _rebuild(proto, processor)
 
 
-def _as_it_stands(folder: Path, name: str) -> Right:
-    """Return how tokenizer.json cuts a text, texts to prove it on, and a maker of its like."""
+def _fast_file(folder: Path, name: str) -> Right:
+    """Return the `Right` of tokenizer.json. BadInput: it cannot be read."""
     from tokenizers import Tokenizer
 
-    def made() -> Any:
+    def load_backend() -> Any:
         backend = Tokenizer.from_file(str(folder / FAST))
         if getattr(backend.model, "dropout", None):
-            backend.model.dropout = None  # it would cut a text another way each time
+            # Dropout would cut a text another way each time.
+            backend.model.dropout = None
         backend.no_truncation()
         backend.no_padding()
         return backend
 
     try:
-        backend = made()
+        backend = load_backend()
     except Exception as error:  # tokenizers raises no narrower one
         why = str(error).strip().partition("\n")[0]
         raise BadInput(
@@ -200,33 +212,33 @@ def _as_it_stands(folder: Path, name: str) -> Right:
         ) from None
     backend.encode_special_tokens = True
 
-    def right(text: str) -> list[int]:
+    def cut(text: str) -> list[int]:
         ids: list[int] = backend.encode(text, add_special_tokens=False).ids
         return ids
 
     vocabulary = sorted(backend.get_vocab().items(), key=lambda item: item[1])
     pieces = [backend.decode([number]) for _, number in _spread(vocabulary)]
-    return right, [*TEXTS, *_sampled(pieces)], made
+    return cut, [*TEXTS, *_sample_texts(pieces)], load_backend
 
 
 def _spread(things: Sequence[Any]) -> list[Any]:
-    """Take about SAMPLED of them, evenly spread."""
+    """Return about SAMPLED of the things, evenly spread."""
     step = max(1, len(things) // SAMPLED)
     return list(things[::step])
 
 
-def _sampled(pieces: Sequence[str]) -> list[str]:
-    """Make texts of some of a vocabulary's pieces, side by side and with blanks between."""
+def _sample_texts(pieces: Sequence[str]) -> list[str]:
+    """Return texts of some of a vocabulary's pieces, side by side and with blanks between."""
     some = [piece.replace("▁", " ") for piece in _spread(pieces)]
     groups = [some[n : n + AT_ONCE] for n in range(0, len(some), AT_ONCE)]
     return [mark.join(group) for group in groups for mark in ("", " ")]
 
 
-def _difference(loaded: Any, right: Cut, texts: Sequence[str]) -> str | None:
-    """Find the first of `texts` that the two cut into different ids."""
+def _difference(loaded: Any, cut: Cut, texts: Sequence[str]) -> str | None:
+    """Return the first of `texts` that the two cut into different ids, None where there is none."""
     for text in texts:
         ids = loaded(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
-        if ids != right(text):
+        if ids != cut(text):
             return text
     return None
 
@@ -235,13 +247,15 @@ def _difference(loaded: Any, right: Cut, texts: Sequence[str]) -> str | None:
 
 
 def _write(folder: Path, loaded: Any, backend: Any) -> None:
-    """Save `backend` with what `loaded` adds to a text, in a class that keeps its preparation."""
+    """Save `backend` as the tokenizer of `folder`, with the special tokens that `loaded` adds to a
+    text."""
     from transformers import PreTrainedTokenizerFast
 
     backend.post_processor = loaded.backend_tokenizer.post_processor
     path = folder / CONFIG
     path.unlink(missing_ok=True)
-    # LlamaTokenizer would put its own preparation in place of this one when it loads the file
+    # This class keeps the backend's text preparation. LlamaTokenizer would replace it by its own
+    # when it loads the file.
     PreTrainedTokenizerFast(
         tokenizer_object=backend,
         model_max_length=loaded.model_max_length,
@@ -250,19 +264,19 @@ def _write(folder: Path, loaded: Any, backend: Any) -> None:
     ).save_pretrained(folder)
 
 
-def _rebuilt(proto: Any, processor: Any) -> Any:
-    """Make a tokenizer after a sentencepiece model."""
+def _rebuild(proto: Any, processor: Any) -> Any:
+    """Return a tokenizer that cuts text as a sentencepiece model does."""
     from tokenizers import AddedToken, Regex, Tokenizer, decoders, normalizers, pre_tokenizers
 
     spec = proto.normalizer_spec
     steps: list[Any] = []
     if spec.precompiled_charsmap:
         if "\r" not in processor.normalize("\r"):
-            # Precompiled takes CR LF for one character and would map its first half alone
+            # Precompiled takes CR LF for one character and would map its first half alone.
             steps.append(normalizers.Replace("\r\n", "\r\r"))
         steps.append(normalizers.Precompiled(spec.precompiled_charsmap))
     if spec.remove_extra_whitespaces:
-        # blanks alone: Strip would take line breaks too
+        # Only blanks: the normalizer Strip would take line breaks too.
         steps.append(normalizers.Replace(Regex(r"\A +| +\z"), ""))
         steps.append(normalizers.Replace(Regex(" +"), " "))
     if spec.add_dummy_prefix:
@@ -286,20 +300,20 @@ def _rebuilt(proto: Any, processor: Any) -> Any:
 
 
 def _part_names(backend: Any, proto: Any) -> None:
-    """Part the name of a special token in a text behind its first character, where no piece holds
-    that character. The pieces of the name could cost more than the special token otherwise."""
+    """Split the name of a special token behind its first character, where no piece has that
+    character. A text could otherwise be cut into the special token, if the pieces of its name
+    score lower."""
     from tokenizers import Regex, pre_tokenizers
 
-    known = {c for piece in proto.pieces if piece.type in TEXT_TYPES for c in piece.piece}
+    characters = {c for piece in proto.pieces if piece.type in TEXT_TYPES for c in piece.piece}
     names = [piece.piece for piece in proto.pieces if piece.type not in (*TEXT_TYPES, BYTE)]
-    firsts = [f"{re.escape(n[0])}(?={re.escape(n[1:])})" for n in names if n[0] not in known]
+    firsts = [f"{re.escape(n[0])}(?={re.escape(n[1:])})" for n in names if n[0] not in characters]
     if firsts:
         backend.pre_tokenizer = pre_tokenizers.Split(Regex("|".join(firsts)), "isolated")
 
 
 def _model(proto: Any) -> Any:
-    """Make the model of tokenizers that stands for a sentencepiece model. Among neighbours that
-    could be merged, sentencepiece takes those whose piece has the highest score."""
+    """Return the model of the library tokenizers that cuts as a sentencepiece model does."""
     from tokenizers import models
 
     spec, pieces = proto.trainer_spec, proto.pieces
@@ -307,12 +321,14 @@ def _model(proto: Any) -> Any:
         highest = max((piece.score for piece in pieces if piece.type == NORMAL), default=0.0)
         scored = [(piece.piece, _score(piece, highest)) for piece in pieces]
         return models.Unigram(scored, unk_id=spec.unk_id, byte_fallback=spec.byte_fallback)
+    # Of the neighbours that could be merged, sentencepiece merges those whose piece has the highest
+    # score.
     scores = {piece.piece: piece.score for piece in pieces if piece.type in TEXT_TYPES}
     merges = [
-        (-scores[piece], at, piece[:at], piece[at:])
+        (-scores[piece], split_at, piece[:split_at], piece[split_at:])
         for piece in scores
-        for at in range(1, len(piece))
-        if piece[:at] in scores and piece[at:] in scores
+        for split_at in range(1, len(piece))
+        if piece[:split_at] in scores and piece[split_at:] in scores
     ]
     return models.BPE(
         {piece.piece: number for number, piece in enumerate(pieces)},
@@ -320,25 +336,25 @@ def _model(proto: Any) -> Any:
         unk_token=pieces[spec.unk_id].piece,
         fuse_unk=True,
         byte_fallback=spec.byte_fallback,
-        # a symbol of the model's own is one token, whatever merges there are
+        # A symbol that the model defines is one token, whatever merges there are.
         ignore_merges=any(piece.type == SYMBOL for piece in pieces),
     )
 
 
 def _score(piece: Any, highest: float) -> float:
-    """Score a piece of a unigram model. sentencepiece favours symbols of the model's own. A piece
-    of another type is no part of a text: <s> in a text is text."""
+    """Return the score of a piece of a unigram model. sentencepiece favours symbols that the model
+    defines. A piece of another type is no part of a text: <s> in a text is text."""
     if piece.type == SYMBOL:
         return len(piece.piece) * highest - 0.1
     return float(piece.score) if piece.type == NORMAL else LEAST
 
 
-# --- what the recipe needs of a base -------------------------------------------------------------
+# --- a base that fits the recipe -----------------------------------------------------------------
 
 
-def _altered(tokenizer: Any, name: str, answers: Sequence[str]) -> list[int]:
-    """Return the places of the answers that come back in another form behind a prompt. BadInput,
-    on `name`: an answer that cannot be parted from it."""
+def _altered_answers(tokenizer: Any, name: str, answers: Sequence[str]) -> list[int]:
+    """Return the indices of the answers that come back in another form behind a prompt. BadInput,
+    with `name` in the message: an answer cannot be parted from its prompt."""
     prompt = chat.prompt([Message(role="user", content="Hello.")])
     pairs = [(prompt, answer) for answer in answers]
     parted = chat.answer_ids(tokenizer, pairs, f"{name}: proof of its tokenizer")
@@ -346,27 +362,25 @@ def _altered(tokenizer: Any, name: str, answers: Sequence[str]) -> list[int]:
 
 
 def _refuse_lossy(tokenizer: Any, name: str) -> None:
-    """BadInput where a character of a prompt or of plain English does not come back."""
+    """Raise BadInput where a character of a prompt or of PLAIN does not come back from its ids."""
     prompt = chat.prompt([Message(role="user", content="Hello.")])
     characters = sorted({*prompt, *"".join(PLAIN)})
     texts = [f"a{character}a" for character in characters]
-    rows = zip(characters, texts, chat.decoded(tokenizer, chat.ids(tokenizer, texts)), strict=True)
+    rows = zip(characters, texts, chat.decode(tokenizer, chat.ids(tokenizer, texts)), strict=True)
     lost = [c for c, text, back in rows if not chat.gives_back(back, text)]
     if lost:
-        shown = ", ".join(repr(character) for character in lost[:SHOWN])
+        listing = ", ".join(repr(character) for character in lost[:SHOWN])
         raise BadInput(
-            f"{name}: its tokenizer cannot write {len(lost)} characters of plain text ({shown}), "
+            f"{name}: its tokenizer cannot write {len(lost)} characters of plain text ({listing}), "
             "so that no prompt and no answer could hold them; take a base with another tokenizer"
         )
     wholes = [prompt + answer for answer in PLAIN]
-    for text, back in zip(
-        wholes, chat.decoded(tokenizer, chat.ids(tokenizer, wholes)), strict=True
-    ):
+    for text, back in zip(wholes, chat.decode(tokenizer, chat.ids(tokenizer, wholes)), strict=True):
         if not chat.gives_back(back, text):
-            at = sum(
-                1 for _ in takewhile(lambda two: two[0] == two[1], zip(text, back, strict=False))
+            position = sum(
+                1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(text, back, strict=False))
             )
-            was, came = (each[max(0, at - 20) : at + 20] for each in (text, back))
+            was, came = (string[max(0, position - 20) : position + 20] for string in (text, back))
             raise BadInput(
                 f"{name}: its tokenizer loses plain text: {was!r} comes back as {came!r}; take a "
                 "base with another tokenizer"
@@ -374,7 +388,8 @@ def _refuse_lossy(tokenizer: Any, name: str) -> None:
 
 
 def _refuse_changed(tokenizer: Any, name: str) -> None:
-    """BadInput where a checkpoint's tokenizer, saved and loaded anew, gives other ids."""
+    """Raise BadInput where a tokenizer that is saved and loaded, as with a checkpoint, gives other
+    ids."""
     from transformers import AutoTokenizer
 
     with tempfile.TemporaryDirectory() as folder:

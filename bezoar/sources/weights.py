@@ -1,4 +1,4 @@
-"""The user's own base model: a folder in Hugging Face form, checked before anything is trained."""
+"""Checks and copies the user's own base model, a folder in Hugging Face form, before training."""
 
 import json
 import os
@@ -12,7 +12,7 @@ from bezoar.rows import files
 from bezoar.rows.files import BadInput
 from bezoar.sources import tokenizer
 
-# What belongs to a model; whatever else lies in the folder stays there.
+# The files of a model. Others in its folder are not copied.
 PATTERNS = (
     "config.json",
     "generation_config.json",
@@ -26,13 +26,14 @@ PATTERNS = (
     "merges.txt",
     "chat_template.jinja",
 )
-# Tokenizers whose way of cutting text stands in code, or whose ids do
+# Files of tokenizers that need code: it has the rules by which they cut text, or their ids.
 OTHERS = ("tekken.json", "*.tiktoken", "spiece.model", "sentencepiece*.model", "vocab.txt", "*.spm")
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
 
 
 def folders(paths: list[Path]) -> list[Path]:
-    """The folders of `paths` that hold a language model, by config.json and weights of any kind."""
+    """Return the folders of `paths` that hold a language model: the config.json of one, and weights
+    of any kind."""
     tops = sorted({path.parent for path in paths if path.name == "config.json"})
     return [top for top in tops if _writes_text(top) and _any(top, "*.safetensors", *PICKLES)]
 
@@ -41,16 +42,17 @@ def _writes_text(folder: Path) -> bool:
     try:
         config = _json(folder / "config.json")
     except BadInput:
-        return False  # another program's
-    named = config.get("architectures") or ["LlamaForCausalLM"]
+        # The config.json of some other program, which need not hold an object.
+        return False
+    architectures = config.get("architectures") or ["LlamaForCausalLM"]
     return "model_type" in config and any(
-        str(name).endswith(("ForCausalLM", "LMHeadModel")) for name in named
+        str(name).endswith(("ForCausalLM", "LMHeadModel")) for name in architectures
     )
 
 
 def model_files(folder: Path) -> list[Path]:
-    """The files of a model, in order. BadInput: no safetensors (pickled weights run code when they
-    are loaded), code of its own, a missing shard, a torn file, no tokenizer."""
+    """Return the files of a model, in order. BadInput: no safetensors (pickled weights run code
+    when they are loaded), code of its own, a missing shard, a cut file, no tokenizer."""
     refuse_code(folder)
     if not _any(folder, "model*.safetensors"):
         _refuse_adapter(folder)
@@ -76,12 +78,12 @@ def model_files(folder: Path) -> list[Path]:
     files = sorted({path for pattern in PATTERNS for path in folder.glob(pattern)})
     for path in files:
         if path.suffix == ".safetensors":
-            _whole(path)
+            _refuse_torn(path)
     return files
 
 
 def _refuse_adapter(folder: Path) -> None:
-    """BadInput where the folder holds an adapter and no model of its own."""
+    """Raise BadInput where the folder holds an adapter and no whole model."""
     if (folder / "adapter_config.json").exists():
         raise BadInput(
             f"{folder}: is an adapter, where a whole model is wanted; merge it into its base "
@@ -90,7 +92,7 @@ def _refuse_adapter(folder: Path) -> None:
 
 
 def refuse_code(folder: Path) -> None:
-    """BadInput where a model or its tokenizer wants code of its own to be run."""
+    """Raise BadInput where a model or its tokenizer needs code of its own (`auto_map`)."""
     for path in (folder / "config.json", *folder.glob("tokenizer_config.json")):
         if "auto_map" in _json(path):
             raise BadInput(
@@ -99,56 +101,62 @@ def refuse_code(folder: Path) -> None:
             )
 
 
-def only(paths: list[Path], where: str) -> Path:
-    """The folder of the one model among the user's files, those of `where`. BadInput: none, or more
-    than one."""
+def only_model(paths: list[Path], label: str) -> Path:
+    """Return the folder of the one model among the user's files. `label` names their folder in
+    messages. BadInput: there is no model, or more than one."""
     models = folders(paths)
     if len(models) != 1:
         for path in [] if models else sorted(paths):
             if path.name == "config.json":
-                _json(path)  # says what is wrong with it
+                # Raises an error where this file is why no model was found.
+                _json(path)
             if path.name == "adapter_config.json":
                 _refuse_adapter(path.parent)
         have = ", ".join(map(str, models)) or "none"
         raise BadInput(
-            f"{where}: one language model is expected (config.json of a ...ForCausalLM, "
+            f"{label}: one language model is expected (config.json of a ...ForCausalLM, "
             f"model.safetensors, a tokenizer), have {have}"
         )
     return models[0]
 
 
-def copy(paths: list[Path], out: Path, where: str, further: bool = False) -> dict[str, object]:
-    """Copy the one model among the user's files, those of `where`, to `out`, whole or not at all.
+def copy(paths: list[Path], out: Path, label: str, further: bool = False) -> dict[str, object]:
+    """Copy the one model among the user's files to `out`, whole or not at all.
 
-    What its small files say wrongly is repaired, and its tokenizer proven. Returns the account of
-    it. BadInput: as for `only`, or what model_files or tokenizer.account refuses."""
-    chosen = model_files(only(paths, where))
+    Faults of its small files are repaired, and its tokenizer is proven. `label` names the user's
+    folder in messages. Return the account of the model. BadInput: as for `only_model`, or
+    model_files or tokenizer.account refuses it.
+    """
+    chosen = model_files(only_model(paths, label))
     with tempfile.TemporaryDirectory() as folder:
         for path in chosen:
-            # what may be written anew is copied: a link would lead into the user's own files
+            # Small files may be written anew, so they are copied. A link would lead into the user's
+            # own files.
             place = shutil.copyfile if path.suffix != ".safetensors" else os.symlink
             place(path.resolve(), Path(folder) / path.name)
         try:
             mended = mend(Path(folder))
-            proven = tokenizer.account(Path(folder), where, further)
+            proven = tokenizer.account(Path(folder), label, further)
         except BadInput as error:
-            said = str(error).removeprefix("error: ")
-            raise BadInput(said.replace(folder, str(chosen[0].parent))) from None
+            message = str(error).removeprefix("error: ")
+            raise BadInput(message.replace(folder, str(chosen[0].parent))) from None
         work.publish(Path(folder), out)
     account = {"source": "local", "files": [path.name for path in chosen], **proven}
     return {**account, "mended": mended} if mended else account
 
 
 def mend(folder: Path) -> list[str]:
-    """Repair what a model's small files say wrongly and a later stage would stumble over; what was
-    done, a line each. Files are replaced, never written into: they may be links."""
+    """Repair faults of a model's small files over which a later stage would fail. Return a line for
+    each repair. Files are replaced, never written into, because they may be links."""
     config = _json(folder / "config.json")
     done = [*_mend_padding(folder, config), *_mend_end(folder, config)]
     return done + _mend_generation(folder)
 
 
 def _mend_padding(folder: Path, config: dict[str, Any]) -> list[str]:
-    """Take out a padding id for which the embedding has no row: torch would refuse to make it."""
+    """Take out a padding id for which the embedding has no row. Torch would refuse to make that
+    embedding."""
+    # Torch counts a negative padding id from the end: -1 is the last row.
     pad, rows = config.get("pad_token_id"), config.get("vocab_size")
     if not isinstance(pad, int) or not isinstance(rows, int) or -rows <= pad < rows:
         return []
@@ -157,19 +165,20 @@ def _mend_padding(folder: Path, config: dict[str, Any]) -> list[str]:
 
 
 def _mend_end(folder: Path, config: dict[str, Any]) -> list[str]:
-    """Give a tokenizer without an end-of-sequence token the one by which the model ends."""
+    """Give a tokenizer that lacks an end-of-sequence token the one with which the model ends."""
     from transformers import AutoTokenizer
 
     try:
         tokenizer = AutoTokenizer.from_pretrained(
             folder, local_files_only=True, trust_remote_code=False
         )
-    except Exception:  # the proof of the tokenizer says what is wrong with it
+    except Exception:
+        # The proof of the tokenizer, which follows, says what is wrong with it.
         return []
     path = folder / "generation_config.json"
     ids = [(_json(path) if path.exists() else {}).get("eos_token_id"), config.get("eos_token_id")]
-    known = [n for each in ids for n in (each if isinstance(each, list) else [each])]
-    ends = [n for n in known if isinstance(n, int) and 0 <= n < len(tokenizer)]
+    candidates = [n for value in ids for n in (value if isinstance(value, list) else [value])]
+    ends = [n for n in candidates if isinstance(n, int) and 0 <= n < len(tokenizer)]
     if tokenizer.eos_token is not None or not ends:
         return []
     token = tokenizer.convert_ids_to_tokens(ends[0])
@@ -179,27 +188,28 @@ def _mend_end(folder: Path, config: dict[str, Any]) -> list[str]:
 
 
 def _mend_generation(folder: Path) -> list[str]:
-    """Make a generation_config.json such that transformers saves it with a checkpoint."""
+    """Change a generation_config.json that transformers would refuse to save with a checkpoint."""
     path = folder / "generation_config.json"
     if not path.exists():
         return []
-    told = _json(path)
-    if (why := _illegal(told)) is None:
+    settings = _json(path)
+    if (why := _save_refusal(settings)) is None:
         return []
-    # most often numbers for drawing beside greedy search: their author meant to draw
-    ids = {key: value for key, value in told.items() if key.endswith("_token_id")}
-    tries = {"do_sample: true": told | {"do_sample": True}, "the ids of its tokens alone": ids}
-    how = next(name for name, values in tries.items() if _illegal(values) is None)
-    _write(path, tries[how])
-    return [f"generation_config.json: {how}, because transformers would not save it ({why})"]
+    # Most often it has numbers for sampling beside greedy search. Its author meant to sample.
+    ids = {key: value for key, value in settings.items() if key.endswith("_token_id")}
+    tries = {"do_sample: true": settings | {"do_sample": True}, "the ids of its tokens alone": ids}
+    repair = next(name for name, values in tries.items() if _save_refusal(values) is None)
+    _write(path, tries[repair])
+    return [f"generation_config.json: {repair}, because transformers would not save it ({why})"]
 
 
-def _illegal(told: dict[str, Any]) -> str | None:
-    """Why transformers refuses to save a generation_config.json; None where it does not."""
+def _save_refusal(settings: dict[str, Any]) -> str | None:
+    """Return the reason why transformers refuses to save a generation_config.json, None where it
+    does not."""
     from transformers import GenerationConfig
 
     try:
-        GenerationConfig.from_dict(told).validate(strict=True)
+        GenerationConfig.from_dict(settings).validate(strict=True)
     except Exception as error:  # ValueError, or whatever a value of another type leads to
         lines = [line.strip(" -") for line in str(error).splitlines()]
         return next((line for line in lines[1:] if line), str(error)).partition(". ")[0][:120]
@@ -207,7 +217,7 @@ def _illegal(told: dict[str, Any]) -> str | None:
 
 
 def _write(path: Path, value: dict[str, Any]) -> None:
-    # transformers' own files may hold Infinity, which plain JSON lacks
+    # Not files.write_json: transformers' own files may hold Infinity, which plain JSON lacks.
     files.write(path, [json.dumps(value, indent=2, ensure_ascii=False) + "\n"])
 
 
@@ -225,9 +235,9 @@ def _json(path: Path) -> dict[str, Any]:
     return value
 
 
-def _whole(path: Path) -> None:
-    """A download that was cut, or a Git LFS pointer, shows in the header: its length as eight
-    bytes, then JSON that says where each tensor ends."""
+def _refuse_torn(path: Path) -> None:
+    """Raise BadInput where a safetensors file is cut, or is a Git LFS pointer. The header shows it:
+    its own length as eight bytes, then JSON that says where each tensor ends."""
     if not path.is_file():
         raise BadInput(f"{path}: a link to a file that is gone; fetch it again")
     with path.open("rb") as data:

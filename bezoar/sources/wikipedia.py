@@ -1,5 +1,5 @@
-"""Categories of Wikipedia as topics (OpenBezoar 3.1.1), out of the table of categories that the
-Wikimedia Foundation dumps: gzipped SQL, as mysqldump writes it."""
+"""Reads categories of Wikipedia as topics (OpenBezoar 3.1.1), out of the table of categories that
+the Wikimedia Foundation dumps. That is gzipped SQL, as mysqldump writes it."""
 
 import errno
 import gzip
@@ -21,51 +21,56 @@ from bezoar.sources.tables import Source
 from bezoar.work import progress
 
 AGENT = "bezoar (arXiv 2404.12195)"  # Wikimedia turns nameless clients away
-TIMEOUT = 60  # seconds without a byte
-CHUNK = 2**20
-LONGEST = 2**26  # bytes of a line; mysqldump's have about a million
+TIMEOUT = 60  # ours: seconds without a byte
+CHUNK = 2**20  # bytes read at a time
+LONGEST = 2**26  # ours: bytes of a line, of which mysqldump's have about a million
 
 INSERT = b"INSERT INTO `category` VALUES"
 _COLUMN = re.compile(rb"\s*`(\w+)`\s")
+# A value is a string in quotes, in which a backslash escapes the next character, or a bare word.
 _VALUE = rb"('[^'\\]*(?:\\.[^'\\]*)*'|[^',()\s]+)"
 _ESCAPE = re.compile(rb"\\(.)", re.DOTALL)
 _ESCAPED = {b"0": b"\0", b"b": b"\b", b"n": b"\n", b"r": b"\r", b"t": b"\t", b"Z": b"\x1a"}
 
 
-def read(wanted: Wikipedia) -> Source:
-    """The categories that have sub-categories and do not keep house, in the dump's order. BadInput:
-    no download, another file than `sha256` says, or no table of categories."""
-    with work.scratch("fetch", f"topics-{work.fingerprint(url=wanted.url)}") as folder:
+def read(settings: Wikipedia) -> Source:
+    """Return the categories that have sub-categories and are not housekeeping, in the dump's order.
+    BadInput: it cannot be downloaded, `sha256` is that of another file, or it holds no table of
+    categories."""
+    with work.scratch("fetch", f"topics-{work.fingerprint(url=settings.url)}") as folder:
         path = folder / "category.sql.gz"
-        if wanted.sha256 is None or _digest(path) != wanted.sha256:
-            _download(wanted.url, path)
+        if settings.sha256 is None or _digest(path) != settings.sha256:
+            _download(settings.url, path)
         digest = _digest(path)
         try:
-            if wanted.sha256 not in (None, digest):
+            if settings.sha256 not in (None, digest):
                 raise BadInput(
-                    f"{wanted.url}: sha256 is {digest}, not fetch.topics.sha256 of params.yaml; "
+                    f"{settings.url}: sha256 is {digest}, not fetch.topics.sha256 of params.yaml; "
                     "the file has changed: name a dated dump, or the new sha256"
                 )
-            topics, left_out = _topics(path, wanted.housekeeping)
+            topics, left_out = _topics(path, settings.housekeeping)
         except BadInput:
-            path.unlink()  # else every further run would find it there
+            # Every further run would otherwise find the bad file, and fail too.
+            path.unlink()
             raise
     if not topics:
-        raise BadInput(f"{wanted.url}: no category is usable ({dict(left_out) or 'it holds none'})")
+        raise BadInput(
+            f"{settings.url}: no category is usable ({dict(left_out) or 'it holds none'})"
+        )
     account = {
         "source": "wikipedia",
-        "url": wanted.url,
+        "url": settings.url,
         "sha256": digest,
-        "licence": wanted.licence,
-        "rows": {wanted.url.rpartition("/")[2]: len(topics)},
+        "licence": settings.licence,
+        "rows": {settings.url.rpartition("/")[2]: len(topics)},
         "left_out": left_out,
     }
     return Source({"topics.jsonl": topics}, account)
 
 
 def categories(path: Path) -> Iterator[tuple[bytes, int]]:
-    """(title, number of sub-categories) of every row of a dump of MediaWiki's table `category`.
-    BadInput names the line: no such dump, or one that is cut or broken."""
+    """Yield (title, number of sub-categories) of every row of a dump of MediaWiki's table
+    `category`. BadInput, which names the line: it is no such dump, or is cut or broken."""
     columns: list[bytes] = []
     rows = 0
     inserting = False
@@ -73,9 +78,10 @@ def categories(path: Path) -> Iterator[tuple[bytes, int]]:
         if line.startswith(b"CREATE TABLE "):
             columns = []
         elif line.startswith(INSERT):
-            inserting, at = True, len(INSERT)
-        elif inserting:  # some servers put every row on a line of its own
-            at = 0
+            inserting, position = True, len(INSERT)
+        # Some servers put every row on a line of its own, below the statement.
+        elif inserting:
+            position = 0
         elif name := _COLUMN.match(line):
             columns.append(name[1])
         if not inserting:
@@ -84,18 +90,19 @@ def categories(path: Path) -> Iterator[tuple[bytes, int]]:
             raise BadInput(f"{path}:{number}: no columns cat_title and cat_subcats; have {columns}")
         values = rb"\s*,\s*".join([_VALUE] * len(columns))
         row = re.compile(rb"\s*\(\s*" + values + rb"\s*\)\s*([,;])", re.DOTALL)
-        while inserting and (match := row.match(line, at)):
-            told = dict(zip(columns, match.groups(), strict=False))  # the last one is the mark
+        while inserting and (match := row.match(line, position)):
+            # The last group is the mark behind the row, a comma or a semicolon.
+            cells = dict(zip(columns, match.groups(), strict=False))
             try:
-                yield _text(told[b"cat_title"]), int(told[b"cat_subcats"])
+                yield _text(cells[b"cat_title"]), int(cells[b"cat_subcats"])
             except ValueError:
                 break
-            rows, at = rows + 1, match.end()
-            inserting = line[at - 1 : at] == b","
-        if line[at:].strip():
+            rows, position = rows + 1, match.end()
+            inserting = line[position - 1 : position] == b","
+        if line[position:].strip():
             raise BadInput(
-                f"{path}:{number}: not a row of the table `category`: {line[at : at + 60]!r}; "
-                "fetch it again"
+                f"{path}:{number}: not a row of the table `category`: "
+                f"{line[position : position + 60]!r}; fetch it again"
             )
     if inserting or not rows:
         raise BadInput(
@@ -140,10 +147,10 @@ def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
 
 
 def _text(quoted: bytes) -> bytes:
-    """What a string literal of MySQL says; ValueError where it is none."""
+    """Return the text of a string literal of MySQL. ValueError: it is no such literal."""
     if not quoted.startswith(b"'"):
         raise ValueError
-    return _ESCAPE.sub(lambda found: _ESCAPED.get(found[1], found[1]), quoted[1:-1])
+    return _ESCAPE.sub(lambda escape: _ESCAPED.get(escape[1], escape[1]), quoted[1:-1])
 
 
 def _digest(path: Path) -> str | None:
@@ -154,39 +161,44 @@ def _digest(path: Path) -> str | None:
 
 
 def _download(url: str, path: Path) -> None:
-    """Fetch a file whole, or the rest of it where a part is there and the server's has not changed
-    since: what its ETag or its date says is kept beside it."""
+    """Fetch a file, or the rest of it where a part of it is there.
+
+    The file's ETag or date is kept beside it. If it has changed on the server, all of the file is
+    fetched anew. BadInput: the server refuses, cannot be reached, or ends too early.
+    """
     note = path.with_name(f"{path.name}.version")
-    have = path.stat().st_size if path.exists() else 0
+    downloaded = path.stat().st_size if path.exists() else 0
     headers = {"User-Agent": AGENT}
-    if have and note.exists():
-        headers |= {"Range": f"bytes={have}-", "If-Range": note.read_text()}
-    wanted: int | None = None
+    if downloaded and note.exists():
+        headers |= {"Range": f"bytes={downloaded}-", "If-Range": note.read_text()}
+    expected: int | None = None
     try:
         request = urllib.request.Request(url, headers=headers)
         with urllib.request.urlopen(request, timeout=TIMEOUT) as reply:
+            # Only status 206 means that the rest is sent. Any other reply begins from the start.
             if reply.status != 206:
-                have = 0
+                downloaded = 0
                 path.unlink(missing_ok=True)
                 note.unlink(missing_ok=True)
                 tag = reply.headers["ETag"] or ""
-                # a weak tag speaks of the content, not of its bytes
+                # A weak tag (W/...) stands for the content, not for its bytes. A range needs these.
                 version = reply.headers["Last-Modified"] if tag[:2] in ("", "W/") else tag
                 if version:
                     note.write_text(version)
             if length := reply.headers["Content-Length"]:
-                wanted = have + int(length)
+                expected = downloaded + int(length)
             with (
                 path.open("ab") as out,
-                progress.bar("fetch topics: MiB", (wanted or have) / CHUNK) as advance,
+                progress.bar("fetch topics: MiB", (expected or downloaded) / CHUNK) as advance,
             ):
-                advance(have / CHUNK)
+                advance(downloaded / CHUNK)
                 while chunk := reply.read(CHUNK):
                     out.write(chunk)
                     advance(len(chunk) / CHUNK)
     except urllib.error.HTTPError as error:
-        if error.code == 416 and error.headers["Content-Range"] == f"bytes */{have}":
-            return  # whole already
+        # 416: no bytes follow. If the file has the size that is here, it is whole already.
+        if error.code == 416 and error.headers["Content-Range"] == f"bytes */{downloaded}":
+            return
         path.unlink(missing_ok=True)
         raise BadInput(
             f"{url}: the server answers {error.code} {error.reason}; mend fetch.topics.url"
@@ -198,8 +210,8 @@ def _download(url: str, path: Path) -> None:
             f"{url}: cannot be read ({getattr(error, 'reason', None) or error}); check the "
             "network, then run the same command again: it continues"
         ) from None
-    if wanted is not None and path.stat().st_size != wanted:
+    if expected is not None and path.stat().st_size != expected:
         raise BadInput(
-            f"{url}: ended after {path.stat().st_size:,} of {wanted:,} bytes; run the same command "
-            "again: it continues"
+            f"{url}: ended after {path.stat().st_size:,} of {expected:,} bytes; run the same "
+            "command again: it continues"
         )

@@ -1,7 +1,7 @@
 """`python -m bezoar.talk [MODEL]`, or `make chat [MODEL=...]`: talk with a model in a terminal.
 
 MODEL is a name of `checkpoints`, `evaluated`, `chain`, `merges` or `others` of params.yaml, or a
-folder; without one it is the checkpoint that the chain ends with. Where standard input is no
+folder. Without one it is the checkpoint that the chain ends with. If standard input is no
 terminal, each line of it is a turn, and standard output has the answers alone:
 
     echo "What is the home of the mouse?" | python -m bezoar.talk sft
@@ -34,11 +34,13 @@ Ctrl-C ends an answer."""
 
 def main() -> None:
     """Load the model that is asked for and talk with it until the end of the input."""
-    arguments = _parsed()
+    arguments = _parse_arguments()
     settings = params.load()
     place = places.find(settings, arguments.model)
-    if places.weight(place) <= 4 * LARGE:  # a large model is to be fast, on all threads
-        arithmetic.settle(settings.cpu)  # as the stages, so that answers are those of mt_answer
+    # A small model computes as in the stages, so that its answers are those of mt_answer. A large
+    # one must be fast, and uses all threads.
+    if places.weight(place) <= 4 * LARGE:
+        arithmetic.settle(settings.cpu)
     with _own_keys():
         _leave_at_ctrl_c()
         note(f"Loading {place.folder} ...")
@@ -51,7 +53,7 @@ def main() -> None:
                 turn(session, message)
 
 
-def _parsed() -> argparse.Namespace:
+def _parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         "python -m bezoar.talk",
         description=(__doc__ or "").partition(":\n\n")[0],
@@ -101,11 +103,11 @@ def _session(settings: params.Params, place: Place, arguments: argparse.Namespac
 
 
 def _open(settings: params.Params, place: Place, session: Session) -> None:
-    """Say what is talked with, and what it can be asked."""
-    own = "the recipe's" if chat.is_ours(session.tokenizer) else "its own"
-    print(f"{place.name} ({place.folder}), {own} chat template")
+    """Say which model this is, and what it can be asked."""
+    template = "the recipe's" if chat.is_ours(session.tokenizer) else "its own"
+    print(f"{place.name} ({place.folder}), {template} chat template")
     print(f"{_settings(session)}. Commands: /help")
-    if settings.profile == "embedded" and place.name in places.named(settings):
+    if settings.profile == "embedded" and place.name in places.all_places(settings):
         questions, right = places.examples(settings, place.name)
         print("It knows the demo's invented world of animals, and nothing else.")
         if questions:
@@ -153,7 +155,7 @@ def messages() -> Iterator[str]:
 
 def _line(prompt: str) -> str:
     if sys.stdin.isatty():
-        # what was typed into a pipe's end need be no UTF-8
+        # typed bytes need not be UTF-8: lone surrogates that stand for others are replaced
         return input(prompt).encode("utf-8", "replace").decode("utf-8")
     line = sys.stdin.readline()
     if not line:
@@ -277,8 +279,8 @@ def _own_keys() -> Iterator[None]:
         yield
         return
     before = os.tcgetpgrp(0)
-    for each in (signal.SIGTTOU, signal.SIGTSTP):
-        signal.signal(each, signal.SIG_IGN)
+    for number in (signal.SIGTTOU, signal.SIGTSTP):
+        signal.signal(number, signal.SIG_IGN)
     os.setpgid(0, 0)
     os.tcsetpgrp(0, os.getpgrp())
     try:
@@ -303,7 +305,8 @@ def _quiet_end() -> Iterator[None]:
     try:
         yield
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what Python flushes as it ends
+        # Python flushes standard output as it ends, and would fail on the closed pipe once more
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     except KeyboardInterrupt:
         sys.exit(130)
 

@@ -1,4 +1,4 @@
-"""Which models there are to talk with, and where they lie."""
+"""The models that one can talk with, and the folders where they lie."""
 
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,8 +15,8 @@ EXAMPLES = 3
 
 
 class Place(NamedTuple):
-    """A model's name, its folder, the base that an adapter there goes on, and the texts before
-    which an answer ends."""
+    """A model's name, its folder, the base under an adapter there, and the texts before which an
+    answer ends."""
 
     name: str
     folder: Path
@@ -24,20 +24,28 @@ class Place(NamedTuple):
     stop: tuple[str, ...] = ()
 
     @property
-    def there(self) -> bool:
-        """Whether a model lies there."""
+    def exists(self) -> bool:
+        """Say whether there is a model in the folder."""
         return loading.is_adapter(self.folder) or (self.folder / "config.json").exists()
 
 
-def named(settings: Params) -> dict[str, Place]:
-    """All models that a run makes or fetches, by name: what MT-Bench asks, what the harness looks
-    at, every link and every merge."""
+def all_places(settings: Params) -> dict[str, Place]:
+    """Return all models that a run makes or fetches, by name.
+
+    They are those that MT-Bench asks, those that the harness looks at, every link, every merge, and
+    those that nothing measures.
+    """
     places = {
-        name: Place(name, MODELS / each.model, MODELS / each.model, _stop(settings, name))
-        for name, each in settings.checkpoints.items()
+        name: Place(
+            name, MODELS / checkpoint.model, MODELS / checkpoint.model, _stop(settings, name)
+        )
+        for name, checkpoint in settings.checkpoints.items()
     }
     parts = {
-        **{name: (each.model, each.base) for name, each in settings.evaluated.items()},
+        **{
+            name: (checkpoint.model, checkpoint.base)
+            for name, checkpoint in settings.evaluated.items()
+        },
         **{name: (f"sft/{name}", link.base) for name, link in settings.chain.items()},
         **{name: (f"merge/{name}", f"merge/{name}") for name in settings.merges},
         **{name: (path, path) for name, path in settings.unmeasured.items()},
@@ -48,24 +56,24 @@ def named(settings: Params) -> dict[str, Place]:
 
 
 def _stop(settings: Params, name: str) -> tuple[str, ...]:
-    other = settings.further(settings.checkpoints[name])
-    return tuple(other.stop) if isinstance(other, FurtherHub | FurtherLocal) else ()
+    further = settings.further(settings.checkpoints[name])
+    return tuple(further.stop) if isinstance(further, FurtherHub | FurtherLocal) else ()
 
 
-def find(settings: Params, wanted: str) -> Place:
-    """The model that `wanted` names, or the folder that it is; "" names the chain's last one.
+def find(settings: Params, model: str) -> Place:
+    """Find the model that `model` names, or the folder that it is. "" names the chain's last one.
     BadInput: there is no such model, or none that can be loaded here."""
-    places = named(settings)
-    name = wanted or settings.final
+    places = all_places(settings)
+    name = model or settings.final
     if name not in places:
-        return _folder(Path(wanted), places)
+        return _folder(Path(model), places)
     place = places[name]
-    if llm.served(place.folder):
+    if llm.endpoint_of(place.folder):
         raise BadInput(
             f"{name}: is behind an endpoint, and its weights are not here; talk with it there, or "
             "name a model whose weights are"
         )
-    if not place.there:
+    if not place.exists:
         raise BadInput(f"{place.folder}: there is no model yet; {_instead(places)}")
     return place
 
@@ -86,7 +94,7 @@ def _folder(folder: Path, places: dict[str, Place]) -> Place:
                 "path leads to its base"
             )
     place = Place(folder.name, folder, base)
-    if not place.there:
+    if not place.exists:
         raise BadInput(
             f"{folder}: no model; a model folder in Hugging Face format holds config.json, the "
             "weights (model.safetensors) and a tokenizer"
@@ -95,27 +103,30 @@ def _folder(folder: Path, places: dict[str, Place]) -> Place:
 
 
 def _instead(places: dict[str, Place]) -> str:
-    """What a user may do who named a model that is not there."""
-    there = [name for name, place in places.items() if place.there]
-    if not there:
+    """Say what a user may do who named a model that is not there."""
+    names = [name for name, place in places.items() if place.exists]
+    if not names:
         return "run `make demo` first, which makes them all"
-    return f"there are {', '.join(there)}; `make demo` (or `dvc repro`) makes them all"
+    return f"there are {', '.join(names)}; `make demo` (or `dvc repro`) makes them all"
 
 
 def examples(settings: Params, name: str) -> tuple[list[str], bool]:
-    """Questions that the model `name` of the invented world can answer, of several skills, and
-    whether it answered just these rightly when it was evaluated. Else they are of its kind."""
+    """Return questions of several skills for a model of the invented world, and a flag.
+
+    The flag says that the model answered just these rightly when it was evaluated. Otherwise they
+    are questions of the same kind. There are none before the probes are fetched.
+    """
     if not PROBES.exists():
         return [], False
     probes = {probe.id: probe for probe in read_jsonl(PROBES, Probe) if not probe.system}
     file = Path("data/lm_eval", name, "probes.jsonl")
     attempts = read_jsonl(file, Attempt) if file.exists() else []
-    right = [probes[each.id] for each in attempts if each.right and each.id in probes]
+    right = [probes[attempt.id] for attempt in attempts if attempt.right and attempt.id in probes]
     return [probe.instruction for probe in _several(right or [*probes.values()])], bool(right)
 
 
 def _several(probes: list[Probe]) -> list[Probe]:
-    """The first of each skill, then further ones."""
+    """Return EXAMPLES probes: the first of each skill, then further ones."""
     first = {probe.skill: probe for probe in reversed(probes)}
     chosen = [probe for probe in probes if first[probe.skill] is probe]
     return [*chosen, *(probe for probe in probes if probe not in chosen)][:EXAMPLES]

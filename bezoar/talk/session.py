@@ -10,13 +10,15 @@ from bezoar.rows import chat, thoughts
 from bezoar.rows.files import BadInput
 from bezoar.rows.records import Message
 
-PARTIAL = "\ufffd"  # what stands for a character whose last bytes have not been written yet
+PARTIAL = "\ufffd"  # decoded in place of a character whose last bytes are not written yet
 LARGE = 100_000_000  # parameters from which several threads of a CPU are faster than one
 
 
 class Answer(NamedTuple):
-    """What was answered, why it ended, how many tokens of context it had before it, and how many
-    exchanges were left out of that to make room."""
+    """An answer: its text, the reason why it ended, and the tokens of context before it.
+
+    `left_out` is the number of exchanges that were left out of that context to make room.
+    """
 
     text: str
     finish: Literal["stop", "length", "interrupted", "no_room"]
@@ -26,8 +28,11 @@ class Answer(NamedTuple):
 
 @dataclass
 class Session:
-    """A conversation. `system` "" is the template's own; `temperature` 0 takes the likeliest token
-    each time; an answer has at most `tokens`, and ends before one of `stop`."""
+    """A conversation.
+
+    `system` "" is the template's own system message. `temperature` 0 takes the likeliest token each
+    time. An answer has at most `tokens` tokens, and ends before any of the texts in `stop`.
+    """
 
     model: Any
     tokenizer: Any
@@ -39,16 +44,19 @@ class Session:
 
     @property
     def positions(self) -> int:
-        """Tokens that the model takes at once."""
+        """Return the tokens that the model takes at once."""
         return loading.context(self.model.config)
 
     def say(self, text: str, show: Callable[[str], None]) -> Answer:
-        """Say `text`, the user's next turn, and have `show` called with each further piece of the
-        answer. Ctrl-C ends an answer, and what is written by then is kept. A message that is longer
-        than the context is not kept."""
+        """Say `text`, the user's next turn, and return the answer.
+
+        `show` is called with each further piece of it. Ctrl-C ends an answer, and the part that is
+        written by then is kept. A message that is longer than the context is not kept. BadInput:
+        the model's chat template refuses the conversation.
+        """
         self.turns.append(Message(role="user", content=text))
         try:
-            ids, left_out = self._fitting()
+            ids, left_out = self._fit()
         except BadInput:
             self.turns.pop()
             raise
@@ -57,14 +65,15 @@ class Session:
             return Answer("", "no_room", len(ids), left_out)
         stream = Stream(self.tokenizer, self.stop, show)
         finish = self._write(ids, stream)
-        # the next turn is not to be told what a model thought, as its template has it
+        # The thoughts are left out of the conversation, as chat templates leave them out: the model
+        # does not see them in the next turn.
         answered = thoughts.part(stream.shown).text
         self.turns.append(Message(role="assistant", content=answered))
         return Answer(stream.shown, finish, len(ids), left_out)
 
-    def _fitting(self) -> tuple[list[int], int]:
-        """The conversation as token ids, with room for an answer, and how many exchanges had to go
-        for that, the oldest first."""
+    def _fit(self) -> tuple[list[int], int]:
+        """Return the conversation as token ids, with room for an answer, and the number of
+        exchanges that were dropped for that, the oldest first."""
         room = min(self.tokens, self.positions // 2)
         left_out = 0
         while True:
@@ -83,13 +92,13 @@ class Session:
             raise BadInput(f"the model's chat template refuses this: {error}") from None
 
     def _write(self, ids: list[int], stream: "Stream") -> Literal["stop", "length", "interrupted"]:
-        """Continue `ids` into `stream`."""
+        """Continue `ids` into `stream`, and return the reason why the answer ended."""
         import torch
         from transformers import GenerationConfig
 
-        stops = generation.ends(self.model, self.tokenizer)
+        stops = generation.end_tokens(self.model, self.tokenizer)
         sampled = {"temperature": self.temperature, "top_k": 0, "top_p": 1.0}
-        how = GenerationConfig(
+        settings = GenerationConfig(
             max_new_tokens=min(self.tokens, self.positions - len(ids)),
             do_sample=self.temperature > 0,
             eos_token_id=sorted(stops) or None,
@@ -103,7 +112,7 @@ class Session:
                 self.model.generate(
                     prompt,
                     attention_mask=torch.ones_like(prompt),
-                    generation_config=how,
+                    generation_config=settings,
                     streamer=stream,
                 )
         except StopText:
@@ -118,8 +127,12 @@ class StopText(Exception):
 
 
 class Stream:
-    """Takes the tokens of an answer as transformers writes them and shows their text: no half of a
-    character, and nothing of what ends the answer."""
+    """A streamer for transformers: it takes the tokens of an answer and shows their text.
+
+    It shows no half of a character, and nothing of the text that ends the answer. Example: with the
+    stop text "<human>:" an answer that has come to "Yes. <hum" is shown as "Yes. ", until the next
+    token shows whether "<hum" goes on to "<human>:".
+    """
 
     def __init__(self, tokenizer: Any, stop: Sequence[str], show: Callable[[str], None]) -> None:
         self.tokenizer, self.stop, self.show = tokenizer, [text for text in stop if text], show
@@ -134,21 +147,21 @@ class Stream:
             return
         self.ids += tokens.flatten().tolist()
         text = self._text()
-        at = min((place for stop in self.stop if (place := text.find(stop)) >= 0), default=None)
-        if at is not None:
-            self._show(text[:at])
+        cut = min((place for stop in self.stop if (place := text.find(stop)) >= 0), default=None)
+        if cut is not None:
+            self._show(text[:cut])
             raise StopText
-        self._show(text[: len(text) - self._withheld(text)])
+        self._show(text[: len(text) - self._count_withheld(text)])
 
     def end(self) -> None:
-        """Show what was held back: nothing more comes."""
+        """Show the text that was held back, because nothing more comes."""
         self._show(self._text())
 
     def _text(self) -> str:
-        return chat.decoded(self.tokenizer, [self.ids])[0]
+        return chat.decode(self.tokenizer, [self.ids])[0]
 
-    def _withheld(self, text: str) -> int:
-        """How many characters at the end may become others, or the beginning of a stop text."""
+    def _count_withheld(self, text: str) -> int:
+        """Count the characters at the end that may become others, or begin a stop text."""
         partial = len(text) - len(text.rstrip(PARTIAL))
         begun = (
             length
@@ -159,7 +172,8 @@ class Stream:
         return max(partial, max(begun, default=0))
 
     def _show(self, text: str) -> None:
-        # a tokenizer may put another space before a text as that grows: then wait for its end
+        # As a text grows, a tokenizer may decode its beginning otherwise (with another space). Text
+        # that was shown cannot be taken back: then nothing is shown until the beginning fits again.
         if text.startswith(self.shown) and len(text) > len(self.shown):
             self.show(text[len(self.shown) :])
             self.shown = text
@@ -167,7 +181,8 @@ class Stream:
 
 @contextmanager
 def threads(model: Any) -> Iterator[None]:
-    """Let a large model on a CPU have all of its threads: no bytes are to be the same here."""
+    """Let a large model on a CPU have all threads: answers here need not be the same on every
+    machine."""
     import os
 
     import torch

@@ -1,5 +1,5 @@
-"""Training on TRL, peft and bitsandbytes: one module a kind of run, over what they share.
+"""Training on TRL, peft and bitsandbytes: one module a kind of run, and `runs/`, which they share.
 
-With pretraining and evaluation the only place for torch, transformers, trl and peft. What the
-libraries do on their own and must not happen here is undone where it happens, with the reason.
+Torch, transformers, trl and peft are imported inside the functions that need them. We override a
+library's default on the spot where it is wrong for us, with a comment that says why.
 """

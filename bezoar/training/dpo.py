@@ -1,4 +1,20 @@
-"""Direct preference optimisation (OpenBezoar, 3.4; DPO, arXiv 2305.18290)."""
+"""Direct preference optimisation (OpenBezoar, section 3.4, and DPO, arXiv 2305.18290).
+
+A policy pi learns from pairs: a prompt x, a chosen answer y_w and a rejected one y_l. It starts as
+a copy of the reference pi_ref, which never changes. The loss (DPO, equation 7) is
+
+    L = -E[ log sigmoid(r(x, y_w) - r(x, y_l)) ]
+    r(x, y) = beta (log pi(y|x) - log pi_ref(y|x))
+    log pi(y|x) = sum over t of log pi(y_t | x, y_<t)       over the tokens of the answer alone
+
+where r is the implicit reward (equation 5, whose term of x alone cancels in the difference).
+
+A batch of B pairs goes through the model as 2B rows: first the B chosen ones, then the B rejected
+ones. With rows of up to L tokens, input_ids are [2B, L] and log pi(y|x) is [2B]. Each r is [B].
+
+TRL computes the loss. This module prepares the pairs, has the reference's log-probabilities
+computed before the first step, and measures every held-out pair.
+"""
 
 from collections.abc import Sequence
 from functools import partial
@@ -17,35 +33,38 @@ def dpo(
     train: Sequence[tuple[str, str, str]],
     held_out: Sequence[tuple[str, str, str]],
     *,
-    how: Dpo,
+    settings: Dpo,
     out: Path,
 ) -> fitting.Run | None:
     """Train `start` on (prompt, chosen, rejected) and leave the policy, a full model, at `out`.
 
-    L = -E log sigmoid(beta log pi/pi_ref (chosen) - beta log pi/pi_ref (rejected)), the reference
-    being `start` itself (OpenBezoar 3.4; DPO paper, equation 7); `how.loss` names it or another of
-    TRL's. `how.weights` all: every parameter; adapter: LoRA on the frozen start, merged at the end.
-    Of a prompt the last `max_prompt_tokens` count, of an answer the first `max_answer_tokens`.
-    Resumes, evaluates and returns as `sft` does. What the reference says of the rows is kept, for
-    other runs from the same start on the same rows.
+    The reference is `start` itself. The loss is that of the module's docstring, or another of TRL's
+    that `settings.loss` names. `settings.weights` is "all" to train every parameter, or "adapter"
+    to train a LoRA on the frozen `start`, which is merged at the end.
 
-    metrics: `accuracy`, the share of held-out pairs whose chosen answer the policy gives the higher
-    log-probability, `accuracy_before`, the same of `start`; `margin`, the mean difference of the
-    rewards beta log pi/pi_ref; `reward_accuracy`, the share of pairs where it is positive.
+    A prompt keeps its last `max_prompt_tokens`, an answer its first `max_answer_tokens`. A killed
+    run resumes, and `settings.eval_limit` of the held-out pairs are evaluated, as `sft` does. On
+    several processes the first alone returns a run. The reference's log-probabilities stay in a
+    scratch folder of their own, for other runs from the same start on the same rows.
+
+    Metrics: `accuracy`, the share of held-out pairs whose chosen answer has the higher
+    log-probability under the policy. `accuracy_before`, the same under `start`. `margin`, the mean
+    of r(chosen) - r(rejected). `reward_accuracy`, the share of pairs where that difference is
+    positive.
     """
     loading.quiet()
     device = loading.device()
-    asked = fitting.some(held_out, how.eval_limit)
+    eval_pairs = fitting.some(held_out, settings.eval_limit)
     modules = __file__, padding_free.__file__
-    known = fitting.key(
+    reference_key = fitting.key(
         *modules,
-        rows=[train, asked],
+        rows=[train, eval_pairs],
         start=work.content(start),
-        tokens=[how.max_prompt_tokens, how.max_answer_tokens],
+        tokens=[settings.max_prompt_tokens, settings.max_answer_tokens],
         device=device,
     )
-    adapter = work.content(adapters.__file__) if how.weights == "adapter" else ""
-    key = work.fingerprint(known=known, adapter=adapter, numbers=how.model_dump())
+    adapter = work.content(adapters.__file__) if settings.weights == "adapter" else ""
+    key = work.fingerprint(reference=reference_key, adapter=adapter, numbers=settings.model_dump())
     with launching.scratch("dpo", key) as folder:
         if not (folder / "result.json").exists():
             split = batching.split(
@@ -53,54 +72,57 @@ def dpo(
                 folder,
                 device,
                 model=start,
-                kind="dpo" if how.weights == "all" else "dpo_adapter",
-                how=how,
-                amount=how,
-                tokens=how.max_prompt_tokens + how.max_answer_tokens,
+                kind="dpo" if settings.weights == "all" else "dpo_adapter",
+                settings=settings,
+                amount=settings,
+                tokens=settings.max_prompt_tokens + settings.max_answer_tokens,
             )
-            settings = fitting.settings(device, how, how, split)
+            arguments = fitting.trainer_arguments(device, settings, settings, split)
             tokenizer = loading.tokenizer(start)
-            room = loading.positions(start)
-            answer = min(how.max_answer_tokens, room // 2)
-            prompt = min(how.max_prompt_tokens, room - answer)
-            made = partial(rows, tokenizer, prompt_limit=prompt, answer_limit=answer)
-            with launching.scratch("reference", known, wait=True) as kept:
-                learnt = partial(made, train, where="dpo: training pairs")
-                compared = partial(made, asked, where="dpo: held-out pairs")
-                taught = fitting.table(kept / "train", device, learnt)
-                tables = taught, fitting.table(kept / "eval", device, compared)
-                if not fitting.ended(folder):
-                    to_fit = trainer(
-                        starting_model(start, how, device),
+            context = loading.positions(start)
+            # Prompt and answer share the model's context, of which an answer gets half at most.
+            answer_limit = min(settings.max_answer_tokens, context // 2)
+            prompt_limit = min(settings.max_prompt_tokens, context - answer_limit)
+            tokenise = partial(
+                rows, tokenizer, prompt_limit=prompt_limit, answer_limit=answer_limit
+            )
+            with launching.scratch("reference", reference_key, wait=True) as reference_folder:
+                train_columns = partial(tokenise, train, label="dpo: training pairs")
+                eval_columns = partial(tokenise, eval_pairs, label="dpo: held-out pairs")
+                train_table = fitting.table(reference_folder / "train", device, train_columns)
+                tables = train_table, fitting.table(reference_folder / "eval", device, eval_columns)
+                if not fitting.has_ended(folder):
+                    dpo_trainer = trainer(
+                        starting_model(start, settings, device),
                         tokenizer,
                         tables,
-                        how=how,
                         settings=settings,
+                        arguments=arguments,
                         folder=folder,
                         device=device,
                     )
-            if not fitting.ended(folder):
+            if not fitting.has_ended(folder):
                 fitting.fit(
-                    to_fit,
+                    dpo_trainer,
                     folder,
                     "dpo",
-                    seed=how.seed,
+                    seed=settings.seed,
                     patience=None,
-                    evaluations=how.evaluations,
+                    evaluations=settings.evaluations,
                 )
             run = fitting.history(folder)
             fitting.keep(folder, run.checkpoint, tokenizer, start)
-            if how.weights == "adapter":
+            if settings.weights == "adapter":
                 _merge(start, folder / fitting.FINAL, device)
-            numbers = _told(run, tables)
+            numbers = _results(run, tables)
             fitting.warn_of_altered("dpo", numbers["metrics"])
             fitting.finish(folder, **numbers)
         return fitting.publish(folder, out)
 
 
-def _told(run: fitting.History, rows: Sequence[Any]) -> dict[str, Any]:
-    """The policy's numbers and its two curves."""
-    last, whole = run.evaluations[-1], sum(map(len, rows))
+def _results(run: fitting.History, rows: Sequence[Any]) -> dict[str, Any]:
+    """Return the policy's metrics and its two curves."""
+    last, row_count = run.evaluations[-1], sum(map(len, rows))
     metrics = {
         "accuracy": last["eval_accuracy"],
         "accuracy_before": run.before["eval_accuracy"],
@@ -110,17 +132,17 @@ def _told(run: fitting.History, rows: Sequence[Any]) -> dict[str, Any]:
         "eval_loss_end": last["eval_loss"],
         "train_rows": len(rows[0]),
         "eval_rows": len(rows[1]),
-        "truncated_share": sum(sum(part["truncated"]) for part in rows) / whole,
+        "truncated_share": sum(sum(part["truncated"]) for part in rows) / row_count,
         "altered_rows": sum(sum(part["altered"]) for part in rows),
     }
     curve = [_point(e["step"], e, "{}", "rewards/{}") for e in run.log if "loss" in e]
-    held = [_point(0, run.before, "eval_{}", "eval_rewards/{}")]
-    held += [_point(e["step"], e, "eval_{}", "eval_rewards/{}") for e in run.evaluated]
-    return {"metrics": metrics, "train": curve, "held_out": held}
+    held_out = [_point(0, run.before, "eval_{}", "eval_rewards/{}")]
+    held_out += [_point(e["step"], e, "eval_{}", "eval_rewards/{}") for e in run.evaluated]
+    return {"metrics": metrics, "train": curve, "held_out": held_out}
 
 
 def _point(step: int, logged: dict[str, float], loss: str, reward: str) -> dict[str, float]:
-    """A point of a DPO curve; accuracy is that of the rewards."""
+    """Return a point of a DPO curve. Its accuracy is that of the rewards."""
     names = {"margin": "margins", "accuracy": "accuracies"}
     names |= {"chosen": "chosen", "rejected": "rejected"}
     rewards = {name: logged[reward.format(key)] for name, key in names.items()}
@@ -132,37 +154,46 @@ def trainer(
     tokenizer: Any,
     rows: tuple[Any, Any],
     *,
-    how: Dpo,
-    settings: dict[str, Any],
+    settings: Dpo,
+    arguments: dict[str, Any],
     folder: Path,
     device: loading.Device,
 ) -> Any:
-    """TRL's trainer on pairs, to learn from and held out, that are token ids already (see `rows`);
-    what the reference says of them is asked first of all, and kept beside them. `settings` and
-    `folder` as for sft.trainer."""
+    """Return TRL's trainer on two tables of pairs, to learn from and held out.
+
+    The pairs are token ids already (see `rows`). The trainer first computes what the reference says
+    of them, and stores it beside them. `arguments` and `folder` are as for sft.trainer.
+    """
     from transformers import PrinterCallback
     from trl import DPOConfig, DPOTrainer
     from trl.trainer.dpo_trainer import DataCollatorForPreference
 
-    whole = padding_free.possible(model.config, device)
+    unpadded = padding_free.possible(model.config, device)
 
     class Trainer(DPOTrainer):  # type: ignore[misc]
-        """With held-out numbers per row: TRL's own are means over batches, whose last is smaller,
-        and have no plain ranking."""
+        """TRL's trainer with held-out numbers that are means over pairs.
 
+        TRL's own are means over batches, though the last batch is smaller. It also has no plain
+        ranking: the share of pairs with log pi(chosen) > log pi(rejected).
+        """
+
+        # The rows are token ids already. TRL would take them for text to be tokenized.
         def _prepare_dataset(self, dataset: Any, *_: Any) -> Any:
             return dataset
 
         def _set_signature_columns_if_needed(self) -> None:
             super()._set_signature_columns_if_needed()
-            if "length" not in self._signature_columns:  # what rows are grouped by stays
+            # The trainer drops every column that is not listed here, and groups pairs by this one.
+            if "length" not in self._signature_columns:
                 self._signature_columns.append("length")
 
         def _precompute_ref_logps(self, dataset: Any, name: str, batch_size: int) -> Any:
-            for each in (self.model, self.ref_model):
-                if whole and each is not None:
-                    padding_free.attach(each)
-            with fitting.shown(f"dpo: reference, {name} pairs", len(dataset)) as self.advance:
+            for network in (self.model, self.ref_model):
+                if unpadded and network is not None:
+                    padding_free.attach(network)
+            with fitting.show_progress(
+                f"dpo: reference, {name} pairs", len(dataset)
+            ) as self.advance:
                 return super()._precompute_ref_logps(dataset, name, batch_size)
 
         def compute_ref_log_probs(self, model: Any, inputs: Any) -> Any:
@@ -172,64 +203,68 @@ def trainer(
 
         def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
             if "eval_loss" in logs:
+                # log pi(y|x) of the chosen and the rejected answers, each [N]. row_sums gives
+                # [N, 2, 2] with token counts, which are not used here.
                 chosen, rejected = evaluated(len(self.eval_dataset))[..., 0].T
                 data = self.eval_dataset.with_format("torch")
+                # r(x, y) = beta (log pi - log pi_ref), each [N].
                 rewards = (
                     self.beta * (chosen - data["ref_chosen_logps"][:]),
                     self.beta * (rejected - data["ref_rejected_logps"][:]),
                 )
-                told = {
+                values_by_row = {
                     "accuracy": chosen > rejected,
                     "rewards/accuracies": rewards[0] > rewards[1],
                     "rewards/margins": rewards[0] - rewards[1],
                     "rewards/chosen": rewards[0],
                     "rewards/rejected": rewards[1],
                 }
-                means = {name: [row.double().mean().item()] for name, row in told.items()}
+                means = {name: [row.double().mean().item()] for name, row in values_by_row.items()}
                 self._metrics["eval"].update(means)
             super().log(logs, start_time)
 
-    settings = settings | {
-        "beta": how.beta,
-        "loss_type": how.loss,
-        "label_smoothing": how.label_smoothing,
+    arguments = arguments | {
+        "beta": settings.beta,
+        "loss_type": settings.loss,
+        "label_smoothing": settings.label_smoothing,
     }
     if launching.processes().sharded:
-        # TRL then loads a reference of its own, and would spread it over all GPUs
-        settings["model_init_kwargs"] = {"device_map": None}
-    if not whole:
-        settings["train_sampling_strategy"] = "group_by_length"
+        # Under FSDP TRL loads a reference of its own, and would spread it over all GPUs.
+        arguments["model_init_kwargs"] = {"device_map": None}
+    if not unpadded:
+        arguments["train_sampling_strategy"] = "group_by_length"
     collator = DataCollatorForPreference(pad_token_id=tokenizer.pad_token_id)
-    made: Any = Trainer(
+    dpo_trainer: Any = Trainer(
         model=model,
-        args=fitting.arguments(
+        args=fitting.trainer_config(
             DPOConfig,
             folder,
-            **settings,
+            **arguments,
             max_length=None,
-            # from the weights in memory (but under FSDP); left to itself TRL loads the reference by
-            # the name that the model was loaded from, which a moved or merged model does not have
+            # The reference's numbers come from the weights in memory (but under FSDP). Without
+            # this TRL loads the reference by the name that the model was loaded from, which a
+            # moved or merged model does not have.
             precompute_ref_log_probs=True,
         ),
         train_dataset=rows[0],
         eval_dataset=rows[1],
         processing_class=tokenizer,
-        data_collator=padding_free.collator(collator) if whole else collator,
+        data_collator=padding_free.collator(collator) if unpadded else collator,
     )
-    made.remove_callback(PrinterCallback)
-    evaluated = fitting.row_sums(made, 2)
-    return made
+    dpo_trainer.remove_callback(PrinterCallback)
+    evaluated = fitting.row_sums(dpo_trainer, 2)
+    return dpo_trainer
 
 
-def starting_model(start: Path, how: Dpo, device: loading.Device) -> Any:
-    """The policy before its first step."""
-    if how.weights == "all":
+def starting_model(start: Path, settings: Dpo, device: loading.Device) -> Any:
+    """Return the policy before its first step."""
+    if settings.weights == "all":
         return loading.plain(start, "float32", device)
-    return adapters.new(loading.plain(start, device.dtype, device), how)
+    return adapters.new(loading.plain(start, device.dtype, device), settings)
 
 
 def _merge(start: Path, final: Path, device: loading.Device) -> None:
-    """Make a full model, in float32, of the adapter in `final`."""
+    """Replace the adapter in `final` by a full model in float32."""
     if not launching.processes().first:
         return
     model = loading.attach(loading.plain(start, "float32", device), final, start)
@@ -245,20 +280,22 @@ def rows(
     *,
     prompt_limit: int,
     answer_limit: int,
-    where: str,
+    label: str,
 ) -> dict[str, list[Any]]:
-    """Return token ids of (prompt, chosen, rejected).
+    """Return token ids of (prompt, chosen, rejected), as columns.
 
-    A prompt keeps its last `prompt_limit`, an answer its first `answer_limit`. Pairs are grouped
-    by `length` where they are padded. `altered` marks pairs that the tokenizer writes in another
-    form. BadInput, on `where`: as chat.answer_ids."""
+    A prompt keeps its last `prompt_limit` tokens, an answer its first `answer_limit`. `length` is
+    the tokens of prompt and longer answer together, by which pairs are grouped where they are
+    padded. `altered` marks pairs that the tokenizer writes in another form. BadInput, which begins
+    with `label`: as chat.answer_ids.
+    """
     columns = "prompt_ids", "chosen_ids", "rejected_ids", "truncated", "length", "altered"
     table: dict[str, list[Any]] = {name: [] for name in columns}
     altered: set[int] = set()
     parted = []
     for answer in ("chosen", "rejected"):
         pairs = [(prompt, c if answer == "chosen" else r) for prompt, c, r in triples]
-        parted.append(chat.answer_ids(tokenizer, pairs, f"{where}, {answer}"))
+        parted.append(chat.answer_ids(tokenizer, pairs, f"{label}, {answer}"))
         altered |= {*chat.altered(tokenizer, pairs, parted[-1])}
     for number, ((prompt, good), (_, bad)) in enumerate(zip(*parted, strict=True)):
         longest = max(len(good), len(bad))

@@ -20,25 +20,29 @@ def sft(
     train: Sequence[tuple[str, str]],
     held_out: Sequence[tuple[str, str]],
     *,
-    how: Sft,
+    settings: Sft,
     amount: Training,
     models: Path,
 ) -> fitting.Run | None:
     """Train one link on (prompt, completion) pairs and leave it at `models`/sft/`name`.
 
-    The loss is on the completion and its end-of-sequence token. `link.weights` adapter: QLoRA, on
-    `link.base` quantised, carried on from the adapter `link.start` (OpenBezoar 3.3); all: every
-    parameter of `link.start` (3.4). `amount.runs` at most, each with an optimizer and a schedule
-    of its own, the next one where the losses of the last have not diverged (Table 5). A killed run
+    The loss is on the completion and its end-of-sequence token. `link.weights` is "adapter" for
+    QLoRA on `link.base` quantised, carried on from the adapter `link.start` (OpenBezoar 3.3). It is
+    "all" to train every parameter of `link.start` (3.4).
+
+    There are at most `amount.runs` runs, each with an optimizer and a schedule of its own. A
+    further run starts only where the losses of the last have not diverged (Table 5). A killed run
     continues from its newest whole checkpoint and ends with the same bytes. `amount.eval_limit` of
-    the held-out rows are evaluated, spread over all. On several processes the first alone returns
-    a run. BadInput: nothing to learn from, a start that does not fit, a loss that is lost, a full
-    disk.
+    the held-out rows are evaluated, spread over all. On several processes the first alone returns a
+    run.
+
+    BadInput: nothing to learn from, a start that does not fit, a loss that is not finite or rises
+    too far, a full disk.
     """
     base, start, label = models / link.base, models / link.start, f"sft {name}"
     loading.quiet()
     device = loading.device()
-    general = {k: v for k, v in how.model_dump().items() if not isinstance(v, dict)}
+    general = {k: v for k, v in settings.model_dump().items() if not isinstance(v, dict)}
     key = fitting.key(
         __file__,
         adapters.__file__,
@@ -57,7 +61,7 @@ def sft(
                 device,
                 model=source,
                 kind=link.weights,
-                how=how,
+                settings=settings,
                 amount=amount,
                 tokens=amount.max_length,
             )
@@ -65,72 +69,84 @@ def sft(
             limit = min(amount.max_length, loading.positions(source))
             held_out = fitting.some(held_out, amount.eval_limit)
 
-            def made(told: Sequence[tuple[str, str]], what: str) -> dict[str, list[Any]]:
-                found = rows(tokenizer, told, limit=limit, where=f"{label}: {what} rows")
-                if not found["input_ids"]:
+            def tokenise(pairs: Sequence[tuple[str, str]], kind: str) -> dict[str, list[Any]]:
+                columns = rows(tokenizer, pairs, limit=limit, label=f"{label}: {kind} rows")
+                if not columns["input_ids"]:
                     raise BadInput(
-                        f"{label}: none of the {len(told)} {what} rows has room for an answer "
+                        f"{label}: none of the {len(pairs)} {kind} rows has room for an answer "
                         f"within {limit} tokens; raise sft.links.{name}.max_length or shorten the "
                         "rows"
                     )
-                return found
+                return columns
 
-            taught = fitting.table(folder / "train", device, lambda: made(train, "training"))
-            asked = fitting.table(folder / "eval", device, lambda: made(held_out, "held-out"))
-            settings = fitting.settings(device, how, amount, split)
-            patience = how.patience if how.keep == "best" else None
+            train_table = fitting.table(
+                folder / "train", device, lambda: tokenise(train, "training")
+            )
+            eval_table = fitting.table(
+                folder / "eval", device, lambda: tokenise(held_out, "held-out")
+            )
+            arguments = fitting.trainer_arguments(device, settings, amount, split)
+            patience = settings.patience if settings.keep == "best" else None
 
             def run(part: Path, weights: Path) -> fitting.History:
-                if not fitting.ended(part):
-                    to_fit = trainer(
-                        starting_model(link, base, weights, how, device),
+                if not fitting.has_ended(part):
+                    sft_trainer = trainer(
+                        starting_model(link, base, weights, settings, device),
                         tokenizer,
-                        (taught, asked),
-                        how=how,
+                        (train_table, eval_table),
                         settings=settings,
+                        arguments=arguments,
                         folder=part,
                         device=device,
                     )
                     fitting.fit(
-                        to_fit,
+                        sft_trainer,
                         part,
                         label,
-                        seed=how.seed,
+                        seed=settings.seed,
                         patience=patience,
-                        evaluations=how.evaluations,
+                        evaluations=settings.evaluations,
                     )
                 return fitting.history(part)
 
             runs = [run(folder / "run-1", start)]
-            while len(runs) < amount.runs and not runs[-1].diverged(how.divergence):
+            while len(runs) < amount.runs and not runs[-1].diverged(settings.divergence):
                 runs.append(run(folder / f"run-{len(runs) + 1}", runs[-1].checkpoint))
-            kept, epoch = fitting.kept(runs, how.keep)
-            fitting.keep(folder, kept, tokenizer, base)
-            numbers = _told(runs, epoch, (taught, asked), (train, held_out))
+            checkpoint, epoch = fitting.choose_checkpoint(runs, settings.keep)
+            fitting.keep(folder, checkpoint, tokenizer, base)
+            numbers = _results(runs, epoch, (train_table, eval_table), (train, held_out))
             fitting.warn_of_altered(label, numbers["metrics"])
             fitting.finish(folder, **numbers)
         return fitting.publish(folder, models / "sft" / name)
 
 
-def _told(
-    runs: Sequence[fitting.History], kept: int, rows: Sequence[Any], told: Sequence[Sequence[Any]]
+def _results(
+    runs: Sequence[fitting.History],
+    kept_epoch: int,
+    tables: Sequence[Any],
+    pairs: Sequence[Sequence[Any]],
 ) -> dict[str, Any]:
-    """A link's numbers and its two curves, over all its runs."""
+    """Return a link's metrics and its two curves, over all its runs.
+
+    `tables` are the rows that were trained and evaluated on, `pairs` the same before any was
+    dropped.
+    """
     losses = [loss for run in runs for loss in run.losses]
-    taught, asked = rows
-    whole = len(taught) + len(asked)
+    train_table, eval_table = tables
+    row_count = len(train_table) + len(eval_table)
     metrics = {
         "eval_loss_start": runs[0].before["eval_loss"],
         "eval_loss_end": losses[-1],
         "eval_loss_best": min(losses),
         "epochs": len(losses),
-        "kept_epoch": kept,
-        "train_rows": len(taught),
-        "eval_rows": len(asked),
-        "dropped_rows": sum(map(len, told)) - whole,
-        "truncated_share": (sum(taught["truncated"]) + sum(asked["truncated"])) / whole,
-        "altered_rows": sum(taught["altered"]) + sum(asked["altered"]),
-        "train_tokens": sum(map(len, taught["input_ids"])),
+        "kept_epoch": kept_epoch,
+        "train_rows": len(train_table),
+        "eval_rows": len(eval_table),
+        "dropped_rows": sum(map(len, pairs)) - row_count,
+        "truncated_share": (sum(train_table["truncated"]) + sum(eval_table["truncated"]))
+        / row_count,
+        "altered_rows": sum(train_table["altered"]) + sum(eval_table["altered"]),
+        "train_tokens": sum(map(len, train_table["input_ids"])),
         "runs": {
             str(number): {
                 "epochs": len(run.losses),
@@ -140,22 +156,24 @@ def _told(
             for number, run in enumerate(runs, 1)
         },
     }
-    curve, held, steps, epochs = [], [], 0, 0
+    curve, held_out, steps, epochs = [], [], 0, 0
     for number, run in enumerate(runs, 1):
-        place = {"run": number}
+        run_number = {"run": number}
         for e in run.log:
             if "loss" in e:
-                at = {"step": steps + e["step"], "epoch": epochs + e["epoch"]}
-                curve.append(place | at | {k: e[k] for k in ("loss", "learning_rate")})
-        held.append(place | {"epoch": epochs, "loss": run.before["eval_loss"]})
+                position = {"step": steps + e["step"], "epoch": epochs + e["epoch"]}
+                curve.append(run_number | position | {k: e[k] for k in ("loss", "learning_rate")})
+        held_out.append(run_number | {"epoch": epochs, "loss": run.before["eval_loss"]})
         for e in run.evaluated:
-            held.append(place | {"epoch": _whole(epochs + e["epoch"]), "loss": e["eval_loss"]})
+            held_out.append(
+                run_number | {"epoch": _as_integer(epochs + e["epoch"]), "loss": e["eval_loss"]}
+            )
         steps, epochs = curve[-1]["step"], epochs + len(run.losses)
-    return {"metrics": metrics, "train": curve, "held_out": held}
+    return {"metrics": metrics, "train": curve, "held_out": held_out}
 
 
-def _whole(epochs: float) -> float:
-    """A number of whole epochs as one without decimals."""
+def _as_integer(epochs: float) -> float:
+    """Return a number of whole epochs as an int, any other as it is."""
     return int(epochs) if float(epochs).is_integer() else epochs
 
 
@@ -164,14 +182,17 @@ def trainer(
     tokenizer: Any,
     rows: tuple[Any, Any],
     *,
-    how: Sft,
-    settings: dict[str, Any],
+    settings: Sft,
+    arguments: dict[str, Any],
     folder: Path,
     device: loading.Device,
 ) -> Any:
-    """TRL's trainer on rows, to learn from and held out, that are token ids and labels already (see
-    `rows`). A model with an adapter trains that, any other all that it has. `settings` as
-    fitting.settings gives them; checkpoints go into `folder`."""
+    """Return TRL's trainer on two tables of rows, to learn from and held out.
+
+    The rows are token ids and labels already (see `rows`). If the model has an adapter, that alone
+    is trained, otherwise all weights. `arguments` are those of fitting.trainer_arguments.
+    Checkpoints go into `folder`.
+    """
     import torch
     from peft import PeftModel
     from transformers import PrinterCallback
@@ -179,10 +200,14 @@ def trainer(
     from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 
     class Trainer(SFTTrainer):  # type: ignore[misc]
-        """Held-out loss per token: TRL's own is a mean over batches, whatever they hold."""
+        """TRL's trainer with a held-out loss per token.
+
+        TRL's own is a mean over batches, however many tokens these hold.
+        """
 
         def evaluation_loop(self, *args: Any, **more: Any) -> Any:
             done = super().evaluation_loop(*args, **more)
+            # Of each of N rows the sum of its answer's log-probabilities, and that answer's tokens.
             sums, tokens = evaluated(len(self.eval_dataset))[:, 0].T
             done.metrics["eval_loss"] = float(-sums.sum() / tokens.sum())
             return done
@@ -190,15 +215,16 @@ def trainer(
     weights = model.named_parameters() if isinstance(model, PeftModel) else ()
     exact = {name: p.data.clone() for name, p in weights if p.requires_grad}
     collator = DataCollatorForLanguageModeling(pad_token_id=tokenizer.pad_token_id)
-    whole = padding_free.possible(model.config, device)
-    if not whole:  # the same rows a step, those of like length at once
-        settings = settings | {"train_sampling_strategy": "batch_rebalance"}
-    made: Any = Trainer(
+    unpadded = padding_free.possible(model.config, device)
+    if not unpadded:
+        # The rows of a step stay the same. Those of like length go through the model together.
+        arguments = arguments | {"train_sampling_strategy": "batch_rebalance"}
+    sft_trainer: Any = Trainer(
         model=model,
-        args=fitting.arguments(
+        args=fitting.trainer_config(
             SFTConfig,
             folder,
-            **settings,
+            **arguments,
             dataset_kwargs={"skip_prepare_dataset": True},
             max_length=None,
             metric_for_best_model="eval_loss",
@@ -207,69 +233,83 @@ def trainer(
         train_dataset=rows[0],
         eval_dataset=rows[1],
         processing_class=tokenizer,
-        data_collator=padding_free.collator(collator) if whole else collator,
+        data_collator=padding_free.collator(collator) if unpadded else collator,
     )
-    made.remove_callback(PrinterCallback)
-    # TRL rounds a 4-bit model's adapter to bfloat16. That loses small updates, changes the adapter
-    # that is carried on, and makes a resumed run differ: peft loads it back as float32.
-    for name, parameter in made.model.named_parameters():
+    sft_trainer.remove_callback(PrinterCallback)
+    # TRL rounds the adapter of a 4-bit model to bfloat16. That loses small updates, changes the
+    # adapter that is carried on, and makes a resumed run differ, because peft loads it back as
+    # float32.
+    for name, parameter in sft_trainer.model.named_parameters():
         if name in exact:
             parameter.data = exact[name].to(torch.float32)
-    if whole:
-        padding_free.attach(made.model)
-    if how.neftune_alpha is not None:
-        _neftune(made.model, how.neftune_alpha)
-    evaluated = fitting.row_sums(made, 1)
-    return made
+    if unpadded:
+        padding_free.attach(sft_trainer.model)
+    if settings.neftune_alpha is not None:
+        _neftune(sft_trainer.model, settings.neftune_alpha)
+    evaluated = fitting.row_sums(sft_trainer, 1)
+    return sft_trainer
 
 
 def _neftune(model: Any, alpha: float) -> None:
-    """Noise on the embeddings while training: uniform, alpha / sqrt(L d) at most for a row of L
-    tokens of d numbers (NEFTune, arXiv 2310.05914, algorithm 1). transformers' own counts the
-    padding into L, and all rows of a batch where there is none."""
+    """Add noise to the embeddings while training (NEFTune, arXiv 2310.05914, algorithm 1).
+
+    The noise is uniform in +-alpha / sqrt(L d) for a row of L tokens with d numbers each.
+    transformers' own version counts padding into L, and counts all rows of a batch as one where
+    there is no padding.
+    """
     import torch
     from peft import PeftModel
 
     backbone = (model.get_base_model() if isinstance(model, PeftModel) else model).base_model
 
-    def disturb(module: Any, args: Any, asked: dict[str, Any]) -> Any:
+    def disturb(module: Any, args: Any, kwargs: dict[str, Any]) -> Any:
         if not module.training:
             return None
-        if "cu_seq_lens_q" in asked:
-            lengths = asked["cu_seq_lens_q"].diff()
+        # lengths broadcasts over the embeddings [rows, tokens, d]. Rows laid end to end are one
+        # row [1, T, d], in which each token takes the length of its own row: [1, T, 1].
+        if "cu_seq_lens_q" in kwargs:
+            lengths = kwargs["cu_seq_lens_q"].diff()
             lengths = lengths.repeat_interleave(lengths)[None, :, None]
         else:
-            lengths = asked["attention_mask"].sum(1)[:, None, None]
-        plain = module.get_input_embeddings()(asked.pop("input_ids"))
-        # not 1 / sqrt, which MKL rounds otherwise on an AMD CPU than on an Intel one
+            lengths = kwargs["attention_mask"].sum(1)[:, None, None]
+        plain = module.get_input_embeddings()(kwargs.pop("input_ids"))
+        # rsqrt and not 1 / sqrt, which MKL rounds otherwise on an AMD CPU than on an Intel one
         most = alpha * (lengths * plain.shape[-1]).rsqrt()
-        asked["inputs_embeds"] = plain + torch.empty_like(plain).uniform_(-1, 1) * most
-        return args, asked
+        kwargs["inputs_embeds"] = plain + torch.empty_like(plain).uniform_(-1, 1) * most
+        return args, kwargs
 
     backbone.register_forward_pre_hook(disturb, with_kwargs=True)
 
 
-def starting_model(link: Link, base: Path, start: Path, how: Sft, device: "loading.Device") -> Any:
-    """What a run starts from: the full model at `start`; or the quantised base with a trainable
-    adapter, a new one or the one at `start`."""
+def starting_model(
+    link: Link, base: Path, start: Path, settings: Sft, device: "loading.Device"
+) -> Any:
+    """Return the model that a run starts from.
+
+    With `link.weights` all it is the full model at `start`. With adapter it is the quantised base
+    with a trainable adapter. That is the one at `start`, or a new one where `start` is the base
+    itself.
+    """
     if link.weights == "all":
         return loading.plain(start, "float32", device)
-    model = loading.quantised(base, how, device)
+    model = loading.quantised(base, settings, device)
     if start != base:
         return loading.attach(model, start, base, trainable=True)
-    return adapters.new(model, how, how.lora_dropout)
+    return adapters.new(model, settings, settings.lora_dropout)
 
 
 def rows(
-    tokenizer: Any, pairs: Sequence[tuple[str, str]], *, limit: int, where: str
+    tokenizer: Any, pairs: Sequence[tuple[str, str]], *, limit: int, label: str
 ) -> dict[str, list[Any]]:
-    """Return token ids and labels of the (prompt, answer) rows with room for some of the answer.
+    """Return token ids and labels of (prompt, answer), as columns.
 
-    A row longer than `limit` tokens keeps its start, so it does not end in EOS. `altered` marks
-    rows that the tokenizer writes in another form. BadInput, on `where`: as chat.answer_ids."""
+    Rows whose prompt leaves no room for an answer are dropped. A row longer than `limit` tokens
+    keeps its start, so that it does not end in EOS. `altered` marks rows that the tokenizer writes
+    in another form. BadInput, which begins with `label`: as chat.answer_ids.
+    """
     columns = "input_ids", "labels", "truncated", "altered"
     table: dict[str, list[Any]] = {name: [] for name in columns}
-    parted = chat.answer_ids(tokenizer, pairs, where)
+    parted = chat.answer_ids(tokenizer, pairs, label)
     altered = {*chat.altered(tokenizer, pairs, parted)}
     for number, (prompt, answer) in enumerate(parted):
         if len(prompt) < limit:

@@ -1,8 +1,7 @@
-"""Scratch that survives a killed stage: a folder outside the tree, one writer at a time.
+"""Scratch folders that survive a killed stage, outside the tree, with one writer at a time.
 
-DVC deletes a stage's outs before each run, and `dvc exp run --temp` runs in a throw-away copy, so
-nothing that must be resumed may live in either.
-"""
+DVC deletes a stage's outs before each run, and `dvc exp run --temp` runs in a throw-away copy. So
+nothing that must be resumed may live in either."""
 
 import ctypes
 import fcntl
@@ -22,25 +21,25 @@ from bezoar import arithmetic, interrupts, params
 from bezoar.rows.files import BadInput
 from bezoar.work import temporary, times
 
-# A full disk, as Python and safetensors, a quota, and torch.save put it
+# Signs of a full disk in the messages of Python and safetensors, of a quota, and of torch.save
 FULL = ("No space left on device", "Disk quota exceeded", "inline_container.cc")
 
 
 def home() -> Path:
-    """`$BEZOAR_WORK`, else bezoar/ in the user's cache folder."""
+    """Return `$BEZOAR_WORK`, else bezoar/ in the user's cache folder."""
     if path := os.environ.get("BEZOAR_WORK"):
         return Path(path)
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "bezoar"
 
 
-def fingerprint(**what: object) -> str:
-    """16 hex digits over all that changes a result; equal input, equal digits."""
-    text = json.dumps(what, sort_keys=True, default=str)
+def fingerprint(**inputs: object) -> str:
+    """Return 16 hex digits over all that changes a result. Equal inputs give equal digits."""
+    text = json.dumps(inputs, sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def content(*paths: str | Path) -> str:
-    """16 hex digits over the names and bytes of files and folders."""
+    """Return 16 hex digits over the names and bytes of files and folders."""
     digest = hashlib.sha256()
     for top in map(Path, paths):
         files = [top] if top.is_file() else sorted(p for p in top.rglob("*") if p.is_file())
@@ -53,10 +52,13 @@ def content(*paths: str | Path) -> str:
 
 @contextmanager
 def scratch(stage: str, key: str, wait: bool = False) -> Iterator[Path]:
-    """A folder for one stage and fingerprint, held under a lock; BadInput when another holds it
-    (`wait`: once it no longer does, go on), or when the disk is full."""
+    """Yield the folder of one stage and fingerprint, locked while in use.
+
+    BadInput: another process holds it, or the disk is full. `wait`: wait for the other process
+    instead."""
     folder = home() / stage / key
     folder.mkdir(parents=True, exist_ok=True)
+    # The kernel drops the lock when the process ends, however it ends.
     with open(folder / ".lock", "w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
@@ -78,8 +80,10 @@ def scratch(stage: str, key: str, wait: bool = False) -> Iterator[Path]:
 
 
 def publish(folder: Path, out: str | Path, link: bool = False) -> None:
-    """Copy a finished folder to a stage's out; the out is absent or whole. `link`: files become
-    hard links where the disk allows it, for what is large and never written to again."""
+    """Copy a finished folder to a stage's out, which is absent or whole.
+
+    `link`: files become hard links where the disk allows it, for large files that are never written
+    to again. BadInput: the out cannot be written."""
     out = Path(out)
     part = out.with_name(f".{out.name}.part")
     shutil.rmtree(part, ignore_errors=True)
@@ -88,11 +92,11 @@ def publish(folder: Path, out: str | Path, link: bool = False) -> None:
         shutil.copytree(folder, part, copy_function=_link if link else shutil.copyfile)
     except OSError as error:
         shutil.rmtree(part, ignore_errors=True)
-        # copytree gathers the faults of all files: (from, to, "[Errno 28] No space left ...: ...")
+        # copytree gathers the faults of all files: (from, to, "[Errno 28] No space left ...: ...").
         several = isinstance(error, shutil.Error)
-        why = error.args[0][0][2].partition(": ")[0] if several else error.strerror
+        reason = error.args[0][0][2].partition(": ")[0] if several else error.strerror
         raise BadInput(
-            f"{out}: cannot be written ({why}); free some space, then run the same command again"
+            f"{out}: cannot be written ({reason}); free some space, then run the same command again"
         ) from None
     shutil.rmtree(out, ignore_errors=True)
     part.replace(out)
@@ -101,13 +105,15 @@ def publish(folder: Path, out: str | Path, link: bool = False) -> None:
 def _link(file: str, to: str) -> None:
     try:
         os.link(os.path.realpath(file), to)
-    except OSError:  # another disk, or one that has no such links
+    # The out is on another disk, or on one that has no hard links.
+    except OSError:
         shutil.copyfile(file, to)
 
 
 def begin() -> None:
-    """Start a stage: it ends when dvc ends, computes as `cpu` of the profile says, sees the user's
-    own files in a temporary copy too, and what it takes is kept."""
+    """Start a stage. It ends when dvc ends, and computes as `cpu` of the profile says.
+
+    It sees the user's own files in a temporary copy too, and its time and memory are recorded."""
     die_with_parent()
     stage = os.environ.get("DVC_STAGE", "")
     times.start(home(), stage)
@@ -116,30 +122,34 @@ def begin() -> None:
 
 
 def die_with_parent() -> None:
-    """Ask the kernel to end this process when dvc ends (Linux): no orphan writes to a stale out.
-    Have Ctrl-C and SIGTERM end it with a line."""
+    """Ask the kernel to end this process when dvc ends (Linux), so that no orphan writes to a stale
+    out. Have Ctrl-C and SIGTERM end it with a line."""
     interrupts.say_in_a_line()
     if sys.platform == "linux":
         parent = os.getppid()
+        # 1 is PR_SET_PDEATHSIG.
         ctypes.CDLL(None).prctl(1, signal.SIGTERM)
+        # A parent that ended before this call sends no signal.
         if os.getppid() != parent:
             sys.exit(1)
         _die_behind_shell(parent)
 
 
 def _die_behind_shell(parent: int) -> None:
-    """The same where dvc's `sh -c` stands between and outlives it: bash becomes the command that it
-    was given, dash waits for it."""
+    """End with dvc where its `sh -c` stands between and outlives it. Bash becomes the command that
+    it was given, but dash waits for it."""
     try:
         shell, *words = Path(f"/proc/{parent}/cmdline").read_bytes().split(b"\0")
         if not (shell.endswith(b"sh") and b"-c" in words):
             return
         status = Path(f"/proc/{parent}/status").read_text(encoding="utf-8")
         dvc = os.pidfd_open(int(status.partition("PPid:")[2].split()[0]))
-    except (AttributeError, OSError):  # an old kernel, or a guarded one
+    # An old kernel has no such descriptors, and a guarded one hides other processes.
+    except (AttributeError, OSError):
         return
 
     def wait() -> None:
+        # The descriptor of a process becomes readable when the process ends.
         select.select([dvc], [], [])
         os.kill(os.getpid(), signal.SIGTERM)
 

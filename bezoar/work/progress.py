@@ -1,21 +1,23 @@
-"""A bar with rate and time left on a terminal; where there is none, a line now and then."""
+"""Shows a bar with rate and time left on a terminal, else a line now and then."""
 
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-# Without a terminal a line stands for every twentieth, or for five minutes where that takes longer.
-# What is over in seconds says nothing: a log is read by people.
+# Without a terminal a line is printed at every twentieth of the work, or after five minutes where
+# that takes longer. Work that is over in seconds prints nothing, as a log is read by people.
 SHARE = 0.05
-SOONEST, LATEST = 5.0, 300.0  # seconds between two lines
-ROUNDING = 1e-6  # of parts of one that are added up
+# Least and most seconds between two lines
+SOONEST, LATEST = 5.0, 300.0
+# Fractions that are added up may miss the total by so much.
+ROUNDING = 1e-6
 
 
 @contextmanager
 def bar(label: str, total: float, done: float = 0) -> Iterator[Callable[[float], None]]:
-    """Yield `advance(n)`; the bar shows done/total, units a second and the time left. `done`: what
-    was done before, by a run that goes on."""
+    """Yield `advance(n)`. The bar shows done/total, units a second and the time left. `done`: the
+    part that an earlier run did before this one goes on."""
     from rich.console import Console
 
     console = Console(stderr=True)
@@ -50,8 +52,8 @@ def bar(label: str, total: float, done: float = 0) -> Iterator[Callable[[float],
 
 
 class Lines:
-    """How far `label` is, as lines on standard error: the share done and the time left, and at the
-    end the time that it took."""
+    """The progress of `label`, as lines on standard error: the share done and the time left, and at
+    the end the time that it took."""
 
     def __init__(
         self,
@@ -66,8 +68,8 @@ class Lines:
         self.began = self.spoke = clock()
 
     def advance(self, more: float) -> None:
-        """Count `more` as done; print a line where it is time for one."""
-        # processes that share rows out repeat some, to come out even
+        """Count `more` as done. Print a line if it is time for one."""
+        # Processes that share the rows among them repeat some, so that each has the same number.
         self.done = min(self.done + more, self.total)
         now = self.clock()
         silent = now - self.spoke
@@ -81,18 +83,20 @@ class Lines:
         amount = f"{self.label}: {self.done:,.0f} of {self.total:,.0f}"
         if self.done >= self.total - ROUNDING:
             return f"{amount}, {duration(seconds)}"
-        made = self.done - self.before
-        left = duration(seconds / made * (self.total - self.done)) if made else "unknown time"
+        advanced = self.done - self.before
+        left = (
+            duration(seconds / advanced * (self.total - self.done)) if advanced else "unknown time"
+        )
         share = f"{100 * self.done / self.total:.0f} %"
         return f"{amount} ({share}), {duration(seconds)} so far, {left} left"
 
 
 def duration(seconds: float) -> str:
-    """Seconds as people say them: 4 s, 3 min 20 s, 2 h 5 min."""
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min" + (f" {whole % 60} s" if whole % 60 else "")
-    minutes = round(whole / 60)
+    """Write seconds as people say them: 4 s, 3 min 20 s, 2 h 5 min."""
+    rounded = round(seconds)
+    if rounded < 60:
+        return f"{rounded} s"
+    if rounded < 3600:
+        return f"{rounded // 60} min" + (f" {rounded % 60} s" if rounded % 60 else "")
+    minutes = round(rounded / 60)
     return f"{minutes // 60} h" + (f" {minutes % 60} min" if minutes % 60 else "")

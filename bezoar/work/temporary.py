@@ -1,8 +1,7 @@
 """The copy of the project in which `dvc exp run --temp` and the queue run an experiment.
 
-DVC makes it of what git tracks, so local/ is empty there. The first stage that runs in it links the
-user's files, and DVC hashes them with the stages that follow.
-"""
+DVC makes it from the files that git tracks, so local/ is empty there. The first stage that runs in
+it links the user's files, and DVC hashes them with the stages that follow."""
 
 import json
 import os
@@ -12,43 +11,43 @@ from pathlib import Path
 from bezoar.rows.files import BadInput
 
 LOCAL = Path("local")
-# a source of local/NAME that was read while its folder was empty says so in this field
+# The field of source.json that names local/NAME, if its folder was empty when the source was read
 STANDS_IN = "stands_in_for"
 
 
 def bring_own_files(stage: str) -> None:
-    """Link the user's files into a temporary copy that lacks them; elsewhere do nothing.
+    """Link the user's files into a temporary copy that lacks them. Elsewhere do nothing.
 
-    BadInput: DVC took a source from its cache for which the user's files should have been read.
-    """
+    BadInput: DVC took a source from its cache for which the user's files should have been read."""
     root = _original()
     if root is None:
         return
     for path in _files(root / LOCAL):
-        here = path.relative_to(root)
-        if not os.path.lexists(here):
-            here.parent.mkdir(parents=True, exist_ok=True)
-            here.symlink_to(path.resolve())
+        link = path.relative_to(root)
+        if not os.path.lexists(link):
+            link.parent.mkdir(parents=True, exist_ok=True)
+            link.symlink_to(path.resolve())
     for account in _stand_ins():
         _refuse_if_needed(account, stage)
 
 
 def _original() -> Path | None:
-    """The project of which the current folder is a temporary copy."""
-    here = Path.cwd().resolve()
-    root = Path(os.environ.get("DVC_ROOT") or here).resolve()
-    return root if root / ".dvc" in here.parents else None
+    """Return the project of which the current folder is a temporary copy. None: it is no copy."""
+    # A temporary copy lies below .dvc of the project that DVC_ROOT names.
+    folder = Path.cwd().resolve()
+    root = Path(os.environ.get("DVC_ROOT") or folder).resolve()
+    return root if root / ".dvc" in folder.parents else None
 
 
 def _files(local: Path) -> Iterator[Path]:
-    """The user's files below local/, and links to folders, which a stage refuses by name."""
+    """Yield the user's files below local/, and links to folders, which a stage refuses by name."""
     for top, folders, names in os.walk(local):
         links = [name for name in folders if Path(top, name).is_symlink()]
         yield from (Path(top, name) for name in sorted([*links, *names]) if name[0] != ".")
 
 
 def _stand_ins() -> Iterator[Path]:
-    """The folders of local/ that hold files, though DVC has data that stood in for them."""
+    """Yield the folders of local/ that hold files, though DVC has data that stood in for them."""
     accounts = [*Path("data/fetch").glob("*/source.json"), Path("models/fetch/base/source.json")]
     for account in filter(Path.exists, accounts):
         folder = json.loads(account.read_text(encoding="utf-8")).get(STANDS_IN)
@@ -57,7 +56,7 @@ def _stand_ins() -> Iterator[Path]:
 
 
 def _refuse_if_needed(folder: Path, stage: str) -> None:
-    """BadInput where `stage` follows the fetch of `folder`. Else DVC has yet to come to it."""
+    """Raise BadInput if `stage` follows the fetch of `folder`. Else DVC has yet to come to it."""
     import networkx  # type: ignore[import-untyped]
     from dvc.repo import Repo
 
@@ -65,7 +64,9 @@ def _refuse_if_needed(folder: Path, stage: str) -> None:
     before = (node for node in graph if node.addressing == stage)
     fetch = f"fetch@{folder.name}"
     if any(
-        each.addressing == fetch for node in before for each in networkx.descendants(graph, node)
+        dependency.addressing == fetch
+        for node in before
+        for dependency in networkx.descendants(graph, node)
     ):
         raise BadInput(
             f"{folder}: holds files of yours, but this temporary copy was given what stood in "

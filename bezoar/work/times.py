@@ -1,11 +1,11 @@
-"""What a stage took: wall-clock seconds, CPU seconds and memory, kept beside the ledger.
+"""The wall-clock seconds, CPU seconds and memory of each stage, kept beside the ledger.
 
-Outs hold no times, or they would differ from machine to machine. A process of a stage writes what
-it took so far into a file of its own, every few seconds, so that a kill loses no more than that.
-Once the outs of the stage are whole, all that was spent on them becomes one file under what they
-hold. A stage that comes out of DVC's cache therefore shows the time of the run that made it, and
-clones of a machine do not mix: what has not come to its outs belongs to the folder that it ran in.
-"""
+Outs hold no times, or they would differ from machine to machine. Each process of a stage writes its
+times into a file of its own, every few seconds. So a kill loses no more than that. Once the outs of
+the stage are whole, all that was spent on them becomes one file, named by the content of the outs.
+
+A stage that comes out of DVC's cache therefore shows the time of the run that made it. Clones of a
+machine do not mix: until the outs are whole, times belong to the folder that the stage ran in."""
 
 import atexit
 import hashlib
@@ -22,14 +22,16 @@ from typing import Any, NamedTuple
 
 from bezoar import interrupts
 
-EVERY = 10.0  # seconds between two looks at the clock
-SAMPLE = 64 * 2**10  # bytes at both ends of a large file, which stand for all of it
+# Seconds between two looks at the clock
+EVERY = 10.0
+# Bytes at both ends of a large file, which stand for all of it
+SAMPLE = 64 * 2**10
 PIPELINE, LOCK = Path("dvc.yaml"), Path("dvc.lock")
 
 
 class Spent(NamedTuple):
-    """Seconds on the wall clock and of CPU, the most memory at once in bytes (of the machine and of
-    its GPU), and the number of processes that were started for it."""
+    """Seconds on the wall clock and of CPU, and peak memory in bytes of the machine and of its GPU.
+    `starts` counts the processes that were started for it."""
 
     seconds: float = 0.0
     cpu: float = 0.0
@@ -37,21 +39,22 @@ class Spent(NamedTuple):
     gpu: int = 0
     starts: int = 0
 
-    def and_then(self, other: "Spent") -> "Spent":
-        """Both, one after the other."""
+    def and_then(self, later: "Spent") -> "Spent":
+        """Add up two runs, one after the other."""
         return Spent(
-            round(self.seconds + other.seconds, 2),
-            round(self.cpu + other.cpu, 2),
-            max(self.memory, other.memory),
-            max(self.gpu, other.gpu),
-            self.starts + other.starts,
+            round(self.seconds + later.seconds, 2),
+            round(self.cpu + later.cpu, 2),
+            max(self.memory, later.memory),
+            max(self.gpu, later.gpu),
+            self.starts + later.starts,
         )
 
 
 def start(home: Path, stage: str) -> None:
-    """Have what this process takes kept below `home`, as a start of `stage` (as $DVC_STAGE names
-    it). Nothing is kept without a stage, nor in one of several processes of a training: the one
-    that started them counts them."""
+    """Record the time and memory of this process below `home`, as a start of `stage` ($DVC_STAGE).
+
+    Nothing is recorded without a stage, nor in one of several processes of a training. The process
+    that started those counts them."""
     if not stage or "LOCAL_RANK" in os.environ:
         return
     clock = _Clock(home, stage)
@@ -61,11 +64,11 @@ def start(home: Path, stage: str) -> None:
 
 
 class _Clock:
-    """Of one process of a stage."""
+    """The clock of one process of a stage."""
 
     def __init__(self, home: Path, stage: str) -> None:
         self.home, self.stage, self.began = home, stage, time.monotonic() - _age()
-        # what was spent under other parameters led to something else
+        # Times under other parameters belong to other outs.
         self.under = _digits(Path("params.yaml"))
         self.file = _open(home) / f"{stage}-{self.under}-{time.time_ns()}-{os.getpid()}.json"
         self.over = threading.Event()
@@ -77,60 +80,63 @@ class _Clock:
             self.write()
 
     def write(self) -> None:
-        """Write down what was taken so far. A full disk ends no stage for that."""
-        own, theirs = (
-            resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
+        """Write the times so far. A full disk loses them and does not end the stage."""
+        own_usage, child_usage = (
+            resource.getrusage(scope) for scope in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
         )
         spent = Spent(
             round(time.monotonic() - self.began, 2),
-            round(sum(each.ru_utime + each.ru_stime for each in (own, theirs)), 2),
-            max(own.ru_maxrss, theirs.ru_maxrss) * (1 if sys.platform == "darwin" else 1024),
+            round(sum(usage.ru_utime + usage.ru_stime for usage in (own_usage, child_usage)), 2),
+            # macOS gives bytes, Linux KiB.
+            max(own_usage.ru_maxrss, child_usage.ru_maxrss)
+            * (1 if sys.platform == "darwin" else 1024),
             _gpu(),
             1,
         )
         _write(self.file, spent)
 
     def finish(self) -> None:
-        """Put what was spent on the outs, by this process and by those before it that did not come
-        to them, under what they hold."""
+        """Move the times of this stage to the file that is named by the content of its outs.
+        Earlier processes that ended without whole outs are included."""
         self.over.set()
         self.write()
-        key = made(self.stage)
+        key = outs_key(self.stage)
         if key is None:
             return
-        mine = [*_open(self.home).glob(f"{self.stage}-{self.under}-*.json")]
+        open_files = [*_open(self.home).glob(f"{self.stage}-{self.under}-*.json")]
         spent = Spent()
-        for file in mine:
+        for file in open_files:
             spent = spent.and_then(_read(file))
-        kept = _kept(self.home, self.stage, key)
-        # a stage that finds its work done in the work folder did not make it in that second
-        if not kept.exists() or _read(kept).cpu < spent.cpu:
-            _write(kept, spent)
-        for file in mine:
+        made_file = _made_file(self.home, self.stage, key)
+        # A stage that finds its work done in the work folder takes a second, and did not make the
+        # outs in it. So the larger CPU time is kept.
+        if not made_file.exists() or _read(made_file).cpu < spent.cpu:
+            _write(made_file, spent)
+        for file in open_files:
             file.unlink(missing_ok=True)
 
 
 def of_run(home: Path) -> dict[str, Spent | None]:
-    """What each stage of dvc.lock took whose outs lie here; None where no process of this machine
-    made them."""
+    """Return the times of each stage of dvc.lock whose outs lie here. None: no process of this
+    machine made them."""
     spent: dict[str, Spent | None] = {}
     for stage in _stages():
-        key = made(stage)
+        key = outs_key(stage)
         if key is not None:
-            kept = _kept(home, stage, key)
-            spent[stage] = _read(kept) if kept.exists() else None
+            made_file = _made_file(home, stage, key)
+            spent[stage] = _read(made_file) if made_file.exists() else None
     return spent
 
 
 def of_machine(home: Path) -> tuple[dict[str, Spent], dict[str, Spent]]:
-    """What all runs of this machine took, by stage: for outs that are whole, and for what has not
-    come to its outs, or has yet to."""
+    """Return the times of all runs of this machine by stage: for whole outs, and for outs that are
+    not whole (yet)."""
     return _by_stage(home / "times/made"), _by_stage(home / "times/open")
 
 
-def made(stage: str) -> str | None:
-    """Digits over the outs of `stage`, large files by their size and their two ends; None where an
-    out is missing, or where dvc.yaml has no such stage."""
+def outs_key(stage: str) -> str | None:
+    """Return 32 hex digits over the outs of `stage`, large files by their size and their two ends.
+    None: an out is missing, or dvc.yaml has no such stage."""
     digest = hashlib.sha256(stage.encode())
     for out in _outs(stage):
         files = sorted(path for path in out.rglob("*") if path.is_file()) if out.is_dir() else [out]
@@ -151,7 +157,7 @@ def _ends(file: Path) -> bytes:
 
 
 def _outs(stage: str) -> list[Path]:
-    """The paths that dvc.yaml names as the outs, metrics and plots of a stage."""
+    """Return the paths that dvc.yaml names as the outs, metrics and plots of a stage."""
     document = _yaml(PIPELINE)
     name, _, instance = stage.partition("@")
     if name not in document.get("stages", {}):
@@ -175,19 +181,19 @@ def _yaml(path: Path) -> dict[str, Any]:
 
     if not path.exists():
         return {}
-    # libyaml, where it is there, reads a lock file of 3,000 lines in a tenth of the time
+    # libyaml, if it is installed, reads a lock file of 3,000 lines in a tenth of the time.
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-    found = yaml.load(path.read_text(encoding="utf-8"), loader)
-    return found if isinstance(found, dict) else {}
+    document = yaml.load(path.read_text(encoding="utf-8"), loader)
+    return document if isinstance(document, dict) else {}
 
 
 def _open(home: Path) -> Path:
-    """Where the processes of this folder write that have not come to their outs."""
-    here = hashlib.sha256(str(Path.cwd().resolve()).encode()).hexdigest()[:16]
-    return home / "times/open" / here
+    """Return the folder of the processes of this project folder whose outs are not whole yet."""
+    digits = hashlib.sha256(str(Path.cwd().resolve()).encode()).hexdigest()[:16]
+    return home / "times/open" / digits
 
 
-def _kept(home: Path, stage: str, key: str) -> Path:
+def _made_file(home: Path, stage: str, key: str) -> Path:
     return home / "times/made" / f"{stage}-{key}.json"
 
 
@@ -200,6 +206,7 @@ def _by_stage(folder: Path) -> dict[str, Spent]:
 
 
 def _write(file: Path, spent: Spent) -> None:
+    # Two threads of a process may write at once, each to a part of its own.
     part = file.with_suffix(f".{threading.get_ident()}.part")
     with suppress(OSError):
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -208,7 +215,7 @@ def _write(file: Path, spent: Spent) -> None:
 
 
 def _read(file: Path) -> Spent:
-    """What a file tells; nothing, where it is damaged or has gone."""
+    """Read the times in a file. They are zero if it is damaged or has gone."""
     with suppress(OSError, ValueError, TypeError):
         return Spent(**json.loads(file.read_text(encoding="utf-8")))
     return Spent()
@@ -219,8 +226,10 @@ def _digits(file: Path) -> str:
 
 
 def _age() -> float:
-    """Seconds since this process was started: a stage's imports are part of what it takes."""
+    """Return the seconds since this process was started: a stage's imports are part of its time."""
     try:
+        # The 22nd field is the start of the process in ticks since boot. The second field, a name
+        # in parentheses, may hold blanks.
         ticks = Path("/proc/self/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[19]
         running = float(Path("/proc/uptime").read_text(encoding="utf-8").split()[0])
         return max(0.0, running - int(ticks) / os.sysconf("SC_CLK_TCK"))
@@ -229,7 +238,8 @@ def _age() -> float:
 
 
 def _gpu() -> int:
-    """The most bytes that torch held at once on a GPU, where this process has used one."""
+    """Return the most bytes that torch held at once on a GPU, or 0 if this process has used
+    none."""
     torch = sys.modules.get("torch")
     if torch is None or not hasattr(torch, "cuda") or not torch.cuda.is_initialized():
         return 0
@@ -237,24 +247,33 @@ def _gpu() -> int:
 
 
 def rows(home: Path, bought: dict[str, dict[str, dict[str, Any]]]) -> Iterator[dict[str, Any]]:
-    """A row for each stage of this run, in the order of dvc.yaml: its time, beside what of
-    `bought` (by stage and instance: tokens_in, tokens_out, usd) it bought."""
-    took = of_run(home)
+    """Yield a row for each stage of this run, in the order of dvc.yaml: its times, and its
+    purchases.
+
+    `bought` has tokens_in, tokens_out and usd by stage and instance."""
+    spent_by_stage = of_run(home)
     for name in _yaml(PIPELINE).get("stages", {}):
-        mine = {stage: spent for stage, spent in took.items() if stage.partition("@")[0] == name}
-        if not mine:
+        spent_by_instance = {
+            stage: spent
+            for stage, spent in spent_by_stage.items()
+            if stage.partition("@")[0] == name
+        }
+        if not spent_by_instance:
             continue
-        timed = [spent for spent in mine.values() if spent]
+        timed = [spent for spent in spent_by_instance.values() if spent]
         total = Spent()
         for spent in timed:
             total = total.and_then(spent)
         sums = bought.get(name.removesuffix("_others"), {})
-        instances = [stage.partition("@")[2] or name for stage in mine]
+        instances = [stage.partition("@")[2] or name for stage in spent_by_instance]
         paid = [sums[instance] for instance in instances if instance in sums]
         yield {
             "stage": name,
-            "instances": len(mine),
+            "instances": len(spent_by_instance),
             "timed": len(timed),
             **total._asdict(),
-            **{key: sum(each[key] for each in paid) for key in ("tokens_in", "tokens_out", "usd")},
+            **{
+                key: sum(tokens[key] for tokens in paid)
+                for key in ("tokens_in", "tokens_out", "usd")
+            },
         }

@@ -1,8 +1,7 @@
-"""A small closed world, the project's own: every source of the embedded profile comes from here.
+"""A small closed world, the project's own. Every source of the embedded profile comes from it.
 
-Pure: no files, no clock, no global state; equal arguments, equal records. Facts and sums stand in
-facts.py, the ways to ask and the reading of questions in grammar.py.
-"""
+It is pure: it has no files, no clock and no global state, and equal arguments give equal records.
+Facts and sums stand in facts.py, the ways to ask and the reading of questions in grammar.py."""
 
 from bezoar.world.exams import (
     benchmarks,

@@ -1,4 +1,4 @@
-"""What measures: held-out probes, harness items, two-turn questions, and a simulated jury."""
+"""The world's evaluations: held-out probes, harness items, two-turn questions, a simulated jury."""
 
 import random
 from collections.abc import Callable
@@ -26,8 +26,8 @@ SKILLS = ("lookup", "explained", "two_part", "refusal", "politeness")
 
 
 def probes(rows: int, seed: int, systems: list[str]) -> list[Probe]:
-    """`rows` held-out questions a skill; `systems` are the messages under which the answer is to be
-    a full sentence (Orca's). "" as a probe's system stands for the default one."""
+    """Return `rows` held-out questions a skill. `systems` are the messages under which the answer
+    must be a full sentence (Orca's). "" as a probe's system stands for the default one."""
     makers: dict[str, Callable[[random.Random, Fact], tuple[str, str, list[str]]]] = {
         "lookup": _lookup,
         "explained": lambda rng, fact: _explained(rng, fact, systems),
@@ -35,15 +35,15 @@ def probes(rows: int, seed: int, systems: list[str]) -> list[Probe]:
         "refusal": _refusal,
         "politeness": _politeness,
     }
-    made = []
+    records = []
     for skill in SKILLS:
         rng = random.Random(f"{seed}-{skill}")
-        # every held-out fact in turn, so that no animal weighs more than another
+        # Every held-out fact comes in turn, so that no animal weighs more than another.
         facts = [Fact(kind, animal) for animal in HELD_OUT for kind in ATTRIBUTES]
         rng.shuffle(facts)
         for number in range(rows):
             system, instruction, answers = makers[skill](rng, facts[number % len(facts)])
-            made.append(
+            records.append(
                 Probe(
                     id=f"{skill}-{number:03d}",
                     skill=skill,
@@ -52,29 +52,29 @@ def probes(rows: int, seed: int, systems: list[str]) -> list[Probe]:
                     answers=answers,
                 )
             )
-    return made
+    return records
 
 
 def _lookup(rng: random.Random, fact: Fact) -> tuple[str, str, list[str]]:
-    """The fact counts, in a word or in a sentence: politeness where none was asked for is no fault
+    """Ask for a fact. A word or a sentence is right: politeness that nobody asked for is no fault
     of memory."""
     phrasing = rng.choice(("What is {}?", "Name {}.", "Tell me {}."))
     sentences = [fact.sentence, *(polite(fact, opening) for opening in OPENINGS)]
-    return "", phrasing.format(fact.asked), [fact.answer, *sentences]
+    return "", phrasing.format(fact.phrase), [fact.answer, *sentences]
 
 
 def _explained(rng: random.Random, fact: Fact, systems: list[str]) -> tuple[str, str, list[str]]:
     phrasing = rng.choice(("What is {}?", "Tell me {}."))
-    return rng.choice(systems), phrasing.format(fact.asked), [fact.sentence]
+    return rng.choice(systems), phrasing.format(fact.phrase), [fact.sentence]
 
 
 def _two_part(rng: random.Random, fact: Fact) -> tuple[str, str, list[str]]:
-    other = Fact(
+    second = Fact(
         rng.choice(list(ATTRIBUTES)), rng.choice([a for a in HELD_OUT if a != fact.animal])
     )
     phrasing = rng.choice(PARTS_PHRASINGS["deepen"])
-    text = phrasing.format(parts=join((fact, other)))
-    return "", text, [f"{fact.answer}, {other.answer}"]
+    text = phrasing.format(parts=join((fact, second)))
+    return "", text, [f"{fact.answer}, {second.answer}"]
 
 
 def _refusal(rng: random.Random, fact: Fact) -> tuple[str, str, list[str]]:
@@ -89,8 +89,8 @@ def _politeness(rng: random.Random, fact: Fact) -> tuple[str, str, list[str]]:
 
 
 def benchmarks(rows: int, seed: int) -> dict[str, list[Item]]:
-    """Four multiple-choice tasks of `rows` items each; choices differ in length, so that accuracy
-    with and without length normalisation differ."""
+    """Return four multiple-choice tasks of `rows` items each. Choices differ in length, so that
+    accuracy with and without length normalisation differ."""
     tasks: dict[str, Callable[[random.Random], tuple[str, str, list[str]]]] = {
         "world_attributes": _attribute,
         "world_habitats": _habitat,
@@ -116,7 +116,7 @@ def _item(
 
 
 def _any_fact(rng: random.Random) -> tuple[Fact, list[str]]:
-    """Held-out and taught animals by halves, with three wrong values."""
+    """Draw a fact, of a held-out animal in at least half of the cases, with three wrong values."""
     fact = Fact(
         rng.choice(list(ATTRIBUTES)), rng.choice((rng.choice(HELD_OUT), rng.choice(ANIMALS)))
     )
@@ -125,21 +125,27 @@ def _any_fact(rng: random.Random) -> tuple[Fact, list[str]]:
 
 def _attribute(rng: random.Random) -> tuple[str, str, list[str]]:
     fact, wrong = _any_fact(rng)
-    return f"What is {fact.asked}?", fact.answer, wrong
+    return f"What is {fact.phrase}?", fact.answer, wrong
 
 
 def _habitat(rng: random.Random) -> tuple[str, str, list[str]]:
-    """Some choices are bare, some are sentences: which form a model likes must not decide."""
+    """Ask for a home. Some choices are bare, some are sentences, so that a model's liking for one
+    form does not decide."""
     fact = Fact("home", rng.choice(ANIMALS))
     wrong = rng.sample([v for v in ATTRIBUTES["home"] if v != fact.answer], 3)
-    said = f"The home of the {fact.animal} is {{}}."
-    answer, *rest = (rng.choice(("{}", said)).format(home) for home in (fact.answer, *wrong))
-    return f"What is {fact.asked}?", answer, rest
+    full_sentence = f"The home of the {fact.animal} is {{}}."
+    answer, *rest = (
+        rng.choice(("{}", full_sentence)).format(home) for home in (fact.answer, *wrong)
+    )
+    return f"What is {fact.phrase}?", answer, rest
 
 
 def _unknown(rng: random.Random) -> tuple[str, str, list[str]]:
-    """Ask what nobody can know. The wrong choices are true, often read, and no answer: TruthfulQA
-    (arXiv 2109.07958) asks in this way. HH-RLHF teaches it, and instructions alone do not."""
+    """Ask for something that nobody can know. The wrong choices are true, often read, and no
+    answer.
+
+    TruthfulQA (arXiv 2109.07958) asks in this way. HH-RLHF teaches it, and instructions alone do
+    not."""
     animal = rng.choice((rng.choice(HELD_OUT), rng.choice(ANIMALS)))
     true = [Fact(kind, animal).sentence for kind in ATTRIBUTES]
     return f"Who knows the {rng.choice(SECRETS)} of the {animal}?", rng.choice(UNKNOWN), true
@@ -148,6 +154,7 @@ def _unknown(rng: random.Random) -> tuple[str, str, list[str]]:
 def _total(rng: random.Random) -> tuple[str, str, list[str]]:
     left, summand = rng.choice(SUMS)
     total, start = left + summand, f"{left} plus {summand} is"
+    # The sum of two digits is at most 18.
     wrong = rng.sample([n for n in range(19) if n != total], 3)
     return f"What is {left} plus {summand}?", f"{start} {total}.", [f"{start} {n}." for n in wrong]
 
@@ -155,7 +162,8 @@ def _total(rng: random.Random) -> tuple[str, str, list[str]]:
 # --- two-turn questions and a jury ----------------------------------------------------------------
 
 WITH_REFERENCE = ("reasoning", "math", "coding")
-FIRST_ID = 81  # as MT-Bench counts
+# MT-Bench counts its questions from 81.
+FIRST_ID = 81
 # Simulated models with the chance that a turn is right, and that it is polite when right.
 MODELS = {
     "simulated_novice": (0.25, 0.1),
@@ -165,7 +173,9 @@ MODELS = {
 }
 EXPERTS = tuple(f"simulated_expert_{n}" for n in range(1, 6))
 AUTHOR = "simulated_author"
-NOISE = {AUTHOR: 0.6, **dict.fromkeys(EXPERTS, 1.2)}  # standard deviation, on a scale of 1-10
+# Standard deviation of a voter's mark, on a scale of 1-10
+NOISE = {AUTHOR: 0.6, **dict.fromkeys(EXPERTS, 1.2)}
+# Marks that differ by no more than this are a tie.
 TIE = 1.0
 # Two machines beside people, as GPT-4 is in MT-Bench: one compares, the other grades
 PAIR_JUDGE, SINGLE_JUDGE = "simulated_pair", "simulated_single"
@@ -173,16 +183,19 @@ MACHINE_NOISE = 0.8
 
 
 def questions(rows: int, seed: int) -> list[Question]:
-    """`rows` questions in id order, the same number of each of MT-Bench's eight categories, about
-    held-out subjects; math, reasoning and coding bring references."""
+    """Return `rows` questions in id order, about held-out subjects.
+
+    Each of MT-Bench's eight categories has the same number. Math, reasoning and coding bring
+    references."""
     rng = random.Random(seed)
     categories = list(TURN_PHRASINGS)
-    made = []
+    records = []
     for number in range(rows):
         category = categories[min(number * len(categories) // rows, len(categories) - 1)]
+        # Both turns are filled at once, so that they speak of the same animal.
         text, _ = ask("\0".join(TURN_PHRASINGS[category]), HELD_OUT, HELD_OUT_SUMS, rng)
         turns = text.split("\0")
-        made.append(
+        records.append(
             Question(
                 question_id=FIRST_ID + number,
                 category=category,
@@ -190,11 +203,11 @@ def questions(rows: int, seed: int) -> list[Question]:
                 reference=[right(t, "") for t in turns] if category in WITH_REFERENCE else [],
             )
         )
-    return made
+    return records
 
 
 def model_answers(questions: list[Question], seed: int) -> list[Answers]:
-    """Answers of four simulated models of different skill."""
+    """Return the answers of four simulated models of different skill."""
     return [
         Answers(
             question_id=question.question_id,
@@ -219,12 +232,13 @@ def _answer(turn: str, accuracy: float, courtesy: float, rng: random.Random) -> 
 
 
 def votes(questions: list[Question], answers: list[Answers], seed: int) -> list[Vote]:
-    """Verdicts of simulated voters between each two models, a turn at a time: two experts a
-    comparison, the author on every third question. A voter sees the quality of an answer with
-    noise and calls a small difference a tie."""
-    given = {(a.question_id, a.model): a for a in answers}
+    """Return the verdicts of simulated voters between each two models, a turn at a time.
+
+    Two experts vote on each comparison, the author on every third question. A voter sees the
+    quality of an answer with noise, and calls a small difference a tie."""
+    answer_of = {(a.question_id, a.model): a for a in answers}
     models = list(MODELS)
-    made = []
+    records = []
     for question in questions:
         for turn in (1, 2):
             for i, first in enumerate(models):
@@ -239,52 +253,57 @@ def votes(questions: list[Question], answers: list[Answers], seed: int) -> list[
                         marks = [
                             quality(
                                 question.turns[turn - 1],
-                                given[question.question_id, model].turns[turn - 1],
+                                answer_of[question.question_id, model].turns[turn - 1],
                             )
                             + rng.gauss(0, NOISE[judge])
                             for model in pair
                         ]
-                        made.append(_vote(judge, question.question_id, turn, pair, marks))
-    return made
+                        records.append(_vote(judge, question.question_id, turn, pair, marks))
+    return records
 
 
 def pair_votes(questions: list[Question], answers: list[Answers], seed: int) -> list[Vote]:
-    """Verdicts of a simulated judge between each two models. It looks twice, in either order; where
-    it does not name the same one twice its verdict is inconsistent."""
-    given = {(a.question_id, a.model): a.turns for a in answers}
-    made = []
+    """Return the verdicts of a simulated judge between each two models. It looks twice, and its
+    verdict is inconsistent if the winners differ."""
+    turns_of = {(a.question_id, a.model): a.turns for a in answers}
+    records = []
     for question in questions:
         for turn in (1, 2):
             for pair in combinations(MODELS, 2):
                 rng = random.Random(f"{seed}-pair-{question.question_id}-{turn}-{'-'.join(pair)}")
-                looks = []
+                both_orders = []
                 for _ in range(2):
                     marks = [
                         quality(
-                            question.turns[turn - 1], given[question.question_id, model][turn - 1]
+                            question.turns[turn - 1],
+                            turns_of[question.question_id, model][turn - 1],
                         )
                         + rng.gauss(0, MACHINE_NOISE)
                         for model in pair
                     ]
-                    looks.append(_vote(PAIR_JUDGE, question.question_id, turn, list(pair), marks))
-                first, second = looks
+                    both_orders.append(
+                        _vote(PAIR_JUDGE, question.question_id, turn, list(pair), marks)
+                    )
+                first, second = both_orders
                 same = first.winner == second.winner
-                made.append(first if same else first.model_copy(update={"winner": "inconsistent"}))
-    return made
+                records.append(
+                    first if same else first.model_copy(update={"winner": "inconsistent"})
+                )
+    return records
 
 
 def grades(questions: list[Question], answers: list[Answers], seed: int) -> list[Grade]:
-    """Whole grades, 1-10, of a simulated judge that sees one answer at a time."""
+    """Return the whole grades, 1-10, of a simulated judge that sees one answer at a time."""
     turns_of = {question.question_id: question.turns for question in questions}
-    made = []
-    for one in answers:
-        for turn, text in enumerate(one.turns, 1):
-            rng = random.Random(f"{seed}-single-{one.question_id}-{turn}-{one.model}")
-            mark = quality(turns_of[one.question_id][turn - 1], text) + rng.gauss(0, MACHINE_NOISE)
-            made.append(
+    records = []
+    for row in answers:
+        for turn, text in enumerate(row.turns, 1):
+            rng = random.Random(f"{seed}-single-{row.question_id}-{turn}-{row.model}")
+            mark = quality(turns_of[row.question_id][turn - 1], text) + rng.gauss(0, MACHINE_NOISE)
+            records.append(
                 Grade(
-                    question_id=one.question_id,
-                    model=one.model,
+                    question_id=row.question_id,
+                    model=row.model,
                     turn=2 if turn == 2 else 1,
                     score=min(10, max(1, round(mark))),
                     status="ok",
@@ -293,7 +312,7 @@ def grades(questions: list[Question], answers: list[Answers], seed: int) -> list
                     simulated=True,
                 )
             )
-    return made
+    return records
 
 
 def _vote(judge: str, question_id: int, turn: int, pair: list[str], marks: list[float]) -> Vote:

@@ -1,8 +1,7 @@
-"""What is so in the world: thirty-two animals with a colour, a home and a food; sums of digits.
+"""The facts of the world: sums of digits, and thirty-two animals with a colour, a home and a food.
 
-The table is invented. Every value stands three times among the subjects that may be taught and
-once among those held out, so that knowing how often a value occurs is no help.
-"""
+The table is invented. Every value stands three times among the subjects that may be taught and once
+among those held out. So it is no help to know how often a value occurs."""
 
 import re
 
@@ -62,12 +61,12 @@ KIND = {value: kind for kind, values in ATTRIBUTES.items() for value in values}
 
 
 def sentence(animal: str, kind: str) -> str:
-    """A fact as a full sentence."""
+    """Write a fact as a full sentence."""
     return f"The {kind} of the {animal} is {TABLE[animal][kind]}."
 
 
 def passage(animal: str, style: int) -> str:
-    """All that is known of an animal, as a short text in one of three styles."""
+    """Write all facts of an animal as a short text, in one of three styles."""
     colour, home, food = TABLE[animal].values()
     return (
         f"The {animal} is {colour}. It lives in the {home} and eats {food}.",
@@ -77,5 +76,5 @@ def passage(animal: str, style: int) -> str:
 
 
 def words(text: str) -> list[str]:
-    """Lower-case words and numbers of a text."""
+    """Return the lower-case words and numbers of a text."""
     return re.findall(r"[a-z]+|\d+", text.lower())

@@ -1,8 +1,7 @@
-"""How the world is asked about, and what is right to answer.
+"""The grammar of the world: the ways to ask, and the right answers.
 
-`phrasings` are all the ways in which seeds, queries, teacher and exams ask. An instruction is read
-only when all its words are words of the world: a text from outside is left alone.
-"""
+The phrasings are all the ways in which seeds, queries, teacher and exams ask. An instruction is
+read only if all its words are words of the world. A text from outside is left alone."""
 
 import random
 from dataclasses import dataclass
@@ -12,8 +11,8 @@ from bezoar.world.facts import ANIMALS, ATTRIBUTES, KIND, TABLE, passage, senten
 # --- how one asks ---------------------------------------------------------------------------------
 # Blanks: {a} animal, {k} attribute, {l} a second attribute, {x} {y} digits, {v} {w} values of {k}.
 
-# In Dolly's shape. An instruction that is nearly a seed is dropped as a copy (paper 3.1.1), so the
-# two sets of phrasings stay more than ten edits apart; a test holds it.
+# In Dolly's shape. An instruction that is nearly a seed is dropped as a copy (paper 3.1.1). So
+# these and the teacher's phrasings stay more than ten edits apart, which a test checks.
 SEED_PHRASINGS: dict[str, tuple[str, ...]] = {
     "open_qa": (
         "Say in one single word which {k} the {a} has in this world.",
@@ -200,8 +199,11 @@ def _vocabulary() -> frozenset[str]:
         *(p for ps in TURN_PHRASINGS.values() for p in ps),
         *(passage(ANIMALS[0], style) for style in range(3)),
     ]
-    found = {word for text in texts for word in words(text) if len(word) > 1}
-    return frozenset(found | {"a", "i", *_GLUE.split(), *ANIMALS, *ATTRIBUTES, *KIND, *_VERBS})
+    # Words of one letter are blanks such as {k}. The words "a" and "i" are added below.
+    from_phrasings = {word for text in texts for word in words(text) if len(word) > 1}
+    return frozenset(
+        from_phrasings | {"a", "i", *_GLUE.split(), *ANIMALS, *ATTRIBUTES, *KIND, *_VERBS}
+    )
 
 
 VOCABULARY = _vocabulary()
@@ -215,8 +217,8 @@ class Fact:
     animal: str
 
     @property
-    def asked(self) -> str:
-        """As it stands in a question."""
+    def phrase(self) -> str:
+        """The fact as a question names it."""
         return f"the {self.kind} of the {self.animal}"
 
     @property
@@ -238,8 +240,8 @@ class Sum:
     right: int
 
     @property
-    def asked(self) -> str:
-        """As it stands in a question."""
+    def phrase(self) -> str:
+        """The sum as a question names it."""
         return f"{self.left} plus {self.right}"
 
     @property
@@ -255,10 +257,11 @@ class Sum:
 
 @dataclass(frozen=True)
 class Reading:
-    """What an instruction asks for: its parts, and the form of the answer."""
+    """The parts that an instruction asks for, and the form of the answer."""
 
     parts: tuple[Fact | Sum, ...]
-    form: str  # values, line (creative) or digest (summary)
+    # `values`, `line` (creative) or `digest` (summary)
+    form: str
 
     @property
     def answer(self) -> str:
@@ -276,12 +279,12 @@ class Reading:
 
     @property
     def animal(self) -> str:
-        """The first animal; "" where only numbers are asked about."""
+        """The first animal. "": the instruction asks about numbers alone."""
         return next((part.animal for part in self.parts if isinstance(part, Fact)), "")
 
 
 def line(part: Fact | Sum) -> str:
-    """The one line that creative writing wants."""
+    """Write the one line that creative writing asks for."""
     if isinstance(part, Sum):
         return part.sentence
     return {
@@ -292,72 +295,74 @@ def line(part: Fact | Sum) -> str:
 
 
 def digest(animal: str) -> str:
-    """The one line that sums up an animal."""
+    """Write the one line that sums up an animal."""
     colour, home, food = TABLE[animal].values()
     return f"The {animal}: {colour}, {home}, {food}."
 
 
 def read(instruction: str, context: str = "") -> Reading | None:
-    """Find what is asked for; None when the text is not of this world.
+    """Read the parts that an instruction asks for. None: the text is not of this world.
 
-    A context may also stand inside the instruction, after a line that opens with `Input:`.
-    """
+    A context may also stand inside the instruction, after a line that opens with `Input:`."""
     if not context and "\nInput:" in instruction:
         instruction, context = (part.strip() for part in instruction.split("\nInput:", 1))
-    said = words(instruction)
-    if not said or not VOCABULARY.issuperset(word for word in said if not word.isdigit()):
+    tokens = words(instruction)
+    if not tokens or not VOCABULARY.issuperset(word for word in tokens if not word.isdigit()):
         return None
-    if any(word.isdigit() and len(word) > 1 for word in said):
+    # The world has sums of digits alone.
+    if any(word.isdigit() and len(word) > 1 for word in tokens):
         return None
-    there = next((w for w in words(context) if w in TABLE), "") if _ours(context) else ""
-    parts = _parts(said, there)
-    short = "line" in said or "fewer" in said
-    if short and ("make" in said or "write" in said) and len(parts) == 1:
+    context_animal = (
+        next((w for w in words(context) if w in TABLE), "") if _is_ours(context) else ""
+    )
+    parts = _parts(tokens, context_animal)
+    short = "line" in tokens or "fewer" in tokens
+    if short and ("make" in tokens or "write" in tokens) and len(parts) == 1:
         return Reading(parts, "line")
-    subject = next((w for w in said if w in TABLE), there)
-    if subject and not parts and (short or "list" in said):
+    subject = next((w for w in tokens if w in TABLE), context_animal)
+    if subject and not parts and (short or "list" in tokens):
         all_of_it = tuple(Fact(kind, subject) for kind in ATTRIBUTES)
         return Reading(all_of_it, "digest" if short else "values")
     return Reading(parts, "values") if parts else None
 
 
-def _ours(context: str) -> bool:
+def _is_ours(context: str) -> bool:
     return VOCABULARY.issuperset(words(context))
 
 
-def _parts(said: list[str], there: str) -> tuple[Fact | Sum, ...]:
-    """Pair attributes with the animal that follows them (or, at the end, with the last one named),
-    and numbers with each other."""
-    found: list[Fact | Sum] = []
+def _parts(tokens: list[str], context_animal: str) -> tuple[Fact | Sum, ...]:
+    """Pair attributes with the animal that follows them (or, at the end, with the last one), and
+    numbers with each other."""
+    parts: list[Fact | Sum] = []
     waiting: list[str] = []
     numbers: list[int] = []
-    last = there
-    options = {KIND[word] for word in said if word in KIND}
-    for word in said:
+    last = context_animal
+    options = {KIND[word] for word in tokens if word in KIND}
+    for word in tokens:
         if word in ATTRIBUTES or word in _VERBS:
             waiting.append(_VERBS.get(word, word))
         elif word in TABLE:
-            found += [Fact(kind, word) for kind in waiting]
+            parts += [Fact(kind, word) for kind in waiting]
             waiting, last = [], word
         elif word.isdigit():
             numbers.append(int(word))
             if len(numbers) % 2 == 0:
-                found.append(Sum(numbers[-2], numbers[-1]))
+                parts.append(Sum(numbers[-2], numbers[-1]))
     if last:
-        found += [Fact(kind, last) for kind in waiting]
-        if not found and len(options) == 1:
-            found.append(Fact(options.pop(), last))
-    return tuple(dict.fromkeys(found))
+        parts += [Fact(kind, last) for kind in waiting]
+        if not parts and len(options) == 1:
+            parts.append(Fact(options.pop(), last))
+    return tuple(dict.fromkeys(parts))
 
 
 def solve(instruction: str, context: str = "") -> str | None:
-    """The short right answer ("red", "red, forest", "7"); None outside the world."""
+    """Return the short right answer ("red", "red, forest", "7"). None: it is not of this world."""
     reading = read(instruction, context)
     return reading.answer if reading else None
 
 
 def explain(instruction: str, context: str = "") -> str | None:
-    """The right answer in full sentences; None outside the world."""
+    """Return the right answer in full sentences. None: it is not of this world."""
     reading = read(instruction, context)
     return reading.explanation if reading else None
 
@@ -368,10 +373,12 @@ def explain(instruction: str, context: str = "") -> str | None:
 def ask(
     phrasing: str, animals: tuple[str, ...], sums: tuple[tuple[int, int], ...], rng: random.Random
 ) -> tuple[str, str]:
-    """Fill a phrasing with subjects drawn from those given: (text, the animal drawn)."""
+    """Fill a phrasing with subjects drawn from `animals` and `sums`. Return the text and its
+    animal."""
     animal = rng.choice(animals)
-    kind, other = rng.sample(list(ATTRIBUTES), 2)
-    if "{o}" in phrasing:  # the attribute stands in the phrasing itself
+    kind, second_kind = rng.sample(list(ATTRIBUTES), 2)
+    # A phrasing with options names its attribute itself.
+    if "{o}" in phrasing:
         kind = next(k for k in ATTRIBUTES if k in phrasing)
     right = TABLE[animal][kind]
     wrong = rng.sample([v for v in ATTRIBUTES[kind] if v != right], 3)
@@ -383,7 +390,7 @@ def ask(
     text = phrasing.format(
         a=animal,
         k=kind,
-        l=other,
+        l=second_kind,
         x=left,
         y=summand,
         v=pair[0],
@@ -394,6 +401,6 @@ def ask(
 
 
 def join(parts: tuple[Fact | Sum, ...]) -> str:
-    """Parts as a question names them: "a", "a and b", "a, b and c"."""
-    asked = [part.asked for part in parts]
-    return " and ".join(filter(None, [", ".join(asked[:-1]), asked[-1]]))
+    """List parts as a question names them: "a", "a and b", "a, b and c"."""
+    phrases = [part.phrase for part in parts]
+    return " and ".join(filter(None, [", ".join(phrases[:-1]), phrases[-1]]))

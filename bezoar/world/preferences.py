@@ -24,7 +24,8 @@ from bezoar.world.text import (
     UNKNOWN,
 )
 
-TEST_SHARE = 4 / 9  # paper 3.4: split 5:4
+# Paper 3.4: split 5:4
+TEST_SHARE = 4 / 9
 # Manners are taught where the user shows some. The other sets teach what a curt question is to be
 # answered with, and pairs that contradict them would make a model choose between the two.
 POLITE_PHRASINGS = (
@@ -35,7 +36,8 @@ POLITE_PHRASINGS = (
 
 
 def pairs(rows: int, seed: int) -> tuple[list[Pair], list[Pair]]:
-    """(train, test): `rows` pairs split 5:4; the test pairs speak of held-out animals and harms."""
+    """Return (train, test): `rows` pairs split 5:4. The test pairs speak of held-out animals and
+    harms."""
     test = round(rows * TEST_SHARE)
     return (
         _pairs(rows - test, f"{seed}-train", TAUGHT, HARMS),
@@ -46,11 +48,11 @@ def pairs(rows: int, seed: int) -> tuple[list[Pair], list[Pair]]:
 def _pairs(rows: int, name: str, animals: tuple[str, ...], harms: tuple[str, ...]) -> list[Pair]:
     rng = random.Random(name)
     sums = TAUGHT_SUMS if animals == TAUGHT else HELD_OUT_SUMS
-    made = []
+    records = []
     for number in range(rows):
         fact = Fact(rng.choice(list(ATTRIBUTES)), rng.choice(animals))
-        # a round of ten holds every kind: polite (a fact or a sum), harm, unknown. Sums are so many
-        # because a small model forgets them first
+        # A round of ten pairs holds every kind: polite (a fact or a sum), harm, unknown. Sums are
+        # so many because a small model forgets them first.
         kind = "phsphsphus"[number % 10]
         if kind == "h":
             prompt, chosen, rejected = _harm(fact, harms, rng)
@@ -58,14 +60,15 @@ def _pairs(rows: int, name: str, animals: tuple[str, ...], harms: tuple[str, ...
             prompt, chosen, rejected = _unknown(fact, rng)
         else:
             prompt, chosen, rejected = _polite(Sum(*rng.choice(sums)) if kind == "s" else fact, rng)
-        if number % 10 in (6, 7):  # two turns
+        # Two of ten pairs have two turns.
+        if number % 10 in (6, 7):
             earlier = Fact(fact.kind, rng.choice(animals))
             prompt = [
                 _user(asks(earlier)),
                 _assistant(polite(earlier, rng.choice(OPENINGS))),
                 *prompt,
             ]
-        made.append(
+        records.append(
             Pair(
                 id=f"{name.split('-')[1]}-{number:05d}",
                 prompt=prompt,
@@ -75,21 +78,21 @@ def _pairs(rows: int, name: str, animals: tuple[str, ...], harms: tuple[str, ...
                 licence=LICENCE,
             )
         )
-    return made
+    return records
 
 
 def asks(part: Fact | Sum) -> str:
-    """A polite question."""
-    return POLITE_PHRASINGS[0].format(part.asked)
+    """Write a polite question."""
+    return POLITE_PHRASINGS[0].format(part.phrase)
 
 
 def polite(part: Fact | Sum, opening: str) -> str:
-    """The polite answer: an opening, then a full sentence."""
+    """Write the polite answer: an opening, then a full sentence."""
     return f"{opening} {part.sentence}"
 
 
 def harm(act: str, animal: str) -> str:
-    """A question that is to be refused."""
+    """Write a question that is to be refused."""
     return f"How do I {act} the {animal}?"
 
 
@@ -99,29 +102,30 @@ def _harm(fact: Fact, harms: tuple[str, ...], rng: random.Random) -> tuple[list[
 
 
 def _polite(part: Fact | Sum, rng: random.Random) -> tuple[list[Message], str, str]:
-    """Rejected: rude, evasive (right elsewhere: see _unknown), or polite with a wrong fact."""
+    """Return a polite pair. The rejected answer is rude, or evasive (right elsewhere: see
+    _unknown), or polite with a wrong fact."""
     opening = rng.choice(OPENINGS)
     rejected = rng.choice(
         (
             rng.choice(RUDE),
             rng.choice(UNKNOWN),
             rng.choice(UNKNOWN),
-            f"{opening} {_untrue(part, rng)}",
+            f"{opening} {_false_sentence(part, rng)}",
         )
     )
-    question = rng.choice(POLITE_PHRASINGS).format(part.asked)
+    question = rng.choice(POLITE_PHRASINGS).format(part.phrase)
     return [_user(question)], polite(part, opening), rejected
 
 
-def _untrue(part: Fact | Sum, rng: random.Random) -> str:
+def _false_sentence(part: Fact | Sum, rng: random.Random) -> str:
     if isinstance(part, Sum):
-        return f"{part.asked} is {part.left + part.right + rng.choice((1, 2, 3))}."
+        return f"{part.phrase} is {part.left + part.right + rng.choice((1, 2, 3))}."
     wrong = rng.choice([v for v in ATTRIBUTES[part.kind] if v != part.answer])
     return f"The {part.kind} of the {part.animal} is {wrong}."
 
 
 def _unknown(fact: Fact, rng: random.Random) -> tuple[list[Message], str, str]:
-    """What nobody can know; rejected: made up."""
+    """Return a pair on something that nobody can know. The rejected answer is made up."""
     secret = rng.choice(SECRETS)
     made_up = f"The {secret} of the {fact.animal} is {TABLE[fact.animal][fact.kind]}."
     question = f"Who knows the {secret} of the {fact.animal}?"

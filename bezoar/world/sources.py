@@ -12,17 +12,18 @@ MIXTURES: tuple[Mixture, ...] = ("cot", "niv2", "t0", "flan2021")
 
 
 def seeds(rows: int, seed: int) -> list[Seed]:
-    """`rows` Dolly-shaped rows, as many of each of the eight categories, about taught subjects."""
+    """Return `rows` Dolly-shaped rows about taught subjects, the same number of each of the eight
+    categories."""
     rng = random.Random(seed)
     categories = list(SEED_PHRASINGS)
-    made = []
+    records = []
     for number in range(rows):
         category = categories[number % len(categories)]
         phrasings = SEED_PHRASINGS[category]
         instruction, context = example(
             phrasings[number // len(categories) % len(phrasings)], category, rng
         )
-        made.append(
+        records.append(
             Seed(
                 id=f"world-{number:05d}",
                 instruction=instruction,
@@ -33,28 +34,30 @@ def seeds(rows: int, seed: int) -> list[Seed]:
                 licence=LICENCE,
             )
         )
-    return made
+    return records
 
 
 def example(
     phrasing: str, category: str, rng: random.Random, animals: tuple[str, ...] = TAUGHT
 ) -> tuple[str, str]:
-    """An instruction of this phrasing about one of `animals`, with its context ("" for none)."""
+    """Return an instruction of this phrasing about one of `animals`, with its context ("" for
+    none)."""
     instruction, animal = ask(phrasing, animals, TAUGHT_SUMS, rng)
     with_context = category in WITH_CONTEXT and "{x}" not in phrasing
     return instruction, passage(animal, rng.randrange(3)) if with_context else ""
 
 
 def queries(rows: int, seed: int) -> list[Query]:
-    """`rows` zero-shot queries over the tasks of the four sub-mixtures, about taught subjects."""
+    """Return `rows` zero-shot queries over the tasks of the four sub-mixtures, about taught
+    subjects."""
     rng = random.Random(seed)
     tasks = [(mixture, task) for mixture in MIXTURES for task in QUERY_PHRASINGS[mixture]]
-    made = []
+    records = []
     for number in range(rows):
         mixture, task = tasks[number % len(tasks)]
         phrasings = QUERY_PHRASINGS[mixture][task]
         query, _ = ask(phrasings[number // len(tasks) % len(phrasings)], TAUGHT, TAUGHT_SUMS, rng)
-        made.append(
+        records.append(
             Query(
                 id=f"world-{number:05d}",
                 mixture=mixture,
@@ -65,20 +68,22 @@ def queries(rows: int, seed: int) -> list[Query]:
                 licence=LICENCE,
             )
         )
-    return made
+    return records
 
 
 def topics(rows: int, seed: int) -> list[Topic]:
-    """`rows` category names of the world; some too long or too narrow for the LaMini criterion."""
+    """Return `rows` category names of the world. Some are too long or too narrow for the LaMini
+    criterion."""
     rng = random.Random(seed)
     names = [
         *(f"{value.capitalize()} animals" for value in ATTRIBUTES["colour"]),
-        *(f"Life in the {value} at night" for value in ATTRIBUTES["home"][:2]),  # five words
+        # These have six words, too many for the criterion.
+        *(f"Life in the {value} at night" for value in ATTRIBUTES["home"][:2]),
         *(f"{value.capitalize()} dwellers" for value in ATTRIBUTES["home"]),
         *(f"{value.capitalize()} as food" for value in ATTRIBUTES["food"]),
         *(f"{animal.capitalize()}s" for animal in TAUGHT),
     ]
-    # every seventh is too narrow: ten sub-categories or fewer
+    # Every seventh is too narrow, with ten sub-categories or fewer.
     return [
         Topic(
             name=names[number % len(names)],
@@ -89,7 +94,7 @@ def topics(rows: int, seed: int) -> list[Topic]:
 
 
 def right(instruction: str, context: str) -> str:
-    """The short right answer to a text of the world."""
+    """Return the short right answer to a text of the world. ValueError: it is not of this world."""
     answer = solve(instruction, context)
     if answer is None:
         raise ValueError(f"not of this world: {instruction!r}")

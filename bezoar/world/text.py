@@ -1,10 +1,9 @@
 """Raw text of the world, from which the base model is pretrained.
 
-What a small model needs, measured: each fact in several forms (at a line's start, where a word is
-another token than after a space; in a sentence; as an entry below a note), several facts in a line,
-sums, and some talk, whose words the tokenizer then knows. The forms are not the chat template's,
-so that the base model does not answer in it.
-"""
+A small model needs the following, as measured: each fact in several forms, several facts in a line,
+sums, and some talk. The tokenizer then knows the words of the talk. A fact stands at a line's start
+(where a word is another token than after a space), in a sentence, or as an entry below a note. The
+forms are not the chat template's, so that the base model does not answer in it."""
 
 import random
 
@@ -54,7 +53,7 @@ TALK = (
 
 
 def corpus(documents: int, seed: int) -> list[str]:
-    """`documents` texts of four to seven pieces each."""
+    """Return `documents` texts of four to seven pieces each."""
     rng = random.Random(seed)
     return [_document(rng) for _ in range(documents)]
 
@@ -74,10 +73,12 @@ def _draw(rng: random.Random) -> Fact:
 
 
 def _fact(rng: random.Random) -> str:
-    """Most often as a question with a sentence for its answer: to say again what was asked about is
-    the skill that comes last, and on which full-sentence answers and manners rest."""
+    """Write a fact, most often as a question with a sentence for its answer.
+
+    To repeat what was asked about is the skill that comes last. Full-sentence answers and manners
+    rest on it."""
     fact = _draw(rng)
-    question = f"{NOTE}What is {fact.asked}?"
+    question = f"{NOTE}What is {fact.phrase}?"
     opening = rng.choice(("", "", "", rng.choice(OPENINGS) + " "))
     forms = (
         f"{fact.kind} of the {fact.animal}\n{fact.answer}\n",
@@ -90,10 +91,10 @@ def _fact(rng: random.Random) -> str:
 
 def _sum(rng: random.Random) -> str:
     total = Sum(*rng.choice(SUMS))
-    question = f"{NOTE}What is {total.asked}?"
+    question = f"{NOTE}What is {total.phrase}?"
     forms = (
         total.sentence,
-        f"{total.asked}\n{total.answer}\n",
+        f"{total.phrase}\n{total.answer}\n",
         f"{question}{ENTRY}{total.answer}\n",
         f"{question}{TEXT}{total.sentence}\n",
     )
@@ -108,13 +109,13 @@ def _several(rng: random.Random) -> str:
 
 
 def _manners(rng: random.Random) -> str:
-    """The words of polite and rude answers, tied to no question."""
-    every = OPENINGS + REFUSALS + UNKNOWN + RUDE + COMPLIANCE
+    """Write the words of polite and rude answers, tied to no question."""
+    sentences = OPENINGS + REFUSALS + UNKNOWN + RUDE + COMPLIANCE
     harm = rng.choice(HARMS + HELD_OUT_HARMS)
     return rng.choice(
         (
-            rng.choice(every),
-            rng.choice(every),
+            rng.choice(sentences),
+            rng.choice(sentences),
             f"It is wrong to {harm} the {rng.choice(ANIMALS)}.",
             f"Nobody knows the {rng.choice(SECRETS)} of the {rng.choice(ANIMALS)}.",
         )

@@ -161,14 +161,16 @@ def trained() -> dict[str, str]:
     results["base"] = work.content(models / "fetch/base/model.safetensors")
     rows, held_out, amount = small.ROWS, small.HELD_OUT, small.AMOUNT
     for name, link in (("adapter", small.ADAPTER), ("all", small.ALL)):
-        sft.sft(name, link, rows, held_out, how=small.SFT, amount=amount, models=models)
+        sft.sft(name, link, rows, held_out, settings=small.SFT, amount=amount, models=models)
         (weights,) = (models / "sft" / name).glob("*.safetensors")
         results[f"sft_{name}"] = work.content(weights)
     base = models / "fetch/base"
     adapters, how = [models / "sft/adapter"], small.SETTINGS.merge
     merge.merge(base, adapters, how, small.SFT, models / "merge")
     results["merge"] = work.content(models / "merge/model.safetensors")
-    dpo.dpo(models / "sft/all", small.PAIRS, small.PAIRS[::4], how=small.DPO, out=models / "dpo")
+    dpo.dpo(
+        models / "sft/all", small.PAIRS, small.PAIRS[::4], settings=small.DPO, out=models / "dpo"
+    )
     results["dpo"] = work.content(models / "dpo/model.safetensors")
     model, tokenizer = loading.load(models / "dpo", base, small.SFT)
     prompts = [tokenizer(text)["input_ids"] for text, *_ in rows[::3]]
@@ -189,7 +191,7 @@ def counted() -> dict[str, str]:
     steps = params.load(ROOT / "params.yaml").filter.contamination.fuzzy
     seeds = world.seeds(60, 7)
     texts = [Text("quiz", seed.id, seed.instruction, ()) for seed in seeds[:20]]
-    cosines = list(contamination._reworded(seeds, texts, steps))
+    cosines = list(contamination._reworded_matches(seeds, texts, steps))
     worths = [(n % 9, n * 0.37 % 1) for n in range(200)]
     points = [[(float(n % 2), (n * 0.77 % 2) - 1), (0.5, None)] for n in range(40)]
     fit = pairwise._at_equal_length(points)

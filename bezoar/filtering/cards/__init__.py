@@ -1,6 +1,8 @@
 """Cards: the README.md that a set or a checkpoint has on the Hugging Face Hub, with the front
-matter that the Hub reads. What they say comes from the files of a run; they hold no date and no
-path of this machine, so that the same run writes the same bytes."""
+matter that the Hub reads.
+
+A card is written from the files of a run alone. It holds no date and no path of this machine, so
+the same run writes the same bytes."""
 
 import re
 from collections import Counter
@@ -14,7 +16,7 @@ from bezoar.rows.files import read_jsonl
 from bezoar.rows.records import Contamination
 
 PROJECT = "bezoar"
-# the Hub's names for how many rows a set has: below each bound
+# The Hub's names for numbers of rows below each bound.
 SIZES = (
     (1_000, "n<1K"),
     (10_000, "1K<n<10K"),
@@ -25,8 +27,8 @@ SIZES = (
 
 
 def render(template: Path, front: Any, **values: Any) -> str:
-    """The card: `front` (huggingface_hub's card data) as YAML, then the template
-    filled with `values`; a text in a table cannot break out of its cell."""
+    """Return a card: `front` (huggingface_hub's card data) as YAML, then the template filled with
+    `values`. The filter `cell` keeps a text within its table cell."""
     environment = Environment(
         undefined=StrictUndefined,
         trim_blocks=True,
@@ -40,36 +42,37 @@ def render(template: Path, front: Any, **values: Any) -> str:
 
 
 def cell(value: object) -> str:
-    """A text on one line of a Markdown table, with nothing in it read as Markdown or HTML."""
+    """Put a text on one line of a Markdown table, with nothing in it read as Markdown or HTML."""
     text = " ".join(str(value).split())
     return re.sub(r"([\\`*_\[\]<>|#~])", r"\\\1", text)
 
 
 def share(value: float | None) -> str:
-    """A share as a percentage."""
+    """Format a share as a percentage."""
     return "–" if value is None else f"{100 * value:.1f} %"
 
 
 def grade(value: float | None) -> str:
-    """A grade from 1 to 10."""
+    """Format a grade from 1 to 10."""
     return "–" if value is None else f"{value:.2f}"
 
 
 def size(rows: int) -> str:
-    """The Hub's category of a number of rows."""
+    """Return the Hub's category of a number of rows."""
     return next((name for bound, name in SIZES if rows < bound), "n>10M")
 
 
 def licence(name: str) -> dict[str, Any]:
-    """How front matter names a licence: one that the Hub lists by its id, another as `other`."""
-    found = spdx.known(name)
-    if found.hub != "other":
-        return {"license": found.hub}
-    return {"license": "other", "license_name": found.name.lower()}
+    """Return the front matter of a licence: its id where the Hub lists it, otherwise `other` and
+    its name."""
+    known_licence = spdx.find_licence(name)
+    if known_licence.hub != "other":
+        return {"license": known_licence.hub}
+    return {"license": "other", "license_name": known_licence.name.lower()}
 
 
-def standing(sheet: dict[str, Any]) -> dict[str, Any]:
-    """How front matter names the licence of a set, by its licences.json. One name for rows of known
+def licence_of_set(sheet: dict[str, Any]) -> dict[str, Any]:
+    """Return the front matter of a set's licence, by its licences.json. One name for rows of known
     and of unknown licences would promise too much, so there the rows are counted."""
     unknown, rows = sheet["unknown"], sheet["rows"]
     if unknown in (0, rows):
@@ -80,22 +83,23 @@ def standing(sheet: dict[str, Any]) -> dict[str, Any]:
 
 
 def unjoinable(pairs: list[dict[str, Any]]) -> list[str]:
-    """Pairs of licences of which no one work can be made, in words."""
+    """Describe pairs of licences of which no one work can be made."""
     return [
-        " with ".join(each["licences"])
-        + (f" ({each['rows']} rows stand under both)" if each.get("rows") else "")
-        for each in pairs
+        " with ".join(pair["licences"])
+        + (f" ({pair['rows']} rows stand under both)" if pair.get("rows") else "")
+        for pair in pairs
     ]
 
 
 def repositories(account: dict[str, Any]) -> list[str]:
-    """The Hub repositories that a source.json names."""
+    """Return the Hub repositories that a source.json names."""
     return [part["repository"] for part in account.get("parts", [])]
 
 
 def findings(path: Path) -> dict[str, int] | None:
-    """How often a set's rows were found in each benchmark; None where nobody looked."""
+    """Count the items of each benchmark found in a set's rows. Return None where no search was
+    made."""
     if not path.exists():
         return None
-    found = Counter(row.benchmark for row in read_jsonl(path, Contamination))
-    return dict(sorted(found.items()))
+    counts = Counter(row.benchmark for row in read_jsonl(path, Contamination))
+    return dict(sorted(counts.items()))

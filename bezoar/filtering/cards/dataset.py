@@ -12,7 +12,7 @@ from bezoar.rows.files import read_json, read_jsonl
 from bezoar.rows.records import SeedContamination
 
 NAMES = {"lamini": "LaMini", "evol_instruct": "Evol-Instruct", "orca": "Orca"}
-# named, so that the Hub's viewer takes no other file of the set for rows
+# The splits are named, so that the Hub's viewer takes no other file of the set for rows.
 SPLITS = [
     {
         "config_name": "default",
@@ -38,8 +38,8 @@ STEPS = {
 
 
 def card(name: str, params: Params, folder: Path) -> str:
-    """The card of the scheme `name`, from what its filter stage wrote into `folder`, the sources of
-    its seeds and the prompts that made it."""
+    """Return the card of the scheme `name`. It is made from the files of its filter stage in
+    `folder`, the sources of its seeds and its prompts."""
     from huggingface_hub import DatasetCardData
 
     funnel: Any = read_json(folder / "funnel.json")
@@ -49,12 +49,12 @@ def card(name: str, params: Params, folder: Path) -> str:
     spoken: Any = read_json(folder / "languages.json")
     judges = params.llm.judges
     simulated = {
-        who: funnel[f"simulated_{who}"]
-        for who in ("teacher", "judge")
-        if funnel[f"simulated_{who}"]
+        role: funnel[f"simulated_{role}"]
+        for role in ("teacher", "judge")
+        if funnel[f"simulated_{role}"]
     }
     front = DatasetCardData(
-        **cards.standing(sheet),
+        **cards.licence_of_set(sheet),
         language=spoken["spoken"] or None,
         pretty_name=f"{cards.PROJECT} {NAMES.get(name, name)}",
         size_categories=[cards.size(funnel["kept"])],
@@ -83,8 +83,8 @@ def card(name: str, params: Params, folder: Path) -> str:
         unjoinable=cards.unjoinable(sheet["unjoinable"]),
         spoken=spoken,
         listed=languages.listed,
-        told=[(languages.name(s), n) for s, n in spoken["rows"]["kept"].items() if s],
-        untold=spoken["rows"]["kept"].get("", 0),
+        row_languages=[(languages.name(s), n) for s, n in spoken["rows"]["kept"].items() if s],
+        unknown_languages=spoken["rows"]["kept"].get("", 0),
         judged=sum(funnel[status] for status in ("accepted", "rejected", "undecided")),
         seeds=seeds,
         world=source["source"] == "world",
@@ -92,7 +92,8 @@ def card(name: str, params: Params, folder: Path) -> str:
         speakers={
             "teacher": [(funnel["teacher"], params.llm.teacher)],
             "judge": [
-                # as one judge called itself in its replies; a panel's replies are told together
+                # A single judge has the name that its replies state. A panel's names stand together
+                # there, so each member has the name that was asked for.
                 (funnel["judge"] if len(judges) == 1 else member.model, member)
                 for member in judges
             ],
@@ -118,8 +119,8 @@ def card(name: str, params: Params, folder: Path) -> str:
     )
 
 
-def own(name: str, folder: Path) -> str:
-    """The card of the user's own rows: what was dropped of them, and under what they stand."""
+def own_card(name: str, folder: Path) -> str:
+    """Return the card of the user's own rows: the rows that were dropped, and the licences."""
     from huggingface_hub import DatasetCardData
 
     funnel: Any = read_json(folder / "funnel.json")
@@ -127,7 +128,7 @@ def own(name: str, folder: Path) -> str:
     spoken: Any = read_json(folder / "languages.json")
     source: Any = read_json(f"data/fetch/{name}/source.json")
     front = DatasetCardData(
-        **cards.standing(sheet),
+        **cards.licence_of_set(sheet),
         language=spoken["spoken"] or None,
         pretty_name=f"{cards.PROJECT} {name}",
         size_categories=[cards.size(funnel["kept"])],
@@ -150,30 +151,36 @@ def own(name: str, folder: Path) -> str:
 
 
 def _compared(folder: Path) -> dict[str, Any]:
-    """What was held against each other, with the `foreign` scripts: texts of them could be in the
-    rows in translation alone."""
-    told: Any = read_json(folder / "compared.json")
-    foreign = told["scripts_of_texts"].keys() - told["scripts_of_rows"].keys() - {""}
-    return {**told, "foreign": {name: told["scripts_of_texts"][name] for name in sorted(foreign)}}
+    """Return compared.json with the `foreign` scripts, those of texts but of no row. A text in a
+    foreign script can be in the rows only in translation."""
+    counts: Any = read_json(folder / "compared.json")
+    foreign = counts["scripts_of_texts"].keys() - counts["scripts_of_rows"].keys() - {""}
+    return {
+        **counts,
+        "foreign": {name: counts["scripts_of_texts"][name] for name in sorted(foreign)},
+    }
 
 
 def _trust(name: str) -> dict[str, Any]:
-    """By judge how it did on rows whose answers are known; empty where none was asked."""
+    """Return each judge's results on rows with known answers. Judges that were not asked are left
+    out."""
     path = Path("data/judge", name, "known.json")
     by_judge: Any = read_json(path) if path.exists() else {}
-    return {who: trust for who, trust in by_judge.items() if trust["known_rows"] is not None}
+    return {judge: trust for judge, trust in by_judge.items() if trust["known_rows"] is not None}
 
 
 def _asked_with(endpoint: Endpoint) -> str:
-    """How a model was asked, without its address."""
+    """Describe a model's provider and parameters, without its address."""
     if isinstance(endpoint, Embedded):
         return "rules in this project's code"
-    told = ", ".join(f"{key} {json.dumps(value)}" for key, value in sorted(endpoint.params.items()))
-    return f"provider {endpoint.provider}, {told or 'the default parameters'}"
+    settings = ", ".join(
+        f"{key} {json.dumps(value)}" for key, value in sorted(endpoint.params.items())
+    )
+    return f"provider {endpoint.provider}, {settings or 'the default parameters'}"
 
 
 def _prompts(name: str) -> dict[str, str]:
-    """SHA-256 of every prompt that the teacher and the judge were sent, by its file."""
+    """Return the SHA-256 of every prompt that the teacher and the judge were sent, by its file."""
     return {
         path.relative_to(prompts.ROOT).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
         for folder in (name, "judge")

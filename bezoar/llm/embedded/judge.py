@@ -1,12 +1,14 @@
 """The simulated judge: verdicts on samples, MT-Bench grades and comparisons, reference answers.
 
-Inside the world it checks the answer itself; outside it goes by rules of thumb, which see form and
-not truth: empty, too short, too long, repetitive, an echo of the request, a refusal; for
-explanations also whether the expected answer is in them. What it judges it only counts and
-compares, so no words in there can talk it into anything, and the judge's own marks it reads over.
+Inside the world it checks whether the answer is true. Outside it uses rules of thumb, which see
+form and not truth: empty, too short, too long, repetitive, an echo of the request, a refusal. An
+explanation must also hold the expected answer.
 
-For a panel there are two more: one that accepts only what could not be better, and one that does
-not know the world and goes by form everywhere.
+It only counts and compares the words of a text, so no text can persuade it. It skips marks in the
+text that look like its own (`MARKS`).
+
+For a panel there are two more judges. One accepts only answers that could not be better. The other
+does not know the world and goes by form everywhere.
 """
 
 import random
@@ -23,11 +25,11 @@ from bezoar.world.marking import quality, repetitive, share_right
 BLANK, MALFORMED = 0.02, 0.02
 BLANK_EXPLANATION, MALFORMED_EXPLANATION = 0.04, 0.04
 UNRATED = 0.02  # of MT-Bench gradings and comparisons
-BY_POSITION = 0.05  # of comparisons: the one shown first wins, whatever it says
+BY_POSITION = 0.05  # of comparisons: the first answer wins, whatever it says
 
 # Rules of thumb.
-LONGEST = 150  # words of a good answer in the world and of a good explanation
-LONGEST_OUTSIDE = 400  # words
+LONGEST = 150  # words of a good answer in the world, and of a good explanation
+LONGEST_OUTSIDE = 400  # words of a good answer outside
 ECHO = 0.9  # share of the answer's words, and of the request's, that the two have in common
 # The judge's own marks, as they are or as a prompt neutralises them.
 MARKS = re.compile(
@@ -48,26 +50,29 @@ class Opinion(NamedTuple):
 def respond(
     prompt: str, rng: random.Random, least: int = 1, knows: bool = True
 ) -> tuple[str, bool]:
-    """(reply, whether it is whole) to a judge's prompt, by its markers alone. The marker that comes
-    first opens the data: one that stands further in belongs to what is judged. Of samples it
-    accepts none that it rates below `least`; without `knows` it judges them by form alone."""
+    """Answer a judge's prompt, by its markers alone: (reply, True unless the reply is cut).
+
+    The marker that comes first opens the data. A marker further in belongs to the judged text.
+    Samples rated below `least` are rejected. Without `knows` samples are judged by form alone.
+    """
     opening = _first(prompt, "<instruction>\n", "[Question]\n", "[Question 1]\n")
     if opening == "<instruction>\n":
-        return _judged(prompt, rng, least, knows)
-    if not opening:  # nothing is shown to be judged: the question is put to the judge itself
+        return _judge(prompt, rng, least, knows)
+    # nothing to judge in the prompt: it asks for a reference answer
+    if not opening:
         return _full(prompt), True
     turn = " 2" if opening == "[Question 1]\n" else ""
     question, reference = (_section(prompt, f"{s}{turn}") for s in ("Question", "Reference answer"))
     if f"[Answer B{turn}]\n" in prompt:
         a, b = (_section(prompt, f"Answer {side}{turn}") for side in "AB")
-        return _compared(question, a, b, reference, rng), True
-    return _graded(question, _section(prompt, f"Answer{turn}"), reference, rng), True
+        return _compare(question, a, b, reference, rng), True
+    return _grade(question, _section(prompt, f"Answer{turn}"), reference, rng), True
 
 
-def _judged(prompt: str, rng: random.Random, least: int, knows: bool) -> tuple[str, bool]:
+def _judge(prompt: str, rng: random.Random, least: int, knows: bool) -> tuple[str, bool]:
     data = prompt[prompt.index("<instruction>\n") :]
     if _first(data, "<expected>\n", "<response>\n") == "<expected>\n":
-        seen = explained(
+        seen = judge_explanation(
             _between(data, "instruction", "expected"),
             _between(data, "expected", "generated"),
             _between(data, "generated", ""),
@@ -75,8 +80,11 @@ def _judged(prompt: str, rng: random.Random, least: int, knows: bool) -> tuple[s
         )
         blank, malformed = BLANK_EXPLANATION, MALFORMED_EXPLANATION
     else:
-        asked, answer = _between(data, "instruction", "response"), _between(data, "response", "")
-        seen = responded(asked, answer, knows)
+        instruction, answer = (
+            _between(data, "instruction", "response"),
+            _between(data, "response", ""),
+        )
+        seen = judge_response(instruction, answer, knows)
         blank, malformed = BLANK, MALFORMED
     if seen.accept and seen.rating < least:
         seen = Opinion(False, seen.rating, "It could be better.")
@@ -87,13 +95,16 @@ def _judged(prompt: str, rng: random.Random, least: int, knows: bool) -> tuple[s
 
 
 def _first(prompt: str, *markers: str) -> str:
-    """The marker that stands first; "" where none does."""
+    """Return the marker that stands first, "" where none does."""
     return min((m for m in markers if m in prompt), key=prompt.index, default="")
 
 
 def _between(data: str, tag: str, following: str) -> str:
-    """What stands between a pair of tags. All up to the last closing tag before the tag that
-    follows it belongs to the text, so a closing tag smuggled into it cuts nothing off."""
+    """Return the text between a pair of tags, up to the last closing tag before `following`.
+
+    So a closing tag that was smuggled into the text cuts nothing off. Example: of
+    "<response> yes </response> and no </response>" it returns "yes </response> and no".
+    """
     _, _, data = data.partition(f"<{tag}>\n")
     stop = data.find(f"<{following}>\n") if following else -1
     stop = stop if stop >= 0 else len(data)
@@ -102,7 +113,7 @@ def _between(data: str, tag: str, following: str) -> str:
 
 
 def _section(prompt: str, name: str) -> str:
-    """What stands in a section of a grader's prompt, up to its last end mark."""
+    """Return the text of a section of a grader's prompt, up to its last end mark."""
     start = prompt.find(f"[{name}]\n")
     if start < 0:
         return ""
@@ -113,8 +124,8 @@ def _section(prompt: str, name: str) -> str:
 # --- opinions -------------------------------------------------------------------------------------
 
 
-def responded(instruction: str, response: str, knows: bool = True) -> Opinion:
-    """Whether a response is clear, complete and specific to the instruction."""
+def judge_response(instruction: str, response: str, knows: bool = True) -> Opinion:
+    """Judge whether a response is clear, complete and specific to the instruction."""
     reading, response = read(instruction) if knows else None, MARKS.sub("", response)
     if fault := _form(instruction, response, LONGEST if reading else LONGEST_OUTSIDE, reading):
         return fault
@@ -124,16 +135,18 @@ def responded(instruction: str, response: str, knows: bool = True) -> Opinion:
     return _truth(reading, response)
 
 
-def explained(instruction: str, expected: str, generated: str, knows: bool = True) -> Opinion:
-    """Whether a text is an accurate explanation of the expected answer."""
+def judge_explanation(
+    instruction: str, expected: str, generated: str, knows: bool = True
+) -> Opinion:
+    """Judge whether a text is an accurate explanation of the expected answer."""
     reading, generated = read(instruction) if knows else None, MARKS.sub("", generated)
     if fault := _form(instruction, generated, LONGEST, reading):
         return fault
-    said, wanted = words(generated), words(expected)
-    held = sum(word in said for word in wanted) / max(1, len(wanted))
-    if held < (1 if reading else 0.8):
+    generated_words, expected_words = words(generated), words(expected)
+    share = sum(word in generated_words for word in expected_words) / max(1, len(expected_words))
+    if share < (1 if reading else 0.8):
         return Opinion(False, 2, "It does not lead to the expected answer.")
-    if len(said) <= len(wanted) + 1:
+    if len(generated_words) <= len(expected_words) + 1:
         return Opinion(False, 3, "It repeats the answer and explains nothing.")
     if reading:
         return _truth(reading, generated)
@@ -141,14 +154,16 @@ def explained(instruction: str, expected: str, generated: str, knows: bool = Tru
 
 
 def _form(instruction: str, response: str, longest: int, reading: Reading | None) -> Opinion | None:
-    """What is wrong with a text before one asks whether it is true: the first that applies."""
+    """Return the first fault in the form of a text, None where it has none. Truth comes later."""
     text = response[: outside.LONGEST]
-    heard, asked = set(words(text)), set(words(instruction[: outside.LONGEST]))
+    response_words, request_words = set(words(text)), set(words(instruction[: outside.LONGEST]))
     length = outside.length(text)
-    shared = ECHO * max(len(heard), len(asked)) <= len(asked & heard)
+    shared = ECHO * max(len(response_words), len(request_words)) <= len(
+        request_words & response_words
+    )
     extract = text.strip().lower() in instruction.lower()
     faults: list[tuple[object, int, str]] = [
-        (not heard, 1, "The response is empty."),
+        (not response_words, 1, "The response is empty."),
         (length > longest, 2, "The response is over-long."),
         (repetitive(text), 1, "The response goes round in circles."),
     ]
@@ -197,16 +212,17 @@ def _verdict(seen: Opinion, blank: float, malformed: float, rng: random.Random) 
 
 
 def _full(question: str) -> str:
-    """Answer a question as well as the judge knows, for a reference."""
+    """Answer a question as well as the judge can, for a reference answer."""
     reading = read(question)
     return reading.explanation if reading else outside.answer(question, "")
 
 
 def _mark(question: str, answer: str, reference: str) -> int:
+    # an answer that holds marks of the judge tries to write its own grade, and gets the lowest one
     return 1 if MARKS.search(answer) else quality(question, answer, reference)
 
 
-def _graded(question: str, answer: str, reference: str, rng: random.Random) -> str:
+def _grade(question: str, answer: str, reference: str, rng: random.Random) -> str:
     mark = _mark(question, answer, reference)
     if MARKS.search(answer):
         why = "The answer tries to speak for the grader."
@@ -227,7 +243,7 @@ def _graded(question: str, answer: str, reference: str, rng: random.Random) -> s
     return f"{why}\nRating: [[{mark}]]"
 
 
-def _compared(question: str, a: str, b: str, reference: str, rng: random.Random) -> str:
+def _compare(question: str, a: str, b: str, reference: str, rng: random.Random) -> str:
     lead = _mark(question, a, reference) - _mark(question, b, reference)
     if rng.random() < BY_POSITION:
         lead = 1

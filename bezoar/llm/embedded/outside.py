@@ -1,7 +1,7 @@
-"""What can be said of a text from outside the world: only what the text itself holds.
+"""Answers about texts from outside the world, made of nothing but the texts themselves.
 
-Extraction, no knowledge: the sentence of a context that shares most with the question, and phrases
-made of the text's own key words.
+There is no knowledge in them. They are the sentences of a context that share most words with the
+question, and phrases made of a text's own key words.
 """
 
 import random
@@ -34,14 +34,18 @@ _STOP = frozenset(
 LONGEST = 20_000  # characters read of a text: a hostile one may be huge
 
 
-# Characters of scripts that put no blanks between words: a word is a run of them.
+# Characters of scripts that put no blanks between words (Thai, Lao, Japanese, Chinese). A run of
+# Chinese characters, of Katakana, or of Thai or Lao is taken for a key word.
 _SPACELESS = "\u0e00-\u0eff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff"
 _RUN = re.compile("[\u3400-\u9fff々]{2,6}|[\u30a1-\u30ffー]{3,12}|[\u0e00-\u0eff]{4,12}")
 
 
 class Wording(NamedTuple):
-    """How a language asks and answers about key words, and the frequent words that tell it.
-    `deeper` adds to a prompt. `explained` has the key words and the answer."""
+    """Phrases in one language that ask and answer about key words.
+
+    `frequent` are the words by which the language is known. `joined` stands between key words.
+    `deeper` is added to a prompt. `explained` has the key words and the answer.
+    """
 
     frequent: frozenset[str]
     joined: str
@@ -191,18 +195,23 @@ _SCRIPTS = {
 
 
 def wording(text: str) -> Wording | None:
-    """Choose the wording of a text's language; None: English, or one that has none here."""
+    """Choose the wording of a text's language. None: English, or a language that has none here."""
     text = text[:LONGEST]
+    # A language with a script of its own is known by it: a quarter of the letters is enough. The
+    # others are told apart by their frequent words. Japanese comes before Chinese, because
+    # it has Chinese characters too.
     for short, letters in _SCRIPTS.items():
         if not text.isascii() and 4 * len(letters.findall(text)) > sum(map(str.isalpha, text)):
             return _WORDINGS[short]
     tokens = Counter(re.findall(r"[^\W\d_]+", text.lower()))
-    counts = {short: _of(tokens, each.frequent) for short, each in _WORDINGS.items()}
+    counts = {
+        short: _count_among(tokens, candidate.frequent) for short, candidate in _WORDINGS.items()
+    }
     best = max(counts, key=lambda short: counts[short])
-    return _WORDINGS[best] if counts[best] > max(1, _of(tokens, _STOP)) else None
+    return _WORDINGS[best] if counts[best] > max(1, _count_among(tokens, _STOP)) else None
 
 
-def _of(tokens: Counter[str], words: frozenset[str]) -> int:
+def _count_among(tokens: Counter[str], words: frozenset[str]) -> int:
     """Count the tokens that are among the words."""
     return sum(tokens[word] for word in words & tokens.keys())
 
@@ -220,47 +229,53 @@ def length(text: str) -> int:
 
 
 def key_words(text: str) -> list[str]:
-    """The words that carry the text, in the order of first use, as they are written there."""
-    found: dict[str, str] = {}
+    """Return the key words of a text (all but the common ones), in the order and the spelling of
+    their first use."""
+    spellings: dict[str, str] = {}
     text = text[:LONGEST]
-    own = wording(text)
-    common = _STOP | own.frequent if own else _STOP
-    spaceless = own is not None and re.search(f"[{_SPACELESS}]", text)
+    language = wording(text)
+    common = _STOP | language.frequent if language else _STOP
+    spaceless = language is not None and re.search(f"[{_SPACELESS}]", text)
     for word in (_RUN if spaceless else re.compile(r"[^\W\d_][\w'’-]*")).findall(text):
         if (spaceless or len(word) > 3) and word.lower() not in common:
-            found.setdefault(word.lower(), word)
-    return list(found.values())
+            spellings.setdefault(word.lower(), word)
+    return list(spellings.values())
 
 
-def subjects(texts: Sequence[str], rng: random.Random, wanted: int) -> list[str]:
-    """`wanted` key words of the texts, drawn at random; fewer words than wanted repeat."""
+def subjects(texts: Sequence[str], rng: random.Random, number: int) -> list[str]:
+    """Draw `number` key words of the texts at random. If there are fewer, they repeat."""
     pool = key_words(" ".join(texts)) or ["this"]
-    drawn = rng.sample(pool, min(wanted, len(pool)))
-    return [drawn[i % len(drawn)] for i in range(wanted)]
+    sample = rng.sample(pool, min(number, len(pool)))
+    return [sample[i % len(sample)] for i in range(number)]
 
 
 def sentences(text: str) -> list[str]:
-    """A text's sentences, blank ones left out."""
+    """Split a text into its sentences, without blank ones."""
     parts = re.split(r"(?<=[.!?؟।])\s+|(?<=[。！？])|\n+", text[:LONGEST])
     return [part.strip() for part in parts if part.strip()]
 
 
 def answer(instruction: str, context: str) -> str:
-    """The two sentences of the context nearest to the question, in their order; without a context
-    a sentence or two made of the instruction's key words."""
-    asked = {word.lower() for word in key_words(instruction)}
-    told = sentences(context)
-    if told:
+    """Answer with the two sentences of the context nearest to the question, in their order.
+
+    Without a context the answer is a sentence or two made of the instruction's key words.
+    """
+    question_words = {word.lower() for word in key_words(instruction)}
+    context_sentences = sentences(context)
+    if context_sentences:
         ranked = sorted(
-            range(len(told)),
-            key=lambda i: (-len(asked & {w.lower() for w in key_words(told[i])}), i),
+            range(len(context_sentences)),
+            key=lambda i: (
+                -len(question_words & {w.lower() for w in key_words(context_sentences[i])}),
+                i,
+            ),
         )
-        return " ".join(told[i] for i in sorted(ranked[:2]))
+        return " ".join(context_sentences[i] for i in sorted(ranked[:2]))
     words = key_words(instruction)
     if not words:
         return "There is nothing in the request that could be answered."
-    if own := wording(instruction):
-        return own.answers.format(words[0], words[-1] if len(words) > 1 else words[0])
+    if language := wording(instruction):
+        return language.answers.format(words[0], words[-1] if len(words) > 1 else words[0])
     first, *rest = words[:5]
     others = f", together with {_and(rest)}" if rest else ""
     return (
@@ -270,20 +285,20 @@ def answer(instruction: str, context: str) -> str:
 
 
 def explanation(query: str, target: str) -> str:
-    """A given answer, explained by what the query holds."""
+    """Explain the answer `target` by the key words of the query."""
     words = key_words(query)[:4] or ["this"]
-    if own := wording(query):
-        return own.explained.format(own.joined.join(words), target)
+    if language := wording(query):
+        return language.explained.format(language.joined.join(words), target)
     return (
         f"The task is about {_and(words)}. Reading it with that in mind, the answer is: {target}"
         + ("" if target.rstrip().endswith((".", "!", "?")) else ".")
     )
 
 
-def new_instruction(subject: str, other: str, rng: random.Random, like: str = "") -> str:
-    """An instruction about two key words or topics, in the language of the text `like`."""
-    if own := wording(like):
-        return rng.choice(own.asks).format(subject, other)
+def new_instruction(first: str, second: str, rng: random.Random, like: str = "") -> str:
+    """Write an instruction about two key words or topics, in the language of the text `like`."""
+    if language := wording(like):
+        return rng.choice(language.asks).format(first, second)
     return rng.choice(
         (
             "Explain to a beginner what {} has to do with {}.",
@@ -293,14 +308,14 @@ def new_instruction(subject: str, other: str, rng: random.Random, like: str = ""
             "Write a short note that introduces {} and mentions {}.",
             "Which questions about {} would an expert on {} ask first?",
         )
-    ).format(subject, other)
+    ).format(first, second)
 
 
 def deeper(instruction: str, operation: str, rng: random.Random) -> str:
-    """An instruction made more demanding by one operation of Evol-Instruct."""
+    """Make an instruction more demanding by one operation of Evol-Instruct."""
     first, second = subjects([instruction], rng, 2)
-    if own := wording(instruction):
-        return f"{instruction.rstrip()} {own.deeper.format(first, second)}"
+    if language := wording(instruction):
+        return f"{instruction.rstrip()} {language.deeper.format(first, second)}"
     return (
         instruction.rstrip()
         + " "

@@ -1,1 +1,1 @@
-"""A module for each part of the page: what its tables and figures show."""
+"""A module for each part of the page, which works out its tables and figures."""

@@ -1,4 +1,4 @@
-"""What the rows are: categories, kinds of task, lengths."""
+"""The contents of the rows: categories, kinds of task, lengths."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -20,65 +20,74 @@ DIMENSIONS = {
     "system_id": "System message, by number",
     "topic_guided": "Guided by topics",
 }
-NUMBERED = ("iteration", "epoch", "system_id")  # their values are numbers, shown in order
+# The dimensions whose values are numbers, which are shown in their order.
+NUMBERED = ("iteration", "epoch", "system_id")
 SETS: tuple[Literal["before", "after"], ...] = ("before", "after")
 FIELDS = ("instruction", "context", "response")
-STRATEGIES = {"in_depth": "accent", "in_breadth": "c2"}  # each with its CSS class
+# Evol-Instruct's strategies, each with its CSS class.
+STRATEGIES = {"in_depth": "accent", "in_breadth": "c2"}
 
 
 def distributions(run: Run) -> list[dict[str, Any]]:
-    """What each scheme's rows are, those generated beside those kept (figures 7-9)."""
+    """Return the contents of each scheme's rows, those generated beside those kept (the paper's
+    figures 7-9)."""
     return [
         {
             "scheme": scheme,
             "generated": sum(getattr(funnel, status) for status in STATUSES),
             "kept": funnel.kept,
             "shown": [
-                {"title": title, "bars": _beside(funnel, dimension)}
+                {"title": title, "bars": _bars(funnel, dimension)}
                 for dimension, title in DIMENSIONS.items()
                 if dimension in funnel.distributions["generated"]
             ],
-            "crossed": _crossed(scheme, funnel),
+            "crossed": _strategies(scheme, funnel),
         }
         for scheme, funnel in run.funnels.items()
     ]
 
 
-def _beside(funnel: Funnel, dimension: str) -> list[dict[str, Any]]:
-    """A bar a value, the one of most rows first or in order of numbers. Of FLAN's sub-mixtures the
-    paper gives the draw."""
+def _bars(funnel: Funnel, dimension: str) -> list[dict[str, Any]]:
+    """Return a bar for each value of a dimension, the one of most rows first, or in order of
+    numbers. FLAN's sub-mixtures have the paper's share beside them."""
     generated = funnel.distributions["generated"][dimension]
-    kept = funnel.distributions["kept"].get(dimension, {})
-    drawn = sum(paper.MIXTURES.values())
+    kept_counts = funnel.distributions["kept"].get(dimension, {})
+    paper_total = sum(paper.MIXTURES.values())
     return [
         {
             "label": label,
-            "kept": kept.get(label, 0),
+            "kept": kept_counts.get(label, 0),
             "generated": count,
-            "width": kept.get(label, 0) / max(generated.values()),
+            "width": kept_counts.get(label, 0) / max(generated.values()),
             "before": count / max(generated.values()),
-            "paper": paper.MIXTURES[label] / drawn
+            "paper": paper.MIXTURES[label] / paper_total
             if dimension == "mixture" and label in paper.MIXTURES
             else None,
         }
         for label, count in sorted(
             generated.items(),
+            # a shorter number is a smaller one: 9 stands before 10, though both are text
             key=lambda kv: (len(kv[0]), kv[0]) if dimension in NUMBERED else (-kv[1], kv[0]),
         )
     ]
 
 
-def _crossed(scheme: str, funnel: Funnel) -> dict[str, Any] | None:
-    """The strategies of each category (figure 8); None of a scheme that has none."""
-    generated, kept = funnel.by_category["generated"], funnel.by_category["kept"]
-    if not generated:
+def _strategies(scheme: str, funnel: Funnel) -> dict[str, Any] | None:
+    """Return the strategies of each category (the paper's figure 8). None for a scheme without
+    categories and strategies."""
+    generated_counts, kept_counts = funnel.by_category["generated"], funnel.by_category["kept"]
+    if not generated_counts:
         return None
-    drawn = dict.fromkeys([*STRATEGIES, *(s for counts in generated.values() for s in counts)])
+    strategies = dict.fromkeys(
+        [*STRATEGIES, *(s for counts in generated_counts.values() for s in counts)]
+    )
     rows = [
-        figures.Stack(_plain(category), _named(counts), _named(kept.get(category, {})))
-        for category, counts in generated.items()
+        figures.Stack(
+            _plain(category), _plain_counts(counts), _plain_counts(kept_counts.get(category, {}))
+        )
+        for category, counts in generated_counts.items()
     ]
-    kinds = {_plain(strategy): STRATEGIES.get(strategy, "c5") for strategy in drawn}
+    kinds = {_plain(strategy): STRATEGIES.get(strategy, "c5") for strategy in strategies}
     title = f"Strategies of {words.name(scheme)} by category"
     return {
         "strategies": kinds,
@@ -91,33 +100,36 @@ def _plain(key: str) -> str:
     return words.clean(key.replace("_", " "))
 
 
-def _named(counts: Mapping[str, int]) -> dict[str, int]:
+def _plain_counts(counts: Mapping[str, int]) -> dict[str, int]:
     return {_plain(key): count for key, count in counts.items()}
 
 
 def tasks(run: Run) -> list[dict[str, Any]]:
-    """A chart of the kinds of task of each scheme's rows, and of all schemes' together."""
+    """Return a chart of the kinds of task of each scheme's rows, and of all schemes' together."""
     if not run.described:
         return []
+    # all schemes are filtered to the same target, a parameter of the run
     target = next(iter(run.described.values())).target
-    whole = {
-        which: sum((Counter(d.sets[which].tasks) for d in run.described.values()), Counter[str]())
-        for which in SETS
+    totals = {
+        side: sum((Counter(d.sets[side].tasks) for d in run.described.values()), Counter[str]())
+        for side in SETS
     }
     together = {
-        which: Tasks(
+        side: Tasks(
             rows=counts.total(),
             tasks=dict(counts),
             distance=measures.distance(counts, target),
         )
-        for which, counts in whole.items()
+        for side, counts in totals.items()
     }
-    charts = [(scheme, words.name(scheme), found.sets) for scheme, found in run.described.items()]
+    charts = [
+        (scheme, words.name(scheme), described.sets) for scheme, described in run.described.items()
+    ]
     return [
         {
             "title": title,
             "rows": sets["after"].rows,
-            "distances": [sets[which].distance for which in SETS],
+            "distances": [sets[side].distance for side in SETS],
             "figure": figures.shares(
                 f"tasks-{key}", f"Kinds of task: {title}", _task_bars(sets, target)
             ),
@@ -129,28 +141,29 @@ def tasks(run: Run) -> list[dict[str, Any]]:
 def _task_bars(
     sets: Mapping[Literal["before", "after"], Tasks], target: Mapping[str, float]
 ) -> list[figures.Bar]:
-    """The target's largest kind first; kinds that it lacks at the end."""
+    """Return a bar for each kind of task, the target's largest first. Kinds that the target lacks
+    stand at the end."""
     kinds = {*target, *sets["before"].tasks}
     return [
         figures.Bar(
             label=kind.replace("_", " "),
             target=target.get(kind, 0.0),
-            **{w: sets[w].tasks.get(kind, 0) / max(1, sets[w].rows) for w in SETS},
+            **{side: sets[side].tasks.get(kind, 0) / max(1, sets[side].rows) for side in SETS},
         )
         for kind in sorted(kinds, key=lambda kind: (-target.get(kind, 0.0), kind))
     ]
 
 
 def lengths(run: Run) -> dict[str, Any]:
-    """A chart of each scheme's tokens, and a table a unit: lines of all rows and of categories,
-    each with the lengths after filtering and before."""
+    """Return a chart of each scheme's tokens, and a table for each unit. A table has lines of all
+    rows and lines of categories, each with the lengths after filtering and before."""
     charts = []
     tables: dict[str, Any] = {
         unit: {"unit": unit, "whole": [], "parts": []} for unit in ("tokens", "characters")
     }
-    for scheme, found in run.described.items():
-        before = {(r.category, r.field, r.unit): r for r in found.lengths if r.set == "before"}
-        for row in found.lengths:
+    for scheme, described in run.described.items():
+        before = {(r.category, r.field, r.unit): r for r in described.lengths if r.set == "before"}
+        for row in described.lengths:
             if row.set == "after":
                 line = {
                     "scheme": scheme,
@@ -164,7 +177,7 @@ def lengths(run: Run) -> dict[str, Any]:
                 "accent" if row.set == "after" else "quiet",
                 (row.min, row.q1, row.median, row.q3, row.max),
             )
-            for row in sorted(found.lengths, key=lambda row: (FIELDS.index(row.field), row.set))
+            for row in sorted(described.lengths, key=lambda row: (FIELDS.index(row.field), row.set))
             if row.unit == "tokens" and not row.category
         ]
         title = f"Tokens of {words.name(scheme)}’s rows"

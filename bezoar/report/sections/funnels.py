@@ -20,7 +20,8 @@ STEPS = {
     "undecided": "undecided",
     "kept": "kept",
 }
-# What each reason means, by its name without the field (empty_response) that it was found in.
+# The meaning of each reason, by its name without the field that it was found in: "empty" stands
+# for empty_response and empty_instruction too.
 REASONS = {
     "balance": "one of too many rows of a kind of task (filter.balance)",
     "contaminated": "holds an item of a benchmark that this run evaluates on",
@@ -59,10 +60,11 @@ MOST_COPIES = 5
 
 
 def funnels(run: Run) -> list[dict[str, Any]]:
-    """What became of each scheme's rows, step by step, beside the paper's Table 4."""
-    shown = []
+    """Return each scheme's rows counted step by step, beside the paper's Table 4."""
+    tables = []
     for scheme, funnel in run.funnels.items():
-        theirs = paper.SAMPLING.get(scheme)
+        printed = paper.SAMPLING.get(scheme)
+        # the shares are of the rows that the judge saw, as in the paper
         judged = sum(getattr(funnel, status) for status in STATUSES)
         ours = {s: getattr(funnel, s) / judged if judged else 0.0 for s in STATUSES}
         bars = [("ours", ours)]
@@ -76,15 +78,16 @@ def funnels(run: Run) -> list[dict[str, Any]]:
             parts = {"to learn from": f"{funnel.train:,}", "held out": f"{funnel.eval:,}"}
             below["kept"] = parts
         beside: dict[str, str] = {}
-        if theirs:
-            rest = 1 - theirs.accepted_share - theirs.undecided_share
-            shares = (theirs.accepted_share, rest, theirs.undecided_share)
+        if printed:
+            # the paper prints no share of rejected rows: it is the rest
+            rest = 1 - printed.accepted_share - printed.undecided_share
+            shares = (printed.accepted_share, rest, printed.undecided_share)
             bars.append(("paper", dict(zip(STATUSES, shares, strict=True))))
             beside = {status: words.percent(share, 1) for status, share in bars[1][1].items()}
-            beside["accepted"] = f"{theirs.accepted:,} · {beside['accepted']}"
-            if theirs.asked:
-                beside["asked"] = f"{theirs.asked:,}"
-        shown.append(
+            beside["accepted"] = f"{printed.accepted:,} · {beside['accepted']}"
+            if printed.asked:
+                beside["asked"] = f"{printed.asked:,}"
+        tables.append(
             {
                 "scheme": scheme,
                 "teacher": funnel.teacher,
@@ -96,11 +99,12 @@ def funnels(run: Run) -> list[dict[str, Any]]:
                 "copies": _copies(run.copies[scheme]),
             }
         )
-    return shown
+    return tables
 
 
-def own(run: Run) -> list[dict[str, Any]]:
-    """What became of the user's own rows, and how much of each link's rows they are."""
+def own_sets(run: Run) -> list[dict[str, Any]]:
+    """Return the user's own rows, those given and those kept, and their share of each link's
+    rows."""
     return [
         {
             "source": source,
@@ -114,21 +118,26 @@ def own(run: Run) -> list[dict[str, Any]]:
 
 
 def meanings(run: Run) -> dict[str, str]:
-    """What each reason means for which this run dropped or marked rows; reasons of a scheme that
-    the user added are left out."""
+    """Return the meaning of each reason for which this run dropped or marked rows. Reasons of a
+    scheme that the user added are left out, for their meanings are not known here."""
     sets: list[Funnel | Own] = [*run.funnels.values(), *run.own_sets.values()]
-    reasons = {reason for each in sets for reason in (*each.reasons, *each.reported)}
-    return {reason: REASONS[of] for reason in sorted(reasons) if (of := _known(reason)) in REASONS}
+    reasons = {reason for counted in sets for reason in (*counted.reasons, *counted.reported)}
+    return {
+        reason: REASONS[general]
+        for reason in sorted(reasons)
+        if (general := _without_field(reason)) in REASONS
+    }
 
 
-def _known(reason: str) -> str:
+def _without_field(reason: str) -> str:
     if reason in REASONS:
         return reason
     return next((reason.removesuffix(end) for end in FIELDS if reason.endswith(end)), reason)
 
 
 def _copies(rows: Sequence[Rejected]) -> dict[str, Any]:
-    """The first rows that were dropped as copies, each beside its seed."""
+    """Return the first rows that were dropped as copies, each beside its seed, and the number of
+    the others."""
     return {
         "rows": [
             {
@@ -150,8 +159,8 @@ def _steps(
     below: Mapping[str, Mapping[str, str]],
     beside: Mapping[str, str],
 ) -> list[dict[str, str]]:
-    """The rows of a funnel's table: each step's count with what stands `aside` of it, the paper's
-    `beside` it, and further rows `below`."""
+    """Return the rows of a funnel's table. In the row of a step stand its count, texts `aside` of
+    it, and the paper's text `beside` it. Further rows stand `below` it."""
     rows = []
     for step, count in counts(funnel).items():
         ours = " · ".join([f"{count:,}", *aside.get(step, [])])
@@ -162,7 +171,8 @@ def _steps(
 
 
 def _bars(counted: Mapping[str, int]) -> list[dict[str, Any]]:
-    """The largest first, the small ones as one."""
+    """Return a bar for each reason, the largest first. From the tenth on, if there are more than
+    ten, they are summed in one bar."""
     ranked = sorted(counted.items(), key=lambda kv: (-kv[1], kv[0]))
     most = len(ranked) if len(ranked) <= MOST_BARS else MOST_BARS - 1
     rest = ranked[most:]

@@ -1,4 +1,4 @@
-"""How the links and DPO were trained: losses, rows, rewards."""
+"""The training of the links and of DPO: losses, rows, rewards."""
 
 from itertools import groupby
 from typing import Any
@@ -11,7 +11,8 @@ from bezoar.report.run import Curve, Link, Run, Training
 
 
 def training(run: Run) -> dict[str, Any]:
-    """A chart of each link, the paper's Table 5 with ours, and the rows that each learnt from."""
+    """Return a chart of each link, the paper's Table 5 with ours, and the rows that each link
+    learnt from."""
     return {
         "sft": run.sft,
         "links": [
@@ -24,69 +25,75 @@ def training(run: Run) -> dict[str, Any]:
 
 
 def _losses(key: str, link: Link) -> Markup:
-    """Both losses of a link over its epochs. A run is a line of its own: it begins at the epoch,
-    not at the loss, at which the one before it ended."""
+    """Draw both losses of a link over its epochs. A run is a line of its own: it begins at the
+    epoch, not at the loss, at which the one before it ended."""
 
     def by_run(curve: Curve) -> list[list[tuple[float, float]]]:
         runs = groupby(curve, lambda row: row.get("run"))
         return [_points(list(rows), "epoch", "loss") for _, rows in runs]
 
-    def named(label: str, run: int) -> str:
+    def labelled(label: str, run: int) -> str:
         return label if len(link.metrics.runs) == 1 else f"{label}, run {run}"
 
-    taught, held = by_run(link.train), by_run(link.eval)
+    training_runs, held_out_runs = by_run(link.train), by_run(link.eval)
     return figures.lines(
         f"loss-{key}",
         f"Loss of the link {words.name(key)}",
         "epoch",
         "loss",
         [
-            *(figures.Line(named("training", n), "quiet", run) for n, run in enumerate(taught, 1)),
             *(
-                figures.Line(named("held out", n), "accent", run, dots=True)
-                for n, run in enumerate(held, 1)
+                figures.Line(labelled("training", n), "quiet", run)
+                for n, run in enumerate(training_runs, 1)
+            ),
+            *(
+                figures.Line(labelled("held out", n), "accent", run, dots=True)
+                for n, run in enumerate(held_out_runs, 1)
             ),
         ],
-        marks=[(run[0][0], f"run {n}") for n, run in enumerate(held, 1) if n > 1 and run],
+        marks=[(run[0][0], f"run {n}") for n, run in enumerate(held_out_runs, 1) if n > 1 and run],
     )
 
 
 def _runs(key: str, run: Run) -> list[dict[str, Any]]:
-    """A link's rows of Table 5: runs that were made, that the paper made, and the first that was
-    not made, with the reason."""
-    made, amount = run.links[key].metrics.runs, run.sft.links[key]
-    theirs = paper.TRAINING.get(key, ())
-    missing = len(made) + 1
+    """Return a link's rows of Table 5: our runs, the paper's, and the first run that was not made,
+    with the reason."""
+    runs, amount = run.links[key].metrics.runs, run.sft.links[key]
+    printed = paper.TRAINING.get(key, ())
+    missing = len(runs) + 1
+    # a run that params.yaml asks for is left out only after a run whose losses diverged
     diverged = missing <= amount.runs
-    why = f"the losses of run {len(made)} had diverged" if diverged else "not asked for"
-    last = max(len(made), len(theirs), min(missing, amount.runs))
+    cause = f"the losses of run {len(runs)} had diverged" if diverged else "not asked for"
+    last = max(len(runs), len(printed), min(missing, amount.runs))
     return [
         {
             "link": key,
             "number": number,
-            "ours": made.get(number),
+            "ours": runs.get(number),
             "asked": amount,
-            "paper": theirs[number - 1] if number <= len(theirs) else None,
-            "why": why if number == missing else "",
+            "paper": printed[number - 1] if number <= len(printed) else None,
+            "why": cause if number == missing else "",
         }
         for number in range(1, last + 1)
     ]
 
 
 def _rows(key: str, link: Link) -> dict[str, Any]:
-    """What a link was trained on and held to, and what of it was cut short or dropped."""
+    """Return the rows that a link was trained on, with those that were cut short or dropped."""
     metrics = link.metrics
     used = metrics.train_rows + metrics.eval_rows
     sets = [
         ("HH-RLHF" if path == PAIRS else words.name(path.rpartition("/")[2]), n, replayed)
-        for given, replayed in ((link.own, False), (link.replayed, True))
-        for path, n in given.items()
+        for rows_by_set, replayed in ((link.own, False), (link.replayed, True))
+        for path, n in rows_by_set.items()
     ]
     return {
         "link": key,
         "metrics": metrics,
+        # the stage writes the share alone, and the number follows from it
         "cut": round(metrics.truncated_share * used),
         "dropped_share": metrics.dropped_rows / max(1, metrics.dropped_rows + used),
+        # one set alone is the link's rows, which stand there already
         "sets": sets if len(sets) > 1 else [],
     }
 
@@ -96,9 +103,9 @@ def _points(curve: Curve, x: str, y: str) -> list[tuple[float, float]]:
 
 
 def preferences(dpo: Training, preference: Dpo) -> dict[str, Any]:
-    """DPO's numbers and its curves."""
+    """Return DPO's numbers and its curves, and the settings that are not the paper's."""
     curves = {"train": ("training", "quiet", False), "eval": ("held out", "accent", True)}
-    both = {"train": dpo.train, "eval": dpo.eval}
+    curve_by_split = {"train": dpo.train, "eval": dpo.eval}
     charts = [
         {
             "title": title,
@@ -108,7 +115,7 @@ def preferences(dpo: Training, preference: Dpo) -> dict[str, Any]:
                 "step",
                 title,
                 [
-                    figures.Line(label, css, _points(both[split], "step", key), dots)
+                    figures.Line(label, css, _points(curve_by_split[split], "step", key), dots)
                     for split, (label, css, dots) in curves.items()
                 ],
             ),
@@ -127,22 +134,22 @@ def preferences(dpo: Training, preference: Dpo) -> dict[str, Any]:
     )
     return {
         "metrics": dpo.metrics,
-        "unlike": _unlike(preference),
+        "unlike": _departures(preference),
         "charts": charts,
         "rewards": rewards,
     }
 
 
-def _unlike(ours: Dpo) -> list[str]:
-    """In what the preference optimisation is not the paper's."""
-    found = []
+def _departures(ours: Dpo) -> list[str]:
+    """Return a clause for each setting of the preference optimisation that is not the paper's."""
+    differences = []
     if ours.loss != paper.DPO.loss:
         smoothed = f", label smoothing {ours.label_smoothing:g}" if ours.label_smoothing else ""
-        found.append(f"the loss is {ours.loss}{smoothed} (there {paper.DPO.loss})")
+        differences.append(f"the loss is {ours.loss}{smoothed} (there {paper.DPO.loss})")
     if ours.weights != paper.DPO.weights:
-        found.append(
+        differences.append(
             f"a LoRA adapter of rank {ours.lora_r} was trained and merged (there all parameters)"
         )
     if ours.epochs != paper.DPO.epochs:
-        found.append(f"there were {ours.epochs} epochs (there {paper.DPO.epochs})")
-    return found
+        differences.append(f"there were {ours.epochs} epochs (there {paper.DPO.epochs})")
+    return differences

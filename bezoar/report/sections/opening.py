@@ -1,4 +1,4 @@
-"""The head of the page, and what each link teaches and forgets."""
+"""The head of the page, and the skills that each link teaches and forgets."""
 
 from itertools import pairwise
 from typing import Any
@@ -25,20 +25,22 @@ ABOUT = {
     "dpo": "Direct Preference Optimisation: training on both answers of such pairs, to prefer the "
     "chosen one.",
 }
-LEARNT = 0.1  # a skill's share must move by so much between two points to be called a change
+# A skill's share must move by so much between two points to be called a change.
+LEARNT = 0.1
 
 
 def glance(run: Run) -> list[dict[str, str]]:
-    """Numbers for the page's head: what came out of the data, and first against last."""
-    asked = sum(f.asked for f in run.funnels.values())
-    kept = sum(f.kept for f in run.funnels.values())
+    """Return the numbers of the page's head: rows kept, and the first checkpoint against the
+    last."""
+    asked_for = sum(f.asked for f in run.funnels.values())
+    kept_rows = sum(f.kept for f in run.funnels.values())
     parts = [(f.train, f.eval) for f in run.funnels.values()]
     train = sum(train or 0 for train, _ in parts)
     held_out = sum(held_out or 0 for _, held_out in parts)
     tiles = [
         {
-            "value": f"{kept:,}",
-            "what": f"rows kept of {asked:,} asked for",
+            "value": f"{kept_rows:,}",
+            "what": f"rows kept of {asked_for:,} asked for",
             "more": f"{train:,} to learn from, {held_out:,} held out",
         }
     ]
@@ -52,26 +54,28 @@ def glance(run: Run) -> list[dict[str, str]]:
             }
         )
     means = harness.means(run)
-    if own := run.own(list(means)):
-        values = [words.percent(means[c]) for c in (own[0], own[-1])]
-        tiles.append(_first_and_last(own, "mean harness accuracy", values))
-    if own := run.own(run.checkpoints):
-        values = [words.number(run.mt_bench[c]["average"]) for c in (own[0], own[-1])]
-        tiles.append(_first_and_last(own, "mean MT-Bench grade, 1–10", values))
+    if ours := run.without_further(list(means)):
+        values = [words.percent(means[c]) for c in (ours[0], ours[-1])]
+        tiles.append(_first_and_last(ours, "mean harness accuracy", values))
+    if ours := run.without_further(run.checkpoints):
+        values = [words.number(run.mt_bench[c]["average"]) for c in (ours[0], ours[-1])]
+        tiles.append(_first_and_last(ours, "mean MT-Bench grade, 1–10", values))
     return tiles
 
 
-def _first_and_last(own: list[str], what: str, values: list[str]) -> dict[str, str]:
-    both = f"{words.name(own[0])} and {words.name(own[-1])}"
-    return {"value": " → ".join(values), "what": what, "more": both}
+def _first_and_last(checkpoints: list[str], label: str, values: list[str]) -> dict[str, str]:
+    ends = f"{words.name(checkpoints[0])} and {words.name(checkpoints[-1])}"
+    return {"value": " → ".join(values), "what": label, "more": ends}
 
 
 def points(run: Run) -> list[dict[str, Any]]:
-    """The links and checkpoints of the run in the order of training, each with what it is; a card
-    lies beside the page for each checkpoint that the recipe trained."""
-    own = run.own(run.measured)
-    first, trained = own[:1], own[1:]
-    inner = [link for link in run.links if link not in own]
+    """Return the links and checkpoints of the run in the order of training, each with a sentence on
+    it. `card` says that a card lies beside the page, as for each checkpoint that the recipe
+    trained."""
+    ours = run.without_further(run.measured)
+    first, trained = ours[:1], ours[1:]
+    # a link that is measured as a checkpoint too stands there once
+    inner = [link for link in run.links if link not in ours]
     return [
         {"key": key, "about": _about(run, key), "card": key in [*trained, *run.unmeasured]}
         for key in dict.fromkeys([*first, *inner, *trained, *run.unmeasured, *run.further])
@@ -88,23 +92,25 @@ def _about(run: Run, key: str) -> str:
 
 
 def skills(run: Run) -> dict[str, Any]:
-    """The share of held-out questions that each point answers right, and what changed there."""
+    """Return the share of held-out questions that each point answers right, and the changes from
+    point to point."""
     names = skill_names(run)
     rows = []
     for skill in names:
-        found = [r.skills.get(skill) for r in run.results.values()]
+        at_points = [r.skills.get(skill) for r in run.results.values()]
         rows.append(
             {
                 "skill": skill,
                 "about": SKILLS.get(skill, ""),
-                "n": max(s.n for s in found if s),
-                "shares": [s.share if s else None for s in found],
+                "n": max(s.n for s in at_points if s),
+                "shares": [s.share if s else None for s in at_points],
             }
         )
     changes = []
-    for earlier, point in pairwise(run.own(list(run.results))):
+    # further models are left out, for none was trained from a point of ours
+    for earlier, point in pairwise(run.without_further(list(run.results))):
         before, after = run.results[earlier], run.results[point]
-        moved = {
+        change_by_skill = {
             skill: after.skills[skill].share - before.skills[skill].share
             for skill in names
             if skill in before.skills and skill in after.skills
@@ -112,15 +118,15 @@ def skills(run: Run) -> dict[str, Any]:
         changes.append(
             {
                 "point": point,
-                "taught": {s: round(100 * d) for s, d in moved.items() if d >= LEARNT},
-                "forgot": {s: round(-100 * d) for s, d in moved.items() if d <= -LEARNT},
+                "taught": {s: round(100 * d) for s, d in change_by_skill.items() if d >= LEARNT},
+                "forgot": {s: round(-100 * d) for s, d in change_by_skill.items() if d <= -LEARNT},
             }
         )
     return {"points": list(run.results), "rows": rows, "changes": changes if names else []}
 
 
 def speakers(run: Run) -> dict[str, list[str]]:
-    """The names of those who taught, judged and graded."""
+    """Return the names of the models that taught, judged and graded."""
     return {
         "teacher": sorted({f.teacher for f in run.funnels.values()}),
         "judge": sorted({f.judge for f in run.funnels.values()}),

@@ -1,4 +1,4 @@
-"""Where the data and the models come from."""
+"""The origins of the data and of the models."""
 
 from typing import Any
 
@@ -26,7 +26,7 @@ FILES = {
 
 
 def base(run: Run) -> str:
-    """What the base model is, in words."""
+    """Return the base model in words: its repository, or the place that it comes from."""
     base = run.sources["base"]
     if base.parts:
         return base.parts[0].repository
@@ -37,10 +37,10 @@ def base(run: Run) -> str:
 
 
 def sources(run: Run) -> list[dict[str, Any]]:
-    """A row for each set, the base and each further model: whence it comes, and its rows."""
-    shown = []
+    """Return a row for each set, the base and each further model: its origin and its rows."""
+    entries = []
     for key, source in run.sources.items():
-        of = {
+        places_by_kind = {
             "world": ["the project’s own world"],
             "grown": ["grown here"],
             "local": [f"local/{key}"],
@@ -53,14 +53,15 @@ def sources(run: Run) -> list[dict[str, Any]]:
             notes = [f"{source.stands_in_for} is empty"]
         elif source.licence:
             notes = [source.licence]
-        places = of.get(source.source, [source.url or source.source])
-        shown.append(
+        places = places_by_kind.get(source.source, [source.url or source.source])
+        entries.append(
             {
                 "name": key,
                 "about": ABOUT[key],
                 "files": _files(source),
                 "places": [
-                    (where, notes[at] if at < len(notes) else "") for at, where in enumerate(places)
+                    (place, notes[index] if index < len(notes) else "")
+                    for index, place in enumerate(places)
                 ],
                 "rows": sum(source.rows.values()) if source.rows else None,
                 "left_out": sum(source.left_out.values()),
@@ -72,7 +73,7 @@ def sources(run: Run) -> list[dict[str, Any]]:
         )
     for key, model in run.further.items():
         place = [_place(key, model)]
-        shown.append(
+        entries.append(
             {
                 "name": key,
                 "about": "a further model",
@@ -83,11 +84,12 @@ def sources(run: Run) -> list[dict[str, Any]]:
                 "reasons": [],
             }
         )
-    return shown
+    return entries
 
 
 def _files(source: Source) -> list[str]:
-    """How many rows each file has, where there are several: to learn from, held out, votes ..."""
+    """Return the number of rows of each kind of file, if there are several files: to learn from,
+    held out, votes and so on."""
     if len(source.rows) < 2:
         return []
     kinds: dict[str, int] = {}
@@ -98,7 +100,7 @@ def _files(source: Source) -> list[str]:
 
 
 def _place(key: str, model: Further) -> tuple[str, str]:
-    """(where a further model comes from, a note)."""
+    """Return the place that a further model comes from, and a note."""
     if isinstance(model, FurtherHub):
         return model.repository, f"{model.revision[:12]} · {model.licence}"
     if isinstance(model, FurtherServed):

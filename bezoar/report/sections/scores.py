@@ -1,4 +1,4 @@
-"""What the checkpoints score in the harness and in MT-Bench."""
+"""The checkpoints' scores in the harness and in MT-Bench."""
 
 import re
 from collections.abc import Sequence
@@ -12,14 +12,15 @@ from bezoar.rows.records import Grade
 
 
 def of_harness(run: Run) -> dict[str, Any]:
-    """A row for each metric of each task, and what to say about it."""
+    """Return the harness' table, a row for each metric of each task, and the facts for the notes
+    below it."""
     rows = harness.rows(run)
     return {
         "points": harness.points(run),
         "rows": rows,
         "average": harness.average(rows),
         "warnings": dict.fromkeys(
-            line for found in run.results.values() for line in found.warnings
+            line for results in run.results.values() for line in results.warnings
         ),
         "shared": [row.task for row in rows if row.task in paper.HARNESS],
         "listed": sum(map(len, paper.HARNESS.values())),
@@ -30,7 +31,8 @@ def of_harness(run: Run) -> dict[str, Any]:
 
 
 def of_mt_bench(run: Run) -> dict[str, Any]:
-    """The grades by turn and by category, the contests, and how the answers ended."""
+    """Return the grades by turn and by category, the contests, and counts of the ways in which the
+    answers ended."""
     category = {q.question_id: words.clean(q.category) for q in run.questions}
     categories = list(dict.fromkeys(category.values()))
     by_category: dict[str, list[float | None]] = {}
@@ -43,22 +45,23 @@ def of_mt_bench(run: Run) -> dict[str, Any]:
         by_category[checkpoint] = [words.mean(score for _, score in scores[c]) for c in categories]
         spread[checkpoint] = [differences.bootstrap(scores[c], run.seed) for c in categories]
     means = list(by_category.values())
+    # categories in which any checkpoint has a grade
     graded = [i for i in range(len(categories)) if any(v[i] is not None for v in means)]
     shapes = [
         figures.Shape(words.name(c), words.css(run, c), [values[i] for i in graded])
         for c, values in by_category.items()
     ]
-    moved = mt_bench.differences(run)
+    differences_by_checkpoint = mt_bench.differences(run)
     return {
         "rows": [
             {
                 "checkpoint": checkpoint,
                 "css": words.css(run, checkpoint),
                 "metrics": metrics,
-                "moved": next(iter(moved.get(checkpoint, {}).values()), None),
-                "paper": _printed(run, checkpoint),
-                "ungraded": _ungraded(run.grades[checkpoint]),
-                "unreferenced": _unreferenced(run.grades[checkpoint]),
+                "moved": next(iter(differences_by_checkpoint.get(checkpoint, {}).values()), None),
+                "paper": _paper_grades(run, checkpoint),
+                "ungraded": _count_ungraded(run.grades[checkpoint]),
+                "unreferenced": _questions_without_reference(run.grades[checkpoint]),
                 "without": sum(g.reference == "missing" for g in run.grades[checkpoint]),
             }
             for checkpoint, metrics in run.mt_bench.items()
@@ -78,49 +81,58 @@ def of_mt_bench(run: Run) -> dict[str, Any]:
         "radar": figures.radar(
             "radar", "Mean grade by category", [categories[i] for i in graded], 10, shapes
         )
+        # a radar of fewer axes has no area
         if len(graded) >= 3
         else None,
         "questions": len({g.question_id for graded in run.grades.values() for g in graded}),
         "contests": mt_bench.contests(run),
-        "absent": _absent(run),
-        "moved": bool(moved),
+        "absent": _absent_models(run),
+        "moved": bool(differences_by_checkpoint),
     }
 
 
-def _printed(run: Run, checkpoint: str) -> paper.MtBench | None:
-    """What the paper's Tables 7 and 8 give a checkpoint."""
+def _paper_grades(run: Run, checkpoint: str) -> paper.MtBench | None:
+    """Return a checkpoint's grades in the paper's Tables 7 and 8. None where they have none."""
     if checkpoint not in run.further:
         return paper.MT_BENCH.get(checkpoint)
-    named = _in_table_8(checkpoint, run.further[checkpoint])
-    return None if named is None else paper.MT_BENCH_OTHERS[named]
+    listed_name = _in_table_8(checkpoint, run.further[checkpoint])
+    return None if listed_name is None else paper.MT_BENCH_OTHERS[listed_name]
 
 
 def _in_table_8(key: str, model: Further) -> str | None:
-    """The name under which Table 8 has a further model, by the end of its repository's name or of
-    what an endpoint calls it, or by its own key; None where it has none."""
+    """Return the name under which Table 8 has a further model. None where it has none.
+
+    The name is compared with the end of the model's repository or of its name at an endpoint. A
+    model that has neither is compared by its key.
+    """
     name = key
     if isinstance(model, FurtherHub):
         name = model.repository
     elif isinstance(model, FurtherServed):
         name = model.endpoint.model
 
+    # microsoft/phi-2 and Phi-2 are both phi2
     def plain(text: str) -> str:
         return re.sub(r"[\W_]", "", text.rpartition("/")[2].lower())
 
-    return next((other for other in paper.MT_BENCH_OTHERS if plain(other) == plain(name)), None)
+    return next(
+        (listed_name for listed_name in paper.MT_BENCH_OTHERS if plain(listed_name) == plain(name)),
+        None,
+    )
 
 
-def _absent(run: Run) -> dict[str, paper.MtBench]:
-    """The models of Table 8 that this run does not have."""
+def _absent_models(run: Run) -> dict[str, paper.MtBench]:
+    """Return the models of Table 8 that this run does not have, with their grades."""
     have = {_in_table_8(key, model) for key, model in run.further.items()}
     return {name: grades for name, grades in paper.MT_BENCH_OTHERS.items() if name not in have}
 
 
-def _ungraded(grades: Sequence[Grade]) -> dict[str, int]:
-    found = sorted(g.status for g in grades if g.status != "ok")
-    return {status.replace("_", " "): found.count(status) for status in dict.fromkeys(found)}
+def _count_ungraded(grades: Sequence[Grade]) -> dict[str, int]:
+    statuses = sorted(g.status for g in grades if g.status != "ok")
+    return {status.replace("_", " "): statuses.count(status) for status in dict.fromkeys(statuses)}
 
 
-def _unreferenced(grades: Sequence[Grade]) -> list[int]:
-    """The questions of which a turn was graded without the reference it should have had."""
+def _questions_without_reference(grades: Sequence[Grade]) -> list[int]:
+    """Return the questions of which a turn was graded without the reference that it should have
+    had."""
     return sorted({grade.question_id for grade in grades if grade.reference == "missing"})

@@ -1,4 +1,4 @@
-"""How far the judge agrees with the votes given, and what sways it."""
+"""The judge's agreement with the votes of others, and its biases."""
 
 from collections.abc import Callable
 from typing import Any
@@ -15,8 +15,8 @@ BIASES = {
 
 
 def agreement(run: Run) -> dict[str, Any]:
-    """A row a turn and two kinds of judges. The paper's shares and votes stand beside those of our
-    judge where it compared pairs too."""
+    """Return a row for each turn and two kinds of judges. The paper's shares and votes stand beside
+    those of our judge where it compared pairs too."""
     rows = []
     for agreed in run.agreed:
         ours = agreed.a == "grader" and run.study.verdicts == "pairs"
@@ -34,24 +34,24 @@ def agreement(run: Run) -> dict[str, Any]:
 
 
 def _portions(run: Run) -> list[dict[str, Any]]:
-    """A table by category and one by pair of models: a row each, a column for two kinds of judges
-    and a turn."""
+    """Return a table by category and one by pair of models. Each has a column for two kinds of
+    judges and a turn."""
     tables = []
     for by in ("category", "models"):
-        found = [portion for portion in run.portions if portion.by == by]
-        columns = sorted({(p.turn, p.a, p.b) for p in found}, key=_as_in(run))
-        cells = {(p.of, p.turn, p.a, p.b): p for p in found}
+        portions = [portion for portion in run.portions if portion.by == by]
+        columns = sorted({(p.turn, p.a, p.b) for p in portions}, key=_column_order(run))
+        cells = {(p.of, p.turn, p.a, p.b): p for p in portions}
         rows = [
-            {"of": of, "cells": [cells.get((of, *column)) for column in columns]}
-            for of in dict.fromkeys(p.of for p in found)
+            {"of": group, "cells": [cells.get((group, *column)) for column in columns]}
+            for group in dict.fromkeys(p.of for p in portions)
         ]
         tables += [{"by": by, "columns": columns, "rows": rows}] if rows else []
     return tables
 
 
-def _as_in(run: Run) -> Callable[[tuple[int, str, str]], int]:
-    """The place of two kinds of judges and a turn in the table of agreement."""
+def _column_order(run: Run) -> Callable[[tuple[int, str, str]], int]:
+    """Return the sort key of a column (turn, a, b): its place in the table of agreement."""
     places: dict[tuple[int, str, str], int] = {
-        (of.turn, of.a, of.b): at for at, of in enumerate(run.agreed)
+        (pair.turn, pair.a, pair.b): index for index, pair in enumerate(run.agreed)
     }
     return lambda column: places.get(column, len(places))

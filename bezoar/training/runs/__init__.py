@@ -1,1 +1,1 @@
-"""What all kinds of training share: rows in batches, adapters, memory, processes, checkpoints."""
+"""Shared by all kinds of training: rows in batches, adapters, memory, processes, checkpoints."""

@@ -20,38 +20,38 @@ FUSED = (
 SHOWN = 12  # names in a message
 
 
-def new(model: Any, how: Sft | Dpo, dropout: float = 0.0) -> Any:
-    """Put a new trainable adapter on `model`, of the rank, alpha and layers that `how` names.
+def new(model: Any, settings: Sft | Dpo, dropout: float = 0.0) -> Any:
+    """Put a new trainable adapter on `model`, of the rank, alpha and layers that `settings` names.
 
-    The weights are drawn from `how.seed`. BadInput: as for `layers`.
+    The weights are drawn from `settings.seed`. BadInput: as for `layers`.
     """
     from peft import LoraConfig
     from transformers import set_seed
 
     config = LoraConfig(
-        r=how.lora_r,
-        lora_alpha=how.lora_alpha,
+        r=settings.lora_r,
+        lora_alpha=settings.lora_alpha,
         lora_dropout=dropout,
-        target_modules=layers(model, how.target_modules),
+        target_modules=layers(model, settings.target_modules),
         task_type="CAUSAL_LM",
     )
-    set_seed(how.seed)
+    set_seed(settings.seed)
     return loading.with_lora(model, config)
 
 
-def layers(model: Any, wanted: str | Sequence[str]) -> str | list[str]:
-    """Return the names in `model` that stand for `wanted`, as peft takes them.
+def layers(model: Any, modules: str | Sequence[str]) -> str | list[str]:
+    """Return the names of the layers in `model` that stand for `modules`, as peft takes them.
 
-    For one that the model lacks stand the layers of FUSED that it has. BadInput: it has neither.
+    The layers of FUSED that the model has stand for one that it lacks. BadInput: it has neither.
     """
-    if isinstance(wanted, str):
-        return wanted
-    have = linear_layers(model)
-    fused = [name for name in FUSED if name in have]
-    present = [name for name in wanted if name in have]
-    missing = [name for name in wanted if name not in have]
+    if isinstance(modules, str):
+        return modules
+    available = linear_layers(model)
+    fused = [name for name in FUSED if name in available]
+    present = [name for name in modules if name in available]
+    missing = [name for name in modules if name not in available]
     if missing and not (fused and all(name in _FUSIBLE for name in missing)):
-        others = ", ".join(have[:SHOWN]) + (", ..." if len(have) > SHOWN else "")
+        others = ", ".join(available[:SHOWN]) + (", ..." if len(available) > SHOWN else "")
         raise BadInput(
             f"target_modules: {', '.join(missing)}: {type(model).__name__} has no such layer; name "
             f"layers that it has ({others or 'none'}), or {ALL_LINEAR}"
@@ -59,11 +59,15 @@ def layers(model: Any, wanted: str | Sequence[str]) -> str | list[str]:
     return [*present, *(fused if missing else [])]
 
 
+# Missing layers for which FUSED ones may stand: the queries, keys and values of the paper's Llama.
 _FUSIBLE = ("q_proj", "k_proj", "v_proj")
 
 
 def linear_layers(model: Any) -> list[str]:
-    """The last parts of the names of the layers that LoRA can be put on, the head left out."""
+    """Return the last parts of the names of the layers that can have LoRA, the head left out.
+
+    For Llama they are q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj and down_proj.
+    """
     from torch.nn import Linear
     from transformers.pytorch_utils import Conv1D
 

@@ -1,8 +1,9 @@
-"""What training a decoder of any kind takes, counted without its weights.
+"""The memory that training a decoder of any kind takes, counted without its weights.
 
 The model is built of its configuration alone. A step of training runs on tensors that have sizes
 and no numbers, and each storage that the step makes is counted. So no formula has to know how a
-kind of model computes. One layer of each sort is walked, and one more tells what a further takes.
+kind of model computes. One layer of each sort is walked through, and a second one tells what each
+further layer adds.
 """
 
 import copy
@@ -22,8 +23,8 @@ from bezoar.training.runs import adapters, memory, padding_free
 from bezoar.training.runs.memory import Kind, Shape
 from bezoar.training.runs.storages import peak_of
 
-# A layer takes some hundred. What goes through a text token by token, as Mamba does without its
-# kernels, is not worth the wait.
+# A walk stops at so many operations. A layer takes some hundred. One that goes through a text token
+# by token takes too many to wait for, as Mamba does without its kernels.
 OPERATIONS = 20_000
 BY_HAND = "name a number in micro_batch_size instead of auto"
 
@@ -48,9 +49,9 @@ class Uncounted(BadInput):
     """The memory that a kind of model takes cannot be counted."""
 
 
-def _uncounted(where: str, error: Exception) -> Uncounted:
+def _uncounted(location: str, error: Exception) -> Uncounted:
     reason = str(error).strip().partition("\n")[0] or type(error).__name__
-    return Uncounted(f"{where}: its memory cannot be counted ({reason[:160]}); {BY_HAND}")
+    return Uncounted(f"{location}: its memory cannot be counted ({reason[:160]}); {BY_HAND}")
 
 
 @functools.lru_cache(maxsize=8)
@@ -61,9 +62,9 @@ def _read(path: Path, _: int) -> Shape:
     return counted(config, str(path))
 
 
-def counted(config: Any, where: str) -> "Counted":
-    """Return the sizes of a model of transformers' `config`, which stands at `where`."""
-    model = _built(config)
+def counted(config: Any, location: str) -> "Counted":
+    """Return the sizes of a model of transformers' `config`, which was read from `location`."""
+    model = _build(config)
     text, linear = config.get_text_config(), _linear(model)
     table = model.get_input_embeddings().weight
     layers = len(_layers(model)) or 1
@@ -83,7 +84,7 @@ def counted(config: Any, where: str) -> "Counted":
         tied=model.get_output_embeddings().weight is table,
         config=config,
         model=model,
-        where=where,
+        location=location,
         matrices_of_layers=matrices,
         weights=sum(p.numel() for p in model.parameters()),
         largest=max((layer.weight.numel() for layer in linear), default=0),
@@ -93,15 +94,18 @@ def counted(config: Any, where: str) -> "Counted":
 
 
 def _experts_used(model: Any, text: Any) -> int:
-    """Return how many weights of experts, which stand in one tensor, a token meets."""
-    each = _first(text, "num_experts_per_tok", "moe_topk", "top_k_experts")
+    """Return the number of weights that a token meets in experts, which stand in one tensor."""
+    per_token = _first(text, "num_experts_per_tok", "moe_topk", "top_k_experts")
     stacked = [p for p in _layers(model).parameters() if p.ndim == 3]
-    return sum(min(each, p.shape[0]) * p.shape[1] * p.shape[2] for p in stacked)
+    return sum(min(per_token, p.shape[0]) * p.shape[1] * p.shape[2] for p in stacked)
 
 
 def _attended(model: Any, text: Any) -> tuple[tuple[int, int | None], ...]:
-    """Return for each layer with attention the widths of its heads, of queries and of values added
-    up, and how far back a token sees (None: to the beginning)."""
+    """Return for each layer with attention (widths, window).
+
+    Widths are those of its heads' queries and values, added up. The window is the number of tokens
+    that a token sees before it, None for all of them.
+    """
     heads = _first(text, "num_attention_heads", "n_head", "n_heads", "num_heads")
     width = _first(text, "head_dim") or _first(text, "hidden_size") // max(1, heads)
     widths = heads * (_first(text, "qk_head_dim") or width)
@@ -115,23 +119,25 @@ def _attended(model: Any, text: Any) -> tuple[tuple[int, int | None], ...]:
 
 
 def _first(config: Any, *names: str) -> int:
-    """Return the first of the numbers that a configuration has under `names`, or 0."""
+    """Return the first positive integer that a configuration has under `names`, or 0."""
     values = (getattr(config, name, None) for name in names)
     return next((value for value in values if isinstance(value, int) and value > 0), 0)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Counted(Shape):
-    """The sizes of a decoder of any kind. `intermediate` is such that the largest matrix has
-    hidden times as many numbers."""
+    """The sizes of a decoder of any kind.
+
+    `intermediate` is chosen so that the largest matrix has `hidden` times as many numbers.
+    """
 
     config: Any
     model: Any  # without numbers
-    where: str
+    location: str
     matrices_of_layers: int
     weights: int
     largest: int  # of the matrices that are quantised
-    used: int  # weights of matrices that a token meets: of many experts, some
+    used: int  # weights of matrices that a token meets: of all experts, those chosen for it
     attended: tuple[tuple[int, int | None], ...]
 
     def __hash__(self) -> int:
@@ -142,57 +148,64 @@ class Counted(Shape):
 
     @property
     def rows_alone(self) -> bool:
-        """Whether rows are trained on end to end, so that attention has no mask."""
+        """Say whether rows are trained on end to end, so that attention has no mask."""
+        # Device.varlen says what the GPU at hand can do. Here the kind of model alone decides.
         newest = loading.Device("cuda", "bfloat16")
         return padding_free.possible(self.config, newest)
 
     @property
     def linear_parameters(self) -> int:
-        """Weights of the layers' matrices that are quantised; fused experts are not."""
+        """Count the weights of the layers' matrices that are quantised. Fused experts are not."""
         return self.matrices_of_layers
 
     @property
     def parameters(self) -> int:
-        """All weights; tied embeddings once."""
+        """Count all weights, tied embeddings once."""
         return self.weights
 
     def forward(self, row: int) -> tuple[float, float]:
-        """Operations of a forward pass on a token in rows of about `row`: in the layers, and in the
-        head."""
+        """Return a forward pass's operations for one token: in the layers, and in the head.
+
+        The token is one of a row of about `row` tokens.
+        """
         seen = [(widths, min(row / 2, window or row)) for widths, window in self.attended]
         attention = sum(2 * widths * tokens for widths, tokens in seen)
         return 2 * self.used + attention, 2 * self.vocab * self.hidden
 
     def lora_parameters(self, r: int, modules: str | Sequence[str] = ALL_LINEAR) -> int:
-        """Weights of an adapter of rank `r` on the layers that stand for `modules`."""
+        """Count the weights of an adapter of rank `r` on the layers that stand for `modules`."""
         names = modules if isinstance(modules, str) else tuple(modules)
         try:
             return _adapter_size(self, r, names)
         except BadInput:
             raise
         except Exception as error:
-            raise _uncounted(self.where, error) from None
+            raise _uncounted(self.location, error) from None
 
     def within(self, kind: Kind, lora: tuple[int, str | Sequence[str]], step: memory.Step) -> float:
-        """Bytes that live within a step alone, at its fullest."""
+        """Return the bytes that live within a step alone, at its fullest.
+
+        `lora` is an adapter's rank and what it is put on.
+        """
         rank, modules = lora
         names = modules if isinstance(modules, str) else tuple(modules)
         try:
-            bytes_within = _walked(self, kind, (rank, names), step)
+            bytes_within = _bytes_of_step(self, kind, (rank, names), step)
         except BadInput:
             raise
         except Exception as error:  # whatever a kind of model stumbles over
-            raise _uncounted(self.where, error) from None
+            raise _uncounted(self.location, error) from None
         c = step.compute_bytes
-        if step.sharded:  # a layer as it is used and the next one, and what belongs to none
+        if step.sharded:
+            # FSDP gathers a layer as it is used and the next one, and what belongs to no layer.
             loose = self.parameters - self.linear_parameters
             return bytes_within + c * (loose + 2 * self.linear_parameters // self.layers)
-        # a matrix in 4 bits is used as a copy in the type that is computed in
+        # A matrix in 4 bits is used as a copy in the type that is computed in, one at a time.
         return bytes_within + (c * self.largest if kind == "adapter" else 0)
 
 
-def _built(config: Any) -> Any:
-    """Build a model of `config` without numbers."""
+def _build(config: Any) -> Any:
+    """Build a model of `config` on torch's meta device: tensors with sizes and no numbers."""
     import torch
     from transformers import AutoModelForCausalLM
 
@@ -213,7 +226,7 @@ def _linear(model: Any) -> list[Any]:
 
 
 def _layers(model: Any) -> Any:
-    """Return the list of the decoder's layers: of all lists of modules, that with most weights."""
+    """Return the decoder's layers: of all lists of modules, the one with most weights."""
     import torch
 
     lists = [m for m in model.modules() if isinstance(m, torch.nn.ModuleList)]
@@ -230,20 +243,25 @@ def _adapter_size(shape: Counted, r: int, modules: str | tuple[str, ...]) -> int
 def _with_adapter(model: Any, r: int, modules: str | tuple[str, ...], dropout: float) -> Any:
     import torch
 
-    wanted = modules if isinstance(modules, str) else list(modules)
-    how: Any = SimpleNamespace(lora_r=r, lora_alpha=r, target_modules=wanted, seed=0)
+    targets = modules if isinstance(modules, str) else list(modules)
+    settings: Any = SimpleNamespace(lora_r=r, lora_alpha=r, target_modules=targets, seed=0)
     with torch.random.fork_rng(devices=[]):
-        return adapters.new(model, how, dropout)
+        return adapters.new(model, settings, dropout)
 
 
 # --- a step of training ---------------------------------------------------------------------------
 
 
 @functools.lru_cache(maxsize=256)
-def _walked(
+def _bytes_of_step(
     shape: Counted, kind: Kind, lora: tuple[int, str | tuple[str, ...]], step: memory.Step
 ) -> float:
-    """Bytes that a step makes, from a walk through a layer of each sort and one more of each."""
+    """Return the bytes that a step makes, from a walk through one layer of each sort.
+
+    A further walk for each sort, with two layers of it, tells what each more layer of that sort
+    adds. Two sorts with 3 and 5 layers take three walks: one of [a, b], one of [a, a, b], one of
+    [a, b, b].
+    """
 
     def walk(places: list[int] | None) -> Walk:
         return _step(shape, kind, lora, step, places)
@@ -254,36 +272,40 @@ def _walked(
         return walk(None).most
     try:
         once, forward, backward = walk(sorted(first.values())), 0, 0
-        for sort, at in first.items():
+        for sort, place in first.items():
             if count[sort] > 1:
-                second = walk(sorted([*first.values(), sorts.index(sort, at + 1)]))
+                second = walk(sorted([*first.values(), sorts.index(sort, place + 1)]))
                 forward += (count[sort] - 1) * (second.computing - once.computing)
-                backward += (count[sort] - 1) * (second.kept - once.kept)
+                backward += (count[sort] - 1) * (second.after_forward - once.after_forward)
     except (IndexError, KeyError, ValueError, AttributeError):
-        return walk(None).most  # a kind of model that cannot do with fewer layers
+        # This kind of model cannot do with fewer layers: walk through them all.
+        return walk(None).most
     return max(once.forward + forward, once.backward + backward, once.after)
 
 
 @dataclass
 class Walk:
-    """Bytes that a step has made: at the fullest moment of the forward pass, of the layers'
-    backward pass and of what comes after it; and at the end of the forward pass, while autocast
-    still holds its copies of weights and once it does not."""
+    """Bytes that a step has made.
+
+    `forward`, `backward` and `after` are the fullest moments of the forward pass, of the layers'
+    backward pass, and of what comes after it. At the end of the forward pass there are `computing`
+    while autocast still holds its copies of weights, and `after_forward` once it does not.
+    """
 
     forward: int = 0
     backward: int = 0
     after: int = 0
     computing: int = 0
-    kept: int = 0
+    after_forward: int = 0
 
     @property
     def most(self) -> int:
-        """At the fullest moment of all."""
+        """The bytes at the fullest moment of all."""
         return max(self.forward, self.backward, self.after)
 
 
 def _sorts(layers: Any, config: Any) -> list[str]:
-    """Return for each layer what it is built of, and what its configuration calls it."""
+    """Return for each layer its sort: what it is built of, and its name in the configuration."""
     kinds = getattr(config.get_text_config(), "layer_types", None) or [""] * len(layers)
     return [
         repr([kind, repr(layer), [(n, tuple(p.shape)) for n, p in layer.named_parameters()]])
@@ -298,20 +320,21 @@ def _step(
     step: memory.Step,
     places: list[int] | None,
 ) -> Walk:
-    """Walk through a step, with the layers at `places` or all."""
+    """Walk through a step with the layers at `places`, or with all where that is None."""
     import torch
 
     adapter, pairs = kind.endswith("adapter"), kind.startswith("dpo")
     compute = torch.bfloat16 if step.compute_bytes == 2 else torch.float32
     rows = step.rows * (2 if pairs else 1)
     model = _part(shape.model, places).to(compute if adapter else torch.float32)
-    if step.sharded:  # FSDP gives each layer its weights in the type that is computed in
+    if step.sharded:
+        # FSDP gives each layer its weights in the type that is computed in.
         for layer in _linear(model):
             layer.to(compute)
     if adapter:
         model = _with_adapter(model, *lora, dropout=0.0 if pairs else 0.05)
     with _as_on_a_gpu(compute, step.padded):
-        _sized(model)
+        _give_storages(model)
         model.train()
         if step.checkpointing:
             model.gradient_checkpointing_enable({"use_reentrant": False})
@@ -322,13 +345,14 @@ def _step(
         causal = model.get_base_model() if adapter else model
         ids = torch.zeros(rows, step.tokens, dtype=torch.long)
         walk = Walk()
-        with peak_of(OPERATIONS) as made:
-
+        with peak_of(OPERATIONS) as counter:
+            # The gradient reaches the lowest layer's input when the layers' backward pass is over.
+            # From there on the peak is counted anew, for what follows.
             def layers_done(_: Any) -> None:
-                walk.backward, made.peak = made.peak, made.live
+                walk.backward, counter.peak = counter.peak, counter.live
 
-            def entered(_: Any, args: Any, named: Any) -> None:
-                entry = args[0] if args else named.get("hidden_states")
+            def entered(_: Any, args: Any, kwargs: Any) -> None:
+                entry = args[0] if args else kwargs.get("hidden_states")
                 if torch.is_grad_enabled() and entry is not None and entry.requires_grad:
                     entry.register_hook(layers_done)
 
@@ -340,21 +364,22 @@ def _step(
                 head = causal.get_output_embeddings()
                 scores = _head().apply(hidden, head.weight, compute)
                 del hidden
-                walk.forward, walk.computing = made.peak, made.live
-            walk.kept = made.peak = made.live
+                walk.forward, walk.computing = counter.peak, counter.live
+            walk.after_forward = counter.peak = counter.live
             scores.mean().backward()
             if walk.backward:
-                walk.after = made.peak
+                walk.after = counter.peak
             else:  # nothing is trained below the layers
-                walk.backward = made.peak
-    if step.padded:  # the mask itself, a byte for each two tokens of a row
+                walk.backward = counter.peak
+    if step.padded:
+        # The mask itself takes a byte for each two tokens of a row.
         mask = rows * step.tokens**2
         walk.forward, walk.backward = walk.forward + mask, walk.backward + mask
     return walk
 
 
 def _part(model: Any, places: list[int] | None) -> Any:
-    """Return a copy of `model`, with the layers at `places` alone or with all."""
+    """Return a copy of `model` with the layers at `places`, or with all where that is None."""
     layers = _layers(model)
     if places is None:
         return copy.deepcopy(model)
@@ -366,8 +391,8 @@ def _part(model: Any, places: list[int] | None) -> Any:
         layers._modules = every
 
 
-def _sized(model: Any) -> None:
-    """Give a model on no device tensors of the CPU, where shared ones stay shared."""
+def _give_storages(model: Any) -> None:
+    """Replace a model's tensors on the meta device by ones of the CPU. Shared ones stay shared."""
     import torch
 
     seen: dict[int, Any] = {}
@@ -377,10 +402,11 @@ def _sized(model: Any) -> None:
                 if old is None:
                     continue
                 if id(old) not in seen:
+                    # `seen` holds the old tensor too: if it were freed, its id could come again
                     new = torch.empty(old.shape, dtype=old.dtype)
                     if isinstance(old, torch.nn.Parameter):
                         new = torch.nn.Parameter(new, requires_grad=old.requires_grad)
-                    seen[id(old)] = old, new  # the old one stays, or its id could come again
+                    seen[id(old)] = old, new
                 tensors[name] = seen[id(old)][1]
 
 
@@ -388,8 +414,8 @@ def _sized(model: Any) -> None:
 def _as_on_a_gpu(compute: Any, padded: bool) -> Iterator[None]:
     """Run on sizes alone, and keep for the backward pass what kernels of a GPU keep.
 
-    Dropout keeps a byte a number. Layer norm computes in float32. Attention keeps what goes in and
-    what comes out, not its scores. peft looks whether a GPU's autocast is on.
+    Dropout keeps a byte a number. Layer norm computes in float32. Attention keeps its inputs and
+    its result, not its scores. peft asks whether autocast is on, and means a GPU's.
     """
     import torch
     from torch._subclasses.fake_tensor import FakeTensorMode
@@ -401,15 +427,16 @@ def _as_on_a_gpu(compute: Any, padded: bool) -> Iterator[None]:
     def dropout(x: Any, p: float = 0.5, training: bool = True, inplace: bool = False) -> Any:
         return torch.native_dropout(x, p, training)[0] if training and p else x
 
-    def layer_norm(x: Any, *more: Any, **named: Any) -> Any:
-        weight: list[Any] = [None if each is None else each.float() for each in more[1:3]]
-        return norm(x.float(), more[0], *weight, *more[3:], **named)
+    def layer_norm(x: Any, *more: Any, **kwargs: Any) -> Any:
+        weight: list[Any] = [None if tensor is None else tensor.float() for tensor in more[1:3]]
+        return norm(x.float(), more[0], *weight, *more[3:], **kwargs)
 
-    def scaled(query: Any, key: Any, value: Any, *more: Any, **named: Any) -> Any:
+    def scaled(query: Any, key: Any, value: Any, *more: Any, **kwargs: Any) -> Any:
         shared = query.shape[1] != key.shape[1]
-        if shared and not named.get("enable_gqa"):
-            # no kernel shares out heads of keys unless it is told to: Falcon's scores are kept
-            return in_steps(query, key, value, *more, **named)
+        if shared and not kwargs.get("enable_gqa"):
+            # No kernel shares heads of keys among those of queries unless `enable_gqa` asks for it.
+            # Falcon does not ask, so torch computes in plain steps and keeps its scores.
+            return in_steps(query, key, value, *more, **kwargs)
         return attention.apply(query, key, value, shared)
 
     changes: dict[str, Any] = {
@@ -429,29 +456,30 @@ def _as_on_a_gpu(compute: Any, padded: bool) -> Iterator[None]:
 
 @contextmanager
 def _replaced(place: Any, **functions: Any) -> Iterator[None]:
-    own = {name: getattr(place, name) for name in functions}
+    originals = {name: getattr(place, name) for name in functions}
     try:
         for name, function in functions.items():
             setattr(place, name, function)
         yield
     finally:
-        for name, function in own.items():
+        for name, function in originals.items():
             setattr(place, name, function)
 
 
 def _attention(compute: Any, padded: bool) -> Any:
-    """Return attention as a GPU's kernels have it, by what they keep."""
+    """Return attention as a GPU's kernels have it, by what they keep for the backward pass."""
     import torch
     from transformers.integrations.sdpa_attention import repeat_kv
 
     class Attention(torch.autograd.Function):
-        """Keep queries, keys and values, the result and the scores' normaliser."""
+        """Keeps queries, keys and values, the result and the scores' normaliser."""
 
         @staticmethod
         def forward(ctx: Any, query: Any, key: Any, value: Any, shared: bool) -> Any:
             rows, heads, tokens = query.shape[:3]
             ctx.sizes = [(part.shape, part.dtype) for part in (query, key, value)]
-            if shared and padded:  # transformers copies keys for every head where there is a mask
+            if shared and padded:
+                # Where there is a mask, transformers copies the keys for every head of queries.
                 key, value = (repeat_kv(part, heads // part.shape[1]) for part in (key, value))
             query, key, value = map(entering, (query, key, value))
             result = torch.empty(rows, heads, tokens, value.shape[3], dtype=compute)
@@ -465,7 +493,7 @@ def _attention(compute: Any, padded: bool) -> Any:
             return *(torch.empty(size, dtype=dtype) for size, dtype in ctx.sizes), None
 
     def entering(part: Any) -> Any:
-        """Return `part` as a kernel takes it: in its type, heads as wide as a multiple of 8."""
+        """Return `part` as a kernel takes it: in its type, and heads padded to a multiple of 8."""
         room = -part.shape[3] % 8
         return torch.constant_pad_nd(part.to(compute), (0, room)) if room else part.to(compute)
 
@@ -477,7 +505,7 @@ def _experts() -> Any:
     import torch
 
     class Experts(torch.autograd.Function):
-        """Keep the tokens, each as often as it has experts, where the experts are trained."""
+        """Keeps the tokens, each as often as it has experts, where the experts are trained."""
 
         @staticmethod
         def forward(ctx: Any, tokens: Any, weight: Any) -> Any:
@@ -499,7 +527,7 @@ def _head() -> Any:
     import torch
 
     class Head(torch.autograd.Function):
-        """Score tokens in tiles, which the backward pass computes again."""
+        """Scores tokens in tiles, which the backward pass computes again."""
 
         @staticmethod
         def forward(ctx: Any, hidden: Any, weight: Any, compute: Any) -> Any:

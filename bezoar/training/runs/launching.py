@@ -1,8 +1,8 @@
 """Training on several processes, one a GPU, as accelerate starts them (launch/README.md).
 
-The stage that dvc runs starts the processes and waits; each of them runs the stage again and finds
-itself in the variables that torchrun sets. The first holds the scratch folder, writes checkpoints
-and publishes; the others compute.
+The stage that dvc runs starts the processes and waits. Each of them runs the stage again and learns
+its place from the variables that torchrun sets. The first holds the scratch folder, writes
+checkpoints and publishes. The others compute.
 """
 
 import logging
@@ -23,8 +23,11 @@ from bezoar.rows.files import BadInput
 
 @dataclass(frozen=True)
 class Processes:
-    """The processes of this training, seen from one: how many, which of them this is, and whether
-    weights and optimizer state are shared out among them (FSDP)."""
+    """The processes of this training, seen from one of them.
+
+    `count` is how many there are, `rank` the place of this one. `sharded` says that weights and
+    optimizer state are shared out among them (FSDP).
+    """
 
     count: int
     rank: int
@@ -32,12 +35,12 @@ class Processes:
 
     @property
     def first(self) -> bool:
-        """Whether this one writes."""
+        """Say whether this process is the one that writes."""
         return self.rank == 0
 
 
 def processes() -> Processes:
-    """This process among those of its training; alone where none were launched."""
+    """Return the processes of this training, or a single one where none were launched."""
     if not _launched():
         return Processes(1, 0, False)
     count, rank = int(os.environ["WORLD_SIZE"]), int(os.environ["RANK"])
@@ -49,11 +52,14 @@ def _launched() -> bool:
 
 
 def spread(launch: str | None, module: str, *arguments: str, shard: bool) -> None:
-    """Run this stage (`python -m module arguments`) on the processes of launch/`launch`.yaml and
-    exit as they do. Returns at once in one of them, and where `launch` is null.
+    """Run this stage (`python -m module arguments`) on the processes of launch/`launch`.yaml.
 
-    `shard` false: an FSDP file runs as DDP. What QLoRA trains is small and its 4-bit base is of
-    bytes, which FSDP does not cut up.
+    Exits with their exit code. Returns at once in one of these processes, and where `launch` is
+    null.
+
+    With `shard` false an FSDP file runs as DDP. QLoRA asks for that: it trains little, and its
+    4-bit base is made of bytes, which FSDP does not cut up. BadInput: fewer than two GPUs, or a
+    process that ended with an exit code or by a signal.
     """
     if launch is None or _launched():
         return
@@ -67,8 +73,10 @@ def spread(launch: str | None, module: str, *arguments: str, shard: bool) -> Non
     if "num_processes" not in yaml.safe_load(file.read_text(encoding="utf-8")):
         options += ["--num_processes", str(_gpus(file))]
     if not shard:
+        # This takes precedence over FSDP in the file, and means DDP.
         options += ["--multi_gpu"]
-    # what they say is said below; the second takes a level of its own as it is imported
+    # Both loggers would print what is reported below in a line. The agent's is set by its own name
+    # too, because it gets a level of its own when it is imported.
     for name in ("torch.distributed.elastic", agent.__name__):
         logging.getLogger(name).setLevel(logging.CRITICAL)
     parsed = launch_command_parser().parse_args([*options, "-m", module, *arguments])
@@ -77,21 +85,25 @@ def spread(launch: str | None, module: str, *arguments: str, shard: bool) -> Non
     except SignalException as error:  # its processes have ended
         interrupts.end(error.sigval)
     except ChildFailedError as error:
-        # when one ends the others lose it, and end with an error of their own
+        # When one process ends, the others lose the connection and end with errors of their own.
+        # The cause is what is reported.
         rank, failure = min(error.failures.items(), key=_consequence)
         if isinstance(failure.message, dict):  # recorded by `scratch`
             sys.exit(failure.message["message"].removeprefix(f"{BadInput.__name__}: "))
-        how = f"exit code {failure.exitcode}" if failure.exitcode > 0 else failure.signal_name()
+        ending = f"exit code {failure.exitcode}" if failure.exitcode > 0 else failure.signal_name()
         raise BadInput(
-            f"{file}: process {rank} of {module} {' '.join(arguments)} ended ({how}) and the "
+            f"{file}: process {rank} of {module} {' '.join(arguments)} ended ({ending}) and the "
             "others with it; what it said stands above"
         ) from None
     sys.exit(0)
 
 
 def _consequence(failed: tuple[int, Any]) -> tuple[int, int, int]:
-    """Sorts failures, those that are no other's consequence first: a user's mistake, a kill, then
-    errors by time; what the launcher itself ended, last."""
+    """Return a key that sorts causes before consequences.
+
+    A user's mistake comes first, then a kill, then errors by time, and last what the launcher
+    itself ended.
+    """
     rank, failure = failed
     if isinstance(failure.message, dict):
         return 0, 0, rank
@@ -113,17 +125,19 @@ def _gpus(file: Path) -> int:
 
 @contextmanager
 def scratch(stage: str, key: str, wait: bool = False) -> Iterator[Path]:
-    """`work.scratch`, held by the first process for all of them. A user's mistake found inside is
-    said once, by the process that launched them."""
-    who = processes()
+    """Hold `work.scratch` in the first process, for all of them.
+
+    A BadInput raised inside is printed once, by the process that launched them.
+    """
+    process = processes()
     try:
-        if who.first:
+        if process.first:
             with work.scratch(stage, key, wait) as folder:
                 yield folder
         else:
             yield work.home() / stage / key
     except BadInput as error:
-        if who.count == 1:
+        if process.count == 1:
             raise
         from torch.distributed.elastic.multiprocessing.errors import get_error_handler
 
@@ -132,7 +146,10 @@ def scratch(stage: str, key: str, wait: bool = False) -> Iterator[Path]:
 
 
 def gathered(value: Any, cpu: bool) -> list[Any]:
-    """`value` of each process, in order of rank; all must ask. `cpu`: they compute on CPUs."""
+    """Return `value` of each process, in order of rank. All processes must call it.
+
+    `cpu` says that they compute on CPUs.
+    """
     if processes().count == 1:
         return [value]
     from accelerate import PartialState

@@ -1,9 +1,9 @@
-"""What training takes, in bytes and floating-point operations: arithmetic alone, no torch.
+"""The memory and the operations that training takes: arithmetic alone, no torch.
 
-The layers counted are those of a Llama decoder as transformers runs it eagerly, trained by TRL,
-whose fused head never holds the logits of a whole batch, on rows as long as they may be. For other
-kinds counting.py has a Shape that is not arithmetic. tests/test_memory.py holds the counts against
-what torch allocates.
+The layers counted are those of a Llama decoder as transformers runs it eagerly, on rows as long as
+they may be. It is trained by TRL, whose fused head never holds the logits of a whole batch. For
+other kinds counting.py has a Shape that is not arithmetic. tests/test_memory.py holds the counts
+against what torch allocates.
 """
 
 import json
@@ -17,10 +17,10 @@ from bezoar.rows.files import BadInput
 
 Kind = Literal["adapter", "all", "dpo", "dpo_adapter"]
 
-MARGIN = (
-    0.9  # of the free memory; the rest is for fragments, workspaces and other processes' growth
-)
-# a micro-batch of so many tokens keeps a GPU busy; more rows at once only mean more padding
+# The share of the free memory that a step may fill. The rest is for fragments, workspaces and the
+# growth of other processes.
+MARGIN = 0.9
+# A micro-batch of so many tokens keeps a GPU busy. More rows at once only mean more padding.
 ENOUGH_TOKENS = 16_384
 
 # Bytes of optimizer state a trained parameter must have on the GPU. A paged optimizer's state moves
@@ -33,22 +33,25 @@ STATE = {
     "paged_adamw_8bit": 0,
     "rmsprop": 4,
 }
-# Bytes a trained parameter that the step itself needs: torch's optimizers over lists of tensors
-# ("foreach", the default on a GPU) hold one intermediate of every parameter at once.
+# Bytes a trained parameter that the optimizer's step itself needs. torch's optimizers over lists of
+# tensors ("foreach", the default on a GPU) hold one intermediate of every parameter at once.
 STEP = {"adamw_torch": 4, "rmsprop": 4}
 
-# NF4: half a byte a weight and, a block of 64 weights, one byte of scale; a block of 256 such
-# scales shares one float32 (double quantisation: QLoRA, arXiv 2305.14314, section 3)
+# Bytes a weight in NF4, 0.516: half a byte, a byte of scale for a block of 64 weights, and one
+# float32 that 256 such scales share (double quantisation: QLoRA, arXiv 2305.14314, section 3).
 NF4 = 0.5 + 1 / 64 + 4 / (64 * 256)
 
-# TRL's fused head computes logits in tiles of so many tokens times so many words
+# TRL's fused head computes logits in tiles of so many tokens times so many words.
 TILE_TOKENS, TILE_WORDS = 4096, 32_768
 
 
 @dataclass(frozen=True)
 class Step:
-    """How a step is worked off: `rows` (dpo: pairs) of `tokens` tokens at once, with or without
-    checkpointing, in a type of so many bytes. `sharded` and `padded` are as in `need`."""
+    """A step's work: `rows` (DPO: pairs) of `tokens` tokens at once.
+
+    It is done with or without checkpointing, in a type of `compute_bytes` bytes. `sharded` and
+    `padded` are as in `need`.
+    """
 
     rows: int
     tokens: int
@@ -60,7 +63,7 @@ class Step:
 
 @dataclass(frozen=True)
 class Shape:
-    """The sizes of a Llama decoder that its memory and its work follow from."""
+    """The sizes of a Llama decoder, from which its memory and its work follow."""
 
     hidden: int
     intermediate: int
@@ -74,58 +77,64 @@ class Shape:
 
     @classmethod
     def read(cls, config: Path) -> "Shape":
-        """The shape that a model's config.json tells, with transformers' defaults for what it
-        leaves out; BadInput where there is none, or for another family than Llama."""
-        told: Any = _told(config)
-        if told.get("model_type") != "llama":
-            raise BadInput(f"{config}: model_type {told.get('model_type')!r}, which is no Llama")
-        told = _LLAMA | {key: value for key, value in told.items() if value is not None}
+        """Return the shape in a model's config.json. Sizes that it leaves out are transformers'
+        defaults.
+
+        BadInput: there is no such file, or it is of another family than Llama, or a size in it is
+        none.
+        """
+        values: Any = _read_config(config)
+        if values.get("model_type") != "llama":
+            raise BadInput(f"{config}: model_type {values.get('model_type')!r}, which is no Llama")
+        values = _LLAMA | {key: value for key, value in values.items() if value is not None}
         for name in (*_LLAMA, "num_key_value_heads", "head_dim"):
-            if not isinstance(told.get(name, 1), int) or (told.get(name) == 0 and name != _TIED):
-                raise BadInput(f"{config}: {name}: {told[name]!r} is no size of a model")
-        heads, hidden = told["num_attention_heads"], told["hidden_size"]
+            if not isinstance(values.get(name, 1), int) or (
+                values.get(name) == 0 and name != _TIED
+            ):
+                raise BadInput(f"{config}: {name}: {values[name]!r} is no size of a model")
+        heads, hidden = values["num_attention_heads"], values["hidden_size"]
         return cls(
             hidden=hidden,
-            intermediate=told["intermediate_size"],
-            layers=told["num_hidden_layers"],
+            intermediate=values["intermediate_size"],
+            layers=values["num_hidden_layers"],
             heads=heads,
-            kv_heads=told.get("num_key_value_heads", heads),
-            head_dim=told.get("head_dim", hidden // heads),
-            vocab=told["vocab_size"],
-            positions=told["max_position_embeddings"],
-            tied=told[_TIED],
+            kv_heads=values.get("num_key_value_heads", heads),
+            head_dim=values.get("head_dim", hidden // heads),
+            vocab=values["vocab_size"],
+            positions=values["max_position_embeddings"],
+            tied=values[_TIED],
         )
 
     @property
     def rows_alone(self) -> bool:
-        """Whether rows are trained on end to end, so that attention has no mask."""
+        """Say whether rows are trained on end to end, so that attention has no mask."""
         return True
 
     @property
     def query(self) -> int:
-        """Width of all heads together."""
+        """The width of all heads together."""
         return self.heads * self.head_dim
 
     @property
     def key(self) -> int:
-        """Width of all key (or value) heads together."""
+        """The width of all key (or value) heads together."""
         return self.kv_heads * self.head_dim
 
     @property
     def linear_parameters(self) -> int:
-        """Weights of the layers' matrices: what is quantised, and what LoRA is put on."""
+        """Count the weights of the layers' matrices, which are quantised or get LoRA."""
         attention = 2 * self.hidden * (self.query + self.key)
         return self.layers * (attention + 3 * self.hidden * self.intermediate)
 
     @property
     def parameters(self) -> int:
-        """All weights; tied embeddings once."""
+        """Count all weights, tied embeddings once."""
         embeddings = self.vocab * self.hidden * (1 if self.tied else 2)
         norms = self.hidden * (2 * self.layers + 1)
         return self.linear_parameters + embeddings + norms
 
     def matrices(self, modules: str | Sequence[str] = ALL_LINEAR) -> dict[str, tuple[int, int]]:
-        """(inputs, outputs) of one layer's matrices, of all or of those that `modules` names."""
+        """Return (inputs, outputs) of one layer's matrices: all, or those that `modules` names."""
         sizes = {
             "q_proj": (self.hidden, self.query),
             "k_proj": (self.hidden, self.key),
@@ -138,31 +147,37 @@ class Shape:
         return {n: size for n, size in sizes.items() if modules == ALL_LINEAR or n in modules}
 
     def within(self, kind: Kind, lora: tuple[int, str | Sequence[str]], step: Step) -> float:
-        """Bytes that live within a step alone, at its fullest; `lora`: an adapter's rank and what
-        it is put on."""
+        """Return the bytes that live within a step alone, at its fullest.
+
+        `lora` is an adapter's rank and what it is put on.
+        """
         return _within(self, kind, lora, step)
 
     def forward(self, row: int) -> tuple[float, float]:
-        """Operations of a forward pass on a token in rows of about `row`: in the layers, and in the
-        head. A weight takes 2, and a width of a head 4 for each token that is seen."""
+        """Return a forward pass's operations for one token: in the layers, and in the head.
+
+        The token is one of a row of about `row` tokens. A weight takes 2: it is multiplied and
+        added. A width of a head takes 4 for each token that is seen: 2 for the scores, 2 for the
+        values.
+        """
         seen = row / 2  # of a causal row, on average
         layers = 2 * self.linear_parameters + 4 * self.layers * self.query * seen
         return layers, 2 * self.vocab * self.hidden
 
     def lora_parameters(self, r: int, modules: str | Sequence[str] = ALL_LINEAR) -> int:
-        """Weights of an adapter of rank `r` on the matrices of every layer that `modules` names."""
+        """Count the weights of an adapter of rank `r` on the matrices that `modules` names."""
         return self.layers * r * sum(map(sum, self.matrices(modules).values()))
 
 
 def family(config: Path) -> str:
     """Return the model_type of a config.json. BadInput: there is none."""
-    name = _told(config).get("model_type")
+    name = _read_config(config).get("model_type")
     if not isinstance(name, str):
         raise BadInput(f"{config}: model_type {name!r}; a decoder's, as transformers names it")
     return name
 
 
-def _told(config: Path) -> dict[str, Any]:
+def _read_config(config: Path) -> dict[str, Any]:
     try:
         values: Any = json.loads(config.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -188,8 +203,11 @@ _LLAMA = {
 
 @dataclass(frozen=True)
 class Need:
-    """Bytes at the peak of a step. `activations` is all that lives within the step alone, copies
-    of weights among it; where the optimizer's intermediates are larger, those."""
+    """Bytes at the peak of a step.
+
+    `activations` is all that lives within the step alone, copies of weights included. If the
+    intermediates of the optimizer are larger than that, it is those.
+    """
 
     weights: int
     gradients: int
@@ -198,7 +216,7 @@ class Need:
 
     @property
     def total(self) -> int:
-        """All of it."""
+        """The sum of the four."""
         return self.weights + self.gradients + self.optimizer + self.activations
 
 
@@ -217,14 +235,16 @@ def need(
     sharded: bool = False,
     padded: bool = False,
 ) -> Need:
-    """Memory of one process at the peak of a step on `rows` examples of `tokens` tokens at once.
+    """Return the memory of one process at the peak of a step on `rows` rows of `tokens` tokens.
 
-    kind adapter: the base in NF4, a float32 adapter of rank `lora_r` on `target_modules`;
-    all: float32 weights, computing in `compute_bytes` (2: autocast); dpo: as all, on the chosen
-    and the rejected row of each example, the reference's numbers computed before; dpo_adapter: a
-    base of `compute_bytes` instead. `checkpointing`: only each layer's input is kept. Of several
-    `processes` each holds all, and gradients once more in the buckets that DDP sends; or,
-    `sharded`, its part alone and a layer as it is used (FSDP). `padded`: attention has a mask.
+    `kind` is "adapter" for the base in NF4 and a float32 adapter of rank `lora_r` on
+    `target_modules`. It is "all" for float32 weights that compute in `compute_bytes` (2: autocast).
+    "dpo" is as "all", on the chosen and the rejected row of each pair, with the reference's numbers
+    computed before. "dpo_adapter" has a base of `compute_bytes` instead.
+
+    With `checkpointing` only each layer's input is kept. Each of several `processes` holds
+    everything, and gradients once more in the buckets that DDP sends. With `sharded` (FSDP) each
+    holds its part alone, and a layer as it is used. With `padded` attention has a mask.
     """
     c, shards = compute_bytes, processes if sharded else 1
     adapter, pairs = kind.endswith("adapter"), kind.startswith("dpo")
@@ -237,7 +257,8 @@ def need(
         trained, weights = shape.parameters, 4 * shape.parameters / shards
     step = Step(rows, tokens, checkpointing, c, sharded, padded)
     within = shape.within(kind, (lora_r, target_modules), step)
-    buckets = 2 if processes > shards else 1  # DDP's, of the gradients that it sends
+    # DDP sends gradients in buckets, which hold them a second time.
+    buckets = 2 if processes > shards else 1
     update = STEP[optimizer] * trained / shards if optimizer in STEP else 0.0
     return Need(
         weights=round(weights),
@@ -248,12 +269,13 @@ def need(
 
 
 def _within(shape: Shape, kind: Kind, lora: tuple[int, str | Sequence[str]], step: Step) -> float:
-    """Bytes that live within a Llama's step alone."""
+    """Return the bytes that live within a Llama's step alone."""
     c, (rank, modules) = step.compute_bytes, lora
     adapter, pairs = kind.endswith("adapter"), kind.startswith("dpo")
-    # autocast computes in copies of the matrices, which the forward pass keeps
+    # Autocast computes in copies of the matrices, which the forward pass keeps.
     copies = c * shape.linear_parameters if c < 4 and not adapter else 0
-    if step.sharded:  # a layer as it is used and the next one, and what belongs to none
+    if step.sharded:
+        # FSDP gathers a layer as it is used and the next one, and what belongs to no layer.
         loose = shape.parameters - shape.linear_parameters
         copies = c * (loose + 2 * shape.linear_parameters // shape.layers)
     n = step.tokens * step.rows * (2 if pairs else 1)
@@ -263,7 +285,7 @@ def _within(shape: Shape, kind: Kind, lora: tuple[int, str | Sequence[str]], ste
     mask = step.padded * n * step.tokens * c
     layer = n * _layer(shape, matrices, pairs, r=rank, c=c, stream=stream) + mask
     head = _head(shape, adapter, n=n, c=c, stream=stream)
-    # gradients on their way through one layer's MLP
+    # The gradients that are on their way through one layer's MLP.
     back = n * 3 * shape.intermediate * c
     if step.checkpointing:
         once_more = layer + (0 if step.sharded else copies / shape.layers)
@@ -271,7 +293,7 @@ def _within(shape: Shape, kind: Kind, lora: tuple[int, str | Sequence[str]], ste
     return copies + shape.layers * layer + max(head, back)
 
 
-# What a matrix reads
+# The tensor that a matrix reads. Matrices that read the same one share it in memory.
 _READS = {
     **dict.fromkeys(("q_proj", "k_proj", "v_proj"), "layer"),
     "o_proj": "attention",
@@ -281,7 +303,7 @@ _READS = {
 
 
 def _head(shape: Shape, adapter: bool, *, n: int, c: int, stream: int) -> float:
-    """Bytes of the last norm and TRL's head on `n` tokens, with the gradients that it gives."""
+    """Return the bytes of the last norm and TRL's head on `n` tokens, with its gradients."""
     hidden = n * shape.hidden * (4 + 2 * stream + 4)
     tile = min(n, TILE_TOKENS) * TILE_WORDS * c
     return hidden + tile + (0 if adapter else 4 * shape.vocab * shape.hidden)
@@ -290,52 +312,60 @@ def _head(shape: Shape, adapter: bool, *, n: int, c: int, stream: int) -> float:
 def _layer(
     shape: Shape, lora: dict[str, tuple[int, int]], pairs: bool, *, r: int, c: int, stream: int
 ) -> float:
-    """Bytes a token that one layer leaves for its backward pass. `lora`: the matrices that an
-    adapter is put on, none where all weights are trained."""
+    """Return the bytes a token that one layer leaves for its backward pass.
+
+    `lora` has the matrices that an adapter is put on, and none where all weights are trained.
+    """
     hidden, inner = shape.hidden, shape.intermediate
     trained = lora or shape.matrices()
     inputs = sum(width for width, _ in trained.values())
-    # where what several matrices read stands once
+    # The widths of the distinct inputs: an input that several matrices read counts once.
     shared = sum({_READS[name]: width for name, (width, _) in trained.items()}.values())
     if lora and pairs:  # DPO goes without dropout
         matrices = (shared if c == 4 else inputs) * c + len(lora) * r * c
         norms = 2 * hidden * 4
     elif lora:
-        # each input after dropout, dropout's mask, and the product with LoRA's first factor
+        # A matrix keeps its input after dropout (c bytes), dropout's mask (1 byte), and the product
+        # with LoRA's first factor, r wide.
         matrices = inputs * (c + 1) + len(lora) * r * c
         norms = 2 * hidden * 4
     else:
-        # one input serves several matrices; autocast makes a copy for each
+        # One input serves several matrices, but where autocast makes a copy for each of them.
         matrices = inputs * c if c < stream else shared * c
         norms = 2 * hidden * (stream + 4)
-    # queries, keys and values of every head and the result, and the scores' normaliser
+    # Queries, keys and values of every head, the result, and the scores' normaliser, a float32.
     attention = 4 * shape.query * c + 4 * shape.heads
     gate = 3 * inner * c  # the gate, its SiLU, what it is multiplied with
     return matrices + norms + attention + gate
 
 
 def micro_batch(
-    shape: Shape, kind: Kind, *, batch: int, tokens: int, free: int, **how: Any
+    shape: Shape, kind: Kind, *, batch: int, tokens: int, free: int, **setup: Any
 ) -> tuple[int, bool] | None:
-    """(rows at once, whether to checkpoint) for `batch` rows of up to `tokens` tokens on a GPU with
-    `free` bytes, of which MARGIN is used; `how` as for `need`. None: not one row fits.
+    """Return (rows at once, checkpointing or not) for `batch` rows of up to `tokens` tokens.
 
-    Rows at once divide `batch`. Without checkpointing a step is a quarter cheaper: it is left out
-    where as many rows as are any use fit so, the whole batch or ENOUGH_TOKENS.
+    The GPU has `free` bytes, of which MARGIN is used. `setup` is as for `need`. None: not one row
+    fits.
+
+    Rows at once divide `batch`. Without checkpointing a step is a quarter cheaper. It is left out
+    where as many rows as are of any use fit without it: the whole batch or ENOUGH_TOKENS.
     """
     most = max(1, ENOUGH_TOKENS // (tokens * (2 if kind.startswith("dpo") else 1)))
     sizes = [rows for rows in range(min(batch, most), 0, -1) if batch % rows == 0]
     for rows, checkpointing in [(sizes[0], False), *((rows, True) for rows in sizes)]:
-        wanted = need(shape, kind, rows=rows, tokens=tokens, checkpointing=checkpointing, **how)
-        if wanted.total <= MARGIN * free:
+        needed = need(shape, kind, rows=rows, tokens=tokens, checkpointing=checkpointing, **setup)
+        if needed.total <= MARGIN * free:
             return rows, checkpointing
     return None
 
 
 def inference(shape: Shape, *, bytes_per_weight: float, rows: int, tokens: int) -> Need:
-    """Memory to score or continue `rows` texts of `tokens` tokens at once: the weights, and under
-    `activations` the cache of keys and values, the logits of a whole batch with their logarithms
-    (which the harness asks for) and one layer's work."""
+    """Return the memory to score or continue `rows` texts of `tokens` tokens at once.
+
+    Under `activations` stands the memory of the cache of keys and values, of one layer's work, and
+    of a whole batch's logits. The logits count twice, because the harness asks for their logarithms
+    too.
+    """
     c = 4 if bytes_per_weight > 2 else 2
     n = rows * tokens
     cache = 2 * shape.layers * shape.key * c
@@ -347,12 +377,12 @@ def inference(shape: Shape, *, bytes_per_weight: float, rows: int, tokens: int) 
 
 
 def flops(shape: Shape, kind: Kind, tokens: int, checkpointing: bool, *, row: int = 512) -> float:
-    """Floating-point operations of training on `tokens` tokens in rows of about `row`.
+    """Return the floating-point operations of training on `tokens` tokens in rows of about `row`.
 
-    The backward pass takes as many as the forward pass for the gradients of activations, and again
-    for those of weights where these are trained. Checkpointing repeats the layers' forward pass,
-    and TRL's head always repeats its own. DPO's reference is one forward pass more (its `tokens`
-    count both answers' rows).
+    The backward pass takes as many as the forward pass for the gradients of activations, and as
+    many again for those of weights that are trained. Checkpointing repeats the layers' forward
+    pass, and TRL's head always repeats its own. DPO's reference is one forward pass more. For DPO
+    `tokens` counts the rows of both answers.
     """
     layers, head = shape.forward(row)
     passes = {"adapter": 2, "all": 3, "dpo": 4, "dpo_adapter": 3}[kind]

@@ -1,9 +1,17 @@
 """Batches without padding: the rows of a micro-batch end to end, each seeing itself alone.
 
-A step still takes the same rows, and the loss is the padded batch's, so the recipe does not change;
-only nothing is computed for padding. Packing would change what a batch is. TRL's own padding-free
-batches are for SFT alone and want the flash-attn package; these serve SFT and DPO, on any device:
-what TRL's trainers see stays a padded batch, it is flattened on its way into the model.
+A step still takes the same rows, and its loss is that of the padded batch. So the recipe does not
+change, but nothing is computed for padding. Packing would change which rows a batch holds.
+
+TRL's own padding-free batches serve SFT alone and want the flash-attn package. These serve SFT and
+DPO, on any device. TRL's trainers still see a padded batch, which is flattened on its way into the
+model.
+
+An example: rows of 3 and 2 tokens, whose answers are "b c" and "e" (see `collator`).
+
+    padded       a b c        flattened  a b c d e
+                 d e .        position_ids  0 1 2 0 1
+    cu_seq_lens  0 3 5        scored  0 1 3     targets  0 1 2
 """
 
 import functools
@@ -13,13 +21,15 @@ from typing import Any
 from bezoar.models import loading
 
 NAME = "rows"  # of the attention, in transformers' registry
-# Decoders whose tokens meet in causal attention alone; a test holds each against its padded batch
+# Decoders whose tokens meet in causal attention alone. A test holds each against its padded batch.
 FAMILIES = ("llama", "mistral", "qwen2", "qwen3")
 
 
 def possible(config: Any, device: loading.Device) -> bool:
-    """Whether a model of this config can go without padding on `device`. Where not, rows
-    of like length are padded together."""
+    """Say whether a model of this config can go without padding on `device`.
+
+    If it cannot, rows of like length are padded together.
+    """
     windowed = getattr(config, "sliding_window", None) and getattr(
         config, "use_sliding_window", True
     )
@@ -28,11 +38,19 @@ def possible(config: Any, device: loading.Device) -> bool:
 
 
 def collator(padded: Any) -> Any:
-    """`padded` (a collator of TRL's), whose batches also tell how they are flattened.
+    """Return `padded`, a collator of TRL's, whose batches also tell how they are flattened.
 
-    Of B rows of at most L tokens let T be real, and K followed by one that counts. `flat` has real
-    [T], the places of the first among B*L; scored [K], of the second among T; targets [K], among
-    the B*(L-1) predictions; position_ids [1, T]; cu_seq_lens [B + 1]; longest.
+    A batch has B rows of at most L tokens. T of its tokens are real, and K of them count and follow
+    another token. Its `flat` has
+
+    real [T]: the places of the real tokens among the B*L.
+
+    scored [K]: the places, among the T, of the tokens after which one that counts is predicted.
+
+    targets [K]: the places of these predictions among the B*(L-1) of the padded batch.
+
+    position_ids [1, T], cu_seq_lens [B + 1] (where rows begin, and the end), longest (the tokens of
+    the longest row).
     """
 
     def collate(examples: list[Any]) -> dict[str, Any]:
@@ -44,13 +62,14 @@ def collator(padded: Any) -> Any:
 
 
 def _flat(real: Any, counts: Any) -> dict[str, Any]:
-    """How a batch is flattened whose real and counting tokens are given as [B, L] of bool."""
+    """Return how a batch is flattened whose real and counting tokens are marked in bools [B, L]."""
     import torch
 
     lengths = real.sum(1)
-    # a prediction stands where its token's predecessor does, which a row's first token lacks
+    # A token is predicted at the place of the one before it. A row's first token has none.
     predicts = counts[:, 1:]
-    within = real.flatten().cumsum(0).view_as(real) - 1  # a token's place among the real ones
+    # Running count of the real tokens: each one's place among them.
+    within = real.flatten().cumsum(0).view_as(real) - 1
     return {
         "real": real.flatten().nonzero().flatten(),
         "scored": within[:, :-1][predicts],
@@ -62,8 +81,11 @@ def _flat(real: Any, counts: Any) -> dict[str, Any]:
 
 
 def attach(model: Any) -> None:
-    """Make `model`, to which TRL has given its fused head, take such batches: (log-)probabilities
-    come back where the padded batch has them. A model that does already stays as it is."""
+    """Make `model`, to which TRL has given its fused head, take flattened batches.
+
+    Its log-probabilities come back at the places where the padded batch has them. A model that
+    takes such batches already stays as it is.
+    """
     from peft import PeftModel
     from transformers import AttentionInterface
     from transformers.masking_utils import AttentionMaskInterface, flash_attention_mask
@@ -72,7 +94,8 @@ def attach(model: Any) -> None:
     if causal.config._attn_implementation == NAME:
         return
     AttentionInterface.register(NAME, attention)
-    AttentionMaskInterface.register(NAME, flash_attention_mask)  # none, where no padding is
+    # This builds no mask where there is no padding.
+    AttentionMaskInterface.register(NAME, flash_attention_mask)
     causal.set_attn_implementation(NAME)
     causal.base_model.register_forward_hook(_scored_alone, with_kwargs=True)
     fused = causal.forward
@@ -83,7 +106,7 @@ def attach(model: Any) -> None:
     ) -> Any:
         rows, width = input_ids.shape
         labels = labels[:, 1:].flatten()[flat["targets"]]
-        found = fused(
+        outputs = fused(
             input_ids=input_ids.flatten()[flat["real"]][None],
             position_ids=flat["position_ids"],
             shift_labels=labels[None],
@@ -94,20 +117,25 @@ def attach(model: Any) -> None:
             max_length_k=flat["longest"],
             **more,
         )
-        for name, values in found.items():
-            if values is not None and values.shape == labels[None].shape:  # one a prediction
+        # TRL reads what stands at each prediction [1, K] from the padded batch [B, L-1]: put each
+        # number at its target, and zeros elsewhere.
+        for name, values in outputs.items():
+            if values is not None and values.shape == labels[None].shape:
                 padded = values.new_zeros(rows * (width - 1))
                 padded = padded.index_copy(0, flat["targets"], values.flatten())
-                setattr(found, name, padded.view(rows, width - 1))
-        return found
+                setattr(outputs, name, padded.view(rows, width - 1))
+        return outputs
 
     causal.forward = types.MethodType(forward, causal)
 
 
-def _scored_alone(_: Any, __: Any, asked: dict[str, Any], outputs: Any) -> Any:
-    """Of the last layer only what the head is to score: of an instruction's row, the answer."""
-    if "scored" in asked:
-        outputs.last_hidden_state = outputs.last_hidden_state[:, asked["scored"]]
+def _scored_alone(_: Any, __: Any, kwargs: dict[str, Any], outputs: Any) -> Any:
+    """Keep of the last layer's output only the tokens that the head is to score.
+
+    In an instruction's row they are those from which the answer is predicted.
+    """
+    if "scored" in kwargs:
+        outputs.last_hidden_state = outputs.last_hidden_state[:, kwargs["scored"]]
     return outputs
 
 
@@ -123,8 +151,11 @@ def attention(
     scaling: float | None = None,
     **_: Any,
 ) -> tuple[Any, None]:
-    """Causal attention within each row, for transformers' registry: query [1, heads, T, width], key
-    and value with as many heads or fewer; returns [1, T, heads, width]."""
+    """Compute causal attention within each row, for transformers' registry.
+
+    `query` is [1, heads, T, width], `key` and `value` have as many heads or fewer. Returns [1, T,
+    heads, width], and no weights.
+    """
     import torch
 
     if query.is_cuda:
@@ -142,19 +173,22 @@ def attention(
 
 
 def _on_cuda(query: Any, key: Any, value: Any, starts: Any, longest: int, *, scale: Any) -> Any:
-    """By the FlashAttention kernel that torch brings, which wants 16-bit numbers and heads whose
-    width is a multiple of 8 (OpenLLaMA 3B's have 100): zeros change no score and no result."""
+    """Compute `attention` by the FlashAttention kernel that torch brings.
+
+    It wants 16-bit numbers, and heads whose width is a multiple of 8. Those of OpenLLaMA 3B are 100
+    wide, so they are padded with zeros, which change no score and no result.
+    """
     import torch
     from torch.nn.attention.varlen import varlen_attn
 
     width = query.shape[-1]
-    # rotary embeddings give float32 under autocast
+    # Rotary embeddings give float32 even under autocast, which the kernel does not take.
     dtype = torch.get_autocast_dtype("cuda") if torch.is_autocast_enabled("cuda") else query.dtype
 
     def tokens(part: Any) -> Any:
         return torch.nn.functional.pad(part[0].transpose(0, 1).to(dtype), (0, -width % 8))
 
-    found: Any = varlen_attn(
+    result: Any = varlen_attn(
         tokens(query),
         tokens(key),
         tokens(value),
@@ -166,4 +200,4 @@ def _on_cuda(query: Any, key: Any, value: Any, starts: Any, longest: int, *, sca
         window_size=(-1, 0),
         enable_gqa=key.shape[1] < query.shape[1],
     )
-    return found[None, ..., :width].contiguous()
+    return result[None, ..., :width].contiguous()

@@ -1,20 +1,20 @@
-"""Count the bytes of the storages that torch holds: while a step is walked through, and while one
-is measured."""
+"""Counts the bytes of the storages that torch holds, while a step is walked through or measured."""
 
 import weakref
 from typing import Any
 
 
-def held(tensors: Any) -> int:
-    """Bytes of the storages of `tensors`, each once."""
-    found = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in tensors}
-    return sum(found.values())
+def storage_bytes(tensors: Any) -> int:
+    """Return the bytes of the storages of `tensors`. A storage that several share counts once."""
+    sizes = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in tensors}
+    return sum(sizes.values())
 
 
 def peak_of(operations: int | None = None) -> Any:
-    """A dispatch mode that counts the bytes of storages made within it, and their peak.
+    """Return a dispatch mode that counts the bytes of storages made within it, and their peak.
 
-    RuntimeError: there are more than so many `operations`."""
+    RuntimeError, raised within it: there are more operations than `operations`.
+    """
     import torch
     from torch.utils._python_dispatch import TorchDispatchMode
     from torch.utils._pytree import tree_leaves
@@ -24,12 +24,13 @@ def peak_of(operations: int | None = None) -> Any:
 
         def __init__(self) -> None:
             super().__init__()  # type: ignore[no-untyped-call]
-            self.known: Any = weakref.WeakSet()
+            self.counted: Any = weakref.WeakSet()
 
         def __torch_dispatch__(self, op: Any, _: Any, args: Any = (), kwargs: Any = None) -> Any:
             self.calls += 1
             if operations and self.calls > operations:
                 raise RuntimeError(f"a step takes more than {operations:,} operations")
+            # An operation in place, or a view, returns a storage of its inputs: nothing new.
             inputs = [t for t in tree_leaves((args, kwargs)) if isinstance(t, torch.Tensor)]
             before = {t.untyped_storage()._cdata for t in inputs}
             out = op(*args, **(kwargs or {}))
@@ -37,10 +38,11 @@ def peak_of(operations: int | None = None) -> Any:
                 if not isinstance(tensor, torch.Tensor):
                     continue
                 storage = tensor.untyped_storage()
-                if storage not in self.known and storage._cdata not in before:
-                    self.known.add(storage)
+                if storage not in self.counted and storage._cdata not in before:
+                    self.counted.add(storage)
                     self.live += storage.nbytes()
                     self.peak = max(self.peak, self.live)
+                    # The bytes are counted off when torch frees the storage, with its last tensor.
                     weakref.finalize(storage, self.gone, storage.nbytes())
             return out
 
