@@ -794,8 +794,7 @@ class Orca(Section):
 
 
 class Schemes(Section):
-    """The schemes by which rows are made. One that params.yaml does not name is neither generated
-    nor judged."""
+    """A scheme that params.yaml does not name is neither generated nor judged."""
 
     lamini: Lamini | None = None
     evol_instruct: EvolInstruct | None = None
