@@ -372,7 +372,7 @@ def instructions(path: Path | None) -> list[tuple[str, str]]:
     """(prompt, completion) of Dolly's rows at `path`; None: of the world's."""
     rows = read(path) if path else [seed.model_dump() for seed in world.seeds(3000, 7)]
     return [
-        (asked(chat.instruction(row["instruction"], row["context"])), row["response"])
+        (asked(chat.with_input(row["instruction"], row["context"])), row["response"])
         for row in rows
     ]
 

@@ -44,7 +44,7 @@ def main(name: str) -> None:
     questions = {question.question_id: question for question in mt_bench} | check.questions
 
     def compare(pair: pairwise.Pair, ask: Ask) -> list[Comparison]:
-        return pairwise.comparer(questions, with_reference, ask)(pair)
+        return pairwise.compare_answers(pair, questions, with_reference, ask)
 
     for compared in check.rounds(pairs):
         run = asker.run(compare, [*check.pairs, *compared], known.pair_job_name)

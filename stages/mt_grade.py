@@ -37,7 +37,7 @@ def main(name: str) -> None:
     questions = {question.question_id: question for question in mt_bench} | check.questions
 
     def grade(row: Answers, ask: Ask) -> list[Grade]:
-        return verdicts.grader(questions, with_reference, ask)(row)
+        return verdicts.grade_answers(row, questions, with_reference, ask)
 
     for graded in check.rounds(answers):
         run = asker.run(grade, [*check.answers, *graded], known.job_name)

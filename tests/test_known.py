@@ -269,8 +269,11 @@ def test_pairs_are_shown_both_ways(
             return "[[A]]" if first else "[[B]]"
 
     judge = Scripted(speak)
-    compare = pairwise.comparer(check.questions, [81], judge)
-    comparisons = [c for pair in check.pairs for c in compare(pair)]
+    comparisons = [
+        comparison
+        for pair in check.pairs
+        for comparison in pairwise.compare_answers(pair, check.questions, [81], judge)
+    ]
     found = check.of_comparisons(comparisons)
     assert (found["known_auc"], found["known_order"], found["known_read"]) == (auc, order, read)
     assert len(judge.prompts) == 40, "nobody is asked about a second turn"
@@ -279,8 +282,10 @@ def test_pairs_are_shown_both_ways(
 def test_grades_are_asked_for_one_turn() -> None:
     check = known.check_on(numbered(60), "dolly", HOW)
     judge = Scripted(oracle(check.rows, "Rating: [[9]]", "Rating: [[2]]"))
-    grade = verdicts.grader(check.questions, [81], judge)
-    done = [(answers, grade(answers)) for answers in check.answers]
+    done = [
+        (answers, verdicts.grade_answers(answers, check.questions, [81], judge))
+        for answers in check.answers
+    ]
     of_rows, others = known.separate(done)
     assert others == [] and len(judge.prompts) == 40
     assert check.of_grades(of_rows)["known_auc"] == 1
@@ -291,11 +296,13 @@ def test_grades_are_asked_for_one_turn() -> None:
 def test_a_question_of_any_number_keeps_its_grades() -> None:
     check = known.check_on(numbered(60), "dolly", HOW)
     asked = {id: world.questions(1, 7)[0].model_copy(update={"question_id": id}) for id in (-3, 0)}
-    grade = verdicts.grader(asked | check.questions, [], Scripted(lambda prompt: "[[5]]"))
+    questions, grader = asked | check.questions, Scripted(lambda prompt: "[[5]]")
     jobs = [
         check.answers[0].model_copy(update={"question_id": id, "turns": ["a", "b"]}) for id in asked
     ]
-    done = [(one, grade(one)) for one in [*check.answers, *jobs]]
+    done = [
+        (one, verdicts.grade_answers(one, questions, [], grader)) for one in [*check.answers, *jobs]
+    ]
     of_rows, others = known.separate(done)
     assert [g.question_id for g in others] == [-3, -3, 0, 0] and len(of_rows) == 80
     assert [known.job_name(one) for one in jobs] == ["-3", "0"]

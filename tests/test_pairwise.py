@@ -26,7 +26,7 @@ def compared(
     """Of a question (of maths where there is a reference) and the models new and old."""
     asked = question("math" if reference else "writing", reference)
     pair = answers("new", **turns), answers("old")
-    return pairwise.comparer({81: asked}, [81] if reference else [], judge)(pair)
+    return pairwise.compare_answers(pair, {81: asked}, [81] if reference else [], judge)
 
 
 @pytest.mark.parametrize(
@@ -91,7 +91,7 @@ def test_an_empty_answer_loses_without_asking() -> None:
     )  # fmt: skip
     assert tied.winner == "tie" and len(judge.prompts) == 2
     both = answers("new", "", ""), answers("old", "", "")
-    found = pairwise.comparer({81: question()}, [], Scripted([]))(both)
+    found = pairwise.compare_answers(both, {81: question()}, [], Scripted([]))
     assert [c.winner for c in found] == ["tie", "tie"]
 
 
@@ -122,7 +122,7 @@ def test_pairs_are_of_the_same_question_and_spread_over_all() -> None:
     with pytest.raises(BadInput, match="no question in common"):
         pairwise.pairs(model[:2], baseline[:2], None)
     with pytest.raises(BadInput, match="question 90"):
-        pairwise.comparer({}, [], Scripted([]))((model[-1], baseline[0]))
+        pairwise.compare_answers((model[-1], baseline[0]), {}, [], Scripted([]))
 
 
 def test_a_win_rate_counted_by_hand() -> None:
@@ -174,7 +174,7 @@ def test_an_order_of_equal_answers_is_not_a_request_made_once_more() -> None:
         return reply
 
     same = answers("new")
-    pairwise.comparer({81: question()}, [], ask)((same, same))
+    pairwise.compare_answers((same, same), {81: question()}, [], ask)
     assert len(set(judge.prompts)) == 2 and len(judge.prompts) == 5
     assert verdicts.retries(exchanges, verdicts.choice) == 1
 
@@ -238,7 +238,7 @@ def test_what_a_rule_decided_says_nothing_of_a_taste_for_length() -> None:
 def test_lengths_are_of_the_turn_that_was_compared() -> None:
     judge = Scripted(lambda prompt: "[[C]]")
     pair = answers("new", "x" * 20, ""), answers("old", "x", "y")
-    comparisons = pairwise.comparer({81: question()}, [], judge)(pair)
+    comparisons = pairwise.compare_answers(pair, {81: question()}, [], judge)
     assert pairwise._judged_turns(comparisons, [pair]) == [(81, 0.5, 19), (81, 0.0, None)]
 
 

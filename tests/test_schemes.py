@@ -13,6 +13,7 @@ import pytest
 from bezoar import schemes
 from bezoar.params import EvolInstruct, Lamini, Orca
 from bezoar.reading.examples import examples
+from bezoar.rows.chat import with_input
 from bezoar.rows.prompts import Prompt
 from bezoar.rows.records import (
     Job,
@@ -131,9 +132,9 @@ def test_input_is_split_off_where_a_line_opens_with_it(text: str, parts: tuple[s
 
 
 def test_an_instruction_with_its_input_comes_apart_again() -> None:
-    whole = schemes.with_input("Count the words.", "one two\n\nthree")
+    whole = with_input("Count the words.", "one two\n\nthree")
     assert schemes.split_input(whole) == ("Count the words.", "one two\n\nthree")
-    assert schemes.with_input("Alone.", "") == "Alone."
+    assert with_input("Alone.", "") == "Alone."
 
 
 def test_the_strictest_licences_are_listed_once() -> None:

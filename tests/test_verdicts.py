@@ -363,7 +363,7 @@ def answers(first: str = "One.", second: str = "Two.") -> Answers:
 
 def graded(asked: Question, given: Answers, judge: Scripted) -> list[Grade]:
     wanted = verdicts.referenced_ids([asked], ["math"])
-    return verdicts.grader({81: asked}, wanted, judge)(given)
+    return verdicts.grade_answers(given, {81: asked}, wanted, judge)
 
 
 def test_two_grades_the_second_seen_with_the_first_turn() -> None:
@@ -414,7 +414,7 @@ def test_a_reply_without_a_rating_is_asked_for_once_more(
         samples.append(sample)
         return judge(messages, sample)
 
-    (_, grade) = verdicts.grader({81: question()}, [], ask)(answers(first=""))
+    (_, grade) = verdicts.grade_answers(answers(first=""), {81: question()}, [], ask)
     assert (grade.status, grade.score) == (status, 6 if status == "ok" else None)
     assert samples == list(range(asked)), "the ledger answers an equal request with the same reply"
     assert len(set(judge.prompts)) == 1
@@ -440,7 +440,7 @@ def test_the_judge_answers_each_turn_in_a_request_of_its_own(category: str) -> N
     judge = Scripted(["r one", "r two", "Rating: [[6]]", "Rating: [[7]]"])
     asked = question(category)
     wanted = verdicts.referenced_ids([asked], "all")
-    grades = verdicts.grader({81: asked}, wanted, judge)(answers())
+    grades = verdicts.grade_answers(answers(), {81: asked}, wanted, judge)
     first, second = judge.messages[:2]
     assert [(m.role, m.content) for m in first] == [("user", "First?")]
     assert [(m.role, m.content) for m in second] == [
@@ -538,7 +538,7 @@ def test_requests_made_once_more_are_counted() -> None:
             return reply
 
         wanted = [81] if category == "math" else []
-        verdicts.grader({81: question(category)}, wanted, ask)(answers())
+        verdicts.grade_answers(answers(), {81: question(category)}, wanted, ask)
 
     def counted() -> int:
         return verdicts.retries(exchanges, verdicts.rating)

@@ -19,6 +19,7 @@ from typing import NamedTuple, TypeVar
 from bezoar.judging.differences import bootstrap, bootstrap_interval
 from bezoar.judging.pairwise import WORTH, Pair
 from bezoar.params import FEWEST_KNOWN, Known
+from bezoar.rows import chat
 from bezoar.rows.files import BadInput, read_jsonl
 from bezoar.rows.records import (
     UNSAID,
@@ -127,9 +128,7 @@ def _fact(seed: Seed | Query) -> _Fact | None:
     if isinstance(seed, Query):
         question, answer = seed.query, seed.target
     else:
-        question, answer = seed.instruction, seed.response
-        if seed.context:
-            question += f"\n\nInput: {seed.context}"
+        question, answer = chat.with_input(seed.instruction, seed.context), seed.response
     if not _WORD.search(question) or not _WORD.search(answer):
         return None
     return _Fact(question, answer) if len(question) + len(answer) <= LONGEST else None

@@ -2,7 +2,7 @@
 paper's pairwise comparison). The win rate is against a baseline (AlpacaEval's)."""
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from math import fsum, log, tanh
 from statistics import stdev
 from typing import Any, Literal, NamedTuple
@@ -52,24 +52,21 @@ def pairs(model: Sequence[Answers], baseline: Sequence[Answers], limit: int | No
     return [shared[i * len(shared) // count] for i in range(count)]
 
 
-def comparer(
+def compare_answers(
+    pair: Pair,
     questions: Mapping[int, Question],
     with_reference: Collection[int],
     ask: Ask,
     turns: Sequence[Literal[1, 2]] = _TURNS,
-) -> Callable[[Pair], list[Comparison]]:
-    """Return a function from two models' answers to a comparison of each of `turns`. References are
-    as in verdicts.grader. An empty answer loses without asking, and two of them tie."""
-
-    def compare(pair: Pair) -> list[Comparison]:
-        question = verdicts.find_question(questions, pair[0])
-        judged = [turn for turn in turns if _both_speak(pair, turn)]
-        references = verdicts.References()
-        if question.question_id in with_reference and judged:
-            references = verdicts.references(question, ask, judged[-1])
-        return [_compare(question, pair, references, turn, ask) for turn in turns]
-
-    return compare
+) -> list[Comparison]:
+    """Return a comparison of two models' answers in each of `turns`. References are as in
+    verdicts.grade_answers. An empty answer loses without asking, and two of them tie."""
+    question = verdicts.find_question(questions, pair[0])
+    judged = [turn for turn in turns if _both_speak(pair, turn)]
+    references = verdicts.References()
+    if question.question_id in with_reference and judged:
+        references = verdicts.references(question, ask, judged[-1])
+    return [_compare(question, pair, references, turn, ask) for turn in turns]
 
 
 def _both_speak(pair: Pair, turn: int) -> bool:

@@ -52,7 +52,7 @@ def by_pairs(
     with_reference = verdicts.referenced_ids(questions.values(), p.mt_grade.references)
 
     def compare(put: Put, ask: Ask) -> list[Comparison]:
-        return pairwise.comparer(questions, with_reference, ask, put.turns)(put.pair)
+        return pairwise.compare_answers(put.pair, questions, with_reference, ask, put.turns)
 
     run = asker.run(compare, puts, lambda put: put.name)
     comparisons = [comparison for _, judged in run.done for comparison in judged]
@@ -72,7 +72,7 @@ def by_grades(
     }
 
     def grade(model_answers: Answers, ask: Ask) -> list[Grade]:
-        return verdicts.grader(questions, with_reference, ask)(model_answers)
+        return verdicts.grade_answers(model_answers, questions, with_reference, ask)
 
     run = asker.run(
         grade,

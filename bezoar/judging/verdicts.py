@@ -14,6 +14,7 @@ from bezoar.judging.differences import bootstrap
 from bezoar.reading import unread
 from bezoar.reading.closing import CHOICE, RATING, Form, read_value
 from bezoar.reading.markup import clean, drop_fence
+from bezoar.rows import chat
 from bezoar.rows.files import BadInput
 from bezoar.rows.prompts import Prompt, fence
 from bezoar.rows.records import (
@@ -70,9 +71,7 @@ def question(sample: Sample, scale: int) -> list[Message]:
 
     With an expected answer the criterion is whether the response explains it. Without one it is
     whether the response does what the instruction asks."""
-    instruction = sample.instruction
-    if sample.context:
-        instruction += f"\n\nInput: {sample.context}"
+    instruction = chat.with_input(sample.instruction, sample.context)
     row = {"instruction": _fenced(instruction), "scale": str(scale)}
     if sample.expected:
         criterion, form = EXPLANATION
@@ -331,24 +330,21 @@ def referenced_ids(
     return frozenset(id for id, category in category_of.items() if category in selection)
 
 
-def grader(
-    questions: Mapping[int, Question], with_reference: Collection[int], ask: Ask
-) -> Callable[[Answers], list[Grade]]:
-    """Return a function from a model's answers to their two grades, 1-10, turn 1 then turn 2.
+def grade_answers(
+    answers: Answers, questions: Mapping[int, Question], with_reference: Collection[int], ask: Ask
+) -> list[Grade]:
+    """Return the two grades of a model's answers, 1-10, turn 1 then turn 2.
 
     The questions `with_reference` (ids) are graded beside reference answers. The judge itself is
     asked for them where none are given (paper 4.2). An empty answer is graded 1 without asking,
     because leaving the grade out would raise the mean. BadInput: answers to an unknown question."""
 
-    def grade(answers: Answers) -> list[Grade]:
-        question = find_question(questions, answers)
-        judged = [turn for turn in _TURNS if answers.turns[turn - 1].strip()]
-        reference_answers = References()
-        if question.question_id in with_reference and judged:
-            reference_answers = references(question, ask, judged[-1])
-        return [_grade(question, answers, reference_answers, turn, ask) for turn in _TURNS]
-
-    return grade
+    question = find_question(questions, answers)
+    judged = [turn for turn in _TURNS if answers.turns[turn - 1].strip()]
+    reference_answers = References()
+    if question.question_id in with_reference and judged:
+        reference_answers = references(question, ask, judged[-1])
+    return [_grade(question, answers, reference_answers, turn, ask) for turn in _TURNS]
 
 
 def find_question(questions: Mapping[int, Question], answers: Answers) -> Question:

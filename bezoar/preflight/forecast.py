@@ -17,6 +17,7 @@ bought once for all stages, and are counted so. Requests that do not fit the mod
 from bisect import bisect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain, combinations
 from pathlib import Path
 from random import Random
@@ -400,16 +401,28 @@ def _forecast_rows(p: Params, inputs: Given) -> list[Row]:
     with_reference = verdicts.referenced_ids(inputs.questions, p.mt_grade.references)
     for name in p.checkpoints:
         judge = _grader(p, bought)
-        grade = verdicts.grader(all_questions, with_reference, judge)
+        grade = partial(_grade, all_questions, with_reference, judge)
         rows.append(_play(judge, f"mt_grade {name}", grade, graded))
     for name in p.compared:
         judge = _grader(p, bought)
-        compare = pairwise.comparer(all_questions, with_reference, judge)
+        compare = partial(_compare, all_questions, with_reference, judge)
         rows.append(_play(judge, f"mt_compare {name}", compare, compared))
     return [
         *rows,
         *([_agreement_row(p, inputs, questions, with_reference, bought)] if p.checkpoints else []),
     ]
+
+
+def _grade(
+    questions: dict[int, Question], with_reference: frozenset[int], ask: Ask, answers: Answers
+) -> object:
+    return verdicts.grade_answers(answers, questions, with_reference, ask)
+
+
+def _compare(
+    questions: dict[int, Question], with_reference: frozenset[int], ask: Ask, pair: pairwise.Pair
+) -> object:
+    return pairwise.compare_answers(pair, questions, with_reference, ask)
 
 
 def _agreement_row(
@@ -429,11 +442,11 @@ def _agreement_row(
         alone = {
             (answers.question_id, answers.model): answers for put in puts for answers in put.pair
         }
-        grade = verdicts.grader(questions, with_reference, judge)
+        grade = partial(_grade, questions, with_reference, judge)
         return _play(judge, "agreement", grade, list(alone.values()))
 
     def compare(put: agreement.Put) -> object:
-        return pairwise.comparer(questions, with_reference, judge, put.turns)(put.pair)
+        return pairwise.compare_answers(put.pair, questions, with_reference, judge, put.turns)
 
     return _play(judge, "agreement", compare, puts)
 

@@ -33,14 +33,15 @@ def prompt(turns: Sequence[Message], system: str = "") -> str:
     return "".join(parts)
 
 
-def instruction(text: str, context: str) -> str:
-    """Join an instruction and its context into one user turn."""
-    return f"{text}\n\nInput: {context}" if context else text
+def with_input(instruction: str, context: str) -> str:
+    """Join an instruction and its context into one user turn. `split_input` of reading/markup.py
+    takes them apart again."""
+    return f"{instruction}\n\nInput: {context}" if context else instruction
 
 
 def from_sample(sample: Sample) -> tuple[str, str]:
     """Return the (prompt, completion) of a generated sample."""
-    question = instruction(sample.instruction, sample.context)
+    question = with_input(sample.instruction, sample.context)
     return prompt([Message(role="user", content=question)], sample.system), sample.response
 
 

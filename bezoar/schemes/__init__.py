@@ -14,6 +14,7 @@ from random import Random
 from typing import Any, Protocol, cast
 
 from bezoar.reading.markup import split_input as split_input
+from bezoar.rows.chat import with_input
 from bezoar.rows.records import (
     Ask,
     Exchange,
@@ -203,11 +204,6 @@ def count_repaired(outcome: Outcome) -> int:
 def say(ask: Ask, text: str, sample: int = 0) -> Reply:
     """Ask with one user message."""
     return ask([Message(role="user", content=text)], sample)
-
-
-def with_input(instruction: str, context: str) -> str:
-    """Write an instruction and its context as one text, which `split_input` takes apart again."""
-    return f"{instruction}\n\nInput: {context}" if context else instruction
 
 
 def draw_style(

@@ -11,9 +11,10 @@ from bezoar.params import EvolInstruct
 from bezoar.reading.equality import Equality, equality
 from bezoar.reading.evolved import prompt, turn
 from bezoar.rows import refusals
+from bezoar.rows.chat import with_input
 from bezoar.rows.prompts import Prompt, fence
 from bezoar.rows.records import Ask, Job, Rejected, Reply, Sample, Seed, Seeds, Undecided
-from bezoar.schemes import fault, split_input, unfinished, with_input
+from bezoar.schemes import fault, split_input, unfinished
 
 NAME = "evol_instruct"
 # The teacher, asked with one text

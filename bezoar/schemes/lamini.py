@@ -6,6 +6,7 @@ from random import Random
 
 from bezoar.params import Lamini
 from bezoar.reading.examples import Item, examples
+from bezoar.rows.chat import with_input
 from bezoar.rows.prompts import Prompt, fence
 from bezoar.rows.records import Ask, Job, Reject, Rejected, Reply, Sample, Seed, Seeds
 from bezoar.schemes import (
@@ -18,7 +19,6 @@ from bezoar.schemes import (
     say,
     style_details,
     unfinished,
-    with_input,
 )
 
 NAME = "lamini"
