@@ -5,8 +5,8 @@
     stop never         go on after SFT again
     whole              put everything back
 
-What is left out stays in the file as comments, so that it comes back byte for byte. DVC loops over
-what is there: what is left out is neither generated nor judged, trained or evaluated.
+The parts that are left out stay in the file as comments, so that they come back byte for byte. DVC
+loops over the rest: a part that is left out is neither generated nor judged, trained or evaluated.
 """
 
 import argparse
@@ -35,8 +35,12 @@ KEPT = ".gitkeep"
 
 @dataclass
 class Cut:
-    """What becomes of params.yaml: the paths that go, the values that change, and what stands
-    where all of a map went."""
+    """The changes of params.yaml.
+
+    `gone`: paths that go.
+    `changed`: path -> its new value.
+    `emptied`: path of a map of which nothing stays -> the value in its place.
+    """
 
     gone: set[Dotted] = field(default_factory=set)
     changed: dict[Dotted, str] = field(default_factory=dict)
@@ -44,23 +48,23 @@ class Cut:
 
 
 def without(text: str, names: Sequence[str]) -> str:
-    """Return the text of a params.yaml without `names`, whatever it was without before. BadInput:
-    a name that is neither a scheme nor a source, or nothing left to train."""
-    text = whole(text)
+    """Return the text of a params.yaml without `names`, and with all that was left out of it
+    before. BadInput: a name that is neither a scheme nor a source, or nothing left to train."""
+    text = restore(text)
     if not names:
         return text
     document: Any = yaml.safe_load(text)
-    cut = _cut(document, [name for name in names if name != AFTER_SFT])
-    return f"{HEAD}{', '.join(names)}\n" + _written(text, cut)
+    cut = _plan_cut(document, [name for name in names if name != AFTER_SFT])
+    return f"{HEAD}{', '.join(names)}\n" + _render(text, cut)
 
 
 def left_out(text: str) -> list[str]:
-    """Return the names that a params.yaml was left without."""
+    """Return the names that are left out of a params.yaml."""
     head = text.partition("\n")[0]
     return head.removeprefix(HEAD).split(", ") if head.startswith(HEAD) else []
 
 
-def whole(text: str) -> str:
+def restore(text: str) -> str:
     """Return the text with everything put back."""
     lines = text.splitlines(keepends=True)
     if lines and lines[0].startswith(HEAD):
@@ -68,17 +72,19 @@ def whole(text: str) -> str:
     back: list[str] = []
     replaced = False
     for line in lines:
-        indent, mark, rest = _parted(line)
+        indent, mark, rest = _split_mark(line)
         if mark:
             back.append(indent + rest)
+        # The line behind "instead of" is the replacement, which goes again.
         elif not replaced:
             back.append(line)
         replaced = mark == INSTEAD
     return "".join(back)
 
 
-def _parted(line: str) -> tuple[str, str, str]:
-    """Return (indent, mark, what stood there) of a line that this module wrote."""
+def _split_mark(line: str) -> tuple[str, str, str]:
+    """Return (indent, mark, the text behind the mark) of a line that this module wrote, "" for
+    others."""
     marks = re.match(rf"( *)({re.escape(OUT)}|{re.escape(INSTEAD)})(.*\n?)", line)
     return (marks[1], marks[2], marks[3]) if marks else ("", "", "")
 
@@ -86,8 +92,8 @@ def _parted(line: str) -> tuple[str, str, str]:
 # --- what goes -----------------------------------------------------------------------------------
 
 
-def _cut(document: dict[str, Any], names: Sequence[str]) -> Cut:
-    """Work out what goes with `names`, and what takes its place."""
+def _plan_cut(document: dict[str, Any], names: Sequence[str]) -> Cut:
+    """Work out all that goes with `names`, and the values that take its place."""
     cut = Cut()
     schemes = [name for name in Schemes.model_fields if name in document["schemes"]]
     for name in names:
@@ -97,27 +103,29 @@ def _cut(document: dict[str, Any], names: Sequence[str]) -> Cut:
     dropped = [s for s in schemes if s in names or document["schemes"][s]["seeds"] in names]
     cut.gone |= {("schemes", name) for name in dropped}
     copies = document["filter"].get("copies", [])
-    cut.gone |= {("filter", "copies", at) for at, name in enumerate(copies) if name in dropped}
+    cut.gone |= {
+        ("filter", "copies", index) for index, name in enumerate(copies) if name in dropped
+    }
     if "topics" in names and "lamini" in schemes and "lamini" not in dropped:
         cut.changed["schemes", "lamini", "topic_guided"] = "0.0"
     sets = {f"filter/{name}" for name in dropped} | ({PAIRS} if "hh_rlhf" in names else set())
-    links = _links(document["chain"], sets, cut)
+    links = _cut_links(document["chain"], sets, cut)
     if "hh_rlhf" in names:
         cut.gone |= {("aligned", name) for name in document["aligned"]}
     if "mt_bench" in names:
         cut.gone |= {("checkpoints", name) for name in document["checkpoints"]}
     if "benchmarks" in names:
         cut.gone |= {("evaluated", name) for name in document["evaluated"]}
-    _weights(document, links, cut)
-    _unread(document, [name for name in schemes if name not in dropped], names, cut)
+    _cut_weights(document, links, cut)
+    _cut_unread_sources(document, [name for name in schemes if name not in dropped], names, cut)
     return cut
 
 
-def _unread(
+def _cut_unread_sources(
     document: dict[str, Any], schemes: Sequence[str], names: Sequence[str], cut: Cut
 ) -> None:
-    """Let no profile download what no scheme reads any more. DVC's stages are the same for all
-    profiles, and the later ones want a folder there: one row of the world stands in it."""
+    """Let no profile download a source that no scheme reads any more. DVC's stages are the same for
+    all profiles, and the later ones want a folder there. So one row of the world stands in it."""
     read = {document["schemes"][name]["seeds"] for name in schemes}
     if "lamini" in schemes and "topics" not in names:
         read.add("topics")
@@ -130,18 +138,18 @@ def _unread(
                 cut.emptied[path] = "{source: world, rows: 1}"
 
 
-def _links(chain: Mapping[str, Any], sets: set[str], cut: Cut) -> dict[str, str]:
-    """Take `sets` out of the links. Return those that have no other, with what they start from."""
+def _cut_links(chain: Mapping[str, Any], sets: set[str], cut: Cut) -> dict[str, str]:
+    """Take `sets` out of the links. Return the links that have no other set, with their start."""
     gone = {}
     for name, link in chain.items():
         data = [link["data"]] if isinstance(link["data"], str) else link["data"]
-        left = [each for each in data if each not in sets]
+        left = [path for path in data if path not in sets]
         if not left:
             gone[name] = link["start"]
             cut.gone.add(("chain", name))
         elif left != data:
             cut.gone |= {
-                ("chain", name, "data", at) for at, each in enumerate(data) if each in sets
+                ("chain", name, "data", index) for index, path in enumerate(data) if path in sets
             }
     if len(gone) == len(chain):
         raise BadInput(
@@ -151,9 +159,9 @@ def _links(chain: Mapping[str, Any], sets: set[str], cut: Cut) -> dict[str, str]
     return gone
 
 
-def _weights(document: dict[str, Any], links: dict[str, str], cut: Cut) -> None:
-    """Let what started from a link that goes start from what that link started from. Leave out
-    what looks at weights that nothing makes any more."""
+def _cut_weights(document: dict[str, Any], links: dict[str, str], cut: Cut) -> None:
+    """Let the weights that started from a lost link start from that link's own start. Leave out the
+    evaluations of weights that nothing makes any more."""
     lost = {f"sft/{name}" for name in links}
     lost |= {f"dpo/{path[1]}" for path in cut.gone if path[0] == "aligned"}
     for section in ("chain", "merges", "aligned"):
@@ -179,18 +187,20 @@ def _weights(document: dict[str, Any], links: dict[str, str], cut: Cut) -> None:
 
 def _before(weights: str, links: Mapping[str, str]) -> str:
     name = weights.removeprefix("sft/")
+    # The link before may go too, so this goes on until one that stays.
     return _before(links[name], links) if weights != name and name in links else weights
 
 
 # --- how it is written ---------------------------------------------------------------------------
 
 
-def _written(text: str, cut: Cut) -> str:
+def _render(text: str, cut: Cut) -> str:
     lines = text.splitlines(keepends=True)
     tree = yaml.compose(text, yaml.SafeLoader)
     _shorten(tree, cut)
-    emptied = dict(_emptied(tree, cut.gone, ())) | cut.emptied
-    out: dict[int, int] = {}  # line -> indent of the entry that goes
+    emptied = dict(_find_emptied(tree, cut.gone, ())) | cut.emptied
+    # Line -> the column of the entry that goes, behind which the mark is put.
+    out: dict[int, int] = {}
     for path in cut.gone:
         key, value = _node(tree, path)
         if (
@@ -201,27 +211,28 @@ def _written(text: str, cut: Cut) -> str:
                 f"params.yaml: {'.'.join(map(str, path[:-1]))}: stands on one line; write an entry "
                 "a line, so that one can be left out"
             )
-        # the dash of an item stands before it
+        # The dash of a list's item stands before the node, so the column is the line's own indent.
         column = len(lines[key.start_mark.line]) - len(lines[key.start_mark.line].lstrip())
         out |= dict.fromkeys(range(key.start_mark.line, _last(value) + 1), column)
     instead = {_node(tree, path)[0].start_mark.line: empty for path, empty in emptied.items()}
     spans = [(_node(tree, path)[1], new) for path, new in cut.changed.items()]
     changed: dict[int, str] = {}
+    # From the right, so that the columns of those further left on a line stay true.
     for node, new in sorted(spans, key=lambda span: -span[0].start_mark.column):
-        at = node.start_mark.line
-        line = changed.get(at, lines[at])
-        changed[at] = line[: node.start_mark.column] + new + line[node.end_mark.column :]
+        number = node.start_mark.line
+        line = changed.get(number, lines[number])
+        changed[number] = line[: node.start_mark.column] + new + line[node.end_mark.column :]
     written = []
-    for at, line in enumerate(lines):
+    for number, line in enumerate(lines):
         indent = " " * (len(line) - len(line.lstrip()))
-        if at in out:
-            written.append(" " * out[at] + OUT + line[out[at] :])
-        elif at in instead or at in changed:
+        if number in out:
+            written.append(" " * out[number] + OUT + line[out[number] :])
+        elif number in instead or number in changed:
             written.append(indent + INSTEAD + line.lstrip())
-            if at in changed:
-                written.append(changed[at])
+            if number in changed:
+                written.append(changed[number])
             else:
-                written.append(f"{indent}{line.strip().partition(':')[0]}: {instead[at]}\n")
+                written.append(f"{indent}{line.strip().partition(':')[0]}: {instead[number]}\n")
         else:
             written.append(line)
     return "".join(written)
@@ -233,21 +244,21 @@ def _shorten(tree: Any, cut: Cut) -> None:
         node = _node(tree, above)[1]
         if isinstance(node, yaml.SequenceNode) and node.flow_style:
             items = [item.value for item in node.value]
-            stay = [item for at, item in enumerate(items) if (*above, at) not in cut.gone]
-            cut.gone -= {(*above, at) for at in range(len(items))}
+            stay = [item for index, item in enumerate(items) if (*above, index) not in cut.gone]
+            cut.gone -= {(*above, index) for index in range(len(items))}
             cut.changed[above] = f"[{', '.join(stay)}]"
 
 
-def _emptied(tree: Any, gone: set[Dotted], path: Dotted) -> Iterator[tuple[Dotted, str]]:
-    """Yield the maps and lists of which nothing stays, with how an empty one is written."""
-    for above in {each[:-1] for each in gone}:
+def _find_emptied(tree: Any, gone: set[Dotted], path: Dotted) -> Iterator[tuple[Dotted, str]]:
+    """Yield the maps and lists of which nothing stays, with the text of an empty one."""
+    for above in {entry[:-1] for entry in gone}:
         node = _node(tree, above)[1]
-        if len(node.value) == sum(each[:-1] == above for each in gone):
+        if len(node.value) == sum(entry[:-1] == above for entry in gone):
             yield above, "{}" if isinstance(node, yaml.MappingNode) else "[]"
 
 
 def _node(tree: Any, path: Dotted) -> tuple[Any, Any]:
-    """Return (key, value) of a path; of an item of a list, the item twice."""
+    """Return (key, value) of a path. For an item of a list, return the item twice."""
     key = value = tree
     for part in path:
         if isinstance(part, int):
@@ -271,6 +282,7 @@ def _last(node: Any) -> int:
 def _write(names: Sequence[str]) -> Params:
     """Write params.yaml without `names`. One that would not be valid is not written."""
     text = FILE.read_text(encoding="utf-8")
+    # `load` checks a file, so it is written first, and put back where it is not valid.
     FILE.write_text(without(text, list(dict.fromkeys(names))), encoding="utf-8")
     params.forget()
     try:
@@ -282,10 +294,10 @@ def _write(names: Sequence[str]) -> Params:
     return settings
 
 
-def _filled(settings: Params) -> dict[str, Sized]:
-    """Return the folders that several stages of dvc.yaml fill, with what each of them fills it
-    for."""
-    schemes, checkpoints = settings.schemes.named, settings.checkpoints
+def _instances(settings: Params) -> dict[str, Sized]:
+    """Return the folders that several stages of dvc.yaml fill, and for each the names that its
+    stages run for."""
+    schemes, checkpoints = settings.schemes.by_name, settings.checkpoints
     return {
         "data/filter": {*schemes, *settings.own},
         "data/lm_eval": settings.evaluated,
@@ -308,7 +320,7 @@ def _keep_folders(settings: Params) -> None:
     The others hold no such mark: DVC would take an empty folder for one that changed, where
     `--allow-missing` lets it pass over a missing one.
     """
-    for name, entries in _filled(settings).items():
+    for name, entries in _instances(settings).items():
         mark = Path(name) / KEPT
         if not entries:
             mark.parent.mkdir(parents=True, exist_ok=True)
@@ -319,10 +331,10 @@ def _keep_folders(settings: Params) -> None:
                 mark.parent.rmdir()
 
 
-def _stop(names: Sequence[str], where: str) -> None:
-    """End after SFT or go on. BadInput: something would stand in beside a real model."""
+def _stop(names: Sequence[str], end: str) -> None:
+    """End after SFT, or go on. BadInput: something would stand in beside a real model."""
     settings = _write(names)
-    if where == "sft":
+    if end == "sft":
         _write([*names, AFTER_SFT, "hh_rlhf", *stand_ins.absent(settings)])
     else:
         stand_ins.check(settings)
@@ -343,13 +355,15 @@ def main() -> None:
     commands.add_parser("whole", help="put everything back")
     arguments = parser.parse_args()
     before = left_out(FILE.read_text(encoding="utf-8"))
-    at = before.index(AFTER_SFT) if AFTER_SFT in before else len(before)
+    # `stop sft` adds its names at the end, behind AFTER_SFT. The names before it are those of
+    # `without`.
+    position = before.index(AFTER_SFT) if AFTER_SFT in before else len(before)
     if arguments.command == "stop":
-        _stop(before[:at], arguments.where)
+        _stop(before[:position], arguments.where)
     elif arguments.command == "whole":
         _write([])
     else:
-        _write([*before[:at], *arguments.names, *before[at:]])
+        _write([*before[:position], *arguments.names, *before[position:]])
     if (after := left_out(FILE.read_text(encoding="utf-8"))) != before:
         words = f"left out: {', '.join(after)}" if after else "nothing is left out any more"
         print(f"params.yaml: {words}")

@@ -55,7 +55,7 @@ def ask(
     name: str, endpoint: Endpoint, questions: Sequence[Question], p: params.Params
 ) -> tuple[list[Answers], list[int]]:
     """Return the answers of a model behind an endpoint, and its own token count of each turn."""
-    preflight.asked(f"models.{name}", endpoint, "mt_answer", name)
+    preflight.stage_endpoint(f"models.{name}", endpoint, "mt_answer", name)
     asker = Asker(p, "mt_answer", name, endpoint)
     run = asker.run(
         lambda question, ask: talks.interview(question, name, ask),

@@ -249,7 +249,7 @@ def test_layers_that_go_without_an_adapter_are_told(
     trying = trial.Rehearsal(folder, tmp_path / "scratch", p)
     trying.copy()
     trying.quantise()
-    assert [note.partition(":")[0] for note in trying.told] == notes
+    assert [note.partition(":")[0] for note in trying.note_lines] == notes
 
 
 def test_files_that_leave_out_a_prefix_are_merged(base: Path) -> None:

@@ -163,8 +163,8 @@ def test_preflight_says_what_the_free_checks_would_do_to_seeds(
     assert seeds.look(SETTINGS, "dolly") is None
     put([TICKETS["de"]] * 20)
     good = seeds.look(SETTINGS, "dolly")
-    assert good and good.level == "ok" and "20 seeds in German" in good.what
+    assert good and good.level == "ok" and "20 seeds in German" in good.message
     put([*[TICKETS["de"]] * 18, *["x" * 9000] * 3])
     bad = seeds.look(SETTINGS, "dolly")
-    assert bad and bad.level == "warning" and "overlong 3" in bad.what
+    assert bad and bad.level == "warning" and "overlong 3" in bad.message
     assert "filter.gates.characters" in bad.do

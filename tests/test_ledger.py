@@ -96,7 +96,7 @@ def test_empty_and_foreign_files_do_no_harm(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_processes_side_by_side_share_one_folder(tmp_path: Path) -> None:
     code = (
-        "import sys; from pathlib import Path; from bezoar.ledger import *\n"
+        "import sys; from pathlib import Path; from bezoar.llm.ledger import *\n"
         "book, start = Ledger(Path(sys.argv[1])), int(sys.argv[2])\n"
         "for n in range(start, start + 200):\n"
         "    book.put(f'{n:064x}', {'n': n, 'pad': 'x' * 500}, Bill('r', 's', 'l', 'm'), 0.001)"

@@ -228,11 +228,12 @@ def test_what_they_cost_and_want_is_told_before(
     assert waits.seconds > 0
     looked = {key: found.finding for key, found in data.look(p).items()}
     assert (
-        looked["models/mine"].level == "stop" and "local/models/mine" in looked["models/mine"].what
+        looked["models/mine"].level == "stop"
+        and "local/models/mine" in looked["models/mine"].message
     )
     assert looked["models/theirs"].level == "stop"
     [silent] = [f for f in endpoints.check(p.llm, p.models) if f.where == "models.served"]
-    assert silent.level == "stop" and "does not answer" in silent.what
+    assert silent.level == "stop" and "does not answer" in silent.message
 
 
 # --- params.yaml ---------------------------------------------------------------------------------

@@ -17,7 +17,7 @@ from bezoar.llm.client import Failed
 from bezoar.llm.ledger import Ledger
 from bezoar.params import Endpoint, Endpoints
 from bezoar.preflight import endpoints, expected, forecast
-from bezoar.preflight.__main__ import _calls as calls
+from bezoar.preflight.__main__ import _calls_table as calls
 from bezoar.preflight.forecast import Row
 from bezoar.rows.files import BadInput
 from bezoar.rows.records import Ask, Failure, Message, Reply, Spending, Verdict
@@ -411,7 +411,7 @@ def test_the_cap_of_a_stage_is_held_against_the_whole_panel() -> None:
     p = p.model_copy(update={"budget_usd": params.Budget(stage=10.0, run=None)})
     rows = [Row("judge lamini", name, 1, 1, 1, 6.0, 7.0) for name in ("a", "b")]
     stage, _ = expected.money(p, rows)
-    assert stage.level == "stop" and "$12.00 for judge lamini, $14.00 at most" in stage.what
+    assert stage.level == "stop" and "$12.00 for judge lamini, $14.00 at most" in stage.message
 
 
 def test_preflight_looks_at_every_judge(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -112,7 +112,7 @@ def test_a_model_that_is_served_is_found_and_nothing_is_generated(make: Any) -> 
     with serving(served=("a", "m"), key=KEY, keep_bodies=True) as (server, url):
         found = asked(make(url))
         assert [f.level for f in found] == ["ok"], "one endpoint for three is asked once"
-        assert found[0].where == "llm.teacher, judge, grader" and "serves m" in found[0].what
+        assert found[0].where == "llm.teacher, judge, grader" and "serves m" in found[0].message
         assert [request for request, _, _ in server.bodies] == ["GET /v1/models"]
         headers = server.bodies[0][1]
         assert headers.get("anthropic-version") == ("2026-10-21" if make is anthropic else None)
@@ -121,9 +121,9 @@ def test_a_model_that_is_served_is_found_and_nothing_is_generated(make: Any) -> 
 def test_another_model_is_a_stop_that_names_what_is_served() -> None:
     with serving(served=("b", "a")) as (_, url):
         (found,) = asked(openai(url, model="org/m"))
-        assert found.level == "stop" and f"{url}/v1 serves b, a; wanted org/m" in found.what
+        assert found.level == "stop" and f"{url}/v1 serves b, a; wanted org/m" in found.message
     with serving(served=()) as (_, url):
-        assert "serves no model" in asked(openai(url))[0].what
+        assert "serves no model" in asked(openai(url))[0].message
 
 
 def test_an_alias_that_is_not_listed_is_found() -> None:
@@ -134,21 +134,21 @@ def test_an_alias_that_is_not_listed_is_found() -> None:
 def test_a_server_without_a_list_is_a_warning_and_a_closed_door_a_stop() -> None:
     with serving(served=None) as (_, url):
         (found,) = asked(openai(url))
-        assert found.level == "warning" and "lists no models (HTTP 404)" in found.what
+        assert found.level == "warning" and "lists no models (HTTP 404)" in found.message
     with serving(key="another") as (_, url):
         (found,) = asked(anthropic(url))
-        assert found.level == "stop" and "refuses the key in $TEST_KEY (HTTP 401)" in found.what
+        assert found.level == "stop" and "refuses the key in $TEST_KEY (HTTP 401)" in found.message
         assert KEY not in found.text
         (found,) = asked(openai(url, api_key_env=None))
-        assert found.level == "stop" and "wants a key" in found.what
+        assert found.level == "stop" and "wants a key" in found.message
     (found,) = asked(openai(f"{url}/redirect"))  # the server is gone by now
-    assert found.level == "stop" and "does not answer" in found.what
+    assert found.level == "stop" and "does not answer" in found.message
 
 
 def test_a_redirect_is_not_followed_with_the_key() -> None:
     with serving(keep_bodies=True) as (server, url):
         (found,) = asked(openai(f"{url}/redirect"))
-        assert found.level == "stop" and "HTTP 307" in found.what
+        assert found.level == "stop" and "HTTP 307" in found.message
         assert len(server.bodies) == 1
 
 
@@ -156,7 +156,7 @@ def test_each_of_several_addresses_is_asked() -> None:
     with serving() as (_, one), serving(served=("other",)) as (_, two):
         found = asked(openai("", base_url=[f"{one}/v1", f"{two}/v1", f"{NOTHING}/v1"]))
         assert [f.level for f in found] == ["ok", "stop", "stop"]
-        assert "serves other" in found[1].what and NOTHING in found[2].what
+        assert "serves other" in found[1].message and NOTHING in found[2].message
 
 
 @pytest.mark.parametrize("answer", [b"[1]", b'{"data": 1}', b"<html>"])
@@ -164,7 +164,7 @@ def test_an_answer_that_is_no_list_of_models_is_said(answer: bytes) -> None:
     hub = Hub(plain={"/v1/models": answer})
     with serve(hub):
         (found,) = asked(openai(hub.url))
-        assert found.level == "stop" and hub.url in found.what
+        assert found.level == "stop" and hub.url in found.message
 
 
 def test_a_key_that_is_not_set_is_named_and_nobody_is_asked(
@@ -173,7 +173,7 @@ def test_a_key_that_is_not_set_is_named_and_nobody_is_asked(
     monkeypatch.delenv("TEST_KEY")
     with serving(keep_bodies=True) as (server, url):
         (found,) = asked(openai(url))
-        assert found.level == "stop" and "$TEST_KEY is not set" in found.what
+        assert found.level == "stop" and "$TEST_KEY is not set" in found.message
         assert "export TEST_KEY=..." in found.do and not server.bodies
 
 
@@ -184,7 +184,7 @@ def test_a_tokenizer_to_count_by_is_read_before_a_run(tmp_path: Path, content: s
         file.write_text(content)
     with serving() as (_, url):
         (found,) = asked(openai(url, tokenizer=str(file)))
-    assert found.level == "stop" and "tokenizer" in found.what and "or null" in found.do
+    assert found.level == "stop" and "tokenizer" in found.message and "or null" in found.do
 
 
 def free(url: str, **changed: Any) -> Any:
@@ -240,7 +240,7 @@ def test_a_busy_server_is_not_an_absent_one(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(web.get, "__defaults__", (None, 0.3))
     with socket.create_server(("127.0.0.1", 0)) as silent:
         (found,) = asked(free(f"http://127.0.0.1:{silent.getsockname()[1]}"))
-    assert found.level == "warning" and "did not answer in time" in found.what
+    assert found.level == "warning" and "did not answer in time" in found.message
     assert "busy" in found.do
 
 
@@ -418,7 +418,7 @@ def test_what_does_not_fit_says_how_large_a_gpu_would_do(tree: Path, tmp_path: P
     found = gpu.check(size, CONSUMER, gpu.fits(p, size, CONSUMER))
     stops = [finding for finding in found if finding.level == "stop"]
     assert [finding.where for finding in stops] == ["sft hh_rlhf", "dpo"]
-    assert "23.0 are free" in stops[0].what and "launch: fsdp" in stops[0].do
+    assert "23.0 are free" in stops[0].message and "launch: fsdp" in stops[0].do
     assert "sft.optimizer" in stops[0].do and "dpo.optimizer" in stops[1].do
 
 
@@ -465,13 +465,13 @@ def test_without_a_gpu_a_large_base_stops_and_a_small_one_does_not(
 ) -> None:
     p, size = profile("paper"), shape(tmp_path)
     (found,) = gpu.check(size, LAPTOP, gpu.fits(p, size, LAPTOP))
-    assert found.level == "stop" and "3.4 billion" in found.what and "GPU of about 6" in found.do
+    assert found.level == "stop" and "3.4 billion" in found.message and "GPU of about 6" in found.do
     blind = replace(LAPTOP, why="the driver lists one that torch cannot use")
-    assert "cannot use" in gpu.check(size, blind, gpu.fits(p, size, blind))[0].what
+    assert "cannot use" in gpu.check(size, blind, gpu.fits(p, size, blind))[0].message
     middling = shape(tmp_path, hidden_size=960, intermediate_size=2560, num_attention_heads=15)
     desktop = Machine(None, 64 * GIB)
     (found,) = gpu.check(middling, desktop, gpu.fits(profile("small"), middling, desktop))
-    assert found.level == "warning" and "slowly" in found.what
+    assert found.level == "warning" and "slowly" in found.message
     (found,) = gpu.check(middling, LAPTOP, gpu.fits(profile("small"), middling, LAPTOP))
     assert found.level == "stop" and found.where == "memory"
 
@@ -487,10 +487,10 @@ def test_room_is_added_up_by_file_system(
     kept = Cache(tmp_path / "cache", "copy")
     rooms = {r.folder: r for r in disk.rooms(p, size, 7 * disk.GB, 7 * disk.GB, kept)}
     # three whole models beside the base, and three adapters
-    assert 3 * model + 7 * disk.GB < rooms[Path("models")].wanted < 3.1 * model + 7 * disk.GB
-    assert rooms[kept.folder].wanted == rooms[Path("models")].wanted
+    assert 3 * model + 7 * disk.GB < rooms[Path("models")].needed < 3.1 * model + 7 * disk.GB
+    assert rooms[kept.folder].needed == rooms[Path("models")].needed
     # three checkpoints of weights and AdamW's two moments, and two models that stay
-    assert rooms[work.home()].wanted == 3 * 3 * model + 2 * model
+    assert rooms[work.home()].needed == 3 * 3 * model + 2 * model
     linked = disk.rooms(p, size, 7 * disk.GB, 0, Cache(tmp_path / "cache", "hardlink"))
     assert kept.folder not in [room.folder for room in linked]
 
@@ -523,7 +523,7 @@ def test_the_models_of_table_8_count_on_disks_and_in_time(
     def told(p: Params) -> tuple[float, list[str]]:
         found = checks.preflight(p, H100)
         (disks,) = [f for f in found.findings["Disks"] if f.where == "disk"]
-        wanted = re.search(r"([\d.]+) wanted", disks.what)
+        wanted = re.search(r"([\d.]+) wanted", disks.message)
         assert wanted
         return float(wanted[1]), [each.stage for each in found.answering]
 
@@ -559,10 +559,10 @@ def test_a_forecast_beside_the_budget(tree: Path) -> None:
     p = profile("paper").model_copy(update={"budget_usd": params.Budget(stage=10.0, run=12.0)})
     rows = [Row("judge lamini", "m", 1, 1, 1, 8.0, 11.0), Row("agreement", "m", 1, 1, 1, 5.0, 6.0)]
     stage, run = expected.money(p, rows)
-    assert stage.level == "warning" and "$8.00 for judge lamini, $11.00 at most" in stage.what
+    assert stage.level == "warning" and "$8.00 for judge lamini, $11.00 at most" in stage.message
     assert run.level == "stop" and run.do.startswith("raise profiles.paper.budget_usd.run")
     endless = [rows[0]._replace(most=None)]
-    assert "no maximum" in expected.money(p, endless)[0].what
+    assert "no maximum" in expected.money(p, endless)[0].message
     free = p.model_copy(update={"budget_usd": params.Budget(stage=None, run=None)})
     assert [finding.level for finding in expected.money(free, endless)] == ["ok", "ok"]
 
@@ -575,7 +575,7 @@ def test_what_was_spent_under_the_name_counts_against_the_cap_of_a_run(tree: Pat
     ledger.put("0" * 64, {"at": 0}, Bill(budget.run_id(p), "judge", "lamini", "m"), 6.5)
     ledger.close()
     run = expected.money(p, rows)[1]
-    assert run.level == "warning" and "$6.50 are spent under the name 'first'" in run.what
+    assert run.level == "warning" and "$6.50 are spent under the name 'first'" in run.message
 
 
 def unbounded(name: str) -> Params:
@@ -623,14 +623,14 @@ def test_preflight_tells_what_does_not_fit_the_papers_teacher(
     found = expected.too_long(profile("paper"), rows)
     assert "generate lamini" in [finding.where for finding in found]
     for finding in found:
-        assert finding.level == "warning" and "do not fit h2oai/" in finding.what
+        assert finding.level == "warning" and "do not fit h2oai/" in finding.message
         assert "context_tokens" in finding.do and "max_tokens" in finding.do
         assert ("fewer_examples" in finding.do) is (finding.where == "generate lamini")
-    Console(width=96).print(command._calls(rows))
+    Console(width=96).print(command._calls_table(rows))
     assert "too long" in capsys.readouterr().out
     fitting = checks.forecast.estimate(unbounded("paper"))
     assert not expected.too_long(profile("paper"), fitting)
-    Console(width=96).print(command._calls(fitting))
+    Console(width=96).print(command._calls_table(fitting))
     assert "too long" not in capsys.readouterr().out
 
 
@@ -671,10 +671,10 @@ def test_what_is_there_already_counts_instead_of_what_is_assumed(
 ) -> None:
     p = profile("embedded")
     assert checks.preflight(p, LAPTOP).estimated
-    for name in checks.ASKED:
+    for name in checks.FORECAST_SOURCES:
         source = sources.collect(name, getattr(p.fetch, name), p.fetch.seed)
         source.write(Path("data/fetch", name))
-    record(p, *checks.ASKED)
+    record(p, *checks.FORECAST_SOURCES)
     found = checks.preflight(p, LAPTOP)
     assert not found.estimated and "planned on what is fetched" in text(found)
 
@@ -682,14 +682,14 @@ def test_what_is_there_already_counts_instead_of_what_is_assumed(
     train.parent.mkdir(parents=True)
     train.write_text(json.dumps({"id": "x" * 99, "instruction": "a" * 40, "response": "b" * 360}))
     size = shape(tmp_path)
-    (lamini, *_) = expected.training(p, size, H100, gpu.fits(p, size, H100), found.asked)
+    (lamini, *_) = expected.training(p, size, H100, gpu.fits(p, size, H100), found.forecast_rows)
     assert f"4 x 1 rows of {expected.TEMPLATE + 100} tokens" in lamini.work
 
 
 @pytest.mark.slow
 def test_a_mixed_set_and_what_is_replayed_count(tree: Path, tmp_path: Path) -> None:
     p, size = profile("paper"), shape(tmp_path)
-    planned = checks.preflight(p, LAPTOP).asked
+    planned = checks.preflight(p, LAPTOP).forecast_rows
 
     def rows(p: Params) -> dict[str, int]:
         told = expected.training(p, size, H100, gpu.fits(p, size, H100), planned)
@@ -806,7 +806,7 @@ def test_a_base_of_another_kind_is_counted_to_the_end(
     trained = [fit for fit in found.fits if fit.stage.startswith(("sft", "dpo"))]
     assert len(trained) == len(p.chain) + 1 and all(fit.fits for fit in trained)
     assert {each.stage for each in found.training} == {fit.stage for fit in trained}
-    assert "wanted (models" in where(found.findings["Disks"], "disk").what
+    assert "wanted (models" in where(found.findings["Disks"], "disk").message
 
 
 @pytest.mark.slow

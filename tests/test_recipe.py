@@ -55,16 +55,16 @@ def test_what_is_left_out_is_valid_under_every_profile_and_comes_back(
             continue
         text = recipe.without(TEXT, names)
         settings = load(here, text)
-        assert not {*names} & {*settings.schemes.named, *settings.sources}, names
+        assert not {*names} & {*settings.schemes.by_name, *settings.sources}, names
         assert recipe.left_out(text) == [*names]
-        assert recipe.whole(text) == TEXT, names
+        assert recipe.restore(text) == TEXT, names
         tried += 1
     assert tried == {1: 8, 2: 28}[number]
 
 
 def test_a_scheme_goes_with_its_link_and_the_next_starts_where_it_did(here: Path) -> None:
     settings = load(here, recipe.without(TEXT, ["orca"]))
-    assert [*settings.schemes.named] == ["lamini", "evol_instruct"]
+    assert [*settings.schemes.by_name] == ["lamini", "evol_instruct"]
     assert [*settings.chain] == ["lamini", "evol_instruct", "hh_rlhf"]
     assert settings.chain["evol_instruct"].start == "sft/lamini"
     assert "orca" not in settings.evaluated
@@ -94,7 +94,7 @@ def test_what_no_scheme_reads_is_not_downloaded(
         assert fetch.dolly == whole.dolly and fetch.hh_rlhf == whole.hh_rlhf
         assert not unread & {*load(here, text, profile).sources}, "it is no stand-in"
     assert load(here, text, "local").fetch == load(here, TEXT, "local").fetch
-    assert recipe.whole(text) == TEXT
+    assert recipe.restore(text) == TEXT
 
 
 @pytest.mark.slow
@@ -105,7 +105,7 @@ def test_a_scheme_that_is_mixed_with_others_leaves_their_link(here: Path) -> Non
         assert settings.chain["lamini"].sets == ["filter/lamini", "filter/orca"]
         shorter = recipe.without(text, ["orca"])
         assert load(here, shorter).chain["lamini"].sets == ["filter/lamini"]
-        assert recipe.whole(shorter) == text
+        assert recipe.restore(shorter) == text
 
 
 @pytest.mark.slow
@@ -117,7 +117,7 @@ def test_leaving_out_adds_up_and_is_undone_in_any_order(
     without_orca = file.read_text()
     run("stop", "sft", monkeypatch=monkeypatch)
     run("without", "lamini", monkeypatch=monkeypatch)
-    assert [*params.load().schemes.named] == ["evol_instruct"] and not params.load().aligned
+    assert [*params.load().schemes.by_name] == ["evol_instruct"] and not params.load().aligned
     run("stop", "never", monkeypatch=monkeypatch)
     assert params.load().aligned and "sft/evol_instruct" in params.load().merges["sft"].adapters
     assert file.read_text() == recipe.without(TEXT, ["orca", "lamini"])
@@ -149,7 +149,7 @@ def test_own_rows_alone_are_enough(here: Path) -> None:
         "data: filter/lamini\n", "data:\n    - filter/lamini\n    - filter/dolly\n"
     )
     settings = load(here, recipe.without(text, [*SCHEMES, "hh_rlhf"]))
-    assert not settings.schemes.named and [*settings.chain] == ["lamini"]
+    assert not settings.schemes.by_name and [*settings.chain] == ["lamini"]
     assert settings.chain["lamini"].sets == ["filter/dolly"]
     assert settings.merges["sft"].adapters == ["sft/lamini"]
     with pytest.raises(BadInput, match="your own rows are filtered where they are named: own"):
@@ -288,7 +288,7 @@ def test_a_folder_that_no_stage_fills_is_there_and_goes_when_one_does(
 ) -> None:
     stages = from_yaml((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
     depended = [name for stage in stages.values() for name in stage.get("do", stage)["deps"]]
-    assert set(recipe._filled(params.load(here / "params.yaml", "embedded"))) <= {*depended}
+    assert set(recipe._instances(params.load(here / "params.yaml", "embedded"))) <= {*depended}
     run("without", "hh_rlhf", "mt_bench", monkeypatch=monkeypatch)
     marks = sorted(map(str, Path().glob("*/*/.gitkeep")))
     assert "metrics/dpo/.gitkeep" in marks and "data/mt_answer/.gitkeep" in marks

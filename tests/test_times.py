@@ -187,7 +187,7 @@ def test_stats_and_the_page_beside_the_report_show_it(
     here: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run(here)
-    ledger.main(["stats"])
+    ledger.run(["stats"])
     told = json.loads(capsys.readouterr().out)
     assert told["cpu_seconds_by_stage"]["sft"] >= 0.2 and told["memory_by_stage"]["sft"] > 2**22
     assert told["seconds_unfinished_by_stage"] == {}

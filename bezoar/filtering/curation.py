@@ -139,7 +139,7 @@ def earlier_rows(name: str, p: Params) -> list[Sample]:
     """Read the rows of the schemes that params.yaml names before `name`, as far as data/generate
     and data/judge have them."""
     rows: list[Sample] = []
-    for scheme in takewhile(lambda scheme: scheme != name, p.schemes.named):
+    for scheme in takewhile(lambda scheme: scheme != name, p.schemes.by_name):
         generated, judged = Path("data/generate", scheme), Path("data/judge", scheme)
         if generated.exists() and judged.exists():
             samples = list(read_jsonl(generated / "samples.jsonl", Sample))

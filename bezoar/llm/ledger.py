@@ -531,8 +531,12 @@ def _sift(segment: Iterable[bytes], oldest: float, keys: set[str]) -> tuple[list
 
 
 def main() -> None:
-    """Carry out the command line that the module's docstring describes."""
-    command = arguments.words("bezoar.ledger", __doc__, 1, "COMMAND", None)
+    """Carry out the command line, which the module's docstring describes."""
+    run(arguments.words("bezoar.ledger", __doc__, 1, "COMMAND", None))
+
+
+def run(command: list[str]) -> None:
+    """Carry out one command. BadInput: there is no such command."""
     match command:
         case ["stats"]:
             print(json.dumps(stats(Ledger()), indent=2))

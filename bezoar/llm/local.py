@@ -25,7 +25,7 @@ from bezoar.llm.ledger import Ledger
 from bezoar.llm.wire import value_at, without_nulls
 from bezoar.models import generation, loading
 from bezoar.models.generation import Batch, Draw
-from bezoar.params import ASKED, MOST, InProcess, OpenAI, Price
+from bezoar.params import LOCAL_FOLDER, LOCAL_MAXIMA, InProcess, OpenAI, Price
 from bezoar.rows import chat
 from bezoar.rows.files import BadInput
 
@@ -166,7 +166,7 @@ class Client(client.Client):
         reply."""
         body = json.loads(call.body)
         ids = prompt_ids(self._local, tokenizer, body)
-        most = max(body.get(name) or 0 for name in MOST)
+        most = max(body.get(name) or 0 for name in LOCAL_MAXIMA)
         if len(ids) + most > batch.positions:
             return False
         self._named += 1
@@ -245,7 +245,7 @@ def check(endpoint: InProcess) -> None:
     if not (folder / "config.json").is_file():
         raise BadInput(
             f"{prefix}: no config.json in there; model is the folder of a transformers model, "
-            f"{ASKED}/NAME"
+            f"{LOCAL_FOLDER}/NAME"
         )
     _check_weights(folder, prefix)
     if not any((folder / name).is_file() for name in TOKENIZERS):
@@ -258,7 +258,7 @@ def check(endpoint: InProcess) -> None:
     if (most := max(endpoint.most(), endpoint.most(sample=1))) >= positions:
         raise BadInput(
             f"{prefix}: a reply of {most} tokens fills its context of {positions}, which leaves no "
-            f"room for a prompt; lower {MOST[0]} in params"
+            f"room for a prompt; lower {LOCAL_MAXIMA[0]} in params"
         )
 
 

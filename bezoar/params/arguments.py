@@ -1,4 +1,5 @@
-"""What a command is given: `--help` prints what it does, and what it does not know is an error."""
+"""The arguments of a command: `--help` prints its docstring, and an argument that it does not know
+is an error."""
 
 import argparse
 import sys
@@ -6,7 +7,8 @@ from collections.abc import Sequence
 
 
 def parser(program: str, doc: str | None) -> argparse.ArgumentParser:
-    """A parser of `python -m program`, whose help is the module's docstring as it is written."""
+    """Return a parser of `python -m program`, whose help is the module's docstring as it is
+    written."""
     return argparse.ArgumentParser(
         prog=f"python -m {program}",
         description=doc,
@@ -21,20 +23,22 @@ def none(program: str, doc: str | None) -> None:
 
 
 def words(program: str, doc: str | None, least: int, name: str, most: int | None = 1) -> list[str]:
-    """The arguments, from `least` on to `most` (None: as many as there are), called `name`."""
-    asking = parser(program, doc)
-    asking.add_argument("given", nargs="*", metavar=name)
-    given: Sequence[str] = asking.parse_args().given
-    if len(given) < least or (most is not None and len(given) > most):
-        asking.print_usage(sys.stderr)
-        wanted = (
+    """Return the arguments, called `name` in messages: at least `least`, at most `most` (None: any
+    number). With fewer or more the command ends with exit status 2."""
+    command_line = parser(program, doc)
+    command_line.add_argument("values", nargs="*", metavar=name)
+    values: Sequence[str] = command_line.parse_args().values
+    if len(values) < least or (most is not None and len(values) > most):
+        command_line.print_usage(sys.stderr)
+        expected = (
             f"{least}" if most == least else f"{least} or more" if most is None else f"up to {most}"
         )
-        asking.exit(2, f"error: {len(given)} arguments given, {wanted} wanted: {name}\n")
-    return list(given)
+        command_line.exit(2, f"error: {len(values)} arguments given, {expected} wanted: {name}\n")
+    return list(values)
 
 
 def label(program: str, doc: str | None) -> str:
-    """The instance of a stage: what stands behind the @ of DVC's name for it, or is given alone."""
+    """Return the instance of a stage: the part behind the @ of DVC's name for it, or the argument
+    itself."""
     (name,) = words(program, doc, 1, "INSTANCE")
     return name.rpartition("@")[2]

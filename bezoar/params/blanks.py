@@ -1,7 +1,7 @@
-"""Which blanks each file of prompts/ must and may hold, and a look at all files before a run.
+"""The blanks that each file of prompts/ must and may hold, and a look at all files before a run.
 
 The code that fills a prompt checks it too, when it is sent. Files of schemes that are not listed
-here are looked at for text alone.
+here are only checked for being empty.
 """
 
 from collections.abc import Iterator
@@ -12,7 +12,8 @@ from bezoar.rows import prompts
 from bezoar.rows.files import BadInput
 from bezoar.rows.prompts import Prompt
 
-# file, or a pattern -> (must, may); docs/prompts.md has the same table with the reasons
+# A file, or a pattern -> the blanks that it (must, may) hold. docs/prompts.md has the same table
+# with the reasons.
 BLANKS = {
     "chat/*": ("", ""),
     "lamini/instructions": ("examples", "asked category topics"),
@@ -54,7 +55,7 @@ EMPTY = "is empty, and nothing is sent for it; write a text, or restore it with 
 
 
 class Seen(NamedTuple):
-    """Hold what a look at the prompts found, a line each: `faults` stop a run, `notes` do not."""
+    """The lines that a look at the prompts gives: `faults` stop a run, `notes` do not."""
 
     faults: list[str]
     notes: list[str]
@@ -78,17 +79,17 @@ def listed(name: str) -> tuple[set[str], set[str]] | None:
 
 
 def _names() -> list[str]:
-    there = {
+    present = {
         path.relative_to(prompts.ROOT).with_suffix("").as_posix()
         for path in prompts.ROOT.rglob("*.txt")
     }
-    folders = {name.partition("/")[0] for name in there}
+    folders = {name.partition("/")[0] for name in present}
     expected = {name for name in BLANKS if "*" not in name and name.partition("/")[0] in folders}
-    return sorted(there | expected)
+    return sorted(present | expected)
 
 
 def _look(prompt: Prompt, seen: Seen) -> None:
-    """Add what is wrong with one file. BadInput: it cannot be read."""
+    """Add to `seen` the faults and notes of one file. BadInput: it cannot be read."""
     blanks = listed(prompt.name)
     must, may = blanks or (set(), set())
     if not prompt.text.strip() and not must:
@@ -96,6 +97,8 @@ def _look(prompt: Prompt, seen: Seen) -> None:
     meant = _unknown(prompt, must | may, seen) if blanks is not None else set()
     for blank in sorted(must - meant):
         try:
+            # in_depth puts the operation into $method, unless each operation has a prompt of its
+            # own.
             if blank != "method" or not _operations_are_whole():
                 prompt.require(blank)
         except BadInput as error:
@@ -103,22 +106,22 @@ def _look(prompt: Prompt, seen: Seen) -> None:
 
 
 def _unknown(prompt: Prompt, blanks: set[str], seen: Seen) -> set[str]:
-    """Add the names of a file that are no blanks. Return the blanks that misspelt ones stand for,
-    so that one mistake is one line."""
+    """Add to `seen` the `$names` of a file that are no blanks. Return the blanks that misspelt ones
+    stand for, so that one mistake is one line."""
     places = prompt.places
     absent = sorted(blanks - places.keys())
     meant = {word: prompts.nearest(word, absent) for word in sorted(places.keys() - blanks)}
     for word, near in meant.items():
-        where = f"{prompt.path}:{places[word]}: ${word}"
+        location = f"{prompt.path}:{places[word]}: ${word}"
         if near:
-            seen.faults.append(prompts.misspelt(where, word, near))
+            seen.faults.append(prompts.misspelt(location, word, near))
         else:
-            seen.notes.append(f"{where} is no blank, and is sent as text; `$${word}` says so")
+            seen.notes.append(f"{location} is no blank, and is sent as text; `$${word}` says so")
     return {*meant.values()}
 
 
 def _operations_are_whole() -> bool:
-    """Return whether each operation has a prompt of its own, so that none is put into another."""
+    """Say whether each operation has a prompt of its own, so that none is put into another."""
     return all(Prompt(name).holds("prompt") for name in _operations())
 
 

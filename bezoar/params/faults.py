@@ -1,7 +1,7 @@
-"""What is wrong in a file of parameters, told once each: where, what is wrong, what would be right.
+"""Faults of a file of parameters, each reported once: where, what is wrong, what would be right.
 
-pydantic tells a fault under each profile, under each half of a union and, for a typo, once for the
-key that is there and once for the key that is not. One fault is one line here.
+pydantic reports a fault under each profile and under each half of a union. A typo it reports twice:
+the key that is there, and the key that is missing. One fault is one line here.
 """
 
 import difflib
@@ -19,9 +19,12 @@ LONGEST = 60  # characters of a value that are shown
 
 @dataclass(frozen=True)
 class Fault:
-    """A fault at `path`, which stands in the part of `profile` ("": in the recipe). `instead`:
-    where the key belongs by its likely meaning; the other faults are looked for as if it stood
-    there."""
+    """A fault at `path`, which stands in the part of `profile` ("": in the recipe).
+
+    `instead`: the path that was likely meant. The other faults are looked for as if the key stood
+        there.
+    `missing`: the key is not there.
+    """
 
     path: Path
     message: str
@@ -31,31 +34,32 @@ class Fault:
 
     @classmethod
     def read(cls, line: str) -> "Fault":
-        """Of a line "where: message"."""
-        where, _, message = line.partition(": ")
-        parts = [int(part) if part.isdigit() else part for part in where.split(".")]
+        """Return the fault that a line "where: message" reports."""
+        dotted, _, message = line.partition(": ")
+        parts = [int(part) if part.isdigit() else part for part in dotted.split(".")]
         if parts[0] == "profiles" and len(parts) > 2:
             return cls(tuple(parts[2:]), message, str(parts[1]))
         return cls(tuple(parts), message)
 
     @property
     def place(self) -> Path:
-        """Its path in the file."""
+        """Return its path in the file."""
         return ("profiles", self.profile, *self.path) if self.profile else self.path
 
     @property
     def where(self) -> str:
-        """The same with dots."""
+        """Return its path in the file, with dots."""
         return ".".join(map(str, self.place))
 
 
 def near(word: object, words: Iterable[str]) -> str:
-    """The one of `words` that may be meant; "" where none is like it."""
+    """Return the one of `words` that may be meant, "" where none is like it."""
     return next(iter(difflib.get_close_matches(str(word), list(words), 1)), "")
 
 
 def hint(word: object, words: Iterable[str]) -> str:
-    """What would be right instead of `word`, out of all `words`."""
+    """Return a hint at the word that is right in place of `word`: the closest of `words`, or
+    all."""
     have = list(words)
     close = near(word, have)
     return f"did you mean {close!r}?" if close else f"have {', '.join(have) or 'none'}"
@@ -64,17 +68,17 @@ def hint(word: object, words: Iterable[str]) -> str:
 # --- pydantic's errors ---------------------------------------------------------------------------
 
 
-def of(errors: Iterable[Any], values: Any, model: type[BaseModel]) -> list[Fault]:
-    """The faults behind pydantic's errors of `values` under `model`."""
-    together: dict[Path, list[Any]] = defaultdict(list)
+def from_errors(errors: Iterable[Any], values: Any, model: type[BaseModel]) -> list[Fault]:
+    """Return the faults behind pydantic's errors of `values` under `model`."""
+    by_path: dict[Path, list[Any]] = defaultdict(list)
     for error in errors:
-        together[_path(error, values)].append(error)
-    missing = [path for path, (error, *_) in together.items() if error["type"] == "missing"]
-    return [_fault(path, each, values, model, missing) for path, each in together.items()]
+        by_path[_path(error, values)].append(error)
+    missing = [path for path, (error, *_) in by_path.items() if error["type"] == "missing"]
+    return [_fault(path, group, values, model, missing) for path, group in by_path.items()]
 
 
 def _tag(errors: Sequence[Any]) -> Path:
-    """The key by which pydantic could not tell the halves of a union apart."""
+    """Return the key by which pydantic could not tell the halves of a union apart."""
     return tuple(_discriminator(e) for e in errors[:1] if e["type"] == "union_tag_invalid")
 
 
@@ -83,12 +87,14 @@ def _discriminator(error: Any) -> str:
 
 
 def _path(error: Any, values: Any) -> Path:
-    """Where an error stands in `values`: its location without the names of unions' halves."""
+    """Return the path of an error in `values`: its location without the names of unions' halves."""
+    # pydantic puts the half of a union that it tried into the location, as in ("judge", "panel", 0,
+    # "embedded", "concurrency"). The values have no key "panel" and none "embedded".
     path: list[str | int] = []
     inside = values
     for part in error["loc"]:
-        named = isinstance(inside, dict) and part in inside
-        if named or (isinstance(inside, list) and isinstance(part, int) and part < len(inside)):
+        is_key = isinstance(inside, dict) and part in inside
+        if is_key or (isinstance(inside, list) and isinstance(part, int) and part < len(inside)):
             path.append(part)
             inside = inside[part]
     if error["type"] == "missing":
@@ -102,38 +108,42 @@ def _fault(
     kind = errors[0]["type"]
     if kind == "missing":
         return Fault(path, "missing", missing=True)
-    if kind == "union_tag_not_found" and isinstance(at(values, path), dict):
+    if kind == "union_tag_not_found" and isinstance(value_at(values, path), dict):
         return Fault((*path, _discriminator(errors[0])), "missing", missing=True)
     if kind == "extra_forbidden":
         return _unknown(path, values, model, missing)
     spoken = [e["msg"].removeprefix("Value error, ") for e in errors if e["type"] == "value_error"]
-    if spoken:  # a validator of ours; its input may be a key in the wrong place
-        return _spoken(path, spoken[0], at(values, path))
+    # A validator of ours. Its input may be a key in the wrong place.
+    if spoken:
+        return _from_validator(path, spoken[0], value_at(values, path))
     path = (*path, *_tag(errors))
-    value = at(values, path)
+    value = value_at(values, path)
     rights = list(dict.fromkeys(filter(None, (_right(error, value) for error in errors))))
-    message = f"{shown(value)} is not usable; {' or '.join(rights)} is wanted"
+    message = f"{format_value(value)} is not usable; {' or '.join(rights)} is wanted"
     if isinstance(value, str) and (close := near(value, _choices(errors))):
         message += f"; did you mean {close!r}?"
     return Fault(path, message)
 
 
 def _unknown(path: Path, values: Any, model: type[BaseModel], missing: list[Path]) -> Fault:
-    """A key that no section has: a typo, or one that belongs elsewhere."""
+    """Return the fault of a key that no section has: a typo, or one that belongs elsewhere."""
     name, parent = str(path[-1]), path[:-1]
-    moved = [each for each in missing if each[-1] == name]
+    # A key of this name is missing in one other place: it stands in the wrong section.
+    moved = [place for place in missing if place[-1] == name]
     if len(moved) == 1:
         right = ".".join(map(str, moved[0]))
         return Fault(path, f"no such parameter here; it belongs to {right}", instead=moved[0])
-    siblings = [str(each[-1]) for each in missing if each[:-1] == parent]
+    siblings = [str(place[-1]) for place in missing if place[:-1] == parent]
     fields = sorted(_fields(model, parent, values))
+    # A key that is missing beside it is likelier to be meant than one that is there.
     close = near(name, siblings) or near(name, fields)
     message = f"no such parameter; {hint(name, [close] if close else fields)}"
     return Fault(path, message, instead=(*parent, close) if close else None)
 
 
-def _spoken(path: Path, message: str, value: Any) -> Fault:
-    """A validator's words; those of a whole section begin with the key below it."""
+def _from_validator(path: Path, message: str, value: Any) -> Fault:
+    """Return the fault that a validator of ours raised. A message about a whole section begins with
+    the key below it."""
     key, colon, rest = message.partition(": ")
     parts = tuple(key.split("."))
     if colon and isinstance(value, dict) and parts[0] in value:
@@ -141,8 +151,8 @@ def _spoken(path: Path, message: str, value: Any) -> Fault:
     return Fault(path, message)
 
 
-def at(values: Any, path: Path) -> Any:
-    """The value at a path; None where there is none."""
+def value_at(values: Any, path: Path) -> Any:
+    """Return the value at a path, None where there is none."""
     for part in path:
         try:
             values = values[part]
@@ -151,8 +161,8 @@ def at(values: Any, path: Path) -> Any:
     return values
 
 
-def shown(value: Any) -> str:
-    """A value as a message has it."""
+def format_value(value: Any) -> str:
+    """Return a value as messages write it."""
     if isinstance(value, dict):
         return "a mapping of keys"
     if isinstance(value, list):
@@ -197,7 +207,7 @@ _LIMITS = {
 
 
 def _right(error: Any, value: Any) -> str:
-    """What would do, by one error of pydantic's."""
+    """Return in words a value that would do, by one error of pydantic's."""
     kind, limits = error["type"], error.get("ctx", {})
     if kind in _LIMITS:
         return _LIMITS[kind].format(**limits)
@@ -208,36 +218,40 @@ def _right(error: Any, value: Any) -> str:
 
 
 def _choices(errors: Iterable[Any]) -> list[str]:
-    """The words that would do."""
-    told = [
+    """Return the words that would do."""
+    expectations = [
         str(error.get("ctx", {}).get(key, ""))
         for error in errors
         for key in ("expected", "expected_tags")
     ]
-    return [word.strip("' ") for each in told for word in each.replace(" or ", ",").split(",")]
+    return [
+        word.strip("' ")
+        for expectation in expectations
+        for word in expectation.replace(" or ", ",").split(",")
+    ]
 
 
 # --- the names of a section ----------------------------------------------------------------------
 
 
 def _fields(model: type[BaseModel], path: Path, values: Any) -> set[str]:
-    """The keys that the section at `path` may have."""
-    types_here: list[Any] = [model]
+    """Return the keys that the section at `path` may have."""
+    kinds: list[Any] = [model]
     for part in path:
-        types_here = _step(types_here, part)
+        kinds = _step(kinds, part)
         values = values[part]
-        models = [each for each in types_here if _is_model(each)]
-        # of a union, the half that its discriminator names
+        models = [kind for kind in kinds if _is_model(kind)]
+        # Of a union only the half counts that its discriminator names.
         if len(models) > 1 and isinstance(values, dict):
-            types_here = [each for each in models if _tagged(each, values)] or models
-    return {name for each in types_here if _is_model(each) for name in each.model_fields}
+            kinds = [kind for kind in models if _has_tag(kind, values)] or models
+    return {name for kind in kinds if _is_model(kind) for name in kind.model_fields}
 
 
 def _is_model(kind: Any) -> bool:
     return isinstance(kind, type) and issubclass(kind, BaseModel)
 
 
-def _tagged(model: type[BaseModel], values: Any) -> bool:
+def _has_tag(model: type[BaseModel], values: Any) -> bool:
     for name in ("source", "provider"):
         field = model.model_fields.get(name)
         if field is not None and get_origin(field.annotation) is Literal:
@@ -246,77 +260,82 @@ def _tagged(model: type[BaseModel], values: Any) -> bool:
 
 
 def _step(kinds: Iterable[Any], part: str | int) -> list[Any]:
-    """The types that a part of a value may have."""
+    """Return the types that a part of a value may have."""
     inner: list[Any] = []
     for kind in kinds:
         if _is_model(kind):
             field = kind.model_fields.get(part)
-            inner += _plain(field.annotation) if field else []
+            inner += _halves(field.annotation) if field else []
         elif get_origin(kind) in (dict, list):
-            inner += _plain(get_args(kind)[-1])
+            inner += _halves(get_args(kind)[-1])
     return inner
 
 
-def _plain(annotation: Any) -> list[Any]:
-    """The halves of a union, without what is annotated."""
+def _halves(annotation: Any) -> list[Any]:
+    """Return the halves of a union, without their annotations."""
     if get_origin(annotation) is Annotated:
-        return _plain(get_args(annotation)[0])
+        return _halves(get_args(annotation)[0])
     if get_origin(annotation) in (Union, types.UnionType):
-        return [kind for half in get_args(annotation) for kind in _plain(half)]
+        return [kind for half in get_args(annotation) for kind in _halves(half)]
     return [annotation]
 
 
 # --- one fault, one line -------------------------------------------------------------------------
 
 
-def standing(fault: Fault, profile: str, scale: Mapping[str, Any]) -> Fault:
-    """A fault that was found under `profile`, where it stands: in that profile's part of the file,
-    or in the recipe."""
-    if fault.profile or fault.missing or at(scale, fault.path) is None:
+def place_in_file(fault: Fault, profile: str, scale: Mapping[str, Any]) -> Fault:
+    """Return a fault that appeared under `profile` with the part of the file that it stands in:
+    that profile's, or the recipe's."""
+    if fault.profile or fault.missing or value_at(scale, fault.path) is None:
         return fault
     return Fault(fault.path, fault.message, profile, fault.instead)
 
 
-def folded(by_profile: Mapping[str, Sequence[Fault]]) -> list[Fault]:
-    """Each fault once, of those that were found under all profiles."""
-    under: dict[Fault, list[str]] = defaultdict(list)
+def fold(by_profile: Mapping[str, Sequence[Fault]]) -> list[Fault]:
+    """Return each fault once, of those that appeared under all profiles."""
+    profiles_of: dict[Fault, list[str]] = defaultdict(list)
     for profile, faults in by_profile.items():
         for fault in dict.fromkeys(faults):
-            under[replace(fault, profile="here" if fault.profile else "")].append(profile)
-    told = []
-    for fault, profiles in under.items():
+            # Equal faults of several profiles differ in `profile` alone, so it is left out of the
+            # key.
+            profiles_of[replace(fault, profile="here" if fault.profile else "")].append(profile)
+    unique = []
+    for fault, profiles in profiles_of.items():
         if fault.missing and len(profiles) < len(by_profile):
+            # So it is a key of the profiles, and not one of the recipe.
             message = "missing; other profiles have it"
-            told.append(replace(fault, message=message + _also(profiles), profile=profiles[0]))
+            unique.append(replace(fault, message=message + _also(profiles), profile=profiles[0]))
         elif fault.profile:
-            told.append(
+            unique.append(
                 replace(fault, message=fault.message + _also(profiles), profile=profiles[0])
             )
         else:
-            told.append(fault)
-    return _gathered(told)
+            unique.append(fault)
+    return _gather_missing(unique)
 
 
-def _gathered(faults: Sequence[Fault]) -> list[Fault]:
-    """What is missing of a section, in one fault."""
+def _gather_missing(faults: Sequence[Fault]) -> list[Fault]:
+    """Join all keys that a section lacks in one fault."""
     absent: dict[tuple[str, Path], list[Fault]] = {}
+    # Short paths come first: a key deeper down joins the section that a key above it was missing
+    # from.
     for fault in sorted((f for f in faults if f.missing), key=lambda f: len(f.path)):
         above = (fault.path[:end] for end in range(len(fault.path)))
         section = next((p for p in above if (fault.profile, p) in absent), fault.path[:-1])
         absent.setdefault((fault.profile, section), []).append(fault)
-    whole = [_absent(section, each) for (_, section), each in absent.items()]
-    return [fault for fault in faults if not fault.missing] + whole
+    gathered = [_missing_of_section(section, members) for (_, section), members in absent.items()]
+    return [fault for fault in faults if not fault.missing] + gathered
 
 
-def _absent(section: Path, faults: list[Fault]) -> Fault:
-    where = (
+def _missing_of_section(section: Path, faults: list[Fault]) -> Fault:
+    owners = (
         "the other profiles have" if faults[0].profile else "the recipe or each profile must have"
     )
     if len(faults) == 1:
-        message = f"missing; {where} it" + faults[0].message.partition(" have it")[2]
+        message = f"missing; {owners} it" + faults[0].message.partition(" have it")[2]
         return replace(faults[0], message=message)
     names = [".".join(map(str, fault.path[len(section) :])) for fault in faults]
-    return replace(faults[0], path=section, message=f"has no {', '.join(names)}; {where} them")
+    return replace(faults[0], path=section, message=f"has no {', '.join(names)}; {owners} them")
 
 
 def _also(profiles: Sequence[str]) -> str:

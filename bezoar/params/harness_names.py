@@ -1,7 +1,7 @@
 """The names of the tasks that the installed LM Evaluation Harness brings.
 
 lm_eval's own index takes a minute of CPU, because it loads each of its 14,000 files with all that
-these include. The names alone are read here, in a second.
+these include. Here the names alone are read, in a second.
 """
 
 import importlib.util
@@ -18,8 +18,9 @@ _NAME = re.compile(rb"^[ \t]*-?[ \t]*[\"']?([^\s\"'#]+)", re.MULTILINE)
 
 @cache
 def names() -> frozenset[str]:
-    """All names that its files give; none where it is not installed."""
-    package = importlib.util.find_spec("lm_eval")  # imports nothing
+    """Return all names that its files give, none where it is not installed."""
+    # This finds the package and does not import it.
+    package = importlib.util.find_spec("lm_eval")
     folders = package.submodule_search_locations if package else None
     if not folders:
         return frozenset()
@@ -32,6 +33,7 @@ def names() -> frozenset[str]:
 
 
 def _files(folder: Path) -> Iterator[Path]:
-    """The YAML files below a folder; those that others include have "yaml" in their names alone."""
+    """Yield the YAML files below a folder. Those that others include have no suffix, only "yaml" in
+    their names."""
     for top, _, files in os.walk(folder):
         yield from (Path(top, file) for file in files if "yaml" in file)

@@ -1,8 +1,8 @@
 """A YAML file as people write it, read closed: with the line of every key.
 
-What YAML takes in silence and nobody means is a fault here: a key that stands twice, a word, a date
-or an octal number that YAML 1.1 and YAML 1.2 read differently. DVC reads params.yaml by 1.2, PyYAML
-by 1.1.
+Some things YAML takes in silence though nobody means them. They are faults here: a key that stands
+twice, and words, dates or octal numbers that YAML 1.1 and YAML 1.2 read differently. DVC reads
+params.yaml by 1.2, PyYAML by 1.1.
 """
 
 import re
@@ -15,15 +15,16 @@ import yaml
 
 Path = tuple[str | int, ...]
 
-# libyaml's parser is ten times as fast; a PyYAML that was built without it has none
+# libyaml's parser is ten times as fast. A PyYAML that was built without it has none.
 _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-_POWER = re.compile(r"[-+]?\d[\d_]*(\.\d*)?[eE][-+]?\d+")  # 3e-4: a number to YAML 1.2 alone
+# 3e-4 is a number to YAML 1.2 alone. PyYAML takes it for a word, since it has no point.
+_POWER = re.compile(r"[-+]?\d[\d_]*(\.\d*)?[eE][-+]?\d+")
 _TAG = "tag:yaml.org,2002:"
 MOST = 100_000  # values that a file may come to where its anchors are repeated
 
 
 class NotYaml(Exception):
-    """Why a file cannot be read at all, and the line, 0 where none is known."""
+    """The reason why a file cannot be read at all, and the line, 0 where none is known."""
 
     def __init__(self, line: int, reason: str) -> None:
         super().__init__(reason)
@@ -32,14 +33,15 @@ class NotYaml(Exception):
 
 @dataclass
 class Document:
-    """The values of a file, its faults by path, and what the lines of its keys are found by."""
+    """The values of a file, its faults by path, and the tree of nodes that knows the lines of its
+    keys."""
 
     values: Any
     faults: list[tuple[Path, str]] = field(default_factory=list)
     root: Any = None
 
     def line(self, path: Path) -> int:
-        """The line of a key or a list's entry, or of the nearest that is there above it."""
+        """Return the line of a key or a list's entry, or of the nearest that is there above it."""
         node, line = self.root, 1
         for part in path:
             entry = _entry(node, part)
@@ -50,7 +52,7 @@ class Document:
         return int(line)
 
     def written(self, path: Path) -> str:
-        """A scalar as its file has it; "" where there is none."""
+        """Return a scalar as its file has it, "" where there is none."""
         node = self.root
         for part in path:
             entry = _entry(node, part)
@@ -62,15 +64,15 @@ class Document:
 
 def _entry(node: Any, part: str | int) -> tuple[Any, Any] | None:
     if isinstance(node, yaml.MappingNode):
-        named = [(key, value) for key, value in node.value if key.value == str(part)]
-        return named[-1] if named else None
+        entries = [(key, value) for key, value in node.value if key.value == str(part)]
+        return entries[-1] if entries else None
     if isinstance(node, yaml.SequenceNode) and isinstance(part, int) and part < len(node.value):
         return node.value[part], node.value[part]
     return None
 
 
 def read(data: bytes) -> Document:
-    """Read a file's bytes; NotYaml where nothing can be read."""
+    """Read a file's content. NotYaml: nothing in it can be read."""
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -82,7 +84,10 @@ def read(data: bytes) -> Document:
         if root is None:
             return Document(None)
         document = Document(None, root=root)
+        # Before the values are constructed: `_misread` also gives nodes the types that DVC reads.
         document.faults = list(_faults(root, (), set()))
+        # Counted before it is built, since a few lines of nested anchors come to billions of
+        # values.
         if _size(root, {}) > MOST:
             raise NotYaml(1, f"its anchors come to more than {MOST:,} values; write them out")
         document.values = loader.construct_document(root)
@@ -106,10 +111,11 @@ def _unreadable(error: yaml.YAMLError, text: str) -> NotYaml:
 
 
 def _size(node: Any, sizes: dict[int, int]) -> int:
-    """How many values a node comes to, an anchor's as often as it is named."""
+    """Count the values that a node comes to, an anchor's as often as it is named."""
     if id(node) not in sizes:
-        sizes[id(node)] = MOST + 1  # while it is counted: one that holds itself has no end
-        sizes[id(node)] = 1 + sum(_size(each, sizes) for each in _inner(node))
+        # Too many until it is counted: an anchor that holds itself has no end.
+        sizes[id(node)] = MOST + 1
+        sizes[id(node)] = 1 + sum(_size(child, sizes) for child in _inner(node))
     return min(sizes[id(node)], MOST + 1)
 
 
@@ -120,7 +126,7 @@ def _inner(node: Any) -> list[Any]:
 
 
 def _faults(node: Any, path: Path, seen: set[int]) -> Iterator[tuple[Path, str]]:
-    """What nobody means below a node, each once."""
+    """Yield everything below a node that nobody means, each once, by path."""
     if id(node) in seen:
         return
     seen.add(id(node))
@@ -128,23 +134,25 @@ def _faults(node: Any, path: Path, seen: set[int]) -> Iterator[tuple[Path, str]]
         if reason := _misread(node):
             yield path, reason
     elif isinstance(node, yaml.SequenceNode):
-        for at, each in enumerate(node.value):
-            yield from _faults(each, (*path, at), seen)
+        for index, child in enumerate(node.value):
+            yield from _faults(child, (*path, index), seen)
     else:
         yield from _repeated(node, path)
         for key, value in node.value:
-            here = (*path, str(key.value))
+            key_path = (*path, str(key.value))
+            # In `{rows: 1,000}` YAML takes 000 for a key without a value.
             if re.fullmatch(r"[\d ]+", str(key.value)) and value.value == "" and node.flow_style:
                 yield path, f"{key.value} behind a comma is a key; write numbers without commas"
                 continue
             if isinstance(key, yaml.ScalarNode) and (reason := _misread(key)):
-                yield here, f"the key {reason}"
-            yield from _faults(value, here, seen)
+                yield key_path, f"the key {reason}"
+            yield from _faults(value, key_path, seen)
 
 
 def _repeated(node: Any, path: Path) -> Iterator[tuple[Path, str]]:
     keys = [key for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
     for name, times in Counter(key.value for key in keys).items():
+        # `<<` merges another mapping, and several may be merged.
         if times > 1 and name != "<<":
             lines = [str(key.start_mark.line + 1) for key in keys if key.value == name]
             yield (
@@ -155,14 +163,16 @@ def _repeated(node: Any, path: Path) -> Iterator[tuple[Path, str]]:
 
 
 def _misread(node: Any) -> str:
-    """Why a scalar without quotes is read otherwise than it looks; "" where it is not."""
+    """Return the reason why a scalar without quotes is misleading, "" where it is not. Scalars that
+    DVC reads otherwise than PyYAML get the type that DVC gives them."""
     text, kind = node.value, node.tag.removeprefix(_TAG)
     if node.style not in (None, ""):
         return ""
     if kind == "str" and _POWER.fullmatch(text):
         node.tag = f"{_TAG}float"  # as YAML 1.2 and DVC have it
     elif kind == "bool" and text.lower() not in ("true", "false"):
-        # no, on: words to YAML 1.2 and to DVC; where true or false is wanted, pydantic knows them
+        # `no` and `on` are words to YAML 1.2 and to DVC. Where true or false is wanted, pydantic
+        # knows them.
         node.tag = f"{_TAG}str"
     elif kind == "int" and re.fullmatch(r"[-+]?0\d+", text):
         return f"{text} is octal to some readers; write it without the zero, or in quotes"

@@ -1,4 +1,4 @@
-"""What would stop a run, found before it starts: nothing is run, nothing is bought.
+"""A look at everything that would stop a run, before it starts: nothing is run, nothing is bought.
 
 `python -m bezoar.preflight [PROFILE]` (`make preflight PROFILE=paper`) looks at everything a
 profile wants: keys, endpoints, the GPU, disks, the hub, the budget. It says what time and money to
@@ -28,34 +28,37 @@ ASKS = {
 
 
 def stage(stage: str, label: str = "") -> None:
-    """Look at what the stage `stage` (of the scheme, link or checkpoint `label`) wants and cannot
-    do without; BadInput says what is missing. What may be missing is said on standard error. Free
-    where models are embedded and the base is grown here: there is nothing to look for."""
+    """Look at everything that the stage `stage` (of the scheme, link or checkpoint `label`) cannot
+    do without. BadInput says what is missing, and warnings go to standard error.
+
+    It looks for nothing where models are embedded and the base is grown here.
+    """
     p = params.load()
-    _stand_ins(p)
-    # imported late: the embedded profile wants none of it
-    if who := ASKS.get(stage):
-        asked = p.llm.by_name(who)
-        if all(isinstance(endpoint, Embedded) for endpoint in asked.values()):
+    _check_stand_ins(p)
+    # Imported late, because the embedded profile needs none of it.
+    if role := ASKS.get(stage):
+        by_key = p.llm.by_name(role)
+        if all(isinstance(endpoint, Embedded) for endpoint in by_key.values()):
             return
         from bezoar.preflight import endpoints
 
-        found = [
+        findings = [
             finding
-            for name, endpoint in asked.items()
+            for name, endpoint in by_key.items()
             for finding in endpoints.stage(f"llm.{name}", endpoint, stage, label)
         ]
     else:
-        # a process that training was spread over: the one that started it has looked
+        # In a process that training was spread over there is nothing to do: the one that started it
+        # has looked.
         if isinstance(p.fetch.base, GrownBase) or "LOCAL_RANK" in os.environ:
             return
         from bezoar.preflight import holding
 
-        found = holding.stage(p, stage, label)
-    _tell(found)
+        findings = holding.stage(p, stage, label)
+    _report(findings)
 
 
-def _stand_ins(p: Params) -> None:
+def _check_stand_ins(p: Params) -> None:
     """Stop where invented rows would stand in for the user's own beside a real model."""
     if any(isinstance(getattr(p.fetch, name), Local) for name in p.sources):
         from bezoar.preflight import stand_ins
@@ -68,18 +71,19 @@ def free_checks(source: str) -> None:
     from bezoar.preflight import seeds
 
     finding = seeds.look(params.load(), source)
-    _tell([finding] if finding else [])
+    _report([finding] if finding else [])
 
 
-def asked(who: str, endpoint: Endpoint, stage: str, label: str) -> None:
-    """As `stage`, of an endpoint that params.yaml has at `who`, elsewhere than below `llm`."""
+def stage_endpoint(key: str, endpoint: Endpoint, stage: str, label: str) -> None:
+    """Look, as `stage` does, at an endpoint that params.yaml has at `key`, elsewhere than below
+    `llm`."""
     from bezoar.preflight import endpoints
 
-    _tell(endpoints.stage(who, endpoint, stage, label))
+    _report(endpoints.stage(key, endpoint, stage, label))
 
 
-def _tell(found: "Iterable[Finding]") -> None:
-    for finding in found:
+def _report(findings: "Iterable[Finding]") -> None:
+    for finding in findings:
         if finding.level == "stop":
             raise BadInput(finding.text)
         if finding.level == "warning":

@@ -30,20 +30,24 @@ from bezoar.training.runs import counting
 from bezoar.training.runs.counting import Uncounted
 from bezoar.training.runs.memory import Shape
 
-ASKED = ("dolly", "flan", "topics", "mt_bench")  # the sources that the forecast reads
-FLOAT16 = 2  # bytes a weight of a base whose files' size is not known: how most are published
+FORECAST_SOURCES = ("dolly", "flan", "topics", "mt_bench")  # the sources that the forecast reads
+# Bytes a weight of a base whose files' size is not known. Most are published so.
+FLOAT16 = 2
 
 
 @dataclass(frozen=True)
 class Preflight:
-    """What was found, by heading, and what it was found from. `asked` is [] where the calls could
-    not be planned, `estimated` before their seeds are fetched; `fits` and `training` are [] where
-    the base is small, or its shape is not known."""
+    """The findings of a profile, by heading, and the figures behind them.
+
+    `forecast_rows`: [] where the calls could not be planned.
+    `estimated`: the forecast is made before its seeds are fetched.
+    `fits`, `training`: [] where the base is small, or its shape is not known.
+    """
 
     profile: str
     findings: dict[str, list[Finding]]
     machine: Machine
-    asked: Sequence[Row]
+    forecast_rows: Sequence[Row]
     estimated: bool
     fits: Sequence[Fit]
     asking: Sequence[Duration]
@@ -51,53 +55,58 @@ class Preflight:
     answering: Sequence[Duration]
 
     def count(self, level: str) -> int:
-        """Findings of a level."""
-        return sum(f.level == level for found in self.findings.values() for f in found)
+        """Count the findings of a level."""
+        return sum(f.level == level for group in self.findings.values() for f in group)
 
 
-def preflight(p: Params, here: Machine | None = None) -> Preflight:
-    """Look at all that the profile of `p` wants, on this machine or on `here`. It takes seconds;
-    nothing is run, nothing is bought."""
+def preflight(p: Params, host: Machine | None = None) -> Preflight:
+    """Look at everything that the profile of `p` wants, on `host` (None: this machine). It takes
+    seconds. Nothing is run, nothing is bought."""
     first = [Finding("ok", "params.yaml", "valid, under every profile")]
     first += [Finding("stop", f.where, *f.message.split("; ", 1)) for f in unknown_tasks(p)]
     if p.launch and not (launch := Path("launch", f"{p.launch}.yaml")).exists():
         first.append(Finding("stop", "launch", f"there is no {launch}", "name a file of launch/"))
+        # The checks below go on as if training ran in one process.
         p = p.model_copy(update={"launch": None})
     with ThreadPoolExecutor() as pool:
+        # Both wait for servers, while this thread looks at the machine and plans the calls.
         serving, looking = pool.submit(endpoints.check, p.llm, p.models), pool.submit(data.look, p)
-        here = here or machine.look()
-        estimated = not all(data.fetched(p, name) for name in ASKED)
+        host = host or machine.look()
+        estimated = not all(data.fetched(p, name) for name in FORECAST_SOURCES)
         try:
-            asked = forecast.estimate(p) if estimated else forecast.forecast(p, data.FETCHED)
-            budget = [*expected.money(p, asked), *expected.too_long(p, asked)]
+            forecast_rows = (
+                forecast.estimate(p) if estimated else forecast.forecast(p, data.FETCHED)
+            )
+            budget = [*expected.money(p, forecast_rows), *expected.too_long(p, forecast_rows)]
         except BadInput as error:
-            asked, budget = [], [Finding.of("forecast", error)]
+            forecast_rows, budget = [], [Finding.from_error("forecast", error)]
         sources = looking.result()
         first += [*serving.result(), *prompts.findings()]
     base = sources.get("base")
     rehearsed = bases.findings(p, base)
     fits: list[Fit] = []
     try:
-        shape = _shape(p, base)
+        shape = _base_shape(p, base)
     except BadInput as error:
-        what = f"what it needs is not known yet ({str(error).removeprefix('error: ')})"
-        memory = [Finding("warning", "base", what)]
+        message = f"what it needs is not known yet ({str(error).removeprefix('error: ')})"
+        memory = [Finding("warning", "base", message)]
         if base and base.config:
-            memory = [_uncounted(p, here, error)]
+            memory = [_uncounted_finding(p, host, error)]
         room = []
     else:
         try:
-            needs = gpu.fits(p, shape, here)
-            memory = gpu.check(shape, here, needs)
-        except Uncounted as error:  # the disks can be told all the same
-            needs, memory = [], [_uncounted(p, here, error)]
+            needs = gpu.fits(p, shape, host)
+            memory = gpu.check(shape, host, needs)
+        # The memory is not known then. The disks can be checked all the same.
+        except Uncounted as error:
+            needs, memory = [], [_uncounted_finding(p, host, error)]
         if shape.parameters > gpu.SMALL:
             fits = needs
         size = (base.size if base else 0) or FLOAT16 * shape.parameters
         cache = machine.cache(Path())
         downloads = sum(looked.fetch for looked in sources.values())
         room = [Finding("ok", "DVC", f"{cache.folder}: files get into the tree by {cache.link}")]
-        size += _others(sources)
+        size += _other_bytes(sources)
         room += disk.check(disk.rooms(p, shape, size, downloads, cache), cache)
     return Preflight(
         profile=p.profile,
@@ -113,41 +122,46 @@ def preflight(p: Params, here: Machine | None = None) -> Preflight:
             "Disks": room,
             "Budget": budget,
         },
-        machine=here,
-        asked=asked,
+        machine=host,
+        forecast_rows=forecast_rows,
         estimated=estimated,
         fits=fits,
-        asking=expected.asking(p, asked),
-        training=expected.training(p, shape, here, fits, asked) if fits and asked else [],
+        asking=expected.asking(p, forecast_rows),
+        training=expected.training(p, shape, host, fits, forecast_rows)
+        if fits and forecast_rows
+        else [],
         answering=expected.answering(p) if fits else [],
     )
 
 
-def _others(sources: Mapping[str, Looked]) -> int:
-    """Bytes of the models that stand beside ours: of those that lie there already as they are."""
-    found = {name: looked for name, looked in sources.items() if name.startswith(FURTHER)}
-    return sum(looked.size or machine.size(Path("models", name)) for name, looked in found.items())
+def _other_bytes(sources: Mapping[str, Looked]) -> int:
+    """Return the bytes of the models that stand beside ours. A model that lies there already counts
+    with its size on the disk."""
+    further = {name: looked for name, looked in sources.items() if name.startswith(FURTHER)}
+    return sum(
+        looked.size or machine.size(Path("models", name)) for name, looked in further.items()
+    )
 
 
-def _auto(p: Params) -> bool:
-    """Whether some training is to find out by itself how many rows fit."""
+def _any_auto(p: Params) -> bool:
+    """Say whether some training is to find out by itself how many rows fit."""
     links = [link.micro_batch_size for link in p.sft.links.values()]
     return "auto" in (*links, p.dpo.micro_batch_size)
 
 
-def _uncounted(p: Params, here: machine.Machine, error: BadInput) -> Finding:
-    """What a base whose memory cannot be counted means: training on a GPU would ask the same where
-    it is to find its rows out by itself."""
-    finding = Finding.of("base", error)
-    return finding if here.gpu and _auto(p) else replace(finding, level="warning")
+def _uncounted_finding(p: Params, host: machine.Machine, error: BadInput) -> Finding:
+    """Return the finding of a base whose memory cannot be counted. It is a stop where training on a
+    GPU is to find out how many rows fit, since it would count in the same way."""
+    finding = Finding.from_error("base", error)
+    return finding if host.gpu and _any_auto(p) else replace(finding, level="warning")
 
 
-def _shape(p: Params, base: Looked | None) -> Shape:
-    """The base's, as far as it can be had; BadInput says why it cannot."""
+def _base_shape(p: Params, base: Looked | None) -> Shape:
+    """Return the base's shape, as far as it can be had. BadInput says why it cannot."""
     if base and base.config:
         return counting.shape(base.config)
-    wanted = p.fetch.base
-    grown = wanted.otherwise if isinstance(wanted, LocalBase) else wanted
+    settings = p.fetch.base
+    grown = settings.otherwise if isinstance(settings, LocalBase) else settings
     if not isinstance(grown, GrownBase) or (base and base.finding.level != "ok"):
         raise BadInput("its config.json could not be had")
     return Shape(

@@ -1,5 +1,5 @@
-"""What a run starts from: is each source fetched, cached, or where it can be reached; and how large
-it is. Of the hub only a repository's card and the base's config.json are asked for."""
+"""The sources that a run starts from: fetched, cached or within reach, and their size. The hub is
+asked for a repository's card and the base's config.json alone."""
 
 import urllib.request
 from collections.abc import Sequence
@@ -35,18 +35,22 @@ CONFIG = "config.json"
 
 @dataclass(frozen=True)
 class Part:
-    """One repository as a fetch wants it: its files, as patterns; `kept`: they are downloaded
-    whole, not streamed."""
+    """One repository as a fetch wants it. `files` are patterns. `downloaded`: whole, not
+    streamed."""
 
     repository: Repository
     files: Sequence[str]
-    kept: bool = True
+    downloaded: bool = True
 
 
 @dataclass(frozen=True)
 class Looked:
-    """What became of looking for one source: `size` in bytes, `fetch` of them still to come;
-    `config`: the base's config.json, where it could be had."""
+    """The outcome of a look at one source.
+
+    `size`: bytes.
+    `fetch`: those of them that are still to come.
+    `config`: the base's config.json, where it could be had.
+    """
 
     finding: Finding
     size: int = 0
@@ -55,28 +59,29 @@ class Looked:
 
 
 def look(p: Params) -> dict[str, Looked]:
-    """By source, as "dolly", "mt_bench 2" or "models/NAME": every one that comes from elsewhere."""
+    """Look at every source that comes from elsewhere. Return the outcomes by source, as "dolly",
+    "mt_bench 2" or "models/NAME"."""
     checks = {}
     for name in type(p.fetch).model_fields:
-        wanted = getattr(p.fetch, name)
+        source = getattr(p.fetch, name)
         if fetched(p, name):
-            checks[name] = partial(_made, name)
-        elif isinstance(wanted, Local) and name not in p.sources:
+            checks[name] = partial(_already_fetched, name)
+        elif isinstance(source, Local) and name not in p.sources:
             checks[name] = partial(_unused, name)
-        elif isinstance(wanted, Local | LocalBase):
-            checks[name] = partial(_local, name, wanted)
-        elif isinstance(wanted, Wikipedia):
-            checks[name] = partial(_wikipedia, name, wanted)
-        elif isinstance(wanted, Harness):
+        elif isinstance(source, Local | LocalBase):
+            checks[name] = partial(_local, name, source)
+        elif isinstance(source, Wikipedia):
+            checks[name] = partial(_wikipedia, name, source)
+        elif isinstance(source, Harness):
             checks[name] = partial(_harness, name, p)
-        parts = _parts(wanted)
+        parts = _parts(source)
         for number, part in enumerate([] if name in checks else parts, 1):
             key = f"{name} {number}" if len(parts) > 1 else name
             checks[key] = partial(_hub, key, part)
     for name, model in p.models.items():
         key = f"models/{name}"
-        if made(p, f"models@{name}", f"models.{name}", Path("models", key, "source.json")):
-            checks[key] = partial(_made, key)
+        if is_current(p, f"models@{name}", f"models.{name}", Path("models", key, "source.json")):
+            checks[key] = partial(_already_fetched, key)
         elif isinstance(model, FurtherHub):
             checks[key] = partial(_hub, key, Part(model, model.files))
         elif isinstance(model, FurtherLocal):
@@ -89,17 +94,17 @@ def look(p: Params) -> dict[str, Looked]:
 
 
 def fetched(p: Params, name: str) -> bool:
-    """Whether a source lies there as this profile wants it."""
+    """Say whether a source lies there as this profile wants it."""
     folder = Path("models/fetch") if name == "base" else FETCHED
-    return made(p, f"fetch@{name}", f"fetch.{name}", folder / name / "source.json")
+    return is_current(p, f"fetch@{name}", f"fetch.{name}", folder / name / "source.json")
 
 
-def made(p: Params, stage: str, section: str, out: Path) -> bool:
-    """Whether `out` is there and dvc.lock records that `stage` last ran with this profile's very
-    `section` ("fetch.dolly")."""
-    wanted: Any = p
+def is_current(p: Params, stage: str, section: str, out: Path) -> bool:
+    """Say whether `out` is there, and whether dvc.lock records that `stage` last ran with exactly
+    this profile's `section` (as "fetch.dolly")."""
+    value: Any = p
     for key in section.split("."):
-        wanted = wanted[key] if isinstance(wanted, dict) else getattr(wanted, key)
+        value = value[key] if isinstance(value, dict) else getattr(value, key)
     recorded = (
         _lock(Path("dvc.lock").absolute())
         .get("stages", {})
@@ -107,48 +112,52 @@ def made(p: Params, stage: str, section: str, out: Path) -> bool:
         .get("params", {})
         .get("params.yaml", {})
     )
+    # DVC records a section under its key in the file, which is in the profile's part or in the
+    # recipe.
     sections = [recorded.get(key) for key in (f"profiles.{p.profile}.{section}", section)]
-    return out.exists() and any(_same(each, wanted) for each in sections)
+    return out.exists() and any(_same(entry, value) for entry in sections)
 
 
-def _same(recorded: Any, wanted: BaseModel) -> bool:
-    """Return whether a section of dvc.lock says what is wanted, its defaults left out or not."""
+def _same(recorded: Any, section: BaseModel) -> bool:
+    """Say whether a section of dvc.lock is equal to one of params.yaml, defaults left out or
+    not."""
     try:
-        return type(wanted).model_validate(recorded) == wanted
+        return type(section).model_validate(recorded) == section
     except ValidationError:
         return False
 
 
 @cache
 def _lock(lock: Path) -> Any:
-    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # thousands of lines
+    # libyaml's parser, where there is one, because dvc.lock has thousands of lines.
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     return yaml.load(lock.read_text(encoding="utf-8"), loader) if lock.exists() else {}
 
 
-def _parts(wanted: object) -> list[Part]:
-    if isinstance(wanted, Hub):
-        return [Part(part, part.files) for part in wanted.parts]
-    if isinstance(wanted, HubFlan):
-        patterns = [file for files in wanted.mixtures.model_dump().values() for file in files]
-        return [Part(wanted, patterns, kept=False)]
-    return [Part(wanted, wanted.files)] if isinstance(wanted, HubBase) else []
+def _parts(source: object) -> list[Part]:
+    if isinstance(source, Hub):
+        return [Part(part, part.files) for part in source.parts]
+    if isinstance(source, HubFlan):
+        patterns = [file for files in source.mixtures.model_dump().values() for file in files]
+        return [Part(source, patterns, downloaded=False)]
+    return [Part(source, source.files)] if isinstance(source, HubBase) else []
 
 
-def _made(name: str) -> Looked:
+def _already_fetched(name: str) -> Looked:
     config = Path("models/fetch/base", CONFIG) if name == "base" else None
     return Looked(Finding("ok", name, "fetched"), config=config)
 
 
-def _local(name: str, wanted: Local | LocalBase | FurtherLocal) -> Looked:
+def _local(name: str, source: Local | LocalBase | FurtherLocal) -> Looked:
     try:
         paths = local.list_files(name)
     except BadInput as error:
-        return Looked(Finding.of(name, error))
+        return Looked(Finding.from_error(name, error))
     if paths:
         size = sum(path.stat().st_size for path in paths) if name == "base" else 0
         config = next((path for path in paths if path.name == CONFIG), None)
         return Looked(Finding("ok", name, f"{len(paths)} files in local/{name}"), size, 0, config)
-    if getattr(wanted, "otherwise", None) is None:
+    if getattr(source, "otherwise", None) is None:
         do = "put yours there (local/README.md) or run `make local DATA=folder`"
         return Looked(Finding("stop", name, f"local/{name} holds no file", do))
     return Looked(Finding("ok", name, f"local/{name} is empty: the project's own stands in"))
@@ -158,16 +167,18 @@ def _unused(name: str) -> Looked:
     return Looked(Finding("ok", name, "not used by this recipe"))
 
 
-def _wikipedia(name: str, wanted: Wikipedia) -> Looked:
-    request = urllib.request.Request(wanted.url, method="HEAD", headers={"User-Agent": "bezoar"})
+def _wikipedia(name: str, source: Wikipedia) -> Looked:
+    request = urllib.request.Request(source.url, method="HEAD", headers={"User-Agent": "bezoar"})
     try:
         with urllib.request.urlopen(request, timeout=SECONDS) as answer:
             size = int(answer.headers.get("Content-Length") or 0)
     except (OSError, ValueError) as error:
         reason = getattr(error, "reason", None) or error
-        what = f"{wanted.url} cannot be reached ({reason})"
-        return Looked(Finding("stop", name, what, "check the network, or name another fetch.url"))
-    return Looked(Finding("ok", name, f"{wanted.url} is there ({_megabytes(size)})"))
+        message = f"{source.url} cannot be reached ({reason})"
+        return Looked(
+            Finding("stop", name, message, "check the network, or name another fetch.url")
+        )
+    return Looked(Finding("ok", name, f"{source.url} is there ({_megabytes(size)})"))
 
 
 def _harness(name: str, p: Params) -> Looked:
@@ -182,63 +193,70 @@ def _harness(name: str, p: Params) -> Looked:
 def _hub(name: str, part: Part) -> Looked:
     from huggingface_hub import HfApi, hf_hub_download
 
-    wanted, there = part.repository, cached(part)
-    where = f"{wanted.repository}@{wanted.revision[:12]}"
-    if there and part.kept:
-        size = sum(file.stat().st_size for file in there)
-        config = next((path for path in there if path.name == CONFIG), None)
-        return Looked(Finding("ok", name, f"{where} is in the cache"), size, 0, config)
+    repository, cached_files = part.repository, cached(part)
+    address = f"{repository.repository}@{repository.revision[:12]}"
+    if cached_files and part.downloaded:
+        size = sum(file.stat().st_size for file in cached_files)
+        config = next((path for path in cached_files if path.name == CONFIG), None)
+        return Looked(Finding("ok", name, f"{address} is in the cache"), size, 0, config)
     try:
-        with hub.explain_errors(wanted):
+        with hub.explain_errors(repository):
             info: Any = HfApi().repo_info(
-                wanted.repository,
-                repo_type=wanted.kind,
-                revision=wanted.ref or wanted.revision,
+                repository.repository,
+                repo_type=repository.kind,
+                # The branch is asked for its tip, to see that this is still the commit.
+                revision=repository.ref or repository.revision,
                 timeout=SECONDS,
                 files_metadata=True,
             )
-        if not str(info.sha).startswith(wanted.revision):
-            what = f"{wanted.repository}: {wanted.ref} has moved to {info.sha}"
-            return Looked(Finding("stop", name, what, "look at what changed, then name its commit"))
+        if not str(info.sha).startswith(repository.revision):
+            message = f"{repository.repository}: {repository.ref} has moved to {info.sha}"
+            return Looked(
+                Finding("stop", name, message, "look at what changed, then name its commit")
+            )
         sizes = {file.rfilename: file.size or 0 for file in info.siblings}
         size = sum(size for file, size in sizes.items() if _fits(file, part.files))
         if not size:
-            what = f"{where} holds none of {', '.join(part.files)}"
-            return Looked(Finding("stop", name, what, "mend the names of its files"))
+            message = f"{address} holds none of {', '.join(part.files)}"
+            return Looked(Finding("stop", name, message, "mend the names of its files"))
         config = None
-        if isinstance(wanted, HubBase):
-            with hub.explain_errors(wanted):
-                told = hf_hub_download(
-                    wanted.repository, CONFIG, revision=info.sha, etag_timeout=SECONDS
+        if isinstance(repository, HubBase):
+            with hub.explain_errors(repository):
+                config_file = hf_hub_download(
+                    repository.repository, CONFIG, revision=info.sha, etag_timeout=SECONDS
                 )
-            config = Path(told)
+            config = Path(config_file)
     except BadInput as error:
-        return Looked(Finding.of(name, error))
-    how = f"is there ({_megabytes(size)}{'' if part.kept else ', streamed'})"
-    return Looked(Finding("ok", name, f"{where} {how}"), size, size if part.kept else 0, config)
+        return Looked(Finding.from_error(name, error))
+    state = f"is there ({_megabytes(size)}{'' if part.downloaded else ', streamed'})"
+    return Looked(
+        Finding("ok", name, f"{address} {state}"), size, size if part.downloaded else 0, config
+    )
 
 
 def cached(part: Part) -> list[Path]:
-    """The files of a repository that lie in the hub's cache; [] where some are missing: of a base
-    the weights, of rows any."""
+    """Return the files of a repository that lie in the hub's cache, [] where some are missing. A
+    base must have its weights there, and rows every file."""
     from huggingface_hub import constants
     from huggingface_hub.file_download import repo_folder_name
 
-    wanted = part.repository
-    folder = repo_folder_name(repo_id=wanted.repository, repo_type=wanted.kind)
-    found: list[Path] = []
-    for snapshot in Path(constants.HF_HUB_CACHE, folder, "snapshots").glob(f"{wanted.revision}*"):
+    repository = part.repository
+    folder = repo_folder_name(repo_id=repository.repository, repo_type=repository.kind)
+    complete: list[Path] = []
+    for snapshot in Path(constants.HF_HUB_CACHE, folder, "snapshots").glob(
+        f"{repository.revision}*"
+    ):
         groups = [sorted(snapshot.glob(pattern)) for pattern in part.files]
         files = [path for group in groups for path in group]
         if any(f.suffix == ".safetensors" for f in files) or (
-            all(groups) and not isinstance(wanted, HubBase)
+            all(groups) and not isinstance(repository, HubBase)
         ):
-            found = files
-    return found
+            complete = files
+    return complete
 
 
 def _fits(name: str, patterns: Sequence[str]) -> bool:
-    # a star stays inside its folder
+    # A star stays inside its folder, as it does on the hub.
     return any(name.count("/") == p.count("/") and fnmatchcase(name, p) for p in patterns)
 
 

@@ -1,4 +1,4 @@
-"""The room that a run takes on disks, beside what is free on them."""
+"""The bytes that a run takes on disks, beside the bytes that are free on them."""
 
 from collections import defaultdict
 from collections.abc import Sequence
@@ -16,53 +16,59 @@ GB = 10**9
 FLOAT32 = 4  # bytes a weight of every model that training leaves
 # A checkpoint holds the state of every optimizer, a paged one's too.
 SAVED = STATE | {"paged_adamw_32bit": 8, "paged_adamw_8bit": 2}
-# training/fitting.py keeps two; a third is written before the oldest goes
+# training/fitting.py keeps two. A third is written before the oldest goes.
 CHECKPOINTS = 3
 
 
 @dataclass(frozen=True)
 class Room:
-    """A folder, bytes that will be wanted in it at most and bytes that lie there already."""
+    """A folder, the bytes that it will need at most, and the bytes that lie in it already."""
 
     folder: Path
-    wanted: int
-    there: int = 0
+    needed: int
+    present: int = 0
 
     @property
     def more(self) -> int:
-        """Bytes that must be free."""
-        return max(0, self.wanted - self.there)
+        """Return the bytes that must be free."""
+        return max(0, self.needed - self.present)
 
 
-def rooms(p: Params, shape: Shape, base: int, downloads: int, kept: Cache) -> list[Room]:
-    """Of a whole run: the models (`base` bytes for the first and for those of `others`), DVC's
-    copies of them, the scratch folder at its fullest, and what the hub's cache must still take."""
+def rooms(p: Params, shape: Shape, base: int, downloads: int, cache: Cache) -> list[Room]:
+    """Return the rooms of a whole run: the models, DVC's copies of them, the scratch folder at its
+    fullest, and the hub's cache.
+
+    `base`: bytes of the first model and of those of `others`.
+    `downloads`: bytes that the hub's cache must still take.
+    """
     from huggingface_hub import constants
 
     models = Path("models")
     full = [*(["dpo"] if p.aligned else []), *(f"merge {n}" for n in p.merges)]
     full += [f"sft {n}" for n, link in p.chain.items() if link.weights == "all"]
-    whole = base + len(full) * FLOAT32 * shape.parameters
+    model_bytes = base + len(full) * FLOAT32 * shape.parameters
     links = [link for link in p.chain.values() if link.weights == "adapter"]
     adapter = shape.lora_parameters(p.sft.lora_r, p.sft.target_modules)
-    whole += len(links) * FLOAT32 * adapter
-    # a finished link's weights stay, its checkpoints do not
+    model_bytes += len(links) * FLOAT32 * adapter
+    # The weights of a finished link stay in the scratch folder, its checkpoints do not. So it is
+    # fullest with all weights and the checkpoints of the largest stage.
     stays, most = 0, 0
     for stage in full:
         most = max(most, scratch(p, stage, shape))
         stays += 0 if stage.startswith("merge") else FLOAT32 * shape.parameters
-    here = machine.size(models)
+    present = machine.size(models)
     scratched = sum(machine.size(work.home() / stage) for stage in ("sft", "merge", "dpo"))
     return [
-        Room(models, whole, here),
-        *([Room(kept.folder, whole, here)] if kept.link == "copy" else []),
+        Room(models, model_bytes, present),
+        *([Room(cache.folder, model_bytes, present)] if cache.link == "copy" else []),
         Room(work.home(), most + stays, scratched),
         Room(Path(constants.HF_HUB_CACHE), downloads),
     ]
 
 
 def scratch(p: Params, stage: str, shape: Shape) -> int:
-    """Bytes in the scratch folder at the fullest moment of a stage that makes a whole model."""
+    """Return the bytes in the scratch folder at the fullest moment of a stage that makes a whole
+    model."""
     kind = stage.partition(" ")[0]
     if kind == "merge":
         return FLOAT32 * shape.parameters
@@ -70,36 +76,40 @@ def scratch(p: Params, stage: str, shape: Shape) -> int:
     return CHECKPOINTS * (FLOAT32 + SAVED[optimizer]) * shape.parameters
 
 
-def stage(p: Params, stage: str, out: Path, shape: Shape, kept: Cache) -> list[Finding]:
-    """The findings of one stage that makes a whole model at `out`; the checkpoints of a run that
-    was killed count as room that is there."""
+def stage(p: Params, stage: str, out: Path, shape: Shape, cache: Cache) -> list[Finding]:
+    """Return the findings, but for the ok ones, of one stage that makes a whole model at `out`. The
+    checkpoints of a run that was killed count as bytes that are there."""
     model = FLOAT32 * shape.parameters
-    here = machine.size(work.home() / stage.partition(" ")[0])
-    found = [Room(work.home(), scratch(p, stage, shape), here), Room(out, model, machine.size(out))]
-    if kept.link == "copy":
-        found.append(Room(kept.folder, model))
-    return [finding for finding in check(found, kept) if finding.level != "ok"]
+    present = machine.size(work.home() / stage.partition(" ")[0])
+    stage_rooms = [
+        Room(work.home(), scratch(p, stage, shape), present),
+        Room(out, model, machine.size(out)),
+    ]
+    if cache.link == "copy":
+        stage_rooms.append(Room(cache.folder, model))
+    return [finding for finding in check(stage_rooms, cache) if finding.level != "ok"]
 
 
-def check(found: Sequence[Room], kept: Cache) -> list[Finding]:
-    """A finding for each file system that the folders lie on."""
+def check(rooms: Sequence[Room], cache: Cache) -> list[Finding]:
+    """Return a finding for each file system that the folders lie on."""
     disks: dict[int, list[Room]] = defaultdict(list)
-    for room in found:
+    for room in rooms:
         disks[machine.volume(room.folder).device].append(room)
     findings = []
-    for together in disks.values():
-        wanted, free = sum(room.more for room in together), machine.volume(together[0].folder).free
+    for sharing in disks.values():
+        needed, free = sum(room.more for room in sharing), machine.volume(sharing[0].folder).free
         shares = ", ".join(
-            f"{_short(r.folder)} {r.more / GB:.1f}" for r in together if r.more > GB / 20
+            f"{_short(r.folder)} {r.more / GB:.1f}" for r in sharing if r.more > GB / 20
         )
-        what = f"{free / GB:.1f} GB free, {wanted / GB:.1f} wanted" + f" ({shares})" * bool(shares)
-        if wanted <= free:
-            findings.append(Finding("ok", "disk", what))
+        message = f"{free / GB:.1f} GB free, {needed / GB:.1f} wanted"
+        message += f" ({shares})" * bool(shares)
+        if needed <= free:
+            findings.append(Finding("ok", "disk", message))
             continue
         do = "free some, or move $BEZOAR_WORK, $HF_HOME or `dvc cache dir` to a larger disk"
-        if any(room.folder == kept.folder for room in together):
+        if any(room.folder == cache.folder for room in sharing):
             do += "; `dvc config cache.type hardlink,copy` spares DVC's copy"
-        findings.append(Finding("stop", "disk", what, do))
+        findings.append(Finding("stop", "disk", message, do))
     return findings
 
 

@@ -1,4 +1,4 @@
-"""What a check comes to, and several checks at once."""
+"""The outcome of a check, and a way to run several checks at once."""
 
 import threading
 import time
@@ -16,31 +16,32 @@ SECONDS = 5.0  # that a server has for an answer
 
 @dataclass(frozen=True)
 class Finding:
-    """`what` was found of `where`, and what to `do` about it ("" where all is well). stop: a run
-    would end there."""
+    """The `message` of a check on `where`, and the thing to `do` about it ("" where all is well). A
+    run would end at one of level stop."""
 
     level: Literal["ok", "warning", "stop"]
     where: str
-    what: str
+    message: str
     do: str = ""
 
     @property
     def text(self) -> str:
-        """As an error reads: where, what is wrong, what would be right."""
-        return f"{self.where}: {self.what}" + (f"; {self.do}" if self.do else "")
+        """Return it as an error reads: where, what is wrong, what would be right."""
+        return f"{self.where}: {self.message}" + (f"; {self.do}" if self.do else "")
 
     @classmethod
-    def of(cls, where: str, error: BadInput) -> "Finding":
-        """A stop, out of the error that would stop the run."""
-        what, _, do = str(error).removeprefix("error: ").partition("; ")
-        return cls("stop", where, what, do)
+    def from_error(cls, where: str, error: BadInput) -> "Finding":
+        """Return a stop, out of the error that would stop the run."""
+        message, _, do = str(error).removeprefix("error: ").partition("; ")
+        return cls("stop", where, message, do)
 
 
 def together(
     checks: Mapping[K, Callable[[], T]], late: Callable[[K], T], seconds: float = 2 * SECONDS
 ) -> dict[K, T]:
-    """What each check returns, all of them run at once; `late(name)` for one that takes more than
-    `seconds` (a name that is looked up minds no timeout)."""
+    """Run all checks at once, and return the result of each by name. One that takes more than
+    `seconds` has the result `late(name)` (looking up a host's name minds no timeout). An error of a
+    check is raised."""
     results: dict[K, T] = {}
     broken: list[BaseException] = []
 
@@ -50,7 +51,7 @@ def together(
         except BaseException as error:
             broken.append(error)
 
-    # daemons: one that hangs must not keep the process
+    # Daemons, because one that hangs must not keep the process alive.
     threads = [threading.Thread(target=run, args=item, daemon=True) for item in checks.items()]
     for thread in threads:
         thread.start()

@@ -1,13 +1,15 @@
-"""What the active profile will ask for and what that will cost, before anything is sent.
+"""The calls that the active profile will make and their price, before anything is sent.
 
-`make forecast`, or `python -m bezoar.forecast` where data/fetch/ is there: no key, no network. Each
-scheme is planned as `generate` plans it and, for up to SAMPLED of its jobs, played against the
+`make forecast`, or `python -m bezoar.forecast` where data/fetch/ is there: no key, no network.
+
+Each scheme is planned as `generate` plans it. Up to SAMPLED of its jobs are played against the
 embedded teacher, which gives the number of calls a job and the length of prompts. The estimates,
-stated: a token is four bytes of a prompt; a reply has the endpoint's `reply_tokens` (the embedded
-models': what they say), at most the `max_tokens` of its params. Answers that the ledger holds cost
-nothing again; what it holds is not subtracted here, but that reference answers are bought once for
-all stages is. Requests that do not fit the model with their
-reply (bezoar/llm/room.py) are never sent: they are no calls, and counted apart.
+stated: a token is four bytes of a prompt. A reply has the endpoint's `reply_tokens` (the embedded
+models': the tokens of their text), and for the price at most the `max_tokens` of its params.
+
+Answers that the ledger holds cost nothing again, and are not subtracted here. Reference answers are
+bought once for all stages, and are counted so. Requests that do not fit the model with their reply
+(bezoar/llm/room.py) are never sent: they are no calls, and are counted apart.
 
 `estimate` does the same before anything is fetched, on rows as many and as long as the sources'.
 """
@@ -66,19 +68,23 @@ TOO_LONG = (
 )
 SAMPLED = 200  # jobs of a scheme that are played; the rest is in proportion
 
-# What the hub's sources hold, for an estimate before they are fetched. Bytes are means.
+# The contents of the hub's sources, for an estimate before they are fetched. Bytes are means.
 DOLLY = 15_011  # rows of databricks-dolly-15k, in eight categories of about a like size
 DOLLYS = (
     "brainstorming", "classification", "closed_qa", "creative_writing", "general_qa",
     "information_extraction", "open_qa", "summarization",
 )  # fmt: skip
-INSTRUCTION, CONTEXT, CONTEXTS = 72, 1190, 0.35  # measured on it; the share of rows with a context
-WITH_CONTEXT = ("closed_qa", "information_extraction", "summarization")  # all rows of these, only
+# Measured on databricks-dolly-15k: bytes of an instruction and of a context, and the share of rows
+# with a context.
+INSTRUCTION, CONTEXT, CONTEXTS = 72, 1190, 0.35
+# For the estimate every row of these categories has a context, and no other row.
+WITH_CONTEXT = ("closed_qa", "information_extraction", "summarization")
 TASKS = {"cot": 18, "niv2": 1560, "t0": 193, "flan2021": 142}  # OpenBezoar 3.1.3
-QUERY = 550  # measured on 39 tasks of natural-instructions, P3 and FLAN's CoT tables
-# How long texts are: bytes at these shares of a source's texts, shortest first. A mean would make
-# every request fit. Measured on all of databricks-dolly-15k but general_qa; on 4 CoT tables of
-# FLAN (800 rows), 24 tasks of natural-instructions (940) and 11 of P3 (440), as published.
+# Measured on 39 tasks of natural-instructions, P3 and FLAN's CoT tables.
+QUERY = 550
+# The lengths of texts: bytes at these shares of a source's texts, shortest first. A mean would make
+# every request fit. Measured, as published: all of databricks-dolly-15k but general_qa, 4 CoT
+# tables of FLAN (800 rows), 24 tasks of natural-instructions (940) and 11 of P3 (440).
 SHARES = (0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99, 0.999)
 INSTRUCTIONS = (4, 26, 35, 42, 49, 57, 66, 77, 96, 128, 165, 218, 265, 635)
 CONTEXT_BYTES = (3, 325, 459, 573, 685, 808, 977, 1169, 1531, 2300, 3094, 5222, 7720, 16937)
@@ -93,24 +99,28 @@ TARGETS = {
     "niv2": (1, 9, 14, 20, 32, 41, 49, 59, 73, 96, 122, 152, 167, 192),
     "t0": (1, 2, 2, 4, 6, 7, 9, 14, 29, 74, 354, 891, 1382, 2047),
 }
-# Not measured: like T0's, its tasks are supervised sets in templates
+# Not measured. Like T0's, its tasks are supervised sets in templates.
 QUERIES["flan2021"], TARGETS["flan2021"] = QUERIES["t0"], TARGETS["t0"]
 TOPICS = 1000  # more than any plan draws
-# FastChat's question.jsonl and reference_answer/; six models' answers in mt_bench_human_judgments
+# Counts and bytes of FastChat's question.jsonl and reference_answer/, and of six models' answers in
+# mt_bench_human_judgments.
 MT_BENCH = (
     "writing", "roleplay", "reasoning", "math", "coding", "extraction", "stem", "humanities",
 )  # fmt: skip
 REFERENCED = ("reasoning", "math", "coding")
 TURN, REFERENCE, ANSWER, MODELS = 200, 750, 1000, 6
-# Of the 1,200 pairs of answers that GPT-4 compared people voted on 910; it graded five of the six
-# models (the released grades are of another version of Vicuna)
+# Of the 1,200 pairs of answers that GPT-4 compared people voted on 910. It graded five of the six
+# models (the released grades are of another version of Vicuna).
 VOTED_ON, GRADED = 910 / 1200, 5
 
 
 class Row(NamedTuple):
-    """One stage instance and one model that it asks (a panel's judges have a row each): calls,
-    tokens in and out, dollars as estimated and at most (None where the endpoint's params set no
-    maximum), and requests that are not sent, because they do not fit the model."""
+    """One stage instance and one model that it asks (a panel's judges have a row each).
+
+    `usd`: US dollars as estimated.
+    `most`: US dollars at most, None where the endpoint's params set no maximum.
+    `too_long`: requests that are not sent, because they do not fit the model.
+    """
 
     stage: str
     model: str
@@ -126,8 +136,9 @@ Bought = set[tuple[str, ...]]  # requests for reference answers: sample index an
 
 
 class Counter:
-    """Counts what goes through an `Ask` that stands in for the model of `endpoint`, and what that
-    model has no room for. Reference answers that are `bought` already cost nothing again."""
+    """Counts the calls of an `Ask` that stands in for the model of `endpoint`, and the requests
+    that the model has no room for. Reference answers that are `bought` already cost nothing again.
+    """
 
     def __init__(self, ask: Ask, endpoint: Endpoint, bought: Bought | None = None) -> None:
         self.ask, self.endpoint, self.room = ask, endpoint, Room(endpoint)
@@ -135,7 +146,7 @@ class Counter:
         self.calls = self.bytes_in = self.tokens_out = self.too_long = 0
 
     def __call__(self, messages: Sequence[Message], sample: int = 0) -> Reply:
-        """Ask, and count."""
+        """Ask, and count the call."""
         if not self.room.fits(messages, sample):
             self.too_long += 1
             return empty_reply("too_long", self.endpoint.model)
@@ -151,7 +162,7 @@ class Counter:
         return reply
 
     def row(self, stage: str, scale: float) -> Row:
-        """What was counted, times `scale`, at the prices of the endpoint."""
+        """Return the counts, times `scale`, at the prices of the endpoint."""
         endpoint = self.endpoint
         calls, too_long = round(self.calls * scale), round(self.too_long * scale)
         tokens_in = round(self.bytes_in * scale / budget.BYTES_PER_TOKEN)
@@ -167,7 +178,7 @@ class Counter:
 
 @dataclass(frozen=True)
 class Given:
-    """What the stages that ask models start from."""
+    """The rows that the stages which ask models start from."""
 
     dolly: list[Seed]
     flan: list[Query]
@@ -178,40 +189,40 @@ class Given:
     grades: list[Grade]
 
     def seeds(self, source: str) -> Seeds:
-        """What a scheme plans from."""
+        """Return the seeds that a scheme plans from."""
         if source == "dolly":
             return Seeds(dolly=self.dolly, topics=self.topics)
         return Seeds(flan=self.flan, topics=self.topics)
 
 
 def forecast(p: Params, fetched: Path) -> list[Row]:
-    """A row for each model that a stage's instance asks; `fetched` is data/fetch. BadInput where
-    that is not there yet."""
+    """Return a row for each model that a stage's instance asks. `fetched` is data/fetch. BadInput:
+    it is not there yet."""
 
     def read(name: str, record: type[R]) -> list[R]:
         return list(read_jsonl(fetched / name, record))
 
-    return _rows(p, _gather(read))
+    return _forecast_rows(p, _read_inputs(read))
 
 
 def estimate(p: Params) -> list[Row]:
-    """As `forecast`, where nothing was fetched: the world's rows and the user's own are what the
-    fetch would make of them, the hub's are assumed. BadInput: files of the user's that are no
-    good."""
+    """Return the rows of `forecast` where nothing was fetched. The world's rows and the user's own
+    are those that fetch would make, the hub's are assumed. BadInput: files of the user's that are
+    no good."""
     tables = {name: _tables(p, name) for name in ("dolly", "flan", "topics", "mt_bench")}
 
     def read(name: str, record: type[R]) -> list[R]:
         folder, _, file = name.partition("/")
         return [row for row in tables[folder][file] if isinstance(row, record)]
 
-    return _rows(p, _gather(read))
+    return _forecast_rows(p, _read_inputs(read))
 
 
 class _Read(Protocol):
     def __call__(self, name: str, record: type[R]) -> list[R]: ...
 
 
-def _gather(read: _Read) -> Given:
+def _read_inputs(read: _Read) -> Given:
     return Given(
         dolly=read("dolly/seeds.jsonl", Seed),
         flan=read("flan/queries.jsonl", Query),
@@ -224,15 +235,17 @@ def _gather(read: _Read) -> Given:
 
 
 def _tables(p: Params, name: str) -> Tables:
-    """The files of a fetch: in truth where that takes no network, else with rows that are as long
-    as the source's and say nothing."""
-    wanted = getattr(p.fetch, name)
-    if isinstance(wanted, World | Local):
-        return sources.collect(name, wanted, p.fetch.seed).tables
+    """Return the files of a fetch. A source that takes no network is really read. The rows of
+    another are as long as its own, and say nothing."""
+    source = getattr(p.fetch, name)
+    if isinstance(source, World | Local):
+        return sources.collect(name, source, p.fetch.seed).tables
     rng = Random(0)
-    where = {"source": "", "licence": ""}
+    origin = {"source": "", "licence": ""}
     if name == "dolly":
-        drawn = [getattr(each, "categories", None) or DOLLYS for each in p.schemes.named.values()]
+        category_lists = [
+            getattr(scheme, "categories", None) or DOLLYS for scheme in p.schemes.by_name.values()
+        ]
         seeds = [
             Seed(
                 id=f"{category}-{n}",
@@ -242,14 +255,14 @@ def _tables(p: Params, name: str) -> Tables:
                 else "",
                 response=_filler(_length(RESPONSES, rng), rng),
                 category=category,
-                **where,
+                **origin,
             )
-            for category in dict.fromkeys(chain.from_iterable(drawn))
-            for n in range((wanted.limit or DOLLY) // 8)
+            for category in dict.fromkeys(chain.from_iterable(category_lists))
+            for n in range((source.limit or DOLLY) // 8)
         ]
         return {"seeds.jsonl": seeds}
     if name == "flan":
-        assert isinstance(wanted, HubFlan)
+        assert isinstance(source, HubFlan)
         queries = [
             Query(
                 id=f"{mixture}-{task}-{n}",
@@ -257,24 +270,26 @@ def _tables(p: Params, name: str) -> Tables:
                 task=f"{mixture}-{task}",
                 query=_filler(_length(QUERIES[mixture], rng), rng),
                 target=_filler(_length(TARGETS[mixture], rng), rng),
-                **where,
+                **origin,
             )
             for mixture in MIXTURES
-            if getattr(wanted.mixtures, mixture)
-            for task in range(round(TASKS[mixture] * wanted.task_share))
-            for n in range(wanted.per_task)
+            if getattr(source.mixtures, mixture)
+            for task in range(round(TASKS[mixture] * source.task_share))
+            for n in range(source.per_task)
         ]
         return {"queries.jsonl": queries}
     if name == "topics":
         return {"topics.jsonl": [Topic(name=str(n), subcategories=1000) for n in range(TOPICS)]}
-    files = [file for part in wanted.parts for file in part.files]
-    given = REFERENCED if any("reference" in f for f in files) else ()
+    files = [file for part in source.parts for file in part.files]
+    with_reference = REFERENCED if any("reference" in f for f in files) else ()
     questions = [
         Question(
             question_id=number,
             category=MT_BENCH[number // 10],
             turns=[_filler(TURN, rng)] * 2,
-            reference=[_filler(REFERENCE, rng)] * 2 if MT_BENCH[number // 10] in given else [],
+            reference=[_filler(REFERENCE, rng)] * 2
+            if MT_BENCH[number // 10] in with_reference
+            else [],
         )
         for number in range(10 * len(MT_BENCH))
     ]
@@ -292,13 +307,14 @@ def _tables(p: Params, name: str) -> Tables:
     return {
         "questions.jsonl": questions,
         "answers.jsonl": answers,
-        "votes.jsonl": _votes(answers, rng),
-        "grades.jsonl": _graded(answers) if any("single" in f for f in files) else [],
+        "votes.jsonl": _make_votes(answers, rng),
+        "grades.jsonl": _make_grades(answers) if any("single" in f for f in files) else [],
     }
 
 
-def _votes(answers: Sequence[Answers], rng: Random) -> list[Vote]:
-    """A machine's verdicts on every two answers to a question, and people's on some of them."""
+def _make_votes(answers: Sequence[Answers], rng: Random) -> list[Vote]:
+    """Return a machine's verdicts on every two answers to a question, and people's on some of
+    them."""
     pairs = [(a, b) for a, b in combinations(answers, 2) if a.question_id == b.question_id]
     some = rng.sample(pairs, round(VOTED_ON * len(pairs)))
     return [
@@ -318,14 +334,14 @@ def _votes(answers: Sequence[Answers], rng: Random) -> list[Vote]:
     ]
 
 
-def _graded(answers: Sequence[Answers]) -> list[Grade]:
-    """A machine's single grades of the answers of some models."""
-    models = sorted({one.model for one in answers})[:GRADED]
+def _make_grades(answers: Sequence[Answers]) -> list[Grade]:
+    """Return a machine's single grades of the answers of some models."""
+    models = sorted({answer.model for answer in answers})[:GRADED]
     return [
         Grade.model_validate(
             {
-                "question_id": one.question_id,
-                "model": one.model,
+                "question_id": answer.question_id,
+                "model": answer.model,
                 "turn": turn,
                 "score": 5,
                 "status": "ok",
@@ -334,101 +350,110 @@ def _graded(answers: Sequence[Answers]) -> list[Grade]:
                 "simulated": False,
             }
         )
-        for one in answers
-        if one.model in models
+        for answer in answers
+        if answer.model in models
         for turn in (1, 2)
     ]
 
 
 _LETTERS = Random(0).choices("abcdefghijklmnoprstuvw", k=20_000)
-_WORDS = " ".join("".join(_LETTERS[at : at + 6]) for at in range(0, len(_LETTERS), 6))
+_WORDS = " ".join("".join(_LETTERS[start : start + 6]) for start in range(0, len(_LETTERS), 6))
 
 
 def _filler(size: int, rng: Random) -> str:
-    """`size` bytes of words that say nothing, another text each time."""
+    """Return `size` bytes of words that say nothing, another text each time."""
+    # A word has six letters and a blank, so every text begins with a whole word.
     start = 7 * rng.randrange((len(_WORDS) - size) // 7)
     return _WORDS[start : start + size]
 
 
 def _length(lengths: Sequence[int], rng: Random) -> int:
-    """Bytes of one text, drawn from how long those of its kind are."""
-    at = SHARES[-1] * rng.random()
-    above = bisect(SHARES, at)
+    """Draw the bytes of one text, from the lengths of its kind at SHARES."""
+    point = SHARES[-1] * rng.random()
+    above = bisect(SHARES, point)
     low, high = lengths[above - 1], lengths[above]
-    share = (at - SHARES[above - 1]) / (SHARES[above] - SHARES[above - 1])
+    share = (point - SHARES[above - 1]) / (SHARES[above] - SHARES[above - 1])
     return round(low + share * (high - low))
 
 
-def _rows(p: Params, given: Given) -> list[Row]:
+def _forecast_rows(p: Params, inputs: Given) -> list[Row]:
     rows = []
-    for name in p.schemes.named:
-        rows += _scheme(p, name, given.seeds(getattr(p.schemes, name).seeds))
-    questions = {question.question_id: question for question in given.questions}
-    said = "x" * budget.BYTES_PER_TOKEN * p.mt_answer.max_new_tokens
+    for name in p.schemes.by_name:
+        rows += _scheme_rows(p, name, inputs.seeds(getattr(p.schemes, name).seeds))
+    questions = {question.question_id: question for question in inputs.questions}
+    longest = "x" * budget.BYTES_PER_TOKEN * p.mt_answer.max_new_tokens
     answers = [
-        Answers(question_id=id, model="", turns=[said, said], finish=["stop", "stop"])
+        Answers(question_id=id, model="", turns=[longest, longest], finish=["stop", "stop"])
         for id in questions
     ][: p.mt_answer.limit]
     rows += [
-        _answers(f"mt_answer {name}", served.endpoint, given.questions[: p.mt_answer.limit])
+        _answers_row(f"mt_answer {name}", served.endpoint, inputs.questions[: p.mt_answer.limit])
         for name, checkpoint in p.checkpoints.items()
         if isinstance(served := p.further(checkpoint), FurtherServed)
     ]
-    check = known.check_on(given.dolly, "dolly", p.known)
-    both = questions | check.questions
+    check = known.check_on(inputs.dolly, "dolly", p.known)
+    all_questions = questions | check.questions
     bought: Bought = set()
     graded = [*check.answers, *answers]
     pairs = pairwise.pairs(answers, answers, p.mt_compare.limit)
+    # The known rows check the grader, and are only asked about where it has something to compare.
     compared = [*check.pairs, *pairs] if pairs else []
-    wanted = verdicts.referenced_ids(given.questions, p.mt_grade.references)
+    with_reference = verdicts.referenced_ids(inputs.questions, p.mt_grade.references)
     for name in p.checkpoints:
         judge = _grader(p, bought)
-        grade = partial(_grade, both, wanted, judge)
-        rows.append(_played(judge, f"mt_grade {name}", grade, graded))
+        grade = partial(_grade, all_questions, with_reference, judge)
+        rows.append(_play(judge, f"mt_grade {name}", grade, graded))
     for name in p.compared:
         judge = _grader(p, bought)
-        compare = partial(_compare, both, wanted, judge)
-        rows.append(_played(judge, f"mt_compare {name}", compare, compared))
-    return [*rows, *([_agreement(p, given, questions, wanted, bought)] if p.checkpoints else [])]
+        compare = partial(_compare, all_questions, with_reference, judge)
+        rows.append(_play(judge, f"mt_compare {name}", compare, compared))
+    return [
+        *rows,
+        *([_agreement_row(p, inputs, questions, with_reference, bought)] if p.checkpoints else []),
+    ]
 
 
 def _grade(
-    questions: dict[int, Question], wanted: frozenset[int], ask: Ask, answers: Answers
+    questions: dict[int, Question], with_reference: frozenset[int], ask: Ask, answers: Answers
 ) -> object:
-    return verdicts.grade_answers(answers, questions, wanted, ask)
+    return verdicts.grade_answers(answers, questions, with_reference, ask)
 
 
 def _compare(
-    questions: dict[int, Question], wanted: frozenset[int], ask: Ask, pair: pairwise.Pair
+    questions: dict[int, Question], with_reference: frozenset[int], ask: Ask, pair: pairwise.Pair
 ) -> object:
-    return pairwise.compare_answers(pair, questions, wanted, ask)
+    return pairwise.compare_answers(pair, questions, with_reference, ask)
 
 
-def _agreement(
+def _agreement_row(
     p: Params,
-    given: Given,
+    inputs: Given,
     questions: dict[int, Question],
-    wanted: frozenset[int],
+    with_reference: frozenset[int],
     bought: Bought,
 ) -> Row:
-    """Of the agreement study: of the pairs, or the answers, that the stage puts to our judge."""
-    others = agreement.judgements(given.votes, given.grades, p.agreement.tie_margin)
+    """Return the row of the agreement study: the pairs, or answers, that the stage puts to our
+    judge."""
+    others = agreement.judgements(inputs.votes, inputs.grades, p.agreement.tie_margin)
     among = agreement.records(others, p.agreement.records)
-    puts, _ = agreement.puts(among, given.answers, p.agreement.limit)
+    puts, _ = agreement.puts(among, inputs.answers, p.agreement.limit)
     judge = _grader(p, bought)
     if p.agreement.verdicts == "single":
-        alone = {(one.question_id, one.model): one for put in puts for one in put.pair}
-        grade = partial(_grade, questions, wanted, judge)
-        return _played(judge, "agreement", grade, list(alone.values()))
+        alone = {
+            (answers.question_id, answers.model): answers for put in puts for answers in put.pair
+        }
+        grade = partial(_grade, questions, with_reference, judge)
+        return _play(judge, "agreement", grade, list(alone.values()))
 
     def compare(put: agreement.Put) -> object:
-        return pairwise.compare_answers(put.pair, questions, wanted, judge, put.turns)
+        return pairwise.compare_answers(put.pair, questions, with_reference, judge, put.turns)
 
-    return _played(judge, "agreement", compare, puts)
+    return _play(judge, "agreement", compare, puts)
 
 
 def _grader(p: Params, bought: Bought) -> Counter:
-    """What stands in for the grader; a reference answer of a real one is as long as its replies."""
+    """Return a counter in place of the grader. A reference answer of a real one is as long as its
+    replies."""
     simulated, grader = embedded.connect("world-judge"), p.llm.grader
     if not isinstance(grader, OpenAI | Anthropic):
         return Counter(simulated, grader, bought)
@@ -442,27 +467,29 @@ def _grader(p: Params, bought: Bought) -> Counter:
 
 
 def _is_reference(messages: Sequence[Message]) -> bool:
-    """Whether a grader is asked for a reference answer: it has no instruction to judge then."""
+    """Say whether a grader is asked for a reference answer: it has no instruction to judge then."""
     return messages[0].role == "user"
 
 
-def _played(judge: Counter, stage: str, do: Callable[[J], object], jobs: Sequence[J]) -> Row:
+def _play(judge: Counter, stage: str, do: Callable[[J], object], jobs: Sequence[J]) -> Row:
     for job in jobs:
         do(job)
     return judge.row(stage, 1.0)
 
 
-def _scheme(p: Params, name: str, seeds: Seeds) -> list[Row]:
+def _scheme_rows(p: Params, name: str, seeds: Seeds) -> list[Row]:
     jobs = schemes.load(name).plan(
         seeds, getattr(p.schemes, name), Random(f"{p.generate.seed}/{name}")
     )
     if not jobs:
         raise BadInput(f"forecast: {name}: no jobs can be planned from its seeds; look at fetch")
+    # Every n-th job, so that all parts of the plan are played.
     played = jobs[:: max(1, len(jobs) // SAMPLED)]
     teacher = Counter(embedded.connect("world-teacher"), p.llm.teacher)
     outcomes = [schemes.attempt(name, job, teacher) for job in played]
     longer = {}
-    if isinstance(p.llm.teacher, OpenAI | Anthropic):  # it says more than the embedded one
+    # A real teacher says more than the embedded one, and the judge reads it.
+    if isinstance(p.llm.teacher, OpenAI | Anthropic):
         longer = {"response": "x" * budget.BYTES_PER_TOKEN * p.llm.teacher.reply_tokens}
     judges = [Counter(embedded.connect("world-judge"), member) for member in p.llm.judges]
     samples = [sample for outcome in outcomes for sample in outcome.samples]
@@ -475,36 +502,37 @@ def _scheme(p: Params, name: str, seeds: Seeds) -> list[Row]:
     return [
         teacher.row(f"generate {name}", scale),
         *(
-            _with_known(judge.row(f"judge {name}", scale), p, judge.endpoint, known_samples)
+            _add_known(judge.row(f"judge {name}", scale), p, judge.endpoint, known_samples)
             for judge in judges
         ),
     ]
 
 
-def _with_known(row: Row, p: Params, member: Endpoint, samples: Sequence[Sample]) -> Row:
-    """A judge's row with the calls on which it is checked, which are as many for any number of
-    jobs."""
+def _add_known(row: Row, p: Params, member: Endpoint, samples: Sequence[Sample]) -> Row:
+    """Return a judge's row with the calls on which it is checked, which are as many for any number
+    of jobs."""
     judge = Counter(embedded.connect("world-judge"), member)
     for sample in samples:
         verdicts.judge(sample, p.judge.scale, judge)
-    both = total([row, judge.row(row.stage, 1.0)])
-    return both._replace(stage=row.stage, model=row.model)
+    combined = total([row, judge.row(row.stage, 1.0)])
+    return combined._replace(stage=row.stage, model=row.model)
 
 
-def _answers(stage: str, endpoint: OpenAI | Anthropic, questions: Sequence[Question]) -> Row:
-    """Of a model that answers both turns; the second stands behind what it said in the first."""
-    said = Reply(
+def _answers_row(stage: str, endpoint: OpenAI | Anthropic, questions: Sequence[Question]) -> Row:
+    """Return the row of a model that answers both turns. The second stands behind its first
+    answer."""
+    reply = Reply(
         text="x" * budget.BYTES_PER_TOKEN * endpoint.reply_tokens,
         finish_reason="stop", tokens_in=0, tokens_out=0, model="", simulated=False,
     )  # fmt: skip
-    model = Counter(lambda messages, sample=0: said, endpoint)
+    model = Counter(lambda messages, sample=0: reply, endpoint)
     for question in questions:
         talks.interview(question, "", model)
     return model.row(stage, 1.0)
 
 
 def total(rows: Sequence[Row]) -> Row:
-    """The sums; `most` is None where a row has no maximum."""
+    """Return the sums. `most` is None where a row has no maximum."""
     most = [row.most for row in rows]
     return Row(
         "total",
@@ -519,7 +547,7 @@ def total(rows: Sequence[Row]) -> Row:
 
 
 def table(p: Params, rows: Sequence[Row]) -> str:
-    """The forecast as text; what is too long has a column where there is any."""
+    """Return the forecast as text. Requests that are too long have a column where there are any."""
     columns = 8 if any(row.too_long for row in rows) else 7
     head = ("stage", "model", "calls", "tokens in", "tokens out", "$", "$ at most", "too long")
     body = [
@@ -547,7 +575,7 @@ def table(p: Params, rows: Sequence[Row]) -> str:
 
 
 def fit_more(p: Params, stage: str) -> str:
-    """What helps where requests of a stage do not fit their model."""
+    """Return the advice where requests of a stage do not fit their model."""
     more = "raise context_tokens if its server takes more, or lower max_tokens of its params"
     if stage != "generate lamini":
         return more
@@ -557,7 +585,8 @@ def fit_more(p: Params, stage: str) -> str:
 
 
 def left_out(p: Params, rows: Sequence[Row]) -> list[str]:
-    """What the column of what is too long says, and what helps: a paragraph, or none."""
+    """Return the explanation of the column of requests that are too long, with advice, [] without
+    it."""
     stages = [row.stage for row in rows if row.too_long]
     if not stages:
         return []

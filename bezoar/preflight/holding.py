@@ -1,4 +1,4 @@
-"""What one stage that holds a model wants of the machine, as it starts."""
+"""The check of the machine that a stage which holds a model makes as it starts."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -12,9 +12,9 @@ from bezoar.training.runs.memory import Shape
 
 
 def stage(p: Params, stage: str, label: str) -> list[Finding]:
-    """The findings of sft, merge, dpo, lm_eval or mt_answer; none for a model that is small, or
-    whose shape cannot be told: the stage itself says what is wrong with it."""
-    held: dict[str, Callable[[], str]] = {
+    """Return the findings of sft, merge, dpo, lm_eval or mt_answer. A model that is small has none,
+    and neither has one of unknown shape: the stage itself says what is wrong with it."""
+    model_of: dict[str, Callable[[], str]] = {
         "sft": lambda: p.chain[label].base,
         "merge": lambda: p.merges[label].base,
         "dpo": lambda: p.aligned[label].start,
@@ -22,7 +22,7 @@ def stage(p: Params, stage: str, label: str) -> list[Finding]:
         "mt_answer": lambda: p.checkpoints[label].model,
     }
     try:
-        shape = counting.shape(Path("models", held[stage](), "config.json"))
+        shape = counting.shape(Path("models", model_of[stage](), "config.json"))
         return _findings(p, stage, label, shape)
     except BadInput:
         return []
@@ -31,13 +31,14 @@ def stage(p: Params, stage: str, label: str) -> list[Finding]:
 def _findings(p: Params, stage: str, label: str, shape: Shape) -> list[Finding]:
     if shape.parameters < gpu.SMALL:
         return []
-    found = []
+    findings = []
     if stage in ("merge", "dpo") or (stage == "sft" and p.chain[label].weights == "all"):
         out = Path("models", stage, label)
         name = "dpo" if stage == "dpo" else f"{stage} {label}"
-        found += disk.stage(p, name, out, shape, machine.cache(Path()))
-    if p.launch is None or stage not in ("sft", "dpo"):  # else its processes look, each at its GPU
-        here = machine.look()
+        findings += disk.stage(p, name, out, shape, machine.cache(Path()))
+    # With `launch` each process of training looks at its own GPU.
+    if p.launch is None or stage not in ("sft", "dpo"):
+        host = machine.look()
         name = f"{stage} {label}" if stage in ("sft", "merge") else stage
-        found += gpu.check(shape, here, [gpu.fit(p, name, shape, here)])
-    return found
+        findings += gpu.check(shape, host, [gpu.fit(p, name, shape, host)])
+    return findings

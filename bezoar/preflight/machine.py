@@ -1,4 +1,4 @@
-"""What there is: the GPU, the memory, the folders' file systems and how DVC links files."""
+"""The machine: the GPU, the memory, the folders' file systems and how DVC links files."""
 
 import os
 import shutil
@@ -14,7 +14,7 @@ Link = Literal["reflink", "hardlink", "symlink", "copy"]
 
 @dataclass(frozen=True)
 class Gpu:
-    """The kind of GPU that training runs on, how many of it there are, bytes of the first."""
+    """The kind of GPU that training runs on, the number of them, and bytes of the first."""
 
     name: str
     count: int
@@ -24,7 +24,8 @@ class Gpu:
 
 @dataclass(frozen=True)
 class Machine:
-    """`ram`: bytes of memory. `why`: a reason why there is no GPU, "" where none is known."""
+    """A machine: its GPU, and `ram`, bytes of memory. `why`: a reason why there is no GPU, "" where
+    none is known."""
 
     gpu: Gpu | None
     ram: int
@@ -32,7 +33,7 @@ class Machine:
 
 
 def look() -> Machine:
-    """This machine as torch sees it, for that is what training sees."""
+    """Return this machine as torch sees it, for that is what training sees."""
     import torch
 
     ram = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
@@ -47,7 +48,8 @@ def look() -> Machine:
 
 
 def _driver() -> str:
-    """What NVIDIA's tool lists, "" where there is none: torch may be a build without CUDA."""
+    """Return the GPUs that NVIDIA's tool lists, "" where there is none: torch may be a build
+    without CUDA."""
     command = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=5, check=False)
@@ -65,33 +67,35 @@ class Volume:
 
 
 def volume(path: Path) -> Volume:
-    """The file system that `path` lies on, or will once it is made."""
-    there = next(p for p in [path.absolute(), *path.absolute().parents] if p.exists())
-    return Volume(there.stat().st_dev, shutil.disk_usage(there).free)
+    """Return the file system that `path` lies on, or will once it is made."""
+    existing = next(p for p in [path.absolute(), *path.absolute().parents] if p.exists())
+    return Volume(existing.stat().st_dev, shutil.disk_usage(existing).free)
 
 
 def size(path: Path) -> int:
-    """Bytes that a folder's files take on the disk, links to elsewhere left out."""
+    """Return the bytes that a folder's files take on the disk, links to elsewhere left out."""
     files = (f for f in path.rglob("*") if f.is_file() and not f.is_symlink())
+    # st_blocks counts 512 bytes, whatever the blocks of the file system are.
     return sum(f.stat().st_blocks * 512 for f in files)
 
 
 @dataclass(frozen=True)
 class Cache:
-    """DVC's cache and how a file gets from there into the workspace, as dvc is set and the file
-    systems allow."""
+    """DVC's cache, and the link by which a file gets from there into the workspace, as DVC is
+    configured and the file systems allow."""
 
     folder: Path
     link: Link
 
 
 def cache(project: Path) -> Cache:
-    """The cache of the project's DVC configuration."""
+    """Return the cache of the project's DVC configuration."""
     from dvc.config import Config
 
-    wanted: dict[str, Any] = Config(dvc_dir=str(project / ".dvc"))["cache"]
-    folder = Path(wanted.get("dir", project / ".dvc/cache"))
-    links: list[Link] = wanted.get("type", ["reflink", "copy"])  # dvc's own default
+    settings: dict[str, Any] = Config(dvc_dir=str(project / ".dvc"))["cache"]
+    folder = Path(settings.get("dir", project / ".dvc/cache"))
+    # DVC's own default, and like DVC the first of them that works.
+    links: list[Link] = settings.get("type", ["reflink", "copy"])
     shared = volume(folder).device == volume(project).device
     works: dict[Link, Callable[[], bool]] = {
         "reflink": lambda: shared and _reflinks(project / ".dvc"),
@@ -103,14 +107,15 @@ def cache(project: Path) -> Cache:
 
 
 def _reflinks(folder: Path) -> bool:
-    """Whether the file system shares blocks between copies (XFS, Btrfs): tried on one byte."""
+    """Say whether the file system shares blocks between copies (XFS, Btrfs), by a copy of one
+    byte."""
     from dvc_objects.fs.system import reflink
 
     try:
         with tempfile.TemporaryDirectory(dir=folder) as name:
-            one = Path(name, "one")
-            one.write_bytes(b"1")
-            reflink(str(one), f"{one}.copy")  # type: ignore[no-untyped-call]
+            source = Path(name, "one")
+            source.write_bytes(b"1")
+            reflink(str(source), f"{source}.copy")  # type: ignore[no-untyped-call]
     except OSError:
         return False
     return True

@@ -1,4 +1,4 @@
-"""Are the prompts texts that can be sent?"""
+"""The check that the prompts are texts that can be sent."""
 
 from typing import Literal
 
@@ -7,7 +7,7 @@ from bezoar.preflight.findings import Finding
 
 
 def findings() -> list[Finding]:
-    """Look at every file of prompts/: one that cannot be sent stops, an odd one is told."""
+    """Look at every file of prompts/. One that cannot be sent is a stop, an odd one a warning."""
     seen = blanks.look()
     return [
         *(_finding("stop", line) for line in seen.faults),
@@ -16,6 +16,6 @@ def findings() -> list[Finding]:
 
 
 def _finding(level: Literal["stop", "warning"], line: str) -> Finding:
-    where, _, rest = line.partition(": ")
-    what, _, do = rest.partition("; ")
-    return Finding(level, where, what, do)
+    place, _, rest = line.partition(": ")
+    message, _, do = rest.partition("; ")
+    return Finding(level, place, message, do)

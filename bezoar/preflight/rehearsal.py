@@ -1,5 +1,8 @@
-"""One short question to a free server, put as the stages will put theirs: with a system message,
-and with a schema where the endpoint is structured. What the server does not know is found here."""
+"""One short question to a free server, put as the stages will put theirs.
+
+It has a system message, and a schema where the endpoint is structured. A feature that the server
+lacks is found here.
+"""
 
 import urllib.error
 from typing import Any
@@ -11,7 +14,8 @@ from bezoar.preflight import web
 from bezoar.preflight.findings import Finding
 from bezoar.rows.records import Message, Reply
 
-SECONDS = 30.0  # that a free server has for a short question: it may be a model on a CPU
+# Seconds that a free server has for a short question: it may be a model on a CPU.
+SECONDS = 30.0
 TOKENS = 16  # of the reply at most
 QUESTION = (
     Message(role="system", content="You answer in one word."),
@@ -25,44 +29,50 @@ SCHEMA = {
 }
 
 
-def findings(who: str, endpoint: OpenAI) -> list[Finding]:
-    """A finding for each address that answers for nothing; a paid one is asked by its stages."""
+def findings(key: str, endpoint: OpenAI) -> list[Finding]:
+    """Return a finding for each address that answers for nothing. A paid one is asked by its
+    stages."""
     if endpoint.style != "chat" or endpoint.price.input or endpoint.price.output:
         return []
     wire = openai.Wire(endpoint, client.secret_of(endpoint), SCHEMA)
     short = dict.fromkeys(openai.MAXIMA & endpoint.params.keys(), TOKENS)
     body = {**wire.body(QUESTION), **short}
-    return [_finding(who, wire, url, body) for url in endpoint.addresses]
+    return [_finding(key, wire, url, body) for url in endpoint.addresses]
 
 
-def _finding(who: str, wire: openai.Wire, url: str, body: dict[str, Any]) -> Finding:
+def _finding(key: str, wire: openai.Wire, url: str, body: dict[str, Any]) -> Finding:
     try:
-        reply = _asked(wire, url, body)
+        reply = _ask(wire, url, body)
     except urllib.error.HTTPError as error:
-        return _refused(who, wire, url, body, f"HTTP {error.code}: {client.words_in(error.read())}")
+        return _refused(key, wire, url, body, f"HTTP {error.code}: {client.words_in(error.read())}")
     except Unusable as error:
         do = "its stages would ask again and fail; look at the server"
-        return Finding("stop", who, f"{url} gives {error}", do)
+        return Finding("stop", key, f"{url} gives {error}", do)
     except TimeoutError:
-        return Finding("warning", who, *web.busy(url))
+        return Finding("warning", key, *web.busy(url))
     except web.BROKEN as error:
-        return Finding("warning", who, f"{url} broke off a short question ({error})")
+        return Finding("warning", key, f"{url} broke off a short question ({error})")
     thinks = ", with thoughts before it, which count against its maximum of tokens"
-    return Finding("ok", who, f"{url} answers a short question" + thinks * bool(reply.thoughts))
+    return Finding("ok", key, f"{url} answers a short question" + thinks * bool(reply.thoughts))
 
 
-def _asked(wire: openai.Wire, url: str, body: dict[str, Any]) -> Reply:
+def _ask(wire: openai.Wire, url: str, body: dict[str, Any]) -> Reply:
     return client.read_reply(wire, web.get(url + wire.path, wire.headers, encode(body), SECONDS))
 
 
-def _refused(who: str, wire: openai.Wire, url: str, body: dict[str, Any], reason: str) -> Finding:
-    """What a server refuses of a question, by what it answers when that is left out."""
+def _refused(key: str, wire: openai.Wire, url: str, body: dict[str, Any], reason: str) -> Finding:
+    """Find the part of a question that a server refuses, by its answers when that part is left
+    out."""
     for doubt in wire.doubts(body):
         if web.answers(url + wire.path, wire.headers, encode(doubt.body), SECONDS):
+            # The same question again. A server that only stumbled once is not one that lacks a
+            # feature.
             if web.answers(url + wire.path, wire.headers, encode(body), SECONDS):
-                what = f"{url} refuses a short question at first ({reason}), and answers it then"
-                return Finding("warning", who, what, "a run tries again; see what its log says")
-            what = f"{url} refuses a short question ({reason}), and answers with {doubt.parameter}"
-            return Finding("stop", who, what, f"set {doubt.parameter}")
-    what = f"{url} refuses a short question ({reason})"
-    return Finding("warning", who, what, "see what its log says")
+                message = f"{url} refuses a short question at first ({reason}), and answers it then"
+                return Finding("warning", key, message, "a run tries again; see what its log says")
+            message = (
+                f"{url} refuses a short question ({reason}), and answers with {doubt.parameter}"
+            )
+            return Finding("stop", key, message, f"set {doubt.parameter}")
+    message = f"{url} refuses a short question ({reason})"
+    return Finding("warning", key, message, "see what its log says")

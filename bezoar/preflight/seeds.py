@@ -1,5 +1,5 @@
-"""Would seeds pass the checks that rows must pass, and that cost nothing? Rows are like what they
-are made from, and are paid for."""
+"""The free checks of rows, tried on the seeds. Rows are like the seeds that they are made from, and
+are paid for."""
 
 from collections import Counter
 from pathlib import Path
@@ -14,7 +14,8 @@ from bezoar.rows.records import Query, Sample, Seed
 
 FETCHED = Path("data/fetch")
 FILES = {"dolly": "seeds.jsonl", "flan": "queries.jsonl"}
-LEAST = 0.1  # ours: of the seeds; fewer are the price of any check
+# Ours: share of the seeds. A loss of fewer is the price of any check.
+LEAST = 0.1
 WAYS = {
     "wrong_language": "name their languages in filter.gates.language, or set it to any",
     "overlong": "raise filter.gates.characters, or shorten them",
@@ -24,12 +25,12 @@ WAYS = {
 
 def findings(p: Params) -> list[Finding]:
     """Look at the seeds of every scheme and at own rows, as far as they are fetched."""
-    sources = dict.fromkeys([*(scheme.seeds for scheme in p.schemes.named.values()), *p.own])
+    sources = dict.fromkeys([*(scheme.seeds for scheme in p.schemes.by_name.values()), *p.own])
     return [finding for source in sources if (finding := look(p, source))]
 
 
 def look(p: Params, source: str) -> Finding | None:
-    """Say what the free checks would do to the seeds of one source; None where they are not
+    """Say what the free checks would do to the seeds of one source. None where they are not
     fetched, or are the project's own."""
     folder = FETCHED / source
     account_file, path = folder / "source.json", folder / FILES.get(source, "")
@@ -40,29 +41,29 @@ def look(p: Params, source: str) -> Finding | None:
         return None
     rows = _rows(path, source)
     spoken = languages.of_texts([f"{row.instruction}\n{row.response}" for row in rows])
-    there = languages.of_seeds(spoken)
-    allowed = gates.allowed_languages(p.filter.gates, there)
+    seed_languages = languages.of_seeds(spoken)
+    allowed = gates.allowed_languages(p.filter.gates, seed_languages)
     reasons = Counter(reason for row in rows if (reason := _reason(row, p, allowed)))
-    summary = f"{len(rows)} seeds in {languages.listed(there)}"
+    summary = f"{len(rows)} seeds in {languages.listed(seed_languages)}"
     off = "".join(
         f"; the check `{gate}` knows no {languages.listed(codes)} and is off there"
-        for gate, codes in gates.gates_off(there).items()
+        for gate, codes in gates.gates_off(seed_languages).items()
     )
     if sum(reasons.values()) < max(1, LEAST * len(rows)):
         return Finding("ok", str(folder), summary + off)
     counts = ", ".join(f"{reason} {count}" for reason, count in reasons.most_common())
     verb = "drops" if p.filter.gates.action == "drop" else "reports"
-    what = f"of {summary}, filter {verb} such as {sum(reasons.values())} of them ({counts}){off}"
+    message = f"of {summary}, filter {verb} such as {sum(reasons.values())} of them ({counts}){off}"
     ways = [WAYS.get(reason, f"see {reason} in docs/rows.md") for reason in reasons]
-    return Finding("warning", str(folder), what, "; ".join(dict.fromkeys(ways)))
+    return Finding("warning", str(folder), message, "; ".join(dict.fromkeys(ways)))
 
 
 def _rows(path: Path, source: str) -> list[Sample]:
     if source == "flan":
         queries = read_jsonl(path, Query)
-        return [_sample(each.id, each.query, "", each.target) for each in queries]
+        return [_sample(query.id, query.query, "", query.target) for query in queries]
     seeds = read_jsonl(path, Seed)
-    return [_sample(each.id, each.instruction, each.context, each.response) for each in seeds]
+    return [_sample(seed.id, seed.instruction, seed.context, seed.response) for seed in seeds]
 
 
 def _sample(id: str, instruction: str, context: str, response: str) -> Sample:

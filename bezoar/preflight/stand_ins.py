@@ -1,4 +1,4 @@
-"""What the world invents in place of files that a user did not give, beside a real model.
+"""The rows that the world invents in place of files that a user did not give, beside a real model.
 
 Rows about invented animals do no harm in a run that is simulated throughout. A real base would be
 trained on them, and a real teacher, judge or grader would be paid to read them.
@@ -21,42 +21,42 @@ def absent(p: Params) -> list[str]:
     return [
         name
         for name in p.sources
-        if isinstance(wanted := getattr(p.fetch, name), Local)
-        and wanted.otherwise is not None
+        if isinstance(source := getattr(p.fetch, name), Local)
+        and source.otherwise is not None
         and not local.list_files(name)
     ]
 
 
 def real(p: Params) -> list[str]:
-    """Return what is real in this run: the base, and the models that it asks."""
+    """Return the names of the real models in this run: the base, and those that it asks."""
     base = p.fetch.base
-    own = isinstance(base, HubBase) or (
+    base_is_real = isinstance(base, HubBase) or (
         isinstance(base, LocalBase) and bool(local.list_files("base"))
     )
-    asked = {"teacher": p.schemes.named, "judge": p.schemes.named, "grader": p.checkpoints}
-    return (["base"] if own else []) + [
-        who
-        for who, instances in asked.items()
-        if instances and any(not isinstance(e, Embedded) for e in p.llm.by_name(who).values())
+    users = {"teacher": p.schemes.by_name, "judge": p.schemes.by_name, "grader": p.checkpoints}
+    return (["base"] if base_is_real else []) + [
+        role
+        for role, instances in users.items()
+        if instances and any(not isinstance(e, Embedded) for e in p.llm.by_name(role).values())
     ]
 
 
 def findings(p: Params) -> list[Finding]:
-    """Return a finding where something stands in beside what is real."""
+    """Return a finding where something stands in beside a real model."""
     names, beside = absent(p), real(p)
     if not names or not beside:
         return []
     folders = ", ".join(f"local/{name}" for name in names)
-    what = (
+    message = (
         f"{'hold' if len(names) > 1 else 'holds'} no file, and rows that this project invents "
         f"would stand in, beside a real {' and '.join(beside)}"
     )
     ways = WAYS.format(names=" ".join(names))
-    return [Finding("stop" if p.stand_ins == "stop" else "warning", folders, what, ways)]
+    return [Finding("stop" if p.stand_ins == "stop" else "warning", folders, message, ways)]
 
 
 def check(p: Params) -> None:
-    """Stop where something invented would stand in beside what is real. BadInput says the ways
+    """Stop where something invented would stand in beside a real model. BadInput says the ways
     out."""
     for finding in findings(p):
         if finding.level == "stop":

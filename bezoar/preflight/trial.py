@@ -1,6 +1,8 @@
-"""The rehearsal of a base: a small copy of its kind, with its own tokenizer, goes through what all
-later stages do, by the functions that they call. What cannot work is told here, before hours of
-training. `python -m bezoar.preflight.trial` is its process; preflight/bases.py starts it.
+"""The rehearsal of a base: a small copy of its kind, with its own tokenizer, goes through all later
+stages.
+
+It calls the functions that they call, so a kind that cannot work is found here, before hours of
+training. `python -m bezoar.preflight.trial` is its process, which preflight/bases.py starts.
 """
 
 import os
@@ -25,10 +27,11 @@ from bezoar.rows.records import Item, Message
 from bezoar.sources import tokenizer as of_tokenizers
 from bezoar.sources import weights as of_files
 
-LARGEST = 4e-3  # standard deviations that logits may be off in float32 where they should be equal
+# Standard deviations that logits may be off in float32 where they should be equal.
+LARGEST = 4e-3
 LIBRARIES = ("torch", "transformers", "trl", "peft", "bitsandbytes", "lm_eval", "tokenizers")
-# What is learnt in one step, and answered: short, because every token of a large vocabulary is
-# scored, and longer than a window of the small copy. The questions begin alike.
+# Rows that are learnt in one step, and answered. They are short, because every token of a large
+# vocabulary is scored, and longer than a window of the small copy. The questions begin alike.
 ROWS = (
     ("Question: Name a river. Answer: ", "The Danube."),
     ("Question: Name a river, and say where it ends. Answer: ", "The Rhine. In the North Sea."),
@@ -38,50 +41,54 @@ ROWS = (
 
 
 def main(folder: str, report: str, home: str, profile: str | None = None) -> None:
-    """Rehearse the base at `folder`, less what passed before and is kept at `home`, and write what
-    came of it to `report`."""
+    """Rehearse the base at `folder`, and write the notes or the refusal to `report`. Parts that
+    passed before are recorded at `home`, and are not repeated."""
     work.die_with_parent()
-    told: dict[str, Any] = {"refused": "", "notes": []}
+    outcome: dict[str, Any] = {"refused": "", "notes": []}
     keys = (Path(home, "rehearsals", f"{key}.json") for key in _keys(Path(folder), profile))
     with tempfile.TemporaryDirectory() as scratch:
         try:
-            told["notes"] = _notes(Path(folder), Path(scratch), profile, *keys)
+            outcome["notes"] = _notes(Path(folder), Path(scratch), profile, *keys)
         except BadInput as error:
-            told["refused"] = str(error).removeprefix("error: ").replace(f"{scratch}/files: ", "")
-    files.write_json(Path(report), told)
+            outcome["refused"] = (
+                str(error).removeprefix("error: ").replace(f"{scratch}/files: ", "")
+            )
+    files.write_json(Path(report), outcome)
 
 
 def _notes(folder: Path, scratch: Path, profile: str | None, trial: Path, weights: Path) -> Any:
-    """What is good to know of a base, out of `trial` where it passed before."""
-    kept = [weights, trial] if any(folder.glob("*.safetensors")) else [trial]
-    if not all(path.exists() for path in kept):
+    """Return the notes on a base, out of the records `trial` and `weights` where it passed
+    before."""
+    records = [weights, trial] if any(folder.glob("*.safetensors")) else [trial]
+    if not all(path.exists() for path in records):
         loading.quiet()
         rehearsal = Rehearsal(folder, scratch, params.load(profile=profile))
-        for path in kept:
+        for path in records:
             if not path.exists():
                 files.write_json(path, rehearsal.fit() if path == weights else rehearsal.notes())
     notes: list[str] = []
-    for path in kept:
-        told: Any = files.read_json(path)
-        notes += told
+    for path in records:
+        lines: Any = files.read_json(path)
+        notes += lines
     return notes
 
 
 def _keys(folder: Path, profile: str | None) -> tuple[str, str]:
-    """Of a trial, equal for equal configurations, tokenizers, numbers, code and libraries; and of
-    weights that were seen to fit, equal for equal names and sizes too."""
-    named = sorted(path for path in folder.iterdir() if path.is_file())
-    tensors = [path for path in named if path.suffix == ".safetensors"]
-    read = [path for path in named if path.suffix in (".json", ".model", ".txt", ".jinja")]
+    """Return two keys. The first, of a trial, is equal for equal configurations, tokenizers,
+    numbers, code and libraries. The second, of weights that fit, wants equal names and sizes of
+    their files too."""
+    paths = sorted(path for path in folder.iterdir() if path.is_file())
+    tensors = [path for path in paths if path.suffix == ".safetensors"]
+    read = [path for path in paths if path.suffix in (".json", ".model", ".txt", ".jinja")]
     p = params.load(profile=profile)
-    told = {
+    content = {
         "files": [work.content(path) for path in read if path.name != "source.json"],
         "numbers": [p.sft.model_dump(), p.merge.model_dump(), p.dpo.model_dump()],
         "code": work.content(*sorted(Path(__file__).parents[1].rglob("*.py"))),
         "versions": [version(name) for name in LIBRARIES],
     }
     sizes = [(path.name, path.stat().st_size) for path in tensors]
-    return work.fingerprint(**told), work.fingerprint(**told, weights=sizes)
+    return work.fingerprint(**content), work.fingerprint(**content, weights=sizes)
 
 
 class Rehearsal:
@@ -96,7 +103,7 @@ class Rehearsal:
                 shutil.copyfile(path, self.files / path.name)
         of_files.mend(self.files)  # as fetch does
         self.base = self.models / "fetch/base"
-        self.told: list[str] = []
+        self.note_lines: list[str] = []
         self.config = look(self.files)
         self.kind = self.config.model_type
         self.link = Link(weights="adapter", base="fetch/base", start="fetch/base", data="fetch/x")
@@ -107,14 +114,15 @@ class Rehearsal:
                 "epochs": 1,
                 "batch_size": 4,
                 "micro_batch_size": 2,
-                "learning_rate": 1e-2,  # so that a step shows
+                # High, so that one step shows in the logits.
+                "learning_rate": 1e-2,
                 "warmup_steps": 0,
                 "eval_limit": None,
             }
         )
 
     def notes(self) -> list[str]:
-        """Go through all of it; what is good to know, a line each."""
+        """Go through all steps, and return notes on the base, a line each."""
         of_tokenizers.account(self.files, str(self.files))  # as fetch does
         with self._step("its small copy cannot be made"):
             self.copy()
@@ -134,21 +142,22 @@ class Rehearsal:
             self.answer()
         with self._step("the harness cannot score it"):
             self.score()
-        return self.told
+        return self.note_lines
 
     def fit(self) -> list[str]:
-        """See that the files hold the tensors that the configuration wants; what is good to know of
+        """See that the files hold the tensors that the configuration wants, and return notes on
         them."""
-        whole = self.models / "whole"  # beside the small copy, which must not get these weights
-        shutil.copytree(self.files, whole)
+        # Beside the small copy, which must not get these weights.
+        full_copy = self.models / "whole"
+        shutil.copytree(self.files, full_copy)
         for path in self.folder.glob("*.safetensors*"):
-            (whole / path.name).symlink_to(path.resolve())
+            (full_copy / path.name).symlink_to(path.resolve())
         with self._step("its weights cannot be loaded"):
-            return fit(whole, self.p)
+            return fit(full_copy, self.p)
 
     @contextmanager
     def _step(self, failed: str) -> Iterator[None]:
-        """Turn whatever a kind of model stumbles over into one line."""
+        """Turn any error that a kind of model causes into one line."""
         started = time.monotonic()
         try:
             yield
@@ -156,8 +165,8 @@ class Rehearsal:
             words = str(error).removeprefix("error: ")
             for folder in (self.base, self.models / "whole"):
                 words = words.replace(str(folder), "").strip(": ")
-            what, _, do = words.replace(f"{self.models}/", "models/").partition("; ")
-            raise BadInput(f"{_a(self.kind)}: {failed} ({what}); {do or ANOTHER}") from None
+            reason, _, do = words.replace(f"{self.models}/", "models/").partition("; ")
+            raise BadInput(f"{_a(self.kind)}: {failed} ({reason}); {do or ANOTHER}") from None
         except Exception as error:
             if "BEZOAR_DEBUG" in os.environ:
                 raise
@@ -188,25 +197,26 @@ class Rehearsal:
             )
 
     def read(self) -> None:
-        """See that what stands later in a text does not change what comes before."""
+        """See that the later part of a text does not change the logits of the earlier part."""
         import torch
 
         model = loading.plain(self.base, "float32", loading.device()).eval()
         ids = self.prompts[-1]
-        other = [*ids[:-3], *ids[:3]]
+        # Only the last three tokens differ, so the logits before them must not.
+        altered = [*ids[:-3], *ids[:3]]
         with torch.inference_mode():
-            one, two = (
-                model(input_ids=torch.tensor([each]), use_cache=False).logits[0, :-4]
-                for each in (ids, other)
+            first, second = (
+                model(input_ids=torch.tensor([sequence]), use_cache=False).logits[0, :-4]
+                for sequence in (ids, altered)
             )
-        if _apart(one, two) > LARGEST:
+        if _distance(first, second) > LARGEST:
             raise BadInput(
                 "what stands later in a text changes what comes before: no causal language model"
             )
 
     def quantise(self) -> None:
-        """Tell which linear layers are not in 4 bits, and which that should have adapters have
-        none."""
+        """Note the linear layers that are not in 4 bits, and those that should have adapters and
+        have none."""
         from bitsandbytes.nn import Linear4bit
         from peft.tuners.lora import LoraLayer
         from torch.nn import Linear
@@ -230,20 +240,22 @@ class Rehearsal:
         }
         plain = [name for name, m in linear.items() if not isinstance(m, Linear4bit)]
         bare = [name for name, m in linear.items() if id(m) not in layers]
-        if self.p.sft.target_modules != ALL_LINEAR:  # all are not wanted then, but some of each
+        # Not all layers are to have an adapter then, but some of each block.
+        if self.p.sft.target_modules != ALL_LINEAR:
             with_one = {_block(name) for name in linear.keys() - set(bare)}
             bare = [name for name in bare if _block(name) not in with_one]
         four = [m for m in causal.modules() if isinstance(m, Linear4bit)]
         if not four:
             raise BadInput("none of its layers is a linear one that bitsandbytes quantises")
-        for names, how in ((plain, "stay in 16 bits"), (bare, "have no adapter")):
+        for names, state in ((plain, "stay in 16 bits"), (bare, "have no adapter")):
             if names:
                 kinds = ", ".join(dict.fromkeys(name.rpartition(".")[2] for name in names))
-                self.told.append(f"of {_a(self.kind)}, linear layers {how}: {kinds}")
-        self._share()
+                self.note_lines.append(f"of {_a(self.kind)}, linear layers {state}: {kinds}")
+        self._note_share()
 
-    def _share(self) -> None:
-        """Say how much of the layers QLoRA neither quantises nor trains, where it is much."""
+    def _note_share(self) -> None:
+        """Note the share of the layers that QLoRA neither quantises nor trains, where it is
+        large."""
         import torch
         from torch.nn import Embedding, Linear
         from transformers import AutoModelForCausalLM
@@ -258,16 +270,16 @@ class Rehearsal:
         }
         tables = {id(m.weight) for m in model.modules() if isinstance(m, Embedding)}
         tables.add(id(getattr(model.get_output_embeddings(), "weight", None)))
-        whole = sum(p.numel() for p in model.parameters() if id(p) not in tables)
-        other = 1 - sum(n for key, n in linear.items() if key not in tables) / whole
-        if other > 0.2:
-            self.told.append(
-                f"{other:.0%} of {_a(self.kind)}'s layers are no linear layers (experts, or a "
+        total = sum(p.numel() for p in model.parameters() if id(p) not in tables)
+        share = 1 - sum(n for key, n in linear.items() if key not in tables) / total
+        if share > 0.2:
+            self.note_lines.append(
+                f"{share:.0%} of {_a(self.kind)}'s layers are no linear layers (experts, or a "
                 "state's): QLoRA leaves them in 16 bits and does not train them"
             )
 
     def learn(self) -> None:
-        """Train an adapter by one step, and hold the loss against that of plain logits."""
+        """Train an adapter by one step, and compare the loss with that of plain logits."""
         from bezoar.training import sft
 
         run = sft.sft(
@@ -289,7 +301,7 @@ class Rehearsal:
             )
 
     def _loss(self, model: Any, rows: list[tuple[str, str]]) -> float:
-        """The mean loss of the answers' tokens, each row read alone."""
+        """Return the mean loss of the answers' tokens, each row read alone."""
         import torch
 
         total, count = 0.0, 0
@@ -298,28 +310,30 @@ class Rehearsal:
             for prompt, answer in chat.answer_ids(self.tokenizer, rows, "its rows"):
                 ids = torch.tensor([(prompt + answer)[:limit]])
                 logits = model(input_ids=ids, use_cache=False).logits[0].float()
-                found = logits[:-1].log_softmax(-1).gather(1, ids[0, 1:, None])[:, 0]
-                learnt = found[len(prompt) - 1 :]
+                log_probabilities = logits[:-1].log_softmax(-1).gather(1, ids[0, 1:, None])[:, 0]
+                learnt = log_probabilities[len(prompt) - 1 :]
                 total, count = total - float(learnt.sum()), count + len(learnt)
         return total / max(1, count)
 
     def merge(self) -> None:
-        """Merge the adapter, and hold the merged model against the trained one."""
+        """Merge the adapter, and compare the merged model's logits with the trained one's."""
         from bezoar.training import merge
 
         adapter, out = self.models / "sft/adapter", self.models / "merge/sft"
+        # The weights are merged onto the dequantised base, on which the adapter was trained. The
+        # merged model should then compute what the trained one does.
         exact = self.p.merge.model_copy(update={"onto": "dequantized", "method": "linear"})
-        how = MergeStage.model_validate(exact.model_dump() | {"weights": [1.0, 1.0, 1.0]})
-        merge.merge(self.base, [adapter], how, self.p.sft, out)
+        settings = MergeStage.model_validate(exact.model_dump() | {"weights": [1.0, 1.0, 1.0]})
+        merge.merge(self.base, [adapter], settings, self.p.sft, out)
         device = loading.device()
         trained, _ = loading.load(adapter, self.base, self.p.sft)
         start = loading.quantised(self.base, self.p.sft, device).eval()
         merged = loading.plain(out, "float32", device).eval()
         ids = self.prompts[0]
-        given, was, same = (_logits(m, ids) for m in (trained, start, merged))
-        if _apart(given, was) == 0:
+        after, before, after_merge = (_logits(m, ids) for m in (trained, start, merged))
+        if _distance(after, before) == 0:
             raise BadInput("a step of QLoRA changes nothing")
-        if (apart := _apart(given, same)) > LARGEST:
+        if (apart := _distance(after, after_merge)) > LARGEST:
             raise BadInput(
                 f"the merged model's logits are {apart:.2g} standard deviations off the trained "
                 "one's"
@@ -346,7 +360,7 @@ class Rehearsal:
         from bezoar.training import dpo
 
         pairs = [(prompt, answer, "Perhaps.") for prompt, answer in self.rows]
-        how = self.p.dpo.model_copy(
+        settings = self.p.dpo.model_copy(
             update={
                 "epochs": 1,
                 "batch_size": 2,
@@ -357,26 +371,26 @@ class Rehearsal:
             }
         )
         self.policy = self.models / "dpo/policy"
-        dpo.dpo(self.models / "sft/all", pairs[:2], pairs[2:], settings=how, out=self.policy)
+        dpo.dpo(self.models / "sft/all", pairs[:2], pairs[2:], settings=settings, out=self.policy)
 
     def answer(self) -> None:
-        """Answer several questions at once, and hold the answers against those one by one."""
+        """Answer several questions at once, and compare the answers with those given one by one."""
         device = loading.device()
         self.model = model = loading.plain(self.policy, "float32", device).eval()
-        way = generation.fastest(model)
-        if way in generation.SLOWER:
-            self.told.append(
-                f"{_a(self.kind)} writes answers {generation.SLOWER[way]}: others at once would "
+        method = generation.fastest(model)
+        if method in generation.SLOWER:
+            self.note_lines.append(
+                f"{_a(self.kind)} writes answers {generation.SLOWER[method]}: others at once would "
                 "change each other"
             )
-        whole = generation.generate(
+        together = generation.generate(
             model, self.tokenizer, self.prompts, batch_size=4, max_new_tokens=6
         )
         alone = [
             generation.generate(model, self.tokenizer, [prompt], batch_size=1, max_new_tokens=6)[0]
             for prompt in self.prompts
         ]
-        if whole != alone:
+        if together != alone:
             raise BadInput("answers in a batch are others than one by one")
 
     def score(self) -> None:
@@ -389,25 +403,25 @@ class Rehearsal:
         ]
         scores = []
         for batch in (4, 1):
-            how = LmEval(
+            settings = LmEval(
                 num_fewshot=0, chat_template=False, tasks=None, limit=None, batch_size=batch
             )
-            found = harness.run(self.model, self.tokenizer, {"rehearsal": items}, how)
-            scores.append(found.items)
+            result = harness.run(self.model, self.tokenizer, {"rehearsal": items}, settings)
+            scores.append(result.items)
         if scores[0] != scores[1]:
             raise BadInput("an item's score depends on the others of its batch")
 
 
 def _a(kind: str) -> str:
-    """A kind of model as a sentence names it."""
+    """Return a kind of model as a sentence names it."""
     return f"a model of kind {kind}"
 
 
 def _block(name: str) -> str:
-    """The block of a model that a layer is part of, by the first number in its name."""
+    """Return the block of a model that a layer is part of, by the first number in its name."""
     parts = name.split(".")
-    at = next((n for n, part in enumerate(parts) if part.isdigit()), -1)
-    return ".".join(parts[: at + 1])
+    index = next((n for n, part in enumerate(parts) if part.isdigit()), -1)
+    return ".".join(parts[: index + 1])
 
 
 def _logits(model: Any, ids: list[int]) -> Any:
@@ -417,22 +431,22 @@ def _logits(model: Any, ids: list[int]) -> Any:
         return model(input_ids=torch.tensor([ids]), use_cache=False).logits[0].float()
 
 
-def _apart(one: Any, other: Any) -> float:
-    """The largest difference of two sets of logits, in standard deviations."""
-    return float((one - other).abs().max() / other.std())
+def _distance(first: Any, second: Any) -> float:
+    """Return the largest difference of two sets of logits, in standard deviations."""
+    return float((first - second).abs().max() / second.std())
 
 
 # --- its files -----------------------------------------------------------------------------------
 
 
 def look(folder: Path) -> Any:
-    """The configuration of a base that can be a causal language model here; BadInput says by name
-    what it is instead."""
+    """Return the configuration of a base that can be a causal language model here. BadInput names
+    the kind that it is instead."""
     from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoConfig
 
-    told: Any = files.read_json(folder / "config.json")
-    kind = told.get("model_type")
-    if quantised := told.get("quantization_config"):
+    raw_config: Any = files.read_json(folder / "config.json")
+    kind = raw_config.get("model_type")
+    if quantised := raw_config.get("quantization_config"):
         method = quantised.get("quant_method", "?") if isinstance(quantised, dict) else "?"
         raise BadInput(
             f"its weights are quantised ({method}), and QLoRA and the links that train all weights "
@@ -440,7 +454,8 @@ def look(folder: Path) -> Any:
         )
     try:
         config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-    except Exception as error:  # transformers raises several
+    # transformers raises errors of several classes.
+    except Exception as error:
         why = " ".join(str(error).split())[:CHARACTERS]
         raise BadInput(
             f"transformers {version('transformers')} cannot read its config.json, model_type "
@@ -456,14 +471,14 @@ def look(folder: Path) -> Any:
             f"{_a(kind)} is no causal language model in transformers {version('transformers')}; "
             f"{ANOTHER}"
         )
-    _check_heads(told)
+    _check_heads(raw_config)
     _check_tokens(folder, config)
     return config
 
 
-def _check_heads(told: dict[str, Any]) -> None:
+def _check_heads(raw_config: dict[str, Any]) -> None:
     """Refuse a model whose head gives classes, not tokens."""
-    for name in told.get("architectures") or []:
+    for name in raw_config.get("architectures") or []:
         if str(name).endswith(("Classification", "QuestionAnswering", "RewardModel")):
             raise BadInput(
                 f"its architecture is {name}, whose head gives no tokens; choose the language "
@@ -486,16 +501,16 @@ def _check_tokens(folder: Path, config: Any) -> None:
 
 
 def fit(folder: Path, p: Params) -> list[str]:
-    """See, without reading a weight, that the tensors of the files at `folder` are those that its
-    configuration wants, and that a merge finds them by name. Returns a note on tensors that the
-    model has no use for. BadInput where it wants others."""
+    """Check, without reading a weight, that the files at `folder` hold the tensors that its
+    configuration wants, and that a merge finds them by name. Return a note on tensors that the
+    model has no use for. BadInput: it wants others."""
     import torch
     from transformers import AutoModelForCausalLM
 
     from bezoar.training import merge
 
     with torch.device("meta"):
-        _, found = AutoModelForCausalLM.from_pretrained(
+        _, loading_info = AutoModelForCausalLM.from_pretrained(
             folder,
             device_map={"": "meta"},
             local_files_only=True,
@@ -504,22 +519,23 @@ def fit(folder: Path, p: Params) -> list[str]:
             output_loading_info=True,
             ignore_mismatched_sizes=True,
         )
-    if missing := sorted(found["missing_keys"]):
+    if missing := sorted(loading_info["missing_keys"]):
         raise BadInput(
             f"its files hold no {missing[0]} ({len(missing)} tensors are missing), which would "
             "start from random numbers; fetch the model again, or another revision"
         )
-    if wrong := sorted(found["mismatched_keys"]):
+    if wrong := sorted(loading_info["mismatched_keys"]):
         name, have, want = wrong[0]
         raise BadInput(
             f"{name} is of shape {list(have)} in its files, and its config.json wants "
             f"{list(want)}; fetch both from one revision"
         )
     merge.check_names(folder, p.sft)
-    more = sorted(found["unexpected_keys"])
+    more = sorted(loading_info["unexpected_keys"])
     return [f"its files hold {len(more)} tensors that are not used, as {more[0]}"] if more else []
 
 
 if __name__ == "__main__":
+    # Ctrl-C ends this process without a traceback.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     main(*arguments.words("bezoar.preflight.trial", __doc__, 3, "FOLDER REPORT HOME [PROFILE]", 4))

@@ -8,12 +8,12 @@ from typing import Any
 
 from bezoar.preflight.findings import SECONDS
 
-# What a connection can come to; a timeout in it is a TimeoutError where the server was reached
+# The errors of a connection. A timeout among them is a TimeoutError where the server was reached.
 BROKEN = (OSError, ValueError, http.client.HTTPException)
 
 
 class _Stay(urllib.request.HTTPRedirectHandler):
-    """A redirect would carry the key to a host that nobody named."""
+    """A handler that follows no redirect, which would carry the key to a host that nobody named."""
 
     def redirect_request(self, *_: Any) -> None:
         return None
@@ -22,8 +22,8 @@ class _Stay(urllib.request.HTTPRedirectHandler):
 def get(
     url: str, headers: Mapping[str, str], body: bytes | None = None, seconds: float = SECONDS
 ) -> Any:
-    """The JSON document at `url`, or what it answers to `body`. Raises one of BROKEN where there is
-    none; TimeoutError where the server took the connection and says nothing."""
+    """Return the JSON document at `url`, or its answer to `body`. Raise one of BROKEN where there
+    is none, TimeoutError where the server took the connection and says nothing."""
     request = urllib.request.Request(url, body, headers={**headers, "User-Agent": "bezoar"})
     with urllib.request.build_opener(_Stay).open(request, timeout=seconds) as answer:
         return json.loads(answer.read())
@@ -32,7 +32,7 @@ def get(
 def answers(
     url: str, headers: Mapping[str, str], body: bytes | None = None, seconds: float = SECONDS
 ) -> bool:
-    """Whether there is a JSON document."""
+    """Say whether there is a JSON document."""
     try:
         get(url, headers, body, seconds)
     except BROKEN:
@@ -41,6 +41,6 @@ def answers(
 
 
 def busy(url: str) -> tuple[str, str]:
-    """What to say of a server that is there and says nothing, and what to do."""
-    what = f"{url} is there and did not answer in time"
-    return what, "it may be busy or loading: a run waits and retries"
+    """Return (message, remedy) for a server that is there and says nothing."""
+    message = f"{url} is there and did not answer in time"
+    return message, "it may be busy or loading: a run waits and retries"

@@ -166,7 +166,7 @@ def _learners(id: str, scheme: str, side: str, settings: Params) -> dict[str, An
 
 
 def _scheme(id: str, settings: Params) -> str:
-    for scheme in [*settings.schemes.named, *settings.own]:
+    for scheme in [*settings.schemes.by_name, *settings.own]:
         if re.fullmatch(rf"{re.escape(scheme)}-\d+(-\d+)?", id):
             return scheme
     # the user's rows may have ids of their own, of any form
@@ -180,7 +180,7 @@ def _nearest_ids(id: str, settings: Params) -> str:
     """Return what to say beside an id that is not there: the nearest ids, or that there are
     none."""
     ids: list[str] = []
-    for scheme in [*settings.schemes.named, *settings.own]:
+    for scheme in [*settings.schemes.by_name, *settings.own]:
         for table in ("samples", "rejected"):
             path = Path(f"data/generate/{scheme}/{table}.jsonl")
             if path.exists():

@@ -71,7 +71,7 @@ def plan(repository: str, settings: Params) -> list[Upload]:
 
 
 def _sets(repository: str, settings: Params) -> Iterator[Upload]:
-    for scheme in [*settings.schemes.named, *settings.own]:
+    for scheme in [*settings.schemes.by_name, *settings.own]:
         folder = Path("data/filter", scheme)
         if not (folder / "README.md").exists():
             raise BadInput(f"{folder}/README.md: there is no card; `dvc repro` makes set and card")

@@ -146,7 +146,7 @@ class Run:
 
 def read(params: Params) -> Run:
     """Return the run in the current folder. BadInput names a file that is missing or broken."""
-    schemes = list(params.schemes.named)
+    schemes = list(params.schemes.by_name)
     checkpoints = list(params.checkpoints)
     mt_bench = "data/fetch/mt_bench"
     return Run(

@@ -31,8 +31,8 @@ def sentences(p: Params) -> list[str]:
     grown = [GROWN] if _source("models/fetch/base") == "grown" else []
     invented = [INVENTED[name] for name in p.sources if _source(f"data/fetch/{name}") == "world"]
     instances_by_speaker = {
-        "teacher": p.schemes.named,
-        "judge": p.schemes.named,
+        "teacher": p.schemes.by_name,
+        "judge": p.schemes.by_name,
         "grader": p.checkpoints,
     }
     # a judge without schemes, or a grader without checkpoints, is asked nothing in this run
