@@ -178,6 +178,68 @@ def test_imports_point_down() -> None:
     assert done.returncode == 0, done.stdout
 
 
+# --- what is said, and what things are called ----------------------------------------------------
+
+# Words that name nothing. As part of a name they are fine: `rows_kept`, `found_in_seeds`.
+VAGUE = """
+found told made known asked given whole said shown kept each one other here there wanted held drawn
+both named own at of way what who how where which
+"""
+BLANK_OPENINGS = re.compile(r"(What|Whether|How|Of|Who|Where|Which)\b")
+
+
+def trees() -> list[ast.Module]:
+    return [ast.parse(path.read_text(encoding="utf-8")) for path in PYTHON]
+
+
+def sentences() -> list[str]:
+    """The sentences of all docstrings. A line of a list or table is one, too."""
+    kinds = (ast.FunctionDef, ast.ClassDef, ast.Module)
+    docs = [
+        ast.get_docstring(node) or ""
+        for tree in trees()
+        for node in ast.walk(tree)
+        if isinstance(node, kinds)
+    ]
+    found = [part for doc in docs for part in re.split(r"(?<=[.!?:])\s+|\n\n", doc)]
+    return [" ".join(sentence.split()) for sentence in found if sentence.strip()]
+
+
+def bindings() -> list[str]:
+    """The names that are given: to variables, parameters and functions."""
+    names = []
+    for tree in trees():
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+                names.append(node.id)
+            elif isinstance(node, ast.arg):
+                names.append(node.arg)
+            elif isinstance(node, ast.FunctionDef):
+                names.append(node.name.lstrip("_"))
+    return names
+
+
+def test_a_name_says_what_it_names() -> None:
+    names = bindings()
+    assert len(names) > 5000
+    assert sum(name in VAGUE.split() for name in names) <= 0.005 * len(names)
+
+
+def test_docstrings_are_plain_sentences() -> None:
+    every = sentences()
+    assert len(every) > 2000
+    assert [s for s in every if BLANK_OPENINGS.match(s)][3:] == []
+    assert sum(";" in sentence for sentence in every) <= 0.01 * len(every)
+    # lists of files and of reasons are longer
+    assert sum(len(sentence.split()) > 25 for sentence in every) <= 0.015 * len(every)
+
+
+def test_comments_say_why_often_enough() -> None:
+    lines = [line.strip() for path in PYTHON for line in path.read_text("utf-8").splitlines()]
+    written = [line for line in lines if line]
+    assert sum(line.startswith("#") for line in written) >= 0.025 * len(written)
+
+
 def test_every_dependency_named_in_dvc_yaml_exists() -> None:
     for name, stage in STAGES.items():
         for dep in stage["deps"]:
