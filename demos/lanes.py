@@ -1,68 +1,95 @@
 """Run what a fresh `make demo` can run side by side: two lanes of stages, on two cores.
 
 DVC runs one stage at a time. Two `dvc repro` beside each other are safe where no stage of one
-writes what a stage of the other reads. The legs below are such pairs, and a lane waits for the
-other one at the end of a leg. A plain `dvc repro` afterwards checks everything, and runs what is
-left. Nothing is run here if this project has other stages than these, or the machine one core."""
+writes what a stage of the other reads. In each leg below the first lane runs its stages, and the
+second lane runs groups of stages, each as soon as the first has come to the stage that it names.
+A plain `dvc repro` afterwards checks everything, and runs what is left. Where this project has
+other stages than these, or one core, nothing is run here.
+"""
 
-import functools
 import os
+import re
 import signal
 import subprocess
 import threading
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import IO
+from typing import IO, NamedTuple
 
 import yaml
 
 from bezoar import interrupts
 from bezoar.params import arguments
 
-Leg = tuple[tuple[str, ...], tuple[str, ...]]
+
+class Group(NamedTuple):
+    """Stages of the second lane. They wait until the first lane begins `after`, or has ended. An
+    empty `after` waits for nothing."""
+
+    after: str
+    stages: tuple[str, ...]
+
+
+class Leg(NamedTuple):
+    """The stages of the first lane, and the groups of the second, in their order."""
+
+    first: tuple[str, ...]
+    second: tuple[Group, ...]
+
+    def stages(self) -> Iterator[str]:
+        """Yield the stages of both lanes."""
+        yield from self.first
+        for group in self.second:
+            yield from group.stages
+
+
 DATA = ("dolly", "flan", "topics", "hh_rlhf", "mt_bench", "benchmarks")
 SCHEMES = ("lamini", "evol_instruct", "orca")
 LINKS = ("lamini", "orca", "evol_instruct")
-LEGS: tuple[Leg, ...] = (
-    (
+
+
+def _answers(checkpoint: str) -> tuple[str, str]:
+    return f"mt_answer@{checkpoint}", f"mt_grade@{checkpoint}"
+
+
+LEGS = (
+    Leg(
         ("fetch@base",),
         (
-            *(f"fetch@{source}" for source in DATA),
-            *(f"{stage}@{scheme}" for stage in ("generate", "judge") for scheme in SCHEMES),
-            "agreement",
+            Group(
+                "",
+                (
+                    *(f"fetch@{source}" for source in DATA),
+                    *(f"{stage}@{scheme}" for stage in ("generate", "judge") for scheme in SCHEMES),
+                    "agreement",
+                ),
+            ),
         ),
     ),
-    (
+    Leg(("filter@lamini", "filter@orca"), (Group("", ("filter@evol_instruct",)),)),
+    Leg(
         (
-            *(f"filter@{scheme}" for scheme in SCHEMES),
             *(f"{stage}@{link}" for link in LINKS for stage in ("mix", "sft")),
-            "merge@sft",
+            *("merge@sft", "mix@hh_rlhf", "sft@hh_rlhf", "dpo@policy", "lm_eval@dpo"),
         ),
-        ("lm_eval@base", "mt_answer@base", "mt_grade@base"),
-    ),
-    (
-        ("mix@hh_rlhf", "sft@hh_rlhf", "dpo@policy"),
         (
-            *(f"lm_eval@{point}" for point in ("lamini", "orca", "sft")),
-            *("mt_answer@sft", "mt_grade@sft", "mt_compare@sft"),
-        ),
-    ),
-    (
-        ("lm_eval@hh_rlhf", "lm_eval@dpo"),
-        (
-            *("mt_answer@hh_rlhf", "mt_grade@hh_rlhf"),
-            *("mt_answer@dpo", "mt_grade@dpo", "mt_compare@dpo"),
+            Group("", ("lm_eval@base", *_answers("base"))),
+            Group("mix@orca", ("lm_eval@lamini",)),
+            Group("mix@evol_instruct", ("lm_eval@orca",)),
+            Group("mix@hh_rlhf", ("lm_eval@sft", *_answers("sft"), "mt_compare@sft")),
+            Group("dpo@policy", ("lm_eval@hh_rlhf", *_answers("hh_rlhf"))),
+            Group("lm_eval@dpo", (*_answers("dpo"), "mt_compare@dpo")),
         ),
     ),
 )
-# This stage reads the outs of all the others.
-LAST = ("report",)
+LAST = ("report",)  # it reads what all the others write
 
 
 def main() -> None:
     """Run the legs where the project is fresh, has these stages, and the machine has two cores."""
     fresh = not Path("models/fetch/base").exists()
-    planned = {stage for leg in LEGS for lane in leg for stage in lane}
+    planned = {stage for leg in LEGS for stage in leg.stages()}
     if not fresh or len(os.sched_getaffinity(0)) < 2 or stages() != planned | {*LAST}:
         return
     for leg in LEGS:
@@ -88,76 +115,96 @@ def run(leg: Leg) -> int:
     """Run both lanes of a leg to their end. The first that fails ends the other one, and its exit
     code is returned. A signal ends this process when both lanes have ended, with one line for all.
     """
-    lanes = [start(lane) for lane in leg]
-    interrupts.before_the_end(functools.partial(stop, lanes))
-    printers = [threading.Thread(target=show, args=(lane.stdout,)) for lane in lanes]
-    for thread in printers:
-        thread.start()
+    lanes = Lanes(leg)
+    interrupts.before_the_end(lanes.stop)
     try:
         with interrupts.as_exception():
-            code = wait(lanes)
+            code = lanes.run()
     # Both lanes have got the signal too, and end by themselves.
     except KeyboardInterrupt:
-        INTERRUPTED.set()
-        for lane in lanes:
-            lane.wait()
+        lanes.interrupted.set()
+        lanes.join()
         interrupts.end_with(interrupts.WORDS[signal.SIGINT])
         code = 130
-    for thread in printers:
-        thread.join()
     return code
 
 
-def stop(lanes: Sequence[subprocess.Popen[str]]) -> None:
-    """End the lanes. Nothing of what they print about it is shown."""
-    INTERRUPTED.set()
-    for lane in lanes:
-        lane.terminate()
-    for lane in lanes:
-        lane.wait()
+class Lanes:
+    """The two lanes of a leg while they run."""
 
+    def __init__(self, leg: Leg) -> None:
+        self.leg, self.waiting = leg, [*leg.second]
+        self.first: subprocess.Popen[str] | None = None
+        self.second: subprocess.Popen[str] | None = None
+        self.begun: set[str] = set()  # the stages to which the first lane has come
+        self.interrupted = threading.Event()
+        self.printers: list[threading.Thread] = []
 
-def start(lane: Sequence[str]) -> subprocess.Popen[str]:
-    """Start `dvc repro` on the stages of a lane, in their order and without what they depend on."""
-    return subprocess.Popen(
-        ["dvc", "--wait-for-lock", "repro", "--single-item", *lane],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        encoding="utf-8",
-        errors="replace",
-    )
+    def run(self) -> int:
+        """Run both lanes, and return 0, or the exit code of the first one that failed."""
+        self.first = self.start(self.leg.first)
+        while True:
+            for lane, other in ((self.first, self.second), (self.second, self.first)):
+                if lane and lane.poll():
+                    # DVC ignores the signal of Ctrl-C, but not this one. Its stage ends with it.
+                    if other and other.poll() is None:
+                        other.terminate()
+                    self.join()
+                    return lane.returncode
+            ended = self.first.poll() == 0
+            if self.second is None or self.second.poll() == 0:
+                if self.waiting and (ended or self.waiting[0].after in {"", *self.begun}):
+                    self.second = self.start(self.waiting.pop(0).stages)
+                elif ended and not self.waiting:
+                    self.join()
+                    return 0
+            time.sleep(0.05)
+
+    def start(self, stages: Sequence[str]) -> subprocess.Popen[str]:
+        """Start `dvc repro` on stages, in their order and without what they depend on."""
+        lane = subprocess.Popen(
+            ["dvc", "--wait-for-lock", "repro", "--single-item", *stages],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            encoding="utf-8",
+            errors="replace",
+        )
+        begun = self.begun if stages == self.leg.first else set()
+        printer = threading.Thread(target=self.show, args=(lane.stdout, begun))
+        printer.start()
+        self.printers.append(printer)
+        return lane
+
+    def show(self, output: IO[str], begun: set[str]) -> None:
+        """Print the lines of a lane as they come, until a signal is on its way. Lines of two lanes
+        may alternate, and stay whole. Each stage that a line names is added to `begun`."""
+        for line in output:
+            if named := re.match(r"(?:Running s|S)tage '([^']+)'", line):
+                begun.add(named[1])
+            # Ctrl-C reaches the stages too, and they may be first to say so. One line is enough.
+            if line.strip() in interrupts.WORDS.values():
+                self.interrupted.wait(1)
+            if line.strip() and not self.interrupted.is_set():
+                with LOCK:
+                    print(line, end="", flush=True)
+
+    def stop(self) -> None:
+        """End the lanes. Nothing of what they print about it is shown."""
+        self.interrupted.set()
+        for lane in filter(None, (self.first, self.second)):
+            lane.terminate()
+        self.join()
+
+    def join(self) -> None:
+        """Wait until both lanes have ended and their lines are printed."""
+        for lane in filter(None, (self.first, self.second)):
+            lane.wait()
+        for printer in self.printers:
+            printer.join()
 
 
 LOCK = threading.Lock()
-INTERRUPTED = threading.Event()
-
-
-def show(output: IO[str] | None) -> None:
-    """Print the lines of a lane as they come, until a signal is on its way. Lines of two lanes may
-    alternate, and stay whole."""
-    assert output is not None
-    for line in output:
-        if line.strip() and not INTERRUPTED.is_set():
-            with LOCK:
-                print(line, end="", flush=True)
-
-
-def wait(lanes: Sequence[subprocess.Popen[str]]) -> int:
-    """Wait for all lanes, and return 0, or the exit code of the first one that failed. The others
-    are ended then."""
-    running = {lane.pid: lane for lane in lanes}
-    failed = 0
-    while running:
-        pid, status = os.waitpid(-1, 0)
-        lane = running.pop(pid)
-        lane.returncode = os.waitstatus_to_exitcode(status)
-        if lane.returncode and not failed:
-            failed = lane.returncode
-            for survivor in running.values():
-                # DVC ignores the signal of Ctrl-C, but not this one. Its stage ends when DVC does.
-                survivor.terminate()
-    return failed
 
 
 if __name__ == "__main__":

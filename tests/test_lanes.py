@@ -17,13 +17,14 @@ from tests.conftest import BIN, ROOT, environment, from_yaml
 # Two lanes of one leg, as a program: what is tested is what `make demo` starts.
 RUN = (
     "import sys; from bezoar import interrupts; interrupts.say_in_a_line();"
-    "from demos import lanes; sys.exit(lanes.run((('a', 'b'), ('c',))))"
+    "from demos.lanes import Group, Leg, run;"
+    "sys.exit(run(Leg(('a', 'b'), (Group('', ('c',)), Group('b', ('d',))))))"
 )
 
 
 def test_the_lanes_hold_every_stage_but_the_last_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
-    named = [stage for leg in lanes.LEGS for lane in leg for stage in lane]
+    named = [stage for leg in lanes.LEGS for stage in leg.stages()]
     assert len(named) == len({*named})
     assert {*named, *lanes.LAST} == lanes.stages()
 
@@ -41,12 +42,18 @@ def test_no_lane_reads_what_the_other_one_writes() -> None:
     assert {*needs} == lanes.stages()
     before: set[str] = set()
     for leg in lanes.LEGS:
-        for lane in leg:
-            there = set(before)
-            for stage in lane:
+        there = set(before)
+        for stage in leg.first:
+            assert needs[stage] <= there, f"{stage} runs before {needs[stage] - there}"
+            there.add(stage)
+        there = set(before)
+        for group in leg.second:
+            # what the first lane has done when it comes to the stage that the group waits for
+            there |= {*leg.first[: leg.first.index(group.after) if group.after else 0]}
+            for stage in group.stages:
                 assert needs[stage] <= there, f"{stage} runs before {needs[stage] - there}"
                 there.add(stage)
-        before |= {stage for lane in leg for stage in lane}
+        before |= {*leg.stages()}
 
 
 def test_other_stages_or_a_finished_run_are_left_to_dvc(
@@ -96,19 +103,22 @@ def awaiting(file: str, out: str) -> str:
 
 
 @pytest.mark.slow
-def test_two_lanes_run_at_the_same_time(tmp_path: Path) -> None:
+def test_two_lanes_run_at_the_same_time_and_one_waits_for_a_stage(tmp_path: Path) -> None:
     env = project(
         tmp_path,
-        a=f"echo from a > a.mark; {awaiting('c.mark', 'a.out')}",
-        b="echo b > b.out",
+        a=f"echo from a > a.mark; {awaiting('c.mark', 'a.out')}; sleep 1; test ! -e d.mark",
+        b=f"echo from b > b.mark; {awaiting('d.mark', 'b.out')}",
         c=f"echo from c > c.mark; {awaiting('a.mark', 'c.out')}",
+        d=f"echo from d > d.mark; {awaiting('b.mark', 'd.out')}",
     )
     done = ran([sys.executable, "-c", RUN], tmp_path, env)
     assert done.returncode == 0, done.stdout + done.stderr
     assert (tmp_path / "a.out").read_text() == "from c\n"
     assert (tmp_path / "c.out").read_text() == "from a\n"
+    assert (tmp_path / "b.out").read_text() == "from d\n"
+    assert (tmp_path / "d.out").read_text() == "from b\n"
     locked = from_yaml((tmp_path / "dvc.lock").read_text())["stages"]
-    assert {*locked} == {"a", "b", "c"}
+    assert {*locked} == {"a", "b", "c", "d"}
     assert "Running stage 'a'" in done.stdout and "Running stage 'c'" in done.stdout
     assert "up to date" in ran([BIN / "dvc", "status"], tmp_path, env).stdout
 
