@@ -198,7 +198,7 @@ def _render(text: str, cut: Cut) -> str:
     lines = text.splitlines(keepends=True)
     tree = yaml.compose(text, yaml.SafeLoader)
     _shorten(tree, cut)
-    emptied = dict(_find_emptied(tree, cut.gone, ())) | cut.emptied
+    emptied = dict(_find_emptied(tree, cut.gone)) | cut.emptied
     # Line -> the column of the entry that goes, behind which the mark is put.
     out: dict[int, int] = {}
     for path in cut.gone:
@@ -249,7 +249,7 @@ def _shorten(tree: Any, cut: Cut) -> None:
             cut.changed[above] = f"[{', '.join(stay)}]"
 
 
-def _find_emptied(tree: Any, gone: set[Dotted], path: Dotted) -> Iterator[tuple[Dotted, str]]:
+def _find_emptied(tree: Any, gone: set[Dotted]) -> Iterator[tuple[Dotted, str]]:
     """Yield the maps and lists of which nothing stays, with the text of an empty one."""
     for above in {entry[:-1] for entry in gone}:
         node = _node(tree, above)[1]

@@ -23,7 +23,7 @@ def main(name: str) -> None:
     p = params.load()
     preflight.stage("generate", name)
     scheme = schemes.load(name)
-    section = getattr(p.schemes, name)
+    section = p.schemes.by_name[name]
     jobs = scheme.plan(read_seeds(section.seeds), section, Random(f"{p.generate.seed}/{name}"))
     if not jobs:
         raise BadInput(

@@ -34,7 +34,7 @@ def main(name: str) -> None:
     if not samples:
         raise BadInput(f"{source}: holds no samples; generate@{name} writes them")
     asker = Asker(p, "judge", name, *p.llm.judges, schema=verdicts.schema(p.judge.scale))
-    check = known.check(getattr(p.schemes, name).seeds, p.known)
+    check = known.check(p.schemes.by_name[name].seeds, p.known)
     rows = check.samples(explained=any(sample.expected for sample in samples))
     for judged in check.rounds(samples):
         runs = asker.run_all(

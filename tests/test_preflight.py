@@ -565,6 +565,8 @@ def test_a_forecast_beside_the_budget(tree: Path) -> None:
     assert "no maximum" in expected.money(p, endless)[0].message
     free = p.model_copy(update={"budget_usd": params.Budget(stage=None, run=None)})
     assert [finding.level for finding in expected.money(free, endless)] == ["ok", "ok"]
+    nothing, _ = expected.money(p, [])  # own rows alone: no model is asked
+    assert nothing.message.startswith("nothing is paid for")
 
 
 def test_what_was_spent_under_the_name_counts_against_the_cap_of_a_run(tree: Path) -> None:

@@ -136,7 +136,7 @@ def find_in_seeds(
 ) -> list[SeedContamination]:
     """Return the items that stand word for word or whole in the seeds of `samples`, each with the
     number of rows made from that seed."""
-    params, seeds = p.filter.contamination, _read_seeds(getattr(p.schemes, scheme).seeds)
+    params, seeds = p.filter.contamination, _read_seeds(p.schemes.by_name[scheme].seeds)
     row_counts = Counter(seed for row in samples for seed in row.seeds)
     used_seeds = [seed for seed in seeds if seed.id in row_counts]
     contaminations: dict[tuple[str, str], SeedContamination] = {}

@@ -172,7 +172,7 @@ def own_rows(seeds: Sequence[Seed]) -> list[Sample]:
 
 def generated_set(name: str, p: Params) -> Given:
     """Read the samples that the teacher wrote for a scheme, and the judge's verdicts on them."""
-    folder, source = f"data/generate/{name}", getattr(p.schemes, name).seeds
+    folder, source = f"data/generate/{name}", p.schemes.by_name[name].seeds
     summary = Generated.model_validate(read_json(f"{folder}/summary.json"))
     counted = summary.model_dump(exclude={"jobs", "simulated"})
     return Given(

@@ -69,6 +69,8 @@ def money(p: Params, forecast_rows: Sequence[Row]) -> list[Finding]:
     for row in forecast_rows:
         by_stage.setdefault(row.stage, []).append(row)
     stages = [forecast.total(rows)._replace(stage=stage) for stage, rows in by_stage.items()]
+    # A recipe of own rows alone asks no model.
+    stages = stages or [forecast.total([])]
     dearest, total = max(stages, key=lambda row: row.usd), forecast.total(forecast_rows)
     most = None if total.most is None else max(row.most or 0.0 for row in stages)
     spent = fsum(usd for bill, usd in Ledger().spent.items() if bill.run == budget.run_id(p))

@@ -379,7 +379,7 @@ def _length(lengths: Sequence[int], rng: Random) -> int:
 def _forecast_rows(p: Params, inputs: Given) -> list[Row]:
     rows = []
     for name in p.schemes.by_name:
-        rows += _scheme_rows(p, name, inputs.seeds(getattr(p.schemes, name).seeds))
+        rows += _scheme_rows(p, name, inputs.seeds(p.schemes.by_name[name].seeds))
     questions = {question.question_id: question for question in inputs.questions}
     longest = "x" * budget.BYTES_PER_TOKEN * p.mt_answer.max_new_tokens
     answers = [
@@ -479,7 +479,7 @@ def _play(judge: Counter, stage: str, do: Callable[[J], object], jobs: Sequence[
 
 def _scheme_rows(p: Params, name: str, seeds: Seeds) -> list[Row]:
     jobs = schemes.load(name).plan(
-        seeds, getattr(p.schemes, name), Random(f"{p.generate.seed}/{name}")
+        seeds, p.schemes.by_name[name], Random(f"{p.generate.seed}/{name}")
     )
     if not jobs:
         raise BadInput(f"forecast: {name}: no jobs can be planned from its seeds; look at fetch")

@@ -92,7 +92,7 @@ def trace(id: str, settings: Params) -> dict[str, Any]:
         return lineage | {"dropped": {"stage": f"generate@{scheme}", "reason": rejected.reason}}
     assert sample is not None
     lineage["row"] = sample.model_dump()
-    lineage["seeds"] = _seeds(getattr(settings.schemes, scheme).seeds, sample.seeds)
+    lineage["seeds"] = _seeds(settings.schemes.by_name[scheme].seeds, sample.seeds)
     if examples := str(sample.details.get("answers_shown", "")):
         lineage["answers_shown"] = _seeds("dolly", examples.split(", "))
     lineage["exchanges"] = [

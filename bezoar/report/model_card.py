@@ -146,7 +146,7 @@ def _seeds(steps: list[lineage.Step], run: Run, settings: Params) -> list[str]:
     sources = [
         "hh_rlhf" if data == PAIRS
         else name if (name := _scheme(data)) in settings.own
-        else getattr(settings.schemes, name).seeds
+        else settings.schemes.by_name[name].seeds
         for data in _sets(steps)
     ]  # fmt: skip
     repositories = (cards.repositories(run.sources[s].model_dump()) for s in dict.fromkeys(sources))

@@ -44,7 +44,7 @@ def card(name: str, params: Params, folder: Path) -> str:
 
     funnel: Any = read_json(folder / "funnel.json")
     sheet: Any = read_json(folder / "licences.json")
-    seeds = getattr(params.schemes, name).seeds
+    seeds = params.schemes.by_name[name].seeds
     source: Any = read_json(f"data/fetch/{seeds}/source.json")
     spoken: Any = read_json(folder / "languages.json")
     judges = params.llm.judges
