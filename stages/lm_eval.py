@@ -13,9 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from bezoar import params, preflight, work
-from bezoar.evaluating import harness
-from bezoar.evaluating.probes import probe, shares
-from bezoar.models import loading
+from bezoar.evaluating import checkpoints
+from bezoar.evaluating.probes import shares
 from bezoar.params import arguments
 from bezoar.rows import files
 from bezoar.rows.files import BadInput
@@ -32,17 +31,9 @@ def main(name: str) -> None:
         return
     preflight.stage("lm_eval", name)
     point = settings.evaluated[name]
-    probes = list(files.read_jsonl(BENCHMARKS / "probes.jsonl", Probe))
+    questions = list(files.read_jsonl(BENCHMARKS / "probes.jsonl", Probe))
     tasks = {} if point.link else items()
-    measured, attempts = harness.Measured({}, [], 0, []), []
-    # Without probes there is nothing to ask of a link.
-    if probes or not point.link:
-        model, tokenizer = loading.load(
-            Path("models", point.model), Path("models", point.base), settings.sft, point.further
-        )
-        if not point.link:
-            measured = harness.run(model, tokenizer, tasks, settings.lm_eval)
-        attempts = probe(model, tokenizer, probes, settings.lm_eval.batch_size)
+    measured, attempts = checkpoints.measure(settings, point, tasks, questions)
     skills = shares(attempts)
     out = Path("data/lm_eval", name)
     files.write_jsonl(out / "items.jsonl", measured.items)

@@ -12,16 +12,15 @@ from random import Random
 
 from bezoar import params, work
 from bezoar.params import PAIRS, arguments
-from bezoar.report import lineage
 from bezoar.rows.files import BadInput, read_jsonl, write_json, write_jsonl
 from bezoar.rows.records import Example, Kept, Pair
-from bezoar.training import mixing
+from bezoar.training import chain, mixing
 
 
 def main(name: str) -> None:
     work.begin()
     settings = params.load()
-    link = lineage.steps(settings, f"sft/{name}")[-1]
+    link = chain.steps(settings, f"sft/{name}")[-1]
     train = mixing.mix(
         [rows(source, "train") for source in link.data],
         [rows(source, "train") for source in link.replayed],

@@ -12,10 +12,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from bezoar import llm, params, preflight, work
-from bezoar.evaluating import talks
+from bezoar.evaluating import checkpoints, talks
 from bezoar.llm.asker import Asker
-from bezoar.models import loading
-from bezoar.params import Endpoint, FurtherHub, FurtherLocal, arguments
+from bezoar.params import Endpoint, arguments
 from bezoar.rows import files
 from bezoar.rows.files import BadInput
 from bezoar.rows.records import Answers, Question
@@ -35,11 +34,7 @@ def main(name: str) -> None:
         answers, tokens = ask(name, endpoint, questions, p)
     else:
         preflight.stage("mt_answer", name)
-        model, tokenizer = loading.load(folder, folder, p.sft, checkpoint.further)
-        further = p.further(checkpoint)
-        stop = further.stop if isinstance(further, FurtherHub | FurtherLocal) else []
-        answers = talks.converse(model, tokenizer, questions, name, p.mt_answer, stop=stop)
-        tokens = talks.lengths(answers, tokenizer)
+        answers, tokens = checkpoints.answer(p, name, questions)
     files.write_jsonl(out / "answers.jsonl", answers)
     counts = talks.counts(answers, tokens, p.mt_answer)
     files.write_json(f"metrics/mt_answer/{name}.json", counts)

@@ -116,7 +116,7 @@ def no(*_, **__): raise AssertionError("asked")
 for name in ("set_device", "is_bf16_supported", "get_device_capability", "mem_get_info"):
     setattr(torch.cuda, name, no)
 torch.cuda._lazy_init = no
-from bezoar import loading
+from bezoar.models import loading
 from bezoar.training.runs import batching, fitting
 from tests.test_training import AMOUNT, DPO, SFT
 device = loading.device()
@@ -348,7 +348,7 @@ def test_a_gpu_that_is_too_small_says_what_would_do(machine: Machine, tmp_path: 
 def test_a_family_that_cannot_be_counted_wants_a_number(machine: Machine, tmp_path: Path) -> None:
     machine.gpu((9, 0), free=79)
     config(tmp_path, model_type="of-tomorrow")  # which this transformers cannot build
-    how: Any = {"model": tmp_path, "kind": "all", "how": SFT, "tokens": 9}
+    how: Any = {"model": tmp_path, "kind": "all", "settings": SFT, "tokens": 9}
     with pytest.raises(BadInput, match="name a number in micro_batch_size"):
         auto = AMOUNT.model_copy(update={"micro_batch_size": "auto"})
         batching.split("t", tmp_path, H100, amount=auto, **how)

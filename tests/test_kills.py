@@ -1,4 +1,5 @@
-"""The embedded profile's own training, killed at random and started again: the same bytes."""
+"""Training and evaluation of the embedded profile, killed at random and started again: the same
+bytes."""
 
 import random
 import shutil
@@ -74,3 +75,40 @@ def test_whenever_it_is_killed_the_run_ends_with_the_same_bytes(
     # metrics and curves too
     for file in (place / "metrics").rglob("*.*"):
         assert file.read_bytes() == (finished.folder / file.relative_to(place)).read_bytes(), file
+
+
+@pytest.mark.parametrize("stage", ["lm_eval", "mt_answer"])
+def test_an_evaluation_that_is_killed_goes_on_and_repeats_nothing(
+    finished: Run, tmp_path: Path, stage: str
+) -> None:
+    place, scratch = tmp_path / "elsewhere", tmp_path / "work"
+    for part in (*PARTS[:5], "data/fetch", "models/dpo/policy", "models/fetch/base"):
+        source = finished.folder / part
+        (place / part).parent.mkdir(parents=True, exist_ok=True)
+        (shutil.copytree if source.is_dir() else shutil.copy)(source, place / part)
+    command = [sys.executable, "-m", f"stages.{stage}", "dpo"]
+
+    def results() -> int:
+        """How many rows and tasks are kept."""
+        rows = [path.read_bytes().count(b"\n") for path in scratch.rglob("*.jsonl")]
+        return sum(rows) + len([*scratch.glob(f"{stage}/*/task_*.json")])
+
+    for _ in range(2):
+        before = results()
+        with subprocess.Popen(command, cwd=place, env=environment(scratch)) as process:
+            while process.poll() is None and results() <= before + random.randint(0, 3):
+                time.sleep(0.001)
+            process.kill()
+        assert process.returncode == -signal.SIGKILL, "it had ended before it could be killed"
+        assert results() > before and not (place / "data" / stage / "dpo").exists()
+    subprocess.run(command, cwd=place, env=environment(scratch), check=True)
+    out, right = (folder / "data" / stage / "dpo" for folder in (place, finished.folder))
+    assert work.content(out) == work.content(right)
+    # What changes no number has the same work folder, in which all is kept.
+    shutil.rmtree(out)
+    for file in (place / "bezoar").rglob("*.py"):
+        file.write_text(file.read_text("utf-8") + "\n# a comment\n", "utf-8")
+    folders = [*scratch.glob(f"{stage}/*")]
+    subprocess.run(command, cwd=place, env=environment(scratch), check=True)
+    assert work.content(out) == work.content(right)
+    assert [*scratch.glob(f"{stage}/*")] == folders and len(folders) == 1

@@ -11,6 +11,7 @@ import pytest
 from bezoar import params, work
 from bezoar.report import lineage
 from bezoar.rows.files import BadInput, write_jsonl
+from bezoar.training import chain
 from stages import mix
 from tests.conftest import ROOT, environment
 
@@ -32,18 +33,18 @@ def rows(path: str) -> list[dict[str, Any]]:
 
 
 def test_weights_are_followed_back_to_the_base() -> None:
-    made = [step.stage for step in lineage.steps(SETTINGS, "dpo/policy")]
+    made = [step.stage for step in chain.steps(SETTINGS, "dpo/policy")]
     assert made == [
         *("sft@lamini", "sft@orca", "sft@evol_instruct", "merge@sft", "sft@hh_rlhf", "dpo"),
     ]
-    assert [step.stage for step in lineage.steps(SETTINGS, "sft/orca")] == made[:2]
-    assert lineage.steps(SETTINGS, "fetch/base") == []
+    assert [step.stage for step in chain.steps(SETTINGS, "sft/orca")] == made[:2]
+    assert chain.steps(SETTINGS, "fetch/base") == []
 
 
 def test_a_link_learns_from_all_its_sets_and_sees_those_before_again() -> None:
     mixed = ["filter/orca", "filter/evol_instruct"]
     settings = changed(replay=0.1, evol_instruct={"data": mixed})
-    steps = {step.stage: step for step in lineage.steps(settings, "dpo/policy")}
+    steps = {step.stage: step for step in chain.steps(settings, "dpo/policy")}
     assert steps["sft@lamini"][2:] == (("filter/lamini",), ())
     assert steps["sft@orca"][2:] == (("filter/orca",), ("filter/lamini",))
     assert steps["sft@evol_instruct"][2:] == ((*mixed,), ("filter/lamini",)), "orca is its own now"
@@ -51,7 +52,7 @@ def test_a_link_learns_from_all_its_sets_and_sees_those_before_again() -> None:
     before = ("filter/lamini", "filter/orca", "filter/evol_instruct")
     assert steps["sft@hh_rlhf"][2:] == (("fetch/hh_rlhf",), before)
     assert steps["dpo"][2:] == (("fetch/hh_rlhf",), ())
-    for step in lineage.steps(changed(replay=0.0), "dpo/policy"):
+    for step in chain.steps(changed(replay=0.0), "dpo/policy"):
         assert step.replayed == ()
 
 

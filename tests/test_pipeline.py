@@ -7,6 +7,7 @@ import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import pytest
 
@@ -152,7 +153,7 @@ def test_the_commands_of_dvc_work(finished: Run) -> None:
     assert "report" in run.dvc("dag").stdout
     assert "dpo.accuracy" in run.dvc("metrics", "show").stdout
     page = run.dvc("plots", "show").stdout.strip()
-    assert Path(page.removeprefix("file://")).is_file()
+    assert Path(unquote(page.removeprefix("file://"))).is_file()
 
 
 @pytest.fixture(scope="module")

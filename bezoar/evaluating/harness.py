@@ -4,6 +4,7 @@ In float32 on a CPU all of it repeats to the digit. The times, paths and version
 results are left out.
 """
 
+import functools
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -14,6 +15,7 @@ from bezoar.rows import chat
 from bezoar.rows.files import BadInput
 from bezoar.rows.records import Item, Scored
 from bezoar.work.progress import bar
+from bezoar.work.results import Results
 
 Scores = dict[str, dict[str, float]]
 
@@ -33,9 +35,23 @@ class Measured(NamedTuple):
     cut: int
     warnings: list[str]
 
+    def dump(self) -> dict[str, Any]:
+        """Return it as JSON has it. `restore` reads that."""
+        return {**self._asdict(), "items": [item.model_dump() for item in self.items]}
+
+    @classmethod
+    def restore(cls, values: dict[str, Any]) -> "Measured":
+        """Return what `dump` gave."""
+        return cls(**{**values, "items": [Scored(**item) for item in values["items"]]})
+
 
 def run(
-    model: Any, tokenizer: Any, items: Mapping[str, Sequence[Item]], settings: LmEval
+    model: Any,
+    tokenizer: Any,
+    items: Mapping[str, Sequence[Item]],
+    settings: LmEval,
+    *,
+    results: Results | None = None,
 ) -> Measured:
     """Run the LM Evaluation Harness.
 
@@ -45,10 +61,13 @@ def run(
 
     `settings.tasks` names tasks, and None means all of `items`. Tasks of `items` are made of them.
     Every other name is looked up among the tasks that lm_eval brings, whose data comes from a hub.
+    `results` keeps what each task came to, so that a killed run goes on with the next one.
     BadInput: a name that is neither, or a task with too few items for `settings.num_fewshot`.
     """
     with lm_harness.collect_warnings() as warnings:
-        scores, scored, cut = _evaluate(model, tokenizer, items, settings, warnings)
+        scores, scored, cut = _evaluate(
+            model, tokenizer, items, settings, warnings, results=results
+        )
     return Measured(scores, scored, cut, warnings.lines())
 
 
@@ -58,6 +77,8 @@ def _evaluate(
     items: Mapping[str, Sequence[Item]],
     settings: LmEval,
     warnings: lm_harness.Warnings,
+    *,
+    results: Results | None,
 ) -> tuple[Scores, list[Scored], int]:
     """Return what `run` returns except the warnings, which are added to `warnings`."""
     from lm_eval import evaluate
@@ -141,45 +162,68 @@ def _evaluate(
     tasks = [task for name in names for task in loaded[name]["tasks"].values()]
     for shots_notice in lm_harness.set_shots(tasks, settings.num_fewshot):
         warnings.add(shots_notice)
+
+    def evaluate_task(name: str) -> dict[str, Any]:
+        """Return the scores, the items, the number of requests cut and the warnings of a task."""
+        cut, before = lm.cut, warnings.counts()
+        result: Any = evaluate(
+            lm,
+            loaded[name],
+            limit=settings.limit,
+            bootstrap_iters=1000,
+            log_samples=True,
+            apply_chat_template=settings.chat_template,
+            system_instruction=chat.SYSTEM.fill() if settings.chat_template and ours else None,
+        )
+        if notice := lm_harness.limit_notice(name, list(result["n-samples"].values())):
+            warnings.add(notice)
+        counts = {task: n["effective"] for task, n in result["n-samples"].items()}
+        # A group (mmlu) has a row of its own beside its tasks. A tag (truthfulqa) has none, and its
+        # tasks give the rows.
+        rows = [name] if name in result["results"] else sorted(counts)
+        scores: Scores = {}
+        for row in rows:
+            numbers = {
+                key.removesuffix(",none"): float(f"{value:.6g}")
+                for key, value in result["results"][row].items()
+                if key.endswith(",none") and isinstance(value, float | int)
+            }
+            n = counts[row] if row in counts else sum(counts.values())
+            scores[row] = {**numbers, "n": n}
+        scored: list[Scored] = []
+        for task in sorted(result["samples"]):
+            ids = [item.id for item in items[task]] if task in items else None
+            row = name if name in rows else task
+            scored += _scored(row, task, ids, result["samples"][task])
+        return {
+            "scores": scores,
+            "items": [item.model_dump() for item in scored],
+            "cut": lm.cut - cut,
+            "warnings": warnings.since(before),
+        }
+
     scores: Scores = {}
     scored: list[Scored] = []
+    cut = 0
     with bar("harness", len(names)) as advance:
         for name in names:
-            result: Any = evaluate(
-                lm,
-                loaded[name],
-                limit=settings.limit,
-                bootstrap_iters=1000,
-                log_samples=True,
-                apply_chat_template=settings.chat_template,
-                system_instruction=chat.SYSTEM.fill() if settings.chat_template and ours else None,
-            )
+            before = warnings.counts()
+            make = functools.partial(evaluate_task, name)
+            done = results.once(f"task_{name}", make) if results else make()
+            # What a task gave in an earlier run is told in this one too.
+            if warnings.counts() == before:
+                warnings.bring(done["warnings"])
             lm.went_on(1 - lm.advanced)
             lm.advanced = 0.0
-            if notice := lm_harness.limit_notice(name, list(result["n-samples"].values())):
-                warnings.add(notice)
-            counts = {task: n["effective"] for task, n in result["n-samples"].items()}
-            # A group (mmlu) has a row of its own beside its tasks. A tag (truthfulqa) has none, and
-            # its tasks give the rows.
-            rows = [name] if name in result["results"] else sorted(counts)
-            for row in rows:
-                numbers = {
-                    key.removesuffix(",none"): float(f"{value:.6g}")
-                    for key, value in result["results"][row].items()
-                    if key.endswith(",none") and isinstance(value, float | int)
-                }
-                n = counts[row] if row in counts else sum(counts.values())
-                scores[row] = {**numbers, "n": n}
-            for task in sorted(result["samples"]):
-                ids = [item.id for item in items[task]] if task in items else None
-                row = name if name in rows else task
-                scored += _scored(row, task, ids, result["samples"][task])
-    if lm.cut:
+            scores |= done["scores"]
+            scored += [Scored(**item) for item in done["items"]]
+            cut += done["cut"]
+    if cut:
         warnings.add(
-            f"{lm.cut:,} requests were longer than the model's {lm.max_length:,} tokens and lost "
+            f"{cut:,} requests were longer than the model's {lm.max_length:,} tokens and lost "
             "their beginning"
         )
-    return scores, scored, lm.cut
+    return scores, scored, cut
 
 
 def _scored(

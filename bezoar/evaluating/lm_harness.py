@@ -175,6 +175,20 @@ class Warnings(logging.Handler):
         self._first.setdefault(kind, notice)
         self._times[kind] += 1
 
+    def counts(self) -> Counter[str]:
+        """Return how often each kind came so far."""
+        return Counter(self._times)
+
+    def since(self, before: Counter[str]) -> list[tuple[str, int]]:
+        """Return the first line of each kind that came since `before`, and how often it came."""
+        return [(self._first[kind], n) for kind, n in (self._times - before).items()]
+
+    def bring(self, counted: Iterable[tuple[str, int]]) -> None:
+        """Add what `since` returned in an earlier run."""
+        for notice, times in counted:
+            for _ in range(times):
+                self.add(notice)
+
     def lines(self) -> list[str]:
         """Return every kind of warning, in the order in which they came first."""
         return [

@@ -14,6 +14,7 @@ from bezoar.rows import chat, thoughts
 from bezoar.rows.files import BadInput
 from bezoar.rows.prompts import Prompt
 from bezoar.rows.records import Answers, Ask, Message, Question, Reply
+from bezoar.work.results import Results
 
 
 def converse(
@@ -24,6 +25,7 @@ def converse(
     settings: MtAnswer,
     *,
     stop: Sequence[str] = (),
+    results: Results | None = None,
 ) -> list[Answers]:
     """Answer both turns of each question, the second with the model's own first answer before it.
 
@@ -33,7 +35,7 @@ def converse(
 
     The tokens drawn (`settings.temperature`) depend on `settings.seed`, the question and the turn
     alone. An answer ends before one of `stop`, with which a model begins the user's next turn by
-    itself. BadInput: a category without a temperature.
+    itself. `results` keeps each answer of a turn. BadInput: a category without a temperature.
     """
     positions = loading.context(model.config)
     limit = positions - min(settings.max_new_tokens, positions // 2)
@@ -53,6 +55,7 @@ def converse(
                 Draw(temperatures[i], f"{settings.seed} {questions[i].question_id} {turn}")
                 for i in prompts
             ],
+            done=results.rows(f"turn_{turn}") if results else None,
         )
         answers = dict(zip(prompts, written, strict=True))
         for i, (question, talk) in enumerate(zip(questions, talks, strict=True)):

@@ -19,7 +19,7 @@ import math
 import random
 import sys
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, MutableMapping, Sequence
 from contextlib import contextmanager
 from itertools import takewhile
 from typing import Any, Literal, NamedTuple
@@ -219,27 +219,31 @@ def generate(
     max_new_tokens: int,
     batch_size: int,
     draws: Sequence[Draw] = (),
+    done: MutableMapping[int, Any] | None = None,
 ) -> list[Continuation]:
     """Continue each prompt (token ids) until an end token or a limit.
 
     The limits are `max_new_tokens` and the end of the model's context. `draws` has for each prompt
-    how its tokens are drawn. Without `draws` the likeliest are taken.
+    how its tokens are drawn. Without `draws` the likeliest are taken. `done` has (text, finish) of
+    prompts by their number, which are not continued again, and gets the others as they end.
     """
-    if not prompts:
-        return []
-    continuations: dict[int, Continuation] = {}
-    with bar("answering", len(prompts)) as advance:
+    done = {} if done is None else done
+    left = [i for i in range(len(prompts)) if i not in done]
+    if not left:
+        return [Continuation(*done[i]) for i in range(len(prompts))]
+    with bar("answering", len(prompts), len(done)) as advance:
         mode = fastest(model)
         opening = _opening(model, prompts) if mode == "shared" else NOTHING
         batch = Batch(model, tokenizer, batch_size, opening, mode)
         # Prompts of like length are continued together, so that there is little padding.
-        for i in sorted(range(len(prompts)), key=lambda i: (-len(prompts[i]), i)):
+        for i in sorted(left, key=lambda i: (-len(prompts[i]), i)):
             batch.add(i, prompts[i], max_new_tokens, draws[i] if draws else GREEDY)
         while batch:
             ended = batch.step()
-            continuations |= {row.name: row.continuation for row in ended}
+            for row in ended:
+                done[row.name] = [*row.continuation]
             advance(len(ended))
-    return [continuations[i] for i in range(len(prompts))]
+    return [Continuation(*done[i]) for i in range(len(prompts))]
 
 
 def end_tokens(model: Any, tokenizer: Any) -> set[int]:

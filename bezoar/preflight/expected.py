@@ -14,7 +14,8 @@ from bezoar.preflight.findings import Finding
 from bezoar.preflight.forecast import Row
 from bezoar.preflight.gpu import Fit
 from bezoar.preflight.machine import Machine
-from bezoar.report import lineage, paper
+from bezoar.report import paper
+from bezoar.training import chain
 from bezoar.training.runs import memory
 from bezoar.training.runs.memory import Shape
 
@@ -222,7 +223,7 @@ def peak(kind: str) -> int | None:
 def _training_rows(p: Params, weights: str, forecast_rows: Sequence[Row]) -> tuple[int, float]:
     """Return (rows to train on, mean tokens of each) of the last step to `weights`: the rows of its
     sets, and those that it replays."""
-    step = lineage.steps(p, weights)[-1]
+    step = chain.steps(p, weights)[-1]
     link_rows = [_source_rows(p, source, forecast_rows) for source in step.data]
     rows = sum(number for number, _ in link_rows)
     tokens = sum(number * mean for number, mean in link_rows)

@@ -84,7 +84,7 @@ def _keys(folder: Path, profile: str | None) -> tuple[str, str]:
     content = {
         "files": [work.content(path) for path in read if path.name != "source.json"],
         "numbers": [p.sft.model_dump(), p.merge.model_dump(), p.dpo.model_dump()],
-        "code": work.content(*sorted(Path(__file__).parents[1].rglob("*.py"))),
+        "code": work.code(*sorted(Path(__file__).parents[1].rglob("*.py"))),
         "versions": [version(name) for name in LIBRARIES],
     }
     sizes = [(path.name, path.stat().st_size) for path in tensors]

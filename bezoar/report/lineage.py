@@ -11,52 +11,17 @@ import json
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from bezoar import params
 from bezoar.filtering import curation
-from bezoar.params import PAIRS, Params
+from bezoar.params import Params
 from bezoar.rows.files import BadInput, numbered, read_jsonl
 from bezoar.rows.records import Example, Exchange, Kept, Query, Rejected, Sample, Seed, Verdict
+from bezoar.training import chain
 
 # The characters of a text that are printed; --json has all of them.
 WIDTH = 2_000
-
-
-class Step(NamedTuple):
-    """A stage that changed weights, and the sets (folders of data/) that it learnt from."""
-
-    stage: str
-    # the weights that it wrote, a folder of models/
-    weights: str
-    # its own sets; a merge has none
-    data: tuple[str, ...] = ()
-    # sets of earlier links, some of whose rows it saw again
-    replayed: tuple[str, ...] = ()
-
-
-def steps(settings: Params, weights: str) -> list[Step]:
-    """Return every step by which `weights` (a folder of models/) came about, first to last. The
-    base and a further model have none."""
-    if weights.startswith("sft/"):
-        name = weights.removeprefix("sft/")
-        link = settings.chain[name]
-        origins, last = [link.base, link.start], Step(f"sft@{name}", weights, (*link.sets,))
-    elif weights.startswith("merge/"):
-        name = weights.removeprefix("merge/")
-        merged = settings.merges[name]
-        origins, last = [merged.base, *merged.adapters], Step(f"merge@{name}", weights)
-    elif weights.startswith("dpo/"):
-        start = settings.aligned[weights.removeprefix("dpo/")].start
-        origins, last = [start], Step("dpo", weights, (PAIRS,))
-    else:
-        return []
-    earlier = list(dict.fromkeys(step for origin in origins for step in steps(settings, origin)))
-    # replay draws on the sets of all links before this one, but for those that it trains on anyway
-    if settings.mix.replay and last.stage.startswith("sft@"):
-        learnt_sets = dict.fromkeys(name for step in earlier for name in step.data)
-        last = last._replace(replayed=tuple(name for name in learnt_sets if name not in last.data))
-    return [*earlier, last]
 
 
 def trace(id: str, settings: Params) -> dict[str, Any]:
@@ -150,14 +115,14 @@ def _learners(id: str, scheme: str, side: str, settings: Params) -> dict[str, An
     checkpoints = {
         name: {"weights": f"models/{path}", "there": Path("models", path).exists()}
         for name, path in weights.items()
-        if any(data in step.data for step in steps(settings, path))
+        if any(data in step.data for step in chain.steps(settings, path))
     }
     if side == "eval":
         return {"chose_the_epoch_of": links, "trained_by": [], "replayed_by": [], "held_by": {}}
     again = [
         f"sft@{name}"
         for name in settings.chain
-        if data in steps(settings, f"sft/{name}")[-1].replayed
+        if data in chain.steps(settings, f"sft/{name}")[-1].replayed
         # a run that has not come to this link yet has no such folder
         and Path("data/mix", name).exists()
         and _find_row(f"data/mix/{name}/train.jsonl", Example, id)

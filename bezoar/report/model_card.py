@@ -8,8 +8,9 @@ import yaml
 
 from bezoar.filtering import cards, licences
 from bezoar.params import PAIRS, Params
-from bezoar.report import Run, lineage
+from bezoar.report import Run
 from bezoar.rows.files import read_json
+from bezoar.training import chain
 
 
 def checkpoint_weights(settings: Params) -> dict[str, str]:
@@ -21,7 +22,7 @@ def checkpoint_weights(settings: Params) -> dict[str, str]:
     }
     paths |= {name: checkpoint.model for name, checkpoint in settings.checkpoints.items()}
     paths |= settings.unmeasured
-    return {name: path for name, path in paths.items() if lineage.steps(settings, path)}
+    return {name: path for name, path in paths.items() if chain.steps(settings, path)}
 
 
 def standing(settings: Params, weights: str) -> dict[str, Any]:
@@ -29,7 +30,7 @@ def standing(settings: Params, weights: str) -> dict[str, Any]:
     they learnt from, joined (licences.joined)."""
     base: Any = read_json("models/fetch/base/source.json")
     parts: dict[str, Any] = {"base": licences.of_source(base)}
-    for data in _sets(lineage.steps(settings, weights)):
+    for data in _sets(chain.steps(settings, weights)):
         if data == PAIRS:
             pairs: Any = read_json(f"data/{PAIRS}/source.json")
             parts[data] = licences.of_source(pairs)
@@ -43,7 +44,7 @@ def card(name: str, run: Run, settings: Params) -> str:
     from huggingface_hub import EvalResult, ModelCardData
 
     weights = checkpoint_weights(settings)[name]
-    steps = lineage.steps(settings, weights)
+    steps = chain.steps(settings, weights)
     instructed = [data for data in _sets(steps) if data != PAIRS]
     under = standing(settings, weights)
     scores = run.results[name].tasks if name in run.results else {}
@@ -113,13 +114,13 @@ def card(name: str, run: Run, settings: Params) -> str:
     )
 
 
-def _sets(steps: list[lineage.Step]) -> list[str]:
+def _sets(steps: list[chain.Step]) -> list[str]:
     """Return the sets that the weights learnt from. Replayed sets are among them, as sets of an
     earlier step."""
     return list(dict.fromkeys(data for step in steps for data in step.data))
 
 
-def _shares(run: Run, source: str, steps: list[lineage.Step]) -> dict[str, float]:
+def _shares(run: Run, source: str, steps: list[chain.Step]) -> dict[str, float]:
     """Return the share of the user's own rows among the rows of each link that led to the
     weights."""
     links = {step.stage.removeprefix("sft@") for step in steps}
@@ -139,7 +140,7 @@ def _scheme(data: str) -> str:
     return data.removeprefix("filter/")
 
 
-def _seeds(steps: list[lineage.Step], run: Run, settings: Params) -> list[str]:
+def _seeds(steps: list[chain.Step], run: Run, settings: Params) -> list[str]:
     """Return the Hub's data sets that the weights learnt from, directly or by way of a scheme's
     seeds."""
     # a set of the user's own is named as its source
@@ -153,7 +154,7 @@ def _seeds(steps: list[lineage.Step], run: Run, settings: Params) -> list[str]:
     return list(dict.fromkeys(repository for names in repositories for repository in names))
 
 
-def _method(step: lineage.Step, settings: Params) -> str:
+def _method(step: chain.Step, settings: Params) -> str:
     if step.stage == "dpo":
         dpo = settings.dpo
         loss = "" if dpo.loss == "sigmoid" else f", loss {dpo.loss}"
@@ -168,7 +169,7 @@ def _method(step: lineage.Step, settings: Params) -> str:
     return ("QLoRA adapter" if weights == "adapter" else "fine-tuning, all parameters") + noise
 
 
-def _numbers(step: lineage.Step, run: Run, settings: Params) -> dict[str, str]:
+def _numbers(step: chain.Step, run: Run, settings: Params) -> dict[str, str]:
     """Return a step's rows, and the epochs and losses of each of its runs. In brackets stand the
     epoch that was kept and its loss."""
     if not step.data:
@@ -198,7 +199,7 @@ def _loss_change(start: float | None, end: float | None) -> str:
     return " → ".join("–" if loss is None else f"{loss:.4f}" for loss in (start, end))
 
 
-def _parameters(steps: list[lineage.Step], settings: Params) -> str:
+def _parameters(steps: list[chain.Step], settings: Params) -> str:
     """Return the parameters of params.yaml that shaped the weights, as YAML."""
     links = [step.stage.removeprefix("sft@") for step in steps if step.stage.startswith("sft@")]
     # links that did not lead to these weights are left out

@@ -19,9 +19,9 @@ from typing import Any, Literal
 from bezoar import params
 from bezoar.filtering import cards
 from bezoar.params import KEY_FIELD, Params
-from bezoar.report import lineage
 from bezoar.report import model_card as model
 from bezoar.rows.files import BadInput, read_json
+from bezoar.training import chain
 
 CARDS = Path("metrics/report/cards")
 # The variables that huggingface_hub itself logs in with.
@@ -98,7 +98,7 @@ def _checkpoints(repository: str, settings: Params) -> Iterator[Upload]:
                     f"{path}: is not there; `dvc repro` makes the checkpoint and its card"
                 )
         under = model.standing(settings, weights)
-        sets = [data for step in lineage.steps(settings, weights) for data in step.data]
+        sets = [data for step in chain.steps(settings, weights) for data in step.data]
         yield Upload(
             repository=f"{repository}-{name}",
             kind="model",

@@ -56,7 +56,7 @@ def read(settings: HubFlan, seed: int) -> Source:
         per_task=settings.per_task,
         task_share=settings.task_share,
         seed=seed,
-        code=work.content(__file__),
+        code=work.code(__file__),
     )
     draws: dict[str, _Draw] = {}
     with (

@@ -39,7 +39,7 @@ def grow(corpus: Sequence[str], size: GrownBase, seed: int, out: Path) -> None:
         size=size.model_dump(),
         seed=seed,
         template=_template_text(),
-        code=work.content(__file__),
+        code=work.code(__file__),
         versions=[version(name) for name in ("torch", "transformers", "tokenizers")],
         cpu=arithmetic.in_force(),
     )

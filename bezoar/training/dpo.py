@@ -63,7 +63,7 @@ def dpo(
         tokens=[settings.max_prompt_tokens, settings.max_answer_tokens],
         device=device,
     )
-    adapter = work.content(adapters.__file__) if settings.weights == "adapter" else ""
+    adapter = work.code(adapters.__file__) if settings.weights == "adapter" else ""
     key = work.fingerprint(reference=reference_key, adapter=adapter, numbers=settings.model_dump())
     with launching.scratch("dpo", key) as folder:
         if not (folder / "result.json").exists():

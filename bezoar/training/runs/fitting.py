@@ -526,7 +526,7 @@ def key(*modules: str, device: loading.Device | None = None, **inputs: object) -
     where that changes the numbers.
     """
     versions = [version(name) for name in LIBRARIES]
-    code = work.content(loading.__file__, chat.__file__, __file__, *modules)
+    code = work.code(loading.__file__, chat.__file__, __file__, *modules)
     processes = launching.processes()
     cpu = [arithmetic.in_force()] if device and device.name == "cpu" else []
     machine = device and [
