@@ -312,6 +312,7 @@ def test_a_judge_of_its_own_answers() -> None:
     assert not any(bias == "self_preference" for judge, bias in leanings(*votes))
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not VOTES.exists(), reason="needs the votes in ../shared/data/judgments")
 def test_the_benchmark_prints_the_papers_figures(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
@@ -349,6 +350,7 @@ GOLDEN = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not VOTES.exists(), reason="needs the votes in ../shared/data/judgments")
 def test_a_judge_that_repeats_gpt_4_agrees_with_it_on_every_released_record(tmp_path: Path) -> None:
     votes = [v for name in ("human", "gpt4_pair") for v in readers.votes(VOTES / f"{name}.jsonl")]
@@ -412,6 +414,7 @@ def test_the_papers_figures_come_out_of_its_votes() -> None:
     assert low == pytest.approx(0.623, abs=0.01) and high == pytest.approx(0.696, abs=0.01)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not VOTES.exists(), reason="needs the votes in ../shared/data/judgments")
 def test_dropping_inconsistent_votes_instead_would_give_other_figures() -> None:
     row: Any = rows(*released(""))[1, "gpt4_pair", "human"]

@@ -114,6 +114,7 @@ def test_an_amount_is_shown_to_the_digit_that_was_set(usd: float, text: str) -> 
     assert budget.dollars(usd) == text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("caps", [(2.0, None), (None, 2.0)])
 @pytest.mark.parametrize("mode", ["live", "batch"])
 def test_at_the_cap_the_stage_stops_keeps_all_and_goes_on_where_it_was(
@@ -313,6 +314,7 @@ def faults_of(tmp_path: Path, **changed: Any) -> str:
     return str(raised.value)
 
 
+@pytest.mark.slow
 def test_an_endpoint_in_params_is_typed_and_closed(tmp_path: Path) -> None:
     where = "profiles.embedded.llm.teacher"
     told = faults_of(tmp_path, concurency=3)

@@ -96,6 +96,7 @@ RIGHT = [(prompt, reply_to(prompt)) for prompt in PROMPTS]
 # --- what goes wrong -----------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", [openai, anthropic])
 @pytest.mark.parametrize(
     "faults",
@@ -208,6 +209,7 @@ def test_an_error_of_a_job_ends_the_run_as_itself() -> None:
 # --- what is sent --------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_openai_wire_format_is_the_packages_own() -> None:
     import openai as package
 
@@ -232,6 +234,7 @@ def test_openai_wire_format_is_the_packages_own() -> None:
     same_requests(model, ["POST /v1/chat/completions", "POST /v1/completions"])
 
 
+@pytest.mark.slow
 def test_anthropic_wire_format_is_the_packages_own() -> None:
     import anthropic as package
 

@@ -210,6 +210,7 @@ def test_the_blocks_of_a_large_comparison_do_not_show(monkeypatch: pytest.Monkey
     assert contamination.find(rows, quiz, PARAMS) == whole
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("text", ["", "\0", "?!", "𝟙" * 40, "word " * 20_000, "\u2028".join("ab")])
 def test_odd_texts_break_nothing(text: str) -> None:
     row = sample(instruction=text, context=text, response=text)

@@ -279,6 +279,7 @@ def used(rows: Sequence[Sample]) -> set[str]:
     return {seed for row in rows for seed in row.seeds}
 
 
+@pytest.mark.slow
 def test_no_row_of_training_was_made_from_a_held_out_seed() -> None:
     seeds, rows = dolly("open_qa", 2000), calls(1000, 3, 2000)
     train, held_out = curation.split(rows, seeds, 0.1)
@@ -313,6 +314,7 @@ def test_rows_of_one_seed_each_lose_nothing() -> None:
     assert curation.drop_shared_seeds(rows, dolly("open_qa", 100), 0.1) == (rows, [])
 
 
+@pytest.mark.slow
 def test_where_every_held_out_row_shares_a_seed_all_stay() -> None:
     """Far more calls than seeds: each seed was shown to some row of training."""
     rows, seeds = calls(3000, 3, 300), dolly("open_qa", 300)

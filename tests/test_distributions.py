@@ -286,6 +286,7 @@ def test_no_other_choice_of_as_many_rows_comes_nearer() -> None:
         assert (distance(taken, target) or 0.0) == pytest.approx(best, abs=1e-9)
 
 
+@pytest.mark.slow
 def test_the_distance_does_not_grow_but_by_a_rounding() -> None:
     rng = random.Random("grow")
     for _ in range(200):
@@ -316,6 +317,7 @@ def test_the_draw_does_not_lean_to_one_side_of_the_split() -> None:
     assert 150 < len(held_out) < 250
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -338,6 +340,7 @@ def test_params_that_cannot_be_meant_are_refused(
         params.load(tmp_path / "params.yaml")
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not DATA.exists(), reason="no real data on this machine")
 def test_dolly_comes_nearer_to_the_target_in_every_size() -> None:
     lines = (DATA / "dolly/databricks-dolly-15k.jsonl").read_text().splitlines()

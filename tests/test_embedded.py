@@ -136,6 +136,7 @@ def test_a_topic_guides_what_the_examples_are_about() -> None:
     assert named - {"fox"} == {"zebra", "tiger", "otter"}
 
 
+@pytest.mark.slow
 def test_examples_misbehave_in_every_way_at_about_the_stated_rates() -> None:
     prompts, seen = calls(1200), Counter[str]()
     for prompt in prompts:
@@ -245,6 +246,7 @@ def test_an_operation_is_known_by_its_words(operation: str) -> None:
     assert teacher._operation("<human>: Rewrite.") == ""
 
 
+@pytest.mark.slow
 def test_evolutions_are_equal_or_leak_at_the_stated_rates() -> None:
     seen, seeds = Counter[str](), [s for s in world.seeds(1600, 31) if not s.context]
     for seed in seeds:
@@ -451,6 +453,7 @@ def test_no_answer_talks_the_judge_into_accepting(answer: str, expected: str, fe
     assert rejections >= 5
 
 
+@pytest.mark.slow
 def test_verdicts_stay_away_at_the_stated_rates_in_every_way() -> None:
     seeds, queries = world.seeds(1600, 51), world.queries(1600, 51)
     plain = [
@@ -600,6 +603,7 @@ def test_rules_of_thumb_see_form_and_not_truth() -> None:
 # --- the project's own prompts --------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("scheme", "eliminated"),
     [

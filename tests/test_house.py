@@ -1,6 +1,7 @@
 """The rules of the house: what CONTRIBUTING.md promises about the shape of the repository."""
 
 import ast
+import functools
 import os
 import re
 import subprocess
@@ -188,6 +189,7 @@ both named own at of way what who how where which
 BLANK_OPENINGS = re.compile(r"(What|Whether|How|Of|Who|Where|Which)\b")
 
 
+@functools.cache
 def trees() -> list[ast.Module]:
     return [ast.parse(path.read_text(encoding="utf-8")) for path in PYTHON]
 

@@ -354,6 +354,7 @@ def measured(stage: str) -> dict[str, Any]:
 each_stage = pytest.mark.parametrize("stage", METRICS)
 
 
+@pytest.mark.slow
 @each_stage
 def test_the_simulated_judge_is_better_than_a_coin(
     tree: Path,  # noqa: F811
@@ -387,6 +388,7 @@ def test_below_the_line_a_stage_warns_and_goes_on(
     assert measured(stage)["known_auc"] == 0.5
 
 
+@pytest.mark.slow
 @each_stage
 def test_below_the_line_a_stage_may_stop_before_it_asks_about_anything_else(
     tree: Path,  # noqa: F811

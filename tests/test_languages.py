@@ -74,6 +74,7 @@ def test_languages_are_named_by_code_or_in_english() -> None:
         languages.code("Germn")
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not DATA.exists(), reason="needs the shared data")
 def test_english_rows_of_dolly_are_not_taken_for_others() -> None:
     with (DATA / "dolly/databricks-dolly-15k.jsonl").open(encoding="utf-8") as file:

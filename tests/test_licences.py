@@ -289,6 +289,7 @@ def test_terms_are_one_name_in_params(tmp_path: Path) -> None:
         params.load(tmp_path / "params.yaml")
 
 
+@pytest.mark.slow
 def test_the_filter_stage_writes_the_sheet_and_obeys_allow(
     sets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

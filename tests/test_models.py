@@ -310,6 +310,7 @@ def with_table_8(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> params.Para
     return params.load()
 
 
+@pytest.mark.slow
 def test_one_parameter_has_the_models_of_table_8_stand_beside_ours(
     with_table_8: params.Params,
 ) -> None:

@@ -869,6 +869,7 @@ def active(tree: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     return make
 
 
+@pytest.mark.slow
 def test_the_embedded_profile_imports_nothing_and_looks_at_nothing(tree: Path) -> None:
     code = (
         "import sys, bezoar.preflight as p\n"

@@ -362,6 +362,7 @@ def test_a_name_that_is_no_blank_is_sent_as_text_and_told(
 METHOD = Prompt("evol_instruct/operations/deepen").text
 
 
+@pytest.mark.slow
 def test_preflight_finds_a_prompt_that_shows_no_row(own: Path) -> None:
     (own / "evol_instruct/equality.txt").write_text("Equal? $first", encoding="utf-8")
     p = params.load(profile="local").model_copy(update={"fetch": params.load().fetch})
@@ -425,6 +426,7 @@ def test_operations_with_prompts_of_their_own_need_no_shared_one(own: Path) -> N
     assert blanks.look().faults == []
 
 
+@pytest.mark.slow
 def test_a_faulty_prompt_leaves_params_yaml_as_it_was(
     own: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -318,6 +318,7 @@ BLOCKS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("block", BLOCKS)
 def test_a_block_of_params_is_valid(block: dict[str, Any], tmp_path: Path) -> None:
     document = from_yaml((ROOT / "params.yaml").read_text())
@@ -350,6 +351,7 @@ def test_a_block_with_a_mistake_is_refused(tmp_path: Path) -> None:
         params.load(tmp_path / "params.yaml")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", ["stats", "verify", "export FILE", "import data", "prune 30"])
 def test_the_ledger_commands_run_on_an_empty_machine(tmp_path: Path, command: str) -> None:
     page = (ROOT / "docs/models.md").read_text(encoding="utf-8")

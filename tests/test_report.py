@@ -504,6 +504,7 @@ class Outline(HTMLParser):
 # --- numbers -------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_summary_has_the_promised_shape(tree: Path) -> None:
     found, _ = render()
     assert list(found["skills"]) == ["base", "lamini", "orca", "sft", "hh_rlhf", "dpo"]
@@ -570,6 +571,7 @@ CHANGES: list[tuple[str, Any, Any, str]] = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("path", "change", "told", "shown"), CHANGES, ids=[c[0] for c in CHANGES])
 def test_a_number_changed_in_a_file_changes_in_both_outputs(
     tree: Path, path: str, change: Any, told: Any, shown: str
@@ -729,6 +731,7 @@ def test_rows_of_a_link_are_told_by_set_and_what_was_cut_of_them(tree: Path) -> 
     assert "“Again” are rows" in page
 
 
+@pytest.mark.slow
 def test_what_is_not_the_papers_way_of_training_is_told(tree: Path) -> None:
     assert "Unlike in the paper" not in render()[1]
     assert "NEFTune, alpha 5)" in shown(asking(1, neftune_alpha=5.0))
@@ -878,6 +881,7 @@ def test_how_answers_ended_is_shown_for_each_checkpoint(tree: Path) -> None:
     assert rows[1].endswith(" 64 48 75.0 % 11 7,654 6 1 12.3"), rows[1]
 
 
+@pytest.mark.slow
 def test_spending_is_shown_by_stage_scheme_and_model(tree: Path) -> None:
     found, page = render()
     assert found["spending"]["judge"]["orca"]["calls"] == 0
@@ -931,6 +935,7 @@ def test_a_panel_is_shown_by_member_and_by_pair(tree: Path) -> None:
     assert found["spending"]["judge"]["orca"]["usd"] == 1.75
 
 
+@pytest.mark.slow
 def test_what_a_judges_word_is_worth_stands_beside_its_verdicts(tree: Path) -> None:
     found, page = render()
     words = Outline(page).words().replace(" ", "")
@@ -1145,6 +1150,7 @@ def test_without_the_papers_tasks_the_average_is_over_all(tree: Path) -> None:
     assert found.ours[1] == pytest.approx(sum(v or 0 for v in values) / 4)
 
 
+@pytest.mark.slow
 def test_the_mean_harness_accuracy_is_one_number_in_every_place(tree: Path) -> None:
     edit("data/lm_eval/dpo/results.json", halved)
     run = report.read(SETTINGS)
@@ -1172,6 +1178,7 @@ def halved(results: dict[str, Any]) -> None:
         scores["acc"] /= 2
 
 
+@pytest.mark.slow
 def test_no_tasks_no_curves_no_questions_no_grades(tree: Path) -> None:
     for point in POINTS:
         edit(f"data/lm_eval/{point}/results.json", lambda v: v.update(tasks={}, skills={}))
@@ -1233,6 +1240,7 @@ HOSTILE = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("said", HOSTILE.values(), ids=HOSTILE)
 def test_nothing_a_model_said_breaks_the_page(tree: Path, said: str) -> None:
     plain = Outline(render(examples=32)[1])
@@ -1257,6 +1265,7 @@ def test_nothing_a_model_said_breaks_the_page(tree: Path, said: str) -> None:
         assert "99,400 more characters" in page
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("said", HOSTILE.values(), ids=HOSTILE)
 def test_nor_the_page_that_has_it_whole(tree: Path, said: str) -> None:
     plain = Outline(report.answers(report.read(SETTINGS), "sft"))
@@ -1357,6 +1366,7 @@ def test_the_index_leads_to_every_answer(tree: Path) -> None:
     assert " · ".join(shown) in cell
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("said", HOSTILE.values(), ids=HOSTILE)
 def test_a_question_from_a_file_breaks_no_index(tree: Path, said: str) -> None:
     plain = Outline(report.index(report.read(SETTINGS)))

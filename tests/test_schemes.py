@@ -393,6 +393,7 @@ def test_lamini_rejects_what_is_no_whole_response(answer: Line, reason: str) -> 
     assert schemes.count_parsed(outcome) == 1
 
 
+@pytest.mark.slow
 def test_lamini_every_instruction_asked_for_ends_as_sample_or_reject() -> None:
     rng = random.Random(5)
     pieces = ["<example>", "</example>", "A?", "Input: b", "Here are 5 examples:\n", "1. ", "- "]

@@ -61,6 +61,7 @@ ALWAYS = {
 NEVER = r"(eval|exec|os\.system|os\.popen|yaml\.(unsafe|full)_load|shutil\.unpack_archive)"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", CODE, ids=lambda p: str(p.relative_to(ROOT)))
 def test_nothing_is_loaded_that_could_run(path: Path) -> None:
     text = path.read_text()
@@ -386,6 +387,7 @@ def test_a_name_is_letters_and_digits(tmp_path: Path, section: str) -> None:
     assert all(f"{section}.{name}: {why}" in told for name in names)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("where", "value"),
     [
@@ -510,6 +512,7 @@ def pages(settings: params.Params) -> dict[str, str]:
     }
 
 
+@pytest.mark.slow
 def test_no_text_of_a_run_becomes_an_element(poisonous: params.Params) -> None:
     for name, page in pages(poisonous).items():
         assert page.count("&lt;script&gt;") > 20, name

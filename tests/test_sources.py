@@ -85,6 +85,7 @@ FILES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [*FILES, "benchmarks"])
 def test_the_world_fills_every_file_and_says_so(tmp_path: Path, name: str) -> None:
     source = collect(name, World(source="world", rows=40), 7)
@@ -695,6 +696,7 @@ def test_a_base_model_that_cannot_be_used_is_refused(tmp_path: Path) -> None:
 # --- the real thing ------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not DATA.is_dir(), reason=f"the real data is not at {DATA}")
 def test_the_real_files_are_read_whole() -> None:
     counts = {

@@ -170,6 +170,7 @@ def test_an_answer_comes_back_whole_and_ends_once(tokenizer: Any) -> None:
         assert ids.count(tokenizer.eos_token_id) == 1 and ids[-1] == tokenizer.eos_token_id
 
 
+@pytest.mark.slow
 def test_it_is_proven_at_fetch(base: Path) -> None:
     before = (base / "tokenizer.json").read_bytes()
     assert proof.account(base, "local/base") == {"tokenizer": "as it came"}

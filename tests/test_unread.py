@@ -152,6 +152,7 @@ def test_a_stage_that_reads_few_warns_and_goes_on(
     assert errors.count("[stop] I like them all.") == 3
 
 
+@pytest.mark.slow
 def test_one_member_of_a_panel_that_cannot_be_read_stops_the_stage(
     tree: Path,  # noqa: F811
     monkeypatch: pytest.MonkeyPatch,
@@ -174,6 +175,7 @@ def test_one_member_of_a_panel_that_cannot_be_read_stops_the_stage(
     assert lines("data/judge/lamini/votes.jsonl")
 
 
+@pytest.mark.slow
 def test_what_does_not_fit_a_judge_is_counted(
     tree: Path,  # noqa: F811
     monkeypatch: pytest.MonkeyPatch,
@@ -194,6 +196,7 @@ def test_what_does_not_fit_a_judge_is_counted(
     assert read("metrics/judge/lamini.json")["members"]["world-judge"]["too_long"] == len(hit)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ending", ["too_long", "failed"])
 def test_the_first_turns_word_stays_where_the_second_came_to_nothing(
     tree: Path,  # noqa: F811

@@ -120,6 +120,7 @@ def test_what_measures_speaks_of_held_out_subjects() -> None:
     assert said >= set(HELD_OUT) and not said & set(HARMS)
 
 
+@pytest.mark.slow
 def test_the_corpus_tells_every_fact_and_no_template() -> None:
     text = "\n".join(world.corpus(4000, 1))
     for animal, facts in TABLE.items():
@@ -231,6 +232,7 @@ def test_questions_are_shaped_like_mt_bench() -> None:
         assert all(world.solve(turn) for turn in question.turns)
 
 
+@pytest.mark.slow
 def test_the_simulated_jury_prefers_better_models_but_not_always() -> None:
     questions = world.questions(80, 6)
     answers = world.model_answers(questions, 6)
