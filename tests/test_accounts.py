@@ -207,6 +207,7 @@ def test_single_grades_of_fastchat_are_read_and_the_later_of_two_stands(tmp_path
     assert counts(source) == {"gpt-4_single.jsonl": 1, "q.jsonl": 2}
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not DATA.is_dir(), reason=f"the real data is not at {DATA}")
 def test_the_account_of_the_real_folder_adds_up(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch

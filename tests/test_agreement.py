@@ -403,6 +403,7 @@ def released(inconsistent: str) -> list[Vote]:
     return votes
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not VOTES.exists(), reason="needs the votes in ../shared/data/judgments")
 def test_the_papers_figures_come_out_of_its_votes() -> None:
     found = rows(*released("tie"))

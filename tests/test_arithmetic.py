@@ -122,6 +122,7 @@ for right in (torch.ones(2, 3), torch.ones(3, 2).double()):
 """
 
 
+@pytest.mark.slow
 @able
 def test_products_by_openblas_are_those_of_torch_and_so_are_its_errors() -> None:
     command = [sys.executable, "-W", "error", "-c", PRODUCTS]
@@ -182,6 +183,7 @@ def test_a_system_without_cpuinfo_is_no_error(monkeypatch: pytest.MonkeyPatch) -
     arithmetic.settle("avx2")
 
 
+@pytest.mark.slow
 def test_no_stage_loads_a_library_before_it_begins() -> None:
     """They read their variables when they are loaded."""
     libraries = {"torch", "numpy", "scipy", "sklearn", "bitsandbytes", "transformers", "pyarrow"}

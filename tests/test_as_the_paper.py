@@ -23,6 +23,7 @@ def overridden(tmp_path: Path) -> Params:
     return params.load(tmp_path / "params.yaml")
 
 
+@pytest.mark.slow
 def test_what_is_ours_in_the_recipe_becomes_the_papers(overridden: Params) -> None:
     p = overridden
     assert p.profile == "paper"
@@ -37,6 +38,7 @@ def test_what_is_ours_in_the_recipe_becomes_the_papers(overridden: Params) -> No
     assert p.others == ["redpajama", "minichat", "phi_2"]
 
 
+@pytest.mark.slow
 def test_a_judges_empty_reply_is_undecided_at_once(overridden: Params) -> None:
     """Where the second request is the first one again, it is not made (bezoar/llm/client.py)."""
     judge = overridden.llm.judge
@@ -44,6 +46,7 @@ def test_a_judges_empty_reply_is_undecided_at_once(overridden: Params) -> None:
     assert {**judge.params, **judge.again} == judge.params
 
 
+@pytest.mark.slow
 def test_the_papers_numbers_stand_in_the_recipe(overridden: Params) -> None:
     sft, rows = overridden.sft, overridden.filter
     assert (sft.lora_r, sft.lora_alpha, sft.lora_dropout) == (16, 16, 0.05)

@@ -62,6 +62,7 @@ FAULTS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("old", "new", "said"), FAULTS)
 def test_a_fault_in_params_stops_a_stage_before_it_starts(
     tree: Path, old: str, new: str, said: str
@@ -78,6 +79,7 @@ def test_a_fault_in_params_stops_a_stage_before_it_starts(
         path.write_text(text)
 
 
+@pytest.mark.slow
 def test_all_faults_are_told_at_once_also_of_the_other_profile(tree: Path) -> None:
     path = tree / "params.yaml"
     text = path.read_text()
@@ -117,6 +119,7 @@ def test_a_broken_line_is_named_and_what_was_fetched_stays(tree: Path, dolly: Pa
     assert written(tree) == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["dolly", "flan", "topics", "hh_rlhf", "mt_bench", "benchmarks"])
 def test_an_empty_file_is_an_error_in_every_source(tree: Path, name: str) -> None:
     path = put(tree / f"local/{name}/empty.jsonl", text="")
@@ -177,11 +180,13 @@ def test_a_base_without_a_tokenizer_is_an_error_and_the_one_before_stays(tree: P
         shutil.rmtree(base)
 
 
+@pytest.mark.slow
 def test_a_folder_without_seeds_cannot_be_linked(tree: Path, tmp_path: Path) -> None:
     output = fails(tree, "bezoar.sources.link", str(tmp_path))
     assert "no seeds found; a seeds file is JSONL whose rows have" in output
 
 
+@pytest.mark.slow
 def test_which_categories_of_seeds_each_scheme_draws_from_is_told(tree: Path) -> None:
     rows = [{**DOLLY, "response": str(n), "category": "poetry"} for n in range(3)]
     path = put(tree / "local/dolly/own/poems.jsonl", *rows)

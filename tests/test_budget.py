@@ -153,6 +153,7 @@ MOST = 0.2  # dollars at most for one request of `lost_to`: 64 tokens written, s
 USAGE = {"prompt_tokens": 10, "completion_tokens": 30, "total_tokens": 40}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("faults", "least", "most"),
     [
@@ -180,6 +181,7 @@ def test_what_a_provider_bills_is_counted_and_what_it_does_not_is_not(
     assert sum(Ledger().spent.values()) == pytest.approx(usd), "a restart remembers"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("status", "body", "usd"),
     [
@@ -262,6 +264,7 @@ def test_losses_stop_a_stage_at_its_cap_after_a_restart_too(
         assert sum(model.paid.values()) == len(book)
 
 
+@pytest.mark.slow
 def test_a_request_given_up_at_the_end_of_a_run_is_counted(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -325,6 +328,7 @@ def test_an_endpoint_in_params_is_typed_and_closed(tmp_path: Path) -> None:
     assert "'openai'" in faults_of(tmp_path, provider="opnai")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "changed",
     [

@@ -46,6 +46,7 @@ def front(text: str) -> dict[str, Any]:
 # --- sets ----------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scheme", SCHEMES)
 def test_the_hub_reads_a_sets_card(folder: Path, scheme: str) -> None:
     path = Path(f"data/filter/{scheme}/README.md")

@@ -233,6 +233,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("bezoar.llm.client.backoff", lambda attempts: 0.01)
 
 
+@pytest.mark.slow
 def test_two_clients_of_one_process_buy_a_request_once() -> None:
     """As the members of a panel are, on one ledger."""
     with serving(Faults(latency=0.05, error=0.1)) as (model, url):

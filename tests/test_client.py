@@ -124,6 +124,7 @@ def test_every_row_comes_and_each_is_bought_once(
     assert sum(model.statuses.values()) > len(PROMPTS), "nothing went wrong: the test is empty"
 
 
+@pytest.mark.slow
 def test_a_server_that_drips_is_given_up_and_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(client, "backoff", lambda attempts: 0.005)
     with serving(Faults(drip=0.2)) as (model, url):
@@ -173,6 +174,7 @@ def test_an_answer_that_stays_broken_is_a_failure_with_what_it_may_have_cost(
     assert "without choices" in failure.reason and failure.usd > 0
 
 
+@pytest.mark.slow
 def test_nobody_listens_until_patience_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(client, "backoff", lambda attempts: 0.05)
     with serving() as (_, url):
@@ -188,6 +190,7 @@ def test_a_wait_longer_than_patience_is_not_waited_for() -> None:
     assert failure.status == 429 and failure.attempts == 1
 
 
+@pytest.mark.slow
 def test_a_token_bucket_is_met_at_its_own_pace() -> None:
     prompts = [f"p{n}" for n in range(120)]
     with serving(Faults(bucket=(100, 20), retry_after="0.2", latency=0.01)) as (model, url):
@@ -264,6 +267,7 @@ def same_requests(model: Model, paths: list[str]) -> None:
             assert our_head.get(name) == their_head.get(name), name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", [openai, anthropic])
 def test_the_real_packages_survive_the_same_server(make: Any) -> None:
     """The faults are faults of the protocol, not of our reading of it."""
@@ -418,6 +422,7 @@ def test_a_system_prompt_is_part_of_the_request() -> None:
     assert model.paid["a"] == 2 and model.paid["be brief\n\na"] == 2
 
 
+@pytest.mark.slow
 def test_the_same_bytes_at_any_concurrency_and_order_of_arrival(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -784,6 +789,7 @@ def test_a_batch_that_a_live_run_would_pay_again_is_said(
     assert "2 requests are in a batch of another run" in capfd.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_batch_that_runs_for_long_is_told_of(
     quick: None, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -908,6 +914,7 @@ def test_a_journal_that_is_none_stops_nobody(spoilt: bytes, quick: None, work: P
         assert run(openai(url, mode="batch"), PROMPTS).done == RIGHT
 
 
+@pytest.mark.slow
 def test_batches_of_a_chain_are_as_many_as_its_steps(quick: None) -> None:
     """Though jobs have one to four steps, retries come late, and items expire."""
 

@@ -43,6 +43,7 @@ def kept_and_reasons(
     return [row.id for row in kept], [row.reason for row in dropped]
 
 
+@pytest.mark.slow
 def test_good_rows_stay() -> None:
     rows = [sample(id="1"), sample(id="2", instruction="Name a lake.")]
     assert kept_and_reasons(rows) == (["1", "2"], [])

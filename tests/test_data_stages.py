@@ -166,6 +166,7 @@ def test_many_calls_at_once_give_the_same_bytes(tree: Path) -> None:
         assert one == {p.name: p.read_bytes() for p in Path("data/generate/lamini").iterdir()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scheme", SCHEMES)
 def test_a_teacher_that_says_nothing_usable_is_an_error(
     tree: Path, monkeypatch: pytest.MonkeyPatch, scheme: str
@@ -175,6 +176,7 @@ def test_a_teacher_that_says_nothing_usable_is_an_error(
         generate.main(scheme)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scheme", SCHEMES)
 def test_a_stage_that_passes_nothing_keeps_what_came_and_shows_three_replies(
     tree: Path,
@@ -199,6 +201,7 @@ def test_a_stage_that_passes_nothing_keeps_what_came_and_shows_three_replies(
     assert printed.count("a reply: [refused] I cannot") == 3
 
 
+@pytest.mark.slow
 def test_a_low_yield_warns_by_name_and_the_stage_goes_on(
     tree: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -217,6 +220,7 @@ def test_a_low_yield_warns_by_name_and_the_stage_goes_on(
     assert 0 < read("data/generate/lamini/summary.json")["replies_read"] < 0.5
 
 
+@pytest.mark.slow
 def test_a_good_yield_is_silent(tree: Path, capsys: pytest.CaptureFixture[str]) -> None:
     generate.main("lamini")
     assert "warning" not in capsys.readouterr().err
@@ -243,6 +247,7 @@ def test_an_unknown_scheme_is_named_with_those_there_are(tree: Path) -> None:
         generate.main("lamani")
 
 
+@pytest.mark.slow
 def test_a_judge_that_accepts_nothing_leaves_no_training_data(
     tree: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -322,6 +327,7 @@ def test_grades_that_failed_for_good_are_missing_from_the_coverage_too(
     assert {f["status"] for f in failures} == {400} and metrics["failed"] == 2
 
 
+@pytest.mark.slow
 def test_a_checkpoint_is_compared_with_its_baseline(tree: Path) -> None:
     answers = [Answers.model_validate(row) for row in lines("data/mt_answer/base/answers.jsonl")]
     named = [answer.model_copy(update={"model": "base"}) for answer in answers]
@@ -429,6 +435,7 @@ def unread() -> int:
     return sum(status not in ("ok", "empty_answer") for status in statuses)
 
 
+@pytest.mark.slow
 def test_the_grader_may_grade_singly_instead(tree: Path) -> None:
     changed = params.load().agreement.model_copy(update={"verdicts": "single", "limit": 3})
     settings = params.load().model_copy(update={"agreement": changed})
@@ -457,6 +464,7 @@ def test_a_study_that_asks_nothing_needs_no_judge(
     assert "simulated_pair_human_s1_turn_1" in metrics
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("emptied", [["answers"], ["votes"], ["answers", "votes"]])
 def test_without_released_answers_or_votes_there_is_less_to_compare(
     tree: Path, emptied: list[str]

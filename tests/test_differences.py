@@ -63,6 +63,7 @@ def test_pairing_is_narrower_than_two_errors_apart() -> None:
     assert found.high - found.low < 2 * 1.96 * apart / 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("n", "better", "worse"), [(60, 0.2, 0.1), (200, 0.1, 0.1), (800, 0.05, 0)]
 )

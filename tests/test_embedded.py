@@ -158,6 +158,7 @@ def test_examples_misbehave_in_every_way_at_about_the_stated_rates() -> None:
         assert rate / 2 < seen[fault] / len(prompts) < rate * 1.8, (fault, seen)
 
 
+@pytest.mark.slow
 def test_a_list_in_one_pair_of_tags_holds_five_instructions_without_inputs() -> None:
     lists = [t for p in calls(600) if (t := say(p).text).startswith("<example>\nHere are")]
     assert {line[:2] for text in lists for line in text.split("\n")[2:-1]} >= {"1.", "- "}
@@ -170,6 +171,7 @@ def test_a_list_in_one_pair_of_tags_holds_five_instructions_without_inputs() -> 
 # --- the teacher's responses ----------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_responses_are_right_most_of_the_time_and_wrong_in_every_way() -> None:
     seen, questions = Counter[str](), world.seeds(1500, 21)
     for seed in questions:

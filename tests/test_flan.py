@@ -4,6 +4,8 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from bezoar.params import HubFlan
 from bezoar.sources import flan
 
@@ -48,6 +50,7 @@ def test_what_stays_depends_on_a_task_s_rows_alone(tmp_path: Path) -> None:
     assert draw(tmp_path, rows, most=5)["a"][:3] == alone["a"]
 
 
+@pytest.mark.slow
 def test_rows_and_tasks_are_drawn_evenly(tmp_path: Path) -> None:
     rows = [(f"task {t}", f"{t} {n}") for t in range(400) for n in range(10)]
     kept = Counter(

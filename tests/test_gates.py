@@ -25,6 +25,7 @@ def reason(**changes: Any) -> str | None:
     return found.reason if found else None
 
 
+@pytest.mark.slow
 def test_a_good_row_passes() -> None:
     assert reason() is None
     assert reason(instruction="Describe the river.", context=ENGLISH, response=ENGLISH) is None

@@ -519,6 +519,7 @@ def test_it_is_paid_once_for_all_schemes_of_the_same_seeds(
 # --- params --------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_params_yaml_written_before_it_stays_valid(tree: Path) -> None:  # noqa: F811
     path = Path("params.yaml")
     document = from_yaml(path.read_text(encoding="utf-8"))
@@ -528,6 +529,7 @@ def test_a_params_yaml_written_before_it_stays_valid(tree: Path) -> None:  # noq
     assert params.load().known is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("changed", "fault"),
     [

@@ -56,6 +56,7 @@ def test_no_lane_reads_what_the_other_one_writes() -> None:
         before |= {*leg.stages()}
 
 
+@pytest.mark.slow
 def test_other_stages_or_a_finished_run_are_left_to_dvc(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -63,6 +63,7 @@ def another(value: Any) -> Any:
     return "x" * len(value) if value else 5
 
 
+@pytest.mark.slow
 def test_a_value_that_stays_changes_no_line(tmp_path: Path) -> None:
     assert changed(tmp_path, f"sft.seed={from_yaml(TEXT)['sft']['seed']}") == [], ADVICE
 
@@ -70,6 +71,7 @@ def test_a_value_that_stays_changes_no_line(tmp_path: Path) -> None:
 KINDS: list[Callable[[Any], Any]] = [another, lambda value: None]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("give", KINDS, ids=["another value", "null"])
 def test_every_key_is_a_line_of_its_own(tmp_path: Path, give: Callable[[Any], Any]) -> None:
     """All keys of all sections and profiles at once, so that it takes no time."""
@@ -89,6 +91,7 @@ def test_every_key_is_a_line_of_its_own(tmp_path: Path, give: Callable[[Any], An
     assert {key: written[key] for key in lists} == lists
 
 
+@pytest.mark.slow
 def test_a_list_changes_its_own_lines(tmp_path: Path) -> None:
     lists = {k: v for k, v in leaves(from_yaml(TEXT)) if isinstance(v, list)}
     # Hydra's grammar has no quotes around keys
@@ -115,6 +118,7 @@ def test_one_override_is_one_line(tmp_path: Path, override: str, line: str) -> N
     assert after.startswith(line)
 
 
+@pytest.mark.slow
 def test_a_clone_has_the_same_bytes_whatever_autocrlf_says(project: Path) -> None:
     clone = project.with_name("clone")
     command = ["git", "clone", "-q", "-c", "core.autocrlf=true", str(project), str(clone)]

@@ -56,6 +56,7 @@ def test_a_link_learns_from_all_its_sets_and_sees_those_before_again() -> None:
         assert step.replayed == ()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scheme", SCHEMES)
 def test_a_row_that_was_trained_on(folder: Path, scheme: str) -> None:
     for row in rows(f"data/filter/{scheme}/train.jsonl")[:40]:
@@ -123,6 +124,7 @@ def test_a_row_that_was_replayed_says_by_which_links(
         lineage.trace(row["id"], settings)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scheme", SCHEMES)
 @pytest.mark.parametrize("stage", ["generate", "filter"])
 def test_every_row_that_was_dropped_says_where_and_why(

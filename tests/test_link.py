@@ -192,6 +192,7 @@ def test_dvc_sees_a_change_in_a_linked_file(mine: Path) -> None:
     assert "Elbe." in Path("out").read_text()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not DATA.is_dir(), reason=f"the real data is not at {DATA}")
 def test_the_real_folder_is_told_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)

@@ -188,6 +188,7 @@ def test_replay_reaches_back_through_the_merge_and_holds_nothing_out(tree: Path)
     assert json.loads(Path("metrics/mix/hh_rlhf.json").read_text())["replayed_rows"] == 15
 
 
+@pytest.mark.slow
 def test_the_demo_replays_and_the_line_of_the_page_is_the_papers_way(tree: Path) -> None:
     assert params.load(ROOT / "params.yaml").mix.replay > 0
     page = (ROOT / "docs/training.md").read_text(encoding="utf-8")

@@ -239,6 +239,7 @@ def test_what_they_cost_and_want_is_told_before(
 # --- params.yaml ---------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("models", "said"),
     [

@@ -198,6 +198,7 @@ def test_lengths_that_say_nothing_leave_the_win_rate_as_it_is() -> None:
     assert even(told) == 0.75
 
 
+@pytest.mark.slow
 def test_a_fit_by_hand() -> None:
     # tanh is t or -t: longer wins 8 of 10, shorter 4 of 10. Without a penalty the fit is exact, and
     # theta the mean of logit(0.8) and logit(0.4)
@@ -217,6 +218,7 @@ def test_a_judge_that_takes_the_longer_answer_finds_nobody_better() -> None:
     assert raw > 0.75 and even(told) == pytest.approx(0.5, abs=0.05)
 
 
+@pytest.mark.slow
 def test_a_model_that_wins_at_any_length_keeps_its_win_rate() -> None:
     rng = random.Random(4)
     told = [Told(at // 2, 1.0, round(rng.gauss(300, 200))) for at in range(160)]
@@ -229,6 +231,7 @@ def test_a_model_that_wins_at_any_length_keeps_its_win_rate() -> None:
     assert found and found[1] < raw < found[2]
 
 
+@pytest.mark.slow
 def test_what_a_rule_decided_says_nothing_of_a_taste_for_length() -> None:
     judged = [Told(q, float(q % 2), side) for q in range(40) for side in (-300, 300)]
     empty = [Told(q, 0.0, None) for q in range(40, 60)]

@@ -253,6 +253,7 @@ def test_a_member_that_fails_on_a_row_loses_its_vote_and_not_the_row(
     assert [m["failed"] for m in members_found.values()] == [0, len(hit), 0]
 
 
+@pytest.mark.slow
 def test_a_member_that_fails_on_too_many_rows_ends_the_stage(
     samples: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -425,6 +426,7 @@ def test_preflight_looks_at_every_judge(monkeypatch: pytest.MonkeyPatch) -> None
     ]
 
 
+@pytest.mark.slow
 def test_a_stage_starts_only_where_every_judge_is_there(
     samples: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -180,6 +180,7 @@ def test_a_switch_mends_a_profile_that_is_not_there(file: Path) -> None:
     assert file.read_text() == TEXT
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("right", "wrong", "arguments", "said"),
     [

@@ -45,6 +45,7 @@ def test_a_pause_of_days_is_shown_with_its_date() -> None:
     assert re.search(r"asks to wait until \d{4}-\d\d-\d\d \d\d:\d\d:\d\d", str(raised.value))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pause", ["Retry-After: 1" + 18 * "0", "retry-after-ms: inf"])
 def test_a_pause_without_an_end_ends_the_stage(pause: str) -> None:
     def closed(*_: Any) -> Any:
@@ -79,6 +80,7 @@ def test_one_request_that_is_to_wait_for_an_hour_takes_no_patience_from_the_othe
     assert failure.job == "p0" and "the server asks to wait until" in failure.reason
 
 
+@pytest.mark.slow
 def test_the_rest_of_a_cap_that_a_halted_process_holds_is_not_waited_for_longer_than_patience(
     work: Path,
 ) -> None:
@@ -99,6 +101,7 @@ def test_the_rest_of_a_cap_that_a_halted_process_holds_is_not_waited_for_longer_
         halted.close()
 
 
+@pytest.mark.slow
 def test_a_server_that_says_nothing_is_waited_for_once(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -113,6 +116,7 @@ def test_a_server_that_says_nothing_is_waited_for_once(
     assert len(result.failures) == 40
 
 
+@pytest.mark.slow
 def test_a_server_that_takes_requests_and_never_answers_is_waited_for_once(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -144,6 +148,7 @@ def test_past_max_failed_nothing_is_waited_for(monkeypatch: pytest.MonkeyPatch) 
     assert time.monotonic() - began < 10
 
 
+@pytest.mark.slow
 def test_replies_under_way_are_kept_when_the_stage_has_failed() -> None:
     def script(prompt: str, _: Any) -> Any:
         return (400, {"error": {"message": "never"}}, "") if prompt == "bad" else None
@@ -153,6 +158,7 @@ def test_replies_under_way_are_kept_when_the_stage_has_failed() -> None:
     assert model.paid == {"good": 1} and len(Ledger()) == 1
 
 
+@pytest.mark.slow
 def test_a_hanging_server_holds_up_a_failed_stage_for_a_moment_only(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -167,6 +173,7 @@ def test_a_hanging_server_holds_up_a_failed_stage_for_a_moment_only(
     assert time.monotonic() - began < 10
 
 
+@pytest.mark.slow
 def test_every_so_often_a_line_says_what_is_waited_for_and_until_when(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -179,6 +186,7 @@ def test_every_so_often_a_line_says_what_is_waited_for_and_until_when(
     assert re.match(told + r"\d\d:\d\d:\d\d", lines[0])
 
 
+@pytest.mark.slow
 def test_a_pause_that_the_server_asks_for_is_said(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:

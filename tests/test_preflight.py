@@ -159,6 +159,7 @@ def test_each_of_several_addresses_is_asked() -> None:
         assert "serves other" in found[1].message and NOTHING in found[2].message
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("answer", [b"[1]", b'{"data": 1}', b"<html>"])
 def test_an_answer_that_is_no_list_of_models_is_said(answer: bytes) -> None:
     hub = Hub(plain={"/v1/models": answer})
@@ -235,6 +236,7 @@ def test_a_base_url_without_v1_is_told_the_right_one() -> None:
     assert found.level == "stop" and found.do == f"base_url: {url}/v1"
 
 
+@pytest.mark.slow
 def test_a_busy_server_is_not_an_absent_one(monkeypatch: pytest.MonkeyPatch) -> None:
     """A server that computes for a run that was killed takes a connection and says nothing."""
     monkeypatch.setattr(web.get, "__defaults__", (None, 0.3))
@@ -244,6 +246,7 @@ def test_a_busy_server_is_not_an_absent_one(monkeypatch: pytest.MonkeyPatch) -> 
     assert "busy" in found.do
 
 
+@pytest.mark.slow
 def test_a_server_that_is_full_of_connections_is_not_an_absent_one(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -317,6 +320,7 @@ def online(tree: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
         yield hub
 
 
+@pytest.mark.slow
 def test_sources_that_can_be_reached_are_told_with_their_size(online: Hub) -> None:
     found = data.look(profile("paper"))
     assert {name: looked.finding.level for name, looked in found.items()} == dict.fromkeys(
@@ -331,6 +335,7 @@ def test_sources_that_can_be_reached_are_told_with_their_size(online: Hub) -> No
     assert fetched == [], "nothing is downloaded but the base's configuration"
 
 
+@pytest.mark.slow
 def test_what_is_gone_gated_moved_or_empty_is_a_stop(online: Hub) -> None:
     p = profile("paper")
     base = ("model", "openlm-research/open_llama_3b_v2")
@@ -450,6 +455,7 @@ def test_several_gpus_share_what_fsdp_cuts_up(tree: Path, tmp_path: Path) -> Non
     assert fits["sft hh_rlhf"].fits and fits["dpo"].fits
 
 
+@pytest.mark.slow
 def test_a_number_of_rows_that_someone_wrote_is_only_doubted(tree: Path, tmp_path: Path) -> None:
     p, size = profile("paper"), shape(tmp_path)
     orca = p.sft.links["orca"].model_copy(update={"micro_batch_size": 64})

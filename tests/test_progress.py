@@ -66,6 +66,7 @@ def test_a_time_is_said_as_people_say_it(seconds: float, words: str) -> None:
     assert duration(seconds) == words
 
 
+@pytest.mark.slow
 def test_a_bar_without_a_terminal_prints_lines_on_standard_error() -> None:
     code = (
         "from bezoar.work import progress\n"

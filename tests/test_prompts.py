@@ -263,6 +263,7 @@ def test_the_page_has_every_prompt_and_its_blanks() -> None:
         assert set(must) <= Prompt(name).blanks <= {*must, *may}, name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_own_words_need_no_more_blanks_than_the_page_says(name: str, own: Path) -> None:
     must, may = TABLE[name]

@@ -204,6 +204,7 @@ def made(command: Command) -> list[tuple[str, ...]]:
     return [words for line in done.stdout.splitlines() if (words := _words(line))]
 
 
+@pytest.mark.slow
 def test_every_command_is_run_by_a_test_or_says_what_it_needs() -> None:
     used, unknown = set(), []
     for command in commands():

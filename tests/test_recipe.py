@@ -62,6 +62,7 @@ def test_what_is_left_out_is_valid_under_every_profile_and_comes_back(
     assert tried == {1: 8, 2: 28}[number]
 
 
+@pytest.mark.slow
 def test_a_scheme_goes_with_its_link_and_the_next_starts_where_it_did(here: Path) -> None:
     settings = load(here, recipe.without(TEXT, ["orca"]))
     assert [*settings.schemes.by_name] == ["lamini", "evol_instruct"]
@@ -74,6 +75,7 @@ def test_a_scheme_goes_with_its_link_and_the_next_starts_where_it_did(here: Path
     assert last.filter.copies == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("names", "unread"),
     [(["orca"], {"flan"}), (["lamini"], {"topics"}), (["flan", "topics"], {"flan", "topics"})],
@@ -252,6 +254,7 @@ def test_a_trial_may_allow_stand_ins_and_is_warned(here: Path) -> None:
     assert [finding.level for finding in stand_ins.findings(settings)] == ["warning"]
 
 
+@pytest.mark.slow
 def test_the_last_weights_are_found_where_nothing_measures_them(
     here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -265,6 +268,7 @@ def test_the_last_weights_are_found_where_nothing_measures_them(
     assert places.all_places(settings)[settings.final].folder == Path("models/merge/sft")
 
 
+@pytest.mark.slow
 def test_stopping_after_sft_leaves_out_what_nobody_gave(
     here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -283,6 +287,7 @@ def test_stopping_after_sft_leaves_out_what_nobody_gave(
     stand_ins.check(settings)
 
 
+@pytest.mark.slow
 def test_a_folder_that_no_stage_fills_is_there_and_goes_when_one_does(
     here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

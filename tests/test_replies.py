@@ -55,6 +55,7 @@ def test_no_reply_is_slow_to_part(piece: str) -> None:
     assert time.perf_counter() - began < 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("message", "text", "thought", "finish"),
     [
@@ -187,6 +188,7 @@ def test_what_is_no_error_is_none(document: Any) -> None:
     assert problem(document) is None
 
 
+@pytest.mark.slow
 def test_an_error_in_a_200_waits_or_fails_as_its_class_says(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -322,6 +324,7 @@ def refusing(feature: str, status: int, words: str) -> Any:
 SCHEMA = {"type": "object"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("status", [400, 422, 500, 501])
 def test_a_schema_that_the_server_does_not_know_is_found_at_the_first_reply(status: int) -> None:
     script = refusing("response_format", status, "unexpected keyword")
@@ -356,6 +359,7 @@ def test_what_is_refused_side_by_side_is_no_failure_before_the_server_was_asked_
             llm.run_jobs(asked, list("abcdefgh"), ask, endpoint, prefix="x", name=str)
 
 
+@pytest.mark.slow
 def test_a_refused_system_role_is_found_behind_replies_to_requests_without_one() -> None:
     script = refusing("system", 500, "Conversation roles must alternate user/assistant")
     talk = [Message(role="system", content="Be brief."), *user("a")]
@@ -366,6 +370,7 @@ def test_a_refused_system_role_is_found_behind_replies_to_requests_without_one()
             llm.run_jobs(asked, ["a"], ask, endpoint, prefix="x", name=str)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("status", [429, 500, 502, 503, 504])
 @pytest.mark.parametrize("structured", [True, False])
 @pytest.mark.parametrize("stumbles", [1, 2, 3])
@@ -432,6 +437,7 @@ def test_a_base_url_without_v1_is_said() -> None:
     assert "base_url ends without /v1" in result.failures[0].reason
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", range(15))
 def test_a_key_that_a_batch_api_echoes_is_said_nowhere(
     form: int, work: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
@@ -505,6 +511,7 @@ def escapes(key: str) -> list[str]:
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("key", [KEY, 'sk/a+b&c"d<e=%', "a" * 200])
 def test_a_key_is_masked_however_it_is_written(key: str) -> None:
     mask = Mask(key)
@@ -518,6 +525,7 @@ def test_what_is_no_key_stays() -> None:
     assert Mask(KEY).text(text) == text and Mask("").text(text) == text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", range(15))
 def test_a_key_that_a_server_echoes_is_written_nowhere(
     form: int, tmp_path: Path, capfd: pytest.CaptureFixture[str]

@@ -583,6 +583,7 @@ def test_a_number_changed_in_a_file_changes_in_both_outputs(
     assert told(found) and shown in page
 
 
+@pytest.mark.slow
 def test_tasks_and_lengths_are_told_before_and_after(tree: Path) -> None:
     path = "data/filter/evol_instruct/distributions.json"
 
@@ -634,6 +635,7 @@ def test_the_share_of_replies_read_stands_beside_what_was_parsed(tree: Path) -> 
     assert "replies read" not in render()[1]
 
 
+@pytest.mark.slow
 def test_an_empty_set_has_no_distance_and_no_lengths(local_tree: Path) -> None:
     found, page = render(local=True)
     assert found["target_distance"]["evol_instruct"] == {"before": None, "after": None}
@@ -708,6 +710,7 @@ def test_the_losses_say_over_whose_tokens_they_are_taken(tree: Path) -> None:
     assert "counts the tokens of the prompts too. So compare how the losses fall" in words
 
 
+@pytest.mark.slow
 def test_why_a_further_run_was_not_made_is_told(tree: Path) -> None:
     page = shown(asking(1))
     told = "not asked for – / 10 – / 64 – / 0.8063 – / 0.843"
@@ -905,6 +908,7 @@ def test_spending_is_shown_by_stage_scheme_and_model(tree: Path) -> None:
     assert "Bought: 3,600 answers for $3.75" in printed(tree)
 
 
+@pytest.mark.slow
 def test_a_panel_is_shown_by_member_and_by_pair(tree: Path) -> None:
     found, page = render()
     assert "judges of the panel" not in page and found["panels"] == {}
@@ -1128,6 +1132,7 @@ def test_truthfulqa_is_told_by_its_parts_and_as_the_paper_pools_it(tree: Path) -
     assert "truthfulqa is the mean of mc1 and mc2" in page
 
 
+@pytest.mark.slow
 def test_the_average_is_over_the_papers_values(tree: Path) -> None:
     as_the_paper()
     whole = harness.average(harness.rows(report.read(SETTINGS)))

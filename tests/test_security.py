@@ -280,6 +280,7 @@ def test_parameters_cannot_ask_for_code_of_a_models_own(name: str) -> None:
 # --- files from elsewhere ------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["../rows.jsonl", "/rows.jsonl", "a/../../../rows.jsonl"])
 def test_a_repository_cannot_name_a_file_outside_of_its_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
@@ -374,6 +375,7 @@ def test_a_name_never_reaches_the_shell_as_code(project: Path, tmp_path: Path) -
     assert (project / "sprung").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "section", ["chain", "merges", "evaluated", "checkpoints", "compared", "models"]
 )

@@ -30,6 +30,7 @@ def test_each_server_gets_its_share() -> None:
     assert min(paid) > len(PROMPTS) / 4
 
 
+@pytest.mark.slow
 def test_a_dead_server_costs_attempts_but_no_answer() -> None:
     with serving() as (model, alive):
         with serving() as (_, dead):
@@ -39,6 +40,7 @@ def test_a_dead_server_costs_attempts_but_no_answer() -> None:
         assert sum(model.paid.values()) == len(PROMPTS)
 
 
+@pytest.mark.slow
 def test_a_server_that_only_fails_is_left_alone() -> None:
     with serving(Faults(error=1.0)) as (broken, ill), serving() as (model, well):
         found = run(openai(well, base_url=[f"{ill}/v1", f"{well}/v1"]), PROMPTS)

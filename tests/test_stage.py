@@ -63,6 +63,7 @@ def run(folder: Path, *command: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, check=False)
 
 
+@pytest.mark.slow
 def test_the_diff_of_the_page_applies_here() -> None:
     done = subprocess.run(
         ["git", "apply", "--check"], cwd=ROOT, input=block("diff"), text=True, check=False

@@ -161,6 +161,7 @@ def test_a_server_asks_with_the_ids_of_training_and_evaluation(
     assert chat.from_probes(tokenizer, [probe]) == [asked(server, TALKS[0])]
 
 
+@pytest.mark.slow
 def test_an_answer_comes_back_whole_and_ends_once(tokenizer: Any) -> None:
     prompt = chat.prompt([user("Hello.")])
     parted = chat.answer_ids(tokenizer, [(prompt, answer) for answer in ANSWERS], "here")

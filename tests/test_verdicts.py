@@ -219,6 +219,7 @@ def test_the_last_rating_counts(reply: Line, score: float) -> None:
     assert got == (score, "ok")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("reply", "status"),
     [
