@@ -20,6 +20,7 @@ def test_a_result_is_made_once(tmp_path: Path) -> None:
             "items": ["a", None],
         }
     assert made == ["once"]
+    assert Results(tmp_path).once("group_task", lambda: "another") == "another"
 
 
 def test_rows_are_on_the_disk_as_soon_as_they_are_set(tmp_path: Path) -> None:

@@ -31,6 +31,9 @@ def measure(
     questions. A link between checkpoints is asked the questions alone. BadInput: as harness.run."""
     weights = Path("models", point.model), Path("models", point.base)
     inputs = {"tasks": tasks, "questions": questions, "settings": p.lm_eval, "link": point.link}
+    # The items of tasks that lm_eval brings are not among `tasks`, but their texts were fetched.
+    texts = Path("data/fetch/benchmarks/texts")
+    inputs |= {"texts": work.content(texts) if texts.is_dir() else ""}
     modules = harness, lm_harness, probes
     with _results("lm_eval", p, point.further, weights, modules, **inputs) as results:
         # Nothing is loaded where all of it is kept.

@@ -7,6 +7,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from bezoar.rows.files import read_json, write_json
 
@@ -20,7 +21,7 @@ class Results:
     def once(self, name: str, make: Callable[[], Any]) -> Any:
         """Return the result of `name`. It is made only where it is not kept yet."""
         # A name of a task may hold a slash.
-        path = self.folder / f"{name.replace('/', '_')}.json"
+        path = self.folder / f"{quote(name, safe='')}.json"
         if not path.exists():
             write_json(path, make())
         return read_json(path)
