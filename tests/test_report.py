@@ -1048,7 +1048,7 @@ def test_a_run_on_own_files_says_what_it_has_not(local_tree: Path) -> None:
     assert "no skills were probed" in words and "The grader has no row here" in words
     assert "No row was generated" in words and "None was dropped" in words
     # the same task names as the paper's: its values stand beside ours
-    assert "0.6991" in words and "0.7927" in words and "Compare the way" in words
+    assert "0.6991" in words and "0.7927" in words and "Compare how scores change" in words
     assert "local/base" in words and "profile local" in words
     assert "local/topics is empty" in words and "rows.jsonl: no answer: 17" in words
 
