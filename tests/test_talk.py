@@ -326,7 +326,10 @@ class Terminal:
                 at += 5
                 again()
             if self.written.poll(100):
-                self.screen += os.read(self.master, 4096).decode(errors="replace")
+                try:
+                    self.screen += os.read(self.master, 4096).decode(errors="replace")
+                except OSError as error:  # the chat has ended
+                    raise AssertionError(self.screen) from error
         self.screen = self.screen[found.end() :]
         return found[0]
 
@@ -340,7 +343,13 @@ class Terminal:
 
 
 @pytest.mark.slow
-def test_a_chat_in_a_terminal_ends_answers_at_ctrl_c_and_itself_at_ctrl_d(project: Path) -> None:
+@pytest.mark.parametrize("under_make", [False, True])
+def test_a_chat_in_a_terminal_ends_answers_at_ctrl_c_and_itself_at_ctrl_d(
+    project: Path, monkeypatch: pytest.MonkeyPatch, under_make: bool
+) -> None:
+    monkeypatch.delenv("MAKELEVEL", raising=False)
+    if under_make:  # which the tests themselves may run under
+        monkeypatch.setenv("MAKELEVEL", "1")
     chat = Terminal(project)
     try:
         opening = chat.until(r"(?s)base \(models/fetch/base\).*> $")

@@ -275,10 +275,14 @@ def visible(text: str) -> str:
 def _own_keys() -> Iterator[None]:
     """Take Ctrl-C for the chat alone under make, which would end at one too. Ctrl-Z would then stop
     the chat and not make, and is left out."""
-    if "MAKELEVEL" not in os.environ or not sys.stdin.isatty():
+    try:
+        before = os.tcgetpgrp(0)
+    # Standard input is no terminal, or one that is not this session's own.
+    except OSError:
+        before = None
+    if "MAKELEVEL" not in os.environ or before is None:
         yield
         return
-    before = os.tcgetpgrp(0)
     for number in (signal.SIGTTOU, signal.SIGTSTP):
         signal.signal(number, signal.SIG_IGN)
     os.setpgid(0, 0)
