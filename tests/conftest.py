@@ -3,6 +3,7 @@
 import getpass
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -15,6 +16,10 @@ import pytest
 import yaml
 
 from bezoar import arithmetic
+
+# A shell has what it starts in the background ignore Ctrl-C, and so do the children of that.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # A stage that runs in this process sets nothing: its libraries are loaded already, and a process
 # that a later test starts would compute in another way than this one.
