@@ -208,8 +208,11 @@ def test_a_pause_that_the_server_asks_for_is_said(
 
 # --- a stage's end -------------------------------------------------------------------------------
 
+# Python's development mode prints a line for each step of asyncio that took long, which a busy
+# machine makes many of. They say nothing of how the stage ended.
 STAGE = """
-import sys
+import logging, sys
+logging.getLogger("asyncio").setLevel(logging.ERROR)
 from bezoar import llm, work
 from tests.test_client import openai, say
 work.die_with_parent()
