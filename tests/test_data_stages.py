@@ -11,6 +11,7 @@ import pytest
 
 from bezoar import llm, params, work, world
 from bezoar.llm.client import Failed
+from bezoar.params.__main__ import main as check_params
 from bezoar.rows.files import BadInput, write_json, write_jsonl
 from bezoar.rows.records import Answers, Failure, Item, Sample, Vote
 from stages import agreement, filter, generate, judge, mt_compare, mt_grade
@@ -140,7 +141,7 @@ def test_what_earlier_schemes_and_benchmarks_hold_is_found_in_the_stage(tree: Pa
         patch.chdir(again)
         with pytest.MonkeyPatch.context() as given:
             given.setattr("sys.argv", ["params", "local"])
-            params.main()
+            check_params()
         filter.main("orca")
         dropped = {row["text"]: row for row in lines("data/filter/orca/rejected.jsonl")}
         row = dropped[asked[:-1] + " today?"]
@@ -375,7 +376,7 @@ def test_a_limit_of_nothing_asks_nobody(tree: Path, monkeypatch: pytest.MonkeyPa
     Path("params.yaml").write_text(
         text.replace("mt_compare: {limit: null}", "mt_compare: {limit: 0}")
     )
-    params._load.cache_clear()
+    params.forget()
 
     def never(*_: object) -> None:
         raise AssertionError("nothing is to be asked")

@@ -325,7 +325,7 @@ def settings(**changed: Any) -> None:
     document = from_yaml(path.read_text(encoding="utf-8"))
     document["known"] = None if changed.pop("off", False) else document["known"] | changed
     path.write_text(yaml.safe_dump(document, sort_keys=False), encoding="utf-8")
-    params._load.cache_clear()
+    params.forget()
 
 
 def ready(stage: str) -> Callable[[], None]:
@@ -525,7 +525,7 @@ def test_a_params_yaml_written_before_it_stays_valid(tree: Path) -> None:  # noq
     document = from_yaml(path.read_text(encoding="utf-8"))
     del document["known"]
     path.write_text(yaml.safe_dump(document), encoding="utf-8")
-    params._load.cache_clear()
+    params.forget()
     assert params.load().known is None
 
 

@@ -134,7 +134,7 @@ def judged_by(*judges: dict[str, Any], **more: Any) -> None:
     document["profiles"]["embedded"]["llm"]["judge"] = list(judges) if judges[1:] else judges[0]
     document["judge"] |= more
     path.write_text(yaml.safe_dump(document, sort_keys=False), encoding="utf-8")
-    params._load.cache_clear()
+    params.forget()
 
 
 def simulated(model: str) -> dict[str, Any]:
@@ -206,7 +206,7 @@ def test_one_judge_writes_what_it_always_did(samples: list[dict[str, Any]]) -> N
     as_list = from_yaml(text)
     as_list["profiles"]["embedded"]["llm"]["judge"] = [simulated("world-judge")]
     Path("params.yaml").write_text(yaml.safe_dump(as_list), encoding="utf-8")
-    params._load.cache_clear()
+    params.forget()
     judge.main("lamini")
     assert outs("lamini") == alone, "a list of one is that one"
 
@@ -330,7 +330,7 @@ def test_a_cap_holds_for_the_panel_together(
         document = from_yaml(Path("params.yaml").read_text(encoding="utf-8"))
         document["profiles"]["embedded"]["budget_usd"]["stage"] = 0.75 * usd
         Path("params.yaml").write_text(yaml.safe_dump(document), encoding="utf-8")
-        params._load.cache_clear()
+        params.forget()
         with pytest.raises(BadInput, match=r"judge@lamini, b: .*raise budget_usd\.stage"):
             judge.main("lamini")
         assert 0 < sum(Ledger().spent.values()) <= 0.75 * usd

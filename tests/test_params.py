@@ -11,7 +11,8 @@ from typing import get_args
 import pytest
 
 from bezoar import params
-from bezoar.params import harness_names
+from bezoar.params import harness_names, loading
+from bezoar.params.__main__ import main as check_params
 from bezoar.rows.files import BadInput
 from tests.conftest import ROOT, from_yaml
 
@@ -23,7 +24,7 @@ def told(text: str | bytes) -> str:
     """What a check says of a file."""
     data = text.encode() if isinstance(text, str) else text
     with pytest.raises(BadInput) as error:
-        params.check(data, "params.yaml", ROOT)
+        loading.check(data, "params.yaml", ROOT)
     return str(error.value).removeprefix("error: ")
 
 
@@ -105,7 +106,7 @@ def test_anchors_and_powers_without_a_dot_are_as_people_mean_them() -> None:
     changed = changed.replace("learning_rate: 5.0e-7", "learning_rate: 5e-7")
     changed = changed.replace("documents: 10000", "documents: 10_000")
     changed = changed.replace("link: false", "link: no").replace("link: true", "link: yes")
-    active, checked = params.check(changed.encode(), "params.yaml", ROOT)
+    active, checked = loading.check(changed.encode(), "params.yaml", ROOT)
     assert checked["paper"].dpo.learning_rate == 5e-7
     assert active.filter.markers.action == "drop"
     assert active == params.load(ROOT / "params.yaml", "embedded")
@@ -142,7 +143,7 @@ def command(folder: Path, *arguments: str) -> tuple[int, str, str]:
     ):
         m.setattr(sys, "argv", ["params", *arguments])
         try:
-            params.main()
+            check_params()
         except SystemExit as stop:
             code, error = 1, f"{stop.code}\n"
     return code, out.getvalue(), error

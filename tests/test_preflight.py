@@ -536,7 +536,7 @@ def test_the_models_of_table_8_count_on_disks_and_in_time(
     ours, answering = told(profile("paper"))
     assert answering == [f"mt_answer {name}" for name in ("base", "sft", "hh_rlhf", "dpo")]
     path.write_text(on)
-    params._load.cache_clear()
+    params.forget()
     together, more = told(profile("paper"))
     # the download, the model and DVC's copy of it
     assert together - ours == pytest.approx(3 * 3 * 6, abs=0.2)

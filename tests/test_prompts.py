@@ -17,6 +17,7 @@ from bezoar import params, schemes
 from bezoar.evaluating import talks
 from bezoar.judging import pairwise, verdicts
 from bezoar.params import blanks
+from bezoar.params.__main__ import main as check_params
 from bezoar.preflight import forecast
 from bezoar.rows import chat, prompts
 from bezoar.rows.files import BadInput
@@ -439,11 +440,11 @@ def test_a_faulty_prompt_leaves_params_yaml_as_it_was(
     (own / "judge/response.txt").write_text("Rate $instruction", encoding="utf-8")
     prompts._read_file.cache_clear()
     with pytest.raises(BadInput, match=r"prompts/judge/response\.txt: lacks \$response"):
-        params.main()
+        check_params()
     assert (tmp_path / "params.yaml").read_bytes() == before
     (own / "judge/response.txt").write_text("Rate $instruction: $response", encoding="utf-8")
     prompts._read_file.cache_clear()
-    params.main()
+    check_params()
     assert "params.yaml is valid; the active profile is local" in capsys.readouterr().out
 
 

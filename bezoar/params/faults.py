@@ -329,7 +329,9 @@ def _gather_missing(faults: Sequence[Fault]) -> list[Fault]:
 
 def _missing_of_section(section: Path, faults: list[Fault]) -> Fault:
     owners = (
-        "the other profiles have" if faults[0].profile else "the recipe or each profile must have"
+        "the other profiles have"
+        if faults[0].profile
+        else "params.yaml, the recipe or each profile must have"
     )
     if len(faults) == 1:
         message = f"missing; {owners} it" + faults[0].message.partition(" have it")[2]
@@ -339,4 +341,5 @@ def _missing_of_section(section: Path, faults: list[Fault]) -> Fault:
 
 
 def _also(profiles: Sequence[str]) -> str:
-    return f" (also in profiles.{', profiles.'.join(profiles[1:])})" if profiles[1:] else ""
+    files = ", ".join(f"profiles/{profile}.yaml" for profile in profiles[1:])
+    return f" (also in {files})" if files else ""

@@ -9,6 +9,7 @@ from pathlib import Path
 from bezoar.llm import budget
 from bezoar.llm.ledger import Ledger
 from bezoar.params import Anthropic, Dpo, FurtherServed, OpenAI, Params, Training, World
+from bezoar.params.layout import profile_file
 from bezoar.preflight import data, forecast, gpu
 from bezoar.preflight.findings import Finding
 from bezoar.preflight.forecast import Row
@@ -96,7 +97,7 @@ def _compare_with_cap(p: Params, name: str, cap: float | None, row: Row, spent: 
         return Finding("ok", key, f"{message}; no cap is set")
     message += f"; the cap is {budget.dollars(cap)}"
     if row.usd > cap:
-        do = f"raise profiles.{p.profile}.{key}, or ask for less"
+        do = f"raise {key} in {profile_file(p.profile)}, or ask for less"
         return Finding("stop", key, message, do)
     if row.most is None or spent + row.most > cap:
         do = "a run that reaches it stops, keeps what it bought and goes on once it is raised"

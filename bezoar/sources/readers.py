@@ -54,7 +54,7 @@ def read(
     if reader.settings.fields and not reader.renamed:
         names_given = ", ".join(reader.settings.fields.values())
         raise BadInput(
-            f"{label}: no file has the fields {names_given} that `fields` in params.yaml names; "
+            f"{label}: no file has the fields {names_given} that `fields` in the profile names; "
             "name them as the files do"
         )
     return Source(tables, account.as_json())

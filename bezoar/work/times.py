@@ -69,7 +69,7 @@ class _Clock:
     def __init__(self, home: Path, stage: str) -> None:
         self.home, self.stage, self.began = home, stage, time.monotonic() - _age()
         # Times under other parameters belong to other outs.
-        self.under = _digits(Path("params.yaml"))
+        self.under = _digits(Path())
         self.file = _open(home) / f"{stage}-{self.under}-{time.time_ns()}-{os.getpid()}.json"
         self.over = threading.Event()
 
@@ -221,8 +221,16 @@ def _read(file: Path) -> Spent:
     return Spent()
 
 
-def _digits(file: Path) -> str:
-    return hashlib.sha256(file.read_bytes() if file.exists() else b"").hexdigest()[:16]
+def _digits(folder: Path) -> str:
+    """Return digits of the files of parameters in a project's folder."""
+    digest = hashlib.sha256()
+    for file in (
+        folder / "params.yaml",
+        *sorted(folder.glob("recipes/*.yaml")),
+        *sorted(folder.glob("profiles/*.yaml")),
+    ):
+        digest.update(file.read_bytes())
+    return digest.hexdigest()[:16]
 
 
 def _age() -> float:
