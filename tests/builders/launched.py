@@ -1,4 +1,7 @@
-"""What the processes of tests/test_launch.py run: `python -m tests.launched LAUNCH RUN [FAULT]`."""
+"""What the processes of tests/training/test_launch.py run.
+
+`python -m tests.builders.launched LAUNCH RUN [FAULT]`.
+"""
 
 import os
 import signal
@@ -9,7 +12,7 @@ from bezoar import work
 from bezoar.rows import files
 from bezoar.rows.files import BadInput
 from bezoar.training.runs import launching
-from tests import test_training as t
+from tests.training import test_training as t
 
 ROWS = [*t.ROWS, t.ROWS[0]]  # 16: whole batches of 4
 HELD_OUT = ROWS[::3]  # 6, whole batches of 2: the second process repeats one to come out even
@@ -61,7 +64,7 @@ def fail(fault: str) -> None:
 def main(launch: str, run: str, *fault: str) -> None:
     work.die_with_parent()
     name = None if launch == "none" else launch
-    launching.spread(name, "tests.launched", launch, run, *fault, shard=run != "adapter")
+    launching.spread(name, "tests.builders.launched", launch, run, *fault, shard=run != "adapter")
     if launching.processes().sharded:
         pass_off_as_gpus()
     for each in fault:

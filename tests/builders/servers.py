@@ -3,7 +3,8 @@
 What goes wrong is drawn from a hash of (prompt, attempt), so that a test can be repeated. `paid`
 counts the replies written for each prompt, `statuses` the answers by kind. Listens on 127.0.0.1.
 
-`python -m tests.servers LATENCY` serves until its standard input ends, for programs that measure.
+`python -m tests.builders.servers LATENCY` serves until its standard input ends, for programs that
+measure.
 """
 
 import asyncio

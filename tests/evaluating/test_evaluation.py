@@ -21,12 +21,11 @@ from bezoar.rows.records import Answers, Attempt, Item, Message, Probe, Question
 from bezoar.sources import pretraining
 from stages import lm_eval as stage
 from stages import mt_answer
-from tests.conftest import from_yaml
-from tests.test_pretraining import CORPUS, NAMES, SIZE
+from tests.conftest import ROOT, from_yaml
+from tests.sources.test_pretraining import CORPUS, NAMES, SIZE
 
 pytestmark = pytest.mark.slow
 
-ROOT = Path(__file__).parent.parent
 SFT = params.load(ROOT / "params.yaml").sft
 PLAIN = LmEval(num_fewshot=0, chat_template=False, tasks=None, limit=None, batch_size=4)
 COLOURS = ["red", "white", "brown", "grey"]

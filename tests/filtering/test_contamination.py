@@ -15,7 +15,7 @@ from bezoar.params import Decontamination
 from bezoar.rows.files import BadInput, write_jsonl
 from bezoar.rows.records import Item, ItemText, Message, Pair, Probe, Question, Sample, Seed
 from tests.conftest import DATA, ROOT
-from tests.test_verdicts import sample
+from tests.judging.test_verdicts import sample
 
 PARAMS = params.load(ROOT / "params.yaml").filter.contamination
 QUIZ = [

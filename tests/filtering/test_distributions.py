@@ -17,7 +17,7 @@ from bezoar.preflight.forecast import DOLLYS
 from bezoar.rows.files import BadInput
 from bezoar.rows.records import Sample
 from tests.conftest import DATA, ROOT, from_yaml
-from tests.test_verdicts import sample
+from tests.judging.test_verdicts import sample
 
 FILTER = params.load(ROOT / "params.yaml").filter
 

@@ -22,12 +22,12 @@ from bezoar.preflight.forecast import Row
 from bezoar.rows.files import BadInput
 from bezoar.rows.records import Ask, Failure, Message, Reply, Spending, Verdict
 from stages import generate, judge
+from tests.builders.scripted import said
+from tests.builders.servers import prompt_of, serving
 from tests.conftest import ROOT, from_yaml
-from tests.scripted import said
-from tests.servers import prompt_of, serving
-from tests.test_client import openai
-from tests.test_data_stages import lines, read, tree  # noqa: F401  (a fixture)
-from tests.test_verdicts import form, sample, stated
+from tests.judging.test_verdicts import form, sample, stated
+from tests.llm.test_client import openai
+from tests.stages.test_data_stages import lines, read, tree  # noqa: F401  (a fixture)
 
 EMBEDDED = ("world-judge", "strict-world-judge", "form-judge")
 TABLE = "profiles.embedded.llm.judge"

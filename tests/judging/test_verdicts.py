@@ -12,8 +12,8 @@ from bezoar.judging import verdicts
 from bezoar.rows.files import BadInput
 from bezoar.rows.records import Answers, Exchange, Grade, Message, Question, Reply, Sample
 from bezoar.sources import readers
+from tests.builders.scripted import Line, Scripted, said
 from tests.conftest import DATA
-from tests.scripted import Line, Scripted, said
 
 MT_BENCH = DATA / "mt_bench/model_answer"
 

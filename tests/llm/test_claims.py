@@ -18,10 +18,10 @@ from bezoar.llm.budget import Purse
 from bezoar.llm.claims import Claims
 from bezoar.llm.ledger import Bill, Ledger
 from bezoar.rows.files import BadInput
-from tests.servers import Faults, Model, serving
-from tests.test_client import connected, openai, say, user, work  # noqa: F401  (a fixture)
+from tests.builders import ROOT
+from tests.builders.servers import Faults, Model, serving
+from tests.llm.test_client import connected, openai, say, user, work  # noqa: F401  (a fixture)
 
-ROOT = Path(__file__).parent.parent
 BILL = Bill("run", "generate", "lamini", "m")
 KEYS = [f"{n:064x}" for n in range(20)]
 
@@ -63,7 +63,7 @@ def test_a_claim_ends_with_its_owner(tmp_path: Path) -> None:
 
 HOLDER = """
 import os, sys, time
-from tests.test_claims import *
+from tests.llm.test_claims import *
 one = claims(Path(sys.argv[1]), Bill(*sys.argv[2].split("/")))
 assert all(take(one, key, float(sys.argv[3]), batch=sys.argv[4] == "batch") for key in KEYS[:3])
 print("held", flush=True)
@@ -334,7 +334,7 @@ RUNNER = """
 import sys
 from bezoar import llm
 from bezoar.llm import batch
-from tests import test_budget as b, test_client as t
+from tests.llm import test_budget as b, test_client as t
 batch.POLL, batch.LINGER = 0.05, 0.05
 url, mode, cap, name = sys.argv[1:]
 where = t.openai(url, concurrency=8, mode=mode, api_key_env=None)
@@ -358,7 +358,7 @@ def bill(model: Model, batch: bool) -> float:
     """What the server's owner charges, by its own books."""
     from bezoar.llm.budget import cost
     from bezoar.params import Price
-    from tests.servers import document
+    from tests.builders.servers import document
 
     price = Price(input=1.0, cached=0.1, output=2.0, batch=0.5)
     usd = 0.0
@@ -384,8 +384,8 @@ def test_processes_side_by_side_buy_each_request_once(mode: str, count: int) -> 
 
 FORKING = """
 import os, signal, sys, time
-from tests import test_client as t
-from tests.test_claims import *
+from tests.llm import test_client as t
+from tests.llm.test_claims import *
 with connected(openai(sys.argv[1], api_key_env=None)) as parent:
     assert parent(user("one")).text
     there = claims(Ledger().folder)

@@ -28,9 +28,9 @@ from bezoar.params import Anthropic, OpenAI
 from bezoar.rows import files
 from bezoar.rows.files import BadInput
 from bezoar.rows.records import Ask, Message, Reply
-from tests.servers import Faults, Model, reply_to, serving
+from tests.builders import ROOT
+from tests.builders.servers import Faults, Model, reply_to, serving
 
-ROOT = Path(__file__).parent.parent
 KEY = "sk-test-4f1c9d2e7b6a5038"
 
 
@@ -471,7 +471,7 @@ def test_threads_may_ask_too() -> None:
 
 RUNNER = """
 import sys
-from tests import test_client as t
+from tests.llm import test_client as t
 t.run(t.openai(sys.argv[1], concurrency=8), [f"prompt {n}" for n in range(150)])
 """
 
@@ -691,7 +691,7 @@ def test_steps_of_a_job_go_out_in_waves(quick: None) -> None:
 
 BATCH_RUNNER = """
 import os, sys
-from tests import test_client as t
+from tests.llm import test_client as t
 from bezoar.llm import batch
 batch.POLL, batch.LINGER = 0.02, 0.05
 if sys.argv[3] == "orphan":  # killed between the provider's answer and the note of its id
@@ -942,7 +942,7 @@ def test_batches_of_a_chain_are_as_many_as_its_steps(quick: None) -> None:
 
 BATCH_PAIR = """
 import sys
-from tests import test_client as t
+from tests.llm import test_client as t
 from bezoar.llm import batch, elsewhere
 batch.POLL, batch.LINGER, elsewhere.LOOK = 0.05, 0.05, 0.05
 assert t.run(t.openai(sys.argv[1], mode="batch"), t.PROMPTS).done == t.RIGHT

@@ -89,7 +89,7 @@ def test_an_unknown_model_is_named_with_those_there_are() -> None:
 @pytest.mark.slow
 def test_equal_requests_get_equal_replies_in_another_process() -> None:
     code = (
-        "import tests.test_embedded as t; "
+        "import tests.llm.test_embedded as t; "
         "print([t.say(p).text for p in t.calls(20)], t.say('<human>: Hm\\n<bot>:', 1).text)"
     )
     told = {

@@ -12,9 +12,9 @@ from bezoar.llm import ledger as module
 from bezoar.llm.ledger import Bill, Ledger
 from bezoar.rows.files import BadInput, write_jsonl
 from bezoar.rows.records import Exchange, Message, Reply
+from tests.builders import ROOT
 
 BILL = Bill("run", "generate", "lamini", "org/model")
-ROOT = Path(__file__).parent.parent
 
 
 def key(n: int) -> str:

@@ -25,12 +25,11 @@ from bezoar.rows import chat
 from bezoar.rows.files import BadInput
 from bezoar.rows.records import Ask, Message, Reply
 from bezoar.sources import pretraining
-from tests.conftest import from_yaml
-from tests.test_pretraining import CORPUS, SIZE
+from tests.conftest import ROOT, from_yaml
+from tests.sources.test_pretraining import CORPUS, SIZE
 
 pytestmark = pytest.mark.slow
 
-ROOT = Path(__file__).parent.parent
 TEMPLATE = "{% for m in messages %}{{ m['role'] }}: {{ m['content'] }}\n{% endfor %}"
 NO_SYSTEM = (
     "{% if messages[0]['role'] == 'system' %}"
@@ -238,7 +237,7 @@ CHILD = """
 import sys, time
 from bezoar import llm
 from bezoar.models.generation import Batch
-from tests.test_local import PROMPTS, endpoint, say
+from tests.llm.test_local import PROMPTS, endpoint, say
 
 step = Batch.step
 def slow(batch):
@@ -294,7 +293,7 @@ ENDING = """
 import sys, threading, time
 from bezoar import llm
 from bezoar.models.generation import Batch
-from tests.test_local import endpoint, user
+from tests.llm.test_local import endpoint, user
 
 begun = threading.Event()
 def never(batch):

@@ -16,13 +16,13 @@ from bezoar.llm.wire import Unusable, problem
 from bezoar.rows import thoughts
 from bezoar.rows.files import BadInput
 from bezoar.rows.records import Message
-from tests.conftest import from_yaml
-from tests.servers import Faults, serving
-from tests.test_client import KEY, anthropic, connected, openai, run, say, user, work
+from tests.builders.servers import Faults, serving
+from tests.conftest import ROOT, from_yaml
+from tests.llm.test_client import KEY, anthropic, connected, openai, run, say, user, work
 
 assert work  # the fixture of a scratch folder
 
-FORMS = from_yaml((Path(__file__).parent / "forms" / "thoughts.yaml").read_text("utf-8"))
+FORMS = from_yaml((ROOT / "tests/reading/forms/thoughts.yaml").read_text("utf-8"))
 
 
 def chat(text: Any, finish: Any = "stop", **message: Any) -> dict[str, Any]:

@@ -17,8 +17,8 @@ from bezoar import llm
 from bezoar.params import InProcess
 from bezoar.sources import pretraining
 from tests.conftest import BIN, environment
-from tests.test_client import connected, openai, say, work  # noqa: F401  (a fixture)
-from tests.test_pretraining import CORPUS, SIZE
+from tests.llm.test_client import connected, openai, say, work  # noqa: F401  (a fixture)
+from tests.sources.test_pretraining import CORPUS, SIZE
 
 PROMPTS = ["The fox is", "The cow", "Once upon a time there was", "The"]
 

@@ -18,9 +18,9 @@ from bezoar.preflight import data, endpoints, expected, forecast
 from bezoar.rows import chat
 from bezoar.rows.files import BadInput
 from bezoar.rows.records import Answers, Message, Question, Reply
+from tests.builders.hub import Hub, Repo, serve
+from tests.builders.servers import serving
 from tests.conftest import ROOT, Run, from_yaml
-from tests.hub import Hub, Repo, serve
-from tests.servers import serving
 
 COMMIT = "a" * 40
 SERVED: dict[str, Any] = {

@@ -9,9 +9,8 @@ from dvc.utils.hydra import apply_overrides  # what `dvc exp run -S` calls
 
 from bezoar import params
 from bezoar.params import OpenAI, Params
-from tests.conftest import from_yaml
+from tests.conftest import ROOT, from_yaml
 
-ROOT = Path(__file__).parent.parent
 FILE = ROOT / "launch/as-the-paper.txt"
 OVERRIDES = [line.removeprefix("-S ") for line in FILE.read_text().splitlines()]
 

@@ -16,7 +16,7 @@ from bezoar.rows.files import BadInput
 from tests.conftest import ROOT, from_yaml
 
 TEXT = (ROOT / "params.yaml").read_text(encoding="utf-8")
-MISTAKES = from_yaml((ROOT / "tests/mistakes.yaml").read_text(encoding="utf-8"))
+MISTAKES = from_yaml((ROOT / "tests/params/mistakes.yaml").read_text(encoding="utf-8"))
 
 
 def told(text: str | bytes) -> str:

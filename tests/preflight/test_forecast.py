@@ -14,8 +14,8 @@ from bezoar.preflight import forecast
 from bezoar.rows.files import BadInput
 from stages import generate, judge
 from tests.conftest import environment
-from tests.test_client import openai
-from tests.test_data_stages import lines, read, tree  # noqa: F401  (a fixture)
+from tests.llm.test_client import openai
+from tests.stages.test_data_stages import lines, read, tree  # noqa: F401  (a fixture)
 
 
 @pytest.fixture

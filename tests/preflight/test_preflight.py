@@ -28,11 +28,11 @@ from bezoar.preflight.findings import Finding
 from bezoar.preflight.forecast import Row
 from bezoar.preflight.machine import Cache, Gpu, Machine, Volume
 from bezoar.rows.files import BadInput
+from tests.builders.hub import Hub, Repo, serve
+from tests.builders.servers import serving
 from tests.conftest import ROOT, environment
-from tests.hub import Hub, Repo, serve
-from tests.servers import serving
-from tests.test_client import KEY, anthropic, openai
-from tests.test_replies import chat, refusing
+from tests.llm.test_client import KEY, anthropic, openai
+from tests.llm.test_replies import chat, refusing
 
 GIB = 2**30
 LLAMA_3B = {  # openlm-research/open_llama_3b_v2

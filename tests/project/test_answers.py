@@ -14,7 +14,7 @@ from bezoar.rows import files
 from bezoar.rows.records import Message
 from bezoar.sources import pretraining
 from tests.conftest import ROOT, environment
-from tests.test_pretraining import CORPUS, SIZE
+from tests.sources.test_pretraining import CORPUS, SIZE
 
 pytestmark = pytest.mark.slow
 

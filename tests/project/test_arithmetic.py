@@ -13,7 +13,7 @@ import pytest
 from bezoar import arithmetic, params
 from tests.conftest import ROOT, SETTLE, from_yaml
 
-RECORDED = Path(__file__).parent / "bits/hashes.json"
+RECORDED = ROOT / "tests/bits/hashes.json"
 able = pytest.mark.skipif(not arithmetic.able("avx2"), reason="the CPU has no AVX2")
 # What a user may have set: each of them changes the bits where `cpu` is left empty
 CONTRARY = {

@@ -61,7 +61,7 @@ def test_the_work_of_dpo_is_a_quarter_less_without_the_reference(tmp_path: Path)
     plain, ours = (train.work(both, side, told(side, TOKENS), 120) for side in ("plain", "ours"))
     # the head's own pass again, which both sides take, is the small rest
     assert 0.75 * plain < ours < 0.755 * plain
-    # four passes of 6.65 GFLOP a token, as tests/test_memory.py has them
+    # four passes of 6.65 GFLOP a token, as tests/training/test_memory.py has them
     assert plain == pytest.approx(4 * 120 * 6.65e9, rel=0.02)
 
 

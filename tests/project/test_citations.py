@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parent.parent
+from tests.builders import ROOT
+
 # OpenBezoar, arXiv 2404.12195, version 1: what is cited of it. 2.1 and 2.2 are background.
 SECTIONS = {
     *("1", "2", "2.1", "2.2", "3", "3.1", "3.1.1", "3.1.2", "3.1.3", "3.2", "3.3", "3.4"),
@@ -33,7 +34,7 @@ def texts() -> list[Path]:
         text=True,
         check=True,
     ).stdout.splitlines()
-    made = ("metrics/", "tests/test_citations.py")
+    made = ("metrics/", "tests/project/test_citations.py")
     return [ROOT / name for name in names if not name.startswith(made)]
 
 

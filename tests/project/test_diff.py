@@ -16,7 +16,7 @@ import yaml
 from bezoar import params, report
 from bezoar.rows import files
 from tests.conftest import BIN, ROOT, environment, from_yaml
-from tests.test_report import edit, grow, table
+from tests.report.test_report import edit, grow, table
 
 PAGE = (ROOT / "docs/experiments.md").read_text(encoding="utf-8")
 SECTION = PAGE.partition("## Two runs side by side\n")[2].partition("\n## ")[0]

@@ -21,9 +21,9 @@ from bezoar.preflight.forecast import Row
 from bezoar.preflight.machine import Gpu, Machine
 from bezoar.report import __main__ as told
 from tests.conftest import ROOT, Run, environment, from_yaml
-from tests.test_diff import called, inside, repository  # noqa: F401  (fixtures)
-from tests.test_preflight import GIB, H100, shape
-from tests.test_readme import FENCE, PAGES, joined
+from tests.preflight.test_preflight import GIB, H100, shape
+from tests.project.test_diff import called, inside, repository  # noqa: F401  (fixtures)
+from tests.project.test_readme import FENCE, PAGES, joined
 
 README = ROOT / "README.md"
 DVC = ROOT / "dvc.yaml"

@@ -17,9 +17,9 @@ import pytest
 import yaml
 
 from bezoar import work
+from tests.builders.s3 import S3, key_of, s3
 from tests.conftest import BIN, ROOT, Run, environment
-from tests.s3 import S3, key_of, s3
-from tests.test_bad_input import private_mounts
+from tests.stages.test_bad_input import private_mounts
 
 PAGE = (ROOT / "docs/faults.md").read_text(encoding="utf-8")
 CHECK = re.findall(r"^```\n(find .*)\n```$", PAGE, re.MULTILINE)[0]
@@ -64,7 +64,7 @@ def row(start: str) -> Row:
 
 
 def test_every_row_names_tests_that_are_there() -> None:
-    text = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "tests").glob("test_*.py"))
+    text = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "tests").rglob("test_*.py"))
     assert len(rows()) == 25
     for fault, told in rows().items():
         assert told.tests, fault

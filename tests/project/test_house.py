@@ -15,9 +15,8 @@ import yaml
 
 from bezoar import params, schemes
 from bezoar.rows.prompts import Prompt
-from tests.conftest import from_yaml
+from tests.conftest import ROOT, from_yaml
 
-ROOT = Path(__file__).parent.parent
 DVC: dict[str, Any] = from_yaml((ROOT / "dvc.yaml").read_text())
 PARAMS: dict[str, Any] = from_yaml((ROOT / "params.yaml").read_text())
 LOOPS: dict[str, Any] = {name: stage.get("do", stage) for name, stage in DVC["stages"].items()}

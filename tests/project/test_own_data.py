@@ -14,9 +14,9 @@ import yaml
 from bezoar.rows import languages
 from bezoar.rows.files import read_json, read_jsonl
 from bezoar.rows.records import Kept
-from tests import servers, tickets
+from tests.builders import servers, tickets
 from tests.conftest import BIN, ROOT, copy, environment, from_yaml
-from tests.test_readme import FENCE, joined
+from tests.project.test_readme import FENCE, joined
 
 PAGE = FENCE.findall((ROOT / "docs/own-data.md").read_text(encoding="utf-8"))
 ROWS = 60

@@ -36,37 +36,37 @@ SHELL = ("source", "export", "test", "cd")
 # What a page may tell to type, below the file of the test that runs it. `make` is looked up by the
 # commands that it runs; what a line or its block says it needs is not looked up.
 RUN = {
-    "tests/test_forecast.py": {
+    "tests/preflight/test_forecast.py": {
         r"dvc repro( --quiet)?( \w+@\w+)*|python -m bezoar\.forecast": (
             "test_make_forecast_fetches_the_seeds_and_prints_the_table"
         ),
     },
-    "tests/test_pipeline.py": {
+    "tests/stages/test_pipeline.py": {
         r"dvc status": "test_a_second_repro_does_nothing_and_status_is_clean",
         r"dvc exp run -S .*": "test_an_experiment_changes_one_number_and_runs_what_follows",
     },
-    "tests/test_diff.py": {
+    "tests/project/test_diff.py": {
         r"dvc (params|metrics|plots) diff.*|dvc exp show.*": (
             "test_what_the_page_compares_runs_and_shows_the_change"
         ),
     },
-    "tests/test_experiments.py": {
+    "tests/project/test_experiments.py": {
         r"dvc exp run --temp( -S .*)?": "test_a_temporary_run_shares_what_was_bought",
         r"dvc exp run --queue .*|dvc queue status": "test_a_grid_is_queued_and_told",
         r"git add": "lab",
     },
-    "tests/test_remote.py": {
+    "tests/project/test_remote.py": {
         r"dvc remote (add|modify) .*": "test_the_page_s_commands_make_a_verified_default_remote",
         r"dvc (push|pull)( .*)?|dvc repro .*--allow-missing.*|dvc exp run --pull .*": (
             "test_a_run_goes_to_s3_and_comes_back"
         ),
         r"python -m demos\.s3": "test_a_run_goes_to_s3_and_comes_back",
     },
-    "tests/test_faults.py": {
+    "tests/project/test_faults.py": {
         r"git checkout dvc\.lock": "test_dvc_killed_in_the_middle_of_its_lock_file",
         r"dvc checkout( --force)?": "test_an_out_that_was_changed",
     },
-    "tests/test_docs.py": {
+    "tests/project/test_docs.py": {
         r"dvc exp (diff|apply) .*|dvc queue start": (
             "test_experiments_are_queued_compared_and_taken_over"
         ),
@@ -76,7 +76,7 @@ RUN = {
         r"git apply": "test_the_scheme_of_the_page_makes_a_set",
         r"python -m bezoar\.params( \w+)?": "test_the_profile_is_switched",
     },
-    "tests/test_recipe.py": {
+    "tests/project/test_recipe.py": {
         r"python -m bezoar\.recipe without .*|python -m bezoar\.recipe whole": (
             "test_leaving_out_adds_up_and_is_undone_in_any_order"
         ),
@@ -85,39 +85,39 @@ RUN = {
         ),
         r"dvc stage list": "test_dvc_knows_no_stage_of_what_is_left_out",
     },
-    "tests/test_readme.py": {
+    "tests/project/test_readme.py": {
         r"python -m bezoar\.ledger .*": "test_the_ledger_commands_run_on_an_empty_machine",
     },
-    "tests/test_report.py": {
+    "tests/report/test_report.py": {
         r"python -m bezoar\.report": "test_the_page_is_written_by_the_stage",
     },
-    "tests/test_lanes.py": {
+    "tests/project/test_lanes.py": {
         r"python -m demos\.lanes": "test_other_stages_or_a_finished_run_are_left_to_dvc",
     },
-    "tests/test_link.py": {
+    "tests/sources/test_link.py": {
         r"python -m bezoar\.sources\.link.*": "test_files_are_told_by_their_content_alone",
     },
-    "tests/test_preflight.py": {
+    "tests/preflight/test_preflight.py": {
         r"python -m bezoar\.preflight.*": (
             "test_the_command_ends_with_1_where_something_would_stop_the_run"
         ),
     },
-    "tests/test_talk.py": {
+    "tests/talk/test_talk.py": {
         r"(echo .* \| )?python -m bezoar\.talk.*": (
             "test_a_question_in_a_pipe_gets_its_answer_on_standard_output"
         ),
         r"echo .*": "test_a_question_in_a_pipe_gets_its_answer_on_standard_output",
     },
-    "tests/test_serving.py": {
+    "tests/llm/test_serving.py": {
         r"transformers serve .*": "served",
     },
-    "tests/test_publish.py": {
+    "tests/report/test_publish.py": {
         r"python -m bezoar\.publish.*": "test_nothing_is_sent_unless_asked",
     },
-    "tests/test_lineage.py": {
+    "tests/report/test_lineage.py": {
         r"python -m bezoar\.lineage \S+": "test_the_command_prints_text_or_json",
     },
-    "tests/test_benchmarks.py": {
+    "tests/project/test_benchmarks.py": {
         r"python -m benchmarks\.NAME": "test_a_run_ends_with_every_kind_s_numbers",
         r"python -m benchmarks\.arithmetic": "test_what_equal_bits_cost_is_told",
     },

@@ -11,8 +11,8 @@ import pytest
 
 from bezoar.rows.files import BadInput
 from demos.s3 import clone_again, copy_run, pull, push
+from tests.builders.s3 import S3, key_of, s3
 from tests.conftest import BIN, ROOT, Run, from_yaml
-from tests.s3 import S3, key_of, s3
 
 pytestmark = pytest.mark.slow
 

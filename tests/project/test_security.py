@@ -33,15 +33,15 @@ from bezoar.rows.records import Message
 from bezoar.sources import hub, link, local, weights
 from bezoar.training import merge
 from bezoar.training.runs import fitting
+from tests.builders.cutting import beside
+from tests.builders.hub import Hub, Repo, serve
+from tests.builders.servers import Faults, serving
 from tests.conftest import BIN, ROOT, environment, from_yaml
-from tests.cutting import beside
-from tests.hub import Hub, Repo, serve
-from tests.servers import Faults, serving
-from tests.test_hub import llama
-from tests.test_paid import point, speak
-from tests.test_report import Outline, grow
-from tests.test_training import ALL, enter, grown  # noqa: F401
-from tests.test_training import link as train
+from tests.report.test_report import Outline, grow
+from tests.sources.test_hub import llama
+from tests.stages.test_paid import point, speak
+from tests.training.test_training import ALL, enter, grown  # noqa: F401
+from tests.training.test_training import link as train
 
 SETTINGS = params.load(ROOT / "params.yaml")
 CODE = [p for top in ("bezoar", "stages", "benchmarks") for p in sorted((ROOT / top).rglob("*.py"))]

@@ -1,4 +1,4 @@
-"""What models write, and what is read of it: tests/forms/NAME.yaml, one file a reader."""
+"""What models write, and what is read of it: tests/reading/forms/NAME.yaml, one file a reader."""
 
 import time
 from pathlib import Path
@@ -13,9 +13,9 @@ from bezoar.reading.evolved import prompt
 from bezoar.reading.examples import examples
 from bezoar.reading.markup import split_input
 from bezoar.rows.records import Reply
+from tests.builders.scripted import said
 from tests.conftest import from_yaml
-from tests.scripted import said
-from tests.test_verdicts import sample
+from tests.judging.test_verdicts import sample
 
 FORMS = Path(__file__).parent / "forms"
 READERS = ("choice", "equality", "evolved", "examples", "rating", "verdict")

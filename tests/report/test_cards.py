@@ -15,7 +15,7 @@ from bezoar.filtering.cards import dataset
 from bezoar.report import model_card as model
 from bezoar.rows import prompts
 from tests.conftest import ROOT, from_yaml
-from tests.test_report import grow
+from tests.report.test_report import grow
 
 SCHEMES = ("lamini", "evol_instruct", "orca")
 SETTINGS = params.load(ROOT / "params.yaml")

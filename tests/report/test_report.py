@@ -29,9 +29,9 @@ from bezoar.report.words import clean, excerpt
 from bezoar.rows import files
 from bezoar.rows.files import BadInput
 from bezoar.rows.records import Answers, Grade, Question, Scored
-from tests.test_verdicts import sample
+from tests.builders import ROOT
+from tests.judging.test_verdicts import sample
 
-ROOT = Path(__file__).parent.parent
 SETTINGS = params.load(ROOT / "params.yaml")
 POINTS = list(SETTINGS.evaluated)
 CHECKPOINTS = list(SETTINGS.checkpoints)
@@ -1454,7 +1454,7 @@ def test_every_link_has_its_place_and_every_chart_its_words(tree: Path) -> None:
 def test_equal_files_give_equal_bytes_in_any_folder_and_process(tree: Path, tmp_path: Path) -> None:
     other = grow(tmp_path / "another place")
     code = (
-        "import hashlib, json; from tests.test_report import render\n"
+        "import hashlib, json; from tests.report.test_report import render\n"
         "found, page = render()\n"
         "print(hashlib.sha256((json.dumps(found) + page).encode()).hexdigest())"
     )

@@ -13,7 +13,7 @@ from bezoar.rows import languages, refusals
 from bezoar.rows.files import write_json, write_jsonl
 from bezoar.rows.records import Seed
 from tests.conftest import DATA, ROOT
-from tests.test_verdicts import sample
+from tests.judging.test_verdicts import sample
 
 SETTINGS = params.load(ROOT / "params.yaml")
 GATES = SETTINGS.filter.gates

@@ -1,6 +1,6 @@
 """Prompts: one golden rendering of every file, blanks, and text that would break out of its place.
 
-After a prompt was reworded on purpose: `BEZOAR_GOLDEN=write pytest tests/test_prompts.py`.
+After a prompt was reworded on purpose: `BEZOAR_GOLDEN=write pytest tests/rows/test_prompts.py`.
 """
 
 import os
@@ -23,8 +23,10 @@ from bezoar.rows.files import BadInput
 from bezoar.rows.prompts import ROOT, Prompt, fence
 from bezoar.rows.records import Answers, Job, Message
 from bezoar.schemes import evol_instruct
-from tests.scripted import Scripted
-from tests.test_schemes import (
+from tests.builders.scripted import Scripted
+from tests.judging.test_verdicts import question as mt_question
+from tests.judging.test_verdicts import sample
+from tests.schemes.test_schemes import (
     IN_BREADTH,
     dolly,
     evol_job,
@@ -34,8 +36,6 @@ from tests.test_schemes import (
     orca_job,
     orca_params,
 )
-from tests.test_verdicts import question as mt_question
-from tests.test_verdicts import sample
 
 GOLDEN = Path(__file__).parent / "golden"
 NAMES = sorted(p.relative_to(ROOT).with_suffix("").as_posix() for p in ROOT.rglob("*.txt"))

@@ -13,8 +13,8 @@ import pytest
 from bezoar.sources import link, local
 from bezoar.sources.tables import Source
 from tests.conftest import DATA
-from tests.test_containers import spread
-from tests.test_sources import (
+from tests.sources.test_containers import spread
+from tests.sources.test_sources import (
     CHAIN,
     DOLLY,
     PAIR,

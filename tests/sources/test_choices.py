@@ -9,8 +9,8 @@ import pytest
 
 from bezoar.rows.files import BadInput
 from tests.conftest import DATA
-from tests.test_containers import spread
-from tests.test_sources import fails, put, read
+from tests.sources.test_containers import spread
+from tests.sources.test_sources import fails, put, read
 
 FOUR = ["8", "2", "24", "120"]
 WORDS = ["four", "three", "two", "one"]

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from bezoar.sources import link
-from tests.test_sources import DOLLY, fails, parquet, piqa, put, read, table
+from tests.sources.test_sources import DOLLY, fails, parquet, piqa, put, read, table
 
 ROWS = [
     {

@@ -21,10 +21,10 @@ import yaml
 
 from bezoar.rows.files import BadInput
 from bezoar.sources import hub, tokenizer
+from tests.builders.hub import Hub, Repo, serve
 from tests.conftest import ROOT, copy, environment, from_yaml
-from tests.hub import Hub, Repo, serve
-from tests.test_sources import parquet, put
-from tests.test_wikipedia import dump
+from tests.sources.test_sources import parquet, put
+from tests.sources.test_wikipedia import dump
 
 pytestmark = pytest.mark.slow
 

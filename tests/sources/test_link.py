@@ -11,7 +11,7 @@ import pytest
 from bezoar.rows.files import BadInput
 from bezoar.sources import link, local
 from tests.conftest import BIN, DATA, environment
-from tests.test_sources import (
+from tests.sources.test_sources import (
     CHAIN,
     DOLLY,
     ITEMS,

@@ -10,9 +10,9 @@ from bezoar import params
 from bezoar.rows.files import BadInput
 from bezoar.rows.records import Message
 from bezoar.sources import link, local, shapes
-from tests.conftest import DATA
-from tests.test_containers import spread
-from tests.test_sources import DOLLY, TASK, adds_up, fails, pair, put, read, table
+from tests.conftest import DATA, ROOT
+from tests.sources.test_containers import spread
+from tests.sources.test_sources import DOLLY, TASK, adds_up, fails, pair, put, read, table
 
 TALK = [("user", "Hi?"), ("assistant", "Hello."), ("user", "More?"), ("assistant", "No.")]
 CHAT = [{"role": role, "content": text} for role, text in TALK]
@@ -272,7 +272,7 @@ def test_a_mapping_counts_before_what_the_fields_look_like(tmp_path: Path) -> No
 
 
 def test_a_mapping_of_a_field_that_is_none_is_refused_with_those_that_are(tmp_path: Path) -> None:
-    text = (Path(__file__).parent.parent / "params.yaml").read_text()
+    text = (ROOT / "params.yaml").read_text()
     assert "        fields: {}\n" in text
     changed = text.replace("        fields: {}\n", "        fields: {instrution: ask}\n", 1)
     put(tmp_path / "params.yaml", text=changed)

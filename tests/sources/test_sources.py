@@ -13,8 +13,8 @@ from bezoar.rows.files import BadInput
 from bezoar.rows.records import Message
 from bezoar.sources import collect, embedded, local, names, shapes, weights
 from bezoar.sources.tables import Source
+from tests.builders.cutting import beside
 from tests.conftest import DATA
-from tests.cutting import beside
 
 DOLLY = {"instruction": "Name a river.", "context": "", "response": "Oder.", "category": "open_qa"}
 PAIR = {

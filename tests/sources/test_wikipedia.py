@@ -9,7 +9,7 @@ import pytest
 from bezoar.params import Wikipedia
 from bezoar.rows.files import BadInput
 from bezoar.sources import wikipedia
-from tests.hub import Hub, serve, tag
+from tests.builders.hub import Hub, serve, tag
 
 
 def dump() -> bytes:

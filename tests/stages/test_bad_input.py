@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import copy, environment
-from tests.test_preflight import BASE_FILES
-from tests.test_sources import DOLLY, put
+from tests.preflight.test_preflight import BASE_FILES
+from tests.sources.test_sources import DOLLY, put
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +50,7 @@ def written(folder: Path) -> dict[str, bytes]:
 
 # --- params.yaml ---------------------------------------------------------------------------------
 
-# tests/mistakes.yaml has many more, for the check that each stage begins with
+# tests/params/mistakes.yaml has many more, for the check that each stage begins with
 FAULTS = [
     (
         "  copy_ratio: ",

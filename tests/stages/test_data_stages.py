@@ -14,10 +14,10 @@ from bezoar.llm.client import Failed
 from bezoar.rows.files import BadInput, write_json, write_jsonl
 from bezoar.rows.records import Answers, Failure, Item, Sample, Vote
 from stages import agreement, filter, generate, judge, mt_compare, mt_grade
+from tests.builders.scripted import Line, Scripted, said
 from tests.conftest import ROOT
-from tests.scripted import Line, Scripted, said
-from tests.test_distributions import write_tokenizer
-from tests.test_verdicts import stated
+from tests.filtering.test_distributions import write_tokenizer
+from tests.judging.test_verdicts import stated
 
 SCHEMES = ("lamini", "evol_instruct", "orca")
 

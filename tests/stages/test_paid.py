@@ -16,8 +16,8 @@ import yaml
 
 from bezoar.llm import embedded
 from bezoar.rows.records import Message
+from tests.builders.servers import Faults, Model, serving
 from tests.conftest import environment, from_yaml
-from tests.servers import Faults, Model, serving
 
 pytestmark = pytest.mark.slow
 

@@ -11,11 +11,16 @@ import pytest
 from bezoar.rows.files import write_jsonl
 from bezoar.rows.records import Kept
 from tests.conftest import BIN, ROOT, copy, environment
-from tests.test_readme import FENCE
+from tests.project.test_readme import FENCE
 
 PAGE = (ROOT / "docs/stage.md").read_text(encoding="utf-8")
 # what holds the rules of the house against a new stage, and its place in demo and picture
-RULES = ["tests/test_house.py", "tests/test_lanes.py", "tests/test_layout.py", "tests/test_docs.py"]
+RULES = [
+    "tests/project/test_house.py",
+    "tests/project/test_lanes.py",
+    "tests/project/test_layout.py",
+    "tests/project/test_docs.py",
+]
 RULES = [*RULES, "-k", "house or lanes_hold or lane_reads or layout or picture"]
 
 

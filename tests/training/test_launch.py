@@ -18,13 +18,12 @@ from bezoar import params, work
 from bezoar.rows import files
 from bezoar.rows.files import BadInput
 from bezoar.training.runs import launching
-from tests.conftest import environment, from_yaml
-from tests.test_training import enter, grown
+from tests.conftest import ROOT, environment, from_yaml
+from tests.training.test_training import enter, grown
 
 pytestmark = pytest.mark.slow
 
 __all__ = ["grown"]  # a fixture
-ROOT = Path(__file__).parent.parent
 OUT = {"all": "sft/one", "adapter": "sft/one", "dpo": "dpo/policy"}
 TOLERANCE = 1e-3  # relative, of a loss; sums are taken in another order
 
@@ -48,7 +47,7 @@ def project(grown: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def start(folder: Path, *arguments: str, **more: Any) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, "-m", "tests.launched", *arguments],
+        [sys.executable, "-m", "tests.builders.launched", *arguments],
         cwd=folder,
         env=environment(folder / "work", PYTHONPATH=str(ROOT), BEZOAR_DEVICE="cpu"),
         stdout=subprocess.PIPE,
@@ -135,7 +134,7 @@ def test_a_fault_in_one_process_ends_all_and_says_which(place: Path) -> None:
     code, said = train(place, "cpu2", "all", "fault")
     assert code == 1 and "ValueError: odd" in said
     assert re.fullmatch(
-        r"error: launch/cpu2.yaml: process \d of tests.launched cpu2 all fault ended "
+        r"error: launch/cpu2.yaml: process \d of tests.builders.launched cpu2 all fault ended "
         r"\(exit code 1\) and the others with it; what it said stands above",
         said.splitlines()[-1],
     )
@@ -171,7 +170,8 @@ def test_the_processes_end_when_the_stage_is_killed(place: Path) -> None:
             children = [
                 pid
                 for pid in tasks.read_text().split()
-                if "tests.launched" in Path(f"/proc/{pid}/cmdline").read_text(errors="replace")
+                if "tests.builders.launched"
+                in Path(f"/proc/{pid}/cmdline").read_text(errors="replace")
                 and b"libc.so" in Path(f"/proc/{pid}/maps").read_bytes()
             ]
         assert len(children) == 2

@@ -21,8 +21,18 @@ from bezoar.rows.files import BadInput
 from bezoar.sources import pretraining
 from bezoar.training import merge
 from bezoar.training.runs.memory import Shape
-from tests.test_pretraining import CORPUS, SIZE
-from tests.test_training import MODELS, ROOT, SETTINGS, SFT, asks, enter, grown, link, place
+from tests.sources.test_pretraining import CORPUS, SIZE
+from tests.training.test_training import (
+    MODELS,
+    ROOT,
+    SETTINGS,
+    SFT,
+    asks,
+    enter,
+    grown,
+    link,
+    place,
+)
 
 pytestmark = pytest.mark.slow
 
@@ -314,7 +324,7 @@ def test_the_same_bytes_again_and_in_another_place(
 CHILD = """
 import os, signal, sys
 sys.path.insert(0, {root!r})
-from tests import test_merge as t
+from tests.training import test_merge as t
 combine, done = t.merge.combine, []
 def torn(*args):
     done.append(1)
@@ -346,7 +356,7 @@ MEASURE = """
 import gc, sys, threading, time
 sys.path.insert(0, {root!r})
 from pathlib import Path
-from tests import test_merge as t
+from tests.training import test_merge as t
 
 def anonymous():
     line = next(x for x in open("/proc/self/status") if x.startswith("RssAnon"))

@@ -22,11 +22,11 @@ from bezoar.rows.records import Message
 from bezoar.sources import pretraining
 from bezoar.training import dpo, sft
 from bezoar.training.runs import fitting
-from tests.test_pretraining import CORPUS, NAMES, SIZE
+from tests.builders import ROOT
+from tests.sources.test_pretraining import CORPUS, NAMES, SIZE
 
 pytestmark = pytest.mark.slow
 
-ROOT = Path(__file__).parent.parent
 SETTINGS = params.load(ROOT / "params.yaml")
 SFT: Sft = SETTINGS.sft.model_copy(update={"lora_r": 4, "lora_alpha": 8, "evaluations": 1})
 AMOUNT = Training(
@@ -409,7 +409,7 @@ CHILD = """
 import contextlib, os, signal, sys
 sys.path.insert(0, {root!r})
 import transformers
-from tests import test_training as t
+from tests.training import test_training as t
 
 at, kind, run = int(sys.argv[1]), sys.argv[2], sys.argv[3]
 steps = 0

@@ -53,7 +53,7 @@ def digest(text: str) -> str:
 
 @pytest.mark.slow
 def test_the_same_arguments_give_the_same_rows_in_another_process() -> None:
-    code = "import tests.test_world as t; print(t.digest(t.everything()))"
+    code = "import tests.world.test_world as t; print(t.digest(t.everything()))"
     told = {
         subprocess.run(
             [sys.executable, "-c", code],
