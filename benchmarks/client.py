@@ -212,7 +212,7 @@ def measure(name: str, url: str, concurrency: int, count: int) -> None:
 def server() -> Iterator[str]:
     """The 50 ms server, ended with the block."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "tests.servers", str(LATENCY)],
+        [sys.executable, "-m", "tests.builders.servers", str(LATENCY)],
         cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
     )  # fmt: skip
     try:
@@ -245,7 +245,7 @@ def fresh(name: str, concurrency: int, count: int) -> dict[str, float] | None:
 
 def killed() -> int:
     """Kill -9 a run of 500 midway, run it again: replies paid twice beyond those in flight."""
-    from tests.servers import Faults, serving
+    from tests.builders.servers import Faults, serving
 
     code = (
         "import sys; from benchmarks import client; from bezoar import llm\n"
@@ -271,7 +271,7 @@ PAIR = 720  # requests that both processes of a pair want
 def pair(cap: float | None, **faults: Any) -> tuple[int, float, float]:
     """Two processes that want the same requests of one run, side by side: (replies paid twice,
     dollars by the server's books, seconds)."""
-    from tests.servers import Faults, serving
+    from tests.builders.servers import Faults, serving
 
     code = (
         "import sys; from benchmarks import client; from bezoar import llm, params\n"
@@ -298,7 +298,7 @@ def pair(cap: float | None, **faults: Any) -> tuple[int, float, float]:
 def billed(model: Any) -> float:
     """Dollars for all that a server has written, at `endpoint`'s price."""
     from bezoar.llm import budget
-    from tests.servers import document
+    from tests.builders.servers import document
 
     price, usd = endpoint("http://127.0.0.1", 1).price, 0.0
     for prompt, times in model.paid.items():
@@ -312,7 +312,7 @@ def billed(model: Any) -> float:
 def faulty(concurrency: int, texts: list[str], **faults: Any) -> tuple[Any, Any, float]:
     """(Run, the server's books, seconds) of `texts` against a server with `faults`."""
     from bezoar import llm
-    from tests.servers import Faults, serving
+    from tests.builders.servers import Faults, serving
 
     with tempfile.TemporaryDirectory() as work, serving(Faults(latency=0.02, **faults)) as (m, url):
         os.environ["BEZOAR_WORK"] = work

@@ -22,8 +22,8 @@ from bezoar import interrupts
 from bezoar.llm.ledger import Ledger
 from bezoar.params import arguments
 from bezoar.rows.files import BadInput
+from tests.builders.s3 import S3, s3
 from tests.conftest import BIN, ROOT, copy, environment
-from tests.s3 import S3, s3
 
 # An experiment that stands for another profile: how much is asked, no key of the recipe. The local
 # profile, the other one that needs no key, would take minutes.

@@ -16,6 +16,7 @@ import pytest
 import yaml
 
 from bezoar import arithmetic
+from tests.builders import ROOT
 
 # A shell has what it starts in the background ignore Ctrl-C, and so do the children of that.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
@@ -26,7 +27,6 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 SETTLE = arithmetic.settle
 arithmetic.settle = lambda instructions: None
 
-ROOT = Path(__file__).parent.parent
 DATA = Path(os.environ.get("BEZOAR_DATA", ROOT.parent / "shared" / "data"))
 BIN = Path(sys.executable).parent
 
@@ -89,7 +89,7 @@ def copy(to: Path, source: Path = ROOT) -> Path:
 
 def looking() -> set[str]:
     """The names of the files that look at the finished run."""
-    tests = (ROOT / "tests").glob("test_*.py")
+    tests = (ROOT / "tests").rglob("test_*.py")
     return {path.name for path in tests if "finished: Run" in path.read_text("utf-8")}
 
 
@@ -151,7 +151,7 @@ def sets(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from bezoar import work, world
     from bezoar.rows.files import write_json, write_jsonl
     from stages import filter, generate, judge
-    from tests.test_distributions import write_tokenizer
+    from tests.filtering.test_distributions import write_tokenizer
 
     folder = tmp_path_factory.mktemp("sets")
     with pytest.MonkeyPatch.context() as patch:
