@@ -16,7 +16,7 @@ import pytest
 import yaml
 
 from bezoar import arithmetic
-from tests.builders import ROOT
+from tests.builders import ROOT, parameters
 
 # A shell has what it starts in the background ignore Ctrl-C, and so do the children of that.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
@@ -158,8 +158,7 @@ def sets(tmp_path_factory: pytest.TempPathFactory) -> Path:
         patch.chdir(folder)
         patch.setattr(work, "die_with_parent", lambda: None)
         patch.setenv("BEZOAR_WORK", str(folder / "work"))
-        shutil.copy(ROOT / "params.yaml", folder)
-        shutil.copytree(ROOT / "launch", "launch")
+        parameters.copy(folder)
         write_jsonl("data/fetch/dolly/seeds.jsonl", world.seeds(400, 7))
         write_jsonl("data/fetch/flan/queries.jsonl", world.queries(400, 7))
         write_jsonl("data/fetch/topics/topics.jsonl", world.topics(40, 7))
@@ -209,11 +208,10 @@ def embedded(base: Path) -> Run:
     made dvc.lock: folder, umask, locale, time zone, hash seed and concurrency differ."""
     folder = copy(base / "project")
     (folder / "dvc.lock").unlink(missing_ok=True)
-    text = (folder / "params.yaml").read_text()
-    profile, here, rest = text.partition("\n  local:\n")
-    assert "concurrency: 1\n" in profile
-    profile = profile.replace("concurrency: 1\n", "concurrency: 7\n")
-    (folder / "params.yaml").write_text(profile + here + rest)
+    profile = folder / "profiles/embedded.yaml"
+    text = profile.read_text()
+    assert "concurrency: 1\n" in text
+    profile.write_text(text.replace("concurrency: 1\n", "concurrency: 7\n"))
     (base / "audit").mkdir()
     env = environment(
         base / "work",

@@ -184,6 +184,8 @@ def _expand_links(sft: dict[str, Any]) -> tuple[dict[str, Any], list[Fault]]:
     shared, links = sft.get("every_link"), sft.get("links")
     rest = {key: value for key, value in sft.items() if key != "every_link"}
     if not isinstance(shared, dict):
+        # Its likely misspelling is the same fault.
+        rest.pop(near("every_link", rest), None)
         return rest, [_no_mapping(sft, ("sft", "every_link"), "what all links share")]
     if isinstance(links, dict):
         rest["links"] = {

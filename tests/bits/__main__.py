@@ -188,7 +188,7 @@ def counted() -> dict[str, str]:
     from bezoar.filtering.contamination import Text
     from bezoar.judging import differences, pairwise
 
-    steps = params.load(ROOT / "params.yaml").filter.contamination.fuzzy
+    steps = params.load(ROOT).filter.contamination.fuzzy
     seeds = world.seeds(60, 7)
     texts = [Text("quiz", seed.id, seed.instruction, ()) for seed in seeds[:20]]
     cosines = list(contamination._reworded_matches(seeds, texts, steps))

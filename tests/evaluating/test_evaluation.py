@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -21,21 +20,20 @@ from bezoar.rows.records import Answers, Attempt, Item, Message, Probe, Question
 from bezoar.sources import pretraining
 from stages import lm_eval as stage
 from stages import mt_answer
+from tests.builders import parameters
 from tests.conftest import ROOT, from_yaml
 from tests.sources.test_pretraining import CORPUS, NAMES, SIZE
 
 pytestmark = pytest.mark.slow
 
-SFT = params.load(ROOT / "params.yaml").sft
+SFT = params.load(ROOT).sft
 PLAIN = LmEval(num_fewshot=0, chat_template=False, tasks=None, limit=None, batch_size=4)
 COLOURS = ["red", "white", "brown", "grey"]
 ITEMS = [
     Item(id=animal, question=f"The {animal} is", choices=COLOURS, label=COLOURS.index(colour))
     for animal, colour in NAMES.items()
 ]
-TALK = params.load(ROOT / "params.yaml").mt_answer.model_copy(
-    update={"max_new_tokens": 6, "batch_size": 2}
-)
+TALK = params.load(ROOT).mt_answer.model_copy(update={"max_new_tokens": 6, "batch_size": 2})
 
 
 @pytest.fixture(scope="module")
@@ -615,8 +613,7 @@ def test_the_stage_writes_answers_and_their_counts(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(work, "die_with_parent", lambda: None)
-    shutil.copy(ROOT / "params.yaml", tmp_path)
-    shutil.copytree(ROOT / "launch", "launch")
+    parameters.copy(tmp_path)
     for part in loaded:
         part.save_pretrained("models/fetch/base")
     files.write_jsonl("data/fetch/mt_bench/questions.jsonl", [question(81, "A?", "B?")])

@@ -17,7 +17,7 @@ from bezoar.rows.records import Item, ItemText, Message, Pair, Probe, Question, 
 from tests.conftest import DATA, ROOT
 from tests.judging.test_verdicts import sample
 
-PARAMS = params.load(ROOT / "params.yaml").filter.contamination
+PARAMS = params.load(ROOT).filter.contamination
 QUIZ = [
     Text("science", "0", "Which of these rocks forms when lava cools down?", ("basalt", "chalk")),
     Text("science", "1", "Why does the moon look larger close to the horizon?", ()),
@@ -237,7 +237,7 @@ def test_seeds_that_hold_an_item_are_told_with_their_rows(
         sample(id="2", seeds=["a"]),
         sample(id="3", seeds=["b"]),
     ]
-    settings = params.load(ROOT / "params.yaml")
+    settings = params.load(ROOT)
     (held,) = contamination.find_in_seeds(rows, "lamini", quiz, settings)
     assert (held.id, held.benchmark, held.item, held.rows) == ("a", "arc", "7", 2)
     assert curation.count_contaminated_seeds(rows, [held]) == {

@@ -15,7 +15,7 @@ from tests.conftest import ROOT
 from tests.judging.test_verdicts import sample
 from tests.schemes.test_schemes import dolly
 
-PARAMS = params.load(ROOT / "params.yaml").filter.model_copy(
+PARAMS = params.load(ROOT).filter.model_copy(
     update={"min_rating": 3, "copy_ratio": 0.6, "copy_distance": 9, "eval_share": 0.2}
 )
 

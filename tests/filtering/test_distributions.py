@@ -7,7 +7,6 @@ import statistics
 from pathlib import Path
 
 import pytest
-import yaml
 
 from bezoar import params
 from bezoar.filtering import curation, distributions
@@ -16,10 +15,11 @@ from bezoar.params import Balance
 from bezoar.preflight.forecast import DOLLYS
 from bezoar.rows.files import BadInput
 from bezoar.rows.records import Sample
-from tests.conftest import DATA, ROOT, from_yaml
+from tests.builders import parameters
+from tests.conftest import DATA, ROOT
 from tests.judging.test_verdicts import sample
 
-FILTER = params.load(ROOT / "params.yaml").filter
+FILTER = params.load(ROOT).filter
 
 
 # --- kinds of task -------------------------------------------------------------------------------
@@ -333,11 +333,11 @@ def test_the_draw_does_not_lean_to_one_side_of_the_split() -> None:
 def test_params_that_cannot_be_meant_are_refused(
     tmp_path: Path, change: dict[str, object], message: str
 ) -> None:
-    document = from_yaml((ROOT / "params.yaml").read_text())
+    document = parameters.read()
     document["filter"].update(change)
-    (tmp_path / "params.yaml").write_text(yaml.safe_dump(document, sort_keys=False))
+    parameters.write(tmp_path, document)
     with pytest.raises(BadInput, match=message):
-        params.load(tmp_path / "params.yaml")
+        params.load(tmp_path)
 
 
 @pytest.mark.slow

@@ -10,7 +10,7 @@ from bezoar.schemes import evol_instruct, lamini, orca
 from tests.conftest import ROOT
 from tests.judging.test_verdicts import sample
 
-GATES = params.load(ROOT / "params.yaml").filter.gates
+GATES = params.load(ROOT).filter.gates
 
 ENGLISH = (
     "The river rises in the mountains and runs through four towns before it reaches the sea. "

@@ -1,7 +1,6 @@
 """Licences: known by any usual spelling, never guessed; the strictest counts; a mix is refused."""
 
 import json
-import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -15,9 +14,10 @@ from bezoar.rows.files import BadInput
 from bezoar.rows.records import Kept, Sample
 from bezoar.world.sources import LICENCE
 from stages import filter
+from tests.builders import parameters
 from tests.conftest import ROOT
 
-LLM = params.load(ROOT / "params.yaml").llm
+LLM = params.load(ROOT).llm
 
 
 def row(id: str, licence: str, **changed: Any) -> Kept:
@@ -280,13 +280,10 @@ def test_weights_are_as_free_as_the_least_free_part() -> None:
 
 
 def test_terms_are_one_name_in_params(tmp_path: Path) -> None:
-    text = (ROOT / "params.yaml").read_text(encoding="utf-8")
-    bad = text.replace("terms: Apache-2.0", "terms: 'MIT, GPL'", 1)
-    assert bad != text
-    shutil.copytree(ROOT / "launch", tmp_path / "launch")
-    (tmp_path / "params.yaml").write_text(bad, encoding="utf-8")
-    with pytest.raises(BadInput, match=r"profiles\.embedded\.llm\.teacher\.terms: not one licence"):
-        params.load(tmp_path / "params.yaml")
+    parameters.copy(tmp_path)
+    parameters.replace(tmp_path, "terms: Apache-2.0", "terms: 'MIT, GPL'")
+    with pytest.raises(BadInput, match=r"llm\.endpoints\.world_teacher\.terms: not one licence"):
+        params.load(tmp_path)
 
 
 @pytest.mark.slow
@@ -305,10 +302,7 @@ def test_the_filter_stage_writes_the_sheet_and_obeys_allow(
     assert sheet["rows"] == len(rows) == sum(each["rows"] for each in sheet["combinations"])
     assert sheet["strictest"] == "Apache-2.0" and sheet["commercial"]["answer"] == "yes"
     shutil.rmtree("data/filter/lamini")
-    text = Path("params.yaml").read_text()
-    changed = re.sub(r"licences: \{allow: null\}", "licences: {allow: [Apache-2.0, MIT]}", text)
-    assert changed != text
-    Path("params.yaml").write_text(changed)
+    parameters.replace(Path(), "licences: {allow: null}", "licences: {allow: [Apache-2.0, MIT]}")
     with pytest.raises(BadInput, match=r"CC0-1\.0 \(seed\): \d+ rows from bezoar world"):
         filter.main("lamini")
     assert not Path("data/filter/lamini/train.jsonl").exists()

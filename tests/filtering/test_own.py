@@ -13,17 +13,14 @@ from bezoar.rows.records import Kept, Rejected, Seed
 from bezoar.sources import local
 from stages import filter as filtering
 from stages import mix
+from tests.builders import parameters
 
 
 def write_params() -> params.Params:
     """params.yaml of the current folder with own rows in the first link."""
-    text = Path("params.yaml").read_text(encoding="utf-8")
-    text = text.replace("own: []", "own:\n- dolly")
-    text = text.replace(
-        "    data: filter/lamini\n", "    data:\n    - filter/lamini\n    - filter/dolly\n", 1
-    )
-    Path("params.yaml").write_text(text, encoding="utf-8")
-    params.forget()
+    with parameters.changed(Path()) as document:
+        document["own"] = ["dolly"]
+        document["chain"]["lamini"]["data"] = ["filter/lamini", "filter/dolly"]
     return params.load()
 
 

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from bezoar import llm, params, world
 from bezoar.judging import known, pairwise, verdicts
@@ -17,9 +16,9 @@ from bezoar.preflight import forecast
 from bezoar.rows.files import BadInput, write_jsonl
 from bezoar.rows.records import Query, Seed
 from stages import generate, judge, mt_compare, mt_grade
+from tests.builders import parameters
 from tests.builders.scripted import Line, Scripted, said
 from tests.builders.servers import serving
-from tests.conftest import from_yaml
 from tests.judging.test_panel import judged_by, simulated
 from tests.judging.test_verdicts import ATTACK, stated
 from tests.llm.test_client import openai
@@ -321,11 +320,8 @@ def test_hostile_seeds_open_and_close_nothing() -> None:
 
 def settings(**changed: Any) -> None:
     """Change `known` in params.yaml of the current folder; `off=True`: null."""
-    path = Path("params.yaml")
-    document = from_yaml(path.read_text(encoding="utf-8"))
-    document["known"] = None if changed.pop("off", False) else document["known"] | changed
-    path.write_text(yaml.safe_dump(document, sort_keys=False), encoding="utf-8")
-    params.forget()
+    with parameters.changed(Path()) as document:
+        document["known"] = None if changed.pop("off", False) else document["known"] | changed
 
 
 def ready(stage: str) -> Callable[[], None]:
@@ -521,11 +517,8 @@ def test_it_is_paid_once_for_all_schemes_of_the_same_seeds(
 
 @pytest.mark.slow
 def test_a_params_yaml_written_before_it_stays_valid(tree: Path) -> None:  # noqa: F811
-    path = Path("params.yaml")
-    document = from_yaml(path.read_text(encoding="utf-8"))
-    del document["known"]
-    path.write_text(yaml.safe_dump(document), encoding="utf-8")
-    params.forget()
+    with parameters.changed(Path()) as document:
+        del document["known"]
     assert params.load().known is None
 
 

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import pytest
-import yaml
 from rich.console import Console
 
 from bezoar import llm, params
@@ -22,15 +21,16 @@ from bezoar.preflight.forecast import Row
 from bezoar.rows.files import BadInput
 from bezoar.rows.records import Ask, Failure, Message, Reply, Spending, Verdict
 from stages import generate, judge
+from tests.builders import parameters
 from tests.builders.scripted import said
 from tests.builders.servers import prompt_of, serving
-from tests.conftest import ROOT, from_yaml
+from tests.conftest import ROOT
 from tests.judging.test_verdicts import form, sample, stated
 from tests.llm.test_client import openai
 from tests.stages.test_data_stages import lines, read, tree  # noqa: F401  (a fixture)
 
 EMBEDDED = ("world-judge", "strict-world-judge", "form-judge")
-TABLE = "profiles.embedded.llm.judge"
+TABLE = r"profiles/embedded.yaml:\d+: llm.judge"
 
 
 def vote(status: str, rating: int | None = None, judge: str = "j", id: str = "a-1") -> Verdict:
@@ -129,16 +129,14 @@ def test_kappa_is_none_where_chance_alone_agrees() -> None:
 
 def judged_by(*judges: dict[str, Any], **more: Any) -> None:
     """Write the panel into params.yaml of the current folder; one judge stays one."""
-    path = Path("params.yaml")
-    document = from_yaml(path.read_text(encoding="utf-8"))
-    document["profiles"]["embedded"]["llm"]["judge"] = list(judges) if judges[1:] else judges[0]
-    document["judge"] |= more
-    path.write_text(yaml.safe_dump(document, sort_keys=False), encoding="utf-8")
-    params.forget()
+    with parameters.changed(Path()) as document:
+        panel = list(judges) if judges[1:] else judges[0]
+        document["profiles"]["embedded"]["llm"]["judge"] = panel
+        document["judge"] |= more
 
 
 def simulated(model: str) -> dict[str, Any]:
-    shape: dict[str, Any] = params.load(ROOT / "params.yaml").llm.judges[0].model_dump()
+    shape: dict[str, Any] = params.load(ROOT).llm.judges[0].model_dump()
     return {**shape, "model": model}
 
 
@@ -202,11 +200,8 @@ def test_one_judge_writes_what_it_always_did(samples: list[dict[str, Any]]) -> N
     assert [v["judge"] for v in map(json.loads, alone["verdicts.jsonl"].splitlines())] == [
         "world-judge"
     ] * len(samples)
-    text = Path("params.yaml").read_text(encoding="utf-8")
-    as_list = from_yaml(text)
-    as_list["profiles"]["embedded"]["llm"]["judge"] = [simulated("world-judge")]
-    Path("params.yaml").write_text(yaml.safe_dump(as_list), encoding="utf-8")
-    params.forget()
+    with parameters.changed(Path()) as document:
+        document["profiles"]["embedded"]["llm"]["judge"] = [simulated("world-judge")]
     judge.main("lamini")
     assert outs("lamini") == alone, "a list of one is that one"
 
@@ -327,9 +322,9 @@ def test_a_cap_holds_for_the_panel_together(
         judge.main("lamini")
         usd = read("metrics/judge/lamini_spending.json")["usd"]
         monkeypatch.setenv("BEZOAR_WORK", str(Path("cold").absolute()))
-        document = from_yaml(Path("params.yaml").read_text(encoding="utf-8"))
+        document = parameters.read(Path())
         document["profiles"]["embedded"]["budget_usd"]["stage"] = 0.75 * usd
-        Path("params.yaml").write_text(yaml.safe_dump(document), encoding="utf-8")
+        parameters.write(Path(), document)
         params.forget()
         with pytest.raises(BadInput, match=r"judge@lamini, b: .*raise budget_usd\.stage"):
             judge.main("lamini")
@@ -342,9 +337,9 @@ def test_a_cap_holds_for_the_panel_together(
 def refused(*judges: dict[str, Any], **grader: Any) -> str:
     judged_by(*judges)
     if grader:
-        document = from_yaml(Path("params.yaml").read_text(encoding="utf-8"))
+        document = parameters.read(Path())
         document["profiles"]["embedded"]["llm"]["grader"] = grader
-        Path("params.yaml").write_text(yaml.safe_dump(document), encoding="utf-8")
+        parameters.write(Path(), document)
     with pytest.raises(BadInput) as raised:
         params.load()
     return str(raised.value)
@@ -367,9 +362,9 @@ def test_what_params_may_not_say_of_judges(tree: Path) -> None:  # noqa: F811
     assert "grader.structured: only a judge's verdict has a schema" in refused(
         remote, **{**remote, "structured": True}
     )
-    document = from_yaml(Path("params.yaml").read_text(encoding="utf-8"))
+    document = parameters.read(Path())
     document["profiles"]["embedded"]["llm"] |= {"judge": [], "grader": one}
-    Path("params.yaml").write_text(yaml.safe_dump(document), encoding="utf-8")
+    parameters.write(Path(), document)
     with pytest.raises(BadInput, match=f"{TABLE}: an empty list is not usable"):
         params.load()
 

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from bezoar import llm, params
 from bezoar.llm import budget
@@ -21,8 +20,9 @@ from bezoar.llm.ledger import Bill, Ledger
 from bezoar.params import Budget, Params, Price
 from bezoar.rows.files import BadInput
 from bezoar.rows.records import Exchange, Message, Reply
+from tests.builders import parameters
 from tests.builders.servers import Faults, serving
-from tests.conftest import ROOT, from_yaml
+from tests.conftest import ROOT
 from tests.llm.test_client import openai, say, work  # noqa: F401  (a fixture)
 
 PRICE = Price(input=2.0, cached=0.5, output=10.0, batch=0.5)
@@ -32,7 +32,7 @@ PROMPTS = [f"p{n}" for n in range(200)]
 
 
 def capped(stage: float | None, run: float | None) -> Params:
-    loaded = params.load(ROOT / "params.yaml")
+    loaded = params.load(ROOT)
     return loaded.model_copy(update={"budget_usd": Budget(stage=stage, run=run)})
 
 
@@ -306,19 +306,19 @@ def test_what_costs_nothing_knows_no_cap() -> None:
 
 
 def faults_of(tmp_path: Path, **changed: Any) -> str:
-    document = from_yaml((ROOT / "params.yaml").read_text())
+    document = parameters.read()
     teacher = openai("http://127.0.0.1:9").model_dump() | changed
     profile = document["profiles"]["embedded"]
     profile["llm"] = {**profile["llm"], "teacher": teacher}
-    (tmp_path / "params.yaml").write_text(yaml.safe_dump(document))
+    parameters.write(tmp_path, document)
     with pytest.raises(BadInput) as raised:
-        params.load(tmp_path / "params.yaml")
+        params.load(tmp_path)
     return str(raised.value)
 
 
 @pytest.mark.slow
 def test_an_endpoint_in_params_is_typed_and_closed(tmp_path: Path) -> None:
-    where = "profiles.embedded.llm.teacher"
+    where = "llm.teacher"
     told = faults_of(tmp_path, concurency=3)
     assert f"{where}.concurency: no such parameter; did you mean 'concurrency'?" in told
     told = faults_of(tmp_path, timeout=0)

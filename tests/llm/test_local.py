@@ -501,7 +501,7 @@ def test_a_reply_that_fills_the_context_leaves_no_room_to_ask(grown: Path) -> No
      "local/llm/..", "local/llm/a/b", "~/model", "Qwen/Qwen2.5-0.5B"],
 )  # fmt: skip
 def test_a_model_that_dvc_would_not_see_change_is_refused_with_the_way_there(path: str) -> None:
-    p = params.load(ROOT / "params.yaml")
+    p = params.load(ROOT)
     with pytest.raises(ValidationError, match=r"outside of local/llm/.* cp -r"):
         Endpoints(teacher=endpoint(Path(path)), judge=p.llm.judge, grader=p.llm.grader)
     with pytest.raises(ValidationError, match=r"judge\.1\.model: .* outside of local/llm/"):

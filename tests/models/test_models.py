@@ -9,7 +9,6 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-import yaml
 
 from bezoar import params, work
 from bezoar.evaluating import talks
@@ -18,9 +17,10 @@ from bezoar.preflight import data, endpoints, expected, forecast
 from bezoar.rows import chat
 from bezoar.rows.files import BadInput
 from bezoar.rows.records import Answers, Message, Question, Reply
+from tests.builders import parameters
 from tests.builders.hub import Hub, Repo, serve
 from tests.builders.servers import serving
-from tests.conftest import ROOT, Run, from_yaml
+from tests.conftest import ROOT, Run
 
 COMMIT = "a" * 40
 SERVED: dict[str, Any] = {
@@ -56,9 +56,9 @@ PUBLISHED: dict[str, Any] = {
 
 def with_models(folder: Path, models: dict[str, Any]) -> None:
     """Have `models` stand beside our checkpoints in the params.yaml of `folder`."""
-    document = from_yaml((folder / "params.yaml").read_text())
+    document = parameters.read(folder)
     document["models"], document["others"] = models, list(models)
-    (folder / "params.yaml").write_text(yaml.safe_dump(document, sort_keys=False))
+    parameters.write(folder, document)
 
 
 def answers(folder: Path, name: str) -> list[dict[str, Any]]:
@@ -189,8 +189,7 @@ def test_a_model_behind_an_endpoint_has_no_scores_and_the_stage_says_so(
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(work, "begin", lambda: None)
-    shutil.copy(ROOT / "params.yaml", tmp_path)
-    shutil.copytree(ROOT / "launch", "launch")
+    parameters.copy(tmp_path)
     with_models(tmp_path, {"served": {"source": "served", "endpoint": SERVED}})
     lm_eval.main("served")
     assert "served is behind an endpoint, which gives no log-prob" in capsys.readouterr().out
@@ -211,8 +210,7 @@ def test_what_they_cost_and_want_is_told_before(
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     monkeypatch.chdir(tmp_path)
-    shutil.copy(ROOT / "params.yaml", tmp_path)
-    shutil.copytree(ROOT / "launch", "launch")
+    parameters.copy(tmp_path)
     models: dict[str, Any] = {
         "mine": {"source": "local", "chat_template": None},
         "theirs": PUBLISHED,
@@ -259,11 +257,10 @@ def test_what_they_cost_and_want_is_told_before(
 def test_what_cannot_be_looked_at_is_refused(
     tmp_path: Path, models: dict[str, Any], said: str
 ) -> None:
-    shutil.copy(ROOT / "params.yaml", tmp_path)
-    shutil.copytree(ROOT / "launch", tmp_path / "launch")
+    parameters.copy(tmp_path)
     with_models(tmp_path, models)
     with pytest.raises(BadInput, match=re.escape(said)):
-        params.load(tmp_path / "params.yaml")
+        params.load(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -285,13 +282,13 @@ def test_what_cannot_be_looked_at_is_refused(
 def test_which_models_stand_beside_ours_is_checked(
     tmp_path: Path, change: dict[str, Any], said: str
 ) -> None:
-    shutil.copytree(ROOT / "launch", tmp_path / "launch")
-    document = from_yaml((ROOT / "params.yaml").read_text())
+    parameters.copy(tmp_path)
+    document = parameters.read()
     for key, value in change.items():
         document[key] = {**document[key], **value} if isinstance(value, dict) else value
-    (tmp_path / "params.yaml").write_text(yaml.safe_dump(document))
+    parameters.write(tmp_path, document)
     with pytest.raises(BadInput, match=re.escape(said)):
-        params.load(tmp_path / "params.yaml")
+        params.load(tmp_path)
 
 
 # --- the models of the paper's Table 8 -----------------------------------------------------------
@@ -302,12 +299,9 @@ TABLE_8 = ("redpajama", "minichat", "phi_2")
 @pytest.fixture
 def with_table_8(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> params.Params:
     """The paper's profile after `dvc exp run -S 'others=[...]'`."""
-    from dvc.utils.hydra import apply_overrides
-
     monkeypatch.chdir(tmp_path)
-    shutil.copy(ROOT / "params.yaml", tmp_path)
-    shutil.copytree(ROOT / "launch", "launch")
-    apply_overrides("params.yaml", [f"others=[{','.join(TABLE_8)}]", "profile=paper"])
+    parameters.copy(tmp_path)
+    parameters.override(Path(), f"others=[{','.join(TABLE_8)}]", "profile=paper")
     return params.load()
 
 
@@ -315,7 +309,7 @@ def with_table_8(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> params.Para
 def test_one_parameter_has_the_models_of_table_8_stand_beside_ours(
     with_table_8: params.Params,
 ) -> None:
-    off, on = params.load(ROOT / "params.yaml", "paper"), with_table_8
+    off, on = params.load(ROOT, "paper"), with_table_8
     assert not off.models and not {*TABLE_8} & {*off.checkpoints, *off.evaluated}
     assert list(on.models) == list(TABLE_8)
     assert list(on.checkpoints)[-3:] == list(on.evaluated)[-3:] == list(TABLE_8)
@@ -368,7 +362,7 @@ def test_what_a_model_writes_behind_its_turn_is_no_part_of_its_answer(
     said = ["A lion. \n<human>: And the owl?\n<bot>: Dusk.", "No mark."]
     written = [generation.Continuation(text, "length") for text in said]
     monkeypatch.setattr(generation, "generate", lambda *_, **__: written)
-    settings = params.load(ROOT / "params.yaml").mt_answer
+    settings = params.load(ROOT).mt_answer
     monkeypatch.setattr(loading, "context", lambda config: 512)
     model: Any = SimpleNamespace(config=None)
     found = talks.converse(

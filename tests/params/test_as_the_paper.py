@@ -1,14 +1,13 @@
 """launch/as-the-paper.txt: the one line by which a run is as near to OpenBezoar as can be."""
 
 import re
-import shutil
 from pathlib import Path
 
 import pytest
-from dvc.utils.hydra import apply_overrides  # what `dvc exp run -S` calls
 
 from bezoar import params
 from bezoar.params import OpenAI, Params
+from tests.builders import parameters
 from tests.conftest import ROOT, from_yaml
 
 FILE = ROOT / "launch/as-the-paper.txt"
@@ -17,9 +16,9 @@ OVERRIDES = [line.removeprefix("-S ") for line in FILE.read_text().splitlines()]
 
 @pytest.fixture
 def overridden(tmp_path: Path) -> Params:
-    shutil.copy(ROOT / "params.yaml", tmp_path)
-    apply_overrides(tmp_path / "params.yaml", OVERRIDES)
-    return params.load(tmp_path / "params.yaml")
+    parameters.copy(tmp_path)
+    parameters.override(tmp_path, *OVERRIDES)
+    return params.load(tmp_path)
 
 
 @pytest.mark.slow
@@ -56,11 +55,7 @@ def test_the_papers_numbers_stand_in_the_recipe(overridden: Params) -> None:
 
 @pytest.mark.parametrize("override", OVERRIDES)
 def test_every_line_changes_something(override: str) -> None:
-    key, _, value = override.partition("=")
-    present = from_yaml((ROOT / "params.yaml").read_text())
-    for part in key.split("."):
-        present = present[part]
-    assert present != from_yaml(value)
+    assert parameters.value(override) != from_yaml(override.partition("=")[2])
 
 
 def test_the_pages_name_the_command() -> None:
@@ -99,18 +94,18 @@ def test_the_line_turns_off_as_much_as_the_table_says() -> None:
     """Keys by the words of a row: what the table says is turned off is, and nothing else is."""
     rows = {row[0]: row[4] for row in first_table()[1:]}
     turned_off = {
-        "schemes.lamini.fewer_examples": "LaMini calls that do not fit",
+        "recipes/openbezoar.yaml:schemes.lamini.fewer_examples": "LaMini calls that do not fit",
         "known": "is the judge any good",
-        "profiles.paper.llm.judge.again.temperature": "a judge's reply that states nothing",
+        "profiles/paper.yaml:llm.endpoints.gpt.again.temperature": "a judge's reply that states",
         "filter.copies": "copies of seeds, for which schemes",
         "sft.scheduler": "schedule and warm-up",
         "sft.keep": "checkpoint of a link",
         "merge.onto": "merge",
-        "profiles.paper.dpo.eval_limit": "held-out rows of HH-SFT and DPO",
+        "profiles/paper.yaml:dpo.eval_limit": "held-out rows of HH-SFT and DPO",
         "others": "whether the models of Table 8",
     }
-    beside = {"profile", "profiles.paper.sft.links.hh_rlhf.eval_limit"}
-    beside |= {f"profiles.paper.sft.links.{n}.warmup_steps" for n in PAPERS_LINKS}
+    beside = {"profile", "profiles/paper.yaml:sft.links.hh_rlhf.eval_limit"}
+    beside |= {"profiles/paper.yaml:sft.every_link.warmup_steps"}
     assert {line.partition("=")[0] for line in OVERRIDES} == {*turned_off, *beside}
     for opening in turned_off.values():
         said = [value for name, value in rows.items() if name.startswith(opening)]

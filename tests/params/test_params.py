@@ -1,4 +1,5 @@
-"""params.yaml with a fault in it: found before anything runs, told in one line, by its line."""
+"""Files of parameters with a fault in them: found before anything runs, told in one line, by its
+place."""
 
 import contextlib
 import io
@@ -14,55 +15,75 @@ from bezoar import params
 from bezoar.params import harness_names, loading
 from bezoar.params.__main__ import main as check_params
 from bezoar.rows.files import BadInput
+from tests.builders import parameters
 from tests.conftest import ROOT, from_yaml
 
-TEXT = (ROOT / "params.yaml").read_text(encoding="utf-8")
+TEXTS = parameters.texts()
+TEXT = TEXTS["params.yaml"]
 MISTAKES = from_yaml((ROOT / "tests/params/mistakes.yaml").read_text(encoding="utf-8"))
 
 
+def encoded(texts: dict[str, str]) -> dict[str, bytes]:
+    return {path: text.encode() for path, text in texts.items()}
+
+
+def fault_of(texts: dict[str, str]) -> str:
+    """What a check says of the files."""
+    with pytest.raises(BadInput) as error:
+        loading.check(encoded(texts), ROOT)
+    return str(error.value).removeprefix("error: ")
+
+
 def told(text: str | bytes) -> str:
-    """What a check says of a file."""
+    """What a check says of params.yaml."""
     data = text.encode() if isinstance(text, str) else text
     with pytest.raises(BadInput) as error:
-        loading.check(data, "params.yaml", ROOT)
+        loading.check(encoded(TEXTS) | {"params.yaml": data}, ROOT)
     return str(error.value).removeprefix("error: ")
+
+
+def swap(right: str, wrong: str, texts: dict[str, str] = TEXTS) -> tuple[str, dict[str, str]]:
+    """The files with a text replaced once, and the one in which it stood."""
+    path = next(path for path, text in texts.items() if right in text)
+    return path, texts | {path: texts[path].replace(right, wrong, 1)}
 
 
 @pytest.mark.parametrize("mistake", MISTAKES, ids=lambda mistake: mistake["line"][:40])
 def test_one_mistake_is_one_line(mistake: dict[str, str]) -> None:
     right, wrong, line = mistake.values()
-    assert right in TEXT
-    changed = TEXT.replace(right, wrong, 1)
-    where, _, rest = told(changed).partition(": ")
+    path, changed = swap(right, wrong)
+    where, _, rest = fault_of(changed).partition(": ")
     # other lines of the file may have come or gone
     assert re.sub(r"lines [\d, ]+", "lines N", rest) == line and "; " in line
     file, _, number = where.partition(":")
-    assert file == "params.yaml" and 1 <= int(number) <= len(changed.splitlines())
+    # a key that stands in two files is reported at the shared one
+    path = "params.yaml" if "set here and by" in line else path
+    assert file == path and 1 <= int(number) <= len(changed[path].splitlines())
 
 
 def test_the_line_is_that_of_the_mistake() -> None:
     for right, wrong in (("copy_ratio: 0.6", "copy_ratio: x"), ("calls: 301", "cals: 301")):
-        changed = TEXT.replace(right, wrong, 1)
-        number = changed[: changed.index(wrong)].count("\n") + 1
-        assert told(changed).startswith(f"params.yaml:{number}: ")
+        path, changed = swap(right, wrong)
+        number = changed[path][: changed[path].index(wrong)].count("\n") + 1
+        assert fault_of(changed).startswith(f"{path}:{number}: ")
 
 
 def test_mistakes_that_have_nothing_to_do_with_each_other_are_told_together() -> None:
-    changed = TEXT.replace("  copy_ratio: 0.6", "  copy_ration: 0.6").replace(
-        "calls: 30}", "calls: 0}"
-    )
-    lines = told(changed.replace("start: sft/lamini", "start: sft/lamina")).splitlines()
-    assert lines[0] == "params.yaml has 2 faults, nothing was run:"
-    assert [line.split(": ")[1] for line in lines[1:]] == [
-        "filter.copy_ration",
-        "profiles.small.schemes.lamini.calls",
+    _, changed = swap("  copy_ratio: 0.6", "  copy_ration: 0.6")
+    _, changed = swap("calls: 30}", "calls: 0}", changed)
+    _, changed = swap("start: sft/lamini", "start: sft/lamina", changed)
+    lines = fault_of(changed).splitlines()
+    assert lines[0] == "the parameters have 2 faults, nothing was run:"
+    assert [re.sub(r":\d+", "", line).split(": ")[:2] for line in lines[1:]] == [
+        ["  params.yaml", "filter.copy_ration"],
+        ["  profiles/small.yaml", "schemes.lamini.calls"],
     ]
 
 
 def test_a_recipe_without_a_section_is_one_line() -> None:
     start, end = TEXT.index("\ndpo:\n"), TEXT.index("\nlm_eval:\n")
     assert re.fullmatch(
-        r"params.yaml:\d+: dpo: has no seed, .*, beta, .*; the recipe or each profile must have .*",
+        r"params.yaml:\d+: dpo: has no seed, .*, beta, .*; params.yaml, the recipe or each prof.*",
         told(TEXT[:start] + TEXT[end:]),
     )
 
@@ -81,14 +102,68 @@ def test_a_recipe_without_a_section_is_one_line() -> None:
         (b"a: 1\n---\nb: 1\n", "params.yaml:2: not YAML (but found another document); mend"),
         (b"1: a\nprofile: b\n", "params.yaml:1: 1: the key 1 is no word; write it in quotes"),
         (b"a: 2026-13-45\n", "params.yaml: not YAML (month must be in 1..12); write such a value"),
-        (b"profile: a\n", "params.yaml:1: profiles: missing, or not a mapping; it holds one mapp"),
-        (b"profile: a\nprofiles: {}\n", "params.yaml:2: profiles: holds none; it holds one"),
-        (b"profile: a\nprofiles: {a: 3}\n", "params.yaml:2: profiles.a: 3 is not usable; a map"),
+        (b"own: []\n", "params.yaml:1: profile: missing, or not a name; `profile: embedded`, say"),
+        (b"profile: a\nprofiles: {}\n", "params.yaml:2: profiles: a profile is a file now: prof"),
+        (
+            b"profile: a\n",
+            "params.yaml:1: profile: there is no profile 'a' (no profiles/a.yaml); have",
+        ),
     ],
 )
 def test_a_file_that_is_no_params_at_all(data: bytes, said: str) -> None:
     line = told(data)
     assert line.startswith(said) and "\n" not in line, line
+
+
+@pytest.mark.parametrize(
+    ("file", "data", "line"),
+    [
+        ("profiles/mine.yaml", b"[]", "profiles/mine.yaml: holds an empty list; a mapping of sec"),
+        ("profiles/paper.yaml", b"", "profiles/paper.yaml: is empty; a mapping of sections is"),
+        ("recipes/openbezoar.yaml", b"a: [", "recipes/openbezoar.yaml:2: not YAML ("),
+        ("recipes/openbezoar.yaml", b"chain: {}", "the parameters have "),
+    ],
+)
+def test_another_file_that_is_none(file: str, data: bytes, line: str) -> None:
+    with pytest.raises(BadInput) as error:
+        loading.check(encoded(TEXTS) | {file: data}, ROOT)
+    assert str(error.value).removeprefix("error: ").startswith(line)
+
+
+def test_a_profile_is_a_copy_of_a_file(file: Path) -> None:
+    profiles = file.parent / "profiles"
+    shutil.copy(profiles / "small.yaml", profiles / "mine.yaml")
+    shutil.copy(profiles / "small.yaml", profiles / ".mine.yaml.swp.yaml")  # an editor's
+    assert command(file.parent, "mine")[0] == 0
+    assert params.load(file.parent).llm == params.load(file.parent, "small").llm
+    (profiles / "mine.yaml").unlink()
+    code, _, error = command(file.parent)
+    assert code == 1 and "there is no profile 'mine' (no profiles/mine.yaml)" in error
+
+
+def test_what_a_profile_says_once_is_written_out() -> None:
+    small = params.load(ROOT, "small")
+    assert small.llm.judge == small.llm.grader
+    teacher = small.llm.teacher.model_dump() | {"params": {"max_tokens": 768, "temperature": 0}}
+    again = {"again": {"temperature": 0.7}, "reply_tokens": 150}
+    assert teacher | again == small.llm.grader.model_dump()
+    links = small.sft.links
+    assert links["orca"] == links["lamini"] and links["hh_rlhf"].batch_size == 32
+    assert links["hh_rlhf"].runs == links["lamini"].runs
+
+
+def test_a_panel_names_endpoints_and_a_fault_of_one_stands_where_it_is_written() -> None:
+    panel = "  judge:\n  - qwen\n  - endpoint: qwen\n    model: another\n"
+    _, changed = swap("  judge: qwen\n", panel)
+    judges = loading.check(encoded(changed), ROOT)[1]["small"].llm.judges
+    assert [judge.model for judge in judges] == ["Qwen/Qwen2.5-7B-Instruct", "another"]
+    _, wrong = swap(
+        "timeout: 600", "timeout: 0", {"profiles/small.yaml": changed["profiles/small.yaml"]}
+    )
+    lines = fault_of(changed | wrong)
+    assert re.fullmatch(r"profiles/small.yaml:\d+: llm.endpoints.qwen.timeout: 0 is not .*", lines)
+    _, wrong = swap("model: another", "modell: another", changed)
+    assert "llm.judge.1.modell: no such parameter; did you mean 'model'?" in fault_of(wrong)
 
 
 def test_anchors_that_multiply_are_refused_in_no_time() -> None:
@@ -98,18 +173,16 @@ def test_anchors_that_multiply_are_refused_in_no_time() -> None:
 
 
 def test_anchors_and_powers_without_a_dot_are_as_people_mean_them() -> None:
-    block = re.search(r"      duplicates: \{action: drop\}\n", TEXT)
-    assert block
-    changed = TEXT.replace("{action: drop}", "&drop {action: drop}", 1).replace(
-        "markers: {action: drop}", "markers: *drop"
-    )
-    changed = changed.replace("learning_rate: 5.0e-7", "learning_rate: 5e-7")
-    changed = changed.replace("documents: 10000", "documents: 10_000")
-    changed = changed.replace("link: false", "link: no").replace("link: true", "link: yes")
-    active, checked = loading.check(changed.encode(), "params.yaml", ROOT)
+    _, changed = swap("duplicates: {action: drop}", "duplicates: &drop {action: drop}")
+    _, changed = swap("markers: {action: drop}", "markers: *drop", changed)
+    _, changed = swap("learning_rate: 5.0e-7", "learning_rate: 5e-7", changed)
+    _, changed = swap("documents: 10000", "documents: 10_000", changed)
+    _, changed = swap("link: false", "link: no", changed)
+    _, changed = swap("link: true", "link: yes", changed)
+    active, checked = loading.check(encoded(changed), ROOT)
     assert checked["paper"].dpo.learning_rate == 5e-7
     assert active.filter.markers.action == "drop"
-    assert active == params.load(ROOT / "params.yaml", "embedded")
+    assert active == params.load(ROOT, "embedded")
 
 
 def test_the_names_of_lm_evals_tasks_are_those_of_its_files() -> None:
@@ -151,14 +224,13 @@ def command(folder: Path, *arguments: str) -> tuple[int, str, str]:
 
 @pytest.fixture
 def file(tmp_path: Path) -> Path:
-    shutil.copytree(ROOT / "launch", tmp_path / "launch")
-    shutil.copy(ROOT / "params.yaml", tmp_path)
+    parameters.copy(tmp_path)
     return tmp_path / "params.yaml"
 
 
 def test_a_check_says_in_one_line_that_all_is_well(file: Path) -> None:
     profiles = "the active profile is embedded (checked with it: local, paper, small)"
-    said = f"params.yaml is valid; {profiles}\n"
+    said = f"the parameters are valid; {profiles}\n"
     assert command(file.parent) == (0, said, "")
     assert file.read_text() == TEXT
 
@@ -170,7 +242,7 @@ def test_a_switch_changes_one_word(file: Path, ends: str) -> None:
     )
     file.write_bytes(before.encode())
     code, said, _ = command(file.parent, "small")
-    assert code == 0 and said.startswith("params.yaml is valid; the active profile is small (")
+    assert code == 0 and said.startswith("the parameters are valid; the active profile is small (")
     after = before.replace("profile:  'embedded'   # mine", "profile:  small   # mine", 1)
     assert file.read_bytes() == after.encode()
 
@@ -193,10 +265,12 @@ def test_a_switch_mends_a_profile_that_is_not_there(file: Path) -> None:
 def test_a_switch_that_fails_changes_nothing(
     file: Path, right: str, wrong: str, arguments: list[str], said: str
 ) -> None:
-    before = TEXT.replace(right, wrong) if right else TEXT
-    file.write_text(before)
+    path, before = swap(right, wrong) if right else ("params.yaml", TEXTS)
+    (file.parent / path).write_text(before[path])
     code, output, error = command(file.parent, *arguments)
     assert code == 1 and not output
-    assert error.startswith("error: params.yaml:") and said in error and error.count("\n") <= 4
-    assert file.read_text() == before
+    assert re.search(rf"(error:|  ) ?{path}:\d+: ", error)
+    assert said in error.replace(" (no profiles/smal.yaml)", "")
+    assert error.count("\n") <= 4
+    assert parameters.texts(file.parent) == before
     assert [path.name for path in file.parent.glob(".*.part")] == []

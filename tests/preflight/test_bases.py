@@ -80,7 +80,7 @@ def change(file: Path, **changed: Any) -> None:
 def rehearsed(folder: Path, scratch: Path) -> list[str]:
     scratch.mkdir()
     loading.quiet()
-    return trial.Rehearsal(folder, scratch, params.load(ROOT / "params.yaml")).notes()
+    return trial.Rehearsal(folder, scratch, params.load(ROOT)).notes()
 
 
 # --- kinds ---------------------------------------------------------------------------------------
@@ -170,7 +170,7 @@ def test_weights_that_do_not_fit_the_configuration_are_refused(
     save_file(held, base / "model.safetensors", {"format": "pt"})
     name = {"missing": r"hold no model\.layers\.1\.mlp\.up_proj", "shape": r"\[60\].*\[64\]"}
     with pytest.raises(BadInput, match=name[fault]):
-        trial.fit(base, params.load(ROOT / "params.yaml"))
+        trial.fit(base, params.load(ROOT))
 
 
 def test_the_rehearsal_refuses_a_tokenizer_as_fetch_does(base: Path, tmp_path: Path) -> None:
@@ -244,7 +244,7 @@ def test_layers_that_go_without_an_adapter_are_told(
     config("lfm2", layer_types=["conv", "full_attention"]).save_pretrained(folder)
     (tmp_path / "scratch").mkdir()
     loading.quiet()
-    p = params.load(ROOT / "params.yaml")
+    p = params.load(ROOT)
     p = p.model_copy(update={"sft": p.sft.model_copy(update={"target_modules": wanted})})
     trying = trial.Rehearsal(folder, tmp_path / "scratch", p)
     trying.copy()
@@ -257,7 +257,7 @@ def test_files_that_leave_out_a_prefix_are_merged(base: Path) -> None:
 
     bare = {name.removeprefix("model."): tensor for name, tensor in tensors(base).items()}
     save_file(bare, base / "model.safetensors", {"format": "pt"})
-    trial.fit(base, params.load(ROOT / "params.yaml"))
+    trial.fit(base, params.load(ROOT))
 
 
 # --- repairs -------------------------------------------------------------------------------------
@@ -301,7 +301,7 @@ def test_a_tokenizer_without_an_end_gets_the_models(base: Path) -> None:
 def test_fetch_refuses_in_a_line_and_leaves_no_base(
     base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name in ("params.yaml", "launch", "prompts"):
+    for name in ("params.yaml", "recipes", "profiles", "launch", "prompts"):
         (tmp_path / name).symlink_to(ROOT / name)
     monkeypatch.chdir(tmp_path)
     shutil.copytree(base, "local/base")

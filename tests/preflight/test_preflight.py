@@ -28,6 +28,7 @@ from bezoar.preflight.findings import Finding
 from bezoar.preflight.forecast import Row
 from bezoar.preflight.machine import Cache, Gpu, Machine, Volume
 from bezoar.rows.files import BadInput
+from tests.builders import parameters
 from tests.builders.hub import Hub, Repo, serve
 from tests.builders.servers import serving
 from tests.conftest import ROOT, environment
@@ -64,11 +65,10 @@ def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with params.yaml whose addresses lead nowhere, and launch/, as the current one."""
     folder = tmp_path / "tree"
     folder.mkdir()
-    text = (ROOT / "params.yaml").read_text(encoding="utf-8")
-    text = text.replace("http://127.0.0.1:8000", NOTHING)
-    text = text.replace("https://dumps.wikimedia.org", NOTHING)
-    (folder / "params.yaml").write_text(text, encoding="utf-8")
-    shutil.copytree(ROOT / "launch", folder / "launch")
+    for path, text in parameters.texts(parameters.copy(folder)).items():
+        nowhere = text.replace("http://127.0.0.1:8000", NOTHING)
+        nowhere = nowhere.replace("https://dumps.wikimedia.org", NOTHING)
+        (folder / path).write_text(nowhere, encoding="utf-8")
     monkeypatch.chdir(folder)
     return folder
 
@@ -310,13 +310,14 @@ def online(tree: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
     """The paper's sources on loopback."""
     from huggingface_hub import constants
 
-    with serve(stand_in(params.load(ROOT / "params.yaml", "paper"))) as hub:
+    with serve(stand_in(params.load(ROOT, "paper"))) as hub:
         monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
         monkeypatch.setattr(constants, "ENDPOINT", hub.url)
         template = constants.HUGGINGFACE_CO_URL_TEMPLATE.split("/{", 1)[1]
         monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", f"{hub.url}/{{{template}")
-        path = tree / "params.yaml"
-        path.write_text(path.read_text().replace(f"{NOTHING}/enwiki", f"{hub.url}/enwiki"))
+        for name in ("paper", "small"):
+            path = tree / f"profiles/{name}.yaml"
+            path.write_text(path.read_text().replace(f"{NOTHING}/enwiki", f"{hub.url}/enwiki"))
         yield hub
 
 
@@ -374,17 +375,18 @@ def test_offline_only_what_is_cached_or_fetched_will_do(tree: Path, tmp_path: Pa
 def record(p: Params, *names: str) -> None:
     """Let dvc.lock say that sources were fetched, and rows generated, under `p`."""
     section = p.llm.teacher.model_dump()
-    teacher = {"params": {"params.yaml": {f"profiles.{p.profile}.llm.teacher": section}}}
+    endpoints = {"llm.endpoints": {"t": section}, "llm.teacher": "t"}
+    teacher = {"params": {f"profiles/{p.profile}.yaml": endpoints}}
     stages = {"generate@lamini": teacher}
     for name in names:
         folder = Path("data/fetch", name)
         folder.mkdir(parents=True, exist_ok=True)
         source = {"source": getattr(p.fetch, name).source}
         (folder / "source.json").write_text(json.dumps(source))
-        # as DVC records it: what params.yaml leaves to its default is not there
+        # as DVC records it: what the profile leaves to its default is not there
         section = getattr(p.fetch, name).model_dump(exclude_unset=True)
-        key = f"profiles.{p.profile}.fetch.{name}"
-        stages[f"fetch@{name}"] = {"params": {"params.yaml": {key: section}}}
+        recorded = {f"profiles/{p.profile}.yaml": {f"fetch.{name}": section}}
+        stages[f"fetch@{name}"] = {"params": recorded}
     Path("dvc.lock").write_text(yaml.safe_dump({"stages": stages}))
     data._lock.cache_clear()
 
@@ -566,7 +568,7 @@ def test_a_forecast_beside_the_budget(tree: Path) -> None:
     rows = [Row("judge lamini", "m", 1, 1, 1, 8.0, 11.0), Row("agreement", "m", 1, 1, 1, 5.0, 6.0)]
     stage, run = expected.money(p, rows)
     assert stage.level == "warning" and "$8.00 for judge lamini, $11.00 at most" in stage.message
-    assert run.level == "stop" and run.do.startswith("raise profiles.paper.budget_usd.run")
+    assert run.level == "stop" and run.do.startswith("raise budget_usd.run in profiles/paper.yaml")
     endless = [rows[0]._replace(most=None)]
     assert "no maximum" in expected.money(p, endless)[0].message
     free = p.model_copy(update={"budget_usd": params.Budget(stage=None, run=None)})
@@ -740,7 +742,7 @@ def test_the_paper_profile_with_everything_missing(tree: Path) -> None:
     said = text(found)
     for line in (
         "Preflight of profile paper: nothing is run, nothing is bought",
-        "ok params.yaml valid, under every profile",
+        "ok parameters valid, under every profile",
         f"STOP llm.teacher {NOTHING}/v1 does not answer",
         "STOP llm.judge $OPENAI_API_KEY is not set, the key for gpt-6-sol",
         "-> export OPENAI_API_KEY=..., or api_key_env: null where no key is wanted",

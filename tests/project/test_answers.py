@@ -56,7 +56,7 @@ def test_a_run_ends_with_the_speedup_and_the_share_that_is_equal(
 def test_a_text_that_differs_is_told_with_the_gap_there(
     grown: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    settings = params.load(ROOT / "params.yaml")
+    settings = params.load(ROOT)
     loaded = loading.load(grown, grown, settings.sft)
     how = settings.mt_answer.model_copy(update={"max_new_tokens": 4})
     questions = world.questions(8, 7)[:2]

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from bezoar import arithmetic, params
+from tests.builders import parameters
 from tests.conftest import ROOT, SETTLE, from_yaml
 
 RECORDED = ROOT / "tests/bits/hashes.json"
@@ -206,7 +207,7 @@ def test_a_stage_that_computes_depends_on_how() -> None:
     for name, stage in stages.items():
         does = stage.get("do", stage)
         module = "bezoar/arithmetic.py" in does["deps"]
-        assert module == ("profiles.${profile}.cpu" in does["params"]), name
+        assert module == ("profiles/${profile}.yaml:cpu" in parameters.names(does)), name
         computes = {"bezoar/training/runs", "bezoar/evaluating"} & {*does["deps"]}
         computes = computes or name == "fetch"  # grows a base
         computes = computes or name.startswith("filter")  # contamination's vectors
@@ -216,4 +217,4 @@ def test_a_stage_that_computes_depends_on_how() -> None:
 def test_the_profiles_of_a_cpu_alone_have_it() -> None:
     wanted = {"embedded": "avx2", "local": "avx2", "paper": None, "small": None}
     for profile, cpu in wanted.items():
-        assert params.load(ROOT / "params.yaml", profile).cpu == cpu
+        assert params.load(ROOT, profile).cpu == cpu

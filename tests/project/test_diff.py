@@ -15,13 +15,14 @@ import yaml
 
 from bezoar import params, report
 from bezoar.rows import files
+from tests.builders import parameters
 from tests.conftest import BIN, ROOT, environment, from_yaml
 from tests.report.test_report import edit, grow, table
 
 PAGE = (ROOT / "docs/experiments.md").read_text(encoding="utf-8")
 SECTION = PAGE.partition("## Two runs side by side\n")[2].partition("\n## ")[0]
 COMMANDS, SHOWN = re.findall(r"^```\n(.*?)^```$", SECTION, re.MULTILINE | re.DOTALL)
-SETTINGS = params.load(ROOT / "params.yaml")
+SETTINGS = params.load(ROOT)
 
 Dvc = Callable[..., str]
 
@@ -56,7 +57,7 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
     parameter, margin and grade differ."""
     folder = grow(tmp_path_factory.mktemp("diff"))
     (folder / "dvc.yaml").write_text(yaml.safe_dump(declared(), sort_keys=False))
-    shutil.copy(ROOT / "params.yaml", folder)
+    parameters.copy(folder)
     shutil.copy(ROOT / "metrics/.gitignore", folder / "metrics")
     for scheme in type(SETTINGS.schemes).model_fields:
         csv = folder / f"metrics/filter/{scheme}"

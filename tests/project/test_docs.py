@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from bezoar import params
 from bezoar.preflight import expected, forecast, gpu
 from bezoar.preflight.forecast import Row
 from bezoar.preflight.machine import Gpu, Machine
 from bezoar.report import __main__ as told
+from tests.builders import parameters
 from tests.conftest import ROOT, Run, environment, from_yaml
 from tests.preflight.test_preflight import GIB, H100, shape
 from tests.project.test_diff import called, inside, repository  # noqa: F401  (fixtures)
@@ -77,7 +77,7 @@ def test_the_printed_numbers_are_those_of_the_recorded_run(
 ) -> None:
     (tmp_path / "metrics/report").mkdir(parents=True)
     shutil.copy(ROOT / "metrics/report/summary.json", tmp_path / "metrics/report")
-    shutil.copy(ROOT / "params.yaml", tmp_path)
+    parameters.copy(tmp_path)
     (tmp_path / "launch").symlink_to(ROOT / "launch")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("BEZOAR_WORK", str(tmp_path / "work"))
@@ -112,9 +112,9 @@ def declared(folder: Path) -> set[Edge]:
     """What follows what, by stage: dvc.yaml with every loop that may be empty filled."""
     from dvc.repo import Repo
 
-    document = from_yaml((ROOT / "params.yaml").read_text())
+    document = parameters.read()
     filled = {**document, "others": ["phi_2"], "own": ["dolly"]}
-    (folder / "params.yaml").write_text(yaml.safe_dump(filled), encoding="utf-8")
+    parameters.write(folder, filled)
     shutil.copy(ROOT / "dvc.yaml", folder)
 
     def name(stage: Any) -> str:
@@ -185,14 +185,13 @@ def test_make_help_describes_every_target_in_80_columns() -> None:
 
 @pytest.mark.slow
 def test_the_profile_is_switched(tmp_path: Path) -> None:
-    shutil.copy(ROOT / "params.yaml", tmp_path)
-    (tmp_path / "launch").symlink_to(ROOT / "launch")
+    parameters.copy(tmp_path)
     env = environment(tmp_path, PYTHONPATH=str(ROOT))
     command = [sys.executable, "-m", "bezoar.params"]
     done = subprocess.run(
         [*command, "local"], cwd=tmp_path, env=env, capture_output=True, text=True, check=True
     )
-    assert done.stdout.startswith("params.yaml is valid; the active profile is local (")
+    assert done.stdout.startswith("the parameters are valid; the active profile is local (")
     before, after = (
         (f / "params.yaml").read_text(encoding="utf-8").splitlines() for f in (ROOT, tmp_path)
     )
@@ -205,7 +204,7 @@ def test_the_profile_is_switched(tmp_path: Path) -> None:
 
 def costs(profile: str) -> dict[str, list[str]]:
     """Cells of the costs page, as `forecast` tells them: by stage, and in all."""
-    rows = forecast.estimate(params.load(ROOT / "params.yaml", profile))
+    rows = forecast.estimate(params.load(ROOT, profile))
     kinds = {
         "generate": ("generate ",),
         "judge": ("judge ",),
@@ -254,7 +253,7 @@ def test_the_table_of_profiles_is_what_forecast_and_preflight_compute(tmp_path: 
     on_first_screen = dict(re.findall(r"^\| `(\w+)` \| (.+)$", readme, re.MULTILINE))
     machines = {"small": (shape(tmp_path / "s", **SMALL), T4), "paper": (shape(tmp_path), H100)}
     for at, (name, (size, machine)) in enumerate(machines.items()):
-        p = params.load(ROOT / "params.yaml", name)
+        p = params.load(ROOT, name)
         asked = forecast.estimate(p)
         total = forecast.total(asked)
         assert table["calls"][at] == f"{total.calls:,}"
@@ -319,9 +318,8 @@ def test_the_scheme_of_the_page_makes_a_set(run: Run) -> None:
         (run.folder / name).parent.mkdir(exist_ok=True)
         (run.folder / name).write_text(block(language), encoding="utf-8")
     says(run, "git", "apply", stdin=block("diff"))
-    assert set(re.findall(r"^\+\+\+ b/(.+)$", block("diff"), re.MULTILINE)) == {
-        "bezoar/params/__init__.py", "params.yaml"
-    }, "a scheme needs no line in dvc.yaml"  # fmt: skip
+    edited = re.findall(r"^\+\+\+ b/([^/\n]+)", block("diff"), re.MULTILINE)
+    assert {*edited} == {"bezoar", "profiles", "recipes"}, "a scheme needs no line in dvc.yaml"
 
     told = run.dvc("repro", "filter@verified").stdout
     ran = re.findall(r"^Running stage '(\S+)'", told, re.MULTILINE)
@@ -335,11 +333,11 @@ def test_the_scheme_of_the_page_makes_a_set(run: Run) -> None:
         assert known[row["seeds"][0]].lower() in row["response"].lower()
     assert "judge verified" in says(run, sys.executable, "-m", "bezoar.forecast")
 
-    document = from_yaml((run.folder / "params.yaml").read_text())
-    document = joined(document, from_yaml(block("yaml")))
+    document = parameters.read(run.folder)
+    document = joined(document, parameters.of_page(block("yaml")))
     for profile in document["profiles"].values():
-        profile["sft"]["links"]["verified"] = profile["sft"]["links"]["orca"]
-    (run.folder / "params.yaml").write_text(yaml.safe_dump(document), encoding="utf-8")
+        profile["sft"]["links"]["verified"] = {}
+    parameters.write(run.folder, document)
     says(run, sys.executable, "-m", "bezoar.params")
     assert {"mix@verified", "sft@verified"} <= set(
         run.dvc("stage", "list", "--name-only").stdout.split()

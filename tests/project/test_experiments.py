@@ -8,10 +8,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import pytest
-import yaml
 
+from tests.builders import parameters
 from tests.builders.servers import Model, serving
-from tests.conftest import Run, copy, environment, from_yaml
+from tests.conftest import Run, copy, environment
 from tests.stages.test_paid import point, speak
 
 pytestmark = pytest.mark.slow
@@ -41,7 +41,7 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
     (folder / "dvc.lock").unlink()
     with serving(speak=speak) as (model, url):
         point(folder, url)
-        document = from_yaml((folder / "params.yaml").read_text())
+        document = parameters.read(folder)
         profile = document["profiles"]["embedded"]
         # the base is there for its tokenizer alone
         profile["fetch"]["base"] |= {"documents": 300, "steps": 1, "warmup_steps": 1}
@@ -50,7 +50,7 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
             "evol_instruct": {"per_category": 2},
             "orca": {"per_task": 1, "flan2021": 4},
         }
-        (folder / "params.yaml").write_text(yaml.safe_dump(document, sort_keys=False))
+        parameters.write(folder, document)
         run = Run(folder, environment(base / "work"), "")
         made = Lab(run, model)
         ran, paid = made.dvc("repro", "filter")
@@ -84,7 +84,7 @@ def test_a_prompt_asks_its_own_scheme_again(lab: Lab) -> None:
 
 
 def test_a_temporary_run_shares_what_was_bought(lab: Lab) -> None:
-    more, before = "profiles.embedded.schemes.lamini.calls=6", bought(lab)
+    more, before = "profiles/embedded.yaml:schemes.lamini.calls=6", bought(lab)
     ran, paid = lab.dvc("exp", "run", "--temp", "-S", more, "judge@lamini")
     assert {"generate@lamini", "judge@lamini"} <= ran
     # the same in the working tree: restored by DVC, or found in the ledger

@@ -15,10 +15,11 @@ import yaml
 
 from bezoar import params, schemes
 from bezoar.rows.prompts import Prompt
+from tests.builders import parameters
 from tests.conftest import ROOT, from_yaml
 
 DVC: dict[str, Any] = from_yaml((ROOT / "dvc.yaml").read_text())
-PARAMS: dict[str, Any] = from_yaml((ROOT / "params.yaml").read_text())
+PARAMS: dict[str, Any] = parameters.read()
 LOOPS: dict[str, Any] = {name: stage.get("do", stage) for name, stage in DVC["stages"].items()}
 # the second loop of a stage, over `others`, which DVC wants a name of its own for
 SECOND = {name: loop for name, loop in LOOPS.items() if name.endswith("_others")}
@@ -70,9 +71,13 @@ def test_the_second_loop_of_a_stage_is_the_first_one_for_other_models(name: str)
     one, other = LOOPS[name.removesuffix("_others")], SECOND[name]
     assert other["cmd"] == one["cmd"] and DVC["stages"][name]["foreach"] == "${others}"
     assert [out.replace("item", "key") for out in outs(other)] == outs(one)
-    for kind, apart in (("deps", "models/"), ("params", ("models.", "evaluated.", "checkpoints."))):
+    for kind, apart in (("deps", "models/"), ("params", ("models.", "recipes/"))):
         shared = [
-            [x.replace("${item}", "${key}") for x in loop[kind] if not x.startswith(apart)]
+            [
+                x.replace("${item}", "${key}")
+                for x in (parameters.names(loop) if kind == "params" else loop[kind])
+                if not x.startswith(apart)
+            ]
             for loop in (one, other)
         ]
         assert shared[0] == shared[1], kind
@@ -121,7 +126,7 @@ def test_profiles_run_the_same_stages_and_stand_in_no_path() -> None:
 
 
 def test_params_yaml_is_valid_under_every_profile() -> None:
-    assert params.load(ROOT / "params.yaml").profile == "embedded"
+    assert params.load(ROOT).profile == "embedded"
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "prompts").rglob("*.txt")), ids=lambda p: p.stem)
@@ -269,5 +274,7 @@ def test_the_lock_holds_what_pyproject_asks_for() -> None:
 
 def test_params_have_no_anchors() -> None:
     # `dvc exp run -S` rewrites the file, and cannot read what it writes of an anchor with a comment
-    events = yaml.parse((ROOT / "params.yaml").read_text(encoding="utf-8"))
-    assert not [event.start_mark.line + 1 for event in events if getattr(event, "anchor", None)]
+    for path, text in parameters.texts().items():
+        events = yaml.parse(text)
+        lines = [event.start_mark.line + 1 for event in events if getattr(event, "anchor", None)]
+        assert not lines, path

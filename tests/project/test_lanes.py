@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 from demos import lanes
+from tests.builders import parameters
 from tests.conftest import BIN, ROOT, environment, from_yaml
 
 # Two lanes of one leg, as a program: what is tested is what `make demo` starts.
@@ -60,8 +61,7 @@ def test_no_lane_reads_what_the_other_one_writes() -> None:
 def test_other_stages_or_a_finished_run_are_left_to_dvc(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name in ("dvc.yaml", "params.yaml"):
-        shutil.copy(ROOT / name, tmp_path)
+    shutil.copy(ROOT / "dvc.yaml", parameters.copy(tmp_path))
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1})
     legs: list[lanes.Leg] = []
@@ -71,11 +71,11 @@ def test_other_stages_or_a_finished_run_are_left_to_dvc(
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0})
     lanes.main()
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1})
-    settings = from_yaml(Path("params.yaml").read_text())
+    settings = parameters.read(Path())
     settings["checkpoints"]["orca"] = {"model": "sft/orca"}
-    Path("params.yaml").write_text(yaml.safe_dump(settings))
+    parameters.write(Path(), settings)
     lanes.main()
-    shutil.copy(ROOT / "params.yaml", tmp_path)
+    parameters.copy(tmp_path)
     Path("models/fetch/base").mkdir(parents=True)
     lanes.main()
     assert legs == [*lanes.LEGS]

@@ -1,4 +1,4 @@
-"""The layout of params.yaml: `dvc exp run -S key=value` changes the line of that key and no other.
+"""The layout of the files of parameters: `dvc exp run -S key=value` changes that key's line alone.
 
 DVC writes the whole file anew, by the function called here. It writes every list as a block,
 without the comments, blank lines and null marks within and behind it.
@@ -14,11 +14,13 @@ from typing import Any
 import pytest
 from dvc.utils.hydra import apply_overrides
 
-from tests.conftest import ROOT, from_yaml
+from tests.builders import parameters
+from tests.conftest import from_yaml
 
-TEXT = (ROOT / "params.yaml").read_text(encoding="utf-8")
+TEXTS = parameters.texts()
+FILES = sorted(TEXTS)
 ADVICE = (
-    "DVC would write these lines of params.yaml otherwise: write lists as blocks, their comments "
+    "DVC would write these lines otherwise: write lists as blocks, their comments "
     "on lines above the key, and neither a blank line nor a comment right behind a list"
 )
 
@@ -39,12 +41,13 @@ def scalars(node: Any) -> int:
     return sum(map(scalars, inner)) if isinstance(node, dict | list) else 1
 
 
-def changed(tmp_path: Path, *overrides: str) -> list[tuple[str, str]]:
-    """The lines that these overrides change, before and after. The number of lines must stay."""
-    file = tmp_path / "params.yaml"
-    file.write_text(TEXT, encoding="utf-8")
-    apply_overrides(str(file), list(overrides))
-    before, after = TEXT.splitlines(), file.read_text(encoding="utf-8").splitlines()
+def changed(tmp_path: Path, file: str, *overrides: str) -> list[tuple[str, str]]:
+    """The lines of a file that these overrides change, before and after. The number of lines must
+    stay."""
+    parameters.copy(tmp_path)
+    apply_overrides(str(tmp_path / file), list(overrides))
+    text = (tmp_path / file).read_text(encoding="utf-8")
+    before, after = TEXTS[file].splitlines(), text.splitlines()
     pairs = [pair for pair in zip(before, after, strict=False) if pair[0] != pair[1]]
     assert len(before) == len(after), f"{ADVICE}: {pairs[:4]}"
     return pairs
@@ -64,57 +67,63 @@ def another(value: Any) -> Any:
 
 
 @pytest.mark.slow
-def test_a_value_that_stays_changes_no_line(tmp_path: Path) -> None:
-    assert changed(tmp_path, f"sft.seed={from_yaml(TEXT)['sft']['seed']}") == [], ADVICE
+@pytest.mark.parametrize("file", FILES)
+def test_a_value_that_stays_changes_no_line(tmp_path: Path, file: str) -> None:
+    key, there = next((k, v) for k, v in leaves(from_yaml(TEXTS[file])) if isinstance(v, str))
+    assert changed(tmp_path, file, f"{key}={there}") == [], ADVICE
 
 
 KINDS: list[Callable[[Any], Any]] = [another, lambda value: None]
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("file", FILES)
 @pytest.mark.parametrize("give", KINDS, ids=["another value", "null"])
-def test_every_key_is_a_line_of_its_own(tmp_path: Path, give: Callable[[Any], Any]) -> None:
-    """All keys of all sections and profiles at once, so that it takes no time."""
+def test_every_key_is_a_line_of_its_own(
+    tmp_path: Path, file: str, give: Callable[[Any], Any]
+) -> None:
+    """All keys of a file at once, so that it takes no time."""
     values = {
         key: give(value)
-        for key, value in leaves(from_yaml(TEXT))
+        for key, value in leaves(from_yaml(TEXTS[file]))
         if not isinstance(value, list | dict)
         and not (give(value) is None and len(str(value)) > 60)
         and "\n" not in str(value)  # a chat template has lines of its own
     }
-    assert len(values) > 400
-    changed(tmp_path, *(f"{key}={json.dumps(value)}" for key, value in values.items()))
-    document = from_yaml((tmp_path / "params.yaml").read_text(encoding="utf-8"))
-    written = dict(leaves(document))
+    assert len(values) > 50
+    changed(tmp_path, file, *(f"{key}={json.dumps(value)}" for key, value in values.items()))
+    written = dict(leaves(from_yaml((tmp_path / file).read_text(encoding="utf-8"))))
     assert {key: written[key] for key in values} == values
-    lists = {k: v for k, v in leaves(from_yaml(TEXT)) if isinstance(v, list)}
+    lists = {k: v for k, v in leaves(from_yaml(TEXTS[file])) if isinstance(v, list)}
     assert {key: written[key] for key in lists} == lists
 
 
 @pytest.mark.slow
-def test_a_list_changes_its_own_lines(tmp_path: Path) -> None:
-    lists = {k: v for k, v in leaves(from_yaml(TEXT)) if isinstance(v, list)}
+@pytest.mark.parametrize("file", FILES)
+def test_a_list_changes_its_own_lines(tmp_path: Path, file: str) -> None:
+    lists = {k: v for k, v in leaves(from_yaml(TEXTS[file])) if isinstance(v, list)}
     # Hydra's grammar has no quotes around keys
     texts = {key: re.sub(r'"(\w+)":', r"\1:", json.dumps(another(v))) for key, v in lists.items()}
     count = sum(map(scalars, lists.values()))
-    assert len(changed(tmp_path, *(f"{k}={v}" for k, v in texts.items()))) == count
+    assert len(changed(tmp_path, file, *(f"{k}={v}" for k, v in texts.items()))) == count
 
 
 @pytest.mark.parametrize(
     ("override", "line"),
     [
         ("profile=paper", "profile: paper"),
-        ("chain.orca.start=fetch/base", "    start: fetch/base"),
-        ("evaluated.lamini.link=false", "  lamini: {model: sft/lamini, base: fetch/base, link: f"),
+        ("recipes/openbezoar.yaml:chain.orca.start=fetch/base", "    start: fetch/base"),
+        ("recipes/openbezoar.yaml:evaluated.lamini.link=false", "  lamini: {model: sft/lamini, "),
         ("filter.licences.allow=[MIT]", "  licences: {allow: [MIT]} # ours: nothing is refused"),
-        ("profiles.paper.lm_eval.limit=5", "      limit: 5 # null"),
-        ("profiles.small.sft.links.orca.learning_rate=1e-5", "          learning_rate: 1e-05"),
-        ("profiles.embedded.fetch.dolly.rows=9", "      dolly: {source: world, rows: 9}"),
+        ("profiles/paper.yaml:lm_eval.limit=5", "  limit: 5 # null"),
+        ("profiles/small.yaml:sft.every_link.learning_rate=1e-5", "    learning_rate: 1e-05"),
+        ("profiles/embedded.yaml:fetch.dolly.rows=9", "  dolly: {source: world, rows: 9}"),
+        ("profiles/embedded.yaml:llm.judge=mine", "  judge: mine"),
     ],
 )  # fmt: skip
 @pytest.mark.slow
 def test_one_override_is_one_line(tmp_path: Path, override: str, line: str) -> None:
-    ((_, after),) = changed(tmp_path, override)
+    ((_, after),) = changed(tmp_path, *parameters.split(override))
     assert after.startswith(line)
 
 

@@ -9,13 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from bezoar.rows import languages
 from bezoar.rows.files import read_json, read_jsonl
 from bezoar.rows.records import Kept
-from tests.builders import servers, tickets
-from tests.conftest import BIN, ROOT, copy, environment, from_yaml
+from tests.builders import parameters, servers, tickets
+from tests.conftest import BIN, ROOT, copy, environment
 from tests.project.test_readme import FENCE, joined
 
 PAGE = FENCE.findall((ROOT / "docs/own-data.md").read_text(encoding="utf-8"))
@@ -55,17 +54,17 @@ def write_base(folder: Path) -> None:
     tokenizer.save_pretrained(folder)
 
 
-def write_params(path: Path, url: str) -> None:
+def write_params(folder: Path, url: str) -> None:
     """Write what the page tells to write, with few rows and the address of this server."""
-    document = from_yaml(path.read_text(encoding="utf-8"))
+    document = parameters.read(folder)
     for info, block in PAGE:
         if info == "yaml":
-            document = joined(document, from_yaml(block))
+            document = joined(document, parameters.of_page(block))
     local = joined(document["profiles"]["local"], FEW)
     local["llm"]["teacher"] |= {"base_url": f"{url}/v1"}
     local["llm"]["judge"] = local["llm"]["teacher"] | {"params": {"max_tokens": 768}}
     document["profiles"]["local"] = local
-    path.write_text(yaml.safe_dump(document, sort_keys=False, allow_unicode=True), "utf-8")
+    parameters.write(folder, document)
 
 
 def typed(data: Path) -> Iterator[list[str]]:
@@ -87,7 +86,7 @@ def test_german_tickets_become_a_model_by_the_page_alone(tmp_path: Path) -> None
     (folder / ".venv").symlink_to(BIN.parent)
     said = {}
     with servers.serving(speak=tickets.reply, served=("qwen2.5:7b",)) as (_, url):
-        write_params(folder / "params.yaml", url)
+        write_params(folder, url)
         for words in typed(data):
             old = ["--old-file=install"] if words[0] == "make" else []
             done = subprocess.run(

@@ -8,6 +8,7 @@ import re
 import shlex
 import subprocess
 import sys
+from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
@@ -18,7 +19,9 @@ import pytest
 import yaml
 
 from bezoar import params
+from bezoar.params import layout
 from bezoar.rows.files import BadInput
+from tests.builders import parameters
 from tests.conftest import ROOT, environment, from_yaml
 
 PAGES = [
@@ -262,15 +265,11 @@ def test_every_test_file_exists() -> None:
 def test_dvc_understands_its_commands_and_what_they_set_is_a_parameter() -> None:
     from dvc.cli import parse_args
 
-    document = from_yaml((ROOT / "params.yaml").read_text())
     stages = {*from_yaml((ROOT / "dvc.yaml").read_text())["stages"], "STAGE"}
     for command in of("dvc"):
         parsed = parse_args(list(command.words[1:]))
         for assignment in getattr(parsed, "set_param", None) or []:
-            inside: Any = document
-            for key in assignment.split("=")[0].removeprefix("~").split("."):
-                assert key in inside, assignment
-                inside = inside[key]
+            parameters.value(assignment)
         added = {"openings"} if command.page == "docs/stage.md" else set()
         for target in {*(getattr(parsed, "targets", None) or [])} - {"dvc.yaml"}:
             name = re.sub("^(data|models|metrics)/", "", target.split("@")[0]).partition("/")[0]
@@ -280,18 +279,20 @@ def test_dvc_understands_its_commands_and_what_they_set_is_a_parameter() -> None
 @pytest.mark.slow
 def test_what_an_experiment_sets_is_a_valid_params_yaml(tmp_path: Path) -> None:
     from dvc.cli import parse_args
-    from dvc.utils.hydra import apply_overrides, get_hydra_sweeps
+    from dvc.utils.hydra import get_hydra_sweeps
 
-    (tmp_path / "launch").symlink_to(ROOT / "launch")
     told = [parse_args(list(command.words[1:])) for command in of("dvc")]
     sets = {tuple(parsed.set_param) for parsed in told if getattr(parsed, "set_param", None)}
     assert len(sets) >= 8
     for number, overrides in enumerate(sorted(sets)):
-        path = tmp_path / f"{number}.yaml"
-        path.write_bytes((ROOT / "params.yaml").read_bytes())
-        first, *_ = get_hydra_sweeps({"params.yaml": list(overrides)})
-        apply_overrides(path, first["params.yaml"])
-        params.load(path)
+        folder = parameters.copy(tmp_path / str(number))
+        by_file: dict[str, list[str]] = defaultdict(list)
+        for file, assignment in map(parameters.split, overrides):
+            by_file[file].append(assignment)
+        first, *_ = get_hydra_sweeps(by_file)
+        for file, assignments in first.items():
+            parameters.override(folder, *(f"{file}:{each}" for each in assignments))
+        params.load(folder)
 
 
 def joined(into: dict[str, Any], told: dict[str, Any]) -> dict[str, Any]:
@@ -311,7 +312,7 @@ def _keys(value: Any) -> set[str]:
 
 
 BLOCKS = [
-    pytest.param(from_yaml(block), id=f"{page.relative_to(ROOT)}-{number}")
+    pytest.param(parameters.of_page(block), id=f"{page.relative_to(ROOT)}-{number}")
     for page in PAGES
     for number, (info, block) in enumerate(FENCE.findall(page.read_text(encoding="utf-8")))
     # two pages add what their block names (test_docs.py, test_source.py); a task is SkyPilot's
@@ -322,20 +323,17 @@ BLOCKS = [
 @pytest.mark.slow
 @pytest.mark.parametrize("block", BLOCKS)
 def test_a_block_of_params_is_valid(block: dict[str, Any], tmp_path: Path) -> None:
-    document = from_yaml((ROOT / "params.yaml").read_text())
-    recipe = {key: value for key, value in block.items() if key in document}
-    document = joined(document, recipe)
-    who = {key: value for key, value in block.items() if key not in document}
-    document["profiles"]["embedded"] = joined(document["profiles"]["embedded"], who)
-    (tmp_path / "launch").symlink_to(ROOT / "launch")
-    path = tmp_path / "params.yaml"
-    path.write_text(yaml.safe_dump(document), encoding="utf-8")
-    params.load(path)
+    document = parameters.read()
+    document = joined(document, block)
+    folder = parameters.write(parameters.copy(tmp_path), document)
     assert not re.search(r"[&*]\w", yaml.safe_dump(block)), "an anchor cannot be rewritten by -S"
     profile = next(iter(block.get("profiles", {"embedded": None})))
-    told = params.load(path, profile).model_dump(mode="json")
+    loaded = params.load(folder, profile).model_dump(mode="json")
     inner = block.get("profiles", {}).get(profile, block)
-    assert _holds(told, inner), "params.yaml does not take what the page tells to write"
+    # roles that name an endpoint, and links, as they are written out
+    expanded = layout.expand(document["profiles"][profile])[0]
+    inner = {key: expanded[key] if key in ("llm", "sft") else inner[key] for key in inner}
+    assert _holds(loaded, inner), "the parameters do not take what the page tells to write"
 
 
 def _holds(whole: Any, part: Any) -> bool:
@@ -345,11 +343,11 @@ def _holds(whole: Any, part: Any) -> bool:
 
 
 def test_a_block_with_a_mistake_is_refused(tmp_path: Path) -> None:
-    document = from_yaml((ROOT / "params.yaml").read_text())
-    told = {"profiles": {"small": {"llm": {"judge": {"modell": "m"}}}}}
-    (tmp_path / "params.yaml").write_text(yaml.safe_dump(joined(document, told)))
+    document = parameters.read()
+    told = {"profiles": {"small": {"llm": {"endpoints": {"qwen": {"modell": "m"}}}}}}
+    parameters.write(tmp_path, joined(document, told))
     with pytest.raises(BadInput, match="did you mean 'model'"):
-        params.load(tmp_path / "params.yaml")
+        params.load(tmp_path)
 
 
 @pytest.mark.slow

@@ -19,7 +19,6 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
-import yaml
 
 from bezoar import llm, params, report
 from bezoar.filtering.cards import dataset
@@ -33,6 +32,7 @@ from bezoar.rows.records import Message
 from bezoar.sources import hub, link, local, weights
 from bezoar.training import merge
 from bezoar.training.runs import fitting
+from tests.builders import parameters
 from tests.builders.cutting import beside
 from tests.builders.hub import Hub, Repo, serve
 from tests.builders.servers import Faults, serving
@@ -43,7 +43,7 @@ from tests.stages.test_paid import point, speak
 from tests.training.test_training import ALL, enter, grown  # noqa: F401
 from tests.training.test_training import link as train
 
-SETTINGS = params.load(ROOT / "params.yaml")
+SETTINGS = params.load(ROOT)
 CODE = [p for top in ("bezoar", "stages", "benchmarks") for p in sorted((ROOT / top).rglob("*.py"))]
 STAGES: dict[str, Any] = from_yaml((ROOT / "dvc.yaml").read_text())["stages"]
 
@@ -343,10 +343,10 @@ def test_no_name_of_params_stands_in_a_command(name: str) -> None:
 
 def entitle(folder: Path, names: list[str]) -> None:
     """Add further models of these names."""
-    document = from_yaml((folder / "params.yaml").read_text())
+    document = parameters.read(folder)
     document["models"] |= {name: {"source": "local", "chat_template": None} for name in names}
     document["others"] = names
-    (folder / "params.yaml").write_text(yaml.safe_dump(document, sort_keys=False))
+    parameters.write(folder, document)
 
 
 @pytest.mark.slow
@@ -380,7 +380,7 @@ def test_a_name_never_reaches_the_shell_as_code(project: Path, tmp_path: Path) -
     "section", ["chain", "merges", "evaluated", "checkpoints", "compared", "models"]
 )
 def test_a_name_is_letters_and_digits(tmp_path: Path, section: str) -> None:
-    document = from_yaml((ROOT / "params.yaml").read_text())
+    document = parameters.read()
     example = next(iter(document[section].values()), {"source": "local", "chat_template": None})
     names = [*NAMES, *ODDER, "../../../x", "/x", "a.b", ""]
     document[section] |= dict.fromkeys(names, example)
@@ -407,21 +407,20 @@ def test_a_name_is_letters_and_digits(tmp_path: Path, section: str) -> None:
 def test_a_value_that_becomes_a_path_is_one_that_a_stage_makes(
     tmp_path: Path, where: str, value: str
 ) -> None:
-    document = from_yaml((ROOT / "params.yaml").read_text())
+    document = parameters.read()
     *above, last = where.split(".")
     inside = document
     for key in above:
         inside = inside[key]
     inside[last] = value
-    assert f": {where}: " in refused(tmp_path, document)
+    assert f": {where.removeprefix('profiles.embedded.')}: " in refused(tmp_path, document)
 
 
 def refused(folder: Path, document: dict[str, Any]) -> str:
     """What is said of the document, which must not be usable."""
-    shutil.copytree(ROOT / "launch", folder / "launch")
-    (folder / "params.yaml").write_text(yaml.safe_dump(document, sort_keys=False))
+    parameters.write(parameters.copy(folder), document)
     with pytest.raises(BadInput) as told:
-        params.load(folder / "params.yaml")
+        params.load(folder)
     return str(told.value)
 
 

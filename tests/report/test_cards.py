@@ -18,7 +18,7 @@ from tests.conftest import ROOT, from_yaml
 from tests.report.test_report import grow
 
 SCHEMES = ("lamini", "evol_instruct", "orca")
-SETTINGS = params.load(ROOT / "params.yaml")
+SETTINGS = params.load(ROOT)
 
 
 @pytest.fixture
@@ -89,7 +89,7 @@ def test_a_sets_card_repeats_to_the_byte(folder: Path) -> None:
 
 
 def test_a_set_of_real_models_names_them_and_no_address(folder: Path) -> None:
-    paper = params.load(ROOT / "params.yaml", profile="paper")
+    paper = params.load(ROOT, profile="paper")
     edit(
         "data/filter/lamini/funnel.json",
         simulated_teacher=False, simulated_judge=False, judge="gpt-6-sol-1", kept=12_345,

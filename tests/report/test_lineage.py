@@ -16,7 +16,7 @@ from stages import mix
 from tests.conftest import ROOT, environment
 
 SCHEMES = ("lamini", "evol_instruct", "orca")
-SETTINGS = params.load(ROOT / "params.yaml")
+SETTINGS = params.load(ROOT)
 
 
 def changed(replay: float = 0.0, **links: Any) -> params.Params:

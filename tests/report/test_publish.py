@@ -19,7 +19,7 @@ from bezoar.report import publish
 from bezoar.rows.files import BadInput
 from tests.conftest import ROOT
 
-SETTINGS = params.load(ROOT / "params.yaml")
+SETTINGS = params.load(ROOT)
 NAMES = ["lamini", "evol_instruct", "orca", "sft", "hh_rlhf", "dpo"]
 
 

@@ -17,12 +17,14 @@ from tests.conftest import ROOT, Run
 Lock = dict[str, Any]
 
 
-def stage(reads: dict[str, str], writes: dict[str, str], **values: Any) -> Lock:
-    """A stage as dvc.lock has it: files with their hashes, parameters by section."""
+def stage(
+    reads: dict[str, str], writes: dict[str, str], file: str = "params.yaml", **values: Any
+) -> Lock:
+    """A stage as dvc.lock has it: files with their hashes, parameters of `file` by section."""
     return {
         "cmd": "python -m stages.any",
         "deps": [{"path": path, "md5": md5} for path, md5 in reads.items()],
-        "params": {"params.yaml": values},
+        "params": {file: values},
         "outs": [{"path": path, "md5": md5} for path, md5 in writes.items()],
     }
 
@@ -36,7 +38,8 @@ def lock(base: str = "b", link: str = "l", **changes: Any) -> Lock:
         "sft@one": stage(
             {"bezoar/sft.py": changes.get("code", "c"), "models/fetch/base": base},
             {"models/sft/one": link},
-            profiles={changes.get("profile", "embedded"): {"sft": {"epochs": epochs}}},
+            f"profiles/{changes.get('profile', 'embedded')}.yaml",
+            sft={"epochs": epochs},
         ),
         "fetch@base": stage({}, {"models/fetch/base": base}, fetch={"seed": seed}),
     }
@@ -83,7 +86,7 @@ def test_an_equal_run_says_so_on_any_branch_and_in_any_folder(tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("changed", "since"),
     [
-        ({"epochs": 5, "link": "m"}, "sft@one: profiles.embedded.sft.epochs 4 -> 5. That is no"),
+        ({"epochs": 5, "link": "m"}, "sft@one: profiles/embedded.yaml:sft.epochs 4 -> 5. That"),
         ({"code": "d", "link": "m"}, "sft@one: bezoar/sft.py is another one. That is no fault."),
         ({"profile": "local", "link": "m"}, "sft@one: profile embedded -> local. That is no fault"),
         ({"seed": 8, "base": "a", "link": "m"}, "fetch@base: fetch.seed 7 -> 8. That is no fault."),

@@ -8,7 +8,6 @@ import math
 import os
 import random
 import re
-import shutil
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -29,10 +28,10 @@ from bezoar.report.words import clean, excerpt
 from bezoar.rows import files
 from bezoar.rows.files import BadInput
 from bezoar.rows.records import Answers, Grade, Question, Scored
-from tests.builders import ROOT
+from tests.builders import ROOT, parameters
 from tests.judging.test_verdicts import sample
 
-SETTINGS = params.load(ROOT / "params.yaml")
+SETTINGS = params.load(ROOT)
 POINTS = list(SETTINGS.evaluated)
 CHECKPOINTS = list(SETTINGS.checkpoints)
 SKILLS = ("lookup", "explained", "two_part", "refusal", "politeness")
@@ -1485,7 +1484,7 @@ def test_the_question_of_each_example_comes_from_a_category_of_its_own(tree: Pat
 
 @pytest.mark.slow
 def test_the_page_is_written_by_the_stage(tree: Path) -> None:
-    (tree / "params.yaml").write_text((ROOT / "params.yaml").read_text())
+    parameters.copy(tree)
     env = {**os.environ, "PYTHONPATH": str(ROOT)}
     subprocess.run([sys.executable, "-m", "stages.report"], cwd=tree, env=env, check=True)
     assert (tree / "metrics/report/report.html").read_text().startswith("<!doctype html>")
@@ -1495,7 +1494,7 @@ def test_the_page_is_written_by_the_stage(tree: Path) -> None:
 
 def printed(folder: Path) -> str:
     """What the demo prints at its end, where the output is no terminal and knows only ASCII."""
-    shutil.copy(ROOT / "params.yaml", folder)
+    parameters.copy(folder)
     env = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONIOENCODING": "ascii", "COLUMNS": "200"}
     done = subprocess.run(
         [sys.executable, "-m", "bezoar.report"],

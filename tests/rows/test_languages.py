@@ -15,7 +15,7 @@ from bezoar.rows.records import Seed
 from tests.conftest import DATA, ROOT
 from tests.judging.test_verdicts import sample
 
-SETTINGS = params.load(ROOT / "params.yaml")
+SETTINGS = params.load(ROOT)
 GATES = SETTINGS.filter.gates
 
 TICKETS = {

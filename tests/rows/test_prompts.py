@@ -24,6 +24,7 @@ from bezoar.rows.files import BadInput
 from bezoar.rows.prompts import ROOT, Prompt, fence
 from bezoar.rows.records import Answers, Job, Message
 from bezoar.schemes import evol_instruct
+from tests.builders import parameters
 from tests.builders.scripted import Scripted
 from tests.judging.test_verdicts import question as mt_question
 from tests.judging.test_verdicts import sample
@@ -432,9 +433,7 @@ def test_operations_with_prompts_of_their_own_need_no_shared_one(own: Path) -> N
 def test_a_faulty_prompt_leaves_params_yaml_as_it_was(
     own: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    before = (ROOT.parent / "params.yaml").read_bytes()
-    (tmp_path / "params.yaml").write_bytes(before)
-    shutil.copytree(ROOT.parent / "launch", tmp_path / "launch")
+    before = (parameters.copy(tmp_path) / "params.yaml").read_bytes()
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["bezoar.params", "local"])
     (own / "judge/response.txt").write_text("Rate $instruction", encoding="utf-8")
@@ -445,7 +444,7 @@ def test_a_faulty_prompt_leaves_params_yaml_as_it_was(
     (own / "judge/response.txt").write_text("Rate $instruction: $response", encoding="utf-8")
     prompts._read_file.cache_clear()
     check_params()
-    assert "params.yaml is valid; the active profile is local" in capsys.readouterr().out
+    assert "the parameters are valid; the active profile is local" in capsys.readouterr().out
 
 
 def test_a_missing_prompt_file_is_named() -> None:

@@ -21,8 +21,9 @@ import yaml
 
 from bezoar.rows.files import BadInput
 from bezoar.sources import hub, tokenizer
+from tests.builders import parameters
 from tests.builders.hub import Hub, Repo, serve
-from tests.conftest import ROOT, copy, environment, from_yaml
+from tests.conftest import copy, environment
 from tests.sources.test_sources import parquet, put
 from tests.sources.test_wikipedia import dump
 
@@ -30,7 +31,7 @@ pytestmark = pytest.mark.slow
 
 PROFILES: dict[str, Any] = {
     name: profile["fetch"]
-    for name, profile in from_yaml((ROOT / "params.yaml").read_text())["profiles"].items()
+    for name, profile in parameters.read()["profiles"].items()
     if name in ("paper", "small")
 }
 DUMP = "/enwiki/latest/enwiki-latest-category.sql.gz"
@@ -475,10 +476,10 @@ class Site:
         return [json.loads(line) for line in text.splitlines()]
 
     def edit(self, old: str, new: str) -> None:
-        path = self.folder / "params.yaml"
-        text = path.read_text()
-        assert old in text
-        path.write_text(text.replace(old, new))
+        there = {path: text for path, text in parameters.texts(self.folder).items() if old in text}
+        assert there
+        for path, text in there.items():
+            (self.folder / path).write_text(text.replace(old, new))
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,8 @@ from bezoar import params
 from bezoar.rows.files import BadInput
 from bezoar.rows.records import Message
 from bezoar.sources import link, local, shapes
-from tests.conftest import DATA, ROOT
+from tests.builders import parameters
+from tests.conftest import DATA
 from tests.sources.test_containers import spread
 from tests.sources.test_sources import DOLLY, TASK, adds_up, fails, pair, put, read, table
 
@@ -272,12 +273,10 @@ def test_a_mapping_counts_before_what_the_fields_look_like(tmp_path: Path) -> No
 
 
 def test_a_mapping_of_a_field_that_is_none_is_refused_with_those_that_are(tmp_path: Path) -> None:
-    text = (ROOT / "params.yaml").read_text()
-    assert "        fields: {}\n" in text
-    changed = text.replace("        fields: {}\n", "        fields: {instrution: ask}\n", 1)
-    put(tmp_path / "params.yaml", text=changed)
+    parameters.copy(tmp_path)
+    parameters.replace(tmp_path, "fields: {}\n", "fields: {instrution: ask}\n")
     with pytest.raises(BadInput, match=r"dolly.fields.instrution: .*have instruction, context"):
-        params.load(tmp_path / "params.yaml")
+        params.load(tmp_path)
 
 
 def test_linking_takes_the_mapping_of_profile_local(

@@ -1,7 +1,6 @@
 """The new data source of docs/source.md, applied to a copy of the code and run as it stands."""
 
 import json
-import re
 import shutil
 import sqlite3
 import subprocess
@@ -11,14 +10,14 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-import yaml
 
 from bezoar.report.run import SOURCES
-from tests.conftest import ROOT, environment, from_yaml
+from tests.builders import parameters
+from tests.conftest import ROOT, environment
 from tests.project.test_readme import FENCE, joined
 
 PAGE = (ROOT / "docs/source.md").read_text(encoding="utf-8")
-CODE = ("bezoar", "stages", "prompts", "launch", "params.yaml")
+CODE = ("bezoar", "stages", "prompts", "launch", "params.yaml", "recipes", "profiles")
 TICKETS = [
     (2, "Wie setze ich mein Passwort zurück?", "Klicken Sie auf „Passwort vergessen“."),
     (1, "Wo finde ich meine Rechnung?", "Unter Konto, Rechnungen."),
@@ -45,11 +44,11 @@ def project(tmp_path: Path) -> Path:
     (tmp_path / "bezoar/sources/sqlite.py").write_text(block("python"), encoding="utf-8")
     subprocess.run(["git", "init", "--quiet"], cwd=tmp_path, check=True)
     subprocess.run(["git", "apply"], cwd=tmp_path, input=block("diff"), text=True, check=True)
-    document = from_yaml((tmp_path / "params.yaml").read_text(encoding="utf-8"))
-    wanted = from_yaml(block("yaml"))
+    document = parameters.read(tmp_path)
+    wanted = parameters.of_page(block("yaml"))
     document["profiles"]["local"]["fetch"]["dolly"] = {}
     document = {**joined(document, wanted), "profile": "local"}
-    (tmp_path / "params.yaml").write_text(yaml.safe_dump(document), encoding="utf-8")
+    parameters.write(tmp_path, document)
     (tmp_path / "local/dolly").mkdir(parents=True)
     with closing(sqlite3.connect(tmp_path / "local/dolly/tickets.sqlite")) as database:
         database.execute("CREATE TABLE tickets (id INTEGER, subject TEXT, reply TEXT)")
@@ -99,9 +98,8 @@ def _gone(folder: Path) -> None:
 
 
 def _another_query(folder: Path) -> None:
-    text = (folder / "params.yaml").read_text(encoding="utf-8")
-    changed = re.sub(r"query: .*(\n {10,}.*)*", "query: SELECT subject FROM tickets", text)
-    (folder / "params.yaml").write_text(changed, encoding="utf-8")
+    with parameters.changed(folder) as document:
+        document["profiles"]["local"]["fetch"]["dolly"]["query"] = "SELECT subject FROM tickets"
 
 
 def _no_database(folder: Path) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.builders import parameters
 from tests.conftest import copy, environment
 from tests.preflight.test_preflight import BASE_FILES
 from tests.sources.test_sources import DOLLY, put
@@ -81,14 +82,16 @@ def test_a_fault_in_params_stops_a_stage_before_it_starts(
 
 @pytest.mark.slow
 def test_all_faults_are_told_at_once_also_of_the_other_profile(tree: Path) -> None:
-    path = tree / "params.yaml"
-    text = path.read_text()
-    path.write_text(text.replace("calls: 120", "cals: 120").replace("  beta: 0.1", "  beta: -1"))
+    before = parameters.texts(tree)
+    parameters.replace(tree, "calls: 120", "cals: 120")
+    parameters.replace(tree, "  beta: 0.1", "  beta: -1")
     try:
         output = fails(tree, "stages.fetch", "dolly")
     finally:
-        path.write_text(text)
-    assert "profiles.embedded.schemes.lamini.cals: no such parameter; did you mean" in output
+        for path, text in before.items():
+            (tree / path).write_text(text)
+    assert "schemes.lamini.cals: no such parameter; did you mean" in output
+    assert "profiles/embedded.yaml:" in output
     assert "dpo.beta" in output and "nothing was run" in output
 
 

@@ -15,8 +15,8 @@ from bezoar.params.__main__ import main as check_params
 from bezoar.rows.files import BadInput, write_json, write_jsonl
 from bezoar.rows.records import Answers, Failure, Item, Sample, Vote
 from stages import agreement, filter, generate, judge, mt_compare, mt_grade
+from tests.builders import parameters
 from tests.builders.scripted import Line, Scripted, said
-from tests.conftest import ROOT
 from tests.filtering.test_distributions import write_tokenizer
 from tests.judging.test_verdicts import stated
 
@@ -26,7 +26,7 @@ SCHEMES = ("lamini", "evol_instruct", "orca")
 @pytest.fixture
 def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with params.yaml and what the fetch stages write, as the current one."""
-    shutil.copy(ROOT / "params.yaml", tmp_path)
+    parameters.copy(tmp_path)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(work, "die_with_parent", lambda: None)
     monkeypatch.setenv("BEZOAR_WORK", str(tmp_path / "work"))
@@ -153,13 +153,10 @@ def test_what_earlier_schemes_and_benchmarks_hold_is_found_in_the_stage(tree: Pa
 def test_many_calls_at_once_give_the_same_bytes(tree: Path) -> None:
     generate.main("lamini")
     one = {p.name: p.read_bytes() for p in Path("data/generate/lamini").iterdir()}
-    text = Path("params.yaml").read_text(encoding="utf-8")
     again = tree / "again"
     shutil.copytree(tree / "data/fetch", again / "data/fetch")
-    teacher = "model: world-teacher\n        concurrency: "
-    changed = text.replace(f"{teacher}1", f"{teacher}8")
-    assert changed != text
-    (again / "params.yaml").write_text(changed, encoding="utf-8")
+    parameters.copy(again)
+    parameters.replace(again, "concurrency: 1", "concurrency: 8")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(again)
         assert params.load().llm.teacher.concurrency == 8
@@ -371,12 +368,7 @@ def better(answers: list[Answers]) -> list[Answers]:
 
 def test_a_limit_of_nothing_asks_nobody(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shutil.copytree("data/mt_answer/base", "data/mt_answer/sft")
-    text = Path("params.yaml").read_text(encoding="utf-8")
-    assert text.count("mt_compare: {limit: null}") == 2
-    Path("params.yaml").write_text(
-        text.replace("mt_compare: {limit: null}", "mt_compare: {limit: 0}")
-    )
-    params.forget()
+    parameters.override(Path(), "profiles/embedded.yaml:mt_compare.limit=0")
 
     def never(*_: object) -> None:
         raise AssertionError("nothing is to be asked")

@@ -17,7 +17,17 @@ from tests.conftest import Run, environment
 
 pytestmark = pytest.mark.slow
 
-PARTS = ("params.yaml", "stages", "bezoar", "prompts", "launch", "data/mix", "data/fetch/hh_rlhf")
+PARTS = (
+    "params.yaml",
+    "recipes",
+    "profiles",
+    "stages",
+    "bezoar",
+    "prompts",
+    "launch",
+    "data/mix",
+    "data/fetch/hh_rlhf",
+)
 WEIGHTS = ("fetch/base", "merge/sft", "sft/hh_rlhf")  # what the stages below start from
 
 

@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from bezoar.llm import embedded
 from bezoar.rows.records import Message
+from tests.builders import parameters
 from tests.builders.servers import Faults, Model, serving
-from tests.conftest import environment, from_yaml
+from tests.conftest import environment
 
 pytestmark = pytest.mark.slow
 
@@ -44,7 +44,7 @@ def seeded(project: Path, tmp_path: Path) -> Iterator[Path]:
 
 def point(project: Path, url: str, **changed: Any) -> None:
     """Let the active profile's teacher and judge be the server at `url`."""
-    document = from_yaml((project / "params.yaml").read_text())
+    document = parameters.read(project)
     endpoint = {
         "provider": "openai", "style": "chat", "model": "m", "base_url": f"{url}/v1",
         "structured": False,
@@ -57,7 +57,7 @@ def point(project: Path, url: str, **changed: Any) -> None:
     profile = document["profiles"]["embedded"]
     profile["llm"] = {**profile["llm"], "teacher": endpoint, "judge": endpoint}
     profile["schemes"]["lamini"]["calls"] = CALLS
-    (project / "params.yaml").write_text(yaml.safe_dump(document, sort_keys=False))
+    parameters.write(project, document)
 
 
 def start(project: Path, work: Path, stage: str) -> "subprocess.Popen[str]":
@@ -148,17 +148,16 @@ def test_at_the_cap_a_stage_ends_keeps_all_and_goes_on_when_the_cap_is_raised(
 ) -> None:
     with serving(speak=speak) as (model, url):
         point(seeded, url)
-        text = (seeded / "params.yaml").read_text()
-        capped = from_yaml(text)
-        capped["profiles"]["embedded"]["budget_usd"]["stage"] = 0.004
-        (seeded / "params.yaml").write_text(yaml.safe_dump(capped, sort_keys=False))
+        with parameters.changed(seeded) as document:
+            document["profiles"]["embedded"]["budget_usd"]["stage"] = 0.004
         process = start(seeded, tmp_path / "work", "generate")
         _, said = process.communicate(timeout=60)
         assert process.returncode == 1 and "raise budget_usd.stage" in said
         assert "Traceback" not in said and not (seeded / "data/generate").exists()
         before = sum(model.paid.values())
         assert before > 0
-        (seeded / "params.yaml").write_text(text)
+        with parameters.changed(seeded) as document:
+            document["profiles"]["embedded"]["budget_usd"]["stage"] = None
         spent = json.loads(finish(seeded, tmp_path / "work", "generate")["lamini_spending.json"])
         assert spent["calls"] == sum(model.paid.values()) > before
         assert set(model.paid.values()) == {1}
@@ -187,9 +186,9 @@ def test_own_answers_reach_the_teacher_and_never_a_rows_own_seed(
 
     with serving(speak=answer, keep_bodies=True) as (model, url):
         point(seeded, url)
-        document = yaml.safe_load((seeded / "params.yaml").read_text())
+        document = parameters.read(seeded)
         document["schemes"]["lamini"]["answers_shown"] = 2
-        (seeded / "params.yaml").write_text(yaml.safe_dump(document, sort_keys=False))
+        parameters.write(seeded, document)
         finish(seeded, tmp_path / "one", "generate")
         sent = [json.loads(body)["messages"] for _, _, body in model.bodies if b"messages" in body]
     talks = [messages for messages in sent if len(messages) > 1]

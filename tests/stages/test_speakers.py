@@ -7,15 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from bezoar import params, work
 from bezoar.rows import languages
 from bezoar.rows.files import read_json, read_jsonl
 from bezoar.rows.records import Kept, Rejected, Verdict
 from stages import fetch, filter, generate, judge, mix
-from tests.builders import servers, shops
-from tests.conftest import ROOT
+from tests.builders import parameters, servers, shops
 from tests.filtering.test_distributions import write_tokenizer
 
 SERVED: dict[str, Any] = {
@@ -29,11 +27,11 @@ SERVED: dict[str, Any] = {
 
 def write(folder: Path, url: str, seeds: Sequence[dict[str, str]], **gates: Any) -> None:
     """Write the files of a user: rows of local/, and params.yaml."""
-    (folder / "launch").symlink_to(ROOT / "launch")
+    parameters.copy(folder)
     own = folder / "local/dolly/tickets.jsonl"
     own.parent.mkdir(parents=True)
     own.write_text("\n".join(json.dumps(row, ensure_ascii=False) for row in seeds), "utf-8")
-    document: Any = yaml.safe_load((ROOT / "params.yaml").read_text("utf-8"))
+    document: Any = parameters.read()
     document |= {"profile": "local", "own": ["dolly"], "stand_ins": "allow"}
     document["filter"]["gates"] |= gates
     document["chain"]["lamini"]["data"] = ["filter/lamini", "filter/dolly"]
@@ -42,7 +40,7 @@ def write(folder: Path, url: str, seeds: Sequence[dict[str, str]], **gates: Any)
     local["schemes"]["lamini"]["calls"] = 20
     local["schemes"]["evol_instruct"]["per_category"] = 12
     local["fetch"]["dolly"]["licence"] = "CC-BY-4.0"
-    (folder / "params.yaml").write_text(yaml.safe_dump(document, sort_keys=False), "utf-8")
+    parameters.write(folder, document)
 
 
 def run(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

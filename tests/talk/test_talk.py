@@ -5,7 +5,6 @@ import os
 import pty
 import re
 import select
-import shutil
 import signal
 import subprocess
 import sys
@@ -24,10 +23,11 @@ from bezoar.talk import __main__ as program
 from bezoar.talk import places
 from bezoar.talk.__main__ import visible
 from bezoar.talk.session import Session, StopText, Stream
+from tests.builders import parameters
 from tests.conftest import ROOT, SETTLE, environment
 from tests.sources.test_pretraining import CORPUS, SIZE
 
-SETTINGS = params.load(ROOT / "params.yaml")
+SETTINGS = params.load(ROOT)
 SLOW = 200  # seconds that a busy machine may take to load a model
 
 
@@ -41,7 +41,7 @@ def test_it_computes_as_the_stages_do_unless_the_model_is_large(
         monkeypatch.setenv(name, "")
         monkeypatch.delenv(name)
     monkeypatch.setattr(arithmetic, "settle", SETTLE)
-    shutil.copy(ROOT / "params.yaml", ".")
+    parameters.copy(Path())
     with (put("model") / "model.safetensors").open("wb") as file:
         file.truncate(10**9 if large else 10**6)
     monkeypatch.setattr(sys, "argv", ["talk", "model"])
@@ -98,12 +98,11 @@ def test_checkpoints_links_and_merges_have_names(
 
 def test_a_further_model_has_its_own_ends_and_is_not_the_last(here: Path) -> None:
     assert "redpajama" not in places.all_places(SETTINGS)
-    text = (ROOT / "params.yaml").read_text()
-    put(".", "params.yaml", text.replace("\nothers: []", "\nothers: [redpajama]"))
-    shutil.copytree(ROOT / "launch", "launch")
+    parameters.copy(Path())
+    parameters.replace(Path(), "\nothers: []", "\nothers: [redpajama]")
     for folder in ("models/models/redpajama", "models/dpo/policy"):
         put(folder)
-    settings = params.load("params.yaml")
+    settings = params.load()
     assert places.find(settings, "redpajama").stop == ("<human>:",)
     assert places.find(settings, "").name == "dpo"
 
@@ -120,7 +119,7 @@ def test_a_folder_is_a_model_and_an_adapter_there_finds_its_base(here: Path) -> 
     [
         ("", [], r"models/dpo/policy: there is no model yet; run `make demo` first"),
         ("dpo", ["models/fetch/base"], r"no model yet; there are base; `make demo`"),
-        ("nope", ["models/fetch/base"], r"nope: neither a model of params.yaml \(base, .*folder"),
+        ("nope", ["models/fetch/base"], r"nope: neither a model of the recipe \(base, .*folder"),
         ("empty", ["empty/inner"], r"empty: no model; a model folder in Hugging Face format"),
     ],
 )
@@ -216,8 +215,7 @@ def test_an_answer_cannot_steer_the_terminal() -> None:
 def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with params.yaml and a base, grown as that of the demo, only smaller."""
     folder = tmp_path_factory.mktemp("talk")
-    shutil.copy(ROOT / "params.yaml", folder)
-    shutil.copytree(ROOT / "launch", folder / "launch")
+    parameters.copy(folder)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("BEZOAR_WORK", str(folder / "work"))
         pretraining.grow(CORPUS, SIZE, 7, folder / "models/fetch/base")

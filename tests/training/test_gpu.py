@@ -389,7 +389,7 @@ def test_another_machine_begins_anew() -> None:
 
 
 def test_the_paper_profile_fits_one_gpu_of_80_gb(machine: Machine, tmp_path: Path) -> None:
-    paper = params.load(ROOT / "params.yaml", "paper")
+    paper = params.load(ROOT, "paper")
     links = paper.sft.links
     machine.gpu((9, 0), free=78)
     config(tmp_path)

@@ -18,6 +18,7 @@ from bezoar import params, work
 from bezoar.rows import files
 from bezoar.rows.files import BadInput
 from bezoar.training.runs import launching
+from tests.builders import parameters
 from tests.conftest import ROOT, environment, from_yaml
 from tests.training.test_training import enter, grown
 
@@ -213,14 +214,13 @@ def test_one_process_is_launched_by_nothing(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_params_name_a_file_of_launch(tmp_path: Path) -> None:
-    text = (ROOT / "params.yaml").read_text()
-    shutil.copytree(ROOT / "launch", tmp_path / "launch")
-    for name in ("ddp", "fsdp", "cpu2"):
-        files.write(tmp_path / name, [text.replace("launch:  # null", f"launch: {name}")])
-        assert params.load(tmp_path / name).launch == name
-    files.write(tmp_path / "params.yaml", [text.replace("launch:  # null", "launch: dpp", 1)])
-    with pytest.raises(BadInput, match=r"embedded.launch: there is no launch/dpp.yaml; have cpu2,"):
-        params.load(tmp_path / "params.yaml")
+    parameters.copy(tmp_path)
+    for name in ("ddp", "fsdp", "cpu2", "dpp"):
+        parameters.override(tmp_path, f"profiles/embedded.yaml:launch={name}")
+        if name != "dpp":
+            assert params.load(tmp_path).launch == name
+    with pytest.raises(BadInput, match=r"5: launch: there is no launch/dpp.yaml; have cpu2,"):
+        params.load(tmp_path)
 
 
 @pytest.mark.parametrize("file", sorted((ROOT / "launch").glob("*.yaml")), ids=lambda p: p.stem)

@@ -18,7 +18,7 @@ from tests.builders import ROOT
 
 GIB = 2**30
 OPENLLAMA_3B = Shape(3200, 8640, 26, 32, 32, 100, 32_000, 2048, tied=False)
-SETTINGS = params.load(ROOT / "params.yaml")
+SETTINGS = params.load(ROOT)
 SMALL = Shape(256, 704, 4, 8, 4, 32, 2000, 512, tied=False)
 
 

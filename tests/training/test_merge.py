@@ -21,6 +21,7 @@ from bezoar.rows.files import BadInput
 from bezoar.sources import pretraining
 from bezoar.training import merge
 from bezoar.training.runs.memory import Shape
+from tests.builders import parameters
 from tests.sources.test_pretraining import CORPUS, SIZE
 from tests.training.test_training import (
     MODELS,
@@ -524,21 +525,14 @@ def test_an_adapter_that_is_named_again_adds_nothing() -> None:
 
 
 def changed_params(folder: Path, old: str, new: str) -> Params:
-    text = (ROOT / "params.yaml").read_text(encoding="utf-8")
-    assert old in text
-    (folder / "params.yaml").write_text(text.replace(old, new), encoding="utf-8")
-    return params.load(folder / "params.yaml")
+    parameters.replace(folder, old, new)
+    return params.load(folder)
 
 
 def test_an_arc_has_two_ends(tmp_path: Path) -> None:
-    shutil.copytree(ROOT / "launch", tmp_path / "launch")
+    parameters.copy(tmp_path)
     three = "second: sft/orca\n    third: sft/lamini"
     same = "second: sft/evol_instruct\n    third: sft/evol_instruct"
     assert len(changed_params(tmp_path, same, three).merges["sft"].adapters) == 3
-    text = (tmp_path / "params.yaml").read_text(encoding="utf-8")
-    (tmp_path / "slerp").mkdir()
-    (tmp_path / "slerp/params.yaml").write_text(
-        text.replace("method: linear", "method: slerp"), encoding="utf-8"
-    )
     with pytest.raises(BadInput, match=r"merges\.sft: .*slerp goes between two adapters"):
-        params.load(tmp_path / "slerp/params.yaml")
+        changed_params(tmp_path, "method: linear", "method: slerp")

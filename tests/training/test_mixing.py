@@ -10,8 +10,6 @@ from random import Random
 from typing import Any
 
 import pytest
-import yaml
-from dvc.utils.hydra import apply_overrides  # what `dvc exp run -S` calls
 
 from bezoar import params, work, world
 from bezoar.rows import chat
@@ -19,7 +17,8 @@ from bezoar.rows.files import BadInput, write_jsonl
 from bezoar.rows.records import Example, Kept
 from bezoar.training import mixing
 from stages import mix
-from tests.conftest import ROOT, from_yaml
+from tests.builders import parameters
+from tests.conftest import ROOT
 
 SCHEMES = ("lamini", "orca", "evol_instruct")
 
@@ -115,8 +114,7 @@ def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with params.yaml and the sets of the recipe's chain, as the current one."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(work, "die_with_parent", lambda: None)
-    Path("launch").symlink_to(ROOT / "launch")
-    Path("params.yaml").write_text((ROOT / "params.yaml").read_text(), encoding="utf-8")
+    parameters.copy(Path())
     for scheme in SCHEMES:
         rows = [sample(scheme, number) for number in range(60)]
         write_jsonl(f"data/filter/{scheme}/train.jsonl", rows[:50])
@@ -128,12 +126,12 @@ def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def change(**sections: Any) -> None:
     """Set values in params.yaml: change(mix={"seed": 1}); once, before they are read."""
-    document = from_yaml(Path("params.yaml").read_text(encoding="utf-8"))
+    document = parameters.read(Path())
     for section, values in sections.items():
         for key, value in values.items():
             known = document[section][key]
             document[section][key] = {**known, **value} if isinstance(known, dict) else value
-    Path("params.yaml").write_text(yaml.safe_dump(document), encoding="utf-8")
+    parameters.write(Path(), document)
 
 
 def replaying(share: float) -> dict[str, Any]:
@@ -190,10 +188,10 @@ def test_replay_reaches_back_through_the_merge_and_holds_nothing_out(tree: Path)
 
 @pytest.mark.slow
 def test_the_demo_replays_and_the_line_of_the_page_is_the_papers_way(tree: Path) -> None:
-    assert params.load(ROOT / "params.yaml").mix.replay > 0
+    assert params.load(ROOT).mix.replay > 0
     page = (ROOT / "docs/training.md").read_text(encoding="utf-8")
     [override] = re.findall(r"^dvc exp run -S (\S*replay=\S*)", page, re.MULTILINE)
-    apply_overrides(tree / "params.yaml", [override])
+    parameters.override(tree, override)
     mix.main("hh_rlhf")
     assert sources("hh_rlhf") == {"fetch/hh_rlhf": 50}
 
@@ -234,20 +232,20 @@ ALONE = {"weights": "adapter", "base": "fetch/base", "start": "fetch/base"}
 
 
 def test_a_link_is_added_in_params_alone(tree: Path) -> None:
-    document = from_yaml(Path("params.yaml").read_text(encoding="utf-8"))
+    document = parameters.read(Path())
     document["chain"]["all-in-one"] = {**ALONE, "data": ["filter/lamini", "filter/orca"]}
     for profile in document["profiles"].values():
         profile["sft"]["links"]["all-in-one"] = profile["sft"]["links"]["orca"]
-    Path("params.yaml").write_text(yaml.safe_dump(document), encoding="utf-8")
+    parameters.write(Path(), document)
     mix.main("all-in-one")
     assert sources("all-in-one") == {"filter/lamini": 50, "filter/orca": 50}
 
 
 def test_a_link_is_left_out_by_chain_alone(tree: Path) -> None:
-    document = from_yaml(Path("params.yaml").read_text(encoding="utf-8"))
+    document = parameters.read(Path())
     del document["chain"]["orca"], document["evaluated"]["orca"]
     document["chain"]["evol_instruct"]["start"] = "sft/lamini"
-    Path("params.yaml").write_text(yaml.safe_dump(document), encoding="utf-8")
+    parameters.write(Path(), document)
     assert {*params.load().chain} == {"lamini", "evol_instruct", "hh_rlhf"}
 
 

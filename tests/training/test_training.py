@@ -16,18 +16,18 @@ import pytest
 from bezoar import params, work
 from bezoar.models import loading
 from bezoar.params import Dpo, Link, Preference, Sft, Training
-from bezoar.rows import chat, files
+from bezoar.rows import chat
 from bezoar.rows.files import BadInput
 from bezoar.rows.records import Message
 from bezoar.sources import pretraining
 from bezoar.training import dpo, sft
 from bezoar.training.runs import fitting
-from tests.builders import ROOT
+from tests.builders import ROOT, parameters
 from tests.sources.test_pretraining import CORPUS, NAMES, SIZE
 
 pytestmark = pytest.mark.slow
 
-SETTINGS = params.load(ROOT / "params.yaml")
+SETTINGS = params.load(ROOT)
 SFT: Sft = SETTINGS.sft.model_copy(update={"lora_r": 4, "lora_alpha": 8, "evaluations": 1})
 AMOUNT = Training(
     runs=1,
@@ -775,11 +775,10 @@ def test_a_full_disk_is_said_and_the_run_goes_on_from_there(
 
 
 def test_a_batch_is_whole_micro_batches(tmp_path: Path) -> None:
-    text = (ROOT / "params.yaml").read_text()
-    broken = text.replace("micro_batch_size: 16", "micro_batch_size: 5", 1)
-    files.write(tmp_path / "params.yaml", [broken])
+    parameters.copy(tmp_path)
+    parameters.replace(tmp_path, "micro_batch_size: 16", "micro_batch_size: 5")
     with pytest.raises(BadInput, match="5 does not divide batch_size; name a part of 16, or auto"):
-        params.load(tmp_path / "params.yaml")
+        params.load(tmp_path)
 
 
 def test_its_rmsprop_is_torchs_but_for_the_last_bits_of_a_root() -> None:

@@ -16,6 +16,7 @@ import pytest
 from bezoar.llm import ledger
 from bezoar.report import took
 from bezoar.work import times
+from tests.builders import parameters
 from tests.conftest import ROOT
 
 PIPELINE = """
@@ -65,8 +66,7 @@ def project(folder: Path) -> Path:
     folder.mkdir()
     for name, text in (("dvc.yaml", PIPELINE), ("dvc.lock", LOCK)):
         (folder / name).write_text(text)
-    shutil.copy(ROOT / "params.yaml", folder)
-    shutil.copytree(ROOT / "launch", folder / "launch")
+    parameters.copy(folder)
     return folder
 
 
