@@ -21,8 +21,8 @@ from bezoar.rows.records import Answers, Attempt, Item, Message, Probe, Question
 from bezoar.sources import pretraining
 from stages import lm_eval as stage
 from stages import mt_answer
+from tests.builders.micro import CORPUS, NAMES, SIZE
 from tests.conftest import ROOT, from_yaml
-from tests.sources.test_pretraining import CORPUS, NAMES, SIZE
 
 pytestmark = pytest.mark.slow
 

@@ -14,8 +14,8 @@ import pytest
 import yaml
 
 from bezoar.report.run import SOURCES
+from tests.builders.pages import FENCE, joined
 from tests.conftest import ROOT, environment, from_yaml
-from tests.project.test_readme import FENCE, joined
 
 PAGE = (ROOT / "docs/source.md").read_text(encoding="utf-8")
 CODE = ("bezoar", "stages", "prompts", "launch", "params.yaml")
