@@ -80,7 +80,7 @@ def sentencepiece(folder: Path, **how: Any) -> None:
 
     folder.mkdir(exist_ok=True)
     put(folder / "text.txt", text=TEXT * 20)
-    defaults = {
+    defaults: dict[str, Any] = {
         "vocab_size": 400,
         "model_type": "bpe",
         "byte_fallback": True,
