@@ -22,8 +22,9 @@ from bezoar import interrupts
 from bezoar.llm.ledger import Ledger
 from bezoar.params import arguments
 from bezoar.rows.files import BadInput
+from tests.builders import ROOT
 from tests.builders.s3 import S3, s3
-from tests.conftest import BIN, ROOT, copy, environment
+from tests.conftest import BIN, copy, environment
 
 # An experiment that stands for another profile: how much is asked, no key of the recipe. The local
 # profile, the other one that needs no key, would take minutes.

@@ -16,7 +16,9 @@ import pytest
 import yaml
 
 from bezoar import arithmetic
-from tests.builders import ROOT, parameters
+
+pytest.register_assert_rewrite("tests.builders")
+from tests.builders import ROOT, parameters  # noqa: E402
 
 # A shell has what it starts in the background ignore Ctrl-C, and so do the children of that.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
@@ -151,7 +153,7 @@ def sets(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from bezoar import work, world
     from bezoar.rows.files import write_json, write_jsonl
     from stages import filter, generate, judge
-    from tests.filtering.test_distributions import write_tokenizer
+    from tests.builders.bases import write_tokenizer
 
     folder = tmp_path_factory.mktemp("sets")
     with pytest.MonkeyPatch.context() as patch:

@@ -153,8 +153,8 @@ def trained() -> dict[str, str]:
     from bezoar.models import generation, loading
     from bezoar.sources import pretraining
     from bezoar.training import dpo, merge, sft
-    from tests.sources.test_pretraining import CORPUS, SIZE
-    from tests.training import test_training as small
+    from tests.builders import micro as small
+    from tests.builders.micro import CORPUS, SIZE
 
     models, results = Path("models"), {}
     pretraining.grow(CORPUS, SIZE.model_copy(update={"steps": 20}), 7, models / "fetch/base")

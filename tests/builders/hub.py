@@ -4,6 +4,7 @@ the rest. Answers as the real one does: commits, ETags, ranges, and its own erro
 """
 
 import contextlib
+import gzip
 import hashlib
 import json
 import re
@@ -243,3 +244,26 @@ def _level(entries: list[dict[str, Any]], top: str) -> list[dict[str, Any]]:
 def _form(sent: bytes) -> list[str]:
     pairs = (part.partition("=") for part in sent.decode().split("&"))
     return [unquote(value.replace("+", " ")) for key, _, value in pairs if key == "paths"]
+
+
+def dump() -> bytes:
+    """Two statements, each on a line, as mysqldump writes them."""
+    rows = [
+        (1, "Rivers_of_Europe", 30, 12, 0),
+        (2, 'Women\\\'s_history_(\\"x\\"),_\\\\', 9, 11, 1),
+        (3, "Wikipedia_articles", 99, 44, 0),
+        (4, "Tides", 3, 0, 0),
+        (5, "Café", 40, 25, 0),
+        (6, "Underflow", 1, -2, 0),
+    ]
+    told = [f"({n},'{title}',{pages},{below},{files})" for n, title, pages, below, files in rows]
+    text = (
+        "-- MariaDB dump\n/*!40101 SET NAMES utf8 */;\nDROP TABLE IF EXISTS `category`;\n"
+        "CREATE TABLE `category` (\n  `cat_id` int(10) unsigned NOT NULL AUTO_INCREMENT,\n"
+        "  `cat_title` varbinary(255) NOT NULL DEFAULT '',\n  `cat_pages` int(11) NOT NULL,\n"
+        "  `cat_subcats` int(11) NOT NULL,\n  `cat_files` int(11) NOT NULL,\n"
+        "  PRIMARY KEY (`cat_id`),\n  UNIQUE KEY `cat_title` (`cat_title`)\n) ENGINE=InnoDB;\n"
+        f"INSERT INTO `category` VALUES {','.join(told[:4])};\n"
+        f"INSERT INTO `category` VALUES {','.join(told[4:])};\n-- Dump completed\n"
+    )
+    return gzip.compress(text.encode())

@@ -12,21 +12,21 @@ from bezoar import work
 from bezoar.rows import files
 from bezoar.rows.files import BadInput
 from bezoar.training.runs import launching
-from tests.training import test_training as t
+from tests.builders import micro
 
-ROWS = [*t.ROWS, t.ROWS[0]]  # 16: whole batches of 4
+ROWS = [*micro.ROWS, micro.ROWS[0]]  # 16: whole batches of 4
 HELD_OUT = ROWS[::3]  # 6, whole batches of 2: the second process repeats one to come out even
 # nothing is drawn at random, which each process would draw for itself
-SFT = t.SFT.model_copy(update={"lora_dropout": 0.0})
+SFT = micro.SFT.model_copy(update={"lora_dropout": 0.0})
 
 
 def prefer() -> Any:
-    return t.prefer(micro_batch_size=2)
+    return micro.prefer(micro_batch_size=2)
 
 
 RUNS: dict[str, Any] = {
-    "all": lambda: t.link(of=t.ALL, how=SFT, epochs=2, rows=(ROWS, HELD_OUT)),
-    "adapter": lambda: t.link(how=SFT, epochs=2, rows=(ROWS, HELD_OUT)),
+    "all": lambda: micro.link(of=micro.ALL, how=SFT, epochs=2, rows=(ROWS, HELD_OUT)),
+    "adapter": lambda: micro.link(how=SFT, epochs=2, rows=(ROWS, HELD_OUT)),
     "dpo": prefer,
 }
 

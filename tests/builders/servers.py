@@ -534,5 +534,22 @@ def main(latency: str) -> None:
     asyncio.run(run())
 
 
+def chat(text: Any, finish: Any = "stop", **message: Any) -> dict[str, Any]:
+    """A document of OpenAI's protocol."""
+    choice = {"index": 0, "message": {"role": "assistant", "content": text, **message}}
+    usage = {"prompt_tokens": 3, "completion_tokens": 5}
+    return {"model": "m", "choices": [{**choice, "finish_reason": finish}], "usage": usage}
+
+
+def refusing(feature: str, status: int, words: str) -> Any:
+    """A server that refuses requests that have `feature`."""
+
+    def script(_: str, body: dict[str, Any]) -> Any:
+        has = feature in body or any(m["role"] == feature for m in body["messages"])
+        return (status, {"error": {"message": words}}, "") if has else None
+
+    return script
+
+
 if __name__ == "__main__":
     main(*sys.argv[1:])

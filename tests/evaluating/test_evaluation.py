@@ -21,8 +21,8 @@ from bezoar.sources import pretraining
 from stages import lm_eval as stage
 from stages import mt_answer
 from tests.builders import parameters
+from tests.builders.micro import CORPUS, NAMES, SIZE
 from tests.conftest import ROOT, from_yaml
-from tests.sources.test_pretraining import CORPUS, NAMES, SIZE
 
 pytestmark = pytest.mark.slow
 

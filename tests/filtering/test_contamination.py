@@ -14,8 +14,8 @@ from bezoar.filtering.contamination import Text
 from bezoar.params import Decontamination
 from bezoar.rows.files import BadInput, write_jsonl
 from bezoar.rows.records import Item, ItemText, Message, Pair, Probe, Question, Sample, Seed
+from tests.builders.rows import sample
 from tests.conftest import DATA, ROOT
-from tests.judging.test_verdicts import sample
 
 PARAMS = params.load(ROOT).filter.contamination
 QUIZ = [

@@ -11,9 +11,8 @@ from bezoar.filtering import contamination, curation
 from bezoar.params import Filter, RowAction
 from bezoar.rows.files import BadInput
 from bezoar.rows.records import Rejected, Sample, Seed, Verdict
+from tests.builders.rows import dolly, sample
 from tests.conftest import ROOT
-from tests.judging.test_verdicts import sample
-from tests.schemes.test_schemes import dolly
 
 PARAMS = params.load(ROOT).filter.model_copy(
     update={"min_rating": 3, "copy_ratio": 0.6, "copy_distance": 9, "eval_share": 0.2}

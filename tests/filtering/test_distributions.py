@@ -16,8 +16,9 @@ from bezoar.preflight.forecast import DOLLYS
 from bezoar.rows.files import BadInput
 from bezoar.rows.records import Sample
 from tests.builders import parameters
+from tests.builders.bases import write_tokenizer
+from tests.builders.rows import sample
 from tests.conftest import DATA, ROOT
-from tests.judging.test_verdicts import sample
 
 FILTER = params.load(ROOT).filter
 
@@ -142,22 +143,6 @@ def test_the_tables_for_plots_have_a_line_a_task_and_a_line_a_twentieth() -> Non
     assert lengths[0] == ["share", "instruction", "context", "response"] and len(lengths) == 22
     assert [line[3] for line in lengths[1:]] == [str(2 * n) for n in range(21)]
     assert {line[2] for line in lengths[1:]} == {""}  # no row has a context
-
-
-def write_tokenizer(path: Path) -> Path:
-    """A tokenizer.json of whole words that puts <s> first, cuts after three tokens and pads."""
-    from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers, processors
-
-    vocabulary = {"<unk>": 0, "<s>": 1, "a": 2, "s": 3, "<": 4, ">": 5}
-    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
-    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
-    tokenizer.add_special_tokens([AddedToken("<s>", special=True)])
-    tokenizer.post_processor = processors.TemplateProcessing("<s> $A", None, [("<s>", 1)])
-    tokenizer.enable_truncation(3)
-    tokenizer.enable_padding(length=8)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    tokenizer.save(str(path))
-    return path
 
 
 def test_tokens_are_those_of_the_text_alone(tmp_path: Path) -> None:

@@ -7,8 +7,8 @@ import pytest
 from bezoar import params
 from bezoar.filtering import gates
 from bezoar.schemes import evol_instruct, lamini, orca
+from tests.builders.rows import sample
 from tests.conftest import ROOT
-from tests.judging.test_verdicts import sample
 
 GATES = params.load(ROOT).filter.gates
 

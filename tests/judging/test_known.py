@@ -17,12 +17,19 @@ from bezoar.rows.files import BadInput, write_jsonl
 from bezoar.rows.records import Query, Seed
 from stages import generate, judge, mt_compare, mt_grade
 from tests.builders import parameters
+from tests.builders.clients import openai
+from tests.builders.folders import (
+    better,
+    judged_by,
+    lines,
+    read,
+    says,
+    simulated,
+    tree,  # noqa: F401  (a fixture)
+)
+from tests.builders.rows import ATTACK, stated
 from tests.builders.scripted import Line, Scripted, said
 from tests.builders.servers import serving
-from tests.judging.test_panel import judged_by, simulated
-from tests.judging.test_verdicts import ATTACK, stated
-from tests.llm.test_client import openai
-from tests.stages.test_data_stages import better, lines, read, says, tree  # noqa: F401  (a fixture)
 
 HOW = Known(rows=20, least_auc=0.7, below="warn", seed=1)
 

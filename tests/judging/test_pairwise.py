@@ -11,8 +11,8 @@ from bezoar.judging import pairwise, verdicts
 from bezoar.judging.pairwise import Told
 from bezoar.rows.files import BadInput
 from bezoar.rows.records import Answers, Comparison, Exchange, Message, Reply
+from tests.builders.rows import ATTACK, question
 from tests.builders.scripted import Line, Scripted, said
-from tests.judging.test_verdicts import ATTACK, question
 
 
 def answers(model: str, first: str = "One.", second: str = "Two.", id: int = 81) -> Answers:

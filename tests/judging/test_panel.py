@@ -22,12 +22,17 @@ from bezoar.rows.files import BadInput
 from bezoar.rows.records import Ask, Failure, Message, Reply, Spending, Verdict
 from stages import generate, judge
 from tests.builders import parameters
+from tests.builders.clients import openai
+from tests.builders.folders import (
+    judged_by,
+    lines,
+    read,
+    simulated,
+    tree,  # noqa: F401  (a fixture)
+)
+from tests.builders.rows import form, sample, stated
 from tests.builders.scripted import said
 from tests.builders.servers import prompt_of, serving
-from tests.conftest import ROOT
-from tests.judging.test_verdicts import form, sample, stated
-from tests.llm.test_client import openai
-from tests.stages.test_data_stages import lines, read, tree  # noqa: F401  (a fixture)
 
 EMBEDDED = ("world-judge", "strict-world-judge", "form-judge")
 TABLE = r"profiles/embedded.yaml:\d+: llm.judge"
@@ -125,19 +130,6 @@ def test_kappa_is_none_where_chance_alone_agrees() -> None:
 
 
 # --- the stage -----------------------------------------------------------------------------------
-
-
-def judged_by(*judges: dict[str, Any], **more: Any) -> None:
-    """Write the panel into params.yaml of the current folder; one judge stays one."""
-    with parameters.changed(Path()) as document:
-        panel = list(judges) if judges[1:] else judges[0]
-        document["profiles"]["embedded"]["llm"]["judge"] = panel
-        document["judge"] |= more
-
-
-def simulated(model: str) -> dict[str, Any]:
-    shape: dict[str, Any] = params.load(ROOT).llm.judges[0].model_dump()
-    return {**shape, "model": model}
 
 
 def outs(scheme: str) -> dict[str, bytes]:

@@ -21,19 +21,18 @@ from bezoar.params import Budget, Params, Price
 from bezoar.rows.files import BadInput
 from bezoar.rows.records import Exchange, Message, Reply
 from tests.builders import parameters
+from tests.builders.clients import (
+    capped,
+    openai,
+    say,
+    work,  # noqa: F401  (a fixture)
+)
 from tests.builders.servers import Faults, serving
-from tests.conftest import ROOT
-from tests.llm.test_client import openai, say, work  # noqa: F401  (a fixture)
 
 PRICE = Price(input=2.0, cached=0.5, output=10.0, batch=0.5)
 DEAR = {"input": 1000.0, "cached": 0.0, "output": 1000.0, "batch": 0.5}
 KEYS = [f"{n:064x}" for n in range(8)]
 PROMPTS = [f"p{n}" for n in range(200)]
-
-
-def capped(stage: float | None, run: float | None) -> Params:
-    loaded = params.load(ROOT)
-    return loaded.model_copy(update={"budget_usd": Budget(stage=stage, run=run)})
 
 
 def spend(url: str, caps: Params, stage: str = "generate", **changed: Any) -> Any:

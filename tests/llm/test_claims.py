@@ -19,8 +19,14 @@ from bezoar.llm.claims import Claims
 from bezoar.llm.ledger import Bill, Ledger
 from bezoar.rows.files import BadInput
 from tests.builders import ROOT
+from tests.builders.clients import (
+    connected,
+    openai,
+    say,
+    user,
+    work,  # noqa: F401  (a fixture)
+)
 from tests.builders.servers import Faults, Model, serving
-from tests.llm.test_client import connected, openai, say, user, work  # noqa: F401  (a fixture)
 
 BILL = Bill("run", "generate", "lamini", "m")
 KEYS = [f"{n:064x}" for n in range(20)]
@@ -334,14 +340,14 @@ RUNNER = """
 import sys
 from bezoar import llm
 from bezoar.llm import batch
-from tests.llm import test_budget as b, test_client as t
+from tests.builders import clients
 batch.POLL, batch.LINGER = 0.05, 0.05
 url, mode, cap, name = sys.argv[1:]
-where = t.openai(url, concurrency=8, mode=mode, api_key_env=None)
-caps = b.capped(None, float(cap) if cap else None)
+where = clients.openai(url, concurrency=8, mode=mode, api_key_env=None)
+caps = clients.capped(None, float(cap) if cap else None)
 ask = llm.connect(where, caps, "generate", name)
 jobs = [f"prompt {n} " + "word " * 20 for n in range(240)]
-assert len(llm.run_jobs(t.say, jobs, ask, where, prefix="test", name=str).done) == 240
+assert len(llm.run_jobs(clients.say, jobs, ask, where, prefix="test", name=str).done) == 240
 """
 
 
@@ -384,7 +390,6 @@ def test_processes_side_by_side_buy_each_request_once(mode: str, count: int) -> 
 
 FORKING = """
 import os, signal, sys, time
-from tests.llm import test_client as t
 from tests.llm.test_claims import *
 with connected(openai(sys.argv[1], api_key_env=None)) as parent:
     assert parent(user("one")).text

@@ -1,6 +1,5 @@
 """The client against servers that speak the real protocols on loopback and misbehave to order."""
 
-import contextlib
 import email.utils
 import json
 import os
@@ -10,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,73 +19,17 @@ from bezoar import llm
 from bezoar.llm import batch, client
 from bezoar.llm import openai as openai_wire
 from bezoar.llm.admission import Admission
-from bezoar.llm.client import Client, Failed
+from bezoar.llm.client import Failed
 from bezoar.llm.ledger import Ledger
-from bezoar.llm.run import Run
 from bezoar.llm.wire import encode, request_key
-from bezoar.params import Anthropic, OpenAI
 from bezoar.rows import files
 from bezoar.rows.files import BadInput
 from bezoar.rows.records import Ask, Message, Reply
 from tests.builders import ROOT
+from tests.builders.clients import KEY, anthropic, connected, openai, run, user, work
 from tests.builders.servers import Faults, Model, reply_to, serving
 
-KEY = "sk-test-4f1c9d2e7b6a5038"
-
-
-@pytest.fixture(autouse=True)
-def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A scratch folder of the test's own, and a key that means nothing."""
-    monkeypatch.setenv("BEZOAR_WORK", str(tmp_path / "work"))
-    monkeypatch.setenv("TEST_KEY", KEY)
-    for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
-        monkeypatch.delenv(name, raising=False)
-    return tmp_path / "work"
-
-
-def settings(**changed: Any) -> dict[str, Any]:
-    return {
-        "model": "m", "terms": "MIT", "api_key_env": "TEST_KEY",
-        "params": {"max_tokens": 64, "temperature": 0},
-        "mode": "live", "concurrency": 32, "requests_per_minute": None, "tokens_per_minute": None,
-        "timeout": 5, "patience": 60, "max_failed": 0.0, "reply_tokens": 64,
-        "price": {"input": 1.0, "cached": 0.1, "output": 2.0, "batch": 0.5}, **changed,
-    }  # fmt: skip
-
-
-def openai(url: str, **changed: Any) -> OpenAI:
-    more = {"provider": "openai", "style": "chat", "structured": False, "base_url": f"{url}/v1"}
-    return OpenAI.model_validate({**more, **settings(**changed)})
-
-
-def anthropic(url: str, **changed: Any) -> Anthropic:
-    more = {"provider": "anthropic", "api_version": "2026-10-21", "base_url": url}
-    return Anthropic.model_validate({**more, **settings(**changed)})
-
-
-@contextlib.contextmanager
-def connected(endpoint: OpenAI | Anthropic, **more: Any) -> Iterator[Client]:
-    ask = llm.connect(endpoint, **more)
-    assert isinstance(ask, Client)
-    try:
-        yield ask
-    finally:
-        ask.close()
-
-
-def user(text: str) -> list[Message]:
-    return [Message(role="user", content=text)]
-
-
-def say(prompt: str, ask: Ask) -> str:
-    return ask(user(prompt)).text
-
-
-def run(endpoint: OpenAI | Anthropic, prompts: Sequence[str]) -> Run[str, str]:
-    with connected(endpoint) as ask:
-        return llm.run_jobs(
-            say, prompts, ask, endpoint, prefix="test", name=lambda prompt: prompt[:20]
-        )
+__all__ = ["work"]  # fixtures
 
 
 PROMPTS = [f"prompt {n} é\u2028" for n in range(60)]

@@ -25,8 +25,8 @@ from bezoar.rows import chat
 from bezoar.rows.files import BadInput
 from bezoar.rows.records import Ask, Message, Reply
 from bezoar.sources import pretraining
+from tests.builders.micro import CORPUS, SIZE
 from tests.conftest import ROOT, from_yaml
-from tests.sources.test_pretraining import CORPUS, SIZE
 
 pytestmark = pytest.mark.slow
 

@@ -18,8 +18,9 @@ from bezoar.llm.budget import Purse
 from bezoar.llm.ledger import Bill, Ledger
 from bezoar.rows.files import BadInput
 from bezoar.rows.records import Ask
+from tests.builders import ROOT
+from tests.builders.clients import connected, openai, run, say, user, work
 from tests.builders.servers import Faults, serving
-from tests.llm.test_client import ROOT, connected, openai, run, say, user, work
 
 assert work  # the fixture of a scratch folder
 
@@ -214,7 +215,7 @@ STAGE = """
 import logging, sys
 logging.getLogger("asyncio").setLevel(logging.ERROR)
 from bezoar import llm, work
-from tests.llm.test_client import openai, say
+from tests.builders.clients import openai, say
 work.die_with_parent()
 where = openai(sys.argv[1], concurrency=4, max_failed=float(sys.argv[3]), timeout=60)
 ask = llm.connect(where)

@@ -16,20 +16,13 @@ from bezoar.llm.wire import Unusable, problem
 from bezoar.rows import thoughts
 from bezoar.rows.files import BadInput
 from bezoar.rows.records import Message
-from tests.builders.servers import Faults, serving
+from tests.builders.clients import KEY, anthropic, connected, openai, run, say, user, work
+from tests.builders.servers import Faults, chat, refusing, serving
 from tests.conftest import ROOT, from_yaml
-from tests.llm.test_client import KEY, anthropic, connected, openai, run, say, user, work
 
 assert work  # the fixture of a scratch folder
 
 FORMS = from_yaml((ROOT / "tests/reading/forms/thoughts.yaml").read_text("utf-8"))
-
-
-def chat(text: Any, finish: Any = "stop", **message: Any) -> dict[str, Any]:
-    """A document of OpenAI's protocol."""
-    choice = {"index": 0, "message": {"role": "assistant", "content": text, **message}}
-    usage = {"prompt_tokens": 3, "completion_tokens": 5}
-    return {"model": "m", "choices": [{**choice, "finish_reason": finish}], "usage": usage}
 
 
 # --- thoughts ------------------------------------------------------------------------------------
@@ -309,16 +302,6 @@ def test_what_cannot_fit_is_not_asked() -> None:
 
 
 # --- what a server does not know -----------------------------------------------------------------
-
-
-def refusing(feature: str, status: int, words: str) -> Any:
-    """A server that refuses requests that have `feature`."""
-
-    def script(_: str, body: dict[str, Any]) -> Any:
-        has = feature in body or any(m["role"] == feature for m in body["messages"])
-        return (status, {"error": {"message": words}}, "") if has else None
-
-    return script
 
 
 SCHEMA = {"type": "object"}

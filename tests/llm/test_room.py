@@ -12,7 +12,7 @@ from bezoar.llm.room import PER_CHAT, PER_MESSAGE, PER_TEXT, Room
 from bezoar.params import Anthropic, Embedded, InProcess, OpenAI
 from bezoar.rows.files import BadInput
 from bezoar.rows.records import Message
-from tests.llm.test_client import anthropic, openai, user
+from tests.builders.clients import anthropic, openai, user
 
 URL = "http://127.0.0.1:9"
 CHAT = PER_CHAT + PER_MESSAGE  # around one message

@@ -6,8 +6,8 @@ import pytest
 from pydantic import ValidationError
 
 from bezoar.llm.servers import LONGEST, REST, Servers
+from tests.builders.clients import openai, run
 from tests.builders.servers import Faults, reply_to, serving
-from tests.llm.test_client import openai, run
 
 
 @pytest.fixture(autouse=True)

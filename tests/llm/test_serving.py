@@ -16,9 +16,14 @@ import pytest
 from bezoar import llm
 from bezoar.params import InProcess
 from bezoar.sources import pretraining
+from tests.builders.clients import (
+    connected,
+    openai,
+    say,
+    work,  # noqa: F401  (a fixture)
+)
+from tests.builders.micro import CORPUS, SIZE
 from tests.conftest import BIN, environment
-from tests.llm.test_client import connected, openai, say, work  # noqa: F401  (a fixture)
-from tests.sources.test_pretraining import CORPUS, SIZE
 
 PROMPTS = ["The fox is", "The cow", "Once upon a time there was", "The"]
 

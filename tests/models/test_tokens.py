@@ -19,9 +19,9 @@ from bezoar.rows.records import Item, Message, Probe
 from bezoar.sources import tokenizer as proof
 from bezoar.sources import weights
 from bezoar.training import dpo, sft
+from tests.builders.bases import sentencepiece
 from tests.builders.cutting import TEXT, byte_level
 from tests.conftest import DATA
-from tests.sources.test_hub import sentencepiece
 
 CASE = DATA.parent / "cases" / "base_no_char_offsets"
 BYTES = [f"<0x{number:02X}>" for number in range(256)]

@@ -13,9 +13,13 @@ from bezoar.params import Endpoints
 from bezoar.preflight import forecast
 from bezoar.rows.files import BadInput
 from stages import generate, judge
+from tests.builders.clients import openai
+from tests.builders.folders import (
+    lines,
+    read,
+    tree,  # noqa: F401  (a fixture)
+)
 from tests.conftest import environment
-from tests.llm.test_client import openai
-from tests.stages.test_data_stages import lines, read, tree  # noqa: F401  (a fixture)
 
 
 @pytest.fixture

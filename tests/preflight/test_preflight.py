@@ -29,20 +29,15 @@ from bezoar.preflight.forecast import Row
 from bezoar.preflight.machine import Cache, Gpu, Machine, Volume
 from bezoar.rows.files import BadInput
 from tests.builders import parameters
+from tests.builders.bases import BASE_FILES, config
+from tests.builders.clients import KEY, anthropic, openai
 from tests.builders.hub import Hub, Repo, serve
-from tests.builders.servers import serving
+from tests.builders.machines import GIB, H100, shape
+from tests.builders.servers import chat, refusing, serving
 from tests.conftest import ROOT, environment
-from tests.llm.test_client import KEY, anthropic, openai
-from tests.llm.test_replies import chat, refusing
 
-GIB = 2**30
-LLAMA_3B = {  # openlm-research/open_llama_3b_v2
-    "model_type": "llama", "hidden_size": 3200, "intermediate_size": 8640, "vocab_size": 32000,
-    "num_hidden_layers": 26, "num_attention_heads": 32, "max_position_embeddings": 2048,
-}  # fmt: skip
 NOTHING = "http://127.0.0.1:9"  # no one listens there
 LAPTOP = Machine(None, 16 * GIB)
-H100 = Machine(Gpu("NVIDIA H100 80GB HBM3", 1, 80 * GIB, 79 * GIB), 200 * GIB)
 CONSUMER = Machine(Gpu("NVIDIA GeForce RTX 4090", 1, 24 * GIB, 23 * GIB), 64 * GIB)
 
 
@@ -75,16 +70,6 @@ def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def profile(name: str) -> Params:
     return params.load(profile=name)
-
-
-def config(folder: Path, **changed: Any) -> Path:
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "config.json").write_text(json.dumps({**LLAMA_3B, **changed}), encoding="utf-8")
-    return folder / "config.json"
-
-
-def shape(tmp_path: Path, **changed: Any) -> gpu.Shape:
-    return gpu.Shape.read(config(tmp_path / "shape", **changed))
 
 
 def text(found: checks.Preflight) -> str:
@@ -268,27 +253,6 @@ def test_a_server_that_is_full_of_connections_is_not_an_absent_one(
 # --- sources --------------------------------------------------------------------------------------
 
 COMMIT = "4293833c" + "0" * 32
-
-
-def of_bytes() -> bytes:
-    """A tokenizer.json whose tokens are bytes, and </s>."""
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-
-    words = ["</s>", *sorted(pre_tokenizers.ByteLevel.alphabet())]
-    made = Tokenizer(models.BPE({word: n for n, word in enumerate(words)}, []))
-    made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    made.decoder = decoders.ByteLevel()
-    made.add_special_tokens(["</s>"])
-    return made.to_str().encode()
-
-
-BASE_FILES = {
-    "config.json": json.dumps(LLAMA_3B).encode(),
-    "tokenizer.json": of_bytes(),
-    "tokenizer_config.json": b'{"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": "</s>"}',
-    "model.safetensors": b"w" * 1000,
-    "pytorch_model.bin": b"p" * 5000,
-}
 
 
 def stand_in(p: Params) -> Hub:

@@ -13,8 +13,8 @@ from bezoar.models import loading
 from bezoar.rows import files
 from bezoar.rows.records import Message
 from bezoar.sources import pretraining
+from tests.builders.micro import CORPUS, SIZE
 from tests.conftest import ROOT, environment
-from tests.sources.test_pretraining import CORPUS, SIZE
 
 pytestmark = pytest.mark.slow
 

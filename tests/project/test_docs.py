@@ -20,10 +20,14 @@ from bezoar.preflight.forecast import Row
 from bezoar.preflight.machine import Gpu, Machine
 from bezoar.report import __main__ as told
 from tests.builders import parameters
+from tests.builders.machines import GIB, H100, shape
+from tests.builders.pages import FENCE, PAGES, joined
+from tests.builders.revisions import (
+    called,
+    inside,  # noqa: F401  (a fixture)
+    repository,  # noqa: F401  (a fixture)
+)
 from tests.conftest import ROOT, Run, environment, from_yaml
-from tests.preflight.test_preflight import GIB, H100, shape
-from tests.project.test_diff import called, inside, repository  # noqa: F401  (fixtures)
-from tests.project.test_readme import FENCE, PAGES, joined
 
 README = ROOT / "README.md"
 DVC = ROOT / "dvc.yaml"

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 import pytest
 
 from tests.builders import parameters
+from tests.builders.paid import point, speak
 from tests.builders.servers import Model, serving
 from tests.conftest import Run, copy, environment
-from tests.stages.test_paid import point, speak
 
 pytestmark = pytest.mark.slow
 

@@ -17,9 +17,9 @@ import pytest
 import yaml
 
 from bezoar import work
+from tests.builders.machines import private_mounts
 from tests.builders.s3 import S3, key_of, s3
 from tests.conftest import BIN, ROOT, Run, environment
-from tests.stages.test_bad_input import private_mounts
 
 PAGE = (ROOT / "docs/faults.md").read_text(encoding="utf-8")
 CHECK = re.findall(r"^```\n(find .*)\n```$", PAGE, re.MULTILINE)[0]

@@ -26,6 +26,9 @@ SECOND = {name: loop for name, loop in LOOPS.items() if name.endswith("_others")
 OWN = "filter_own"  # the user's own rows, which no model wrote or judged
 STAGES = {name: loop for name, loop in LOOPS.items() if name not in (OWN, *SECOND)}
 PYTHON = sorted([*(ROOT / "bezoar").rglob("*.py"), *(ROOT / "stages").rglob("*.py")])
+# folders of tests/ that mirror no room of bezoar/: tests of stages/ and dvc.yaml, of all that is no
+# code of the library, what tests build on, and what processes that tests start run
+BESIDE_ROOMS = {"stages", "project", "builders", "audit", "bits", "halt"}
 HEAVY = (
     "torch",
     "transformers",
@@ -181,6 +184,27 @@ def test_imports_point_down() -> None:
     env = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run([linter], cwd=ROOT, capture_output=True, text=True, check=False, env=env)
     assert done.returncode == 0, done.stdout
+
+
+# --- where tests lie -----------------------------------------------------------------------------
+
+
+def test_tests_lie_in_folders_that_mirror_the_rooms() -> None:
+    tests = ROOT / "tests"
+    rooms = {path.parent.name for path in (ROOT / "bezoar").glob("*/__init__.py")}
+    folders = {path.relative_to(tests).parts[0] for path in tests.glob("*/**/*.py")}
+    assert BESIDE_ROOMS <= folders <= rooms | BESIDE_ROOMS
+    assert not list(tests.glob("test_*.py"))
+    for path in (tests / "builders").glob("*.py"):
+        assert "\ndef test_" not in path.read_text(encoding="utf-8"), f"{path.name} holds a test"
+
+
+def test_no_test_is_imported_by_another() -> None:
+    """Not in code that a test hands to a process either: what several use is in tests/builders/."""
+    for path in (ROOT / "tests").rglob("*.py"):
+        text = path.read_text(encoding="utf-8")
+        named = re.findall(r"\btests(?:\.\w+)*(?:\.| import )(test_\w+)", text)
+        assert {*named} <= {path.stem}, path
 
 
 # --- what is said, and what things are called ----------------------------------------------------

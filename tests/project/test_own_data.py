@@ -14,8 +14,8 @@ from bezoar.rows import languages
 from bezoar.rows.files import read_json, read_jsonl
 from bezoar.rows.records import Kept
 from tests.builders import parameters, servers, tickets
+from tests.builders.pages import FENCE, joined
 from tests.conftest import BIN, ROOT, copy, environment
-from tests.project.test_readme import FENCE, joined
 
 PAGE = FENCE.findall((ROOT / "docs/own-data.md").read_text(encoding="utf-8"))
 ROWS = 60

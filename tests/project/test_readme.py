@@ -22,14 +22,9 @@ from bezoar import params
 from bezoar.params import layout
 from bezoar.rows.files import BadInput
 from tests.builders import parameters
+from tests.builders.pages import FENCE, PAGES, joined
 from tests.conftest import ROOT, environment, from_yaml
 
-PAGES = [
-    *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "launch/README.md")),
-    ROOT / "local/README.md",
-    *sorted((ROOT / "docs").glob("*.md")),
-]
-FENCE = re.compile(r"^```([^\n`]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 NEEDS = re.compile(r"\bneeds ((?:an?|two|the|Ollama)\b.*)")
 # what may open a block that says no language: all else in such a block is something's output
 OURS = ("make", "dvc", "python", "pytest", "git")
@@ -293,22 +288,6 @@ def test_what_an_experiment_sets_is_a_valid_params_yaml(tmp_path: Path) -> None:
         for file, assignments in first.items():
             parameters.override(folder, *(f"{file}:{each}" for each in assignments))
         params.load(folder)
-
-
-def joined(into: dict[str, Any], told: dict[str, Any]) -> dict[str, Any]:
-    """A mapping with what a page tells to write into it; one that says where things come from
-    replaces what stood there."""
-    whole = {key for key, value in told.items() if {"source", "provider"} & {*_keys(value)}}
-    return into | {
-        key: joined(into[key], value)
-        if isinstance(value, dict) and isinstance(into.get(key), dict) and key not in whole
-        else value
-        for key, value in told.items()
-    }
-
-
-def _keys(value: Any) -> set[str]:
-    return set(value) if isinstance(value, dict) else set()
 
 
 BLOCKS = [

@@ -33,15 +33,19 @@ from bezoar.sources import hub, link, local, weights
 from bezoar.training import merge
 from bezoar.training.runs import fitting
 from tests.builders import parameters
+from tests.builders.bases import llama
 from tests.builders.cutting import beside
 from tests.builders.hub import Hub, Repo, serve
+from tests.builders.micro import (
+    ALL,
+    enter,
+    grown,  # noqa: F401  (a fixture)
+)
+from tests.builders.micro import link as train
+from tests.builders.paid import point, speak
+from tests.builders.runs import Outline, grow
 from tests.builders.servers import Faults, serving
 from tests.conftest import BIN, ROOT, environment, from_yaml
-from tests.report.test_report import Outline, grow
-from tests.sources.test_hub import llama
-from tests.stages.test_paid import point, speak
-from tests.training.test_training import ALL, enter, grown  # noqa: F401
-from tests.training.test_training import link as train
 
 SETTINGS = params.load(ROOT)
 CODE = [p for top in ("bezoar", "stages", "benchmarks") for p in sorted((ROOT / top).rglob("*.py"))]

@@ -13,9 +13,9 @@ from bezoar.reading.evolved import prompt
 from bezoar.reading.examples import examples
 from bezoar.reading.markup import split_input
 from bezoar.rows.records import Reply
+from tests.builders.rows import sample
 from tests.builders.scripted import said
 from tests.conftest import from_yaml
-from tests.judging.test_verdicts import sample
 
 FORMS = Path(__file__).parent / "forms"
 READERS = ("choice", "equality", "evolved", "examples", "rating", "verdict")

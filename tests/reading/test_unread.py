@@ -11,10 +11,16 @@ from bezoar.reading import unread
 from bezoar.rows.files import BadInput, write_jsonl
 from bezoar.rows.records import Reply
 from stages import agreement, generate, judge, mt_compare, mt_grade
+from tests.builders.folders import (
+    better,
+    judged_by,
+    lines,
+    read,
+    simulated,
+    tree,  # noqa: F401  (a fixture)
+)
+from tests.builders.rows import stated
 from tests.builders.scripted import Line, Scripted, said
-from tests.judging.test_panel import judged_by, simulated
-from tests.judging.test_verdicts import stated
-from tests.stages.test_data_stages import better, lines, read, tree  # noqa: F401  (a fixture)
 
 
 @pytest.mark.parametrize(

@@ -14,8 +14,8 @@ from bezoar.filtering import cards
 from bezoar.filtering.cards import dataset
 from bezoar.report import model_card as model
 from bezoar.rows import prompts
+from tests.builders.runs import grow
 from tests.conftest import ROOT, from_yaml
-from tests.report.test_report import grow
 
 SCHEMES = ("lamini", "evol_instruct", "orca")
 SETTINGS = params.load(ROOT)

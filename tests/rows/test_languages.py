@@ -12,8 +12,8 @@ from bezoar.preflight import seeds
 from bezoar.rows import languages, refusals
 from bezoar.rows.files import write_json, write_jsonl
 from bezoar.rows.records import Seed
+from tests.builders.rows import sample
 from tests.conftest import DATA, ROOT
-from tests.judging.test_verdicts import sample
 
 SETTINGS = params.load(ROOT)
 GATES = SETTINGS.filter.gates

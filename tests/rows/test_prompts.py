@@ -25,19 +25,17 @@ from bezoar.rows.prompts import ROOT, Prompt, fence
 from bezoar.rows.records import Answers, Job, Message
 from bezoar.schemes import evol_instruct
 from tests.builders import parameters
-from tests.builders.scripted import Scripted
-from tests.judging.test_verdicts import question as mt_question
-from tests.judging.test_verdicts import sample
-from tests.schemes.test_schemes import (
+from tests.builders.jobs import (
     IN_BREADTH,
-    dolly,
     evol_job,
-    flan,
     lamini_job,
     lamini_params,
     orca_job,
     orca_params,
 )
+from tests.builders.rows import dolly, flan, sample
+from tests.builders.rows import question as mt_question
+from tests.builders.scripted import Scripted
 
 GOLDEN = Path(__file__).parent / "golden"
 NAMES = sorted(p.relative_to(ROOT).with_suffix("").as_posix() for p in ROOT.rglob("*.txt"))

@@ -12,9 +12,7 @@ import pytest
 
 from bezoar.sources import link, local
 from bezoar.sources.tables import Source
-from tests.conftest import DATA
-from tests.sources.test_containers import spread
-from tests.sources.test_sources import (
+from tests.builders.files import (
     CHAIN,
     DOLLY,
     PAIR,
@@ -28,8 +26,10 @@ from tests.sources.test_sources import (
     piqa,
     put,
     read,
+    spread,
     vote,
-)  # fmt: skip
+)
+from tests.conftest import DATA
 
 
 def sides(source: Source) -> tuple[Any, Any]:

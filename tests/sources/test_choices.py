@@ -8,9 +8,8 @@ from typing import Any
 import pytest
 
 from bezoar.rows.files import BadInput
+from tests.builders.files import fails, put, read, spread
 from tests.conftest import DATA
-from tests.sources.test_containers import spread
-from tests.sources.test_sources import fails, put, read
 
 FOUR = ["8", "2", "24", "120"]
 WORDS = ["four", "three", "two", "one"]

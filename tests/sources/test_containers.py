@@ -1,7 +1,6 @@
 """Whatever holds the rows: formats, encodings and packings, told by content; what is refused."""
 
 import bz2
-import csv
 import gzip
 import io
 import json
@@ -15,7 +14,7 @@ from typing import Any
 import pytest
 
 from bezoar.sources import link
-from tests.sources.test_sources import DOLLY, fails, parquet, piqa, put, read, table
+from tests.builders.files import DOLLY, fails, parquet, piqa, put, read, spread, table
 
 ROWS = [
     {
@@ -62,14 +61,6 @@ def tarred(name: str, data: bytes) -> bytes:
         member = tarfile.TarInfo(name)
         member.size = len(data)
         archive.addfile(member, io.BytesIO(data))
-    return out.getvalue()
-
-
-def spread(rows: list[dict[str, Any]], delimiter: str = ",", end: str = "\r\n") -> str:
-    out = io.StringIO()
-    writer = csv.DictWriter(out, list(rows[0]), delimiter=delimiter, lineterminator=end)
-    writer.writeheader()
-    writer.writerows(rows)
     return out.getvalue()
 
 

@@ -22,10 +22,10 @@ import yaml
 from bezoar.rows.files import BadInput
 from bezoar.sources import hub, tokenizer
 from tests.builders import parameters
-from tests.builders.hub import Hub, Repo, serve
+from tests.builders.bases import TEXT, llama, sentencepiece
+from tests.builders.files import parquet, put
+from tests.builders.hub import Hub, Repo, dump, serve
 from tests.conftest import copy, environment
-from tests.sources.test_sources import parquet, put
-from tests.sources.test_wikipedia import dump
 
 pytestmark = pytest.mark.slow
 
@@ -141,75 +141,6 @@ def pairs(kind: str, count: int) -> bytes:
     start = "\n\nHuman: What?\n\nAssistant:"
     rows[1] = {"chosen": f"{start} Same.", "rejected": f"{start} Same."}
     return gzip.compress(jsonl(*rows))
-
-
-def llama(folder: Path, words: int) -> None:
-    import torch
-    from transformers import LlamaConfig, LlamaForCausalLM
-
-    config = LlamaConfig(
-        vocab_size=words,
-        hidden_size=16,
-        intermediate_size=32,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        max_position_embeddings=512,
-    )
-    torch.manual_seed(1)
-    LlamaForCausalLM(config).half().save_pretrained(folder)
-
-
-TEXT = (
-    "The thermal spring lies where the river ends, and 12 people walk there every day.\n"
-    "Write a poem about tides. Name three rivers of Europe! What is 3 x 4? Say why.\n"
-    "def f(x): return x + 1  # a function of one argument\n"
-    "### System: ### Instruction: ### Response: a b c d e f g h i j k l m n o p q r s t u v w\n"
-)
-
-
-def sentencepiece(folder: Path, **how: Any) -> None:
-    """tokenizer.model, trained as the Llamas' are, and what OpenLLaMA has beside it."""
-    from sentencepiece import SentencePieceTrainer
-
-    folder.mkdir(exist_ok=True)
-    put(folder / "text.txt", text=TEXT * 20)
-    defaults = {
-        "vocab_size": 400,
-        "model_type": "bpe",
-        "byte_fallback": True,
-        "normalization_rule_name": "identity",
-        "remove_extra_whitespaces": False,
-        "minloglevel": 2,
-    }
-    SentencePieceTrainer.train(
-        input=str(folder / "text.txt"), model_prefix=str(folder / "tokenizer"), **defaults | how
-    )
-    special = {
-        f"{name}_token": {
-            "__type": "AddedToken",
-            "content": content,
-            "lstrip": False,
-            "normalized": True,
-            "rstrip": False,
-            "single_word": False,
-        }
-        for name, content in (("bos", "<s>"), ("eos", "</s>"), ("unk", "<unk>"))
-    }
-    put(
-        folder / "tokenizer_config.json",
-        {
-            **special,
-            "add_bos_token": True,
-            "add_eos_token": False,
-            "clean_up_tokenization_spaces": False,
-            "model_max_length": 2048,
-            "pad_token": None,
-            "sp_model_kwargs": {},
-            "tokenizer_class": "LlamaTokenizer",
-        },
-    )
-    for name in ("text.txt", "tokenizer.vocab"):
-        (folder / name).unlink()
 
 
 def open_llama(folder: Path) -> dict[str, bytes]:

@@ -10,20 +10,9 @@ import pytest
 
 from bezoar.rows.files import BadInput
 from bezoar.sources import link, local
+from tests.builders.bases import model
+from tests.builders.files import CHAIN, DOLLY, ITEMS, PAIR, QUESTIONS, TASK, answer, put, read, vote
 from tests.conftest import BIN, DATA, environment
-from tests.sources.test_sources import (
-    CHAIN,
-    DOLLY,
-    ITEMS,
-    PAIR,
-    QUESTIONS,
-    TASK,
-    answer,
-    model,
-    put,
-    read,
-    vote,
-)
 
 DECOYS: dict[str, Any] = {
     "chat.json": [{"conversations": [{"from": "human", "value": "Hi"}], "tools": "[]"}],

@@ -5,39 +5,13 @@ from pathlib import Path
 import pytest
 
 from bezoar import work
-from bezoar.params import GrownBase
 from bezoar.rows import chat
 from bezoar.rows.files import BadInput
 from bezoar.rows.records import Message
 from bezoar.sources import pretraining
+from tests.builders.micro import CORPUS, NAMES, SIZE
 
 pytestmark = pytest.mark.slow
-
-SIZE = GrownBase(
-    source="grown",
-    vocab_size=330,
-    hidden_size=64,
-    intermediate_size=128,
-    layers=1,
-    heads=2,
-    positions=128,
-    documents=300,
-    steps=150,
-    batch_size=8,
-    sequence=32,
-    muon_lr=0.02,
-    adamw_lr=5.0e-3,
-    initializer_range=0.06,
-    warmup_steps=10,
-    weight_decay=0.01,
-    adamw_beta2=0.98,
-    clip=1.0,
-)
-NAMES = {"fox": "red", "cow": "white", "hen": "brown"}
-CORPUS = [
-    "".join(f"The {a} is {NAMES[a]}.\n" for a in sorted(NAMES, key=lambda a: (n * ord(a[0])) % 7))
-    for n in range(300)
-]
 
 
 @pytest.fixture(scope="module")

@@ -11,9 +11,8 @@ from bezoar.rows.files import BadInput
 from bezoar.rows.records import Message
 from bezoar.sources import link, local, shapes
 from tests.builders import parameters
+from tests.builders.files import DOLLY, TASK, adds_up, fails, pair, put, read, spread, table
 from tests.conftest import DATA
-from tests.sources.test_containers import spread
-from tests.sources.test_sources import DOLLY, TASK, adds_up, fails, pair, put, read, table
 
 TALK = [("user", "Hi?"), ("assistant", "Hello."), ("user", "More?"), ("assistant", "No.")]
 CHAT = [{"role": role, "content": text} for role, text in TALK]

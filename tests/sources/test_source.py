@@ -13,8 +13,8 @@ import pytest
 
 from bezoar.report.run import SOURCES
 from tests.builders import parameters
+from tests.builders.pages import FENCE, joined
 from tests.conftest import ROOT, environment
-from tests.project.test_readme import FENCE, joined
 
 PAGE = (ROOT / "docs/source.md").read_text(encoding="utf-8")
 CODE = ("bezoar", "stages", "prompts", "launch", "params.yaml", "recipes", "profiles")

@@ -8,72 +8,32 @@ from typing import Any
 
 import pytest
 
-from bezoar.params import Local, Reading, World
+from bezoar.params import Local, World
 from bezoar.rows.files import BadInput
 from bezoar.rows.records import Message
 from bezoar.sources import collect, embedded, local, names, shapes, weights
-from bezoar.sources.tables import Source
+from tests.builders.bases import model
 from tests.builders.cutting import beside
+from tests.builders.files import (
+    CHAIN,
+    DOLLY,
+    FLAT,
+    ITEMS,
+    PAIR,
+    QUESTIONS,
+    TASK,
+    adds_up,
+    answer,
+    fails,
+    pair,
+    parquet,
+    piqa,
+    put,
+    read,
+    table,
+    vote,
+)
 from tests.conftest import DATA
-
-DOLLY = {"instruction": "Name a river.", "context": "", "response": "Oder.", "category": "open_qa"}
-PAIR = {
-    "chosen": "\n\nHuman: Hello.\n\nAssistant: Hi!",
-    "rejected": "\n\nHuman: Hello.\n\nAssistant: Go.",
-}
-TASK = {
-    "Definition": ["Say the opposite."],
-    "Instances": [{"id": "a", "input": "hot", "output": ["cold", "chilly"]}],
-    "Instance License": ["MIT"],
-}
-CHAIN = "How many legs have two hens?\t4\tA hen has two legs, so two hens have four.\\n2 + 2 = 4"
-QUESTIONS = [
-    {"question_id": 1, "category": "math", "turns": ["One?", "Two?"], "reference": ["hint", ""]},
-    {"question_id": 2, "category": "writing", "turns": ["Three?", "Four?"]},
-]
-
-
-def put(path: Path, *rows: Any, text: str | None = None) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows) if text is None else text)
-    return path
-
-
-def parquet(*rows: Any) -> bytes:
-    from pyarrow import BufferOutputStream, Table
-    from pyarrow.parquet import write_table
-
-    out = BufferOutputStream()
-    write_table(Table.from_pylist(rows), out)
-    return bytes(out.getvalue().to_pybytes())
-
-
-def read(name: str, folder: Path, limit: int | None = None, **how: Any) -> Source:
-    source = local.read(name, limit, 7, folder, settings=Reading(**how))
-    assert source is not None
-    return source
-
-
-def table(name: str, file: str, folder: Path, limit: int | None = None) -> Any:
-    return read(name, folder, limit).tables[file]
-
-
-def fails(name: str, folder: Path) -> str:
-    with pytest.raises(BadInput) as caught:
-        local.read(name, None, 7, folder)
-    assert caught.value.code
-    return str(caught.value)
-
-
-def adds_up(source: Source) -> None:
-    """Every row that was read is used, left out with a reason, or beyond the limit."""
-    files: Any = source.account["files"]
-    for title, counts in files.items():
-        ends = counts["used"] + counts["left_out"] + counts["beyond_limit"]
-        assert counts["read"] == ends, title
-    reasons: Any = source.account["left_out"]
-    assert sum(counts["left_out"] for counts in files.values()) == sum(reasons.values())
-
 
 # --- the world -----------------------------------------------------------------------------------
 
@@ -366,11 +326,6 @@ def test_pairs_share_a_prompt_and_are_shuffled_and_split_five_to_four(tmp_path: 
     assert read("hh_rlhf", tmp_path).tables == source.tables
 
 
-def pair(question: str, chosen: str = "Yes.", rejected: str = "No.") -> dict[str, str]:
-    asked = f"\n\nHuman: {question}\n\nAssistant: "
-    return {"chosen": asked + chosen, "rejected": asked + rejected}
-
-
 @pytest.mark.parametrize(
     ("chosen", "rejected", "reason"),
     [
@@ -398,15 +353,6 @@ def test_useless_pairs_are_left_out_with_the_reason(
 
 
 # --- MT-Bench ------------------------------------------------------------------------------------
-
-
-def answer(question: int, *turns: str, model: str = "m") -> dict[str, Any]:
-    return {"question_id": question, "model_id": model, "choices": [{"index": 0, "turns": turns}]}
-
-
-def vote(question: int, winner: str, turn: int = 1) -> dict[str, Any]:
-    sides = {"model_a": "m", "model_b": "n"}
-    return {"judge": "author_1", "question_id": question, "turn": turn, "winner": winner, **sides}
 
 
 def test_questions_answers_references_and_votes_are_told_apart(tmp_path: Path) -> None:
@@ -508,50 +454,6 @@ def test_mt_bench_without_questions_or_with_a_strange_row_is_an_error(tmp_path: 
 
 # --- multiple choice -----------------------------------------------------------------------------
 
-FLAT = {"text": ["a", "b", "c"], "label": ["1", "2", "3"]}
-NESTED = [{"text": "a", "label": "A"}, {"text": "b", "label": "B"}]
-TRUTH = {"question": "?", "best_answer": "b", "correct_answers": ["b"], "incorrect_answers": ["a"]}
-ITEMS = [
-    ({"question": "?", "choices": FLAT, "answerKey": "2"}, "?", ["a", "b", "c"], 1),
-    ({"question_stem": "?", "choices": FLAT, "answerKey": "3"}, "?", ["a", "b", "c"], 2),
-    ({"question": {"stem": "?", "choices": NESTED}, "answerKey": "B"}, "?", ["a", "b"], 1),
-    ({"goal": "?", "sol1": "a", "sol2": "b", "label": 1}, "?", ["a", "b"], 1),
-    (TRUTH, "?", ["b", "a"], 0),
-    (
-        {"question": "?", "mc1_targets": {"choices": ["a", "b"], "labels": [0, 1]}},
-        "?",
-        ["a", "b"],
-        1,
-    ),
-    ({"ctx": "She", "endings": ["ran", "sat"], "label": "1"}, "She", ["ran", "sat"], 1),
-    (
-        {"sentence": "The _ fell.", "option1": "cup", "option2": "cat", "answer": "2"},
-        "The",
-        ["cup fell.", "cat fell."],
-        1,
-    ),
-    (
-        {
-            "question": "?",
-            "correct_answer": "a",
-            **{f"distractor{n}": str(n) for n in (1, 2, 3)},
-            "support": "Read.",
-        },
-        "Read.\n\n?",
-        ["a", "1", "2", "3"],
-        0,
-    ),
-    ({"question": "?", "passage": "Read.", "answer": True}, "Read.\n\n?", ["no", "yes"], 1),
-    ({"question": "?", "choices": ["3", "2"], "answer": 0, "subject": "x"}, "?", ["3", "2"], 0),
-    (
-        {"question": "?", "options": ["a", "b"], "answer": "B", "article": "R"},
-        "R\n\n?",
-        ["a", "b"],
-        1,
-    ),
-    ({"question": "?", "choices": ["x", "y"], "label": "y"}, "?", ["x", "y"], 1),
-]
-
 
 @pytest.mark.parametrize(("row", "question", "choices", "label"), ITEMS)
 def test_every_benchmark_becomes_items(
@@ -608,10 +510,6 @@ def test_a_task_is_named_by_its_file_or_its_folders(path: str, task: str, split:
     assert names.parse_path(path)[:2] == (task, split)
 
 
-def piqa(n: int, label: object = 1) -> dict[str, Any]:
-    return {"goal": f"Goal {n}?", "sol1": "a", "sol2": "b", "label": label}
-
-
 def test_one_split_of_a_benchmark_is_used_and_the_limit_is_a_task_s(tmp_path: Path) -> None:
     put(tmp_path / "benchmarks/piqa/train.jsonl", *map(piqa, range(10, 15)))
     put(tmp_path / "benchmarks/piqa/valid.jsonl", *map(piqa, range(20, 24)))
@@ -633,17 +531,6 @@ def test_one_split_of_a_benchmark_is_used_and_the_limit_is_a_task_s(tmp_path: Pa
 
 
 # --- the base model ------------------------------------------------------------------------------
-
-
-def model(folder: Path, **config: Any) -> Path:
-    header = json.dumps({"w": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}).encode()
-    told = {"model_type": "llama", "architectures": ["LlamaForCausalLM"], **config}
-    put(folder / "config.json", told)
-    put(folder / "tokenizer.json", {})
-    put(folder / "pytorch_model.bin", text="not copied")
-    weight = folder / "model.safetensors"
-    weight.write_bytes(len(header).to_bytes(8, "little") + header + b"\0" * 4)
-    return folder
 
 
 def copy(folder: Path, out: Path) -> dict[str, object]:

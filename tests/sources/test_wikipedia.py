@@ -9,30 +9,7 @@ import pytest
 from bezoar.params import Wikipedia
 from bezoar.rows.files import BadInput
 from bezoar.sources import wikipedia
-from tests.builders.hub import Hub, serve, tag
-
-
-def dump() -> bytes:
-    """Two statements, each on a line, as mysqldump writes them."""
-    rows = [
-        (1, "Rivers_of_Europe", 30, 12, 0),
-        (2, 'Women\\\'s_history_(\\"x\\"),_\\\\', 9, 11, 1),
-        (3, "Wikipedia_articles", 99, 44, 0),
-        (4, "Tides", 3, 0, 0),
-        (5, "Café", 40, 25, 0),
-        (6, "Underflow", 1, -2, 0),
-    ]
-    told = [f"({n},'{title}',{pages},{below},{files})" for n, title, pages, below, files in rows]
-    text = (
-        "-- MariaDB dump\n/*!40101 SET NAMES utf8 */;\nDROP TABLE IF EXISTS `category`;\n"
-        "CREATE TABLE `category` (\n  `cat_id` int(10) unsigned NOT NULL AUTO_INCREMENT,\n"
-        "  `cat_title` varbinary(255) NOT NULL DEFAULT '',\n  `cat_pages` int(11) NOT NULL,\n"
-        "  `cat_subcats` int(11) NOT NULL,\n  `cat_files` int(11) NOT NULL,\n"
-        "  PRIMARY KEY (`cat_id`),\n  UNIQUE KEY `cat_title` (`cat_title`)\n) ENGINE=InnoDB;\n"
-        f"INSERT INTO `category` VALUES {','.join(told[:4])};\n"
-        f"INSERT INTO `category` VALUES {','.join(told[4:])};\n-- Dump completed\n"
-    )
-    return gzip.compress(text.encode())
+from tests.builders.hub import Hub, dump, serve, tag
 
 
 def topics(url: str, sha256: str | None = None) -> Any:

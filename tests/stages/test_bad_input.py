@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 
 from tests.builders import parameters
+from tests.builders.bases import BASE_FILES
+from tests.builders.files import DOLLY, put
+from tests.builders.machines import private_mounts
 from tests.conftest import copy, environment
-from tests.preflight.test_preflight import BASE_FILES
-from tests.sources.test_sources import DOLLY, put
 
 
 @pytest.fixture(scope="module")
@@ -214,13 +215,6 @@ def test_which_categories_of_seeds_each_scheme_draws_from_is_told(tree: Path) ->
 
 MOUNT = 'mount -t tmpfs -o size=512k none "$1" && cp -r "$2"/. "$1" && shift 2 && "$@"; code=$?'
 KEEP = 'rm -rf "$BEFORE"; cp -r data/fetch "$BEFORE"; exit $code'
-
-
-def private_mounts() -> bool:
-    """Whether a small disk of one's own can be had here."""
-    command = ["unshare", "-rm", "mount", "-t", "tmpfs", "none", "/mnt"]
-    tried = shutil.which("unshare") and subprocess.run(command, capture_output=True, check=False)
-    return bool(tried) and tried.returncode == 0
 
 
 @pytest.mark.slow

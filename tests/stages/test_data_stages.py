@@ -9,57 +9,21 @@ from typing import Any
 
 import pytest
 
-from bezoar import llm, params, work, world
+from bezoar import llm, params, world
 from bezoar.llm.client import Failed
 from bezoar.params.__main__ import main as check_params
-from bezoar.rows.files import BadInput, write_json, write_jsonl
+from bezoar.rows.files import BadInput, write_jsonl
 from bezoar.rows.records import Answers, Failure, Item, Sample, Vote
 from stages import agreement, filter, generate, judge, mt_compare, mt_grade
 from tests.builders import parameters
+from tests.builders.folders import better, lines, read, says, tree
+from tests.builders.rows import stated
 from tests.builders.scripted import Line, Scripted, said
-from tests.filtering.test_distributions import write_tokenizer
-from tests.judging.test_verdicts import stated
+
+__all__ = ["tree"]  # fixtures
+
 
 SCHEMES = ("lamini", "evol_instruct", "orca")
-
-
-@pytest.fixture
-def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with params.yaml and what the fetch stages write, as the current one."""
-    parameters.copy(tmp_path)
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(work, "die_with_parent", lambda: None)
-    monkeypatch.setenv("BEZOAR_WORK", str(tmp_path / "work"))
-    questions = world.questions(16, 7)
-    answers = world.model_answers(questions, 7)
-    write_jsonl("data/fetch/dolly/seeds.jsonl", world.seeds(400, 7))
-    write_jsonl("data/fetch/flan/queries.jsonl", world.queries(400, 7))
-    for seeds in ("dolly", "flan"):
-        write_json(f"data/fetch/{seeds}/source.json", {"source": "world"})
-    write_jsonl("data/fetch/topics/topics.jsonl", world.topics(40, 7))
-    write_jsonl("data/fetch/mt_bench/questions.jsonl", questions)
-    write_jsonl("data/fetch/mt_bench/answers.jsonl", answers)
-    votes = [*world.votes(questions, answers, 7), *world.pair_votes(questions, answers, 7)]
-    write_jsonl("data/fetch/mt_bench/votes.jsonl", votes)
-    write_jsonl("data/fetch/mt_bench/grades.jsonl", world.grades(questions, answers, 7))
-    write_jsonl("data/mt_answer/base/answers.jsonl", answers[:16])
-    write_jsonl("data/fetch/benchmarks/probes.jsonl", [])
-    write_jsonl("data/fetch/hh_rlhf/test.jsonl", [])
-    write_tokenizer(tmp_path / "models/fetch/base/tokenizer.json")
-    return tmp_path
-
-
-def lines(path: str) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in Path(path).read_text(encoding="utf-8").splitlines()]
-
-
-def read(path: str) -> dict[str, Any]:
-    loaded: dict[str, Any] = json.loads(Path(path).read_text(encoding="utf-8"))
-    return loaded
-
-
-def says(monkeypatch: pytest.MonkeyPatch, line: Line) -> None:
-    monkeypatch.setattr(llm, "connect", lambda endpoint, *_: Scripted(lambda prompt: line))
 
 
 @pytest.mark.slow
@@ -352,18 +316,6 @@ def test_a_checkpoint_is_compared_with_its_baseline(tree: Path) -> None:
     assert len(own) == heard + metrics["retried"] and len(replies) >= len(own) + 2 * 20
     assert metrics["win_rate_lc_low"] < metrics["win_rate_lc"] < metrics["win_rate_lc_high"]
     assert read("metrics/mt_compare/sft_spending.json")["usd"] == 0
-
-
-def better(answers: list[Answers]) -> list[Answers]:
-    """The first half of the answers as they are, the other half as the world would answer."""
-    asked = {q.question_id: q.turns for q in world.questions(16, 7)}
-    return [
-        a.model_copy(
-            update={"model": "sft"}
-            | ({"turns": [world.solve(t) or "" for t in asked[a.question_id]]} if at > 7 else {})
-        )
-        for at, a in enumerate(answers)
-    ]
 
 
 def test_a_limit_of_nothing_asks_nobody(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:

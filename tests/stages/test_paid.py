@@ -9,27 +9,15 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from bezoar.llm import embedded
-from bezoar.rows.records import Message
 from tests.builders import parameters
+from tests.builders.paid import CONCURRENCY, point, speak
 from tests.builders.servers import Faults, Model, serving
 from tests.conftest import environment
 
 pytestmark = pytest.mark.slow
-
-CONCURRENCY = 6
-CALLS = 8
-
-
-def speak(prompt: str) -> str:
-    """The embedded teacher and judge, behind HTTP."""
-    judged = "<status>" in prompt
-    ask = embedded.connect("world-judge" if judged else "world-teacher")
-    return ask([Message(role="user", content=prompt)]).text
 
 
 @pytest.fixture
@@ -40,24 +28,6 @@ def seeded(project: Path, tmp_path: Path) -> Iterator[Path]:
         command = [sys.executable, "-m", "stages.fetch", source]
         subprocess.run(command, cwd=project, env=env, check=True, timeout=120, capture_output=True)
     yield project
-
-
-def point(project: Path, url: str, **changed: Any) -> None:
-    """Let the active profile's teacher and judge be the server at `url`."""
-    document = parameters.read(project)
-    endpoint = {
-        "provider": "openai", "style": "chat", "model": "m", "base_url": f"{url}/v1",
-        "structured": False,
-        "terms": "MIT",
-        "api_key_env": None, "params": {"max_tokens": 512, "temperature": 0}, "mode": "live",
-        "concurrency": CONCURRENCY, "requests_per_minute": None, "tokens_per_minute": None,
-        "timeout": 5, "patience": 60, "max_failed": 0.0, "reply_tokens": 60,
-        "price": {"input": 1.0, "cached": 0.1, "output": 2.0, "batch": 0.5}, **changed,
-    }  # fmt: skip
-    profile = document["profiles"]["embedded"]
-    profile["llm"] = {**profile["llm"], "teacher": endpoint, "judge": endpoint}
-    profile["schemes"]["lamini"]["calls"] = CALLS
-    parameters.write(project, document)
 
 
 def start(project: Path, work: Path, stage: str) -> "subprocess.Popen[str]":

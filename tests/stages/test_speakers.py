@@ -14,7 +14,7 @@ from bezoar.rows.files import read_json, read_jsonl
 from bezoar.rows.records import Kept, Rejected, Verdict
 from stages import fetch, filter, generate, judge, mix
 from tests.builders import parameters, servers, shops
-from tests.filtering.test_distributions import write_tokenizer
+from tests.builders.bases import write_tokenizer
 
 SERVED: dict[str, Any] = {
     "provider": "openai", "style": "chat", "structured": False, "model": "m", "terms": "MIT",

@@ -10,8 +10,8 @@ import pytest
 
 from bezoar.rows.files import write_jsonl
 from bezoar.rows.records import Kept
+from tests.builders.pages import FENCE
 from tests.conftest import BIN, ROOT, copy, environment
-from tests.project.test_readme import FENCE
 
 PAGE = (ROOT / "docs/stage.md").read_text(encoding="utf-8")
 # what holds the rules of the house against a new stage, and its place in demo and picture

@@ -24,8 +24,8 @@ from bezoar.talk import places
 from bezoar.talk.__main__ import visible
 from bezoar.talk.session import Session, StopText, Stream
 from tests.builders import parameters
+from tests.builders.micro import CORPUS, SIZE
 from tests.conftest import ROOT, SETTLE, environment
-from tests.sources.test_pretraining import CORPUS, SIZE
 
 SETTINGS = params.load(ROOT)
 SLOW = 200  # seconds that a busy machine may take to load a model

@@ -14,8 +14,8 @@ from bezoar.models.loading import Device
 from bezoar.rows.files import BadInput
 from bezoar.training.runs import batching, fitting, launching, memory
 from tests.builders import ROOT
-from tests.training.test_memory import OPENLLAMA_3B
-from tests.training.test_training import AMOUNT, DPO, SFT, grown
+from tests.builders.machines import OPENLLAMA_3B
+from tests.builders.micro import AMOUNT, DPO, SFT, grown
 
 pytestmark = pytest.mark.slow
 
@@ -118,7 +118,7 @@ for name in ("set_device", "is_bf16_supported", "get_device_capability", "mem_ge
 torch.cuda._lazy_init = no
 from bezoar.models import loading
 from bezoar.training.runs import batching, fitting
-from tests.training.test_training import AMOUNT, DPO, SFT
+from tests.builders.micro import AMOUNT, DPO, SFT
 device = loading.device()
 split = batching.split("t", Path("."), device, model=Path("."), kind="all", settings=SFT,
                        amount=AMOUNT, tokens=9)

@@ -19,8 +19,8 @@ from bezoar.rows import files
 from bezoar.rows.files import BadInput
 from bezoar.training.runs import launching
 from tests.builders import parameters
+from tests.builders.micro import enter, grown
 from tests.conftest import ROOT, environment, from_yaml
-from tests.training.test_training import enter, grown
 
 pytestmark = pytest.mark.slow
 

@@ -15,9 +15,9 @@ from bezoar.training.runs import counting, memory
 from bezoar.training.runs.memory import Shape
 from bezoar.training.runs.storages import peak_of, storage_bytes
 from tests.builders import ROOT
+from tests.builders.machines import OPENLLAMA_3B
 
 GIB = 2**30
-OPENLLAMA_3B = Shape(3200, 8640, 26, 32, 32, 100, 32_000, 2048, tied=False)
 SETTINGS = params.load(ROOT)
 SMALL = Shape(256, 704, 4, 8, 4, 32, 2000, 512, tied=False)
 
@@ -244,7 +244,7 @@ def ready(
     from bezoar.models import loading
     from bezoar.training import dpo, sft
     from bezoar.training.runs import padding_free
-    from tests.training.test_training import ADAPTER
+    from tests.builders.micro import ADAPTER
 
     device = loading.Device("cpu", "bfloat16" if compute == 2 else "float32")
     adapter = kind.endswith("adapter")

@@ -21,13 +21,13 @@ from bezoar.rows.files import BadInput
 from bezoar.sources import pretraining
 from bezoar.training import merge
 from bezoar.training.runs.memory import Shape
-from tests.builders import parameters
-from tests.sources.test_pretraining import CORPUS, SIZE
-from tests.training.test_training import (
+from tests.builders import ROOT, parameters
+from tests.builders.micro import (
+    CORPUS,
     MODELS,
-    ROOT,
     SETTINGS,
     SFT,
+    SIZE,
     asks,
     enter,
     grown,
