@@ -315,7 +315,8 @@ def _read() -> dict[str, str]:
 
 
 def _write(names: Sequence[str]) -> Params:
-    """Write the files of parameters without `names`. What would not be valid is not written."""
+    """Write the files of parameters without `names`. Files that would not be valid are not
+    written."""
     before = _read()
     # `load` checks files, so they are written first, and put back where they are not valid.
     _put(without(before, list(dict.fromkeys(names))))

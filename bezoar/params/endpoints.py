@@ -1,4 +1,4 @@
-"""Who does the work: the models that stages ask, their prices, and what may be spent."""
+"""The models that stages ask, their prices, and the caps on what may be spent."""
 
 import difflib
 import re

@@ -5,6 +5,7 @@ profiles/NAME.yaml who does the work and how much of it. A profile says once wha
 it share. `expand` writes that out, and `Layout.locate` finds the way back, for messages.
 """
 
+import copy
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path as File
@@ -248,11 +249,12 @@ def _named(llm: dict[str, Any]) -> Iterable[tuple[Path, str]]:
 
 def _expand_role(role: Any, endpoints: dict[str, Any]) -> Any:
     """Return the endpoint of a role, or the role itself where it names none that is a mapping."""
+    # Each role gets a copy: a key that is moved in one of them stays in the others.
     if isinstance(role, str):
-        return endpoints.get(role, role)
+        return copy.deepcopy(endpoints.get(role, role))
     if not isinstance(role, dict) or not isinstance(role.get("endpoint"), str):
         return role
-    endpoint = endpoints.get(role["endpoint"], {})
+    endpoint = copy.deepcopy(endpoints.get(role["endpoint"], {}))
     replaced = {key: value for key, value in role.items() if key != "endpoint"}
     return {**endpoint, **replaced} if isinstance(endpoint, dict) else role
 

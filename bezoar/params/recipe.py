@@ -1,4 +1,4 @@
-"""What follows what: the links of the chain, the merges, and the checkpoints that are measured."""
+"""The order of the recipe: links of the chain, merges, and the checkpoints that are measured."""
 
 from typing import Annotated, Literal
 

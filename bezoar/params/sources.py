@@ -1,4 +1,4 @@
-"""Where rows, topics, benchmarks, the base and further models come from."""
+"""The places from which rows, topics, benchmarks, the base and further models come."""
 
 import re
 from typing import Annotated, Literal

@@ -82,7 +82,6 @@ def test_the_printed_numbers_are_those_of_the_recorded_run(
     (tmp_path / "metrics/report").mkdir(parents=True)
     shutil.copy(ROOT / "metrics/report/summary.json", tmp_path / "metrics/report")
     parameters.copy(tmp_path)
-    (tmp_path / "launch").symlink_to(ROOT / "launch")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("BEZOAR_WORK", str(tmp_path / "work"))
     told.main()

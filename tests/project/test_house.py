@@ -45,7 +45,7 @@ def outs(stage: dict[str, Any]) -> list[str]:
     listed = [*stage.get("outs", []), *stage.get("metrics", []), *stage.get("plots", [])]
     paths = [entry if isinstance(entry, str) else next(iter(entry)) for entry in listed]
     return (
-        [source["out"] for source in DVC["vars"][0]["sources"].values()]
+        [source["out"] for source in DVC["vars"][1]["sources"].values()]
         if (paths == ["${item.out}"])
         else paths
     )
