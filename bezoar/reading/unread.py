@@ -43,6 +43,13 @@ def check(
     print(f"warning: {message}", file=sys.stderr)
 
 
+def warn(prefix: str, message: str, replies: Sequence[Reply]) -> None:
+    """Print a warning, and the first of `replies` below it."""
+    print(f"warning: {prefix}: {message}", file=sys.stderr)
+    for reply in replies[:SHOWN]:
+        print(f"{prefix}: a reply: {format_reply(reply)}", file=sys.stderr)
+
+
 def format_reply(reply: Reply) -> str:
     """Write a reply as it came, on one line of a terminal, with how it ended."""
     text = (
