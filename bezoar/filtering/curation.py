@@ -165,8 +165,10 @@ def accepted_rows(
 
 
 def earlier_rows(name: str, p: Params) -> list[Sample]:
-    """Read the rows of the schemes that params.yaml names before `name`, as far as data/generate
-    and data/judge have them."""
+    """Read the rows of the schemes before `name`, as far as data/generate and data/judge have them.
+
+    Their order is that of params.Schemes, wherever they stand in params.yaml: DVC sees no change of
+    the order there, and would run no stage again for it."""
     rows: list[Sample] = []
     for scheme in takewhile(lambda scheme: scheme != name, p.schemes.by_name):
         generated, judged = Path("data/generate", scheme), Path("data/judge", scheme)

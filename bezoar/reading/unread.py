@@ -12,7 +12,6 @@ LEAST = 0.5
 # Ours: replies that are printed, and characters of each
 SHOWN, LONGEST = 3, 300
 
-
 # Advice by the reason that most replies have
 MEND = {
     "truncated": "most are cut: raise max_tokens in the params of {key}",
