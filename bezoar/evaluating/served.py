@@ -11,8 +11,8 @@ from bezoar.rows.records import Answers, Question
 def answer(
     asker: Asker, questions: Sequence[Question], out: Path
 ) -> tuple[list[Answers], list[int]]:
-    """Return the model's answers, and its own token count of each turn. What was bought is written
-    into the folder `out`, its spending too."""
+    """Return the model's answers, and its own token count of each turn. Write what was bought into
+    the folder `out`, with what was paid for it."""
     run = asker.run(
         lambda question, ask: talks.interview(question, asker.instance, ask),
         questions,
