@@ -46,14 +46,24 @@ def endpoint(url: str, concurrency: int, **changed: Any) -> Any:
     from bezoar.params import OpenAI
 
     settings = {
-        "provider": "openai", "style": "chat", "model": "m", "base_url": f"{url}/v1",
+        "provider": "openai",
+        "style": "chat",
+        "model": "m",
+        "base_url": f"{url}/v1",
         "structured": False,
         "terms": "MIT",
-        "api_key_env": None, "params": {"max_tokens": 64, "temperature": 0}, "mode": "live",
-        "concurrency": concurrency, "requests_per_minute": None, "tokens_per_minute": None,
-        "timeout": 60, "patience": 60, "max_failed": 0.05, "reply_tokens": 64,
+        "api_key_env": None,
+        "params": {"max_tokens": 64, "temperature": 0},
+        "mode": "live",
+        "concurrency": concurrency,
+        "requests_per_minute": None,
+        "tokens_per_minute": None,
+        "timeout": 60,
+        "patience": 60,
+        "max_failed": 0.05,
+        "reply_tokens": 64,
         "price": {"input": 1, "cached": 0.1, "output": 2, "batch": 0.5},
-    }  # fmt: skip
+    }
     return OpenAI.model_validate({**settings, **changed})
 
 
@@ -168,9 +178,12 @@ def datatrove(url: str, concurrency: int) -> Callable[[list[str]], object]:
 
     def run(texts: list[str]) -> None:
         config = InferenceConfig(
-            server_type="endpoint", endpoint_url=url, model_name_or_path="m",
-            max_concurrent_generations=concurrency, rollouts_per_document=1,
-        )  # fmt: skip
+            server_type="endpoint",
+            endpoint_url=url,
+            model_name_or_path="m",
+            max_concurrent_generations=concurrency,
+            rollouts_per_document=1,
+        )
         out = tempfile.mkdtemp(dir=folder)
         runner = InferenceRunner(
             rollout_fn=rollout,
@@ -213,8 +226,11 @@ def server() -> Iterator[str]:
     """The 50 ms server, ended with the block."""
     process = subprocess.Popen(
         [sys.executable, "-m", "tests.builders.servers", str(LATENCY)],
-        cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-    )  # fmt: skip
+        cwd=ROOT,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
     try:
         assert process.stdout
         yield process.stdout.readline().strip()

@@ -209,7 +209,6 @@ class Lanes:
 
 LOCK = threading.Lock()
 
-
 if __name__ == "__main__":
     arguments.none("demos.lanes", __doc__)
     main()

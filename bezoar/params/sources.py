@@ -232,11 +232,19 @@ FIELDS = {
     "topics": ("name", "subcategories"),
     "hh_rlhf": ("prompt", "chosen", "rejected", "system"),
     "mt_bench": (
-        "question_id", "category", "turns", "model_id", "choices", "judge", "model_a", "model_b",
-        "winner", "turn",
+        "question_id",
+        "category",
+        "turns",
+        "model_id",
+        "choices",
+        "judge",
+        "model_a",
+        "model_b",
+        "winner",
+        "turn",
     ),
     "benchmarks": ("question", "choices", "answer", "context"),
-}  # fmt: skip
+}
 
 
 class Fetch(Section):

@@ -23,9 +23,18 @@ from bezoar.training.runs.memory import Shape
 # Dense bf16 matrix TFLOP/s with sums in float32 (T4 and V100: fp16), as NVIDIA's data sheets and
 # architecture papers give them: half of a number that is given with sparsity
 PEAKS = {
-    "H100": 989, "H100 PCIe": 756, "H200": 989, "A100": 312, "L40S": 362, "L4": 121, "A10": 125,
-    "RTX 4090": 165, "RTX 3090": 71, "T4": 65, "V100": 125,
-}  # fmt: skip
+    "H100": 989,
+    "H100 PCIe": 756,
+    "H200": 989,
+    "A100": 312,
+    "L40S": 362,
+    "L4": 121,
+    "A10": 125,
+    "RTX 4090": 165,
+    "RTX 3090": 71,
+    "T4": 65,
+    "V100": 125,
+}
 # The GPU for which time is estimated where there is none.
 EXAMPLE = "H100"
 # Ours: the share of the peak that a trainer of transformers gets out of large rows. 25-35 % are

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from bezoar import params, work
-from bezoar.evaluating import harness, lm_harness, talks
+from bezoar.evaluating import benchmarks, harness, lm_harness, talks
 from bezoar.evaluating.probes import probe, shares
 from bezoar.models import generation, loading
 from bezoar.models.generation import Continuation, Draw
@@ -18,7 +18,6 @@ from bezoar.rows import chat, files
 from bezoar.rows.files import BadInput
 from bezoar.rows.records import Answers, Attempt, Item, Message, Probe, Question, Scored
 from bezoar.sources import pretraining
-from stages import lm_eval as stage
 from stages import mt_answer
 from tests.builders import parameters
 from tests.builders.micro import CORPUS, NAMES, SIZE
@@ -229,13 +228,13 @@ def test_new_content_under_an_old_time_gives_new_rows(
 ) -> None:
     """A cache by path and time of change would give the rows of another run."""
     monkeypatch.chdir(tmp_path)
-    path = stage.BENCHMARKS / "tasks" / "animals.jsonl"
+    path = benchmarks.FETCHED / "tasks" / "animals.jsonl"
     found = []
     for label in (0, 1):
         item = Item(id="0", question="The fox is", choices=["red", "zqzqzq"], label=label)
         files.write_jsonl(path, [item])
         os.utime(path, (1_000_000_000, 1_000_000_000))
-        found.append(harness.run(*loaded, stage.items(), PLAIN).items[0].acc)
+        found.append(harness.run(*loaded, benchmarks.items(), PLAIN).items[0].acc)
     assert found == [1.0, 0.0]
 
 

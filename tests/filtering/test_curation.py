@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,7 +10,7 @@ import pytest
 from bezoar import params
 from bezoar.filtering import contamination, curation
 from bezoar.params import Filter, RowAction
-from bezoar.rows.files import BadInput
+from bezoar.rows.files import BadInput, write_jsonl
 from bezoar.rows.records import Rejected, Sample, Seed, Verdict
 from tests.builders.rows import dolly, sample
 from tests.conftest import ROOT
@@ -222,6 +223,27 @@ def test_an_earlier_scheme_contributes_what_passes_on_its_own() -> None:
     verdicts = [*map(verdict, FAULTY), verdict(rows[-1], "rejected")]
     for action, ids in (("drop", ["2", "3", "4"]), ("report", ["1", "2", "3", "4"])):
         assert [r.id for r in curation.accepted_rows(rows, verdicts, acting(action))] == ids
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_which_scheme_is_earlier_is_no_matter_of_the_order_in_the_file(
+    turned: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """DVC sees the values of params.yaml alone, so another order would run nothing again."""
+    p = params.load(ROOT)
+    schemes = [*p.schemes.model_dump().items()][:: -1 if turned else 1]
+    p = p.model_copy(update={"schemes": params.Schemes.model_validate(dict(schemes))})
+    monkeypatch.chdir(tmp_path)
+    for scheme in ("lamini", "evol_instruct", "orca"):
+        row = sample(id=f"{scheme}-1", instruction=f"Name what {scheme} is.")
+        write_jsonl(f"data/generate/{scheme}/samples.jsonl", [row])
+        write_jsonl(f"data/judge/{scheme}/verdicts.jsonl", [verdict(row)])
+    earlier = {
+        scheme: [row.id for row in curation.earlier_rows(scheme, p)]
+        for scheme in ("lamini", "evol_instruct", "orca")
+    }
+    before_orca = ["lamini-1", "evol_instruct-1"]
+    assert earlier == {"lamini": [], "evol_instruct": ["lamini-1"], "orca": before_orca}
 
 
 # --- the split -----------------------------------------------------------------------------------

@@ -6,7 +6,7 @@ import pytest
 
 from bezoar import params
 from bezoar.filtering import gates
-from bezoar.schemes import evol_instruct, lamini, orca
+from bezoar.rows import prompts
 from tests.builders.rows import sample
 from tests.conftest import ROOT
 
@@ -84,9 +84,11 @@ def test_an_instruction_may_be_a_refusal_too() -> None:
 # --- the prompts' markup -------------------------------------------------------------------------
 
 
-def test_every_marker_of_the_schemes_is_known() -> None:
-    used = {*lamini.MARKERS, *evol_instruct.MARKERS, *orca.MARKERS}
-    assert used == {*gates.MARKUP}
+@pytest.mark.parametrize("scheme", prompts.MARKUP)
+def test_the_markers_of_a_scheme_stand_in_its_prompts(scheme: str) -> None:
+    text = "".join(path.read_text("utf-8") for path in (prompts.ROOT / scheme).rglob("*.txt"))
+    for marker in prompts.MARKUP[scheme]:
+        assert marker in text and marker in gates.MARKUP
 
 
 @pytest.mark.parametrize("field", ["instruction", "context", "response"])

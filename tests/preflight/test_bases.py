@@ -14,7 +14,7 @@ from bezoar.models import generation, loading, small
 from bezoar.preflight import bases, trial
 from bezoar.rows.files import BadInput
 from bezoar.sources import weights
-from stages import fetch
+from bezoar.sources.bases import bring
 from tests.conftest import ROOT
 
 pytestmark = pytest.mark.slow
@@ -307,7 +307,7 @@ def test_fetch_refuses_in_a_line_and_leaves_no_base(
     shutil.copytree(base, "local/base")
     change(Path("local/base/config.json"), vocab_size=390)
     with pytest.raises(BadInput, match=r"^error: models/fetch/base: .* 390 rows, none for"):
-        fetch.base(params.load(profile="local").fetch)
+        bring(params.load(profile="local").fetch, Path("models/fetch/base"), bases.rehearse)
     assert not Path("models/fetch/base").exists()
 
 

@@ -22,7 +22,15 @@ EXEMPT = {"bezoar/__init__.py", "stages/__init__.py", "params.yaml", "bezoar/int
 EXEMPT |= {"bezoar/arithmetic.py"}
 EXEMPT |= {"dvc.yaml"}  # which outs the time of a stage is of
 ROWS = ("fetch", "generate", "judge", "filter", "mix")
-EXEMPT_FOLDERS = (".dvc/", ".git/", "bezoar/params/", "bezoar/work/", "bezoar/preflight/")
+EXEMPT_FOLDERS = (
+    ".dvc/",
+    ".git/",
+    "bezoar/params/",
+    "bezoar/work/",
+    "bezoar/preflight/",
+    "recipes/",
+    "profiles/",
+)
 
 
 def summary(run: Run) -> dict[str, Any]:

@@ -1,9 +1,13 @@
 """What an evaluation has worked out: kept, read again, and made anew where the code does another
 thing."""
 
+import re
 from pathlib import Path
 
+import pytest
+
 from bezoar import work
+from bezoar.rows.files import BadInput
 from bezoar.work.results import Results
 
 
@@ -39,6 +43,22 @@ def test_half_a_line_is_forgotten(tmp_path: Path) -> None:
     assert again == {0: ["one", "stop"]}
     again[1] = ["two", "stop"]
     assert rows.path.read_bytes() == data
+
+
+def test_a_file_that_a_power_cut_spoilt_is_named(tmp_path: Path) -> None:
+    results = Results(tmp_path)
+    for spoilt in (b"\0" * 64 + b"\n", b'{"accuracy": 0.\n', b"\xff\xfe\n", b"7\n"):
+        rows = tmp_path / "turn_1.jsonl"
+        rows.write_bytes(b'[0, "one"]\n' + spoilt)
+        with pytest.raises(BadInput, match=rf"{re.escape(str(rows))}: is spoilt, .*; delete this"):
+            results.rows("turn_1")
+    for spoilt in (b"", b"\0" * 64, b"\xff\xfe"):
+        kept = tmp_path / "harness.json"
+        kept.write_bytes(spoilt)
+        with pytest.raises(BadInput, match=rf"{re.escape(str(kept))}: is spoilt, .*; delete this"):
+            results.once("harness", lambda: "never made")
+        kept.unlink()
+        assert results.once("harness", lambda: "anew") == "anew"
 
 
 def test_code_is_what_it_does(tmp_path: Path) -> None:
