@@ -166,7 +166,9 @@ def _outs(stage: str) -> list[Path]:
     body = loop.get("do", loop)
     listed = [entry for kind in ("outs", "metrics", "plots") for entry in body.get(kind, [])]
     paths = [entry if isinstance(entry, str) else next(iter(entry)) for entry in listed]
-    source = document["vars"][0]["sources"].get(instance, {})
+    # The other entry of `vars` is the name of the recipe's file.
+    (sources,) = (entry["sources"] for entry in document["vars"] if isinstance(entry, dict))
+    source = sources.get(instance, {})
     for blank, value in (("item.out", source.get("out", "")), ("item", instance)):
         paths = [path.replace(f"${{{blank}}}", value) for path in paths]
     return sorted(Path(path.replace("${key}", instance)) for path in paths)
