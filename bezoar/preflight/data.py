@@ -112,8 +112,8 @@ def is_current(p: Params, stage: str, section: str, out: Path) -> bool:
     # records each key with its dots, and a profile names its endpoints apart from the roles.
     values: dict[str, Any] = {}
     for dotted, entry in recorded.get(profile_file(p.profile), {}).items():
-        first, _, key = dotted.partition(".")
-        values.setdefault(first, {}).update({key: entry} if key else entry)
+        above, _, key = dotted.rpartition(".")
+        (values.setdefault(above, {}) if above else values)[key] = entry
     expanded = value_at(expand(values)[0], tuple(section.split(".")))
     entries = [recorded.get(SHARED, {}).get(section), expanded]
     return out.exists() and any(_same(entry, value) for entry in entries)
