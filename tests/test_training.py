@@ -6,7 +6,6 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 import typing
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,8 @@ from bezoar.rows.records import Message
 from bezoar.sources import pretraining
 from bezoar.training import dpo, sft
 from bezoar.training.runs import fitting
+from tests import warm
+from tests.conftest import environment
 from tests.test_pretraining import CORPUS, NAMES, SIZE
 
 pytestmark = pytest.mark.slow
@@ -438,8 +439,9 @@ t.RUNS[run]()
 def killed(place: Path, at: int, kind: str, run: str) -> None:
     """Start a run in a process of its own that kills itself."""
     done = subprocess.run(
-        [sys.executable, "-c", CHILD.format(root=str(ROOT)), str(at), kind, run],
+        [warm.python(settled=False), "-c", CHILD.format(root=str(ROOT)), str(at), kind, run],
         cwd=place,
+        env=environment(place / "work"),
         capture_output=True,
         text=True,
         check=False,

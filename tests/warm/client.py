@@ -34,7 +34,8 @@ while True:
         import time
 
         time.sleep(0.1)
-wanted = {"argv": sys.argv[1:], "cwd": os.getcwd(), "env": {**os.environ}, "umask": os.umask(0)}
+here = os.getcwd()  # noqa: PTH109
+wanted = {"argv": sys.argv[1:], "cwd": here, "env": {**os.environ}, "umask": os.umask(0)}
 os.umask(wanted["umask"])
 text = json.dumps(wanted).encode()
 socket.send_fds(server, [len(text).to_bytes(4, "big")], [0, 1, 2])

@@ -13,6 +13,8 @@ import socket
 import sys
 import threading
 import types
+from contextlib import suppress
+from pathlib import Path
 
 MODULES = (
     "torch", "numpy", "datasets", "transformers", "peft", "trl", "bitsandbytes", "accelerate",
@@ -22,75 +24,83 @@ MODULES = (
 )  # fmt: skip
 
 
-def serve(folder):
-    """Return in each process that is forked, with what it is to do."""
-    listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    listening.bind(os.path.join(folder, "starting"))  # noqa: PTH118
-    listening.listen(64)
-    os.rename(  # noqa: PTH104
-        os.path.join(folder, "starting"),  # noqa: PTH118
-        os.path.join(folder, "socket"),  # noqa: PTH118
-    )
-    ended, wake = socket.socketpair()
-    ended.setblocking(False)
-    wake.setblocking(False)
-    signal.signal(signal.SIGCHLD, lambda *_: None)
-    signal.set_wakeup_fd(wake.fileno(), warn_on_full_buffer=False)
-    looking = selectors.DefaultSelector()
-    for each in (listening, ended, sys.stdin):
-        looking.register(each, selectors.EVENT_READ)
-    clients = {}  # by process
-    while True:
-        ready = [key.fileobj for key, _ in looking.select()]
-        # Who is gone is dealt with before anyone new is served.
-        for client in [each for each in ready if each in clients.values()]:
-            [child] = [pid for pid, each in clients.items() if each is client]
-            os.kill(child, signal.SIGKILL)
-            end(looking, clients, *os.waitpid(child, 0))
-        if ended in ready:
-            ended.recv(4096)
-            for child in [*clients]:
-                pid, status = os.waitpid(child, os.WNOHANG)
-                if pid:
-                    end(looking, clients, pid, status)
-        if sys.stdin in ready:
-            for child in clients:
-                os.kill(child, signal.SIGKILL)
-            os._exit(0)
-        if listening in ready:
-            client, _ = listening.accept()
-            size, streams, _, _ = socket.recv_fds(client, 4, 3)
-            if len(size) < 4:
-                client.close()
-                continue
-            text = client.makefile("rb").read(int.from_bytes(size, "big"))
-            child = os.fork()
-            if child == 0:
-                signal.set_wakeup_fd(-1)
-                signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-                looking.close()
-                for each in (listening, ended, wake, client, *clients.values()):
-                    each.close()
-                for number, stream in enumerate(streams):
-                    os.dup2(stream, number)
-                    os.close(stream)
-                return json.loads(text)
+class Server:
+    """Forks a process for each client, says how it ended, and ends it with its client."""
+
+    def __init__(self, folder):
+        self.listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.listening.bind(str(folder / "starting"))
+        self.listening.listen(64)
+        (folder / "starting").rename(folder / "socket")
+        # A process that ended is told by a byte.
+        self.ended, self.wake = socket.socketpair()
+        self.ended.setblocking(False)
+        self.wake.setblocking(False)
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        signal.set_wakeup_fd(self.wake.fileno(), warn_on_full_buffer=False)
+        self.looking = selectors.DefaultSelector()
+        for each in (self.listening, self.ended, sys.stdin):
+            self.looking.register(each, selectors.EVENT_READ)
+        self.clients = {}  # by process
+
+    def serve(self):
+        """Return in each process that is forked, with what it is to do."""
+        while True:
+            ready = [key.fileobj for key, _ in self.looking.select()]
+            if sys.stdin in ready:  # the tests are over
+                for child in self.clients:
+                    os.kill(child, signal.SIGKILL)
+                os._exit(0)
+            # Who is gone is dealt with before anyone new is served.
+            for child, client in [*self.clients.items()]:
+                if client in ready:
+                    os.kill(child, signal.SIGKILL)
+                    self.end(*os.waitpid(child, 0))
+            if self.ended in ready:
+                self.ended.recv(4096)
+                for child in [*self.clients]:
+                    self.end(*os.waitpid(child, os.WNOHANG))
+            if self.listening in ready and (wanted := self.fork()):
+                return wanted
+
+    def fork(self):
+        """Take a client: what its process is to do in that process, None in the server."""
+        client, _ = self.listening.accept()
+        size, streams, _, _ = socket.recv_fds(client, 4, 3)
+        if not size:  # it was killed as it came
+            client.close()
+            return None
+        text = client.makefile("rb").read(int.from_bytes(size, "big"))
+        child = os.fork()
+        if child:
             for stream in streams:
                 os.close(stream)
-            client.sendall(b"%d\n" % child)
-            clients[child] = client
-            looking.register(client, selectors.EVENT_READ)
+            self.clients[child] = client
+            self.looking.register(client, selectors.EVENT_READ)
+            say(client, child)
+            return None
+        signal.set_wakeup_fd(-1)
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        self.looking.close()
+        for each in (self.listening, self.ended, self.wake, client, *self.clients.values()):
+            each.close()
+        for number, stream in enumerate(streams):
+            os.dup2(stream, number)
+            os.close(stream)
+        return json.loads(text)
+
+    def end(self, child, status):
+        """Tell a client how its process ended, if it did."""
+        if child:
+            client = self.clients.pop(child)
+            self.looking.unregister(client)
+            say(client, status)
+            client.close()
 
 
-def end(looking, clients, child, status):
-    """Tell a client how its process ended."""
-    client = clients.pop(child)
-    looking.unregister(client)
-    try:
-        client.sendall(b"%d\n" % status)
-    except OSError:  # it was killed itself
-        pass
-    client.close()
+def say(client, number):
+    with suppress(OSError):  # it was killed
+        client.sendall(b"%d\n" % number)
 
 
 def become(wanted, interpreter, plain):
@@ -99,8 +109,6 @@ def become(wanted, interpreter, plain):
     os.umask(wanted["umask"])
     os.environ.clear()
     os.environ.update(wanted["env"])
-    for stream, mode in ((sys.stdin, "r"), (sys.stdout, "w"), (sys.stderr, "w")):
-        stream.flush() if mode == "w" else None
     sys.stdin = open(0, closefd=False)  # noqa: SIM115
     sys.stdout = open(1, "w", closefd=False)  # noqa: SIM115
     sys.stderr = open(2, "w", buffering=1, closefd=False, errors="backslashreplace")  # noqa: SIM115
@@ -140,11 +148,12 @@ if __name__ == "__main__":
             getattr(sys.modules[module], name)
     gc.collect()
     gc.freeze()
-    wanted = serve(sys.argv[1])
+    folder = Path(sys.argv[1])
+    wanted = Server(folder).serve()
     # What an interpreter does at its end, but for taking a heap of libraries apart.
     code = 0
     try:
-        become(wanted, os.path.join(sys.argv[1], "bin/python"), plain)  # noqa: PTH118
+        become(wanted, str(folder / "bin/python"), plain)
     except SystemExit as error:
         code = error.code if isinstance(error.code, int) else int(error.code is not None)
         if code and not isinstance(error.code, int):
