@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import pytest
 import yaml
 
+from tests import warm
 from tests.conftest import Run, copy, environment, from_yaml
 from tests.servers import Model, serving
 from tests.test_paid import point, speak
@@ -51,7 +52,7 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
             "orca": {"per_task": 1, "flan2021": 4},
         }
         (folder / "params.yaml").write_text(yaml.safe_dump(document, sort_keys=False))
-        run = Run(folder, environment(base / "work"), "")
+        run = Run(folder, environment(base / "work", PATH=warm.path()), "")
         made = Lab(run, model)
         ran, paid = made.dvc("repro", "filter")
         assert {f"generate@{s}" for s in profile["schemes"]} <= ran and paid > 30

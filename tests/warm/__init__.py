@@ -20,9 +20,12 @@ import tempfile
 from functools import cache
 from pathlib import Path
 
+import pytest
+
 from bezoar.arithmetic import SETTINGS
 
 HERE = Path(__file__).parent
+REAL, ENVIRONMENT = sys.executable, {**os.environ}  # before a test changes them
 # Variables that a library reads when it is imported. A process that has others imports for itself.
 READ_EARLY = (
     "HF_", "TRANSFORMERS_", "TORCH_HOME", "OMP_", "MKL_", "ATEN_", "ONEDNN_", "OPENBLAS_", "NPY_",
@@ -31,6 +34,8 @@ READ_EARLY = (
 # What bezoar.models.loading sets before it imports them.
 QUIET = {"HF_DATASETS_DISABLE_PROGRESS_BARS": "1", "TQDM_DISABLE": "1"}
 OFFLINE = {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
+# A program that reads a folder, and none of the caches whose place HF_HOME gives.
+READS_NO_CACHE = ("-m", "bezoar.preflight.trial")
 # Variables that may differ: the server was told how to compute, the process sets its own cache, and
 # without a network no address is asked.
 FREE = (*SETTINGS["avx2"], *QUIET, "HF_HUB_DISABLE_TELEMETRY", "HF_DATASETS_CACHE", "HF_ENDPOINT")
@@ -38,9 +43,9 @@ FREE = (*SETTINGS["avx2"], *QUIET, "HF_HUB_DISABLE_TELEMETRY", "HF_DATASETS_CACH
 
 @cache
 def python(settled: bool = True) -> Path:
-    """An interpreter for `-m` and `-c`, whose libraries compute as `cpu` of the embedded profile
-    says, or, not `settled`, as they choose themselves. Another way than the stage asks for would
-    give other bits."""
+    """An interpreter for `-m` and `-c`, in a virtual environment like this one. Its libraries
+    compute as `cpu` of the embedded profile says, or, not `settled`, as they choose themselves:
+    another way than the process would choose gives other bits."""
     folder = Path(tempfile.mkdtemp(prefix="bezoar-warm-"))
     # A virtual environment like this one, for a process that imports for itself.
     venv = Path(sys.prefix)
@@ -48,25 +53,25 @@ def python(settled: bool = True) -> Path:
     (folder / "lib").symlink_to(venv / "lib")
     interpreter = folder / "bin/python"
     interpreter.parent.mkdir()
+    for program in (venv / "bin").iterdir():
+        if not program.name.startswith("python"):
+            (interpreter.parent / program.name).symlink_to(program)
     text = (HERE / "client.py").read_text("utf-8")
-    interpreter.write_text(f"#!{sys.executable} -IS\n{text}", "utf-8")
+    interpreter.write_text(f"#!{REAL} -IS\n{text}", "utf-8")
     interpreter.chmod(0o700)
     computing = SETTINGS["avx2"] if settled else {}
-    env = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    env |= {**OFFLINE, **QUIET, **computing}
+    env = {**ENVIRONMENT, **OFFLINE, **QUIET, **computing}
+    env.pop("PYTHONPATH", None)
     given = {
         name: value
         for name, value in env.items()
         if name.startswith(READ_EARLY) and name not in FREE
     }
-    early = {"prefixes": READ_EARLY, "free": FREE, "given": given}
+    early = {"prefixes": READ_EARLY, "free": FREE, "given": given, "no_cache": READS_NO_CACHE}
     (folder / "read_early.json").write_text(json.dumps(early), "utf-8")
     # It ends when its standard input does, as this process ends, however that ends.
     server = subprocess.Popen(
-        [sys.executable, HERE / "server.py", folder],
-        env=env,
-        cwd=folder,
-        stdin=subprocess.PIPE,
+        [REAL, HERE / "server.py", folder], env=env, cwd=folder, stdin=subprocess.PIPE
     )
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     atexit.register(server.wait)
@@ -75,6 +80,11 @@ def python(settled: bool = True) -> Path:
     return interpreter
 
 
+def trials(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have this process start its trials of a base (bezoar/preflight/bases.py) so."""
+    monkeypatch.setattr(sys, "executable", str(python()))
+
+
 def path(settled: bool = True) -> str:
     """A PATH on which `python` is that interpreter: for stages that DVC starts."""
-    return f"{python(settled).parent}{os.pathsep}{os.environ['PATH']}"
+    return f"{python(settled).parent}{os.pathsep}{ENVIRONMENT['PATH']}"

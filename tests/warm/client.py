@@ -17,10 +17,13 @@ def real():
 
 with open(os.path.join(folder, "read_early.json")) as file:  # noqa: PTH118
     early = json.load(file)
+free = early["free"]
+if sys.argv[1:3] == early["no_cache"]:
+    free.append("HF_HOME")
 mine = {
     name: value
     for name, value in os.environ.items()
-    if name.startswith(tuple(early["prefixes"])) and name not in early["free"]
+    if name.startswith(tuple(early["prefixes"])) and name not in free
 }
 if sys.argv[1:2] not in (["-m"], ["-c"], ["-u"]) or mine != early["given"]:
     real()
