@@ -37,8 +37,11 @@ OFFLINE = {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "HF_HUB_DISABLE_TELEME
 # A program that reads a folder, and none of the caches whose place HF_HOME gives.
 READS_NO_CACHE = ("-m", "bezoar.preflight.trial")
 # Variables that may differ: the server was told how to compute, the process sets its own cache, and
-# without a network no address is asked.
-FREE = (*SETTINGS["avx2"], *QUIET, "HF_HUB_DISABLE_TELEMETRY", "HF_DATASETS_CACHE", "HF_ENDPOINT")
+# without a network no address is asked, nor is anything downloaded.
+FREE = (
+    *SETTINGS["avx2"], *QUIET, "HF_HUB_DISABLE_TELEMETRY", "HF_DATASETS_CACHE", "HF_ENDPOINT",
+    "HF_XET_HIGH_PERFORMANCE",
+)  # fmt: skip
 
 
 @cache
