@@ -141,7 +141,7 @@ def measure(
 
 def main() -> None:
     """Load, measure, and end with one JSON object."""
-    mine = params.load(ROOT / "params.yaml", "embedded")
+    mine = params.load(ROOT, "embedded")
     usual = mine.mt_answer
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", type=Path, default=next(filter(Path.exists, MODELS), None))

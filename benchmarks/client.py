@@ -46,14 +46,24 @@ def endpoint(url: str, concurrency: int, **changed: Any) -> Any:
     from bezoar.params import OpenAI
 
     settings = {
-        "provider": "openai", "style": "chat", "model": "m", "base_url": f"{url}/v1",
+        "provider": "openai",
+        "style": "chat",
+        "model": "m",
+        "base_url": f"{url}/v1",
         "structured": False,
         "terms": "MIT",
-        "api_key_env": None, "params": {"max_tokens": 64, "temperature": 0}, "mode": "live",
-        "concurrency": concurrency, "requests_per_minute": None, "tokens_per_minute": None,
-        "timeout": 60, "patience": 60, "max_failed": 0.05, "reply_tokens": 64,
+        "api_key_env": None,
+        "params": {"max_tokens": 64, "temperature": 0},
+        "mode": "live",
+        "concurrency": concurrency,
+        "requests_per_minute": None,
+        "tokens_per_minute": None,
+        "timeout": 60,
+        "patience": 60,
+        "max_failed": 0.05,
+        "reply_tokens": 64,
         "price": {"input": 1, "cached": 0.1, "output": 2, "batch": 0.5},
-    }  # fmt: skip
+    }
     return OpenAI.model_validate({**settings, **changed})
 
 
@@ -168,9 +178,12 @@ def datatrove(url: str, concurrency: int) -> Callable[[list[str]], object]:
 
     def run(texts: list[str]) -> None:
         config = InferenceConfig(
-            server_type="endpoint", endpoint_url=url, model_name_or_path="m",
-            max_concurrent_generations=concurrency, rollouts_per_document=1,
-        )  # fmt: skip
+            server_type="endpoint",
+            endpoint_url=url,
+            model_name_or_path="m",
+            max_concurrent_generations=concurrency,
+            rollouts_per_document=1,
+        )
         out = tempfile.mkdtemp(dir=folder)
         runner = InferenceRunner(
             rollout_fn=rollout,
@@ -212,9 +225,12 @@ def measure(name: str, url: str, concurrency: int, count: int) -> None:
 def server() -> Iterator[str]:
     """The 50 ms server, ended with the block."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "tests.servers", str(LATENCY)],
-        cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-    )  # fmt: skip
+        [sys.executable, "-m", "tests.builders.servers", str(LATENCY)],
+        cwd=ROOT,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
     try:
         assert process.stdout
         yield process.stdout.readline().strip()
@@ -245,7 +261,7 @@ def fresh(name: str, concurrency: int, count: int) -> dict[str, float] | None:
 
 def killed() -> int:
     """Kill -9 a run of 500 midway, run it again: replies paid twice beyond those in flight."""
-    from tests.servers import Faults, serving
+    from tests.builders.servers import Faults, serving
 
     code = (
         "import sys; from benchmarks import client; from bezoar import llm\n"
@@ -271,7 +287,7 @@ PAIR = 720  # requests that both processes of a pair want
 def pair(cap: float | None, **faults: Any) -> tuple[int, float, float]:
     """Two processes that want the same requests of one run, side by side: (replies paid twice,
     dollars by the server's books, seconds)."""
-    from tests.servers import Faults, serving
+    from tests.builders.servers import Faults, serving
 
     code = (
         "import sys; from benchmarks import client; from bezoar import llm, params\n"
@@ -298,7 +314,7 @@ def pair(cap: float | None, **faults: Any) -> tuple[int, float, float]:
 def billed(model: Any) -> float:
     """Dollars for all that a server has written, at `endpoint`'s price."""
     from bezoar.llm import budget
-    from tests.servers import document
+    from tests.builders.servers import document
 
     price, usd = endpoint("http://127.0.0.1", 1).price, 0.0
     for prompt, times in model.paid.items():
@@ -312,7 +328,7 @@ def billed(model: Any) -> float:
 def faulty(concurrency: int, texts: list[str], **faults: Any) -> tuple[Any, Any, float]:
     """(Run, the server's books, seconds) of `texts` against a server with `faults`."""
     from bezoar import llm
-    from tests.servers import Faults, serving
+    from tests.builders.servers import Faults, serving
 
     with tempfile.TemporaryDirectory() as work, serving(Faults(latency=0.02, **faults)) as (m, url):
         os.environ["BEZOAR_WORK"] = work

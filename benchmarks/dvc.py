@@ -81,7 +81,7 @@ def startup(stage: str, repeats: int) -> float:
 
 
 def trivial(project: Path, folder: Path) -> int:
-    """Make a repository with `project`'s very dvc.yaml and params.yaml, in which every dependency
+    """Make a repository with `project`'s very dvc.yaml and parameters, in which every dependency
     and every out is a file of a line, as a finished run; returns the number of stages."""
     from dvc.repo import Repo
 
@@ -96,6 +96,8 @@ def trivial(project: Path, folder: Path) -> int:
         (folder / path).write_text(f"{path}\n")
     for name in ("dvc.yaml", "params.yaml"):
         shutil.copy(project / name, folder)
+    for name in ("recipes", "profiles"):
+        shutil.copytree(project / name, folder / name)
     for command in (["git", "init", "-q"], [*DVC, "init", "-q"], [*DVC, "commit", "-q", "-f"]):
         subprocess.run(command, cwd=folder, check=True, capture_output=True)
     return len(stages)

@@ -98,9 +98,14 @@ def measure(folder: Path, rows: int, most: int, size: int, repeats: int) -> dict
     [*_, the] = tokenizer("in the", add_special_tokens=False)["input_ids"]
     model.generation_config.eos_token_id = [tokenizer.eos_token_id, the]
     endpoint = InProcess(
-        provider="local", model=str(folder), terms="MIT", style="completion",
-        params={"max_new_tokens": most}, concurrency=rows, batch_size=size,
-    )  # fmt: skip
+        provider="local",
+        model=str(folder),
+        terms="MIT",
+        style="completion",
+        params={"max_new_tokens": most},
+        concurrency=rows,
+        batch_size=size,
+    )
     texts = prompts(rows)
     ids = chat.ids(tokenizer, texts)
     alone = generation.generate(model, tokenizer, ids, max_new_tokens=most, batch_size=size)

@@ -448,7 +448,7 @@ def grown(out: Path) -> Path:
     """The embedded profile's base: the one that `dvc repro` left, or one as large at `out`."""
     if (MODELS[1] / "config.json").exists():
         return MODELS[1]
-    size = params.load(ROOT / "params.yaml", "embedded").fetch.base
+    size = params.load(ROOT, "embedded").fetch.base
     assert isinstance(size, GrownBase)
     pretraining.grow(world.corpus(1000, 7), size.model_copy(update={"steps": 1}), 7, out)
     return out
@@ -461,7 +461,7 @@ def recipe(kind: Kind, embedded: bool, **change: Any) -> tuple[Any, Any]:
     """(how, amount) of params.yaml, the embedded profile's or with the paper's batches, and what is
     to `change`. Without dropout, which falls on other tokens where there is no padding: the losses
     are to be the same."""
-    told = params.load(ROOT / "params.yaml", "embedded")
+    told = params.load(ROOT, "embedded")
     change = {"epochs": 1, "warmup_steps": 0, "lora_dropout": 0.0, "links": {}} | change
     if not embedded:
         usual = {"batch_size": BATCH[kind], "micro_batch_size": "auto", "max_length": LENGTH}

@@ -1,17 +1,18 @@
-"""`python -m bezoar.recipe`: leave parts of the recipe out of params.yaml, and put them back.
+"""`python -m bezoar.recipe`: leave parts of the recipe out, and put them back.
 
     without NAME ...   a scheme (orca), or a source with all that uses it (hh_rlhf, mt_bench)
     stop sft           end after SFT, without the sources for which local/ holds no file
     stop never         go on after SFT again
     whole              put everything back
 
-The parts that are left out stay in the file as comments, so that they come back byte for byte. DVC
-loops over the rest: a part that is left out is neither generated nor judged, trained or evaluated.
+The parts that are left out stay in their files as comments, so that they come back byte for byte.
+DVC loops over the rest: a part that is left out is neither generated nor judged, trained or
+evaluated.
 """
 
 import argparse
 import re
-from collections.abc import Iterator, Mapping, Sequence, Sized
+from collections.abc import Container, Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,11 +20,11 @@ from typing import Any
 import yaml
 
 from bezoar import params
-from bezoar.params import PAIRS, Params, Schemes
+from bezoar.params import PAIRS, Params, Schemes, layout
+from bezoar.params.layout import PROFILES, RECIPE, SHARED, profile_file, read_files
 from bezoar.preflight import stand_ins
-from bezoar.rows.files import BadInput
+from bezoar.rows.files import BadInput, write
 
-FILE = Path("params.yaml")
 HEAD = "# Left out by `python -m bezoar.recipe`, and put back by `python -m bezoar.recipe whole`: "
 OUT, INSTEAD = "# left out: ", "# instead of: "
 SOURCES = ("flan", "topics", "hh_rlhf", "mt_bench", "benchmarks")
@@ -35,7 +36,7 @@ KEPT = ".gitkeep"
 
 @dataclass
 class Cut:
-    """The changes of params.yaml.
+    """The changes of the files of parameters. A path in a profile begins with profiles.NAME.
 
     `gone`: paths that go.
     `changed`: path -> its new value.
@@ -47,25 +48,51 @@ class Cut:
     emptied: dict[Dotted, str] = field(default_factory=dict)
 
 
-def without(text: str, names: Sequence[str]) -> str:
-    """Return the text of a params.yaml without `names`, and with all that was left out of it
-    before. BadInput: a name that is neither a scheme nor a source, or nothing left to train."""
-    text = restore(text)
+def without(texts: Mapping[str, str], names: Sequence[str]) -> dict[str, str]:
+    """Return the texts of the files of parameters, by path, without `names`, and with all that was
+    left out of them before. BadInput: a name that is neither a scheme nor a source, or nothing left
+    to train."""
+    whole = {path: restore(text) for path, text in texts.items()}
     if not names:
-        return text
-    document: Any = yaml.safe_load(text)
+        return whole
+    values: dict[str, Any] = {path: yaml.safe_load(text) for path, text in whole.items()}
+    document = values[SHARED] | values[RECIPE]
+    document["profiles"] = {
+        Path(path).stem: profile
+        for path, profile in values.items()
+        if path.startswith(f"{PROFILES}/")
+    }
     cut = _plan_cut(document, [name for name in names if name != AFTER_SFT])
-    return f"{HEAD}{', '.join(names)}\n" + _render(text, cut)
+    in_recipe = values[RECIPE].keys()
+    for path, text in whole.items():
+        whole[path] = _render(path, text, _part_of(cut, path, in_recipe))
+    whole[RECIPE] = f"{HEAD}{', '.join(names)}\n{whole[RECIPE]}"
+    return whole
 
 
-def left_out(text: str) -> list[str]:
-    """Return the names that are left out of a params.yaml."""
-    head = text.partition("\n")[0]
+def _part_of(cut: Cut, file: str, in_recipe: Container[str]) -> Cut:
+    """Return the changes of one file, by their paths in it."""
+
+    def place(path: Dotted) -> tuple[str, Dotted]:
+        if path[0] == "profiles":
+            return profile_file(str(path[1])), path[2:]
+        return (RECIPE if path[0] in in_recipe else SHARED), path
+
+    return Cut(
+        {place(path)[1] for path in cut.gone if place(path)[0] == file},
+        {place(path)[1]: new for path, new in cut.changed.items() if place(path)[0] == file},
+        {place(path)[1]: new for path, new in cut.emptied.items() if place(path)[0] == file},
+    )
+
+
+def left_out(texts: Mapping[str, str]) -> list[str]:
+    """Return the names that are left out of the recipe."""
+    head = texts[RECIPE].partition("\n")[0]
     return head.removeprefix(HEAD).split(", ") if head.startswith(HEAD) else []
 
 
 def restore(text: str) -> str:
-    """Return the text with everything put back."""
+    """Return the text of a file with everything put back."""
     lines = text.splitlines(keepends=True)
     if lines and lines[0].startswith(HEAD):
         lines = lines[1:]
@@ -194,7 +221,8 @@ def _before(weights: str, links: Mapping[str, str]) -> str:
 # --- how it is written ---------------------------------------------------------------------------
 
 
-def _render(text: str, cut: Cut) -> str:
+def _render(file: str, text: str, cut: Cut) -> str:
+    """Return the text of a file with the changes of `cut`, and what goes as comments."""
     lines = text.splitlines(keepends=True)
     tree = yaml.compose(text, yaml.SafeLoader)
     _shorten(tree, cut)
@@ -208,7 +236,7 @@ def _render(text: str, cut: Cut) -> str:
             and "{" in lines[key.start_mark.line].split("#")[0][: key.start_mark.column]
         ):
             raise BadInput(
-                f"params.yaml: {'.'.join(map(str, path[:-1]))}: stands on one line; write an entry "
+                f"{file}: {'.'.join(map(str, path[:-1]))}: stands on one line; write an entry "
                 "a line, so that one can be left out"
             )
         # The dash of a list's item stands before the node, so the column is the line's own indent.
@@ -279,19 +307,33 @@ def _last(node: Any) -> int:
 # --- as a command --------------------------------------------------------------------------------
 
 
+def _read() -> dict[str, str]:
+    """Return the texts of the files of parameters. BadInput: one is no UTF-8, or no YAML."""
+    files = read_files(Path())
+    layout.read(files)
+    return {path: data.decode("utf-8") for path, data in files.items()}
+
+
 def _write(names: Sequence[str]) -> Params:
-    """Write params.yaml without `names`. One that would not be valid is not written."""
-    text = FILE.read_text(encoding="utf-8")
-    # `load` checks a file, so it is written first, and put back where it is not valid.
-    FILE.write_text(without(text, list(dict.fromkeys(names))), encoding="utf-8")
-    params.forget()
+    """Write the files of parameters without `names`. Files that would not be valid are not
+    written."""
+    before = _read()
+    # `load` checks files, so they are written first, and put back where they are not valid.
+    _put(without(before, list(dict.fromkeys(names))))
     try:
         settings = params.load()
-    except BadInput:
-        FILE.write_text(text, encoding="utf-8")
+    except BaseException:
+        _put(before)
         raise
     _keep_folders(settings)
     return settings
+
+
+def _put(texts: Mapping[str, str]) -> None:
+    for path, text in texts.items():
+        if Path(path).read_bytes() != text.encode():
+            write(Path(path), [text])
+    params.forget()
 
 
 def _instances(settings: Params) -> dict[str, Sized]:
@@ -354,7 +396,7 @@ def main() -> None:
     stop.add_argument("where", choices=["sft", "never"])
     commands.add_parser("whole", help="put everything back")
     arguments = parser.parse_args()
-    before = left_out(FILE.read_text(encoding="utf-8"))
+    before = left_out(_read())
     # `stop sft` adds its names at the end, behind AFTER_SFT. The names before it are those of
     # `without`.
     position = before.index(AFTER_SFT) if AFTER_SFT in before else len(before)
@@ -364,9 +406,9 @@ def main() -> None:
         _write([])
     else:
         _write([*before[:position], *arguments.names, *before[position:]])
-    if (after := left_out(FILE.read_text(encoding="utf-8"))) != before:
+    if (after := left_out(_read())) != before:
         words = f"left out: {', '.join(after)}" if after else "nothing is left out any more"
-        print(f"params.yaml: {words}")
+        print(f"{RECIPE}: {words}")
 
 
 if __name__ == "__main__":

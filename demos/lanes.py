@@ -15,7 +15,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import IO, NamedTuple
+from typing import IO, Any, NamedTuple
 
 import yaml
 
@@ -98,17 +98,20 @@ def main() -> None:
 
 
 def stages() -> set[str]:
-    """Return the stages of dvc.yaml by name, its loops over the maps and lists of params.yaml
+    """Return the stages of dvc.yaml by name, its loops over the maps and lists of the parameters
     unrolled."""
-    pipeline = yaml.safe_load(Path("dvc.yaml").read_text(encoding="utf-8"))
-    settings = yaml.safe_load(Path("params.yaml").read_text(encoding="utf-8"))
+    pipeline, settings = _read("dvc.yaml"), _read("params.yaml")
     for variables in pipeline.get("vars", ()):
-        settings |= variables
+        settings |= _read(variables) if isinstance(variables, str) else variables
     names: set[str] = set()
     for name, stage in pipeline["stages"].items():
         loop = stage.get("foreach")
         names |= {f"{name}@{key}" for key in settings[loop.strip("${}")]} if loop else {name}
     return names
+
+
+def _read(file: str) -> Any:
+    return yaml.safe_load(Path(file).read_text(encoding="utf-8"))
 
 
 def run(leg: Leg) -> int:
@@ -205,7 +208,6 @@ class Lanes:
 
 
 LOCK = threading.Lock()
-
 
 if __name__ == "__main__":
     arguments.none("demos.lanes", __doc__)

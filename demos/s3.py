@@ -22,12 +22,13 @@ from bezoar import interrupts
 from bezoar.llm.ledger import Ledger
 from bezoar.params import arguments
 from bezoar.rows.files import BadInput
-from tests.conftest import BIN, ROOT, copy, environment
-from tests.s3 import S3, s3
+from tests.builders import ROOT
+from tests.builders.s3 import S3, s3
+from tests.conftest import BIN, copy, environment
 
 # An experiment that stands for another profile: how much is asked, no key of the recipe. The local
 # profile, the other one that needs no key, would take minutes.
-VARIANT = "profiles.embedded.mt_compare.limit=40"
+VARIANT = "profiles/embedded.yaml:mt_compare.limit=40"
 
 
 @dataclass(frozen=True)
@@ -128,9 +129,9 @@ class Clone:
         )
 
     def _asks(self, stage: str) -> bool:
-        """Say whether the stage depends on the ledger, without which no model is asked."""
+        """Say whether the stage depends on the code that asks models."""
         deps = read(self.folder / "dvc.lock")["stages"][stage]["deps"]
-        return any(dep["path"] == "bezoar/llm/ledger.py" for dep in deps)
+        return any(dep["path"] == "bezoar/llm" for dep in deps)
 
 
 def read(path: Path) -> Any:
@@ -176,7 +177,7 @@ def evaluate_more(clone: Clone) -> None:
     """Change an evaluation parameter: have the harness look at the first link, too."""
     from dvc.utils.serialize import modify_yaml
 
-    with modify_yaml(clone.folder / "params.yaml") as document:
+    with modify_yaml(clone.folder / "recipes/openbezoar.yaml") as document:
         document["evaluated"]["lamini"]["link"] = False
 
 

@@ -15,13 +15,13 @@ metrics metrics/agreement/agreement.json: A_B_s1_turn_1 and so on, of our judge'
 """
 
 from bezoar import params, preflight, work
-from bezoar.judging import agreement, study, verdicts
+from bezoar.judging import agreement, study
 from bezoar.llm.asker import Asker
 from bezoar.params import arguments
 from bezoar.rows.files import read_jsonl, write_json, write_jsonl
-from bezoar.rows.records import Answers, Grade, Question, Vote
+from bezoar.rows.records import Answers, Question
 
-SOURCE = "data/fetch/mt_bench"
+SOURCE, OUT = "data/fetch/mt_bench", "data/agreement"
 
 
 def main() -> None:
@@ -29,47 +29,27 @@ def main() -> None:
     p = params.load()
     questions = {q.question_id: q for q in read_jsonl(f"{SOURCE}/questions.jsonl", Question)}
     answers = list(read_jsonl(f"{SOURCE}/answers.jsonl", Answers))
-    others = agreement.judgements(
-        # A run in which no checkpoint answers MT-Bench has no grader to compare with anybody.
-        list(read_jsonl(f"{SOURCE}/votes.jsonl", Vote)) if p.checkpoints else [],
-        list(read_jsonl(f"{SOURCE}/grades.jsonl", Grade)) if p.checkpoints else [],
-        p.agreement.tie_margin,
-    )
+    others = study.read_others(SOURCE, p)
     records = agreement.records(others, p.agreement.records)
     puts, unanswered = agreement.puts(records, answers, p.agreement.limit)
     if puts:
         preflight.stage("agreement")
     asker = Asker(p, "agreement", "", p.llm.grader)
     judged = study.judge(asker, p, questions, puts)
-    description = agreement.describe(others, judged.votes, records)
+    description = study.describe(p, others, judged, records)
     votes = agreement.votes_on([*others, *judged.votes], records)
     rows = agreement.table(votes, p.agreement.seed)
     category_of = {id: question.category for id, question in questions.items()}
-    settings = {"verdicts": p.agreement.verdicts, "which": p.agreement.records}
-    write_json("data/agreement/study.json", settings | description)
-    write_json("data/agreement/table.json", rows)
-    write_json("data/agreement/breakdown.json", agreement.breakdown(votes, category_of))
-    write_json("data/agreement/biases.json", study.biases(p, votes, answers))
-    counts = {
-        "records": len(records),
-        "judged": sum(description["judged"].values()),
-        "unanswered": unanswered,
-        "read": verdicts.share_read([verdict.status for verdict in judged.verdicts]),
-        **verdicts.reference_metrics(judged.verdicts),
-    }
+    write_json(f"{OUT}/study.json", description)
+    write_json(f"{OUT}/table.json", rows)
+    write_json(f"{OUT}/breakdown.json", agreement.breakdown(votes, category_of))
+    write_json(f"{OUT}/biases.json", study.biases(p, votes, answers))
+    counts = study.counts(description, unanswered, judged)
     write_json("metrics/agreement/agreement.json", agreement.flat_metrics(rows) | counts)
-    keep(asker, judged)
-
-
-def keep(asker: Asker, judged: study.Judged) -> None:
-    """Write our judge's replies, then stop if they cannot be read."""
-    write_jsonl("data/agreement/comparisons.jsonl", judged.comparisons)
-    write_jsonl("data/agreement/grades.jsonl", judged.grades)
-    spent = asker.write(judged.run)
-    prefix = f"agreement, {spent.model}"
-    statuses = [verdict.status for verdict in judged.verdicts]
-    verdicts.check_read(prefix, statuses, judged.run.exchanges, judged.read)
-    verdicts.tell_unreferenced(prefix, judged.verdicts)
+    write_jsonl(f"{OUT}/comparisons.jsonl", judged.comparisons)
+    write_jsonl(f"{OUT}/grades.jsonl", judged.grades)
+    asker.write(judged.run)
+    judged.check_grader(f"agreement, {p.llm.grader.model}")
 
 
 if __name__ == "__main__":

@@ -7,24 +7,23 @@ writes  data/generate/SCHEME/: samples.jsonl, rejected.jsonl, replies.jsonl (eve
 metrics metrics/generate/SCHEME_spending.json: model, calls, tokens_in, tokens_out, usd of replies
 """
 
-import sys
 from random import Random
 
 from bezoar import params, preflight, schemes, work
 from bezoar.llm.asker import Asker
 from bezoar.params import arguments
 from bezoar.reading import unread
-from bezoar.rows.files import BadInput, read_jsonl, write_json, write_jsonl
-from bezoar.rows.records import Query, Seed, Seeds, Topic
+from bezoar.rows import seeds
+from bezoar.rows.files import BadInput, write_json, write_jsonl
 
 
 def main(name: str) -> None:
     work.begin()
     p = params.load()
     preflight.stage("generate", name)
-    scheme = schemes.load(name)
-    section = p.schemes.by_name[name]
-    jobs = scheme.plan(read_seeds(section.seeds), section, Random(f"{p.generate.seed}/{name}"))
+    scheme, section = schemes.load(name), p.schemes.by_name[name]
+    rng = Random(f"{p.generate.seed}/{name}")
+    jobs = scheme.plan(seeds.read(section.seeds), section, rng)
     if not jobs:
         raise BadInput(
             f"generate@{name}: no calls can be planned; data/fetch/{section.seeds} has no seeds "
@@ -44,30 +43,12 @@ def main(name: str) -> None:
     write_json(f"{out}/summary.json", summary.model_dump())
     if (short := schemes.shortfall(summary)) or not samples:
         short = short or "nothing of what the teacher wrote could be used"
-        print(f"warning: {asker.label}: {short}", file=sys.stderr)
-        for reply in schemes.replies_to_show(done)[: unread.SHOWN]:
-            print(f"{asker.label}: a reply: {unread.format_reply(reply)}", file=sys.stderr)
+        unread.warn(asker.label, short, schemes.replies_to_show(done))
     if not samples:
         raise BadInput(
             f"{asker.label}: passes nothing of {len(jobs)} jobs ({schemes.list_reasons(done)}); "
             f"{schemes.advise(name, done)}"
         )
-
-
-def read_seeds(source: str) -> Seeds:
-    """Read what schemes may plan from. BadInput: the scheme's own source is empty."""
-    topics = list(read_jsonl("data/fetch/topics/topics.jsonl", Topic))
-    if source == "dolly":
-        seeds = Seeds(dolly=list(read_jsonl("data/fetch/dolly/seeds.jsonl", Seed)), topics=topics)
-    elif source == "flan":
-        seeds = Seeds(flan=list(read_jsonl("data/fetch/flan/queries.jsonl", Query)), topics=topics)
-    else:
-        raise BadInput(f"params.yaml: seeds: no such source, {source!r}; have 'dolly' and 'flan'")
-    if not (seeds.dolly or seeds.flan):
-        raise BadInput(
-            f"data/fetch/{source}: holds no seeds; give fetch@{source} a source with rows"
-        )
-    return seeds
 
 
 if __name__ == "__main__":

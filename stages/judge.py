@@ -12,58 +12,33 @@ metrics metrics/judge/SCHEME.json: judges, unanimous; by member what it said, th
         tokens_out, usd of replies, a panel's together
 """
 
-from collections.abc import Mapping, Sequence
-
-from bezoar import llm, params, preflight, work
-from bezoar.judging import known, panel, verdicts
+from bezoar import params, preflight, work
+from bezoar.judging import panel, rounds, verdicts
 from bezoar.llm.asker import Asker
-from bezoar.params import Params, arguments
+from bezoar.params import arguments
 from bezoar.rows.files import BadInput, read_jsonl, write_json, write_jsonl
-from bezoar.rows.records import Sample, Verdict
-
-# By the model of the panel's member
-Runs = Mapping[str, llm.Run[Sample, Verdict]]
+from bezoar.rows.records import Sample
 
 
 def main(name: str) -> None:
     work.begin()
     p = params.load()
     preflight.stage("judge", name)
-    source = f"data/generate/{name}/samples.jsonl"
+    source, out = f"data/generate/{name}/samples.jsonl", f"data/judge/{name}"
     samples = list(read_jsonl(source, Sample))
     if not samples:
         raise BadInput(f"{source}: holds no samples; generate@{name} writes them")
     asker = Asker(p, "judge", name, *p.llm.judges, schema=verdicts.schema(p.judge.scale))
-    check = known.check(p.schemes.by_name[name].seeds, p.known)
-    rows = check.samples(explained=any(sample.expected for sample in samples))
-    for judged in check.rounds(samples):
-        runs = asker.run_all(
-            lambda sample, ask: verdicts.judge(sample, p.judge.scale, ask),
-            [*rows, *judged],
-            lambda sample: sample.id,
-        )
-        keep(asker, p, judged, runs, check)
-
-
-def keep(
-    asker: Asker, p: Params, samples: Sequence[Sample], runs: Runs, check: known.Check
-) -> None:
-    """Write the judges' verdicts, then stop where one of them can be neither read nor trusted."""
-    judged = {judge: panel.by_id(run, judge) for judge, run in runs.items()}
-    votes = {judge: [by_id[s.id] for s in samples] for judge, by_id in judged.items()}
-    trust = {judge: check.of_verdicts(by_id, p.judge.scale) for judge, by_id in judged.items()}
-    failed = {judge: len(run.failures) for judge, run in runs.items()}
-    out = f"data/judge/{asker.instance}"
-    write_jsonl(f"{out}/verdicts.jsonl", panel.decide(votes, p.judge.vote, p.judge.scale))
-    if len(runs) > 1:
-        write_jsonl(f"{out}/votes.jsonl", panel.ballots(votes))
-    write_json(f"{out}/known.json", trust)
-    metrics = panel.measure(votes, trust, failed, asker.write_all(runs))
-    write_json(f"metrics/judge/{asker.instance}.json", metrics)
-    for judge, run in runs.items():
-        label = f"{asker.label}, {judge}"
-        panel.check_read(label, votes[judge] or list(judged[judge].values()), run)
-        check.tell(label, trust[judge])
+    for ruling in rounds.judge(asker, p, p.schemes.by_name[name].seeds, samples):
+        decided = panel.decide(ruling.votes, p.judge.vote, p.judge.scale)
+        write_jsonl(f"{out}/verdicts.jsonl", decided)
+        if len(ruling.votes) > 1:
+            write_jsonl(f"{out}/votes.jsonl", panel.ballots(ruling.votes))
+        write_json(f"{out}/known.json", ruling.trust)
+        spent = asker.write_all(ruling.runs)
+        measured = panel.measure(ruling.votes, ruling.trust, ruling.failed, spent)
+        write_json(f"metrics/judge/{name}.json", measured)
+        ruling.check_judges(asker.label)
 
 
 if __name__ == "__main__":

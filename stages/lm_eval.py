@@ -10,48 +10,30 @@ metrics metrics/lm_eval/POINT.json: TASK.acc and so on, skill.SKILL, warnings: t
 """
 
 from pathlib import Path
-from typing import Any
 
 from bezoar import params, preflight, work
-from bezoar.evaluating import checkpoints
-from bezoar.evaluating.probes import shares
+from bezoar.evaluating import benchmarks, checkpoints, probes
 from bezoar.params import arguments
 from bezoar.rows import files
-from bezoar.rows.files import BadInput
-from bezoar.rows.records import Item, Probe
-
-BENCHMARKS = Path("data/fetch/benchmarks")
+from bezoar.rows.records import Probe
 
 
 def main(name: str) -> None:
     work.begin()
-    settings = params.load()
-    if name not in settings.evaluated:
+    p = params.load()
+    if name not in p.evaluated:
         leave_out(name)
         return
     preflight.stage("lm_eval", name)
-    point = settings.evaluated[name]
-    questions = list(files.read_jsonl(BENCHMARKS / "probes.jsonl", Probe))
-    tasks = {} if point.link else items()
-    measured, attempts = checkpoints.measure(settings, point, tasks, questions)
-    skills = shares(attempts)
-    out = Path("data/lm_eval", name)
+    point, out = p.evaluated[name], Path("data/lm_eval", name)
+    questions = list(files.read_jsonl(benchmarks.FETCHED / "probes.jsonl", Probe))
+    tasks = {} if point.link else benchmarks.items()
+    measured, attempts = checkpoints.measure(p, point, tasks, questions)
+    skills = probes.shares(attempts)
     files.write_jsonl(out / "items.jsonl", measured.items)
     files.write_jsonl(out / "probes.jsonl", attempts)
-    files.write_json(
-        out / "results.json",
-        {
-            "tasks": measured.scores,
-            "skills": skills,
-            "truncated": measured.cut,
-            "warnings": measured.warnings,
-        },
-    )
-    metrics: dict[str, Any] = {f"skill.{skill}": row["share"] for skill, row in skills.items()}
-    for task, row in measured.scores.items():
-        metrics |= {f"{task}.{key}": row[key] for key in ("acc", "acc_norm") if key in row}
-    metrics["warnings"] = measured.warnings
-    files.write_json(f"metrics/lm_eval/{name}.json", metrics)
+    files.write_json(out / "results.json", benchmarks.results(measured, skills))
+    files.write_json(f"metrics/lm_eval/{name}.json", benchmarks.metrics(measured, skills))
 
 
 def leave_out(name: str) -> None:
@@ -62,18 +44,6 @@ def leave_out(name: str) -> None:
     files.write_jsonl(out / "probes.jsonl", [])
     files.write_json(out / "results.json", {"tasks": {}, "skills": {}, "truncated": 0})
     files.write_json(f"metrics/lm_eval/{name}.json", {})
-
-
-def items() -> dict[str, list[Item]]:
-    """Read the items of each task that was fetched. BadInput: a task has none."""
-    tasks = {
-        path.stem: list(files.read_jsonl(path, Item))
-        for path in sorted((BENCHMARKS / "tasks").glob("*.jsonl"))
-    }
-    for task, rows in tasks.items():
-        if not rows:
-            raise BadInput(f"{BENCHMARKS / 'tasks' / task}.jsonl: has no items")
-    return tasks
 
 
 if __name__ == "__main__":

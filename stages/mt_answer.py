@@ -8,16 +8,15 @@ metrics metrics/mt_answer/NAME.json: how many turns were answered, ended by them
 """
 
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
 from bezoar import llm, params, preflight, work
-from bezoar.evaluating import checkpoints, talks
+from bezoar.evaluating import checkpoints, served, talks
 from bezoar.llm.asker import Asker
-from bezoar.params import Endpoint, arguments
+from bezoar.params import arguments
 from bezoar.rows import files
 from bezoar.rows.files import BadInput
-from bezoar.rows.records import Answers, Question
+from bezoar.rows.records import Question
 
 
 def main(name: str) -> None:
@@ -28,10 +27,10 @@ def main(name: str) -> None:
     if not questions:
         raise BadInput(f"{path}: has no questions; each line is one two-turn question")
     questions = talks.some(questions, p.mt_answer.limit)
-    checkpoint = p.checkpoints[name]
-    folder, out = Path("models", checkpoint.model), Path("data/mt_answer", name)
-    if endpoint := llm.endpoint_of(folder):
-        answers, tokens = ask(name, endpoint, questions, p)
+    out = Path("data/mt_answer", name)
+    if endpoint := llm.endpoint_of(Path("models", p.checkpoints[name].model)):
+        preflight.stage_endpoint(f"models.{name}", endpoint, "mt_answer", name)
+        answers, tokens = served.answer(Asker(p, "mt_answer", name, endpoint), questions, out)
     else:
         preflight.stage("mt_answer", name)
         answers, tokens = checkpoints.answer(p, name, questions)
@@ -44,25 +43,6 @@ def main(name: str) -> None:
             "they said anything, as thoughts are, and count as empty; allow the model more tokens",
             file=sys.stderr,
         )
-
-
-def ask(
-    name: str, endpoint: Endpoint, questions: Sequence[Question], p: params.Params
-) -> tuple[list[Answers], list[int]]:
-    """Return the answers of a model behind an endpoint, and its own token count of each turn."""
-    preflight.stage_endpoint(f"models.{name}", endpoint, "mt_answer", name)
-    asker = Asker(p, "mt_answer", name, endpoint)
-    run = asker.run(
-        lambda question, ask: talks.interview(question, name, ask),
-        questions,
-        lambda question: str(question.question_id),
-    )
-    asker.write(run, spending=Path("data/mt_answer", name, "spending.json"))
-    # A turn that a server never answered is no empty answer of the model.
-    failed = {failure.job for failure in run.failures}
-    answers = [row for question, row in run.done if str(question.question_id) not in failed]
-    tokens = [e.reply.tokens_out for e in run.exchanges if e.job not in failed]
-    return answers, tokens
 
 
 if __name__ == "__main__":

@@ -13,15 +13,12 @@ metrics metrics/mt_compare/NAME.json: wins, losses, ties, inconsistent (the orde
         metrics/mt_compare/NAME_spending.json
 """
 
-from collections.abc import Sequence
-
-from bezoar import llm, params, preflight, work
-from bezoar.judging import known, pairwise, verdicts
+from bezoar import params, preflight, work
+from bezoar.judging import pairwise, rounds, verdicts
 from bezoar.llm.asker import Asker
-from bezoar.params import Params
 from bezoar.params.arguments import label
 from bezoar.rows.files import read_jsonl, write_json, write_jsonl
-from bezoar.rows.records import Answers, Ask, Comparison, Question
+from bezoar.rows.records import Answers
 
 
 def main(name: str) -> None:
@@ -33,46 +30,19 @@ def main(name: str) -> None:
         for side in (sides.model, sides.baseline)
     )
     pairs = pairwise.pairs(model, baseline, p.mt_compare.limit)
+    if pairs:
+        preflight.stage("mt_compare", name)
     asker = Asker(p, "mt_compare", name, p.llm.grader)
-    if not pairs:
-        keep(asker, p, [], llm.Run([], [], []), known.check("dolly", None))
-        return
-    preflight.stage("mt_compare", name)
-    check = known.check("dolly", p.known)
-    mt_bench = list(read_jsonl("data/fetch/mt_bench/questions.jsonl", Question))
-    with_reference = verdicts.referenced_ids(mt_bench, p.mt_grade.references)
-    questions = {question.question_id: question for question in mt_bench} | check.questions
-
-    def compare(pair: pairwise.Pair, ask: Ask) -> list[Comparison]:
-        return pairwise.compare_answers(pair, questions, with_reference, ask)
-
-    for compared in check.rounds(pairs):
-        run = asker.run(compare, [*check.pairs, *compared], known.pair_job_name)
-        keep(asker, p, compared, run, check)
-
-
-def keep(
-    asker: Asker,
-    p: Params,
-    pairs: Sequence[pairwise.Pair],
-    run: llm.Run[pairwise.Pair, list[Comparison]],
-    check: known.Check,
-) -> None:
-    """Write the grader's verdicts, then stop if it can be neither read nor trusted."""
-    of_rows, comparisons = known.separate(run.done)
-    trust = check.of_comparisons(of_rows)
-    asker.write(run)
-    write_jsonl(f"data/mt_compare/{asker.instance}/comparisons.jsonl", comparisons)
-    write_jsonl(f"data/mt_compare/{asker.instance}/votes.jsonl", pairwise.votes(comparisons))
-    measured = pairwise.measure(comparisons, pairs, p.mt_compare.seed)
-    measured["read"] = verdicts.share_read([c.status for c in comparisons])
-    measured["retried"] = verdicts.retries(known.without_known(run.exchanges), verdicts.choice)
-    write_json(f"metrics/mt_compare/{asker.instance}.json", measured | trust)
-    prefix = f"{asker.label}, {p.llm.grader.model}"
-    statuses = [c.status for c in comparisons or of_rows]
-    verdicts.check_read(prefix, statuses, run.exchanges, verdicts.choice)
-    verdicts.tell_unreferenced(prefix, comparisons)
-    check.tell(prefix, trust)
+    for compared in rounds.compare(asker, p, pairs):
+        comparisons, out = compared.verdicts, f"data/mt_compare/{name}"
+        asker.write(compared.run)
+        write_jsonl(f"{out}/comparisons.jsonl", comparisons)
+        write_jsonl(f"{out}/votes.jsonl", pairwise.votes(comparisons))
+        measured = pairwise.measure(comparisons, compared.jobs, p.mt_compare.seed)
+        measured["read"] = verdicts.share_read([c.status for c in comparisons])
+        measured["retried"] = compared.retried
+        write_json(f"metrics/mt_compare/{name}.json", measured | compared.trust)
+        compared.check_grader(f"{asker.label}, {p.llm.grader.model}")
 
 
 if __name__ == "__main__":

@@ -18,6 +18,9 @@ import yaml
 
 from bezoar import arithmetic
 
+pytest.register_assert_rewrite("tests.builders")
+from tests.builders import ROOT, parameters  # noqa: E402
+
 # A shell has what it starts in the background ignore Ctrl-C, and so do the children of that.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -27,7 +30,6 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 SETTLE = arithmetic.settle
 arithmetic.settle = lambda instructions: None
 
-ROOT = Path(__file__).parent.parent
 DATA = Path(os.environ.get("BEZOAR_DATA", ROOT.parent / "shared" / "data"))
 BIN = Path(sys.executable).parent
 
@@ -90,7 +92,7 @@ def copy(to: Path, source: Path = ROOT) -> Path:
 
 def looking() -> set[str]:
     """The names of the files that look at the finished run."""
-    tests = (ROOT / "tests").glob("test_*.py")
+    tests = (ROOT / "tests").rglob("test_*.py")
     return {path.name for path in tests if "finished: Run" in path.read_text("utf-8")}
 
 
@@ -164,15 +166,14 @@ def sets(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from bezoar import work, world
     from bezoar.rows.files import write_json, write_jsonl
     from stages import filter, generate, judge
-    from tests.test_distributions import write_tokenizer
+    from tests.builders.bases import write_tokenizer
 
     folder = tmp_path_factory.mktemp("sets")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         patch.setattr(work, "die_with_parent", lambda: None)
         patch.setenv("BEZOAR_WORK", str(folder / "work"))
-        shutil.copy(ROOT / "params.yaml", folder)
-        shutil.copytree(ROOT / "launch", "launch")
+        parameters.copy(folder)
         write_jsonl("data/fetch/dolly/seeds.jsonl", world.seeds(400, 7))
         write_jsonl("data/fetch/flan/queries.jsonl", world.queries(400, 7))
         write_jsonl("data/fetch/topics/topics.jsonl", world.topics(40, 7))
@@ -235,11 +236,10 @@ def embedded(base: Path) -> Run:
     made dvc.lock: folder, umask, locale, time zone, hash seed and concurrency differ."""
     folder = copy(base / "project")
     (folder / "dvc.lock").unlink(missing_ok=True)
-    text = (folder / "params.yaml").read_text()
-    profile, here, rest = text.partition("\n  local:\n")
-    assert "concurrency: 1\n" in profile
-    profile = profile.replace("concurrency: 1\n", "concurrency: 7\n")
-    (folder / "params.yaml").write_text(profile + here + rest)
+    profile = folder / "profiles/embedded.yaml"
+    text = profile.read_text()
+    assert "concurrency: 1\n" in text
+    profile.write_text(text.replace("concurrency: 1\n", "concurrency: 7\n"))
     (base / "audit").mkdir()
     env = elsewhere(base)
     done = subprocess.run(

@@ -46,7 +46,6 @@ SENTENCE = 3
 # This many pairs are compared at once. Their cosines take 16 MB.
 BLOCK = 2_000_000
 
-
 _ENDS = re.compile(r"[.?!:;\"“”„«»()\[\]*|\n\r。．？！：；…]+")
 
 

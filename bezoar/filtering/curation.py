@@ -7,7 +7,7 @@ from itertools import takewhile
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
-from bezoar.filtering import contamination, dedup, gates
+from bezoar.filtering import contamination, dedup, distributions, gates
 from bezoar.filtering.contamination import Text
 from bezoar.filtering.gates import Fault
 from bezoar.params import OWN, Action, Filter, Params
@@ -59,6 +59,22 @@ class Curated(NamedTuple):
     reported: list[Rejected]
     contaminations: list[Contamination]
     compared: dict[str, Any]
+
+
+def curate(
+    name: str, p: Params, pool: Given, benchmarks: Sequence[Text], allowed: Collection[str] | None
+) -> Curated:
+    """Decide on every sample of a set, as `keep` does. Copies of seeds are looked for where
+    filter.copies names the set. Rows of the user's own are compared with no scheme's."""
+    return keep(
+        pool.samples,
+        pool.verdicts,
+        pool.seeds if name in p.filter.copies else [],
+        p.filter,
+        benchmarks=benchmarks,
+        earlier=[] if name in p.own else earlier_rows(name, p),
+        allowed=allowed,
+    )
 
 
 def keep(
@@ -121,6 +137,19 @@ def keep(
     return result
 
 
+def choose(curated: Curated, seeds: Sequence[Seed], params: Filter) -> Curated:
+    """Narrow the rows that passed to those of the set. A row goes where its seeds stand on both
+    sides of the split (`drop_shared_seeds`), or beyond the target (distributions.balance)."""
+    rows, shared = drop_shared_seeds(curated.kept, seeds, params.eval_share)
+    rows, spare = distributions.balance(rows, params.tasks, params.balance)
+    stay = {row.id for row in rows}
+    return curated._replace(
+        kept=rows,
+        dropped=[*curated.dropped, *shared, *spare],
+        reported=[row for row in curated.reported if row.id in stay],
+    )
+
+
 def accepted_rows(
     samples: Sequence[Sample], verdicts: Sequence[Verdict], params: Filter
 ) -> list[Sample]:
@@ -136,8 +165,10 @@ def accepted_rows(
 
 
 def earlier_rows(name: str, p: Params) -> list[Sample]:
-    """Read the rows of the schemes that params.yaml names before `name`, as far as data/generate
-    and data/judge have them."""
+    """Read the rows of the schemes before `name`, as far as data/generate and data/judge have them.
+
+    Their order is that of params.Schemes, wherever they stand in params.yaml: DVC sees no change of
+    the order there, and would run no stage again for it."""
     rows: list[Sample] = []
     for scheme in takewhile(lambda scheme: scheme != name, p.schemes.by_name):
         generated, judged = Path("data/generate", scheme), Path("data/judge", scheme)

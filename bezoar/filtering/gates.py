@@ -22,7 +22,7 @@ from collections.abc import Callable, Collection, Sequence
 from typing import NamedTuple
 
 from bezoar.params import Gates
-from bezoar.rows import languages, refusals, thoughts
+from bezoar.rows import languages, prompts, refusals, thoughts
 from bezoar.rows.folding import ngrams, script, words
 from bezoar.rows.languages import length
 from bezoar.rows.records import Sample
@@ -35,12 +35,7 @@ class Fault(NamedTuple):
     details: dict[str, str | int | bool]
 
 
-# The markup of the schemes' prompts. A test checks that both have the same.
-MARKUP = (
-    *("<example>", "</example>", "###PROVIDED EXAMPLES(", "###RESPONSE:"),
-    *("<human>:", "<bot>:", "#Given Prompt#:", "#Rewritten Prompt#:", "#Created Prompt#:"),
-    *("#First Prompt#:", "#Second Prompt#:", "#Task:", "#Correct answer:", "#Response:"),
-)
+MARKUP = tuple(marker for markers in prompts.MARKUP.values() for marker in markers)
 
 # Words from which a last line is prose, which ends in a mark. A shorter one may be a heading, an
 # entry of a list or a signature.

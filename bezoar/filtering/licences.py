@@ -132,7 +132,7 @@ def check(scheme: str, rows: Sequence[Kept], allow: Sequence[str] | None) -> Non
     raise BadInput(
         f"filter@{scheme}: {len(refused_ids):,} of {len(rows):,} rows stand under what "
         "filter.licences.allow does not name; name it there too, leave its source out of "
-        "profiles.*.fetch, or choose another teacher or judge:\n" + "\n".join(lines)
+        "fetch in profiles/, or choose another teacher or judge:\n" + "\n".join(lines)
     )
 
 

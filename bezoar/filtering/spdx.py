@@ -176,7 +176,7 @@ _TABLE: tuple[tuple[Licence, tuple[str, ...]], ...] = (
     (_rail("bigscience-bloom-rail-1.0"), ("BigScience BLOOM RAIL License 1.0",)),
     (_rail("creativeml-openrail-m"), ("CreativeML Open RAIL-M",)),
     (_rail("bigcode-openrail-m"), ("BigCode OpenRAIL-M v1",)),
-)  # fmt: skip
+)
 # Creative Commons' that the Hub lists: letters -> versions
 _ON_HUB = {
     "": ("2.0", "2.5", "3.0", "4.0"),
@@ -199,22 +199,31 @@ _CC = re.compile(
     r"(?:-(?P<version>[1-4](?:\.\d)?)(?:-(?P<edition>[a-z]{2}|igo))?)?(?:-public)?"
 )
 _ADDRESSES: tuple[tuple[str, Callable[[re.Match[str]], str]], ...] = (
-    (r"creativecommons\.org/licenses/([a-z-]+)/(\d\.\d)(?:/([a-z]{2})(?![a-z]))?[\w./-]*",
-     lambda m: f"CC-{m[1]}-{m[2]}" + (f"-{m[3]}" if m[3] else "")),
+    (
+        r"creativecommons\.org/licenses/([a-z-]+)/(\d\.\d)(?:/([a-z]{2})(?![a-z]))?[\w./-]*",
+        lambda m: f"CC-{m[1]}-{m[2]}" + (f"-{m[3]}" if m[3] else ""),
+    ),
     (r"creativecommons\.org/publicdomain/zero[\w./-]*", lambda m: "CC0-1.0"),
     (r"creativecommons\.org/publicdomain/mark[\w./-]*", lambda m: "public domain"),
     (r"apache\.org/licenses/license-2\.0[\w.]*", lambda m: "Apache-2.0"),
-    (r"(?:opensource|spdx)\.org/licenses?/([\w.+-]+?)(?:\.(?:html|json|txt|php))?/?(?=[\s)>,;]|$)",
-     lambda m: m[1]),
+    (
+        r"(?:opensource|spdx)\.org/licenses?/([\w.+-]+?)"
+        r"(?:\.(?:html|json|txt|php))?/?(?=[\s)>,;]|$)",
+        lambda m: m[1],
+    ),
     (r"choosealicense\.com/licenses/([\w.-]+)/?", lambda m: m[1]),
-    (r"gnu\.org/licenses/(?:old-licenses/)?([al]?gpl|fdl)-(\d\.\d)[\w.-]*",
-     lambda m: f"{m[1]}-{m[2]}"),
+    (
+        r"gnu\.org/licenses/(?:old-licenses/)?([al]?gpl|fdl)-(\d\.\d)[\w.-]*",
+        lambda m: f"{m[1]}-{m[2]}",
+    ),
     (r"opendatacommons\.org/licenses/(odbl|pddl)[\w./-]*", lambda m: m[1]),
     (r"opendatacommons\.org/licenses/by[\w./-]*", lambda m: "ODC-By"),
-    (r"cdla\.(?:dev|io)/(permissive|sharing)-(\d)-(\d)[\w./-]*",
-     lambda m: f"CDLA-{m[1]}-{m[2]}.{m[3]}"),
+    (
+        r"cdla\.(?:dev|io)/(permissive|sharing)-(\d)-(\d)[\w./-]*",
+        lambda m: f"CDLA-{m[1]}-{m[2]}.{m[3]}",
+    ),
     (r"mozilla\.org/[\w/-]*mpl/2\.0/?", lambda m: "MPL-2.0"),
-)  # fmt: skip
+)
 
 
 def _replace_addresses(stated: str) -> str:

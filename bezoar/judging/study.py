@@ -1,7 +1,7 @@
 """Runs the agreement study (OpenBezoar, appendix D): puts answers to our judge, and measures
 biases. bezoar/judging/agreement.py measures the agreement."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from bezoar.judging import agreement, pairwise, verdicts
@@ -9,6 +9,7 @@ from bezoar.judging.agreement import Put
 from bezoar.llm import Run
 from bezoar.llm.asker import Asker
 from bezoar.params import Params
+from bezoar.rows.files import read_jsonl
 from bezoar.rows.records import (
     Answers,
     Ask,
@@ -35,6 +36,22 @@ class Judged(NamedTuple):
     def verdicts(self) -> list[Comparison] | list[Grade]:
         """Its comparisons or grades, whichever were asked for."""
         return self.comparisons or self.grades
+
+    def check_grader(self, prefix: str) -> None:
+        """Check our judge's replies. BadInput: they cannot be read."""
+        statuses = [verdict.status for verdict in self.verdicts]
+        verdicts.check_read(prefix, statuses, self.run.exchanges, self.read)
+        verdicts.tell_unreferenced(prefix, self.verdicts)
+
+
+def read_others(folder: str, p: Params) -> list[Vote]:
+    """Read the votes and grades of other judges, as votes. There are none in a run in which no
+    checkpoint answers MT-Bench: it has no grader to compare with anybody."""
+    if not p.checkpoints:
+        return []
+    votes = list(read_jsonl(f"{folder}/votes.jsonl", Vote))
+    grades = list(read_jsonl(f"{folder}/grades.jsonl", Grade))
+    return agreement.judgements(votes, grades, p.agreement.tie_margin)
 
 
 def judge(
@@ -83,6 +100,29 @@ def by_grades(
     ours = [grade.model_copy(update={"judge": agreement.GRADER}) for grade in grades]
     votes = agreement.from_grades(ours, p.agreement.tie_margin)
     return Judged(votes, [], grades, run, verdicts.rating)
+
+
+def describe(
+    p: Params, others: Sequence[Vote], judged: Judged, records: Collection[agreement.Item]
+) -> dict[str, Any]:
+    """Return study.json: the settings, and the numbers of agreement.describe."""
+    settings = {"verdicts": p.agreement.verdicts, "which": p.agreement.records}
+    return settings | agreement.describe(others, judged.votes, records)
+
+
+def counts(
+    description: Mapping[str, Any], unanswered: int, judged: Judged
+) -> dict[str, int | float | None]:
+    """Count the records of `description`, those that our judge judged, and those that lack answers
+    (`unanswered`). Return the counts with the share of its verdicts that could be read, and with
+    verdicts.reference_metrics."""
+    return {
+        "records": sum(description["records"].values()),
+        "judged": sum(description["judged"].values()),
+        "unanswered": unanswered,
+        "read": verdicts.share_read([verdict.status for verdict in judged.verdicts]),
+        **verdicts.reference_metrics(judged.verdicts),
+    }
 
 
 def biases(p: Params, votes: Sequence[Vote], answers: Sequence[Answers]) -> list[agreement.Row]:

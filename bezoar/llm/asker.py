@@ -61,12 +61,16 @@ class Asker:
             # One after the other: side by side they would pass a cap by the requests under way.
             return {
                 endpoint.model: llm.run_jobs(
-                    work, jobs, ask, endpoint,
+                    work,
+                    jobs,
+                    ask,
+                    endpoint,
                     prefix=self.label + f", {endpoint.model}" * several,
-                    name=name, advance=advance,
+                    name=name,
+                    advance=advance,
                 )
                 for endpoint, ask in zip(self.endpoints, self._asks, strict=True)
-            }  # fmt: skip
+            }
 
     def write(self, run: Run[T, R], spending: Path | None = None) -> Spending:
         """Write what `run` came to, as `write_all` does, and return its spending."""

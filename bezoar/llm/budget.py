@@ -19,9 +19,17 @@ from bezoar.rows.files import BadInput
 from bezoar.rows.records import Exchange, Spending
 
 __all__ = [
-    "BYTES_PER_TOKEN", "Purse", "Taken", "about", "check", "cost", "dollars", "run_id", "spending",
+    "BYTES_PER_TOKEN",
+    "Purse",
+    "Taken",
+    "about",
+    "check",
+    "cost",
+    "dollars",
+    "run_id",
+    "spending",
     "worst_tokens",
-]  # fmt: skip
+]
 
 MAXIMA = ("max_tokens", "max_completion_tokens", "max_output_tokens")
 BYTES_PER_TOKEN = 4  # English, by the byte-level vocabularies in use: the forecast's estimate

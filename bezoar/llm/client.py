@@ -89,9 +89,17 @@ class Call:
     """One request on its way, with the callbacks of all who wait for it (`done`)."""
 
     __slots__ = (
-        "attempts", "body", "claimed", "done", "key", "lost", "reserved", "since", "spoilt",
+        "attempts",
+        "body",
+        "claimed",
+        "done",
+        "key",
+        "lost",
+        "reserved",
+        "since",
+        "spoilt",
         "tokens",
-    )  # fmt: skip
+    )
 
     def __init__(self, key: str, body: bytes, done: Done) -> None:
         self.key = key
@@ -740,7 +748,7 @@ def empty_reply(why: Ending, model: str) -> Reply:
     """Make the empty reply that stands for one that did not come."""
     return Reply(
         text="", finish_reason=why, tokens_in=0, tokens_out=0, model=model, simulated=False
-    )  # fmt: skip
+    )
 
 
 def to_ledger(reply: Reply) -> dict[str, Any]:

@@ -46,7 +46,6 @@ LINE = re.compile(
 LOOK_AGAIN = 1.0  # seconds between looks at what other processes bought meanwhile
 SEGMENT = 256 * 2**20  # bytes at which a process opens a new segment instead of taking one over
 
-
 LOST = b'{"charge":"lost"'
 CHARGE = b'{"charge":'  # the value of a line that answers nothing begins so
 

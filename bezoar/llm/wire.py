@@ -160,24 +160,35 @@ def read_finish(finishes: Mapping[str, Finish], name: str, reason: Any) -> Finis
 
 # --- errors ---------------------------------------------------------------------------------------
 
-# The names that OpenAI, Anthropic, vLLM, SGLang, TGI and llama.cpp give their errors
-STATUS_OF = {
-    "bad_request": 400, "badrequesterror": 400, "invalid_request_error": 400, "validation": 400,
-    "invalid_argument": 400, "context_length_exceeded": 400, "exceed_context_size_error": 400,
-    "content_filter": 400, "invalid_prompt": 400, "string_above_max_length": 400,
-    "authentication_error": 401, "invalid_api_key": 401, "unauthenticated": 401,
-    "billing_error": 402, "permission_error": 403, "permission_denied": 403,
-    "not_found_error": 404, "notfounderror": 404, "model_not_found": 404,
-    "request_too_large": 413, "unprocessable_entity": 422,
-    "rate_limit_error": 429, "rate_limit_exceeded": 429, "ratelimiterror": 429,
-    "too_many_requests": 429, "resource_exhausted": 429, "insufficient_quota": 429,
-    "billing_hard_limit_reached": 429, "tokens": 429, "requests": 429,
-    "api_error": 500, "server_error": 500, "internal_server_error": 500, "internalservererror": 500,
-    "internal_error": 500, "generation": 500, "upstream_error": 502, "bad_gateway": 502,
-    "overloaded": 529, "overloaded_error": 529, "unavailable_error": 503, "unavailable": 503,
-    "service_unavailable": 503, "serviceunavailableerror": 503, "engine_overloaded": 503,
-    "timeout_error": 504, "timeout": 504, "deadline_exceeded": 504,
-}  # fmt: skip
+# The names that OpenAI, Anthropic, vLLM, SGLang, TGI and llama.cpp give their errors, by status
+_NAMES_OF = {
+    400: (
+        "bad_request badrequesterror invalid_request_error validation invalid_argument "
+        "context_length_exceeded exceed_context_size_error content_filter invalid_prompt "
+        "string_above_max_length"
+    ),
+    401: "authentication_error invalid_api_key unauthenticated",
+    402: "billing_error",
+    403: "permission_error permission_denied",
+    404: "not_found_error notfounderror model_not_found",
+    413: "request_too_large",
+    422: "unprocessable_entity",
+    429: (
+        "rate_limit_error rate_limit_exceeded ratelimiterror too_many_requests "
+        "resource_exhausted insufficient_quota billing_hard_limit_reached tokens requests"
+    ),
+    500: (
+        "api_error server_error internal_server_error internalservererror internal_error generation"
+    ),
+    502: "upstream_error bad_gateway",
+    503: (
+        "unavailable_error unavailable service_unavailable serviceunavailableerror "
+        "engine_overloaded"
+    ),
+    504: "timeout_error timeout deadline_exceeded",
+    529: "overloaded overloaded_error",
+}
+STATUS_OF = {name: status for status, names in _NAMES_OF.items() for name in names.split()}
 
 
 def problem(document: Any) -> Problem | None:

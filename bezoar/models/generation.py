@@ -42,7 +42,6 @@ SLOWER = {
 # Standard deviations of the logits. In float32 a larger difference is more than rounding.
 EXACT = 1e-3
 
-
 # Tokens of prompts read at once, padding included. More want memory and are not read faster.
 READ = 1024
 ROOM = 16  # tokens that a row may grow by before its keys and values are copied

@@ -321,7 +321,9 @@ def _gather_missing(faults: Sequence[Fault]) -> list[Fault]:
     # from.
     for fault in sorted((f for f in faults if f.missing), key=lambda f: len(f.path)):
         above = (fault.path[:end] for end in range(len(fault.path)))
-        section = next((p for p in above if (fault.profile, p) in absent), fault.path[:-1])
+        # Sections themselves are not joined: they stand in several files.
+        own = fault.path[:-1] or fault.path
+        section = next((p for p in above if (fault.profile, p) in absent), own)
         absent.setdefault((fault.profile, section), []).append(fault)
     gathered = [_missing_of_section(section, members) for (_, section), members in absent.items()]
     return [fault for fault in faults if not fault.missing] + gathered
@@ -329,9 +331,11 @@ def _gather_missing(faults: Sequence[Fault]) -> list[Fault]:
 
 def _missing_of_section(section: Path, faults: list[Fault]) -> Fault:
     owners = (
-        "the other profiles have" if faults[0].profile else "the recipe or each profile must have"
+        "the other profiles have"
+        if faults[0].profile
+        else "params.yaml, the recipe or each profile must have"
     )
-    if len(faults) == 1:
+    if len(faults) == 1 or section == faults[0].path:
         message = f"missing; {owners} it" + faults[0].message.partition(" have it")[2]
         return replace(faults[0], message=message)
     names = [".".join(map(str, fault.path[len(section) :])) for fault in faults]
@@ -339,4 +343,5 @@ def _missing_of_section(section: Path, faults: list[Fault]) -> Fault:
 
 
 def _also(profiles: Sequence[str]) -> str:
-    return f" (also in profiles.{', profiles.'.join(profiles[1:])})" if profiles[1:] else ""
+    files = ", ".join(f"profiles/{profile}.yaml" for profile in profiles[1:])
+    return f" (also in {files})" if files else ""

@@ -62,7 +62,7 @@ class Preflight:
 def preflight(p: Params, host: Machine | None = None) -> Preflight:
     """Look at everything that the profile of `p` wants, on `host` (None: this machine). It takes
     seconds. Nothing is run, nothing is bought."""
-    first = [Finding("ok", "params.yaml", "valid, under every profile")]
+    first = [Finding("ok", "parameters", "valid, under every profile")]
     first += [Finding("stop", f.where, *f.message.split("; ", 1)) for f in unknown_tasks(p)]
     if p.launch and not (launch := Path("launch", f"{p.launch}.yaml")).exists():
         first.append(Finding("stop", "launch", f"there is no {launch}", "name a file of launch/"))

@@ -25,6 +25,8 @@ from bezoar.params import (
     Repository,
     Wikipedia,
 )
+from bezoar.params.faults import value_at
+from bezoar.params.layout import SHARED, expand, profile_file
 from bezoar.preflight.findings import SECONDS, Finding, together
 from bezoar.rows.files import BadInput
 from bezoar.sources import hub, local
@@ -105,17 +107,16 @@ def is_current(p: Params, stage: str, section: str, out: Path) -> bool:
     value: Any = p
     for key in section.split("."):
         value = value[key] if isinstance(value, dict) else getattr(value, key)
-    recorded = (
-        _lock(Path("dvc.lock").absolute())
-        .get("stages", {})
-        .get(stage, {})
-        .get("params", {})
-        .get("params.yaml", {})
-    )
-    # DVC records a section under its key in the file, which is in the profile's part or in the
-    # recipe.
-    sections = [recorded.get(key) for key in (f"profiles.{p.profile}.{section}", section)]
-    return out.exists() and any(_same(entry, value) for entry in sections)
+    recorded = _lock(Path("dvc.lock").absolute()).get("stages", {}).get(stage, {}).get("params", {})
+    # A section of a profile stands in its file, one of the recipe (`models`) in params.yaml. DVC
+    # records each key with its dots, and a profile names its endpoints apart from the roles.
+    values: dict[str, Any] = {}
+    for dotted, entry in recorded.get(profile_file(p.profile), {}).items():
+        first, _, key = dotted.partition(".")
+        values.setdefault(first, {}).update({key: entry} if key else entry)
+    expanded = value_at(expand(values)[0], tuple(section.split(".")))
+    entries = [recorded.get(SHARED, {}).get(section), expanded]
+    return out.exists() and any(_same(entry, value) for entry in entries)
 
 
 def _same(recorded: Any, section: BaseModel) -> bool:

@@ -9,6 +9,7 @@ from pathlib import Path
 from bezoar.llm import budget
 from bezoar.llm.ledger import Ledger
 from bezoar.params import Anthropic, Dpo, FurtherServed, OpenAI, Params, Training, World
+from bezoar.params.layout import profile_file
 from bezoar.preflight import data, forecast, gpu
 from bezoar.preflight.findings import Finding
 from bezoar.preflight.forecast import Row
@@ -22,9 +23,18 @@ from bezoar.training.runs.memory import Shape
 # Dense bf16 matrix TFLOP/s with sums in float32 (T4 and V100: fp16), as NVIDIA's data sheets and
 # architecture papers give them: half of a number that is given with sparsity
 PEAKS = {
-    "H100": 989, "H100 PCIe": 756, "H200": 989, "A100": 312, "L40S": 362, "L4": 121, "A10": 125,
-    "RTX 4090": 165, "RTX 3090": 71, "T4": 65, "V100": 125,
-}  # fmt: skip
+    "H100": 989,
+    "H100 PCIe": 756,
+    "H200": 989,
+    "A100": 312,
+    "L40S": 362,
+    "L4": 121,
+    "A10": 125,
+    "RTX 4090": 165,
+    "RTX 3090": 71,
+    "T4": 65,
+    "V100": 125,
+}
 # The GPU for which time is estimated where there is none.
 EXAMPLE = "H100"
 # Ours: the share of the peak that a trainer of transformers gets out of large rows. 25-35 % are
@@ -96,7 +106,7 @@ def _compare_with_cap(p: Params, name: str, cap: float | None, row: Row, spent: 
         return Finding("ok", key, f"{message}; no cap is set")
     message += f"; the cap is {budget.dollars(cap)}"
     if row.usd > cap:
-        do = f"raise profiles.{p.profile}.{key}, or ask for less"
+        do = f"raise {key} in {profile_file(p.profile)}, or ask for less"
         return Finding("stop", key, message, do)
     if row.most is None or spent + row.most > cap:
         do = "a run that reaches it stops, keeps what it bought and goes on once it is raised"

@@ -71,9 +71,9 @@ SAMPLED = 200  # jobs of a scheme that are played; the rest is in proportion
 # The contents of the hub's sources, for an estimate before they are fetched. Bytes are means.
 DOLLY = 15_011  # rows of databricks-dolly-15k, in eight categories of about a like size
 DOLLYS = (
-    "brainstorming", "classification", "closed_qa", "creative_writing", "general_qa",
-    "information_extraction", "open_qa", "summarization",
-)  # fmt: skip
+    *("brainstorming", "classification", "closed_qa", "creative_writing", "general_qa"),
+    *("information_extraction", "open_qa", "summarization"),
+)
 # Measured on databricks-dolly-15k: bytes of an instruction and of a context, and the share of rows
 # with a context.
 INSTRUCTION, CONTEXT, CONTEXTS = 72, 1190, 0.35
@@ -104,9 +104,7 @@ QUERIES["flan2021"], TARGETS["flan2021"] = QUERIES["t0"], TARGETS["t0"]
 TOPICS = 1000  # more than any plan draws
 # Counts and bytes of FastChat's question.jsonl and reference_answer/, and of six models' answers in
 # mt_bench_human_judgments.
-MT_BENCH = (
-    "writing", "roleplay", "reasoning", "math", "coding", "extraction", "stem", "humanities",
-)  # fmt: skip
+MT_BENCH = verdicts.CATEGORIES
 REFERENCED = ("reasoning", "math", "coding")
 TURN, REFERENCE, ANSWER, MODELS = 200, 750, 1000, 6
 # Of the 1,200 pairs of answers that GPT-4 compared people voted on 910. It graded five of the six
@@ -523,8 +521,12 @@ def _answers_row(stage: str, endpoint: OpenAI | Anthropic, questions: Sequence[Q
     answer."""
     reply = Reply(
         text="x" * budget.BYTES_PER_TOKEN * endpoint.reply_tokens,
-        finish_reason="stop", tokens_in=0, tokens_out=0, model="", simulated=False,
-    )  # fmt: skip
+        finish_reason="stop",
+        tokens_in=0,
+        tokens_out=0,
+        model="",
+        simulated=False,
+    )
     model = Counter(lambda messages, sample=0: reply, endpoint)
     for question in questions:
         talks.interview(question, "", model)
@@ -552,12 +554,16 @@ def table(p: Params, rows: Sequence[Row]) -> str:
     head = ("stage", "model", "calls", "tokens in", "tokens out", "$", "$ at most", "too long")
     body = [
         (
-            *row[:2], f"{row.calls:,}", f"{row.tokens_in:,}", f"{row.tokens_out:,}",
-            f"{row.usd:,.2f}", "no maximum" if row.most is None else f"{row.most:,.2f}",
+            *row[:2],
+            f"{row.calls:,}",
+            f"{row.tokens_in:,}",
+            f"{row.tokens_out:,}",
+            f"{row.usd:,.2f}",
+            "no maximum" if row.most is None else f"{row.most:,.2f}",
             f"{row.too_long:,}",
         )
         for row in [*rows, total(rows)]
-    ]  # fmt: skip
+    ]
     cells = [line[:columns] for line in [head, *body]]
     wide = [max(len(line[i]) for line in cells) for i in range(columns)]
     lines = [

@@ -21,7 +21,6 @@ OPENING = re.compile(
     re.IGNORECASE,
 )
 
-
 RULE = re.compile(r"(?m)^[ \t]{0,3}(?:-{3,80}|\*{3,80}|={3,80}|_{3,80})[ \t]{0,3}$")
 
 

@@ -12,7 +12,6 @@ LEAST = 0.5
 # Ours: replies that are printed, and characters of each
 SHOWN, LONGEST = 3, 300
 
-
 # Advice by the reason that most replies have
 MEND = {
     "truncated": "most are cut: raise max_tokens in the params of {key}",
@@ -41,6 +40,13 @@ def check(
     if not read:
         raise BadInput(f"{message}; then run the same command again, what was bought is kept")
     print(f"warning: {message}", file=sys.stderr)
+
+
+def warn(prefix: str, message: str, replies: Sequence[Reply]) -> None:
+    """Print a warning, and the first of `replies` below it."""
+    print(f"warning: {prefix}: {message}", file=sys.stderr)
+    for reply in replies[:SHOWN]:
+        print(f"{prefix}: a reply: {format_reply(reply)}", file=sys.stderr)
 
 
 def format_reply(reply: Reply) -> str:

@@ -143,15 +143,17 @@ def _scheme(data: str) -> str:
 def _seeds(steps: list[chain.Step], run: Run, settings: Params) -> list[str]:
     """Return the Hub's data sets that the weights learnt from, directly or by way of a scheme's
     seeds."""
-    # a set of the user's own is named as its source
-    sources = [
-        "hh_rlhf" if data == PAIRS
-        else name if (name := _scheme(data)) in settings.own
-        else settings.schemes.by_name[name].seeds
-        for data in _sets(steps)
-    ]  # fmt: skip
-    repositories = (cards.repositories(run.sources[s].model_dump()) for s in dict.fromkeys(sources))
+    sources = dict.fromkeys(_source(data, settings) for data in _sets(steps))
+    repositories = (cards.repositories(run.sources[source].model_dump()) for source in sources)
     return list(dict.fromkeys(repository for names in repositories for repository in names))
+
+
+def _source(data: str, settings: Params) -> str:
+    """Return the source of a set's seeds. A set of the user's own is named as its source."""
+    if data == PAIRS:
+        return "hh_rlhf"
+    name = _scheme(data)
+    return name if name in settings.own else settings.schemes.by_name[name].seeds
 
 
 def _method(step: chain.Step, settings: Params) -> str:

@@ -96,10 +96,10 @@ def _parameters(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[s
     alone is named."""
     old, new = _values(before), _values(now)
     profiles = [
-        {key.split(".")[1] for key in parameters if key.startswith("profiles.")}
-        for parameters in (old, new)
+        {Path(file).stem for file in stage.get("params") or {} if file.startswith("profiles/")}
+        for stage in (before, now)
     ]
-    # parameters are named profiles.NAME.*, so under another profile every single one differs
+    # a profile's parameters stand in its own file, so under another profile every one differs
     if all(profiles) and profiles[0] != profiles[1]:
         yield f"profile {', '.join(sorted(profiles[0]))} -> {', '.join(sorted(profiles[1]))}"
         return
@@ -162,11 +162,12 @@ def _hashes(stage: Mapping[str, Any], kind: str) -> dict[str, str]:
 
 
 def _values(stage: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a stage's parameters by their dotted names."""
+    """Return a stage's parameters by their dotted names, which `dvc exp run -S` takes: those of
+    another file than params.yaml behind its name and a colon."""
     return {
-        key: value
-        for file in (stage.get("params") or {}).values()
-        for key, value in _flat(file or {}, "")
+        key if file == "params.yaml" else f"{file}:{key}": value
+        for file, parameters in (stage.get("params") or {}).items()
+        for key, value in _flat(parameters or {}, "")
     }
 
 

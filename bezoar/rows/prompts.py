@@ -22,6 +22,17 @@ _FENCED = str.maketrans("<>[]#:", "‹›⟦⟧＃：")
 _ALIKE = str.maketrans("асеорхуіѕԁјһгтпοιανετρκηυɡı∕⁄⧸", "aceopxyisdjhrtnoiavetpknugi///")
 _ENTITY = re.compile(r"&(?:#\d{1,7}|#[xX][0-9a-fA-F]{1,6}|[a-zA-Z]{2,8});")
 
+# The markup of the schemes' prompts, by scheme. A text in a blank must not hold it, and a row that
+# does shows a piece of the prompt.
+MARKUP = {
+    "lamini": ("<example>", "</example>", "###PROVIDED EXAMPLES(", "###RESPONSE:"),
+    "evol_instruct": (
+        *("<human>:", "<bot>:", "#Given Prompt#:", "#Rewritten Prompt#:", "#Created Prompt#:"),
+        *("#First Prompt#:", "#Second Prompt#:"),
+    ),
+    "orca": ("#Task:", "#Correct answer:", "#Response:"),
+}
+
 
 class Prompt:
     """`Prompt("judge/response", "scale").fill(instruction="...", response="...", scale="7")`.

@@ -56,7 +56,6 @@ SENTENCES = (
     ("Thinking...", "...done thinking."),  # Ollama's own client
 )
 
-
 # One of these stands in every reply that holds a mark
 SIGNS = ("<", "[", "◁", "Here", "Thinking...", "&lt;", "assistantfinal")
 
@@ -141,7 +140,6 @@ def _unhide(reply: str) -> str:
 _CODE = re.compile(r"```.*?(?:```|\Z)|~~~.*?(?:~~~|\Z)|`[^`\n]*`", re.DOTALL)
 _OPEN_QUOTES, _CLOSE_QUOTES = "\"'“‘«„(", "\"'”’»“)"
 _SENTENCE_ENDS = ".!?:;>)*_"
-
 
 # Words before and behind a closing mark that show that a sentence only speaks of it
 _SPEAKS_OF = re.compile(

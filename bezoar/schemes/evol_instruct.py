@@ -12,7 +12,7 @@ from bezoar.reading.equality import Equality, equality
 from bezoar.reading.evolved import prompt, turn
 from bezoar.rows import refusals
 from bezoar.rows.chat import with_input
-from bezoar.rows.prompts import Prompt, fence
+from bezoar.rows.prompts import MARKUP, Prompt, fence
 from bezoar.rows.records import Ask, Job, Rejected, Reply, Sample, Seed, Seeds, Undecided
 from bezoar.schemes import fault, split_input, unfinished
 
@@ -23,14 +23,7 @@ Say = Callable[[str], Reply]
 IN_DEPTH, IN_BREADTH = Prompt(f"{NAME}/in_depth", "operation"), Prompt(f"{NAME}/in_breadth")
 EQUALITY, RESPONSE = Prompt(f"{NAME}/equality"), Prompt(f"{NAME}/response")
 STOP_WORDS = Prompt(f"{NAME}/stop_words")
-FIELDS = (
-    "#Given Prompt#:",
-    "#Rewritten Prompt#:",
-    "#Created Prompt#:",
-    "#First Prompt#:",
-    "#Second Prompt#:",
-)
-MARKERS = ("<human>:", "<bot>:", *FIELDS)
+MARKERS = MARKUP[NAME]
 LEAKS = ("given prompt", "rewritten prompt", "created prompt")
 
 _REFUSING = re.compile(

@@ -7,7 +7,7 @@ from random import Random
 from bezoar.params import Lamini
 from bezoar.reading.examples import Item, examples
 from bezoar.rows.chat import with_input
-from bezoar.rows.prompts import Prompt, fence
+from bezoar.rows.prompts import MARKUP, Prompt, fence
 from bezoar.rows.records import Ask, Job, Reject, Rejected, Reply, Sample, Seed, Seeds
 from bezoar.schemes import (
     answer,
@@ -26,7 +26,7 @@ NAME = "lamini"
 INSTRUCTIONS = Prompt(f"{NAME}/instructions", "asked", "category", "topics")
 TOPICS = Prompt(f"{NAME}/topics", "asked", "category", "examples")
 EXAMPLE, RESPONSE = Prompt(f"{NAME}/example"), Prompt(f"{NAME}/response")
-MARKERS = ("<example>", "</example>", "###PROVIDED EXAMPLES(", "###RESPONSE:")
+MARKERS = MARKUP[NAME]
 
 
 def plan(seeds: Seeds, params: Lamini, rng: Random) -> list[Job]:

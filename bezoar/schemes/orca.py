@@ -5,13 +5,13 @@ from collections.abc import Iterator
 from random import Random
 
 from bezoar.params import Orca
-from bezoar.rows.prompts import Prompt, fence
+from bezoar.rows.prompts import MARKUP, Prompt, fence
 from bezoar.rows.records import Ask, Job, Mixture, Query, Reject, Rejected, Sample, Seeds
 from bezoar.schemes import fault, say
 
 NAME = "orca"
 RESPONSE = Prompt(f"{NAME}/response")
-MARKERS = ("#Task:", "#Correct answer:", "#Response:")
+MARKERS = MARKUP[NAME]
 MIXTURES: tuple[Mixture, ...] = ("cot", "niv2", "t0", "flan2021")
 
 

@@ -3,6 +3,7 @@
 embedded.py  the project's own world
 local.py     the user's rows. weights.py reads the user's base model. link.py finds both and links
              them into local/.
+bases.py     the base model: downloaded, copied or grown
 hub.py       the Hugging Face Hub. flan.py streams the FLAN collection, which is too large to keep.
              harness.py has lm_eval fetch its tasks.
 wikipedia.py the category table of Wikipedia

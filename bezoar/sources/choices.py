@@ -84,7 +84,7 @@ def right_choices(
                 raise BadInput(
                     f"{item.place}: the answers of this file can be read as {NAMES[reading]} and "
                     f"as {NAMES[rival]}: {item.answer!r:.40} is then {item.choices[index]!r:.40} "
-                    f"or {item.choices[rival_index]!r:.40}; say which in params.yaml, answer_is: "
+                    f"or {item.choices[rival_index]!r:.40}; say which in the profile, answer_is: "
                     f"{reading} (or {rival}) in fetch.benchmarks of the profile"
                 )
     return [index for index in indices if index is not None]

@@ -78,9 +78,7 @@ UNPACKED, RATIO = 2**28, 250
 
 Kind = Literal["parquet", "arrow", "stream", "text"]
 TABLES: dict[bytes, Kind] = {b"PAR1": "parquet", b"ARROW1": "arrow", b"\xff\xff\xff\xff": "stream"}
-FAULTS = (
-    OSError, EOFError, zlib.error, lzma.LZMAError, zipfile.BadZipFile, NotImplementedError
-)  # fmt: skip
+FAULTS = (OSError, EOFError, zlib.error, lzma.LZMAError, zipfile.BadZipFile, NotImplementedError)
 
 
 def kind(path: Path) -> Kind:

@@ -41,12 +41,12 @@ KINDS = {
 SEEDS = (
     "a seeds file is JSONL whose rows have the text fields instruction, context, response and "
     "category (as databricks-dolly-15k.jsonl has), or another form that local/README.md lists; "
-    "columns of other names want a mapping of ours to yours in params.yaml, at "
-    "profiles.local.fetch.dolly, such as `fields: {instruction: Question text, response: Reply}`"
+    "columns of other names want a mapping of ours to yours at fetch.dolly in "
+    "profiles/local.yaml, such as `fields: {instruction: Question text, response: Reply}`"
 )
 MAPPING = (
     "Rows of yours that are not used because their fields have other names want a mapping: "
-    "`fields` at profiles.local.fetch in params.yaml (docs/own-data.md, step 2)"
+    "`fields` at fetch in profiles/local.yaml (docs/own-data.md, step 2)"
 )
 UNREAD = LOCAL / "unread.txt"  # every file that is not used, with the reason
 PICTURES = (".png", ".jpg", ".jpeg", ".gif")

@@ -39,10 +39,11 @@ SHARD = re.compile(
 FILLERS = {"data", "dataset", "questions", "split", "set"}
 SIZES = {"xs", "s", "m", "l", "xl", "debiased", "rand", "random", "full", "public", "labels"}
 PLAIN = {
-    *FILLERS, "default", "main", "plain", "plain_text", "parquet", "jsonl", "json", "csv", "raw",
-    "snapshots", "refs", "convert", "datasets", "benchmarks", "benchmark", "tasks", "evals",
-    "downloads", "hub", "cache", "files", "all", "shards",
-}  # fmt: skip
+    *FILLERS,
+    *("default", "main", "plain", "plain_text", "parquet", "jsonl", "json", "csv", "raw"),
+    *("snapshots", "refs", "convert", "datasets", "benchmarks", "benchmark", "tasks", "evals"),
+    *("downloads", "hub", "cache", "files", "all", "shards"),
+}
 COMMIT = re.compile(r"[0-9a-f]{40}")
 
 

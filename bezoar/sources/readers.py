@@ -14,7 +14,7 @@ from typing import TypeVar
 from bezoar.params import Reading
 from bezoar.rows.files import BadInput
 from bezoar.rows.folding import words
-from bezoar.rows.records import Answers, Message, Pair, Query, Seed, Topic, Vote  # fmt: skip
+from bezoar.rows.records import Answers, Message, Pair, Query, Seed, Topic, Vote
 from bezoar.sources import items, names, shapes, talks
 from bezoar.sources.accounts import Account, File, Taking, text_key
 from bezoar.sources.containers import lines
@@ -54,7 +54,7 @@ def read(
     if reader.settings.fields and not reader.renamed:
         names_given = ", ".join(reader.settings.fields.values())
         raise BadInput(
-            f"{label}: no file has the fields {names_given} that `fields` in params.yaml names; "
+            f"{label}: no file has the fields {names_given} that `fields` in the profile names; "
             "name them as the files do"
         )
     return Source(tables, account.as_json())

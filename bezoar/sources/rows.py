@@ -22,15 +22,15 @@ from bezoar.sources.containers import EMPTY, lines
 Fields = dict[str, Any]
 # Columns of a text table whose cells are read as lists, and below as numbers. Others are text.
 LISTS = {
-    "choices", "options", "endings", "incorrect_answers", "correct_answers", "mc1_targets", "turns",
-    "messages", "conversations", "conversation", "conversation_a", "conversation_b", "chosen",
-    "rejected",
-}  # fmt: skip
+    *("choices", "options", "endings", "incorrect_answers", "correct_answers", "mc1_targets"),
+    *("turns", "messages", "conversations", "conversation", "conversation_a", "conversation_b"),
+    *("chosen", "rejected"),
+}
 # Columns that are known by their name in any case, as `Question`.
 TITLES = {
-    "instruction", "input", "output", "context", "response", "category", "question", "answer",
-    "prompt", "completion", "chosen", "rejected", "choices", "options", "label",
-}  # fmt: skip
+    *("instruction", "input", "output", "context", "response", "category", "question", "answer"),
+    *("prompt", "completion", "chosen", "rejected", "choices", "options", "label"),
+}
 NUMBERS = {"question_id", "turn", "subcategories"}
 WRAPS = ("data", "rows", "examples", "items", "instances", "records")  # lists of rows in an object
 DELIMITERS = (",", "\t", ";", "|")

@@ -740,13 +740,13 @@ def describe_unread(path: Path) -> str:
 
 
 def absent_columns(path: Path, maps: Maps) -> str:
-    """Return the columns that `fields` in params.yaml names and a file lacks, as the end of a
+    """Return the columns that `fields` in the profile names and a file lacks, as the end of a
     message. The result is "" where the file has all of them or none."""
     columns = dict.fromkeys(_columns(path), "")
     for source, own_names in maps.items():
         absent = [theirs for theirs in own_names.values() if _inner(columns, theirs) is MISSING]
         if 0 < len(absent) < len(own_names):
-            place = f"`fields` of {source} in params.yaml"
+            place = f"`fields` of {source} in the profile"
             return f"; {place} names {', '.join(absent)}, which is not among them"
     return ""
 

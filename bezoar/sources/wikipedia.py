@@ -45,7 +45,7 @@ def read(settings: Wikipedia) -> Source:
         try:
             if settings.sha256 not in (None, digest):
                 raise BadInput(
-                    f"{settings.url}: sha256 is {digest}, not fetch.topics.sha256 of params.yaml; "
+                    f"{settings.url}: sha256 is {digest}, not fetch.topics.sha256 of the profile; "
                     "the file has changed: name a dated dump, or the new sha256"
                 )
             topics, left_out = _topics(path, settings.housekeeping)

@@ -81,7 +81,7 @@ def find(settings: Params, model: str) -> Place:
 def _folder(folder: Path, places: dict[str, Place]) -> Place:
     if not folder.is_dir():
         raise BadInput(
-            f"{folder}: neither a model of params.yaml ({', '.join(places)}) nor a folder; "
+            f"{folder}: neither a model of the recipe ({', '.join(places)}) nor a folder; "
             f"{_instead(places)}"
         )
     base = folder

@@ -69,7 +69,7 @@ class _Clock:
     def __init__(self, home: Path, stage: str) -> None:
         self.home, self.stage, self.began = home, stage, time.monotonic() - _age()
         # Times under other parameters belong to other outs.
-        self.under = _digits(Path("params.yaml"))
+        self.under = _digits(Path())
         self.file = _open(home) / f"{stage}-{self.under}-{time.time_ns()}-{os.getpid()}.json"
         self.over = threading.Event()
 
@@ -166,7 +166,9 @@ def _outs(stage: str) -> list[Path]:
     body = loop.get("do", loop)
     listed = [entry for kind in ("outs", "metrics", "plots") for entry in body.get(kind, [])]
     paths = [entry if isinstance(entry, str) else next(iter(entry)) for entry in listed]
-    source = document["vars"][0]["sources"].get(instance, {})
+    # The other entry of `vars` is the name of the recipe's file.
+    (sources,) = (entry["sources"] for entry in document["vars"] if isinstance(entry, dict))
+    source = sources.get(instance, {})
     for blank, value in (("item.out", source.get("out", "")), ("item", instance)):
         paths = [path.replace(f"${{{blank}}}", value) for path in paths]
     return sorted(Path(path.replace("${key}", instance)) for path in paths)
@@ -221,8 +223,16 @@ def _read(file: Path) -> Spent:
     return Spent()
 
 
-def _digits(file: Path) -> str:
-    return hashlib.sha256(file.read_bytes() if file.exists() else b"").hexdigest()[:16]
+def _digits(folder: Path) -> str:
+    """Return digits of the files of parameters in a project's folder."""
+    digest = hashlib.sha256()
+    for file in (
+        folder / "params.yaml",
+        *sorted(folder.glob("recipes/*.yaml")),
+        *sorted(folder.glob("profiles/*.yaml")),
+    ):
+        digest.update(file.read_bytes())
+    return digest.hexdigest()[:16]
 
 
 def _age() -> float:

@@ -16,8 +16,8 @@ from typing import Any
 
 from bezoar import arithmetic
 from bezoar.rows import files
+from tests.builders import ROOT
 
-ROOT = Path(__file__).parent.parent.parent
 HASHES = Path(__file__).parent / "hashes.json"
 # rows, inner length and columns of products in the demo, and some that fill no vector
 SHAPES = [(1, 128, 384), (7, 128, 768), (33, 65, 129), (64, 128, 128), (512, 384, 128)]
@@ -153,8 +153,8 @@ def trained() -> dict[str, str]:
     from bezoar.models import generation, loading
     from bezoar.sources import pretraining
     from bezoar.training import dpo, merge, sft
-    from tests import test_training as small
-    from tests.test_pretraining import CORPUS, SIZE
+    from tests.builders import micro as small
+    from tests.builders.micro import CORPUS, SIZE
 
     models, results = Path("models"), {}
     pretraining.grow(CORPUS, SIZE.model_copy(update={"steps": 20}), 7, models / "fetch/base")
@@ -188,7 +188,7 @@ def counted() -> dict[str, str]:
     from bezoar.filtering.contamination import Text
     from bezoar.judging import differences, pairwise
 
-    steps = params.load(ROOT / "params.yaml").filter.contamination.fuzzy
+    steps = params.load(ROOT).filter.contamination.fuzzy
     seeds = world.seeds(60, 7)
     texts = [Text("quiz", seed.id, seed.instruction, ()) for seed in seeds[:20]]
     cosines = list(contamination._reworded_matches(seeds, texts, steps))

@@ -33,7 +33,6 @@ _STOP = frozenset(
 )
 LONGEST = 20_000  # characters read of a text: a hostile one may be huge
 
-
 # Characters of scripts that put no blanks between words (Thai, Lao, Japanese, Chinese). A run of
 # Chinese characters, of Katakana, or of Thai or Lao is taken for a key word.
 _SPACELESS = "\u0e00-\u0eff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff"
@@ -185,7 +184,7 @@ _WORDINGS = {
         "Скажите также, почему {} здесь важно и что из этого следует для того, что значит {}.",
         "В этом вопросе речь идёт о словах {}. Если читать его так, то ответ такой: {}",
     ),
-}  # fmt: skip
+}
 _SCRIPTS = {
     "ja": re.compile("[\u3040-\u30ff]"),
     "zh": re.compile("[\u4e00-\u9fff]"),

@@ -2,7 +2,7 @@
 
 The layers counted are those of a Llama decoder as transformers runs it eagerly, on rows as long as
 they may be. It is trained by TRL, whose fused head never holds the logits of a whole batch. For
-other kinds counting.py has a Shape that is not arithmetic. tests/test_memory.py holds the counts
+other kinds counting.py has a Shape that is not arithmetic. test_memory.py holds the counts
 against what torch allocates.
 """
 
