@@ -17,6 +17,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from functools import cache
 from pathlib import Path
 
@@ -76,6 +77,9 @@ def python(settled: bool = True) -> Path:
     server = subprocess.Popen(
         [REAL, HERE / "server.py", folder], env=env, cwd=folder, stdin=subprocess.PIPE
     )
+    while not (folder / "socket").exists():
+        assert server.poll() is None, "the libraries cannot be imported"
+        time.sleep(0.05)
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     atexit.register(server.wait)
     assert server.stdin is not None

@@ -29,14 +29,7 @@ if sys.argv[1:2] not in (["-m"], ["-c"], ["-u"]) or mine != early["given"]:
     real()
 
 server = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-while True:
-    try:
-        server.connect(os.path.join(folder, "socket"))  # noqa: PTH118
-        break
-    except (FileNotFoundError, ConnectionRefusedError):  # it is importing
-        import time
-
-        time.sleep(0.1)
+server.connect(os.path.join(folder, "socket"))  # noqa: PTH118
 here = os.getcwd()  # noqa: PTH109
 wanted = {"argv": sys.argv[1:], "cwd": here, "env": {**os.environ}, "umask": os.umask(0)}
 os.umask(wanted["umask"])
