@@ -92,7 +92,7 @@ def test_an_evaluation_that_is_killed_goes_on_and_repeats_nothing(
     finished: Run, tmp_path: Path, stage: str
 ) -> None:
     place, scratch = tmp_path / "elsewhere", tmp_path / "work"
-    for part in (*PARTS[:5], "data/fetch", "models/dpo/policy", "models/fetch/base"):
+    for part in (*PARTS[:7], "data/fetch", "models/dpo/policy", "models/fetch/base"):
         source = finished.folder / part
         (place / part).parent.mkdir(parents=True, exist_ok=True)
         (shutil.copytree if source.is_dir() else shutil.copy)(source, place / part)
