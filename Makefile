@@ -73,7 +73,7 @@ check: lint  ## what lint does, and the quick tests: before every commit
 	pytest -m "not slow" -n auto --dist loadscope
 
 test: install  ## all tests, the whole embedded recipe among them
-	pytest -n auto --dist loadscope
+	pytest -n auto --dist loadscope --durations=10
 
 format: install  ## sort imports, format, mend what ruff can
 	ruff check --fix .

@@ -1,5 +1,6 @@
 """Shared fixtures: copies of the project to break, and the embedded run that slow tests look at."""
 
+import fcntl
 import getpass
 import os
 import shutil
@@ -97,18 +98,15 @@ def looking() -> set[str]:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """Give the files that look at the finished run to one worker, and each other file to one: what
-    their fixtures make is made once. (The marks of `--dist loadgroup` do nothing under pytest 9.)
-    """
+    """Give each file to one worker, so that what its fixtures make is made once, and the files in
+    the order of `pytest_collection_modifyitems`, where xdist has its own."""
     from xdist.scheduler.loadscope import LoadScopeScheduling
-
-    names = looking()
 
     class ByFile(LoadScopeScheduling):  # type: ignore[misc]
         def _split_scope(self, nodeid: str) -> str:
-            file = nodeid.partition("::")[0]
-            return "finished run" if file.rpartition("/")[2] in names else file
+            return nodeid.partition("::")[0]
 
+    config.option.loadscopereorder = False
     return ByFile(config, log)
 
 
@@ -122,13 +120,28 @@ def pytest_itemcollected(item: pytest.Item) -> None:
         item.add_marker(pytest.mark.slow)
 
 
+# Files of few tests that take a minute each.
+LONG = {"test_own_data.py", "test_experiments.py"}
+
+
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with the files that look at the finished run, then with those that hold most slow
-    tests. A worker that got one of them last would keep the others waiting."""
+    """Begin with a file whose worker makes the finished run. Until that is made, the other workers
+    have the files of slow tests that do not look at it. Then come those that do, and last what is
+    quick: a worker that got a long file last would keep the others waiting."""
     names = looking()
     slow = Counter(item.path for item in items if item.get_closest_marker("slow"))
-    items.sort(key=lambda item: (item.path.name not in names, -slow[item.path]))
+    first = max((path for path in slow if path.name in names), key=lambda p: slow[p], default=None)
+
+    def place(item: pytest.Item) -> tuple[int, int]:
+        path, count = item.path, slow[item.path]
+        if path == first:
+            return 0, 0
+        if path.name in names:
+            return 2, -count
+        return (1 if count > 2 or path.name in LONG else 3), -count
+
+    items.sort(key=place)
 
 
 @pytest.fixture
@@ -201,8 +214,21 @@ class Run:
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Run:
     """An embedded run with nothing cached, under tests/audit/, which logs every file that a stage
-    opens. Look, or work on a copy."""
-    return embedded(tmp_path_factory.mktemp("run") / "another folder")
+    opens. Look, or work on a copy. The first worker that wants it makes it, others get a copy."""
+    mine = tmp_path_factory.mktemp("run") / "another folder"
+    if "PYTEST_XDIST_WORKER" not in os.environ:
+        return embedded(mine)
+    shared = tmp_path_factory.getbasetemp().parent / "finished"
+    output = shared / "output.txt"
+    with shared.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not output.exists():
+            run = embedded(mine)
+            shutil.copytree(mine, shared, symlinks=True)
+            output.write_text(run.output, "utf-8")
+            return run
+    shutil.copytree(shared, mine, symlinks=True)
+    return Run(mine / "project", elsewhere(mine), output.read_text("utf-8"))
 
 
 def embedded(base: Path) -> Run:
@@ -215,14 +241,7 @@ def embedded(base: Path) -> Run:
     assert "concurrency: 1\n" in text
     profile.write_text(text.replace("concurrency: 1\n", "concurrency: 7\n"))
     (base / "audit").mkdir()
-    env = environment(
-        base / "work",
-        PYTHONPATH=str(ROOT / "tests/audit"),
-        AUDIT_LOG=str(base / "audit"),
-        PYTHONHASHSEED="2",
-        LC_ALL="POSIX",
-        TZ="Asia/Kathmandu",
-    )
+    env = elsewhere(base)
     done = subprocess.run(
         [BIN / "dvc", "repro"],
         cwd=folder,
@@ -236,3 +255,15 @@ def embedded(base: Path) -> Run:
     )
     assert done.returncode == 0, done.stdout[-5000:]
     return Run(folder, env, done.stdout)
+
+
+def elsewhere(base: Path) -> dict[str, str]:
+    """The environment of that run."""
+    return environment(
+        base / "work",
+        PYTHONPATH=str(ROOT / "tests/audit"),
+        AUDIT_LOG=str(base / "audit"),
+        PYTHONHASHSEED="2",
+        LC_ALL="POSIX",
+        TZ="Asia/Kathmandu",
+    )

@@ -25,6 +25,7 @@ from bezoar.rows import chat
 from bezoar.rows.files import BadInput
 from bezoar.rows.records import Ask, Message, Reply
 from bezoar.sources import pretraining
+from tests.builders import warm
 from tests.builders.micro import CORPUS, SIZE
 from tests.conftest import ROOT, from_yaml
 
@@ -259,7 +260,9 @@ def stopping_at_full_stops(folder: Path) -> Path:
 def test_a_kill_amidst_a_batch_keeps_every_row_that_had_ended(folder: Path, tmp_path: Path) -> None:
     stopping_at_full_stops(folder)
     wanted = endpoint(folder, batch_size=len(PROMPTS), concurrency=len(PROMPTS))
-    with subprocess.Popen([sys.executable, "-c", CHILD, str(folder)], cwd=ROOT) as child:
+    with subprocess.Popen(
+        [warm.python(settled=False), "-c", CHILD, str(folder)], cwd=ROOT
+    ) as child:
         until = time.monotonic() + 60
         while not len(Ledger()) and time.monotonic() < until:
             time.sleep(0.05)
@@ -278,7 +281,9 @@ def test_a_kill_amidst_a_batch_keeps_every_row_that_had_ended(folder: Path, tmp_
 
 def test_two_processes_compute_no_request_twice(folder: Path) -> None:
     wanted = endpoint(folder, batch_size=len(PROMPTS), concurrency=len(PROMPTS))
-    with subprocess.Popen([sys.executable, "-c", CHILD, str(folder)], cwd=ROOT) as child:
+    with subprocess.Popen(
+        [warm.python(settled=False), "-c", CHILD, str(folder)], cwd=ROOT
+    ) as child:
         until = time.monotonic() + 60
         while not len(Ledger()) and time.monotonic() < until:
             time.sleep(0.05)

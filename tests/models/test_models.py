@@ -17,7 +17,7 @@ from bezoar.preflight import data, endpoints, expected, forecast
 from bezoar.rows import chat
 from bezoar.rows.files import BadInput
 from bezoar.rows.records import Answers, Message, Question, Reply
-from tests.builders import parameters
+from tests.builders import parameters, warm
 from tests.builders.hub import Hub, Repo, serve
 from tests.builders.servers import serving
 from tests.conftest import ROOT, Run
@@ -86,7 +86,9 @@ def test_further_models_stand_beside_ours(finished: Run, tmp_path: Path) -> None
         }
         with_models(folder, models)
         more = {"HF_HUB_OFFLINE": "0", "HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path / "home")}
-        run = Run(folder, {**finished.env, **more, "BEZOAR_WORK": str(tmp_path / "work")}, "")
+        env = {**finished.env, "BEZOAR_WORK": str(tmp_path / "work")}
+        Run(folder, env | more, "").dvc("repro", "models@theirs")
+        run = Run(folder, env | {"PATH": warm.path()}, "")
         done = run.dvc("repro", check=False)
         assert done.returncode == 0, done.stdout + done.stderr
         assert "Running stage 'sft@" not in done.stdout + done.stderr

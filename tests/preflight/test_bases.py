@@ -15,6 +15,7 @@ from bezoar.preflight import bases, trial
 from bezoar.rows.files import BadInput
 from bezoar.sources import weights
 from bezoar.sources.bases import bring
+from tests.builders import warm
 from tests.conftest import ROOT
 
 pytestmark = pytest.mark.slow
@@ -69,6 +70,7 @@ def base(tokenizer: Path, tmp_path: Path) -> Path:
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setenv("BEZOAR_WORK", str(tmp_path / "work"))
     monkeypatch.setenv("BEZOAR_DEVICE", "cpu")
+    warm.trials(monkeypatch)
     yield
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from benchmarks import train
+from tests.builders import warm
 from tests.conftest import ROOT, Run, environment
 
 TOKENS = [[90, 120], [50, 100], [70, 80]]  # real and padded, a step
@@ -79,7 +80,7 @@ def test_a_run_ends_with_every_kind_s_numbers(tmp_path: Path) -> None:
     arguments = ["--embedded", "--steps", "2", "--warm", "1", "--repeats", "1", "--batch", "4"]
     arguments.append("--deterministic")
     done = subprocess.run(
-        [sys.executable, "-m", "benchmarks.train", *arguments],
+        [warm.python(settled=False), "-m", "benchmarks.train", *arguments],
         cwd=ROOT,
         env=environment(tmp_path),
         capture_output=True,

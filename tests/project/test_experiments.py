@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from tests.builders import parameters
+from tests.builders import parameters, warm
 from tests.builders.paid import point, speak
 from tests.builders.servers import Model, serving
 from tests.conftest import Run, copy, environment
@@ -51,7 +51,7 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
             "orca": {"per_task": 1, "flan2021": 4},
         }
         parameters.write(folder, document)
-        run = Run(folder, environment(base / "work"), "")
+        run = Run(folder, environment(base / "work", PATH=warm.path()), "")
         made = Lab(run, model)
         ran, paid = made.dvc("repro", "filter")
         assert {f"generate@{s}" for s in profile["schemes"]} <= ran and paid > 30

@@ -13,9 +13,9 @@ import pytest
 from bezoar.rows import languages
 from bezoar.rows.files import read_json, read_jsonl
 from bezoar.rows.records import Kept
-from tests.builders import parameters, servers, tickets
+from tests.builders import parameters, servers, tickets, warm
 from tests.builders.pages import FENCE, joined
-from tests.conftest import BIN, ROOT, copy, environment
+from tests.conftest import ROOT, copy, environment
 
 PAGE = FENCE.findall((ROOT / "docs/own-data.md").read_text(encoding="utf-8"))
 ROWS = 60
@@ -83,14 +83,14 @@ def test_german_tickets_become_a_model_by_the_page_alone(tmp_path: Path) -> None
     tickets.write(data / "Tickets 2026.csv", ROWS)
     write_base(data / "base")
     folder = copy(tmp_path / "project")
-    (folder / ".venv").symlink_to(BIN.parent)
+    (folder / ".venv").symlink_to(warm.python().parents[1])
     said = {}
     with servers.serving(speak=tickets.reply, served=("qwen2.5:7b",)) as (_, url):
         write_params(folder, url)
         for words in typed(data):
             old = ["--old-file=install"] if words[0] == "make" else []
             done = subprocess.run(
-                [*words, *old], cwd=folder, env=environment(tmp_path / "work"),
+                [*words, *old], cwd=folder, env=environment(tmp_path / "work", PATH=warm.path()),
                 input="Guten Tag\n", capture_output=True, text=True, check=False,
             )  # fmt: skip
             said[" ".join(words[:4])] = done.stdout + done.stderr

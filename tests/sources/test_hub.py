@@ -21,7 +21,7 @@ import yaml
 
 from bezoar.rows.files import BadInput
 from bezoar.sources import hub, tokenizer
-from tests.builders import parameters
+from tests.builders import parameters, warm
 from tests.builders.bases import TEXT, llama, sentencepiece
 from tests.builders.files import parquet, put
 from tests.builders.hub import Hub, Repo, dump, serve
@@ -371,7 +371,7 @@ class Site:
     def fetch(self, name: str, **env: str) -> tuple[int, str]:
         """Run the stage; returns its exit code and what it said."""
         done = subprocess.run(
-            [sys.executable, "-m", "stages.fetch", name],
+            [warm.python(), "-m", "stages.fetch", name],
             cwd=self.folder,
             env=self.env | env,
             capture_output=True,
@@ -654,7 +654,8 @@ def test_the_base_model(rehearsal: tuple[str, Site]) -> None:
         "assert str(m.dtype) == 'torch.float16' and m.float()(**x).logits.isfinite().all()\n"
         "assert t.decode(x['input_ids'][0], skip_special_tokens=True) == 'thermal spring'"
     )
-    subprocess.run([sys.executable, "-c", code, str(base)], env=site.env, check=True)
+    env = environment(site.folder.parent / "work")
+    subprocess.run([warm.python(), "-c", code, str(base)], env=env, check=True)
     if profile == "paper":
         tokenizer_model = Path(site.env["HF_HOME"]).rglob("snapshots/*/tokenizer_config.json")
         config = json.loads(next(tokenizer_model).read_text())

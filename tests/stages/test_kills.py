@@ -5,7 +5,6 @@ import random
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from bezoar import work
+from tests.builders import warm
 from tests.conftest import Run, environment
 
 pytestmark = pytest.mark.slow
@@ -69,7 +69,7 @@ def test_whenever_it_is_killed_the_run_ends_with_the_same_bytes(
     shutil.rmtree(place / "models" / out, ignore_errors=True)
     scratch = place / "work"
     scratch.mkdir()
-    command = [sys.executable, "-m", *stage]
+    command = [warm.python(), "-m", *stage]
     for moment in (some_steps, a_checkpoint, some_steps):
         with subprocess.Popen(command, cwd=place, env=environment(scratch)) as process:
             try:
@@ -92,11 +92,11 @@ def test_an_evaluation_that_is_killed_goes_on_and_repeats_nothing(
     finished: Run, tmp_path: Path, stage: str
 ) -> None:
     place, scratch = tmp_path / "elsewhere", tmp_path / "work"
-    for part in (*PARTS[:5], "data/fetch", "models/dpo/policy", "models/fetch/base"):
+    for part in (*PARTS[:7], "data/fetch", "models/dpo/policy", "models/fetch/base"):
         source = finished.folder / part
         (place / part).parent.mkdir(parents=True, exist_ok=True)
         (shutil.copytree if source.is_dir() else shutil.copy)(source, place / part)
-    command = [sys.executable, "-m", f"stages.{stage}", "dpo"]
+    command = [warm.python(), "-m", f"stages.{stage}", "dpo"]
 
     def results() -> int:
         """How many rows and tasks are kept."""

@@ -12,6 +12,7 @@ from urllib.parse import unquote
 import pytest
 
 from bezoar.preflight import bases
+from tests.builders import warm
 from tests.conftest import BIN, ROOT, Run, embedded, environment, from_yaml
 
 pytestmark = pytest.mark.slow
@@ -189,4 +190,5 @@ def test_the_base_that_is_grown_passes_the_rehearsal(
     finished: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("BEZOAR_WORK", str(tmp_path))
+    warm.trials(monkeypatch)
     assert bases.rehearse(finished.folder / "models/fetch/base", "base") == []

@@ -18,7 +18,7 @@ from bezoar import params, work
 from bezoar.rows import files
 from bezoar.rows.files import BadInput
 from bezoar.training.runs import launching
-from tests.builders import parameters
+from tests.builders import parameters, warm
 from tests.builders.micro import enter, grown
 from tests.conftest import ROOT, environment, from_yaml
 
@@ -46,9 +46,11 @@ def project(grown: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-def start(folder: Path, *arguments: str, **more: Any) -> subprocess.Popen[str]:
+def start(
+    folder: Path, *arguments: str, python: str | None = None, **more: Any
+) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, "-m", "tests.builders.launched", *arguments],
+        [python or warm.python(settled=False), "-m", "tests.builders.launched", *arguments],
         cwd=folder,
         env=environment(folder / "work", PYTHONPATH=str(ROOT), BEZOAR_DEVICE="cpu"),
         stdout=subprocess.PIPE,
@@ -161,7 +163,7 @@ def test_killed_processes_go_on_to_the_same_bytes(
 
 
 def test_the_processes_end_when_the_stage_is_killed(place: Path) -> None:
-    process = start(place, "cpu2", "all")
+    process = start(place, "cpu2", "all", python=sys.executable)
     try:
         children: list[str] = []
         deadline = time.monotonic() + 60
@@ -237,7 +239,8 @@ def test_a_signal_in_training_is_one_line_and_the_checkpoint_stays(
     place: Path, launch: str, number: signal.Signals
 ) -> None:
     """Of torch, TRL and the processes that training was launched on nothing is heard."""
-    process = start(place, launch, "all", start_new_session=True)
+    python = sys.executable if (launch, number) == ("cpu2", signal.SIGINT) else None
+    process = start(place, launch, "all", python=python, start_new_session=True)
     try:
         deadline = time.monotonic() + 300
         while not any((place / "work").rglob("checkpoint-*/trainer_state.json")):

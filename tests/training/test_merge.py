@@ -21,7 +21,7 @@ from bezoar.rows.files import BadInput
 from bezoar.sources import pretraining
 from bezoar.training import merge
 from bezoar.training.runs.memory import Shape
-from tests.builders import ROOT, parameters
+from tests.builders import ROOT, parameters, warm
 from tests.builders.micro import (
     CORPUS,
     MODELS,
@@ -34,6 +34,7 @@ from tests.builders.micro import (
     link,
     place,
 )
+from tests.conftest import environment
 
 pytestmark = pytest.mark.slow
 
@@ -343,7 +344,10 @@ def test_a_killed_merge_leaves_no_out_and_the_next_one_is_whole(place: Path) -> 
     content = work.content(MODELS / "merge/out")
     shutil.rmtree(MODELS / "merge")
     done = subprocess.run(
-        [sys.executable, "-c", CHILD.format(root=str(ROOT))], cwd=place, check=False
+        [warm.python(settled=False), "-c", CHILD.format(root=str(ROOT))],
+        cwd=place,
+        env=environment(place / "work"),
+        check=False,
     )
     assert done.returncode == -signal.SIGKILL and not (MODELS / "merge").exists()
     assert [*Path("work/merge").rglob("part/model.safetensors")], "killed before it wrote"

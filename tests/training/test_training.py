@@ -6,7 +6,6 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 import typing
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,7 @@ from bezoar.rows.files import BadInput
 from bezoar.sources import pretraining
 from bezoar.training import dpo, sft
 from bezoar.training.runs import fitting
-from tests.builders import ROOT, parameters
+from tests.builders import ROOT, parameters, warm
 from tests.builders.micro import (
     ADAPTER,
     ALL,
@@ -41,6 +40,7 @@ from tests.builders.micro import (
     place,
     prefer,
 )
+from tests.conftest import environment
 
 __all__ = ["grown", "place"]  # fixtures
 
@@ -375,8 +375,9 @@ t.RUNS[run]()
 def killed(place: Path, at: int, kind: str, run: str) -> None:
     """Start a run in a process of its own that kills itself."""
     done = subprocess.run(
-        [sys.executable, "-c", CHILD.format(root=str(ROOT)), str(at), kind, run],
+        [warm.python(settled=False), "-c", CHILD.format(root=str(ROOT)), str(at), kind, run],
         cwd=place,
+        env=environment(place / "work"),
         capture_output=True,
         text=True,
         check=False,
