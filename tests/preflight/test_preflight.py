@@ -349,7 +349,7 @@ def record(p: Params, *names: str) -> None:
         (folder / "source.json").write_text(json.dumps(source))
         # as DVC records it: what the profile leaves to its default is not there
         section = getattr(p.fetch, name).model_dump(exclude_unset=True)
-        recorded = {f"profiles/{p.profile}.yaml": {f"fetch.{name}": section}}
+        recorded = {f"profiles/{p.profile}.yaml": {"cpu": p.cpu, f"fetch.{name}": section}}
         stages[f"fetch@{name}"] = {"params": recorded}
     Path("dvc.lock").write_text(yaml.safe_dump({"stages": stages}))
     data._lock.cache_clear()
