@@ -666,7 +666,8 @@ def main() -> None:
         print(json.dumps(weigh(one) if what == "weigh" else measure(one, what)))
         return
     usual = next(filter(Path.exists, MODELS), given.tokenizer)
-    if usual is None and (given.model is None or given.random_init):
+    grows = given.embedded and given.model is None and not given.random_init
+    if usual is None and not grows and (given.model is None or given.random_init):
         parser.error("--model, --tokenizer: none here; give a model's folder")
     if not (given.embedded or given.memory) and not (given.dolly and given.hh):
         parser.error("--dolly, --hh: no rows here; give a file of each, or --embedded")
