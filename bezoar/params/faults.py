@@ -24,6 +24,7 @@ class Fault:
     `instead`: the path that was likely meant. The other faults are looked for as if the key stood
         there.
     `missing`: the key is not there.
+    `others`: further profiles in which the same fault stands.
     """
 
     path: Path
@@ -31,6 +32,7 @@ class Fault:
     profile: str = ""
     instead: Path | None = None
     missing: bool = False
+    others: tuple[str, ...] = ()
 
     @classmethod
     def read(cls, line: str) -> "Fault":
@@ -161,6 +163,14 @@ def value_at(values: Any, path: Path) -> Any:
     return values
 
 
+def holds(values: Any, path: Path) -> bool:
+    """Say whether there is a value at a path, null or another."""
+    above, last = value_at(values, path[:-1]), path[-1]
+    if isinstance(above, list):
+        return isinstance(last, int) and last < len(above)
+    return isinstance(above, dict) and last in above
+
+
 def format_value(value: Any) -> str:
     """Return a value as messages write it."""
     if isinstance(value, dict):
@@ -286,9 +296,9 @@ def _halves(annotation: Any) -> list[Any]:
 def place_in_file(fault: Fault, profile: str, scale: Mapping[str, Any]) -> Fault:
     """Return a fault that appeared under `profile` with the part of the file that it stands in:
     that profile's, or the recipe's."""
-    if fault.profile or fault.missing or value_at(scale, fault.path) is None:
+    if fault.profile or fault.missing or not holds(scale, fault.path):
         return fault
-    return Fault(fault.path, fault.message, profile, fault.instead)
+    return replace(fault, profile=profile)
 
 
 def fold(by_profile: Mapping[str, Sequence[Fault]]) -> list[Fault]:
@@ -306,9 +316,9 @@ def fold(by_profile: Mapping[str, Sequence[Fault]]) -> list[Fault]:
             message = "missing; other profiles have it"
             unique.append(replace(fault, message=message + _also(profiles), profile=profiles[0]))
         elif fault.profile:
-            unique.append(
-                replace(fault, message=fault.message + _also(profiles), profile=profiles[0])
-            )
+            message = fault.message + _also(profiles)
+            others = tuple(profiles[1:])
+            unique.append(replace(fault, message=message, profile=profiles[0], others=others))
         else:
             unique.append(fault)
     return _gather_missing(unique)

@@ -69,7 +69,8 @@ def check(
         # `lerning_rate`, hides its own faults, and its right name seems to be missing.
         faults += guessed
         for fault in guessed:
-            _move(profiles[fault.profile] if fault.profile else shared, fault)
+            for profile in (fault.profile, *fault.others):
+                _move(profiles[profile] if profile else shared, fault)
     # A fault at the place that a key was moved to is left out: one mistake is one fault.
     guesses = {fault.instead for fault in faults}
     faults += [fault for fault in remaining if fault.path not in guesses]

@@ -80,6 +80,14 @@ def test_mistakes_that_have_nothing_to_do_with_each_other_are_told_together() ->
     ]
 
 
+def test_a_mistake_of_several_profiles_is_one_line() -> None:
+    _, changed = swap("  lamini: {calls: 30}", "  lamini: {cals: 30}")
+    _, changed = swap("  lamini: {calls: 301}", "  lamini: {cals: 301}", changed)
+    line = fault_of(changed)
+    assert line.startswith("profiles/paper.yaml:") and "\n" not in line
+    assert line.endswith("did you mean 'calls'? (also in profiles/small.yaml)")
+
+
 def test_a_recipe_without_a_section_is_one_line() -> None:
     start, end = TEXT.index("\ndpo:\n"), TEXT.index("\nlm_eval:\n")
     assert re.fullmatch(
