@@ -149,6 +149,42 @@ def test_a_profile_is_a_copy_of_a_file(file: Path) -> None:
     assert code == 1 and "there is no profile 'mine' (no profiles/mine.yaml)" in error
 
 
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("mine.yml", "profiles/mine.yml: the file of a profile ends in .yaml; rename it"),
+        ("my own.yaml", "profiles/my own.yaml: 'my own' is no name of a profile; rename the file"),
+        ("my.own.yaml", "profiles/my.own.yaml: 'my.own' is no name of a profile; rename the file"),
+        ("7.yaml", "profiles/7.yaml: '7' is no name of a profile; rename the file"),
+        ("true.yaml", "profiles/true.yaml: 'true' is no name of a profile; rename the file"),
+    ],
+)
+def test_a_file_with_an_odd_name_is_no_profile(file: Path, name: str, said: str) -> None:
+    shutil.copy(file.parent / "profiles/small.yaml", file.parent / "profiles" / name)
+    code, _, error = command(file.parent)
+    assert code == 1 and error.startswith(f"error: {said}") and error.count("\n") == 1
+
+
+def test_a_profile_that_cannot_be_read_says_so(file: Path) -> None:
+    mine = file.parent / "profiles/mine.yaml"
+    mine.mkdir()
+    why = "cannot be read (Is a directory); move it elsewhere"
+    assert command(file.parent)[2] == f"error: profiles/mine.yaml: {why}\n"
+    mine.rmdir()
+    mine.symlink_to("elsewhere.yaml")
+    assert "mine.yaml: links to a file that is not there; remove it" in command(file.parent)[2]
+    mine.unlink()
+    mine.symlink_to("small.yaml")
+    assert command(file.parent, "mine")[0] == 0
+
+
+@pytest.mark.parametrize("name", ["", "small # x", "../small", "small\nown: [dolly]"])
+def test_a_switch_writes_names_of_profiles_alone(file: Path, name: str) -> None:
+    code, _, error = command(file.parent, name)
+    assert code == 1 and "params.yaml:6: profile: there is no profile " in error
+    assert file.read_text() == TEXT
+
+
 def test_what_a_profile_says_once_is_written_out() -> None:
     small = params.load(ROOT, "small")
     assert small.llm.judge == small.llm.grader
