@@ -318,8 +318,14 @@ def _write(names: Sequence[str]) -> Params:
     """Write the files of parameters without `names`. Files that would not be valid are not
     written."""
     before = _read()
+    try:
+        after = without(before, list(dict.fromkeys(names)))
+    except (AttributeError, KeyError, TypeError):
+        # A file lacks what every recipe has. The check says so by its place.
+        params.load()
+        raise
     # `load` checks files, so they are written first, and put back where they are not valid.
-    _put(without(before, list(dict.fromkeys(names))))
+    _put(after)
     try:
         settings = params.load()
     except BaseException:

@@ -8,7 +8,7 @@ from pathlib import Path
 from bezoar.params import arguments, blanks
 from bezoar.params.across import unknown_tasks
 from bezoar.params.faults import fold, place_in_file
-from bezoar.params.layout import SHARED, expand, raise_faults, read, read_files
+from bezoar.params.layout import SHARED, expand, profile_file, raise_faults, read, read_files
 from bezoar.params.loading import check
 from bezoar.rows.files import BadInput, write
 
@@ -22,6 +22,8 @@ def main() -> None:
     files = read_files(folder)
     before = files[SHARED]
     if profile is not None:
+        if profile_file(profile) not in files:
+            read(files, profile)
         # One line is changed in the bytes, so that comments and layout stay.
         files[SHARED] = _PROFILE.sub(rb"\g<1>" + profile.encode(), before, count=1)
     valid = _check_files(files, folder)

@@ -24,6 +24,7 @@ class Fault:
     `instead`: the path that was likely meant. The other faults are looked for as if the key stood
         there.
     `missing`: the key is not there.
+    `others`: further profiles in which the same fault stands.
     """
 
     path: Path
@@ -31,6 +32,7 @@ class Fault:
     profile: str = ""
     instead: Path | None = None
     missing: bool = False
+    others: tuple[str, ...] = ()
 
     @classmethod
     def read(cls, line: str) -> "Fault":
@@ -161,6 +163,14 @@ def value_at(values: Any, path: Path) -> Any:
     return values
 
 
+def holds(values: Any, path: Path) -> bool:
+    """Say whether there is a value at a path, null or another."""
+    above, last = value_at(values, path[:-1]), path[-1]
+    if isinstance(above, list):
+        return isinstance(last, int) and last < len(above)
+    return isinstance(above, dict) and last in above
+
+
 def format_value(value: Any) -> str:
     """Return a value as messages write it."""
     if isinstance(value, dict):
@@ -286,13 +296,16 @@ def _halves(annotation: Any) -> list[Any]:
 def place_in_file(fault: Fault, profile: str, scale: Mapping[str, Any]) -> Fault:
     """Return a fault that appeared under `profile` with the part of the file that it stands in:
     that profile's, or the recipe's."""
-    if fault.profile or fault.missing or value_at(scale, fault.path) is None:
+    if fault.profile or fault.missing or not holds(scale, fault.path):
         return fault
-    return Fault(fault.path, fault.message, profile, fault.instead)
+    return replace(fault, profile=profile)
 
 
-def fold(by_profile: Mapping[str, Sequence[Fault]]) -> list[Fault]:
-    """Return each fault once, of those that appeared under all profiles."""
+def fold(
+    by_profile: Mapping[str, Sequence[Fault]], values: Mapping[str, Any] | None = None
+) -> list[Fault]:
+    """Return each fault once, of those that appeared under all profiles. `values`: those of each
+    profile, and of the recipe (""), by which keys that a whole section lacks are one fault."""
     profiles_of: dict[Fault, list[str]] = defaultdict(list)
     for profile, faults in by_profile.items():
         for fault in dict.fromkeys(faults):
@@ -306,15 +319,15 @@ def fold(by_profile: Mapping[str, Sequence[Fault]]) -> list[Fault]:
             message = "missing; other profiles have it"
             unique.append(replace(fault, message=message + _also(profiles), profile=profiles[0]))
         elif fault.profile:
-            unique.append(
-                replace(fault, message=fault.message + _also(profiles), profile=profiles[0])
-            )
+            message = fault.message + _also(profiles)
+            others = tuple(profiles[1:])
+            unique.append(replace(fault, message=message, profile=profiles[0], others=others))
         else:
             unique.append(fault)
-    return _gather_missing(unique)
+    return _gather_missing(unique, values or {})
 
 
-def _gather_missing(faults: Sequence[Fault]) -> list[Fault]:
+def _gather_missing(faults: Sequence[Fault], values: Mapping[str, Any]) -> list[Fault]:
     """Join all keys that a section lacks in one fault."""
     absent: dict[tuple[str, Path], list[Fault]] = {}
     # Short paths come first: a key deeper down joins the section that a key above it was missing
@@ -322,11 +335,18 @@ def _gather_missing(faults: Sequence[Fault]) -> list[Fault]:
     for fault in sorted((f for f in faults if f.missing), key=lambda f: len(f.path)):
         above = (fault.path[:end] for end in range(len(fault.path)))
         # Sections themselves are not joined: they stand in several files.
-        own = fault.path[:-1] or fault.path
+        own = next(
+            (p for p in _sections(fault) if not value_at(values.get(fault.profile), p)), None
+        ) or (fault.path[:-1] or fault.path)
         section = next((p for p in above if (fault.profile, p) in absent), own)
         absent.setdefault((fault.profile, section), []).append(fault)
     gathered = [_missing_of_section(section, members) for (_, section), members in absent.items()]
     return [fault for fault in faults if not fault.missing] + gathered
+
+
+def _sections(fault: Fault) -> Iterable[Path]:
+    """Return the paths of the sections around a fault, the outermost first."""
+    return (fault.path[:end] for end in range(1, len(fault.path)))
 
 
 def _missing_of_section(section: Path, faults: list[Fault]) -> Fault:

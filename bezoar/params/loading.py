@@ -15,6 +15,8 @@ from bezoar.params.layout import (
     RECIPE,
     SHARED,
     expand,
+    expands,
+    missing_of_links,
     profile_file,
     raise_faults,
     read,
@@ -57,7 +59,8 @@ def check(
     shared |= copy.deepcopy(layout.documents[RECIPE].values)
     shared["profile"] = active = profile or shared["profile"]
     faults: list[Fault] = []
-    expanded = {name: expand(copy.deepcopy(each)) for name, each in layout.profiles.items()}
+    written = copy.deepcopy(layout.profiles)
+    expanded = {name: expand(copy.deepcopy(each)) for name, each in written.items()}
     profiles = {name: values for name, (values, _) in expanded.items()}
     unusable = {name: unnamed for name, (_, unnamed) in expanded.items()}
     while True:
@@ -67,9 +70,14 @@ def check(
             break
         # The rest is looked for as if these keys had their right names. A key that is misspelt, as
         # `lerning_rate`, hides its own faults, and its right name seems to be missing.
-        faults += guessed
+        faults += (fault for fault in guessed if fault not in faults)
         for fault in guessed:
-            _move(profiles[fault.profile] if fault.profile else shared, fault)
+            for part in (fault.profile, *fault.others):
+                _move(profiles[part] if part else shared, fault)
+                if part and expands(fault.instead):
+                    # What stands under the right name is written out only now.
+                    _move(written[part], fault)
+                    profiles[part], unusable[part] = expand(copy.deepcopy(written[part]))
     # A fault at the place that a key was moved to is left out: one mistake is one fault.
     guesses = {fault.instead for fault in faults}
     faults += [fault for fault in remaining if fault.path not in guesses]
@@ -106,7 +114,7 @@ def _under_every_profile(
             checked[profile] = Params.model_validate(joined)
         except ValidationError as error:
             by_profile[profile] += [
-                place_in_file(fault, profile, scale)
+                place_in_file(missing_of_links(fault), profile, scale)
                 for fault in from_errors(error.errors(), joined, Params)
                 if not any(fault.path[: len(path)] == path for path in reported)
             ]
@@ -120,7 +128,7 @@ def _under_every_profile(
                 scale = profiles[profile]
                 faults = map(Fault.read, lines)
                 by_profile[profile] += [place_in_file(fault, profile, scale) for fault in faults]
-    return fold(by_profile), checked
+    return fold(by_profile, {"": shared, **profiles}), checked
 
 
 def _without_absent_schemes(recipe: dict[str, Any], scale: dict[str, Any]) -> dict[str, Any]:

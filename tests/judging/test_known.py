@@ -523,9 +523,13 @@ def test_it_is_paid_once_for_all_schemes_of_the_same_seeds(
 
 
 @pytest.mark.slow
-def test_a_params_yaml_written_before_it_stays_valid(tree: Path) -> None:  # noqa: F811
+def test_a_params_yaml_written_before_it_is_told_what_dvc_misses(tree: Path) -> None:  # noqa: F811
     with parameters.changed(Path()) as document:
         del document["known"]
+    with pytest.raises(BadInput, match=r"known: missing, and dvc\.yaml names it; it may be null"):
+        params.load()
+    with parameters.changed(Path()) as document:
+        document["known"] = None
     assert params.load().known is None
 
 

@@ -80,6 +80,14 @@ def test_mistakes_that_have_nothing_to_do_with_each_other_are_told_together() ->
     ]
 
 
+def test_a_mistake_of_several_profiles_is_one_line() -> None:
+    _, changed = swap("  lamini: {calls: 30}", "  lamini: {cals: 30}")
+    _, changed = swap("  lamini: {calls: 301}", "  lamini: {cals: 301}", changed)
+    line = fault_of(changed)
+    assert line.startswith("profiles/paper.yaml:") and "\n" not in line
+    assert line.endswith("did you mean 'calls'? (also in profiles/small.yaml)")
+
+
 def test_a_recipe_without_a_section_is_one_line() -> None:
     start, end = TEXT.index("\ndpo:\n"), TEXT.index("\nlm_eval:\n")
     assert re.fullmatch(
@@ -139,6 +147,42 @@ def test_a_profile_is_a_copy_of_a_file(file: Path) -> None:
     (profiles / "mine.yaml").unlink()
     code, _, error = command(file.parent)
     assert code == 1 and "there is no profile 'mine' (no profiles/mine.yaml)" in error
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("mine.yml", "profiles/mine.yml: the file of a profile ends in .yaml; rename it"),
+        ("my own.yaml", "profiles/my own.yaml: 'my own' is no name of a profile; rename the file"),
+        ("my.own.yaml", "profiles/my.own.yaml: 'my.own' is no name of a profile; rename the file"),
+        ("7.yaml", "profiles/7.yaml: '7' is no name of a profile; rename the file"),
+        ("true.yaml", "profiles/true.yaml: 'true' is no name of a profile; rename the file"),
+    ],
+)
+def test_a_file_with_an_odd_name_is_no_profile(file: Path, name: str, said: str) -> None:
+    shutil.copy(file.parent / "profiles/small.yaml", file.parent / "profiles" / name)
+    code, _, error = command(file.parent)
+    assert code == 1 and error.startswith(f"error: {said}") and error.count("\n") == 1
+
+
+def test_a_profile_that_cannot_be_read_says_so(file: Path) -> None:
+    mine = file.parent / "profiles/mine.yaml"
+    mine.mkdir()
+    why = "cannot be read (Is a directory); move it elsewhere"
+    assert command(file.parent)[2] == f"error: profiles/mine.yaml: {why}\n"
+    mine.rmdir()
+    mine.symlink_to("elsewhere.yaml")
+    assert "mine.yaml: links to a file that is not there; remove it" in command(file.parent)[2]
+    mine.unlink()
+    mine.symlink_to("small.yaml")
+    assert command(file.parent, "mine")[0] == 0
+
+
+@pytest.mark.parametrize("name", ["", "small # x", "../small", "small\nown: [dolly]"])
+def test_a_switch_writes_names_of_profiles_alone(file: Path, name: str) -> None:
+    code, _, error = command(file.parent, name)
+    assert code == 1 and "params.yaml:6: profile: there is no profile " in error
+    assert file.read_text() == TEXT
 
 
 def test_what_a_profile_says_once_is_written_out() -> None:

@@ -114,6 +114,24 @@ def test_what_no_scheme_reads_is_not_downloaded(
     assert restored(text) == TEXTS
 
 
+@pytest.mark.parametrize(
+    ("right", "wrong", "said"),
+    [
+        ("  flan: {source: world, rows: 1600}\n", "", "embedded.yaml:21: fetch.flan: missing"),
+        ("\nchain:", "\nchian:", "openbezoar.yaml:6: chian: no such parameter"),
+        ("\nmerges:", "\nmerges:\nmergers:", "mergers: no such parameter; did you mean"),
+    ],
+)
+def test_a_file_that_lacks_what_goes_is_a_fault_of_its_own(
+    here: Path, monkeypatch: pytest.MonkeyPatch, right: str, wrong: str, said: str
+) -> None:
+    texts = swap(right, wrong)
+    put(here, texts)
+    with pytest.raises(BadInput, match=re.escape(said)):
+        run("without", "orca", monkeypatch=monkeypatch)
+    assert parameters.texts(here) == texts
+
+
 @pytest.mark.slow
 def test_a_scheme_that_is_mixed_with_others_leaves_their_link(here: Path) -> None:
     for data in ("\n    - filter/lamini\n    - filter/orca", " [filter/lamini, filter/orca]"):
