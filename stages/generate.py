@@ -27,7 +27,7 @@ def main(name: str) -> None:
     if not jobs:
         raise BadInput(
             f"generate@{name}: no calls can be planned; data/fetch/{section.seeds} has no seeds "
-            f"that schemes.{name} asks for in params.yaml (its categories, with so many seeds each "
+            f"that schemes.{name} asks for in the recipe (its categories, with so many seeds each "
             "as a call shows, or its tasks); its source.json counts them"
         )
     preflight.free_checks(section.seeds)

@@ -1,6 +1,6 @@
 """A point of the chain is measured by the LM Evaluation Harness and by the held-out questions.
 
-reads   models/MODEL and models/BASE of evaluated.POINT in params.yaml,
+reads   models/MODEL and models/BASE of evaluated.POINT in the recipe,
         data/fetch/benchmarks/tasks/TASK.jsonl, data/fetch/benchmarks/probes.jsonl
 writes  data/lm_eval/POINT/: results.json: scores by task (none for a link between checkpoints),
         shares by skill, what lm_eval warns of; items.jsonl: scores by item; probes.jsonl: every

@@ -1,6 +1,6 @@
 """The adapter of a link, or several, are merged into full-precision weights.
 
-reads   models/BASE and the adapters models/ADAPTER of merges.NAME in params.yaml
+reads   models/BASE and the adapters models/ADAPTER of merges.NAME in the recipe
 writes  models/merge/NAME: a full model with its tokenizer
 metrics none
 """

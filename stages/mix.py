@@ -1,6 +1,6 @@
 """The rows of one link: its set, or several sets mixed, and rows of earlier links seen again.
 
-reads   data/SET for each set of the link in params.yaml, and of the links before it where
+reads   data/SET for each set of the link in the recipe, and of the links before it where
         the profile's mix.replay is above 0: train.jsonl and eval.jsonl of samples, or train.jsonl
         and test.jsonl of preference pairs (the chosen answer)
 writes  data/mix/LINK/: train.jsonl, eval.jsonl, as text; of earlier links no row is held out

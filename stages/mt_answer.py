@@ -1,6 +1,6 @@
 """A checkpoint's answers to the two-turn questions of MT-Bench's shape.
 
-reads   models/MODEL of checkpoints.NAME in params.yaml, data/fetch/mt_bench/questions.jsonl
+reads   models/MODEL of checkpoints.NAME in the recipe, data/fetch/mt_bench/questions.jsonl
 writes  data/mt_answer/NAME/answers.jsonl; of a model behind an endpoint, beside them: replies.jsonl
         (every exchange, as bought), failures.jsonl, spending.json
 metrics metrics/mt_answer/NAME.json: how many turns were answered, ended by themselves, were cut,

@@ -1,7 +1,7 @@
 """The grader compares a checkpoint's MT-Bench answers with a baseline's, in both orders.
 
 reads   data/fetch/mt_bench/questions.jsonl, data/mt_answer/*/answers.jsonl of the two checkpoints
-        of compared.NAME in params.yaml, data/fetch/dolly: real rows that the grader judges
+        of compared.NAME in the recipe, data/fetch/dolly: real rows that the grader judges
         too, to see whether it is better than a coin
 writes  data/mt_compare/NAME/: comparisons.jsonl, two a question: turn 1, turn 2, votes.jsonl (those
         with a winner or a tie, as agreement reads them), replies.jsonl (every exchange, as bought),

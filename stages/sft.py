@@ -1,6 +1,6 @@
 """One link of the training chain: QLoRA on the quantised base, or all parameters.
 
-reads   models/BASE and models/START of the link in params.yaml, data/mix/LINK/: train.jsonl,
+reads   models/BASE and models/START of the link in the recipe, data/mix/LINK/: train.jsonl,
         eval.jsonl
 writes  models/sft/LINK: an adapter, or a full model, each with its tokenizer
 metrics metrics/sft/LINK.json, metrics/sft/LINK_train.csv, metrics/sft/LINK_eval.csv

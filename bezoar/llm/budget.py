@@ -42,7 +42,7 @@ Taken = Literal["taken", "known", "elsewhere", "dear"]
 def run_id(params: Params) -> str:
     """Return the name that a cap counts under: the profile and the name of its budget.
 
-    Other changes of params.yaml leave it as it is, so they do not open the cap anew.
+    Other changes of the parameters leave it as it is, so they do not open the cap anew.
     """
     return f"{params.profile} {params.budget_usd.name}"
 
@@ -185,7 +185,7 @@ class Purse:
             self.claims.leave()
 
     def why(self) -> str:
-        """Say in words which cap is reached and which key of params.yaml raises it."""
+        """Say in words which cap is reached and which key of the profile raises it."""
         if (refusal := self._refusal(self.most)) is None:
             return "the budget is spent; raise budget_usd"
         name, cap, spent = refusal

@@ -1,4 +1,4 @@
-"""params.yaml, typed and closed: all of it is checked, under every profile, before a stage starts.
+"""The parameters, typed and closed: all are checked, under every profile, before a stage starts.
 
 A stage's parameters are the recipe's section joined with the active profile's. A key stands in one
 of the two, never in both.

@@ -30,7 +30,7 @@ class Report(Section):
 
 
 class Params(Section):
-    """params.yaml as one profile sees it.
+    """All parameters, as one profile sees them.
 
     `launch`: a file of launch/ by which training runs on several processes (null: in one).
     `cpu`: the instructions that CPUs of several kinds have in common, so that all compute the same
@@ -46,7 +46,7 @@ class Params(Section):
     evaluated: dict[Name, Evaluated]
     checkpoints: dict[Name, Checkpoint]
     models: dict[Name, Further]
-    others: list[Name] = []  # came later: a params.yaml without it stays valid
+    others: list[Name] = []  # came later, but dvc.yaml names it
     compared: dict[Name, Compared]
     aligned: Annotated[dict[Name, Aligned], Field(max_length=1)]
     own: list[Literal["dolly"]]
@@ -54,7 +54,7 @@ class Params(Section):
     llm: Endpoints
     budget_usd: Budget
     launch: str | None
-    cpu: Instructions | None = None  # came later: a params.yaml without it stays valid
+    cpu: Instructions | None = None  # came later, but dvc.yaml names it
     fetch: Fetch
     generate: Generate
     schemes: Schemes
@@ -69,7 +69,7 @@ class Params(Section):
     mt_grade: MtGrade
     mt_compare: MtCompare
     agreement: Agreement
-    known: Known | None = None  # came later: a params.yaml without it stays valid
+    known: Known | None = None  # came later, but dvc.yaml names it
     report: Report
 
     @property

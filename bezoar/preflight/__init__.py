@@ -75,7 +75,7 @@ def free_checks(source: str) -> None:
 
 
 def stage_endpoint(key: str, endpoint: Endpoint, stage: str, label: str) -> None:
-    """Look, as `stage` does, at an endpoint that params.yaml has at `key`, elsewhere than below
+    """Look, as `stage` does, at an endpoint that the parameters have at `key`, elsewhere than below
     `llm`."""
     from bezoar.preflight import endpoints
 

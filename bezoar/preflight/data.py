@@ -120,7 +120,7 @@ def is_current(p: Params, stage: str, section: str, out: Path) -> bool:
 
 
 def _same(recorded: Any, section: BaseModel) -> bool:
-    """Say whether a section of dvc.lock is equal to one of params.yaml, defaults left out or
+    """Say whether a section of dvc.lock is equal to one of the parameters, defaults left out or
     not."""
     try:
         return type(section).model_validate(recorded) == section

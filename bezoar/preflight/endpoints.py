@@ -91,7 +91,7 @@ def _rehearse(key: str, endpoint: Endpoint, as_used: Sequence[Endpoint]) -> list
 
 
 def _join_keys(keys: Sequence[str]) -> str:
-    """Return keys of params.yaml with their first part written once: llm.teacher, judge."""
+    """Return keys of a profile with their first part written once: llm.teacher, judge."""
     start = keys[0].partition(".")[0] + "."
     return ", ".join([keys[0], *(name.removeprefix(start) for name in keys[1:])])
 

@@ -54,7 +54,7 @@ class Average(NamedTuple):
 
 def points(run: Run) -> list[str]:
     """Return the checkpoints that the harness looked at: ours, then further models, each in the
-    order of params.yaml."""
+    order of the recipe."""
     names = [*run.without_further(run.measured), *run.further]
     return [checkpoint for checkpoint in names if checkpoint in run.results]
 

@@ -202,7 +202,7 @@ def _loss_change(start: float | None, end: float | None) -> str:
 
 
 def _parameters(steps: list[chain.Step], settings: Params) -> str:
-    """Return the parameters of params.yaml that shaped the weights, as YAML."""
+    """Return the parameters that shaped the weights, as YAML."""
     links = [step.stage.removeprefix("sft@") for step in steps if step.stage.startswith("sft@")]
     # links that did not lead to these weights are left out
     unused = settings.sft.links.keys() - set(links)

@@ -70,7 +70,7 @@ class Link:
 
 @dataclass(frozen=True)
 class Run:
-    """Everything that the report shows. Dicts keep the order of params.yaml."""
+    """Everything that the report shows. Dicts keep the order of the recipe."""
 
     profile: str
     sources: dict[str, Source]

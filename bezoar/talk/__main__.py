@@ -1,6 +1,6 @@
 """`python -m bezoar.talk [MODEL]`, or `make chat [MODEL=...]`: talk with a model in a terminal.
 
-MODEL is a name of `checkpoints`, `evaluated`, `chain`, `merges` or `others` of params.yaml, or a
+MODEL is a name of `checkpoints`, `evaluated`, `chain`, `merges` or `others`, or a
 folder. Without one it is the checkpoint that the chain ends with. If standard input is no
 terminal, each line of it is a turn, and standard output has the answers alone:
 

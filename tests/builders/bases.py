@@ -7,9 +7,14 @@ from typing import Any
 from tests.builders.files import put
 
 LLAMA_3B = {  # openlm-research/open_llama_3b_v2
-    "model_type": "llama", "hidden_size": 3200, "intermediate_size": 8640, "vocab_size": 32000,
-    "num_hidden_layers": 26, "num_attention_heads": 32, "max_position_embeddings": 2048,
-}  # fmt: skip
+    "model_type": "llama",
+    "hidden_size": 3200,
+    "intermediate_size": 8640,
+    "vocab_size": 32000,
+    "num_hidden_layers": 26,
+    "num_attention_heads": 32,
+    "max_position_embeddings": 2048,
+}
 
 
 def config(folder: Path, **changed: Any) -> Path:

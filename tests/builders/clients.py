@@ -29,12 +29,21 @@ def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def settings(**changed: Any) -> dict[str, Any]:
     return {
-        "model": "m", "terms": "MIT", "api_key_env": "TEST_KEY",
+        "model": "m",
+        "terms": "MIT",
+        "api_key_env": "TEST_KEY",
         "params": {"max_tokens": 64, "temperature": 0},
-        "mode": "live", "concurrency": 32, "requests_per_minute": None, "tokens_per_minute": None,
-        "timeout": 5, "patience": 60, "max_failed": 0.0, "reply_tokens": 64,
-        "price": {"input": 1.0, "cached": 0.1, "output": 2.0, "batch": 0.5}, **changed,
-    }  # fmt: skip
+        "mode": "live",
+        "concurrency": 32,
+        "requests_per_minute": None,
+        "tokens_per_minute": None,
+        "timeout": 5,
+        "patience": 60,
+        "max_failed": 0.0,
+        "reply_tokens": 64,
+        "price": {"input": 1.0, "cached": 0.1, "output": 2.0, "batch": 0.5},
+        **changed,
+    }
 
 
 def openai(url: str, **changed: Any) -> OpenAI:

@@ -371,8 +371,15 @@ def contest(wins: int | None) -> dict[str, float | int | None]:
         for turn in ("", "_turn_1", "_lc")
         for end in ("", "_low", "_high")
     }
-    return {**counts, **rates, "coverage": 1.0, "characters": 81.4, "characters_baseline": 64.0,
-            **trusted(), "known_order": 0.35}  # fmt: skip
+    return {
+        **counts,
+        **rates,
+        "coverage": 1.0,
+        "characters": 81.4,
+        "characters_baseline": 64.0,
+        **trusted(),
+        "known_order": 0.35,
+    }
 
 
 def agreement(root: Path, local: bool) -> None:

@@ -396,8 +396,12 @@ def open_batch(model: Model, body: dict[str, Any], anthropic: bool) -> dict[str,
         }
         batch |= {"results_url": None, "created_at": time.strftime("%FT%TZ", time.gmtime())}
         batch["request_counts"] = {
-            "processing": len(requests), "succeeded": 0, "errored": 0, "canceled": 0, "expired": 0
-        }  # fmt: skip
+            "processing": len(requests),
+            "succeeded": 0,
+            "errored": 0,
+            "canceled": 0,
+            "expired": 0,
+        }
     else:
         lines = model.files[body["input_file_id"]].decode().split("\n")
         rows = [json.loads(line) for line in lines if line.strip()]

@@ -241,8 +241,9 @@ def test_seeds_that_hold_an_item_are_told_with_their_rows(
     (held,) = contamination.find_in_seeds(rows, "lamini", quiz, settings)
     assert (held.id, held.benchmark, held.item, held.rows) == ("a", "arc", "7", 2)
     assert curation.count_contaminated_seeds(rows, [held]) == {
-        "contaminated_seeds": 1, "rows_of_contaminated_seeds": 2,
-    }  # fmt: skip
+        "contaminated_seeds": 1,
+        "rows_of_contaminated_seeds": 2,
+    }
 
 
 def test_what_was_not_looked_at_is_counted() -> None:

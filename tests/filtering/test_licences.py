@@ -22,11 +22,24 @@ LLM = params.load(ROOT).llm
 
 def row(id: str, licence: str, **changed: Any) -> Kept:
     told = {
-        "id": id, "scheme": "lamini", "system": "", "instruction": "Do it.", "context": "",
-        "response": "Done.", "expected": "", "category": "open_qa", "details": {}, "seeds": ["s1"],
-        "licence": licence, "teacher": "t", "simulated": False, "sources": ["a.jsonl"],
-        "teacher_terms": "Apache-2.0", "judge_terms": "Apache-2.0", **changed,
-    }  # fmt: skip
+        "id": id,
+        "scheme": "lamini",
+        "system": "",
+        "instruction": "Do it.",
+        "context": "",
+        "response": "Done.",
+        "expected": "",
+        "category": "open_qa",
+        "details": {},
+        "seeds": ["s1"],
+        "licence": licence,
+        "teacher": "t",
+        "simulated": False,
+        "sources": ["a.jsonl"],
+        "teacher_terms": "Apache-2.0",
+        "judge_terms": "Apache-2.0",
+        **changed,
+    }
     return Kept.model_validate(told)
 
 

@@ -131,8 +131,10 @@ def test_answers_to_other_questions_stand_beside_each_other(one: Any, two: Any) 
 
 @pytest.mark.parametrize("labels", [("yes", "no"), ("(A)", "(B)", "(C)")])
 def test_a_source_of_labels_alone_makes_rows_too(labels: tuple[str, ...]) -> None:
-    seeds = [s.model_copy(update={"response": labels[i % len(labels)]}) for i, s in
-             enumerate(numbered(60))]  # fmt: skip
+    seeds = [
+        s.model_copy(update={"response": labels[i % len(labels)]})
+        for i, s in enumerate(numbered(60))
+    ]
     rows = known.draw(seeds, HOW)
     assert len(rows) == 20 and all(row.own != row.other for row in rows)
 
@@ -385,8 +387,10 @@ def test_below_the_line_a_stage_warns_and_goes_on(
     assert re.search(
         rf"^warning: {stage}@\w+, world-judge: tells right answers from wrong ones with an AUC of "
         r"0\.50 \(0\.50 to 0\.50; a coin has 0\.50\) on 20 rows of data/fetch/dolly, 100% of its "
-        r"replies read", errors, re.MULTILINE
-    )  # fmt: skip
+        r"replies read",
+        errors,
+        re.MULTILINE,
+    )
     assert ("the order decided 100%" in errors) == (stage == "mt_compare")
     assert measured(stage)["known_auc"] == 0.5
 
@@ -509,8 +513,9 @@ def test_it_is_paid_once_for_all_schemes_of_the_same_seeds(
         judge.main("evol_instruct")
         assert set(model.paid.values()) == {1}, "nothing twice"
     spent = read("metrics/judge/evol_instruct_spending.json")
-    assert spent["calls"] == len({r["reply"]["key"] for r in
-                                  lines("data/judge/evol_instruct/replies.jsonl")})  # fmt: skip
+    assert spent["calls"] == len(
+        {r["reply"]["key"] for r in lines("data/judge/evol_instruct/replies.jsonl")}
+    )
     asked = {
         "\n\n".join(m["content"] for m in r["messages"])
         for r in lines("data/judge/evol_instruct/replies.jsonl")

@@ -87,8 +87,11 @@ def test_an_empty_answer_loses_without_asking() -> None:
     judge = Scripted(["[[C]]", "[[C]]"])
     lost, tied = compared(judge, first="")
     assert (lost.winner, lost.status, lost.judge, lost.replies) == (
-        "baseline", "empty_answer", "rule", [],
-    )  # fmt: skip
+        "baseline",
+        "empty_answer",
+        "rule",
+        [],
+    )
     assert tied.winner == "tie" and len(judge.prompts) == 2
     both = answers("new", "", ""), answers("old", "", "")
     found = pairwise.compare_answers(both, {81: question()}, [], Scripted([]))

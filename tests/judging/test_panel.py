@@ -94,8 +94,10 @@ def test_a_panel_decides(
 def test_the_middle_is_that_of_the_scale() -> None:
     votes = said_by(3, 3)
     assert [panel.decide(votes, "mean", s)[0].status for s in (4, 5, 6)] == [
-        "accepted", "undecided", "rejected"
-    ]  # fmt: skip
+        "accepted",
+        "undecided",
+        "rejected",
+    ]
 
 
 def test_one_judge_alone_says_what_it_says() -> None:
@@ -437,8 +439,12 @@ def test_the_simulated_judges_differ() -> None:
     full, wrong = "The colour of the fox is grey.", "The colour of the fox is plainly red."
     assert [status(model, full) for model in EMBEDDED] == [{"accepted"}] * 3
     assert [status(model, f"{full} So it is.") for model in EMBEDDED] == [
-        {"accepted"}, {"rejected"}, {"accepted"}
-    ]  # fmt: skip
+        {"accepted"},
+        {"rejected"},
+        {"accepted"},
+    ]
     assert [status(model, wrong) for model in EMBEDDED] == [
-        {"rejected"}, {"rejected"}, {"accepted"}
-    ]  # fmt: skip
+        {"rejected"},
+        {"rejected"},
+        {"accepted"},
+    ]

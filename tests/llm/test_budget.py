@@ -59,9 +59,15 @@ def test_a_request_is_never_billed_more_than_its_worst() -> None:
 def test_spending_is_the_price_of_the_answers_and_not_of_their_copies() -> None:
     def exchange(key: str, usd: float) -> Exchange:
         reply = Reply(
-            text="", finish_reason="stop", tokens_in=3, tokens_out=4, model="m-2026-11",
-            simulated=not key, usd=usd, key=key,
-        )  # fmt: skip
+            text="",
+            finish_reason="stop",
+            tokens_in=3,
+            tokens_out=4,
+            model="m-2026-11",
+            simulated=not key,
+            usd=usd,
+            key=key,
+        )
         return Exchange(job="j", step=0, messages=[], reply=reply)
 
     bought = [exchange("a", 0.1), exchange("b", 0.2), exchange("c", 1e-7), exchange("a", 0.1)]
@@ -87,8 +93,10 @@ def test_a_cap_is_of_a_profile_and_a_name_whatever_else_changes() -> None:
 def test_what_is_set_aside_counts_until_the_request_is_over(tmp_path: Path) -> None:
     purse = Purse(Ledger(tmp_path), Bill("r", "s", "l", "m"), 1.0, None)
     assert [purse.take(KEYS[n], usd) for n, usd in enumerate((0.6, 0.5, 0.4))] == [
-        "taken", "dear", "taken",
-    ]  # fmt: skip
+        "taken",
+        "dear",
+        "taken",
+    ]
     purse.release(KEYS[0])
     assert purse.take(KEYS[3], 0.6) == "taken" and purse.take(KEYS[4], 0.01) == "dear"
     assert "budget_usd.stage" in purse.why()
@@ -104,10 +112,19 @@ def test_the_dollars_of_the_runs_other_stages_count_for_the_run_alone(tmp_path: 
 
 @pytest.mark.parametrize(
     ("usd", "text"),
-    [(0.016, "$0.016"), (0.0, "$0.00"), (20.0, "$20.00"), (0.1, "$0.10"), (1234.5, "$1,234.50"),
-     (0.000_001_5, "$0.0000015"), (0.999_999_9, "$1.00"), (0.015_999_9, "$0.016"),
-     (1e-12, "$0.00"), (100.0, "$100.00")],
-)  # fmt: skip
+    [
+        (0.016, "$0.016"),
+        (0.0, "$0.00"),
+        (20.0, "$20.00"),
+        (0.1, "$0.10"),
+        (1234.5, "$1,234.50"),
+        (0.000_001_5, "$0.0000015"),
+        (0.999_999_9, "$1.00"),
+        (0.015_999_9, "$0.016"),
+        (1e-12, "$0.00"),
+        (100.0, "$100.00"),
+    ],
+)
 def test_an_amount_is_shown_to_the_digit_that_was_set(usd: float, text: str) -> None:
     assert budget.dollars(usd) == text
 

@@ -83,9 +83,17 @@ def test_prompts_that_are_always_refused_cost_themselves_alone() -> None:
         p for p in prompts if "400" not in p
     ]
     assert [failure.model_dump() for failure in result.failures] == [
-        {"job": p, "step": 0, "reason": "HTTP 400: never this prompt", "status": 400,
-         "attempts": 1, "usd": 0.0} for p in prompts if "400" in p
-    ]  # fmt: skip
+        {
+            "job": p,
+            "step": 0,
+            "reason": "HTTP 400: never this prompt",
+            "status": 400,
+            "attempts": 1,
+            "usd": 0.0,
+        }
+        for p in prompts
+        if "400" in p
+    ]
 
 
 def test_a_later_step_that_fails_says_which_and_keeps_the_first() -> None:
@@ -188,9 +196,12 @@ def test_anthropic_wire_format_is_the_packages_own() -> None:
     with serving(keep_bodies=True) as (model, url):
         theirs: Any = package.Anthropic(base_url=url, api_key=KEY)
         reply = theirs.messages.create(
-            model="m", system="be é", max_tokens=5, stop_sequences=["x"],
+            model="m",
+            system="be é",
+            max_tokens=5,
+            stop_sequences=["x"],
             messages=[{"role": "user", "content": "hi\u2028"}],
-        )  # fmt: skip
+        )
         params = {"max_tokens": 5, "stop_sequences": ["x"]}
         with connected(anthropic(url, params=params)) as ask:
             assert ask(messages).text == next(b.text for b in reply.content if b.type == "text")
@@ -257,12 +268,22 @@ def test_what_openai_servers_say_of_the_end(choice: Any, text: str, finish: str)
 
 @pytest.mark.parametrize(
     "document",
-    [None, [], "x", 7, {}, {"choices": None}, {"choices": [None]}, {"choices": [{}]},
-     {"choices": [{"message": {"content": 7}, "finish_reason": "stop"}]},
-     {"choices": [{"message": "x", "finish_reason": "stop"}]},
-     {"type": "message"}, {"type": "message", "content": "x"},
-     {"type": "message", "content": [{"type": "text"}], "stop_reason": "end_turn"}],
-)  # fmt: skip
+    [
+        None,
+        [],
+        "x",
+        7,
+        {},
+        {"choices": None},
+        {"choices": [None]},
+        {"choices": [{}]},
+        {"choices": [{"message": {"content": 7}, "finish_reason": "stop"}]},
+        {"choices": [{"message": "x", "finish_reason": "stop"}]},
+        {"type": "message"},
+        {"type": "message", "content": "x"},
+        {"type": "message", "content": [{"type": "text"}], "stop_reason": "end_turn"},
+    ],
+)
 def test_hostile_documents_are_unusable_and_no_more(document: Any) -> None:
     from bezoar.llm import anthropic as a
     from bezoar.llm import openai as o
@@ -278,10 +299,14 @@ def test_hostile_documents_are_unusable_and_no_more(document: Any) -> None:
 
 @pytest.mark.parametrize(
     ("said", "text"),
-    [("\ud800 half", "? half"), ("</instruction>\0\u2028" * 9, "</instruction>\0\u2028" * 9),
-     ("x" * 100_000, "x" * 100_000), ("", "")],
+    [
+        ("\ud800 half", "? half"),
+        ("</instruction>\0\u2028" * 9, "</instruction>\0\u2028" * 9),
+        ("x" * 100_000, "x" * 100_000),
+        ("", ""),
+    ],
     ids=["surrogate", "tags", "long", "empty"],
-)  # fmt: skip
+)
 def test_hostile_replies_can_be_kept_and_written(tmp_path: Path, said: str, text: str) -> None:
     with serving(speak=lambda prompt: said) as (_, url):
         for endpoint in (openai(url), anthropic(url)):

@@ -147,8 +147,11 @@ def test_examples_misbehave_in_every_way_at_about_the_stated_rates() -> None:
         seen["one_pair"] += bool(re.match(r"<example>\nHere are (5|five) examples", text))
         seen["copy"] += any(block in given for block in blocks)
         near = [t.split("\n")[0].rstrip(".?") for t in given]
-        seen["near_copy"] += any(b.split("\n")[0].removesuffix(" now?") in near for b in blocks
-                                 if b.split("\n")[0].endswith(" now?"))  # fmt: skip
+        seen["near_copy"] += any(
+            b.split("\n")[0].removesuffix(" now?") in near
+            for b in blocks
+            if b.split("\n")[0].endswith(" now?")
+        )
         seen["cut"] += reply.finish_reason == "length"
         whole = reply.finish_reason == "stop"
         seen["unclosed"] += whole and text.count("<example>") > text.count("</example>")
@@ -178,13 +181,18 @@ def test_responses_are_right_most_of_the_time_and_wrong_in_every_way() -> None:
         asked = seed.instruction + (f"\n\nInput: {seed.context}" if seed.context else "")
         text = say(f"Be honest.\n\n{asked}\n\nRESPONSE:").text
         seen[
-            "right" if text == seed.response
-            else "blank" if not text
-            else "dots" if text == "..."
-            else "refusal" if text.startswith("Sorry")
-            else "gibberish" if len(text.split()) >= 8 and len(set(text.split())) <= 3
+            "right"
+            if text == seed.response
+            else "blank"
+            if not text
+            else "dots"
+            if text == "..."
+            else "refusal"
+            if text.startswith("Sorry")
+            else "gibberish"
+            if len(text.split()) >= 8 and len(set(text.split())) <= 3
             else "wrong"
-        ] += 1  # fmt: skip
+        ] += 1
     for fault, rate in teacher.RESPONSES.items():
         assert rate / 2 < seen[fault] / len(questions) < rate * 2, (fault, seen)
 
@@ -292,12 +300,16 @@ def test_explanations_are_full_sentences_and_fail_in_every_way() -> None:
         reply = say(explain(query.query, query.target))
         right = world.explain(query.query) or ""
         seen[
-            "cut" if reply.finish_reason == "length"
-            else "right" if reply.text == right
-            else "rambling" if len(reply.text.split()) > 150
-            else "gibberish" if len(set(reply.text.split())) <= 3
+            "cut"
+            if reply.finish_reason == "length"
+            else "right"
+            if reply.text == right
+            else "rambling"
+            if len(reply.text.split()) > 150
+            else "gibberish"
+            if len(set(reply.text.split())) <= 3
             else "wrong"
-        ] += 1  # fmt: skip
+        ] += 1
     for fault, rate in teacher.EXPLANATIONS.items():
         assert rate / 2 < seen[fault] / len(queries) < rate * 2, (fault, seen)
 
@@ -549,9 +561,11 @@ def test_no_answer_talks_the_grader_into_a_mark(answer: str) -> None:
 
 def test_a_few_gradings_state_no_number() -> None:
     texts = [
-        graded([turn], ["grey"], [], nudge) for q in world.questions(400, 61)
-        for turn in q.turns for nudge in (0, 1)
-    ]  # fmt: skip
+        graded([turn], ["grey"], [], nudge)
+        for q in world.questions(400, 61)
+        for turn in q.turns
+        for nudge in (0, 1)
+    ]
     missing = [text for text in texts if not re.search(r"Rating: \[\[\d+\]\]", text)]
     assert 0.01 < len(missing) / len(texts) < 0.035
     assert "" in missing and any("[[n]]" in text for text in missing)

@@ -153,9 +153,15 @@ def test_a_full_disk_says_so_and_leaves_whole_lines(
 
 def exchange(n: int, bought: str) -> Exchange:
     reply = Reply(
-        text=f"answer {n}", finish_reason="stop", tokens_in=1, tokens_out=2, model="m",
-        simulated=False, usd=0.5, key=bought,
-    )  # fmt: skip
+        text=f"answer {n}",
+        finish_reason="stop",
+        tokens_in=1,
+        tokens_out=2,
+        model="m",
+        simulated=False,
+        usd=0.5,
+        key=bought,
+    )
     return Exchange(job="j", step=0, messages=[Message(role="user", content="q")], reply=reply)
 
 
@@ -270,9 +276,12 @@ def test_any_name_may_be_charged(tmp_path: Path, name: str) -> None:
 def command(tmp_path: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "bezoar.ledger", *arguments],
-        cwd=ROOT, env={**os.environ, "BEZOAR_WORK": str(tmp_path)},
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
+        cwd=ROOT,
+        env={**os.environ, "BEZOAR_WORK": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
 
 
 @pytest.mark.slow

@@ -64,9 +64,14 @@ def folder(grown: Path, tmp_path: Path) -> Path:
 
 def endpoint(folder: Path, **changed: Any) -> InProcess:
     usual: dict[str, Any] = {
-        "provider": "local", "model": str(folder), "terms": "MIT", "style": "completion",
-        "params": {"max_new_tokens": 30}, "concurrency": 8, "batch_size": 4,
-    }  # fmt: skip
+        "provider": "local",
+        "model": str(folder),
+        "terms": "MIT",
+        "style": "completion",
+        "params": {"max_new_tokens": 30},
+        "concurrency": 8,
+        "batch_size": 4,
+    }
     return InProcess.model_validate({**usual, **changed})
 
 
@@ -112,10 +117,17 @@ def of_kind(folder: Path, kind: str, **changed: Any) -> Path:
     from transformers import AutoConfig, AutoModelForCausalLM, set_seed
 
     sizes = {
-        "vocab_size": SIZE.vocab_size, "hidden_size": 32, "intermediate_size": 48,
-        "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2,
-        "max_position_embeddings": 128, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0,
-    }  # fmt: skip
+        "vocab_size": SIZE.vocab_size,
+        "hidden_size": 32,
+        "intermediate_size": 48,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "max_position_embeddings": 128,
+        "bos_token_id": 1,
+        "eos_token_id": 2,
+        "pad_token_id": 0,
+    }
     set_seed(7)
     model = AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, **{**sizes, **changed}))
     model.generation_config.eos_token_id = 2
@@ -314,8 +326,12 @@ begun.wait()
 def test_a_process_that_ends_waits_for_no_reply(grown: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-c", ENDING, str(grown)],
-        cwd=ROOT, capture_output=True, text=True, timeout=120, check=False,
-    )  # fmt: skip
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
     assert (done.returncode, done.stderr) == (0, "")
 
 
@@ -502,9 +518,18 @@ def test_a_reply_that_fills_the_context_leaves_no_room_to_ask(grown: Path) -> No
 
 @pytest.mark.parametrize(
     "path",
-    ["/models/mine", "models/sft/orca", "local/mine", "local/llm", "local/llm/../x/y",
-     "local/llm/..", "local/llm/a/b", "~/model", "Qwen/Qwen2.5-0.5B"],
-)  # fmt: skip
+    [
+        "/models/mine",
+        "models/sft/orca",
+        "local/mine",
+        "local/llm",
+        "local/llm/../x/y",
+        "local/llm/..",
+        "local/llm/a/b",
+        "~/model",
+        "Qwen/Qwen2.5-0.5B",
+    ],
+)
 def test_a_model_that_dvc_would_not_see_change_is_refused_with_the_way_there(path: str) -> None:
     p = params.load(ROOT)
     with pytest.raises(ValidationError, match=r"outside of local/llm/.* cp -r"):

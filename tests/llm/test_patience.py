@@ -228,9 +228,13 @@ print("done")
 def stage(url: str, jobs: int = 40, most: float = 0.0) -> "subprocess.Popen[str]":
     command = [sys.executable, "-X", "dev", "-c", STAGE, url, str(jobs), str(most)]
     return subprocess.Popen(
-        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        command,
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
         env={**os.environ, "PYTHONWARNINGS": "ignore::DeprecationWarning"},
-    )  # fmt: skip
+    )
 
 
 @pytest.mark.slow
@@ -268,9 +272,12 @@ def test_ctrl_c_twice_prints_no_traceback(apart: float) -> None:
 def test_ctrl_c_elsewhere_in_a_stage_prints_one_line() -> None:
     code = "import time; from bezoar import work; work.die_with_parent(); print(1, flush=True)"
     process = subprocess.Popen(
-        [sys.executable, "-c", f"{code}; time.sleep(60)"], cwd=ROOT, text=True,
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-    )  # fmt: skip
+        [sys.executable, "-c", f"{code}; time.sleep(60)"],
+        cwd=ROOT,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
     assert process.stdout
     process.stdout.readline()
     process.send_signal(signal.SIGINT)
@@ -304,9 +311,13 @@ def test_ctrl_c_while_a_command_is_imported_prints_one_line(
     )
     process = subprocess.run(
         [sys.executable, "-m", *command],
-        cwd=ROOT, env={**os.environ, "PYTHONPATH": str(tmp_path)}, capture_output=True, text=True,
-        check=False, timeout=60,
-    )  # fmt: skip
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
     assert process.returncode and process.stderr.startswith("error: interrupted; run the same")
     assert len(process.stderr.splitlines()) == 1
 

@@ -59,13 +59,19 @@ def test_no_reply_is_slow_to_part(piece: str) -> None:
         ({"content": None, "reasoning_content": "all of it"}, "", "all of it", "length"),
         ({"content": "", "reasoning": "all of it"}, "", "all of it", "length"),
         (
-            {"content": [{"type": "thinking", "thinking": [{"type": "text", "text": "a"}]},
-                         {"type": "text", "text": "Paris."}]},
-            "Paris.", "a", "stop",
+            {
+                "content": [
+                    {"type": "thinking", "thinking": [{"type": "text", "text": "a"}]},
+                    {"type": "text", "text": "Paris."},
+                ]
+            },
+            "Paris.",
+            "a",
+            "stop",
         ),
         ({"content": ["Par", "is."]}, "Paris.", "", "stop"),
     ],
-)  # fmt: skip
+)
 def test_fields_of_the_protocol_hold_thoughts_too(
     message: dict[str, Any], text: str, thought: str, finish: str
 ) -> None:
@@ -89,8 +95,16 @@ def test_the_raw_reply_is_kept_and_parted_anew_when_it_is_read() -> None:
 
 
 def test_an_answer_that_was_bought_before_thoughts_were_parted_is_parted_too() -> None:
-    value = {"reply": {"text": "<think>a</think>b", "finish_reason": "stop", "tokens_in": 1,
-                       "tokens_out": 1, "model": "m", "simulated": False}}  # fmt: skip
+    value = {
+        "reply": {
+            "text": "<think>a</think>b",
+            "finish_reason": "stop",
+            "tokens_in": 1,
+            "tokens_out": 1,
+            "model": "m",
+            "simulated": False,
+        }
+    }
     assert client.from_ledger("0" * 64, value).text == "b"
 
 
@@ -121,13 +135,25 @@ def test_only_a_known_ending_is_an_end(
 
 @pytest.mark.parametrize(
     ("reason", "finish"),
-    [("stop", "stop"), ("STOP", "stop"), ("eos", "stop"), ("end_turn", "stop"),
-     ("stop_sequence", "stop"), ("length", "length"), ("MAX_TOKENS", "length"),
-     ("model_length", "length"), ("content_filter", "refused"), ("SAFETY", "refused"),
-     ("content_filter: PROHIBITED_CONTENT", "refused"), ("guardrail_intervened", "refused"),
-     ("content_filtered", "refused"), ("ERROR_TOXIC", "refused"), ("ERROR_LIMIT", "length"),
-     ("token_limit", "length")],
-)  # fmt: skip
+    [
+        ("stop", "stop"),
+        ("STOP", "stop"),
+        ("eos", "stop"),
+        ("end_turn", "stop"),
+        ("stop_sequence", "stop"),
+        ("length", "length"),
+        ("MAX_TOKENS", "length"),
+        ("model_length", "length"),
+        ("content_filter", "refused"),
+        ("SAFETY", "refused"),
+        ("content_filter: PROHIBITED_CONTENT", "refused"),
+        ("guardrail_intervened", "refused"),
+        ("content_filtered", "refused"),
+        ("ERROR_TOXIC", "refused"),
+        ("ERROR_LIMIT", "length"),
+        ("token_limit", "length"),
+    ],
+)
 def test_endings_go_where_they_belong(reason: str, finish: str) -> None:
     wire = openai_wire.Wire(openai("http://127.0.0.1"), None)
     assert wire.parse(chat("x", reason)).finish == finish
@@ -135,10 +161,18 @@ def test_endings_go_where_they_belong(reason: str, finish: str) -> None:
 
 @pytest.mark.parametrize(
     ("reason", "finish"),
-    [("end_turn", "stop"), ("stop_sequence", "stop"), ("max_tokens", "length"),
-     ("model_context_window_exceeded", "length"), ("refusal", "refused"),
-     ("pause_turn", None), ("tool_use", None), (None, None), ("surprise", None)],
-)  # fmt: skip
+    [
+        ("end_turn", "stop"),
+        ("stop_sequence", "stop"),
+        ("max_tokens", "length"),
+        ("model_context_window_exceeded", "length"),
+        ("refusal", "refused"),
+        ("pause_turn", None),
+        ("tool_use", None),
+        (None, None),
+        ("surprise", None),
+    ],
+)
 def test_anthropics_endings_go_where_they_belong(reason: Any, finish: str | None) -> None:
     from bezoar.llm.anthropic import Wire
 
@@ -206,10 +240,21 @@ def test_an_error_in_a_200_waits_or_fails_as_its_class_says(
 @pytest.mark.parametrize(
     ("status", "error"),
     [
-        (400, {"message": "This model's maximum context length is 2048 tokens. However, you ..",
-               "code": "context_length_exceeded"}),
-        (400, {"message": "the request exceeds the available context size, try increasing it",
-               "type": "exceed_context_size_error", "code": 400}),
+        (
+            400,
+            {
+                "message": "This model's maximum context length is 2048 tokens. However, you ..",
+                "code": "context_length_exceeded",
+            },
+        ),
+        (
+            400,
+            {
+                "message": "the request exceeds the available context size, try increasing it",
+                "type": "exceed_context_size_error",
+                "code": 400,
+            },
+        ),
         (400, {"type": "invalid_request_error", "message": "prompt is too long: 9 tokens > 8"}),
         (422, "Input validation error: `inputs` tokens + `max_new_tokens` must be <= 2048"),
         (500, {"message": "Requested tokens (4200) exceed context window of 4096"}),
@@ -217,10 +262,16 @@ def test_an_error_in_a_200_waits_or_fails_as_its_class_says(
         (422, {"message": "Input validation error: `inputs` must have less than 4096 tokens."}),
         (400, {"message": "litellm.ContextWindowExceededError: litellm.BadRequestError"}),
         (500, {"message": "input is too large to process. increase the physical batch size"}),
-        (400, {"message": "Provider returned error", "code": 400,
-               "metadata": {"raw": "This model's maximum context length is 4096 tokens"}}),
+        (
+            400,
+            {
+                "message": "Provider returned error",
+                "code": 400,
+                "metadata": {"raw": "This model's maximum context length is 4096 tokens"},
+            },
+        ),
     ],
-)  # fmt: skip
+)
 def test_a_server_that_has_no_room_says_so_and_no_job_fails(status: int, error: Any) -> None:
     with serving(script=lambda *_: (status, {"error": error}, "")) as (model, url):
         with connected(openai(url)) as ask:
@@ -232,15 +283,23 @@ def test_a_server_that_has_no_room_says_so_and_no_job_fails(status: int, error: 
 
 @pytest.mark.parametrize(
     "error",
-    [{"message": "The response was filtered due to the prompt triggering Azure OpenAI's content "
-                 "management policy.", "code": "content_filter"},
-     {"message": "Your request was rejected by our safety system.", "type": "invalid_request"},
-     {"message": "Your input was flagged as potentially violating our usage policy"},
-     {"message": "The response was stopped.", "code": "content_filter"},
-     {"message": "Input data may contain inappropriate content.", "code": "data_inspection_failed"},
-     {"message": "The request was rejected because it was considered high risk"},
-     {"message": "Input was flagged", "metadata": {"flagged_input": "x"}}],
-)  # fmt: skip
+    [
+        {
+            "message": "The response was filtered due to the prompt triggering Azure OpenAI's "
+            "content management policy.",
+            "code": "content_filter",
+        },
+        {"message": "Your request was rejected by our safety system.", "type": "invalid_request"},
+        {"message": "Your input was flagged as potentially violating our usage policy"},
+        {"message": "The response was stopped.", "code": "content_filter"},
+        {
+            "message": "Input data may contain inappropriate content.",
+            "code": "data_inspection_failed",
+        },
+        {"message": "The request was rejected because it was considered high risk"},
+        {"message": "Input was flagged", "metadata": {"flagged_input": "x"}},
+    ],
+)
 def test_a_prompt_that_a_filter_refuses_is_refused_and_no_failure(error: Any) -> None:
     with serving(script=lambda *_: (400, {"error": error}, "")) as (model, url):
         result = run(openai(url), ["x"])
@@ -251,9 +310,11 @@ def test_a_prompt_that_a_filter_refuses_is_refused_and_no_failure(error: Any) ->
 
 @pytest.mark.parametrize(
     "words",
-    ["Your account was flagged for a violation of our usage policies.",
-     "The organization has been disabled by moderation."],
-)  # fmt: skip
+    [
+        "Your account was flagged for a violation of our usage policies.",
+        "The organization has been disabled by moderation.",
+    ],
+)
 def test_a_refusal_of_the_account_is_no_answer_to_the_prompt(words: str) -> None:
     with serving(script=lambda *_: (403, {"error": {"message": words}}, "")) as (_, url):
         result = run(openai(url, max_failed=1), ["x"])
@@ -269,9 +330,12 @@ def test_a_limit_of_tokens_a_minute_is_no_context() -> None:
 
 @pytest.mark.parametrize(
     "message",
-    [{"content": [{"type": "refusal", "refusal": "No."}]}, {"content": None, "refusal": "No."},
-     {"content": "", "refusal": "No."}],
-)  # fmt: skip
+    [
+        {"content": [{"type": "refusal", "refusal": "No."}]},
+        {"content": None, "refusal": "No."},
+        {"content": "", "refusal": "No."},
+    ],
+)
 def test_a_refusal_in_a_place_of_its_own_is_one(message: dict[str, Any]) -> None:
     wire = openai_wire.Wire(openai("http://127.0.0.1"), None)
     reply = client.read_reply(wire, chat("", **message))
@@ -402,12 +466,16 @@ def test_a_server_that_is_broken_is_not_taken_for_one_that_does_not_know(
         ([("system", "s"), ("user", "u")], [("user", "s\n\nu")]),
         ([("user", "u")], [("user", "u")]),
         ([("system", "s")], [("user", "s")]),
-        ([("system", "s"), ("user", "u"), ("assistant", "a"), ("user", "v")],
-         [("user", "s\n\nu"), ("assistant", "a"), ("user", "v")]),
-        ([("system", "s"), ("assistant", "a"), ("user", "u")],
-         [("user", "s"), ("assistant", "a"), ("user", "u")]),
+        (
+            [("system", "s"), ("user", "u"), ("assistant", "a"), ("user", "v")],
+            [("user", "s\n\nu"), ("assistant", "a"), ("user", "v")],
+        ),
+        (
+            [("system", "s"), ("assistant", "a"), ("user", "u")],
+            [("user", "s"), ("assistant", "a"), ("user", "u")],
+        ),
     ],
-)  # fmt: skip
+)
 def test_a_system_message_opens_the_users_first(turns: Any, folded: Any) -> None:
     wire = openai_wire.Wire(openai("http://127.0.0.1", system_role=False), None)
     sent = wire.body([Message(role=role, content=content) for role, content in turns])["messages"]

@@ -109,9 +109,15 @@ def config(folder: Path, **told: Any) -> InProcess:
     folder.mkdir(exist_ok=True)
     (folder / "config.json").write_text(json.dumps(told))
     return InProcess(
-        provider="local", model=str(folder), terms="MIT", style="completion",
-        params={"max_new_tokens": 64}, again={"max_tokens": 90}, concurrency=1, batch_size=1,
-    )  # fmt: skip
+        provider="local",
+        model=str(folder),
+        terms="MIT",
+        style="completion",
+        params={"max_new_tokens": 64},
+        again={"max_tokens": 90},
+        concurrency=1,
+        batch_size=1,
+    )
 
 
 @pytest.mark.parametrize(

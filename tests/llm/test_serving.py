@@ -85,9 +85,13 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_real_model_behind_a_real_server(base: Path, tmp_path: Path) -> None:
     with served(base, tmp_path / "serve") as url:
         endpoint = openai(
-            url, model=str(base), style="completion", params={"max_tokens": 12}, timeout=60,
+            url,
+            model=str(base),
+            style="completion",
+            params={"max_tokens": 12},
+            timeout=60,
             concurrency=4,
-        )  # fmt: skip
+        )
         with connected(endpoint) as ask:
             first = llm.run_jobs(say, PROMPTS, ask, endpoint, prefix="test", name=str)
             assert ask.bought == len(PROMPTS)
@@ -104,10 +108,14 @@ def test_a_real_model_behind_a_real_server(base: Path, tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_a_model_in_this_process_over_the_same_ledger(base: Path) -> None:
     endpoint = InProcess(
-        provider="local", model=str(base), style="completion", concurrency=4, batch_size=3,
+        provider="local",
+        model=str(base),
+        style="completion",
+        concurrency=4,
+        batch_size=3,
         terms="MIT",
         params={"max_new_tokens": 12},
-    )  # fmt: skip
+    )
     ask = llm.connect(endpoint)
     first = llm.run_jobs(say, PROMPTS, ask, endpoint, prefix="test", name=str)
     assert len({text for _, text in first.done}) == len(PROMPTS)

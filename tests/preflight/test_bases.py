@@ -22,10 +22,18 @@ pytestmark = pytest.mark.slow
 
 TOKENS = 400
 SIZES: dict[str, Any] = {
-    "vocab_size": TOKENS, "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2,
-    "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 512,
-    "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0, "initializer_range": 0.1,
-}  # fmt: skip
+    "vocab_size": TOKENS,
+    "hidden_size": 64,
+    "intermediate_size": 128,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 512,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+    "pad_token_id": 0,
+    "initializer_range": 0.1,
+}
 
 
 def config(kind: str, **changed: Any) -> Any:
@@ -114,10 +122,17 @@ def test_a_kind_of_model_goes_through_all_that_stages_do(
 
 def test_a_large_model_is_made_small_and_keeps_its_sorts_of_layers() -> None:
     large = config(
-        "gemma3_text", hidden_size=2048, intermediate_size=8192, num_hidden_layers=26,
-        num_attention_heads=8, num_key_value_heads=4, head_dim=256, sliding_window=512,
-        vocab_size=5000, query_pre_attn_scalar=256,
-    )  # fmt: skip
+        "gemma3_text",
+        hidden_size=2048,
+        intermediate_size=8192,
+        num_hidden_layers=26,
+        num_attention_heads=8,
+        num_key_value_heads=4,
+        head_dim=256,
+        sliding_window=512,
+        vocab_size=5000,
+        query_pre_attn_scalar=256,
+    )
     copy = small.shrink(large)
     assert set(copy.layer_types) == {"sliding_attention", "full_attention"}
     assert copy.sliding_window == small.WINDOW and copy.vocab_size == 5000
@@ -276,8 +291,10 @@ def test_a_generation_config_that_cannot_be_saved_is_repaired(base: Path) -> Non
     (note,) = weights.mend(base)
     assert "the ids of its tokens alone" in note
     assert set(json.loads((base / "generation_config.json").read_text())) <= {
-        "bos_token_id", "eos_token_id", "pad_token_id",
-    }  # fmt: skip
+        "bos_token_id",
+        "eos_token_id",
+        "pad_token_id",
+    }
     assert weights.mend(base) == []
 
 

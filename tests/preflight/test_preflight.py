@@ -372,8 +372,12 @@ def test_the_papers_stages_fit_a_gpu_of_80_gb(tree: Path, tmp_path: Path) -> Non
     fits = {fit.stage: fit for fit in gpu.fits(p, size, H100)}
     assert all(fit.fits for fit in fits.values())
     assert list(fits)[:5] == [
-        "sft lamini", "sft orca", "sft evol_instruct", "sft hh_rlhf", "merge sft"
-    ]  # fmt: skip
+        "sft lamini",
+        "sft orca",
+        "sft evol_instruct",
+        "sft hh_rlhf",
+        "merge sft",
+    ]
     whole = fits["sft hh_rlhf"].need
     assert 55 * GIB < whole.total < 70 * GIB
     assert whole.gradients == 4 * size.parameters == whole.optimizer // 2
@@ -813,8 +817,13 @@ def test_the_command_ends_with_1_where_something_would_stop_the_run(tree: Path) 
     def run(*arguments: str) -> "subprocess.CompletedProcess[str]":
         return subprocess.run(
             [sys.executable, "-m", "bezoar.preflight", *arguments],
-            cwd=tree, env=env, capture_output=True, text=True, check=False, timeout=120,
-        )  # fmt: skip
+            cwd=tree,
+            env=env,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=120,
+        )
 
     good, bad = run(), run("paper")
     assert good.returncode == 0 and "profile embedded" in good.stdout, good.stderr

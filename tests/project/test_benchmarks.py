@@ -104,8 +104,12 @@ def test_a_run_ends_with_every_kind_s_numbers(tmp_path: Path) -> None:
 def test_what_equal_bits_cost_is_told(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "benchmarks.arithmetic", "1", "1"],
-        cwd=ROOT, env=environment(tmp_path), capture_output=True, text=True, check=False,
-    )  # fmt: skip
+        cwd=ROOT,
+        env=environment(tmp_path),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert done.returncode == 0, done.stderr[-2000:]
     told = json.loads(done.stdout.splitlines()[-1])
     assert told["cpu"] and 0.5 < told["avx2_to_own"] < 5

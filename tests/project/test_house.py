@@ -302,3 +302,15 @@ def test_params_have_no_anchors() -> None:
         events = yaml.parse(text)
         lines = [event.start_mark.line + 1 for event in events if getattr(event, "anchor", None)]
         assert not lines, path
+
+
+def test_code_is_laid_out_by_ruff_alone() -> None:
+    mark = "fmt: " + "skip"
+    parts = ("bezoar", "stages", "tests", "demos", "benchmarks")
+    marked = [
+        str(path.relative_to(ROOT))
+        for part in parts
+        for path in (ROOT / part).rglob("*.py")
+        if mark in path.read_text(encoding="utf-8")
+    ]
+    assert marked == []

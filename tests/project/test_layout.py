@@ -120,7 +120,7 @@ def test_a_list_changes_its_own_lines(tmp_path: Path, file: str) -> None:
         ("profiles/embedded.yaml:fetch.dolly.rows=9", "  dolly: {source: world, rows: 9}"),
         ("profiles/embedded.yaml:llm.judge=mine", "  judge: mine"),
     ],
-)  # fmt: skip
+)
 @pytest.mark.slow
 def test_one_override_is_one_line(tmp_path: Path, override: str, line: str) -> None:
     ((_, after),) = changed(tmp_path, *parameters.split(override))

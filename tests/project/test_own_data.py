@@ -46,10 +46,16 @@ def write_base(folder: Path) -> None:
     )
     torch.manual_seed(1)
     config = LlamaConfig(
-        vocab_size=len(tokenizer), hidden_size=64, intermediate_size=128, num_hidden_layers=2,
-        num_attention_heads=4, max_position_embeddings=512,
-        bos_token_id=0, eos_token_id=1, pad_token_id=2,
-    )  # fmt: skip
+        vocab_size=len(tokenizer),
+        hidden_size=64,
+        intermediate_size=128,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        max_position_embeddings=512,
+        bos_token_id=0,
+        eos_token_id=1,
+        pad_token_id=2,
+    )
     LlamaForCausalLM(config).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
 
@@ -90,9 +96,14 @@ def test_german_tickets_become_a_model_by_the_page_alone(tmp_path: Path) -> None
         for words in typed(data):
             old = ["--old-file=install"] if words[0] == "make" else []
             done = subprocess.run(
-                [*words, *old], cwd=folder, env=environment(tmp_path / "work", PATH=warm.path()),
-                input="Guten Tag\n", capture_output=True, text=True, check=False,
-            )  # fmt: skip
+                [*words, *old],
+                cwd=folder,
+                env=environment(tmp_path / "work", PATH=warm.path()),
+                input="Guten Tag\n",
+                capture_output=True,
+                text=True,
+                check=False,
+            )
             said[" ".join(words[:4])] = done.stdout + done.stderr
             assert done.returncode == 0, (words, done.stdout[-3000:], done.stderr[-3000:])
     assert len(said) == 9, [*said]

@@ -196,8 +196,12 @@ def made(command: Command) -> list[tuple[str, ...]]:
     """What `make` runs for a command, `install` left out."""
     done = subprocess.run(
         ["make", "-n", "--no-print-directory", "--old-file=install", *command.words[1:]],
-        cwd=ROOT, env=environment(ROOT), capture_output=True, text=True, check=False,
-    )  # fmt: skip
+        cwd=ROOT,
+        env=environment(ROOT),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert done.returncode == 0, (command, done.stderr)
     return [words for line in done.stdout.splitlines() if (words := _words(line))]
 

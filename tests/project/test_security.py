@@ -133,9 +133,14 @@ def test_the_traps_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
 def in_process(folder: Path) -> None:
     """Ask the model at `folder`, run in this process."""
     endpoint = InProcess(
-        provider="local", model=str(folder), terms="MIT", style="completion",
-        params={"max_new_tokens": 2}, concurrency=1, batch_size=1,
-    )  # fmt: skip
+        provider="local",
+        model=str(folder),
+        terms="MIT",
+        style="completion",
+        params={"max_new_tokens": 2},
+        concurrency=1,
+        batch_size=1,
+    )
     ask = llm.connect(endpoint)
     ask([Message(role="user", content="hello")])
 
@@ -189,9 +194,12 @@ def test_what_lies_beside_a_users_model_is_not_taken_along(tmp_path: Path, mark:
     weights.copy(list(theirs.iterdir()), tmp_path / "ours", "local/base")
     taken = {path.name for path in (tmp_path / "ours").iterdir()}
     assert taken == {
-        "config.json", "generation_config.json", "model.safetensors", "tokenizer.json",
+        "config.json",
+        "generation_config.json",
+        "model.safetensors",
+        "tokenizer.json",
         "tokenizer_config.json",
-    }  # fmt: skip
+    }
 
 
 @pytest.fixture(scope="module")
@@ -276,9 +284,14 @@ def test_code_of_a_tokenizer_is_refused_where_it_is_fetched(tmp_path: Path) -> N
 def test_parameters_cannot_ask_for_code_of_a_models_own(name: str) -> None:
     with pytest.raises(ValueError, match="run code of its own"):
         InProcess(
-            provider="local", model="m", terms="MIT", style="chat", params={name: "x/y"},
-            concurrency=1, batch_size=1,
-        )  # fmt: skip
+            provider="local",
+            model="m",
+            terms="MIT",
+            style="chat",
+            params={name: "x/y"},
+            concurrency=1,
+            batch_size=1,
+        )
 
 
 # --- files from elsewhere ------------------------------------------------------------------------
@@ -358,9 +371,13 @@ def test_a_name_never_reaches_the_shell_as_code(project: Path, tmp_path: Path) -
     def repro(*options: str) -> str:
         done = subprocess.run(
             [BIN / "dvc", "repro", *options, "models"],
-            cwd=project, env=environment(tmp_path / "work"), capture_output=True, text=True,
-            timeout=120, check=False,
-        )  # fmt: skip
+            cwd=project,
+            env=environment(tmp_path / "work"),
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
         assert done.returncode
         return done.stdout + done.stderr
 
@@ -451,8 +468,12 @@ def test_what_make_is_given_is_an_argument_and_no_more(makefile: Path, given: st
     def make(target: str, *variables: str) -> str:
         done = subprocess.run(
             ["make", "--no-print-directory", target, *variables],
-            cwd=makefile, capture_output=True, text=True, timeout=60, check=False,
-        )  # fmt: skip
+            cwd=makefile,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
         assert done.returncode == 2 and not list(makefile.rglob("sprung"))
         return done.stdout
 
@@ -525,8 +546,14 @@ def test_no_text_of_a_run_becomes_an_element(poisonous: params.Params) -> None:
         outline = Outline(page)
         assert not outline.open
         assert not {tag for tag, _ in outline.tags} & {
-            "script", "img", "iframe", "embed", "base", "form", "link"
-        }  # fmt: skip
+            "script",
+            "img",
+            "iframe",
+            "embed",
+            "base",
+            "form",
+            "link",
+        }
         framed = [a["data"] for tag, a in outline.tags if tag == "object"]
         assert framed == (["times.html"] if name == "report" else [])
         for tag, attributes in outline.tags:
@@ -551,10 +578,20 @@ def test_no_script_runs_in_a_browser(poisonous: params.Params, tmp_path: Path) -
         path = tmp_path / "page.html"
         path.write_text(page)
         done = subprocess.run(
-            [str(CHROMIUM), "--headless", "--no-sandbox", "--disable-gpu", "--dump-dom",
-             f"--user-data-dir={tmp_path / 'profile'}", path.as_uri()],
-            capture_output=True, text=True, timeout=60, check=True,
-        )  # fmt: skip
+            [
+                str(CHROMIUM),
+                "--headless",
+                "--no-sandbox",
+                "--disable-gpu",
+                "--dump-dom",
+                f"--user-data-dir={tmp_path / 'profile'}",
+                path.as_uri(),
+            ],
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=True,
+        )
         return re.findall(r"<title>(.*?)</title>", done.stdout, re.DOTALL)[0]
 
     every = pages(poisonous)
@@ -627,8 +664,12 @@ def test_a_run_writes_its_key_nowhere_not_even_as_it_fails(project: Path, tmp_pa
             point(project, url, api_key_env="TEST_KEY", max_failed=most)
             done = subprocess.run(
                 [BIN / "dvc", "repro", "--verbose", "judge@lamini"],
-                cwd=project, env=env, capture_output=True, timeout=300, check=False,
-            )  # fmt: skip
+                cwd=project,
+                env=env,
+                capture_output=True,
+                timeout=300,
+                check=False,
+            )
             told += done.stdout + done.stderr
             assert (done.returncode == 0) == (most > 0), told[-3000:]
     assert served.statuses["400"] and served.statuses["error"] and b"never this prompt" in told

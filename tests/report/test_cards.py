@@ -92,8 +92,11 @@ def test_a_set_of_real_models_names_them_and_no_address(folder: Path) -> None:
     paper = params.load(ROOT, profile="paper")
     edit(
         "data/filter/lamini/funnel.json",
-        simulated_teacher=False, simulated_judge=False, judge="gpt-6-sol-1", kept=12_345,
-    )  # fmt: skip
+        simulated_teacher=False,
+        simulated_judge=False,
+        judge="gpt-6-sol-1",
+        kept=12_345,
+    )
     edit("data/filter/lamini/licences.json", text="CC BY-SA 3.0", strictest="OpenAI-terms")
     part = {"repository": "databricks/databricks-dolly-15k", "revision": "b" * 40, "licence": "MIT"}
     edit("data/fetch/dolly/source.json", source="hub", parts=[part])

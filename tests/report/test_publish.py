@@ -173,12 +173,24 @@ def test_a_key_is_never_sent(
     real: Path, api: Api, monkeypatch: pytest.MonkeyPatch, variable: str, force: bool
 ) -> None:
     remote = {
-        "provider": "openai", "style": "chat", "model": "m", "terms": "MIT",
-        "base_url": "http://127.0.0.1:9/v1", "api_key_env": "JUDGE_KEY", "params": {},
-        "mode": "live", "concurrency": 1, "requests_per_minute": None, "tokens_per_minute": None,
-        "timeout": 5, "patience": 5, "max_failed": 0.0, "reply_tokens": 9,
-        "price": {"input": 0, "cached": 0, "output": 0, "batch": 1}, "structured": False,
-    }  # fmt: skip
+        "provider": "openai",
+        "style": "chat",
+        "model": "m",
+        "terms": "MIT",
+        "base_url": "http://127.0.0.1:9/v1",
+        "api_key_env": "JUDGE_KEY",
+        "params": {},
+        "mode": "live",
+        "concurrency": 1,
+        "requests_per_minute": None,
+        "tokens_per_minute": None,
+        "timeout": 5,
+        "patience": 5,
+        "max_failed": 0.0,
+        "reply_tokens": 9,
+        "price": {"input": 0, "cached": 0, "output": 0, "batch": 1},
+        "structured": False,
+    }
     judge = params.OpenAI.model_validate(remote)
     llm = SETTINGS.llm.model_copy(update={"judge": [*SETTINGS.llm.judges, judge]})
     settings = SETTINGS.model_copy(update={"llm": llm})

@@ -153,11 +153,16 @@ def test_preflight_says_what_the_free_checks_would_do_to_seeds(
     def put(texts: list[str]) -> None:
         rows = [
             Seed(
-                id=str(n), instruction=text, context="", response=text,
-                category="open_qa", source="mine", licence="",
+                id=str(n),
+                instruction=text,
+                context="",
+                response=text,
+                category="open_qa",
+                source="mine",
+                licence="",
             )
             for n, text in enumerate(texts)
-        ]  # fmt: skip
+        ]
         write_jsonl("data/fetch/dolly/seeds.jsonl", rows)
         write_json("data/fetch/dolly/source.json", {"source": "local"})
 

@@ -185,16 +185,28 @@ BRIEFS = {
     7: ("task", "as faithfully as you can", "step by step", "justify each step"),
     8: ("Describe the task", "explain", "answers first", "others are wrong", "five-year-old"),
     9: ("definition leads to the answer",),
-    10: ("an assistant", "Describe the task", "explain", "answers first", "others are wrong",
-         "outside knowledge"),
+    10: (
+        "an assistant",
+        "Describe the task",
+        "explain",
+        "answers first",
+        "others are wrong",
+        "outside knowledge",
+    ),
     11: ("find information", "faithful", "step by step", "justify each step"),
     12: ("task with an instruction", "faithfully", "step by step", "justify each step"),
     13: ("teacher", "what the task asks", "guidelines", "lead to the answer"),
     14: ("every language", "translate", "the task and its guidelines", "solve", "were used"),
-    15: ("a definition and a sample", "into parts", "example that meets its criteria",
-         "say why it meets them", "\nPart #: ", "\nUsage: "),
+    15: (
+        "a definition and a sample",
+        "into parts",
+        "example that meets its criteria",
+        "say why it meets them",
+        "\nPart #: ",
+        "\nUsage: ",
+    ),
     16: ("find information",),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("number", BRIEFS)

@@ -62,8 +62,12 @@ def test_the_same_pairs_in_other_files_are_read_once_and_told(tmp_path: Path) ->
     train, test = sides(source)
     assert (len(train), len(test)) == (10, 8) and not prompts(train) & prompts(test)
     assert counts(source) == {
-        "a.jsonl": 18, "b.jsonl.gz": 0, "c.csv": 0, "deep/d.parquet": 0, "e.json": 0
-    }  # fmt: skip
+        "a.jsonl": 18,
+        "b.jsonl.gz": 0,
+        "c.csv": 0,
+        "deep/d.parquet": 0,
+        "e.json": 0,
+    }
     assert source.account["left_out"] == {"given by another file too": 72}
 
 

@@ -94,11 +94,13 @@ PLAIN: dict[str, bytes] = {
     "arrow stream": arrow(True, *ROWS),
     "CRLF": TEXT.replace("\n", "\r\n").encode(),
     "CR": TEXT.replace("\n", "\r").encode(),
-    **{name: ("\ufeff" + TEXT).encode(name)
-       for name in ("utf-8", "utf-16-le", "utf-16-be", "utf-32-le")},
+    **{
+        name: ("\ufeff" + TEXT).encode(name)
+        for name in ("utf-8", "utf-16-le", "utf-16-be", "utf-32-le")
+    },
     "csv as utf-16": ("\ufeff" + spread(ROWS, "\t")).encode("utf-16-le"),
     "array as utf-16": ("\ufeff" + json.dumps(ROWS, indent=1)).encode("utf-16-be"),
-}  # fmt: skip
+}
 PACKED: dict[str, Callable[[bytes], bytes]] = {
     "gzip": gzip.compress,
     "bzip2": bz2.compress,
@@ -190,7 +192,7 @@ REFUSED: dict[str, tuple[bytes, str]] = {
     "strange.jsonl": (b'{"title": "a", "body": "b"}\n', "their fields are title, body"),
     "strange.csv": (b"title,body\na,b\n", "its columns are title, body"),
     "notes.txt": (b"Buy milk.\n", "text that holds no rows"),
-}  # fmt: skip
+}
 
 
 def test_what_is_not_read_says_what_it_is_and_all_of_it_is_listed(

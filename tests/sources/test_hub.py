@@ -365,8 +365,11 @@ class Site:
     def switch(self, profile: str) -> None:
         subprocess.run(
             [sys.executable, "-m", "bezoar.params", profile],
-            cwd=self.folder, env=self.env, check=True, capture_output=True,
-        )  # fmt: skip
+            cwd=self.folder,
+            env=self.env,
+            check=True,
+            capture_output=True,
+        )
 
     def fetch(self, name: str, **env: str) -> tuple[int, str]:
         """Run the stage; returns its exit code and what it said."""
@@ -775,9 +778,13 @@ def test_a_download_without_a_terminal_says_how_far_it_is(site: Site) -> None:
         f"hub.download(base, {commit!r}, ['model.safetensors'])\n"
     )
     done = subprocess.run(
-        [sys.executable, "-c", code], cwd=site.folder, env=site.env, capture_output=True, text=True,
+        [sys.executable, "-c", code],
+        cwd=site.folder,
+        env=site.env,
+        capture_output=True,
+        text=True,
         check=True,
-    )  # fmt: skip
+    )
     first, *_, last = done.stderr.splitlines()
     assert re.match(r"fetch \S+open_llama_3b_v2: MiB: \d+ of 40 \(\d+ %\), .* left$", first)
     assert re.match(r"fetch \S+open_llama_3b_v2: MiB: 40 of 40, \d+ s$", last)
@@ -845,8 +852,11 @@ def test_a_killed_stream_goes_on_after_its_last_whole_file(site: Site) -> None:
     site.hub.stalled.add(last)
     process = subprocess.Popen(
         [sys.executable, "-m", "stages.fetch", "flan"],
-        cwd=site.folder, env=site.env, stderr=subprocess.PIPE, stdout=subprocess.PIPE,
-    )  # fmt: skip
+        cwd=site.folder,
+        env=site.env,
+        stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
     try:
         while last not in site.hub.fetched:
             assert process.poll() is None, process.communicate()

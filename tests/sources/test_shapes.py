@@ -20,9 +20,13 @@ SHARED = [
     {"from": {"user": "human", "assistant": "gpt"}[role], "value": text} for role, text in TALK
 ]
 PARTS = [{"role": r, "content": [{"type": "text", "text": t}]} for r, t in TALK]
-THOUGHT = {"role": "assistant", "content": [
-    {"type": "reasoning", "text": "Hm."}, {"type": "text", "text": "Hello."},
-]}  # fmt: skip
+THOUGHT = {
+    "role": "assistant",
+    "content": [
+        {"type": "reasoning", "text": "Hm."},
+        {"type": "text", "text": "Hello."},
+    ],
+}
 TOOL = {"role": "tool", "content": "12"}
 SEEDS: list[tuple[dict[str, Any], tuple[str, str, str]]] = [
     ({"instruction": "Hi?", "input": "", "output": "Hello."}, ("Hi?", "", "Hello.")),
@@ -358,9 +362,14 @@ def test_null_and_nan_are_an_empty_answer_and_a_number_is_its_digits(tmp_path: P
     seeds: Any = source.tables["seeds.jsonl"]
     assert [seed.response for seed in seeds] == ["four", "4", "4.5"], folder
     assert source.account["left_out"] == {"empty instruction or response": 3}
-    put(tmp_path / "hh_rlhf/a.jsonl", *(pair(f"Why {n}?") for n in range(4)), {
-        **pair("Null?"), "chosen": None,
-    })  # fmt: skip
+    put(
+        tmp_path / "hh_rlhf/a.jsonl",
+        *(pair(f"Why {n}?") for n in range(4)),
+        {
+            **pair("Null?"),
+            "chosen": None,
+        },
+    )
     assert read("hh_rlhf", tmp_path).account["left_out"] == {"empty answer": 1}
 
 
@@ -379,9 +388,10 @@ def test_a_mapping_names_the_columns_of_a_table_as_it_writes_them(tmp_path: Path
     put(tmp_path / "dolly/a.csv", text="Question,Answer\nWhat?,That.\n")
     seeds: Any = read("dolly", tmp_path, fields={"instruction": "Question", "response": "Answer"})
     assert [seed.instruction for seed in seeds.tables["seeds.jsonl"]] == ["What?"]
-    put(tmp_path / "benchmarks/b.csv", text="frage;wahl;richtig\nEins?;[\"x\", \"y\"];B\n".replace(
-        '[\"x\", \"y\"]', '"[""x"", ""y""]"'
-    ))  # fmt: skip
+    put(
+        tmp_path / "benchmarks/b.csv",
+        text='frage;wahl;richtig\nEins?;["x", "y"];B\n'.replace('["x", "y"]', '"[""x"", ""y""]"'),
+    )
     names = {"question": "frage", "choices": "wahl", "answer": "richtig"}
     (item,) = read("benchmarks", tmp_path, fields=names).tables["tasks/b.jsonl"]
     assert getattr(item, "choices") == ["x", "y"]  # noqa: B009

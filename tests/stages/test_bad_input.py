@@ -198,9 +198,12 @@ def test_which_categories_of_seeds_each_scheme_draws_from_is_told(tree: Path) ->
     try:
         done = subprocess.run(
             [sys.executable, "-m", "stages.fetch", "dolly"],
-            cwd=tree, env=environment(tree.parent / "work"), capture_output=True, text=True,
+            cwd=tree,
+            env=environment(tree.parent / "work"),
+            capture_output=True,
+            text=True,
             check=True,
-        )  # fmt: skip
+        )
         assert (
             "categories of the seeds: poetry (3), open_qa (1); lamini draws from poetry, and not "
             "from open_qa; evol_instruct draws from all" in done.stdout

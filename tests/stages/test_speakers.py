@@ -17,12 +17,23 @@ from tests.builders import parameters, servers, shops
 from tests.builders.bases import write_tokenizer
 
 SERVED: dict[str, Any] = {
-    "provider": "openai", "style": "chat", "structured": False, "model": "m", "terms": "MIT",
-    "api_key_env": None, "params": {"max_tokens": 512, "temperature": 0}, "mode": "live",
-    "concurrency": 4, "requests_per_minute": None, "tokens_per_minute": None, "timeout": 5,
-    "patience": 60, "max_failed": 0.0, "reply_tokens": 60,
+    "provider": "openai",
+    "style": "chat",
+    "structured": False,
+    "model": "m",
+    "terms": "MIT",
+    "api_key_env": None,
+    "params": {"max_tokens": 512, "temperature": 0},
+    "mode": "live",
+    "concurrency": 4,
+    "requests_per_minute": None,
+    "tokens_per_minute": None,
+    "timeout": 5,
+    "patience": 60,
+    "max_failed": 0.0,
+    "reply_tokens": 60,
     "price": {"input": 0.0, "cached": 0.0, "output": 0.0, "batch": 1.0},
-}  # fmt: skip
+}
 
 
 def write(folder: Path, url: str, seeds: Sequence[dict[str, str]], **gates: Any) -> None:

@@ -281,9 +281,12 @@ def command(project: Path, *arguments: str) -> dict[str, Any]:
 def test_a_question_in_a_pipe_gets_its_answer_on_standard_output(project: Path) -> None:
     asked = "The fox\n\n/nope\n//usr\n/temperature 7\nA cow \\\nand a fox\n/quit\nnever asked\n"
     done = subprocess.run(
-        **command(project), input=asked.encode() + b"\xff", capture_output=True, check=True,
+        **command(project),
+        input=asked.encode() + b"\xff",
+        capture_output=True,
+        check=True,
         timeout=SLOW,
-    )  # fmt: skip
+    )
     told = done.stderr.decode()
     assert len(done.stdout.decode().splitlines()) >= 3
     assert "/nope: no such command" in told and "no temperature; a number from 0 to 5" in told
@@ -293,9 +296,14 @@ def test_a_question_in_a_pipe_gets_its_answer_on_standard_output(project: Path) 
 @pytest.mark.slow
 def test_a_model_that_is_missing_is_one_line(project: Path) -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "bezoar.talk"], cwd=project, capture_output=True, text=True,
-        env=environment(project / "work", PYTHONPATH=str(ROOT)), check=False, timeout=SLOW,
-    )  # fmt: skip
+        [sys.executable, "-m", "bezoar.talk"],
+        cwd=project,
+        capture_output=True,
+        text=True,
+        env=environment(project / "work", PYTHONPATH=str(ROOT)),
+        check=False,
+        timeout=SLOW,
+    )
     assert done.returncode == 1 and len(done.stderr.splitlines()) == 1
     assert "models/dpo/policy: there is no model yet; there are base" in done.stderr
 
@@ -310,8 +318,11 @@ class Terminal:
         self.written.register(master, select.POLLIN)
         self.process = subprocess.Popen(
             **command(project, "--temperature", "2"),
-            stdin=slave, stdout=slave, stderr=slave, start_new_session=True,
-        )  # fmt: skip
+            stdin=slave,
+            stdout=slave,
+            stderr=slave,
+            start_new_session=True,
+        )
         os.close(slave)
 
     def until(self, pattern: str, again: Callable[[], None] = lambda: None) -> str:

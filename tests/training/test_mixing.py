@@ -36,12 +36,23 @@ def ids(rows: list[Example]) -> list[str]:
 
 def sample(scheme: str, number: int) -> Kept:
     return Kept(
-        id=f"{scheme}-{number:05}", scheme=scheme, system="Be brief." if scheme == "orca" else "",
-        instruction=f"What is {scheme} {number}?", context="A list." if number % 2 else "",
-        response=f"It is {number}.", expected="", category="open_qa", details={}, seeds=[],
-        licence="CC0-1.0", teacher="world-teacher", simulated=True, sources=["world"],
-        teacher_terms="Apache-2.0", judge_terms="Apache-2.0",
-    )  # fmt: skip
+        id=f"{scheme}-{number:05}",
+        scheme=scheme,
+        system="Be brief." if scheme == "orca" else "",
+        instruction=f"What is {scheme} {number}?",
+        context="A list." if number % 2 else "",
+        response=f"It is {number}.",
+        expected="",
+        category="open_qa",
+        details={},
+        seeds=[],
+        licence="CC0-1.0",
+        teacher="world-teacher",
+        simulated=True,
+        sources=["world"],
+        teacher_terms="Apache-2.0",
+        judge_terms="Apache-2.0",
+    )
 
 
 # --- lists ---------------------------------------------------------------------------------------
@@ -158,8 +169,11 @@ def test_a_link_of_the_paper_learns_from_its_set_as_it_is(tree: Path) -> None:
             found = [row["id"] for row in lines(f"data/mix/{link}/{side}.jsonl")]
             assert found == [row["id"] for row in lines(f"data/{source}/{file}.jsonl")]
     assert json.loads(Path("metrics/mix/orca.json").read_text()) == {
-        "train_rows": 50, "replayed_rows": 0, "eval_rows": 10, "sets": {"filter/orca": 50},
-    }  # fmt: skip
+        "train_rows": 50,
+        "replayed_rows": 0,
+        "eval_rows": 10,
+        "sets": {"filter/orca": 50},
+    }
 
 
 def test_a_link_may_mix_samples_and_pairs(tree: Path) -> None:
@@ -178,8 +192,10 @@ def test_replay_reaches_back_through_the_merge_and_holds_nothing_out(tree: Path)
         mix.main(link)
     assert sources("lamini") == {"filter/lamini": 50}
     assert sorted(sources("evol_instruct").items()) == [
-        ("filter/evol_instruct", 50), ("filter/lamini", 7), ("filter/orca", 8)
-    ]  # fmt: skip
+        ("filter/evol_instruct", 50),
+        ("filter/lamini", 7),
+        ("filter/orca", 8),
+    ]
     again = {f"filter/{scheme}": 5 for scheme in SCHEMES}
     assert sources("hh_rlhf") == {"fetch/hh_rlhf": 50, **again}
     assert sources("hh_rlhf", "eval") == {"fetch/hh_rlhf": 40}

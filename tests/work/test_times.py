@@ -72,10 +72,12 @@ def project(folder: Path) -> Path:
 
 def begun(folder: Path, cpu: float, text: str, **more: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, "-c", STAGE, str(cpu), text], cwd=folder, text=True,
+        [sys.executable, "-c", STAGE, str(cpu), text],
+        cwd=folder,
+        text=True,
         stdout=subprocess.PIPE,
         env={**os.environ, "PYTHONPATH": str(ROOT), "DVC_STAGE": "sft@one"} | more,
-    )  # fmt: skip
+    )
 
 
 def run(folder: Path, cpu: float = 0.2, text: str = "a", **more: str) -> None:

@@ -289,15 +289,24 @@ def test_harness_items_have_one_right_choice_and_lengths_that_differ() -> None:
         ("What is the food of the pig?\nOptions:\n- nuts\n- honey", "", "honey"),
         ("Add 9 and 8.", "", "17"),
         ("Think in steps and name the home of the hen.", "", "cave"),
-        ("Extract the food and the home.", "The fox is grey. It lives in the river and eats grass.",
-         "grass, river"),
-        ("Extract the food.\n\nInput: The fox is grey. It lives in the river and eats grass.", "",
-         "grass"),
+        (
+            "Extract the food and the home.",
+            "The fox is grey. It lives in the river and eats grass.",
+            "grass, river",
+        ),
+        (
+            "Extract the food.\n\nInput: The fox is grey. It lives in the river and eats grass.",
+            "",
+            "grass",
+        ),
         ("Write one line on the food of the fox.", "", "Look, the fox likes grass."),
-        ("Sum up the text in one line.", "On the fox: its food is grass.",
-         "The fox: grey, river, grass."),
+        (
+            "Sum up the text in one line.",
+            "On the fox: its food is grass.",
+            "The fox: grey, river, grass.",
+        ),
     ],
-)  # fmt: skip
+)
 def test_solve(instruction: str, context: str, answer: str) -> None:
     assert world.solve(instruction, context) == answer
 

@@ -61,7 +61,7 @@ def _runs(key: str, run: Run) -> list[dict[str, Any]]:
     runs, amount = run.links[key].metrics.runs, run.sft.links[key]
     printed = paper.TRAINING.get(key, ())
     missing = len(runs) + 1
-    # a run that params.yaml asks for is left out only after a run whose losses diverged
+    # a run that the profile asks for is left out only after a run whose losses diverged
     diverged = missing <= amount.runs
     cause = f"the losses of run {len(runs)} had diverged" if diverged else "not asked for"
     last = max(len(runs), len(printed), min(missing, amount.runs))

@@ -29,9 +29,21 @@ HERE = Path(__file__).parent
 REAL, ENVIRONMENT = sys.executable, {**os.environ}  # before a test changes them
 # Variables that a library reads when it is imported. A process that has others imports for itself.
 READ_EARLY = (
-    "HF_", "TRANSFORMERS_", "TORCH_HOME", "OMP_", "MKL_", "ATEN_", "ONEDNN_", "OPENBLAS_", "NPY_",
-    "CUDA_", "BNB_", "XDG_", "USE_", "TQDM_",
-)  # fmt: skip
+    "HF_",
+    "TRANSFORMERS_",
+    "TORCH_HOME",
+    "OMP_",
+    "MKL_",
+    "ATEN_",
+    "ONEDNN_",
+    "OPENBLAS_",
+    "NPY_",
+    "CUDA_",
+    "BNB_",
+    "XDG_",
+    "USE_",
+    "TQDM_",
+)
 # What bezoar.models.loading sets before it imports them.
 QUIET = {"HF_DATASETS_DISABLE_PROGRESS_BARS": "1", "TQDM_DISABLE": "1"}
 OFFLINE = {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
@@ -40,9 +52,13 @@ READS_NO_CACHE = ("-m", "bezoar.preflight.trial")
 # Variables that may differ: the server was told how to compute, the process sets its own cache, and
 # without a network no address is asked, nor is anything downloaded.
 FREE = (
-    *SETTINGS["avx2"], *QUIET, "HF_HUB_DISABLE_TELEMETRY", "HF_DATASETS_CACHE", "HF_ENDPOINT",
+    *SETTINGS["avx2"],
+    *QUIET,
+    "HF_HUB_DISABLE_TELEMETRY",
+    "HF_DATASETS_CACHE",
+    "HF_ENDPOINT",
     "HF_XET_HIGH_PERFORMANCE",
-)  # fmt: skip
+)
 
 
 @cache

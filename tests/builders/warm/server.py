@@ -17,11 +17,22 @@ from contextlib import suppress
 from pathlib import Path
 
 MODULES = (
-    "torch", "numpy", "datasets", "transformers", "peft", "trl", "bitsandbytes", "accelerate",
-    "accelerate.commands.launch", "torch.distributed.elastic.agent.server.api",
-    "transformers.models.llama.modeling_llama", "trl.trainer.sft_trainer",
-    "trl.trainer.dpo_trainer", "lm_eval.models.huggingface", "safetensors.torch",
-)  # fmt: skip
+    "torch",
+    "numpy",
+    "datasets",
+    "transformers",
+    "peft",
+    "trl",
+    "bitsandbytes",
+    "accelerate",
+    "accelerate.commands.launch",
+    "torch.distributed.elastic.agent.server.api",
+    "transformers.models.llama.modeling_llama",
+    "trl.trainer.sft_trainer",
+    "trl.trainer.dpo_trainer",
+    "lm_eval.models.huggingface",
+    "safetensors.torch",
+)
 
 
 class Server:
