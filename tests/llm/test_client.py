@@ -593,7 +593,7 @@ def test_a_refusal_now_and_then_stops_nobody() -> None:
         ({"Retry-After": "2"}, 2),
         ({"Retry-After": "0.5"}, 0.5),
         ({"Retry-After": "2", "retry-after-ms": "30"}, 0.03),
-        ({"Retry-After": email.utils.formatdate(time.time() + 9000, usegmt=True)}, 9000),
+        ({"Retry-After": email.utils.formatdate(time.time() + 90_000, usegmt=True)}, 90_000),
         ({"Retry-After": email.utils.formatdate(0, usegmt=True)}, None),
         ({"Retry-After": "soon"}, None),
         ({"Retry-After": "-3"}, None),

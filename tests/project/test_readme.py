@@ -294,12 +294,24 @@ def test_what_an_experiment_sets_is_a_valid_params_yaml(tmp_path: Path) -> None:
         params.load(folder)
 
 
+def blocks_of(page: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """The YAML blocks of a page by number. One that follows another at once goes with it."""
+    text, end, above = page.read_text(encoding="utf-8"), -1, dict[str, Any]()
+    for number, fence in enumerate(FENCE.finditer(text)):
+        # a task of SkyPilot's is no file of parameters
+        if fence[1] == "yaml" and "workdir:" not in fence[2]:
+            block = parameters.of_page(fence[2])
+            above = joined(above, block) if text[end : fence.start()].strip() == "" else block
+            yield number, above
+            end = fence.end()
+
+
 BLOCKS = [
-    pytest.param(parameters.of_page(block), id=f"{page.relative_to(ROOT)}-{number}")
+    pytest.param(block, id=f"{page.relative_to(ROOT)}-{number}")
     for page in PAGES
-    for number, (info, block) in enumerate(FENCE.findall(page.read_text(encoding="utf-8")))
-    # two pages add what their block names (test_docs.py, test_source.py); a task is SkyPilot's
-    if info == "yaml" and page.name not in ("scheme.md", "source.md") and "workdir:" not in block
+    # two pages add what their block names (test_docs.py, test_source.py)
+    if page.name not in ("scheme.md", "source.md")
+    for number, block in blocks_of(page)
 ]
 
 
