@@ -35,7 +35,7 @@ from tests.builders.scripted import said
 from tests.builders.servers import prompt_of, serving
 
 EMBEDDED = ("world-judge", "strict-world-judge", "form-judge")
-TABLE = r"profiles/embedded.yaml:\d+: llm.judge"
+TABLE = "llm.judge"
 
 
 def vote(status: str, rating: int | None = None, judge: str = "j", id: str = "a-1") -> Verdict:

@@ -743,7 +743,7 @@ def test_without_a_network_it_says_what_to_do(site: Site) -> None:
 def test_harness_data_that_cannot_be_had_stops_the_fetch(site: Site) -> None:
     site.switch("small")
     del site.hub.repos["dataset", "allenai/sciq"]
-    for inset in (8, 6):  # fetch.benchmarks.tasks, lm_eval.tasks
+    for inset in (4, 2):  # fetch.benchmarks.tasks, lm_eval.tasks
         before = ("arc_challenge", "arc_easy", "hellaswag", "mmlu", "openbookqa", "piqa", "race")
         site.edit("".join(f"{' ' * inset}- {task}\n" for task in before), "")
     message = site.refused("benchmarks")
@@ -761,8 +761,8 @@ def test_pickles_and_programs_are_refused_and_not_downloaded(site: Site) -> None
     assert "only pickled weights (pytorch_model.bin)" in message and "local/base" in message
     change(site, LLAMA, pytorch_model__bin=None)
     assert "no weights (*.safetensors)" in site.refused("base")
-    name = "          - data/mt_bench/question.jsonl\n"
-    site.edit(name, f"{name}          - '*.py'\n")
+    name = "      - data/mt_bench/question.jsonl\n"
+    site.edit(name, f"{name}      - '*.py'\n")
     assert "app.py can run code when it is loaded" in site.refused("mt_bench")
     assert site.hub.fetched == []
 

@@ -59,7 +59,7 @@ FAULTS = [
         "  copy_ration: ",
         "filter.copy_ration: no such parameter; did you mean 'copy_ratio'?",
     ),
-    ("profile: local", "profile: locale", "no profile 'locale'; did you mean 'local'\\? have"),
+    ("profile: local", "profile: locale", "no profile 'locale' .*; did you mean 'local'\\? have"),
     ("profile: local", "profile: [local", r"params.yaml:\d+: not YAML \("),
 ]
 
