@@ -97,7 +97,7 @@ def trivial(project: Path, folder: Path) -> int:
     for name in ("dvc.yaml", "params.yaml"):
         shutil.copy(project / name, folder)
     for name in ("recipes", "profiles"):
-        shutil.copytree(project / name, folder / name)
+        shutil.copytree(project / name, folder / name, dirs_exist_ok=True)
     for command in (["git", "init", "-q"], [*DVC, "init", "-q"], [*DVC, "commit", "-q", "-f"]):
         subprocess.run(command, cwd=folder, check=True, capture_output=True)
     return len(stages)
