@@ -22,7 +22,7 @@ COMPUTE = {
     "bezoar.evaluating.harness": ["run"],
     "bezoar.evaluating.probes": ["probe"],
     "bezoar.evaluating.talks": ["converse"],
-    "bezoar.llm.run": ["each"],
+    "bezoar.llm.run": ["run_jobs"],
 }
 spent: defaultdict[str, float] = defaultdict(float)
 open_: list[str] = []  # what is being timed, the outer first

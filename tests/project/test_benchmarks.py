@@ -1,6 +1,8 @@
 """What benchmarks.train tells: its arithmetic, and one whole run of a few steps; benchmarks.dvc."""
 
+import importlib
 import json
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -72,6 +74,14 @@ def test_the_recipe_is_the_paper_s_batches_or_the_embedded_profile() -> None:
     assert train.recipe("qlora", embedded=True)[1].batch_size == 16
     both, _ = train.recipe("dpo", embedded=False, weights="adapter")
     assert (both.weights, both.max_prompt_tokens, both.max_answer_tokens) == ("adapter", 384, 128)
+
+
+@pytest.mark.slow
+def test_what_the_benchmark_of_dvc_takes_the_time_of_is_there() -> None:
+    timed = runpy.run_path(str(ROOT / "benchmarks/timed/sitecustomize.py"))
+    for module, names in timed["COMPUTE"].items():
+        for name in names:
+            assert callable(getattr(importlib.import_module(module), name)), name
 
 
 @pytest.mark.slow
