@@ -126,7 +126,7 @@ def _close_all() -> None:
 
 
 class Client:
-    """An `Ask` over one endpoint. Safe to call from any thread and from any job of `each`."""
+    """An `Ask` over one endpoint. Safe to call from any thread and from any job of `run_jobs`."""
 
     def __init__(
         self, endpoint: OpenAI | Anthropic, wire: Wire, ledger: Ledger, purse: Purse, secret: str

@@ -44,14 +44,10 @@ class Fault:
         return cls(tuple(parts), message)
 
     @property
-    def place(self) -> Path:
-        """Return its path in the file."""
-        return ("profiles", self.profile, *self.path) if self.profile else self.path
-
-    @property
     def where(self) -> str:
-        """Return its path in the file, with dots."""
-        return ".".join(map(str, self.place))
+        """Return its path with dots, as `read` takes it: behind profiles.NAME in a profile."""
+        dotted = ".".join(map(str, self.path))
+        return f"profiles.{self.profile}.{dotted}" if self.profile else dotted
 
 
 def near(word: object, words: Iterable[str]) -> str:
